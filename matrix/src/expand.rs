@@ -1,0 +1,370 @@
+//! [`Matrix`] -> cells: the product of images, suites and axes, less the excludes, plus the includes. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+
+use indexmap::IndexMap;
+use serde::Serialize;
+use tera::Context;
+
+use crate::{
+    Cell, CellId, Digest, Guest, Image, Timeouts,
+    error::Mistakes,
+    payload::{Payload, check_script},
+    quantity::{GuestSize, Limits},
+    template::{Template, Templates},
+    validate::{Matrix, MatrixImage, Script, Suite},
+};
+
+/// More cells than this are a slip: at a second each they take a day.
+pub(crate) const MOST_CELLS: usize = 100_000;
+
+/// More text than this (environments, scripts, lists of files) does not belong into one plan.
+const MOST_TEXT: usize = 256 << 20;
+
+/// The templates of one suite.
+pub(crate) struct SuiteTemplates {
+    /// `None`: the script is a file.
+    script: Option<Template>,
+    env: Vec<(String, Template)>,
+}
+
+/// Compiles the templates of every suite.
+pub(crate) fn compile(matrix: &Matrix, templates: &mut Templates, mistakes: &mut Mistakes) -> Vec<SuiteTemplates> {
+    let mut suite = |suite: &Suite| SuiteTemplates {
+        script: match &suite.script {
+            Script::File(_) => None,
+            Script::Inline(text) => templates.compile(text, mistakes),
+        },
+        env: suite
+            .env
+            .iter()
+            .filter_map(|(name, value)| Some((name.clone(), templates.compile(value, mistakes)?)))
+            .collect(),
+    };
+    matrix.suites.iter().map(&mut suite).collect()
+}
+
+/// The number of cells before any rule, or a mistake if there are none or too many. Nothing has been expanded by then.
+pub(crate) fn check_size(matrix: &Matrix, mistakes: &mut Mistakes) {
+    let lengths = [matrix.images.len(), matrix.suites.len()].into_iter().chain(matrix.axes.values().map(Vec::len));
+    let cells = lengths.clone().try_fold(1usize, usize::checked_mul);
+    let cells = cells.and_then(|cells| cells.checked_add(matrix.includes.len()));
+    if cells.is_none_or(|cells| cells > MOST_CELLS) {
+        let names = ["images", "suites"].into_iter().chain(matrix.axes.keys().map(String::as_str));
+        let product: Vec<_> = lengths.zip(names).map(|(length, name)| format!("{length} {name}")).collect();
+        mistakes.push(
+            mistakes
+                .at(0..0, format!("the matrix has more than {MOST_CELLS} cells: {}", product.join(" x ")), "this file")
+                .with_help("drop an axis or some of its values, or split the matrix into several files"),
+        );
+    }
+}
+
+/// The cells in their order, and the scripts they point to.
+pub(crate) fn expand(
+    matrix: &Matrix,
+    payload: &Payload,
+    suites: &[SuiteTemplates],
+    templates: &Templates,
+    mistakes: &mut Mistakes,
+) -> (Vec<Cell>, BTreeMap<Digest, String>) {
+    let mut expansion = Expansion {
+        matrix,
+        payload,
+        suites,
+        templates,
+        cells: Vec::new(),
+        ids: HashMap::new(),
+        scripts: BTreeMap::new(),
+        text: 0,
+        failed: Vec::new(),
+    };
+    let mut matched = vec![false; matrix.excludes.len()];
+    for (image_index, image) in matrix.images.iter().enumerate() {
+        for (suite_index, suite) in matrix.suites.iter().enumerate() {
+            let mut group = expansion.group(image, suite_index, suite, mistakes);
+            let excludes: Vec<_> = matrix
+                .excludes
+                .iter()
+                .enumerate()
+                .filter(|(_, rule)| rule.images[image_index] && rule.suites[suite_index])
+                .collect();
+            for_each_choice(&matrix.axes, |choice| {
+                let mut excluded = false;
+                for (index, rule) in &excludes {
+                    if choice.iter().zip(&rule.axes).all(|(value, matches)| matches[*value]) {
+                        matched[*index] = true;
+                        excluded = true;
+                    }
+                }
+                if !excluded {
+                    let values = matrix.axes.values().zip(choice).map(|(values, value)| values[*value].clone());
+                    expansion.push(&mut group, values.collect(), None, mistakes);
+                }
+            });
+            let includes = matrix.includes.iter().filter(|rule| (rule.image, rule.suite) == (image_index, suite_index));
+            for rule in includes {
+                expansion.push(&mut group, rule.axes.clone(), Some(rule.span.clone()), mistakes);
+            }
+        }
+    }
+    if expansion.text > MOST_TEXT {
+        let message = format!("the plan would hold more than {} MiB of text", MOST_TEXT >> 20);
+        let help = "shorten environments and inline scripts, pack the suites' `files` into one, or drop an axis";
+        mistakes.push(mistakes.at(0..0, message, "this file").with_help(help));
+    }
+    for (rule, _) in matrix.excludes.iter().zip(matched).filter(|(_, matched)| !matched) {
+        mistakes.warn(
+            mistakes
+                .at(rule.span.clone(), "this exclude matches no cell", "matches nothing")
+                .with_help("compare its values with the lists of the axes, or remove it"),
+        );
+    }
+    if expansion.cells.is_empty() && expansion.failed.is_empty() {
+        let span = matrix.excludes.first().map_or(0..0, |rule| rule.span.clone());
+        let help = "remove or narrow an exclude, so that something is left to run";
+        mistakes
+            .push(mistakes.at(span, "the matrix has no cells: every one is excluded", "an exclude").with_help(help));
+    }
+    (expansion.cells, expansion.scripts)
+}
+
+/// Calls with one index per axis, for every choice of values, the last axis changing fastest.
+fn for_each_choice(axes: &IndexMap<String, Vec<String>>, mut call: impl FnMut(&[usize])) {
+    if axes.values().any(Vec::is_empty) {
+        return;
+    }
+    let lengths: Vec<_> = axes.values().map(Vec::len).collect();
+    let mut choice = vec![0; lengths.len()];
+    loop {
+        call(&choice);
+        let Some(axis) = (0..choice.len()).rev().find(|axis| choice[*axis] + 1 < lengths[*axis]) else { return };
+        choice[axis] += 1;
+        choice[axis + 1..].fill(0);
+    }
+}
+
+struct Expansion<'a> {
+    matrix: &'a Matrix,
+    payload: &'a Payload,
+    suites: &'a [SuiteTemplates],
+    templates: &'a Templates,
+    cells: Vec<Cell>,
+    /// Position in `cells`.
+    ids: HashMap<CellId, usize>,
+    scripts: BTreeMap<Digest, String>,
+    /// Bytes of text so far.
+    text: usize,
+    /// Templates that could not be rendered: said once, not for every cell.
+    failed: Vec<usize>,
+}
+
+/// What the cells of one image and suite share.
+struct Group<'a> {
+    image: &'a Image,
+    suite: &'a Suite,
+    suite_index: usize,
+    guest: Guest,
+    timeouts: Timeouts,
+    context: Context,
+    /// Rendered for the whole group; `None` where the axes decide.
+    script: Option<Digest>,
+    env: Vec<Option<String>>,
+}
+
+impl<'a> Expansion<'a> {
+    fn group(
+        &mut self,
+        image: &'a MatrixImage,
+        suite_index: usize,
+        suite: &'a Suite,
+        mistakes: &mut Mistakes,
+    ) -> Group<'a> {
+        let context = context(self.matrix, &image.image, suite);
+        let templates = &self.suites[suite_index];
+        let script = match &templates.script {
+            None => self.payload.suites[suite_index].script.clone().map(|text| self.add_script(text)),
+            Some(template) if template.is_per_cell() => None,
+            Some(template) => self.render_script(template, &context, mistakes),
+        };
+        let env = templates
+            .env
+            .iter()
+            .map(|(_, value)| if value.is_per_cell() { None } else { self.render(value, &context, mistakes) })
+            .collect();
+        Group {
+            image: &image.image,
+            suite,
+            suite_index,
+            guest: GuestSize::resolve([&suite.guest, &image.guest, &self.matrix.guest]),
+            timeouts: Limits::resolve(&suite.limits, &self.matrix.limits),
+            context,
+            script,
+            env,
+        }
+    }
+
+    /// Adds one cell; `include`: where the file asks for it, if it does by itself.
+    fn push(
+        &mut self,
+        group: &mut Group<'a>,
+        values: Vec<String>,
+        include: Option<std::ops::Range<usize>>,
+        mistakes: &mut Mistakes,
+    ) {
+        // Text beyond what a plan may hold is not made: the mistake is told at the end.
+        if self.text > MOST_TEXT {
+            return;
+        }
+        let axes: IndexMap<String, String> = self.matrix.axes.keys().cloned().zip(values).collect();
+        let (image, suite) = (group.image, group.suite);
+        let pairs = axes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let id = CellId::new(&image.name, suite.name.text(), pairs);
+        if let Some(index) = self.ids.get(&id) {
+            let first = &self.cells[*index];
+            let same = first.image == image.name && first.suite == suite.name.text() && first.axes == axes;
+            match include {
+                Some(span) if same => mistakes.warn(
+                    mistakes
+                        .at(span, format!("the cell {id} is there already"), "adds nothing")
+                        .with_help("remove this include"),
+                ),
+                _ => {
+                    let message = format!("two cells would be named {id}");
+                    let span = include.unwrap_or_else(|| suite.name.span());
+                    let help = "rename this suite: names of cells are the names of image and suite joined by a dot";
+                    mistakes.push(mistakes.at(span, message, "of this suite, or one like it").with_help(help));
+                }
+            }
+            return;
+        }
+        let templates = &self.suites[group.suite_index];
+        if group.script.is_none() || group.env.iter().any(Option::is_none) {
+            group.context.insert("axes", &axes);
+        }
+        let script = match (group.script, &templates.script) {
+            (None, Some(template)) => self.render_script(template, &group.context, mistakes),
+            (script, _) => script,
+        };
+        let mut env = own_env(self.matrix, &id, image, suite, &axes);
+        for ((name, template), rendered) in templates.env.iter().zip(&group.env) {
+            let value = rendered.clone().or_else(|| self.render(template, &group.context, mistakes));
+            env.insert(name.clone(), value.unwrap_or_default());
+        }
+        let files = &self.payload.suites[group.suite_index].files;
+        self.text += env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        self.text += files.iter().map(|file| file.relative.len() + file.path.as_os_str().len() + 100).sum::<usize>();
+        let Some(script) = script else { return };
+        self.ids.insert(id.clone(), self.cells.len());
+        self.cells.push(Cell {
+            id,
+            image: image.name.clone(),
+            suite: suite.name.text().to_owned(),
+            axes,
+            guest: group.guest.clone(),
+            timeouts: group.timeouts.clone(),
+            script,
+            script_origin: match &suite.script {
+                Script::File(file) => file.text().to_owned(),
+                Script::Inline(_) => "inline".to_owned(),
+            },
+            env,
+            files: files.clone(),
+            install: suite.install,
+            results: suite.results.clone(),
+            artifacts: suite.artifacts.clone(),
+        });
+    }
+
+    fn render(&mut self, template: &Template, context: &Context, mistakes: &mut Mistakes) -> Option<String> {
+        if self.failed.contains(&template.span().start) {
+            return None;
+        }
+        let problem = match self.templates.render(template, context, mistakes) {
+            Ok(text) if text.contains('\0') => {
+                mistakes.at(template.span(), "template: a NUL character", "yields NUL").with_help("remove it")
+            }
+            Ok(text) => return Some(text),
+            Err(problem) => problem.with_help(self.template_help()),
+        };
+        self.failed.push(template.span().start);
+        mistakes.push(problem);
+        None
+    }
+
+    fn render_script(&mut self, template: &Template, context: &Context, mistakes: &mut Mistakes) -> Option<Digest> {
+        let text = self.render(template, context, mistakes)?;
+        match check_script(text.into_bytes()) {
+            Ok(text) => Some(self.add_script(text)),
+            Err((what, help)) => {
+                self.failed.push(template.span().start);
+                let message = format!("the inline script {what}");
+                mistakes.push(mistakes.at(template.span(), message, "this script").with_help(help));
+                None
+            }
+        }
+    }
+
+    fn add_script(&mut self, text: String) -> Digest {
+        let digest = Digest::of(text.as_bytes());
+        self.scripts.entry(digest).or_insert_with(|| {
+            self.text += text.len();
+            text
+        });
+        digest
+    }
+
+    fn template_help(&self) -> String {
+        let mut names = Vec::new();
+        if let Some(package) = &self.matrix.package {
+            names.push("package.name".to_owned());
+            names.extend(package.version.is_some().then(|| "package.version".to_owned()));
+        }
+        names.extend(["image.name", "image.from", "suite.name"].map(str::to_owned));
+        names.extend(self.matrix.axes.keys().map(|axis| format!("axes.{axis}")));
+        format!("a template of this matrix can use {}", names.join(", "))
+    }
+}
+
+/// What every script of a cell sees besides its suite's own environment.
+fn own_env(
+    matrix: &Matrix,
+    id: &CellId,
+    image: &Image,
+    suite: &Suite,
+    axes: &IndexMap<String, String>,
+) -> IndexMap<String, String> {
+    let mut env = IndexMap::new();
+    let mut set = |name: &str, value: &str| env.insert(format!("NESTMATRIX_{name}"), value.to_owned());
+    set("CELL", id.as_str());
+    set("IMAGE", &image.name);
+    set("SUITE", suite.name.text());
+    if let Some(package) = &matrix.package {
+        set("PACKAGE_NAME", package.name.text());
+        if let Some(version) = &package.version {
+            set("PACKAGE_VERSION", version.text());
+        }
+    }
+    for (name, value) in axes {
+        set(&format!("AXIS_{}", name.to_ascii_uppercase()), value);
+    }
+    env
+}
+
+/// What templates see, but for the axes. A version that is not known is undefined, so using it is an error.
+fn context(matrix: &Matrix, image: &Image, suite: &Suite) -> Context {
+    #[derive(Serialize)]
+    struct PackageView<'a> {
+        name: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        version: Option<&'a str>,
+    }
+    let mut context = Context::new();
+    if let Some(package) = &matrix.package {
+        let version = package.version.as_ref().map(|version| version.text());
+        context.insert("package", &PackageView { name: package.name.text(), version });
+    }
+    context.insert("image", &BTreeMap::from([("name", &image.name), ("from", &image.from)]));
+    context.insert("suite", &BTreeMap::from([("name", suite.name.text())]));
+    context
+}

@@ -1,0 +1,164 @@
+//! The matrix file's own shape: what may be written, where, with which meaning.
+//!
+//! Nothing is checked here beyond the shape; every value keeps its place, so that [`crate::validate`] can point at it. The
+//! comments on these types are the descriptions in the JSON Schema: they speak to whoever writes a matrix file.
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::{
+    Network, RunnerKind,
+    located::At,
+    scalar::{DurationText, OneOrMany, Scalar, SizeText},
+};
+
+/// A matrix file of nestmatrix: which operating systems, which package, which tests.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "nestmatrix matrix file")]
+pub(crate) struct MatrixFile {
+    /// The package under test.
+    pub(crate) package: Option<PackageTable>,
+    /// Where the guests run and how much at once.
+    #[serde(default)]
+    pub(crate) runner: RunnerTable,
+    /// Size and connectivity of every guest, unless an image or a suite says otherwise.
+    #[serde(default)]
+    pub(crate) guest: GuestTable,
+    /// Time limits by phase, unless a suite says otherwise. They are multiplied by the measured speed of the machine.
+    #[serde(default)]
+    pub(crate) timeout: TimeoutTable,
+    /// Names of catalog images: the short way to write `[[image]]` tables that hold only a name.
+    #[serde(default)]
+    pub(crate) images: Vec<At<String>>,
+    /// The operating systems.
+    #[serde(default)]
+    pub(crate) image: Vec<ImageTable>,
+    /// Free dimensions of the matrix: name = list of values. Every cell has one value of each.
+    #[serde(default)]
+    pub(crate) axes: IndexMap<At<String>, At<Vec<At<Scalar>>>>,
+    /// Cells to leave out: those that match every key (`image`, `suite` or an axis) of one table. Values may be globs or
+    /// lists of globs.
+    #[serde(default)]
+    pub(crate) exclude: Vec<At<IndexMap<At<String>, At<OneOrMany>>>>,
+    /// Cells to add, after the excludes: each names `image`, `suite` and a value of every axis. The value need not be in
+    /// the axis's list.
+    #[serde(default)]
+    pub(crate) include: Vec<At<IndexMap<At<String>, At<Scalar>>>>,
+    /// What to run in every guest.
+    #[serde(default)]
+    pub(crate) suite: Vec<SuiteTable>,
+}
+
+/// The package under test.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PackageTable {
+    /// Its name, for templates and reports.
+    pub(crate) name: At<String>,
+    /// Its version, for templates and reports.
+    pub(crate) version: Option<At<String>>,
+    /// Its files: globs relative to this matrix file. They are sent to the guests whose package manager can use them, and
+    /// installed.
+    #[serde(default)]
+    pub(crate) artifacts: Vec<At<String>>,
+}
+
+/// Where the guests run and how much at once.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RunnerTable {
+    /// The machine that runs the guests.
+    #[serde(default)]
+    pub(crate) kind: RunnerKind,
+    /// Memory all guests together may take; default: what the machine can spare.
+    pub(crate) memory: Option<At<SizeText>>,
+    /// Virtual CPUs all guests together may take; default: as many as the machine has.
+    #[schemars(with = "Option<u32>", range(min = 1, max = 4096))]
+    pub(crate) cpus: Option<At<i64>>,
+    /// How often a failure of the infrastructure (never of a test) is tried again on a fresh guest, 0 to 10; default: 2.
+    #[schemars(with = "Option<u32>", range(min = 0, max = 10))]
+    pub(crate) retries: Option<At<i64>>,
+}
+
+/// Size and connectivity of a guest.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GuestTable {
+    /// Virtual CPUs, 1 to 64; default: 1.
+    #[schemars(with = "Option<u32>", range(min = 1, max = 64))]
+    pub(crate) cpus: Option<At<i64>>,
+    /// Memory, at least 128MiB; default: 512MiB.
+    pub(crate) memory: Option<At<SizeText>>,
+    /// Size of the root disk as the guest sees it; default: 4GiB.
+    pub(crate) disk: Option<At<SizeText>>,
+    /// What it may reach; default: nothing.
+    pub(crate) network: Option<Network>,
+}
+
+/// Time limits by phase, such as `90s`, `3m` or `1h30m`; more than zero, at most a day.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TimeoutTable {
+    /// From power-on to an answer over SSH; default: 1m.
+    pub(crate) boot: Option<At<DurationText>>,
+    /// Uploading the payload; default: 2m.
+    pub(crate) prepare: Option<At<DurationText>>,
+    /// Installing the package; default: 5m.
+    pub(crate) install: Option<At<DurationText>>,
+    /// Running the suite; default: 10m.
+    pub(crate) suite: Option<At<DurationText>>,
+    /// Fetching results and artifacts; default: 2m.
+    pub(crate) collect: Option<At<DurationText>>,
+}
+
+/// One operating system.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImageTable {
+    /// Its name in this matrix.
+    pub(crate) name: At<String>,
+    /// The catalog entry it comes from; default: its name.
+    pub(crate) from: Option<At<String>>,
+    /// Words to add to the guest kernel's command line.
+    pub(crate) kernel_args: Option<At<String>>,
+    /// Size and connectivity of its guests, where they differ from `[guest]`.
+    #[serde(default)]
+    pub(crate) guest: GuestTable,
+}
+
+/// What to run in every guest: a script, and what belongs to it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SuiteTable {
+    /// Its name.
+    pub(crate) name: At<String>,
+    /// The script: a file, relative to this matrix file. Sent as it is, not a template. (Or `inline`.)
+    pub(crate) run: Option<At<String>>,
+    /// The script itself, a template over package, image, axes and suite. (Or `run`.) `{#` begins no comment in it: it is
+    /// the shell's `${#name}`.
+    pub(crate) inline: Option<At<String>>,
+    /// Environment of the script; values are templates over package, image, axes and suite. Besides these the script sees
+    /// NESTMATRIX_CELL, NESTMATRIX_IMAGE, NESTMATRIX_SUITE, NESTMATRIX_PACKAGE_NAME, NESTMATRIX_PACKAGE_VERSION and, for every
+    /// axis, NESTMATRIX_AXIS_<NAME>.
+    #[serde(default)]
+    pub(crate) env: IndexMap<At<String>, At<String>>,
+    /// More files the script wants beside it: globs relative to this matrix file, inside its folder.
+    #[serde(default)]
+    pub(crate) files: Vec<At<String>>,
+    /// Where the suite leaves results of its own: `junit:` and an absolute glob in the guest, such as
+    /// `junit:/tmp/results/*.xml`. Without it the script's exit code is the one test case.
+    pub(crate) results: Option<At<String>>,
+    /// What to fetch from the guest afterwards: absolute paths or globs.
+    #[serde(default)]
+    pub(crate) artifacts: Vec<At<String>>,
+    /// Install the package before the suite runs; default: yes, if there are package artifacts.
+    pub(crate) install: Option<At<bool>>,
+    /// Size and connectivity of this suite's guests; wins over the image's.
+    #[serde(default)]
+    pub(crate) guest: GuestTable,
+    /// Time limits of this suite, where they differ from `[timeout]`.
+    #[serde(default)]
+    pub(crate) timeout: TimeoutTable,
+}

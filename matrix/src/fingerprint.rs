@@ -1,0 +1,58 @@
+//! The digest of a plan: over everything that decides the work, and nothing else.
+
+use serde::Serialize;
+use sha2::Digest as _;
+
+use crate::{Artifact, Cell, Digest, Package, Plan, UploadFile};
+
+/// Changes whenever the form below does, so that equal digests of different versions mean equal work, too.
+const FORM: u32 = 1;
+
+impl Plan {
+    /// The digest that this plan should carry.
+    ///
+    /// The patterns name every field: a new one has to be put on one side or the other.
+    pub(crate) fn fingerprint(&self) -> Digest {
+        let Self { digest: _, matrix: _, package, runner, images, scripts, cells } = self;
+        let package = package.as_ref().map(|Package { name, version, artifacts }| {
+            let artifacts: Vec<_> = artifacts
+                .iter()
+                .map(|Artifact { path: _, file_name, bytes, digest }| (file_name, bytes, digest))
+                .collect();
+            (name, version, artifacts)
+        });
+        // Cell by cell: a plan of 100,000 cells need not be in memory twice.
+        let mut hasher = sha2::Sha256::new();
+        hash_json(&mut hasher, &(FORM, package, runner, images, scripts));
+        for cell in cells {
+            hash_json(&mut hasher, &decisive(cell));
+        }
+        Digest::from_bytes(hasher.finalize().into())
+    }
+}
+
+fn decisive(cell: &Cell) -> impl Serialize + '_ {
+    let Cell {
+        id,
+        image,
+        suite,
+        axes,
+        guest,
+        timeouts,
+        script,
+        script_origin: _,
+        env,
+        files,
+        install,
+        results,
+        artifacts,
+    } = cell;
+    let files: Vec<_> =
+        files.iter().map(|UploadFile { path: _, relative, bytes, digest }| (relative, bytes, digest)).collect();
+    ((id, image, suite, axes, guest, timeouts), (script, env, files, install, results, artifacts))
+}
+
+fn hash_json(hasher: &mut sha2::Sha256, value: &impl Serialize) {
+    // It fails for maps whose keys are no text, and there are none here.
+    hasher.update(serde_json::to_vec(value).unwrap_or_default());
+}

@@ -1,0 +1,44 @@
+//! What to run: the matrix file, validated and expanded into a [`Plan`].
+//!
+//! This crate reads the matrix file and the files it names (scripts, artifacts) and nothing else: it starts no process,
+//! opens no socket, and knows nothing of QEMU, SSH or reports. Once a [`Plan`] exists there is no invalid cell in it.
+//!
+//! [`load`] is the way through: `parse` (text to the types of `file`, which keep every value's place), `validate` (to a
+//! matrix without a mistake in itself), `payload` (the files it names), `expand` (to cells). What is wrong is collected on the
+//! way, so that one [`LoadError`] tells all of it.
+
+mod digest;
+mod error;
+mod expand;
+mod file;
+mod find;
+mod fingerprint;
+mod id;
+mod load;
+mod located;
+mod near;
+mod parse;
+mod payload;
+mod plan;
+mod quantity;
+mod rules;
+mod scalar;
+mod schema;
+mod select;
+mod size;
+mod stored;
+mod template;
+mod text;
+mod validate;
+
+pub use digest::{Digest, DigestParseError};
+pub use error::{LoadError, LoadWarning, Problem};
+pub use id::CellIdParseError;
+pub use load::{Loaded, load};
+pub use plan::{
+    Artifact, Cell, CellId, Guest, Image, Network, Package, Plan, Results, Runner, RunnerKind, Timeouts, UploadFile,
+};
+pub use schema::schema;
+pub use select::SelectError;
+pub use size::{ByteSize, ByteSizeParseError};
+pub use stored::{PlanFileError, PlanFileErrorKind};

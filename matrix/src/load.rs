@@ -1,0 +1,113 @@
+//! From a path to a [`Plan`]: the thin shell around parsing, validation and expansion.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    Digest, LoadError, LoadWarning, Package, Plan,
+    error::{Mistakes, Problem, Source},
+    expand, near, parse, payload,
+    template::Templates,
+    validate,
+};
+
+/// A matrix file longer than this is not one.
+const LONGEST_FILE: u64 = 1 << 20;
+
+/// A valid matrix, expanded.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What to run.
+    pub plan: Plan,
+    /// What is odd about it.
+    pub warnings: Vec<LoadWarning>,
+}
+
+/// Reads a matrix file and the files it names, and expands it. `catalog`: the names of the images that exist.
+///
+/// Reads nothing else, starts nothing. Every mistake that can be found in one pass is in the error.
+pub fn load(file: &Path, catalog: &[&str]) -> Result<Loaded, LoadError> {
+    let (text, folder) = read(file)?;
+    let mut mistakes = Mistakes::new(Source::new(file, &text));
+    let Some(parsed) = parse::parse(&mut mistakes) else {
+        mistakes.check()?;
+        return Err(Problem::file(file, "not a matrix file").into());
+    };
+    let matrix = validate::validate(parsed, catalog, &mut mistakes);
+    let payload = payload::read(&matrix, &folder, &mut mistakes);
+    let mut templates =
+        Templates::new().map_err(|error| Problem::file(file, format!("the template engine failed: {error}")))?;
+    let suites = expand::compile(&matrix, &mut templates, &mut mistakes);
+    expand::check_size(&matrix, &mut mistakes);
+    mistakes.check()?;
+
+    let (cells, scripts) = expand::expand(&matrix, &payload, &suites, &templates, &mut mistakes);
+    mistakes.check()?;
+    let mut plan = Plan {
+        digest: Digest::from_bytes([0; 32]),
+        matrix: file.to_owned(),
+        package: matrix.package.map(|package| Package {
+            name: package.name.text().to_owned(),
+            version: package.version.map(|version| version.text().to_owned()),
+            artifacts: payload.artifacts,
+        }),
+        runner: matrix.runner,
+        images: matrix.images.into_iter().map(|image| image.image).collect(),
+        scripts,
+        cells,
+    };
+    plan.keep_what_is_used();
+    Ok(Loaded { plan, warnings: mistakes.into_warnings() })
+}
+
+/// The file's text, and its folder: absolute and without links, so that what lies inside it can be told.
+fn read(file: &Path) -> Result<(String, PathBuf), LoadError> {
+    let wrong = |message: String, help: &str| LoadError::from(Problem::file(file, message).with_help(help));
+    let unreadable = |error: io::Error| {
+        let help = match error.kind() {
+            io::ErrorKind::NotFound => absent(file),
+            _ => "name a file that can be read".to_owned(),
+        };
+        wrong(format!("cannot read the matrix file: {error}"), &help)
+    };
+    // Also pipes and devices: reading them may never end.
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        return Err(wrong("the matrix is not a file".into(), "name the matrix file itself, a TOML file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(file).and_then(|file| file.take(LONGEST_FILE + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    if bytes.len() as u64 > LONGEST_FILE {
+        let help = "put scripts into files of their own (`run = \"...\"`), or split the matrix";
+        return Err(wrong("the matrix file is longer than 1 MiB".into(), help));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        wrong(format!("the matrix file is not UTF-8 text (line {line})"), "save it as UTF-8")
+    })?;
+    let folder = file.canonicalize().map_err(unreadable)?.parent().map(Path::to_owned).unwrap_or_default();
+    // The plan and the reports, which are text, name both.
+    if folder.to_str().is_none() || file.to_str().is_none() {
+        return Err(wrong("the path of the matrix file is not UTF-8".into(), "rename the file or its folder"));
+    }
+    Ok((text, folder))
+}
+
+/// What may be meant by a file that is not there.
+fn absent(file: &Path) -> String {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(entries) = folder.read_dir() else {
+        return format!("the folder {} does not exist or cannot be read", folder.display());
+    };
+    let mut there: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".toml"))
+        .collect();
+    there.sort();
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    near::help(&name, &there, "name a matrix file, a TOML file that says which images and suites there are")
+}

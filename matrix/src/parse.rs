@@ -1,0 +1,115 @@
+//! Text -> [`MatrixFile`], with errors a person can act on.
+//!
+//! The TOML deserializer stops at the first unknown key. Whoever mistyped one key may have mistyped two, so the key is
+//! reported, taken out, and the rest is read again.
+
+use std::ops::Range;
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue, Deserializer},
+};
+
+use serde::Deserialize as _;
+
+use crate::{
+    error::{Mistakes, Problem, Source},
+    file::MatrixFile,
+    near,
+};
+
+/// The file, if its shape allows one. Unknown keys are in `mistakes`, yet do not stand in the way.
+pub(crate) fn parse(mistakes: &mut Mistakes) -> Option<MatrixFile> {
+    let source = mistakes.source().clone();
+    let (mut document, syntax_errors) = DeTable::parse_recoverable(source.text());
+    if !syntax_errors.is_empty() {
+        for error in syntax_errors {
+            mistakes.push(syntax_problem(&source, &error));
+        }
+        return None;
+    }
+    loop {
+        let error = match MatrixFile::deserialize(Deserializer::from(document.clone())) {
+            Ok(file) => return Some(file),
+            Err(error) => error,
+        };
+        let unknown = error.span().filter(|_| error.message().starts_with("unknown field"));
+        mistakes.push(shape_problem(&source, &error));
+        // Each round takes a key out, so this ends; the number of mistakes worth telling is far below the number of keys.
+        if mistakes.is_full() || !unknown.is_some_and(|span| remove_key(document.get_mut(), &span)) {
+            return None;
+        }
+    }
+}
+
+/// Takes the key at these bytes out of the table it stands in; `false` if there is none.
+fn remove_key(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
+    let key = table.keys().find(|key| key.span() == *span).map(|key| key.get_ref().clone());
+    match key {
+        Some(key) => table.remove(key.as_ref()).is_some(),
+        None => table.iter_mut().any(|(_, value)| remove_key_below(value, span)),
+    }
+}
+
+fn remove_key_below(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
+    match value.get_mut() {
+        DeValue::Table(table) => remove_key(table, span),
+        DeValue::Array(array) => array.iter_mut().any(|value| remove_key_below(value, span)),
+        _ => false,
+    }
+}
+
+fn syntax_problem(source: &Source, error: &toml::de::Error) -> Problem {
+    let problem = Problem::at(source, error.span().unwrap_or(0..0), one_line(error.message()), "here");
+    if error.message().contains("duplicate key") {
+        problem.with_help("a key may stand once in a table: remove one of the two, or begin a new `[[...]]` table")
+    } else {
+        problem
+            .with_help("the file is TOML: text in quotes, lists in [ ], tables in { } on one line; see https://toml.io")
+    }
+}
+
+fn shape_problem(source: &Source, error: &toml::de::Error) -> Problem {
+    let message = one_line(error.message());
+    let span = error.span().unwrap_or(0..0);
+    // serde words these messages the same for every format, and offers no other way to them.
+    let (found, expected) = message.split_once(", expected ").unwrap_or((&message, ""));
+    let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let choices = quoted(expected);
+    if let Some(key) = found.strip_prefix("unknown field ").map(|key| key.trim_matches('`')) {
+        let mut known = choices.clone();
+        known.sort();
+        let problem = Problem::at(source, span, format!("unknown key `{key}`"), "no such key here");
+        return problem.with_help(near::help(
+            key,
+            &choices,
+            &format!("keys that may stand here: {}", known.join(", ")),
+        ));
+    }
+    if let Some(value) = found.strip_prefix("unknown variant ").map(|value| value.trim_matches('`')) {
+        let problem = Problem::at(source, span, format!("`{value}` is not a choice here"), "not a choice");
+        return problem.with_help(near::help(value, &choices, &format!("choices: {}", choices.join(", "))));
+    }
+    if let Some(key) = found.strip_prefix("missing field ").map(|key| key.trim_matches('`')) {
+        let problem = Problem::at(source, span, format!("missing key `{key}`"), "in this table");
+        return problem.with_help(format!("add `{key} = ...` to this table"));
+    }
+    let is_images_table = source.text().get(span.clone()) == Some("[[images]]");
+    let problem = Problem::at(source, span, message.clone(), "not what is expected here");
+    if is_images_table {
+        problem.with_help("`images` is a list of names; the table of one image is `[[image]]`")
+    } else if expected.is_empty() {
+        problem.with_help("`nestmatrix schema` prints what may be written where")
+    } else {
+        problem.with_help(format!("write {expected} here"))
+    }
+}
+
+/// The message on one line, in TOML's words.
+fn one_line(message: &str) -> String {
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = line
+        .replace("invalid type: map", "invalid type: table")
+        .replace("invalid type: sequence", "invalid type: list");
+    line.replace("expected a map", "expected a table").replace("expected a sequence", "expected a list")
+}

@@ -1,0 +1,252 @@
+//! The files a matrix names, read: artifacts of the package, scripts and the files beside them.
+
+use std::{
+    collections::{BTreeMap, HashMap, btree_map},
+    fs::File,
+    io::{self, Read},
+    path::{Component, Path, PathBuf},
+};
+
+use rayon::prelude::*;
+use sha2::Digest as _;
+
+use crate::{
+    Artifact, Digest, UploadFile,
+    error::Mistakes,
+    find::{find, missing, unreadable},
+    located::At,
+    validate::{Matrix, Script},
+};
+
+/// A script longer than this is a file that was meant for `files`.
+pub(crate) const LONGEST_SCRIPT: u64 = 1 << 20;
+
+/// What was read.
+pub(crate) struct Payload {
+    /// The package's files, by file name.
+    pub(crate) artifacts: Vec<Artifact>,
+    /// For every suite of the matrix, in its order.
+    pub(crate) suites: Vec<SuitePayload>,
+}
+
+/// What was read for one suite.
+pub(crate) struct SuitePayload {
+    /// The text of its script file; `None` if the script is inline.
+    pub(crate) script: Option<String>,
+    /// The files beside it.
+    pub(crate) files: Vec<UploadFile>,
+}
+
+/// Reads what the matrix names. `folder`: the matrix file's, absolute, without links.
+pub(crate) fn read(matrix: &Matrix, folder: &Path, mistakes: &mut Mistakes) -> Payload {
+    let globs = matrix.package.iter().flat_map(|package| &package.artifacts);
+    let artifacts = artifact_paths(globs, folder, mistakes);
+    let uploads: Vec<_> = matrix.suites.iter().map(|suite| upload_paths(&suite.files, folder, mistakes)).collect();
+
+    let named: HashMap<&Path, &At<String>> = artifacts
+        .values()
+        .chain(uploads.iter().flat_map(BTreeMap::values))
+        .map(|(path, glob)| (path.as_path(), *glob))
+        .collect();
+    let hashed: HashMap<&Path, io::Result<(u64, Digest)>> =
+        named.keys().par_bridge().map(|path| (*path, hash(path))).collect();
+    let mut failed: Vec<_> = hashed.iter().filter_map(|(path, result)| Some((path, result.as_ref().err()?))).collect();
+    failed.sort_by_key(|(path, _)| **path);
+    for (path, error) in failed {
+        unreadable(named[path], path, error, mistakes);
+    }
+    let known = |path: &Path| hashed.get(path).and_then(|result| result.as_ref().ok()).copied();
+
+    let suites = matrix.suites.iter().zip(&uploads).map(|(suite, uploads)| SuitePayload {
+        script: match &suite.script {
+            Script::File(file) => read_script(file, folder, mistakes),
+            Script::Inline(_) => None,
+        },
+        files: uploads
+            .iter()
+            .filter_map(|(relative, (path, _))| {
+                let (bytes, digest) = known(path)?;
+                Some(UploadFile { path: path.clone(), relative: relative.clone(), bytes, digest })
+            })
+            .collect(),
+    });
+    let suites = suites.collect();
+    let artifacts = artifacts
+        .iter()
+        .filter_map(|(file_name, (path, _))| {
+            let (bytes, digest) = known(path)?;
+            Some(Artifact { path: path.clone(), file_name: file_name.clone(), bytes, digest })
+        })
+        .collect();
+    Payload { artifacts, suites }
+}
+
+/// Name in the guest -> where it is here, and the glob that named it.
+type Named<'a> = BTreeMap<String, (PathBuf, &'a At<String>)>;
+
+fn artifact_paths<'a>(
+    globs: impl Iterator<Item = &'a At<String>>,
+    folder: &Path,
+    mistakes: &mut Mistakes,
+) -> Named<'a> {
+    let mut named = Named::new();
+    for glob in globs {
+        for path in find(glob, folder, mistakes) {
+            let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| is_plain(name)) else {
+                unspeakable(&path, glob, mistakes);
+                continue;
+            };
+            match named.entry(name.to_owned()) {
+                btree_map::Entry::Vacant(entry) => {
+                    entry.insert((path, glob));
+                }
+                btree_map::Entry::Occupied(entry) => {
+                    let (first, first_glob) = entry.get();
+                    if *first == path {
+                        continue;
+                    }
+                    let message =
+                        format!("two artifacts are named `{name}`: {} and {}", first.display(), path.display());
+                    let problem = mistakes.at(glob.span(), message, "names the second");
+                    let problem = if *first_glob == glob {
+                        problem
+                    } else {
+                        problem.with_label(first_glob.span(), "names the first")
+                    };
+                    mistakes.push(
+                        problem.with_help("they lie side by side in the guest: rename one, or write narrower globs"),
+                    );
+                }
+            }
+        }
+    }
+    named
+}
+
+fn upload_paths<'a>(globs: &'a [At<String>], folder: &Path, mistakes: &mut Mistakes) -> Named<'a> {
+    let mut named = Named::new();
+    for glob in globs {
+        let text = glob.text();
+        if text.starts_with('/') || text.split('/').any(|part| part == "..") {
+            mistakes.push(
+                mistakes
+                    .at(glob.span(), format!("`{text}` leads out of the matrix file's folder"), "leads outside")
+                    .with_help("in the guest, files keep their path relative to that folder: name files inside it"),
+            );
+            continue;
+        }
+        for path in find(glob, folder, mistakes) {
+            match path.canonicalize() {
+                Ok(target) if !target.starts_with(folder) => {
+                    let message = format!("{} is a link that leads out of the matrix file's folder", path.display());
+                    mistakes.push(mistakes.at(glob.span(), message, "named here").with_help("copy the file there"));
+                    continue;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    unreadable(glob, &path, &error, mistakes);
+                    continue;
+                }
+            }
+            match relative(&path, folder) {
+                Some(relative) => {
+                    named.insert(relative, (path, glob));
+                }
+                None => unspeakable(&path, glob, mistakes),
+            }
+        }
+    }
+    named
+}
+
+/// The path relative to the folder, with `/`; `None` if that is no plain text.
+fn relative(path: &Path, folder: &Path) -> Option<String> {
+    let parts: Option<Vec<_>> = path
+        .strip_prefix(folder)
+        .ok()?
+        .components()
+        .map(|part| match part {
+            Component::Normal(part) => part.to_str().filter(|part| is_plain(part)),
+            _ => None,
+        })
+        .collect();
+    parts.filter(|parts| !parts.is_empty()).map(|parts| parts.join("/"))
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.chars().any(char::is_control)
+}
+
+fn unspeakable(path: &Path, glob: &At<String>, mistakes: &mut Mistakes) {
+    let message = format!("the name of {path:?} is not plain text");
+    mistakes.push(
+        mistakes.at(glob.span(), message, "matched by this").with_help("rename the file, or write a narrower glob"),
+    );
+}
+
+fn hash(path: &Path) -> io::Result<(u64, Digest)> {
+    let mut file = File::open(path)?;
+    let mut hasher = sha2::Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    let mut bytes = 0;
+    loop {
+        let read = match file.read(&mut buffer) {
+            Ok(0) => return Ok((bytes, Digest::from_bytes(hasher.finalize().into()))),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hasher.update(&buffer[..read]);
+        bytes += read as u64;
+    }
+}
+
+fn read_script(file: &At<String>, folder: &Path, mistakes: &mut Mistakes) -> Option<String> {
+    let path = folder.join(file.text());
+    let problem = match path.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let (looked, help) = missing(file.text(), folder);
+            mistakes.at(file.span(), format!("the script `{}` does not exist", file.text()), &looked).with_help(help)
+        }
+        Err(error) => {
+            unreadable(file, &path, &error, mistakes);
+            return None;
+        }
+        // Also pipes and devices: reading them may never end.
+        Ok(metadata) if !metadata.is_file() => mistakes
+            .at(file.span(), format!("the script `{}` is not a file", file.text()), "not a file")
+            .with_help("name the script itself; what lies beside it goes into `files`"),
+        Ok(_) => {
+            let mut bytes = Vec::new();
+            if let Err(error) = File::open(&path).and_then(|file| file.take(LONGEST_SCRIPT + 1).read_to_end(&mut bytes))
+            {
+                unreadable(file, &path, &error, mistakes);
+                return None;
+            }
+            match check_script(bytes) {
+                Ok(text) => return Some(text),
+                Err((what, help)) => mistakes
+                    .at(file.span(), format!("the script `{}` {what}", file.text()), "this script")
+                    .with_help(help),
+            }
+        }
+    };
+    mistakes.push(problem);
+    None
+}
+
+/// Text that can be a script; `Err` says what is wrong with it, and the remedy.
+pub(crate) fn check_script(bytes: Vec<u8>) -> Result<String, (&'static str, &'static str)> {
+    if bytes.len() as u64 > LONGEST_SCRIPT {
+        return Err(("is longer than 1 MiB", "put programs and data into `files`, and start them from a short script"));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) if text.contains('\0') => {
+            Err(("holds a NUL character", "a script is plain text; put a program into `files`"))
+        }
+        // A script that does nothing always passes.
+        Ok(text) if text.trim().is_empty() => Err(("is empty", "write down what is to be tested")),
+        Ok(text) => Ok(text),
+        Err(_) => Err(("is not UTF-8 text", "a script is plain text; put a program into `files`")),
+    }
+}

@@ -1,0 +1,207 @@
+//! The [`Plan`]: the expanded, ordered, digest-stamped list of everything that must report.
+//!
+//! These are plain data. They are only made by expanding a valid matrix file (or read back from a `plan.json` written by
+//! the same version), so whoever holds one need not check it again.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use crate::{ByteSize, Digest};
+
+/// Everything a run needs to know of the matrix file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Digest of everything here that decides the work: equal digests mean the same work. Where things lie on this machine
+    /// (`matrix`, the paths, [`Cell::script_origin`]) decides nothing.
+    pub digest: Digest,
+    /// The matrix file, as it was named to us. Not part of the digest.
+    pub matrix: PathBuf,
+    /// The package under test, if the matrix names one.
+    pub package: Option<Package>,
+    /// Where and how much at once.
+    pub runner: Runner,
+    /// Every image that at least one cell uses, in the order of the matrix file.
+    pub images: Vec<Image>,
+    /// Scripts by the digest of their text; [`Cell::script`] points here. Cells share equal scripts.
+    pub scripts: BTreeMap<Digest, String>,
+    /// Every cell, in the order of the matrix file: image by image, then suite, then axes (the last one changing fastest);
+    /// cells added by `[[include]]` follow the others of their image and suite.
+    pub cells: Vec<Cell>,
+}
+
+/// The package under test.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Package {
+    /// Its name, for templates and reports.
+    pub name: String,
+    /// Its version, for templates and reports.
+    pub version: Option<String>,
+    /// The files to install, in a fixed order (by file name), each file name once.
+    pub artifacts: Vec<Artifact>,
+}
+
+/// One file of the package.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// Where it is on this machine (absolute). Not part of the plan's digest.
+    pub path: PathBuf,
+    /// Its last path component; what it is called in the guest.
+    pub file_name: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Digest of its content.
+    pub digest: Digest,
+}
+
+/// Which L1 runs the guests, and its budget.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Runner {
+    /// The kind asked for.
+    pub kind: RunnerKind,
+    /// Memory that all guests together may take; `None`: what the machine can spare.
+    pub memory: Option<ByteSize>,
+    /// Virtual CPUs that all guests together may take; `None`: as many as the machine has.
+    pub cpus: Option<u32>,
+    /// How often a failure of an infrastructure phase is tried again on a fresh guest.
+    pub retries: u32,
+}
+
+/// The kinds of L1 runner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunnerKind {
+    /// Choose one and say why.
+    #[default]
+    Auto,
+    /// This machine is the L1.
+    Host,
+}
+
+/// One operating system of the matrix.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Image {
+    /// Its name in this matrix.
+    pub name: String,
+    /// The catalog entry it comes from (often the same as `name`).
+    pub from: String,
+    /// Words added to the guest kernel's command line.
+    pub kernel_args: Vec<String>,
+}
+
+/// One image x one value of every axis x one suite.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// Its identity: stable, readable, safe as a file name, unique in the plan.
+    pub id: CellId,
+    /// [`Image::name`] of its image.
+    pub image: String,
+    /// Name of its suite.
+    pub suite: String,
+    /// Axis name -> value, in the order of the matrix file.
+    pub axes: IndexMap<String, String>,
+    /// The virtual machine to boot.
+    pub guest: Guest,
+    /// Time limits, before scaling by the measured speed.
+    pub timeouts: Timeouts,
+    /// The script to run: a key of [`Plan::scripts`].
+    pub script: Digest,
+    /// Where the script's text came from, for people: a path relative to the matrix file, or `inline`.
+    pub script_origin: String,
+    /// Environment of the script, templates already rendered.
+    pub env: IndexMap<String, String>,
+    /// More files the script wants beside it.
+    pub files: Vec<UploadFile>,
+    /// Install the package's artifacts before the suite runs (phase `install`).
+    pub install: bool,
+    /// Where the suite leaves results of its own; `None`: its exit code is the one test case.
+    pub results: Option<Results>,
+    /// Absolute paths or globs in the guest to fetch afterwards.
+    pub artifacts: Vec<String>,
+}
+
+/// A file that is uploaded beside the script.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UploadFile {
+    /// Where it is on this machine (absolute). Not part of the plan's digest.
+    pub path: PathBuf,
+    /// Its path relative to the script's working directory in the guest; never absolute, never with `..`.
+    pub relative: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Digest of its content.
+    pub digest: Digest,
+}
+
+/// Where a suite's own results are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "format", rename_all = "kebab-case")]
+pub enum Results {
+    /// JUnit XML files matching this absolute glob in the guest.
+    Junit {
+        /// For example `/tmp/results/*.xml`.
+        glob: String,
+    },
+}
+
+/// Size and connectivity of one guest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Virtual CPUs, at least 1.
+    pub cpus: u32,
+    /// Memory, at least 128 MiB.
+    pub memory: ByteSize,
+    /// Size of the root disk as the guest sees it, at least as large as the image's.
+    pub disk: ByteSize,
+    /// What it may reach.
+    pub network: Network,
+}
+
+/// What a guest may reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// Nothing; only we reach its SSH port.
+    #[default]
+    Isolated,
+    /// Whatever the host reaches, by user-mode networking.
+    Open,
+}
+
+/// Time limits by phase, before scaling by the measured speed of this machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// From power-on to the first sign of an SSH server (the phases boot and connect together).
+    pub boot: Duration,
+    /// Uploading the payload.
+    pub prepare: Duration,
+    /// Installing the package.
+    pub install: Duration,
+    /// Running the suite.
+    pub suite: Duration,
+    /// Fetching results and artifacts.
+    pub collect: Duration,
+}
+
+/// Identity of a cell: `<image>.<suite>`, then `.<axis>=<value>` for every axis.
+///
+/// Only `A-Z a-z 0-9 . _ = + -`, not beginning with `.` or `-`, at most 120 characters; text that had to be changed to fit
+/// carries a short digest of the original, so two cells never share an id. Read back, it is checked again: whatever holds
+/// a `CellId` may join it to a path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CellId(pub(crate) String);
+
+impl CellId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CellId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}

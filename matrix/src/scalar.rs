@@ -1,0 +1,124 @@
+//! Values that people write in more than one way: axis values, sizes, durations, one-or-several.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, de};
+
+use crate::located::At;
+
+/// Text; a whole number or a truth value is taken as the text it is written as.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, JsonSchema)]
+#[schemars(untagged)]
+pub(crate) enum Scalar {
+    /// Text.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// `true` or `false`.
+    Truth(bool),
+}
+
+impl fmt::Display for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Integer(number) => number.fmt(f),
+            Self::Truth(truth) => truth.fmt(f),
+        }
+    }
+}
+
+struct ScalarVisitor(&'static str);
+
+impl de::Visitor<'_> for ScalarVisitor {
+    type Value = Scalar;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Scalar, E> {
+        Ok(Scalar::Text(text.to_owned()))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Scalar, E> {
+        Ok(Scalar::Integer(number))
+    }
+
+    fn visit_bool<E: de::Error>(self, truth: bool) -> Result<Scalar, E> {
+        Ok(Scalar::Truth(truth))
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor("a string, a whole number, true or false"))
+    }
+}
+
+/// A size: a whole number and `KiB`, `MiB`, `GiB` or `TiB`.
+// A bare number is taken, too, so that the error can be about the missing unit.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(transparent, extend("examples" = ["512MiB", "2GiB"], "pattern" = "^[0-9]+ *[KMGT]iB$"))]
+pub(crate) struct SizeText(pub(crate) String);
+
+impl<'de> Deserialize<'de> for SizeText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor("a size such as \"512MiB\"")).map(|scalar| Self(scalar.to_string()))
+    }
+}
+
+/// A duration: numbers and units, such as `90s`, `3m` or `1h30m`.
+// A bare number is taken, too, so that the error can be about the missing unit.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(transparent, extend("examples" = ["90s", "3m", "1h30m"]))]
+pub(crate) struct DurationText(pub(crate) String);
+
+impl<'de> Deserialize<'de> for DurationText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor("a duration such as \"3m\"")).map(|scalar| Self(scalar.to_string()))
+    }
+}
+
+/// One value, or a list of values any of which will do.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(untagged)]
+pub(crate) enum OneOrMany {
+    /// One value.
+    One(Scalar),
+    /// Any of these values.
+    Many(Vec<At<Scalar>>),
+}
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = OneOrMany;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value or a list of values")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany::One(Scalar::Text(text.to_owned())))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<OneOrMany, E> {
+                Ok(OneOrMany::One(Scalar::Integer(number)))
+            }
+
+            fn visit_bool<E: de::Error>(self, truth: bool) -> Result<OneOrMany, E> {
+                Ok(OneOrMany::One(Scalar::Truth(truth)))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<OneOrMany, A::Error> {
+                Vec::deserialize(de::value::SeqAccessDeserializer::new(list)).map(OneOrMany::Many)
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}

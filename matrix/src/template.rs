@@ -1,0 +1,138 @@
+//! Templates of the matrix file: values of environment variables, and inline scripts.
+//!
+//! They are shell text, so nothing is escaped, and `{#` begins no comment: it stands in `${#name}`. An undefined variable is
+//! an error, as everywhere else.
+
+use std::{io, ops::Range};
+
+use tera::{Context, Delimiters, ErrorKind, Tera};
+
+use crate::{
+    error::{Mistakes, Problem},
+    located::At,
+    payload::LONGEST_SCRIPT,
+};
+
+/// Compiled templates.
+pub(crate) struct Templates {
+    tera: Tera,
+    compiled: usize,
+}
+
+/// One template, compiled once, rendered often.
+pub(crate) struct Template {
+    at: At<String>,
+    kind: Kind,
+}
+
+enum Kind {
+    /// No template at all.
+    Plain,
+    /// A template of this name.
+    Tera { name: String, per_cell: bool },
+}
+
+impl Template {
+    /// It may differ from cell to cell of the same image and suite.
+    pub(crate) fn is_per_cell(&self) -> bool {
+        matches!(self.kind, Kind::Tera { per_cell: true, .. })
+    }
+
+    /// Its bytes in the file.
+    pub(crate) fn span(&self) -> Range<usize> {
+        self.at.span()
+    }
+}
+
+impl Templates {
+    pub(crate) fn new() -> Result<Self, tera::Error> {
+        let mut tera = Tera::new();
+        tera.autoescape_on(Vec::<&str>::new());
+        // Comments cannot be switched off; no text of a matrix file holds these.
+        let comment = "\u{1}\u{1}";
+        tera.set_delimiters(Delimiters {
+            comment_start: comment.into(),
+            comment_end: comment.into(),
+            ..Delimiters::default()
+        })?;
+        Ok(Self { tera, compiled: 0 })
+    }
+
+    /// Compiles this value; `None`, and a mistake, if its syntax is wrong.
+    pub(crate) fn compile(&mut self, at: &At<String>, mistakes: &mut Mistakes) -> Option<Template> {
+        let text = at.text();
+        if !["{{", "{%", "\u{1}\u{1}"].iter().any(|sign| text.contains(sign)) {
+            return Some(Template { at: at.clone(), kind: Kind::Plain });
+        }
+        let name = format!("template {}", self.compiled);
+        self.compiled += 1;
+        let compiled = self.tera.add_raw_template(&name, text).and_then(|()| self.tera.get_template_variables(&name));
+        match compiled {
+            Ok(variables) => {
+                let per_cell = variables.iter().any(|name| !["package", "image", "suite"].contains(name));
+                Some(Template { at: at.clone(), kind: Kind::Tera { name, per_cell } })
+            }
+            Err(error) => {
+                let help = "`{{ package.version }}` puts a value in; wrap text that is no template in {% raw %} and {% endraw %}";
+                mistakes.push(problem(at, &error, mistakes).with_help(help));
+                None
+            }
+        }
+    }
+
+    /// The template's text for this context.
+    pub(crate) fn render(
+        &self,
+        template: &Template,
+        context: &Context,
+        mistakes: &Mistakes,
+    ) -> Result<String, Box<Problem>> {
+        let Kind::Tera { name, .. } = &template.kind else {
+            return Ok(template.at.text().to_owned());
+        };
+        let mut text = Bounded(Vec::new());
+        self.tera
+            .render_to(name, context, &mut text)
+            .and_then(|()| Ok(String::from_utf8(text.0)?))
+            .map_err(|error| Box::new(problem(&template.at, &error, mistakes)))
+    }
+}
+
+/// What tera says, at the very characters it speaks of.
+fn problem(at: &At<String>, error: &tera::Error, mistakes: &Mistakes) -> Problem {
+    let (message, range) = match error.kind() {
+        ErrorKind::SyntaxError(report) | ErrorKind::RenderingError(report) => {
+            (report.message().to_owned(), Some(report.span().range.clone()))
+        }
+        ErrorKind::Io(_) => ("the text is longer than 1 MiB".to_owned(), None),
+        // Some kinds come as a drawing of many lines, of which the first one says it.
+        kind => (kind.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(), None),
+    };
+    let span = range.and_then(|range| inside(at, &range, mistakes)).unwrap_or_else(|| at.span());
+    mistakes.at(span, format!("template: {}", message.trim_end()), "in this template")
+}
+
+/// Bytes of the template -> bytes of the file; `None` where escapes make them differ.
+fn inside(at: &At<String>, range: &Range<usize>, mistakes: &Mistakes) -> Option<Range<usize>> {
+    let written = mistakes.source().text().get(at.span())?;
+    let start = at.span().start + written.find(at.text())?;
+    at.text().get(range.clone())?;
+    Some(start + range.start..start + range.end)
+}
+
+/// Keeps a loop in a template from filling the memory.
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if (self.0.len() + bytes.len()) as u64 > LONGEST_SCRIPT {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

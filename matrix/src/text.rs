@@ -1,0 +1,62 @@
+//! What text may be a name, an environment variable, a path in a guest.
+
+use crate::{error::Mistakes, located::At};
+
+/// Longest name: it stands in tables, file names and host names.
+const LONGEST_NAME: usize = 100;
+
+/// A name a person can read in a table: not empty, no control characters, no blanks at its ends.
+pub(crate) fn check_name(at: &At<String>, what: &str, mistakes: &mut Mistakes) {
+    let name = at.text();
+    let problem = if name.is_empty() {
+        mistakes.at(at.span(), format!("the {what} has an empty name"), "empty").with_help("give it a name")
+    } else if name.chars().any(char::is_control) || name.trim() != name {
+        mistakes
+            .at(at.span(), format!("{name:?} cannot name the {what}"), "not a name")
+            .with_help("a name has no line breaks or other control characters, and no blanks at its ends")
+    } else if name.chars().count() > LONGEST_NAME {
+        mistakes
+            .at(at.span(), format!("the name of the {what} is too long"), "too long")
+            .with_help(format!("a name has at most {LONGEST_NAME} characters"))
+    } else {
+        return;
+    };
+    mistakes.push(problem);
+}
+
+/// Text that a script or a kernel can be given: without NUL, which ends it there.
+pub(crate) fn check_no_nul(at: &At<String>, mistakes: &mut Mistakes) {
+    if at.text().contains('\0') {
+        mistakes.push(
+            mistakes
+                .at(at.span(), "the value holds a NUL character", "holds NUL")
+                .with_help("remove the NUL (`\\u0000`)"),
+        );
+    }
+}
+
+/// A letter or `_`, then letters, digits and `_` (all ASCII): the name of an axis or of an environment variable.
+pub(crate) fn is_identifier(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// An absolute path or glob in a guest: `Err` says what is wrong with it, and the remedy.
+pub(crate) fn guest_glob(text: &str) -> Result<(), (String, String)> {
+    let example = "write an absolute path or glob, for example `/var/log/hello*.log`";
+    if !text.starts_with('/') || text == "/" {
+        return Err((format!("`{text}` is not an absolute path in the guest"), example.into()));
+    }
+    if text.chars().any(char::is_control) {
+        return Err((format!("{text:?} holds control characters"), example.into()));
+    }
+    if text.split('/').any(|part| part == "..") {
+        return Err((format!("`{text}` goes up with `..`"), "write the path without `..`".into()));
+    }
+    glob::Pattern::new(text)
+        .map(drop)
+        .map_err(|error| (format!("`{text}` is not a glob: {}", error.msg), GLOB_HELP.into()))
+}
+
+/// The remedy for a bad glob.
+pub(crate) const GLOB_HELP: &str = "`*` and `?` match within a name, `**` any folders (alone between slashes), `[a-c]` one of these; write `[[]` for a plain `[`";

@@ -1,0 +1,262 @@
+//! [`MatrixFile`] -> [`Matrix`]: everything that can be judged by the file alone and the names of the images that exist.
+//!
+//! Pure. What is wrong goes to the mistakes and is left out, so that one pass finds as much as it can.
+
+use std::{collections::HashMap, ops::Range};
+
+use indexmap::IndexMap;
+
+use crate::{
+    Image, Results, Runner,
+    error::Mistakes,
+    file::{ImageTable, MatrixFile, PackageTable, SuiteTable},
+    located::At,
+    near,
+    quantity::{self, GuestSize, Limits},
+    rules::{self, Exclude, Include},
+    text,
+};
+
+/// A matrix without a mistake in itself. Files it names are not looked at yet.
+pub(crate) struct Matrix {
+    pub(crate) package: Option<PackageTable>,
+    pub(crate) runner: Runner,
+    pub(crate) guest: GuestSize,
+    pub(crate) limits: Limits,
+    pub(crate) images: Vec<MatrixImage>,
+    pub(crate) axes: IndexMap<String, Vec<String>>,
+    pub(crate) excludes: Vec<Exclude>,
+    pub(crate) includes: Vec<Include>,
+    pub(crate) suites: Vec<Suite>,
+}
+
+/// An image, and what its guests want.
+pub(crate) struct MatrixImage {
+    pub(crate) image: Image,
+    pub(crate) guest: GuestSize,
+}
+
+/// A suite.
+pub(crate) struct Suite {
+    pub(crate) name: At<String>,
+    pub(crate) script: Script,
+    pub(crate) env: Vec<(String, At<String>)>,
+    pub(crate) files: Vec<At<String>>,
+    pub(crate) results: Option<Results>,
+    pub(crate) artifacts: Vec<String>,
+    pub(crate) install: bool,
+    pub(crate) guest: GuestSize,
+    pub(crate) limits: Limits,
+}
+
+/// Where a suite's script comes from.
+pub(crate) enum Script {
+    /// This file, relative to the matrix file.
+    File(At<String>),
+    /// This text, a template.
+    Inline(At<String>),
+}
+
+/// Checks the file. What it returns is whole only if no mistake was found.
+pub(crate) fn validate(file: MatrixFile, catalog: &[&str], mistakes: &mut Mistakes) -> Matrix {
+    if let Some(package) = &file.package {
+        text::check_name(&package.name, "package", mistakes);
+        if let Some(version) = &package.version {
+            text::check_name(version, "package's version", mistakes);
+        }
+    }
+    let images = images(&file, catalog, mistakes);
+    let axes = rules::axes(&file.axes, mistakes);
+    let installable = file.package.as_ref().is_some_and(|package| !package.artifacts.is_empty());
+    let suites = suites(&file, installable, mistakes);
+    let image_names: Vec<_> = images.iter().map(|image| image.image.name.as_str()).collect();
+    let suite_names: Vec<_> = suites.iter().map(|suite| suite.name.text()).collect();
+    let dimensions = rules::Dimensions { images: &image_names, suites: &suite_names, axes: &axes };
+    let excludes = rules::excludes(&file.exclude, &dimensions, mistakes);
+    let includes = rules::includes(&file.include, &dimensions, mistakes);
+    let guest = GuestSize::check(&file.guest, &file.runner, mistakes);
+    let runner = quantity::runner(&file.runner, mistakes);
+    if let (Some(budget), Some(at)) = (runner.memory, &file.runner.memory) {
+        let usual = GuestSize::resolve([&GuestSize::default(); 3]).memory;
+        let all_say = |mut sizes: Box<dyn Iterator<Item = &GuestSize> + '_>| !sizes.any(GuestSize::leaves_memory_open);
+        let said = !guest.leaves_memory_open()
+            || all_say(Box::new(images.iter().map(|image| &image.guest)))
+            || all_say(Box::new(suites.iter().map(|suite| &suite.guest)));
+        if budget < usual && !said {
+            mistakes.push(
+                mistakes
+                    .at(at.span(), format!("a guest has {usual}, more memory than the runner has"), "the runner's")
+                    .with_help("raise it, or write a smaller `memory` in `[guest]`"),
+            );
+        }
+    }
+    let limits = Limits::check(&file.timeout, mistakes);
+    Matrix { package: file.package, runner, guest, limits, images, axes, excludes, includes, suites }
+}
+
+/// The first place of every name, to show where a name was taken already.
+#[derive(Default)]
+struct Names(HashMap<String, Range<usize>>);
+
+impl Names {
+    /// `false`, and a mistake, if the name is taken.
+    fn take(&mut self, at: &At<String>, what: &str, mistakes: &mut Mistakes) -> bool {
+        if let Some(first) = self.0.get(at.text()) {
+            let message = format!("two {what}s are named `{}`", at.text());
+            let problem = mistakes.at(at.span(), message, "named so again").with_label(first.clone(), "first here");
+            mistakes.push(
+                problem.with_help(format!("rename or remove one: the name of the {what} is part of its cells' names")),
+            );
+            return false;
+        }
+        self.0.insert(at.text().to_owned(), at.span()).is_none()
+    }
+}
+
+fn images(file: &MatrixFile, catalog: &[&str], mistakes: &mut Mistakes) -> Vec<MatrixImage> {
+    let short = file.images.iter().map(|name| (name, None));
+    let tables = file.image.iter().map(|table| (&table.name, Some(table)));
+    let mut images: Vec<(&At<String>, Option<&ImageTable>)> = short.chain(tables).collect();
+    images.sort_by_key(|(name, _)| name.span().start);
+    if images.is_empty() {
+        let known = catalog.iter().take(3).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+        mistakes.push(
+            mistakes
+                .at(0..0, "the matrix has no image", "no image in this file")
+                .with_help(format!("name at least one, for example `images = [{known}]`")),
+        );
+    }
+    let mut names = Names::default();
+    let mut valid = Vec::new();
+    for (name, table) in images {
+        text::check_name(name, "image", mistakes);
+        let from = table.and_then(|table| table.from.as_ref()).unwrap_or(name);
+        if !catalog.contains(&from.text()) {
+            let help = near::help(from.text(), catalog, "`nestmatrix images list` shows the images there are");
+            let message = format!("there is no image `{}`", from.text());
+            mistakes.push(mistakes.at(from.span(), message, "not in the catalog").with_help(help));
+        }
+        if let Some(words) = table.and_then(|table| table.kernel_args.as_ref()) {
+            text::check_no_nul(words, mistakes);
+        }
+        // A name that is taken is left out, so that what follows is not wrong a second time.
+        if names.take(name, "image", mistakes) {
+            valid.push(MatrixImage {
+                image: Image {
+                    name: name.text().to_owned(),
+                    from: from.text().to_owned(),
+                    kernel_args: table
+                        .and_then(|table| table.kernel_args.as_ref())
+                        .map(|words| words.text().split_whitespace().map(str::to_owned).collect())
+                        .unwrap_or_default(),
+                },
+                guest: table.map(|table| GuestSize::check(&table.guest, &file.runner, mistakes)).unwrap_or_default(),
+            });
+        }
+    }
+    valid
+}
+
+fn suites(file: &MatrixFile, installable: bool, mistakes: &mut Mistakes) -> Vec<Suite> {
+    if file.suite.is_empty() {
+        mistakes.push(mistakes.at(0..0, "the matrix has no suite", "no suite in this file").with_help(
+            "add one: a table `[[suite]]` with a `name` and a script, `run = \"tests/smoke.sh\"` or `inline = \"...\"`",
+        ));
+    }
+    let mut names = Names::default();
+    let mut valid = Vec::new();
+    for table in &file.suite {
+        text::check_name(&table.name, "suite", mistakes);
+        let taken = !names.take(&table.name, "suite", mistakes);
+        if let (Some(suite), false) = (suite(table, file, installable, mistakes), taken) {
+            valid.push(suite);
+        }
+    }
+    valid
+}
+
+fn suite(table: &SuiteTable, file: &MatrixFile, installable: bool, mistakes: &mut Mistakes) -> Option<Suite> {
+    if let (Some(install), false) = (&table.install, installable)
+        && *install.get()
+    {
+        mistakes.push(
+            mistakes
+                .at(
+                    install.span(),
+                    "there is nothing to install: the matrix names no package artifacts",
+                    "cannot be done",
+                )
+                .with_help("add `artifacts` to `[package]`, or remove this line"),
+        );
+    }
+    for (name, value) in &table.env {
+        check_env(name, value, mistakes);
+    }
+    for glob in &table.artifacts {
+        if let Err((message, help)) = text::guest_glob(glob.text()) {
+            mistakes.push(mistakes.at(glob.span(), message, "a path in the guest").with_help(help));
+        }
+    }
+    let results = table.results.as_ref().and_then(|results| check_results(results, mistakes));
+    let guest = GuestSize::check(&table.guest, &file.runner, mistakes);
+    let limits = Limits::check(&table.timeout, mistakes);
+    let script = match (&table.run, &table.inline) {
+        (Some(file), None) => Script::File(file.clone()),
+        (None, Some(text)) => Script::Inline(text.clone()),
+        (Some(file), Some(text)) => {
+            let problem = mistakes.at(text.span(), "the suite has two scripts", "a script");
+            mistakes.push(problem.with_label(file.span(), "and another").with_help("keep `run` or `inline`, not both"));
+            return None;
+        }
+        (None, None) => {
+            let message = format!("the suite `{}` has no script", table.name.text());
+            mistakes.push(
+                mistakes
+                    .at(table.name.span(), message, "nothing to run")
+                    .with_help("add `run = \"tests/smoke.sh\"` or `inline = \"...\"`"),
+            );
+            return None;
+        }
+    };
+    Some(Suite {
+        name: table.name.clone(),
+        script,
+        env: table.env.iter().map(|(name, value)| (name.text().to_owned(), value.clone())).collect(),
+        files: table.files.clone(),
+        results,
+        artifacts: table.artifacts.iter().map(|glob| glob.text().to_owned()).collect(),
+        install: table.install.as_ref().map_or(installable, |install| *install.get()),
+        guest,
+        limits,
+    })
+}
+
+fn check_env(name: &At<String>, value: &At<String>, mistakes: &mut Mistakes) {
+    text::check_no_nul(value, mistakes);
+    let problem = if !text::is_identifier(name.text()) {
+        mistakes
+            .at(name.span(), format!("{:?} cannot name an environment variable", name.text()), "not a variable's name")
+            .with_help("use letters, digits and `_`, not beginning with a digit")
+    } else if name.text().starts_with("NESTMATRIX_") {
+        mistakes
+            .at(name.span(), format!("`{}` is reserved", name.text()), "set by nestmatrix")
+            .with_help("names that begin with `NESTMATRIX_` are set by nestmatrix itself: choose another one")
+    } else {
+        return;
+    };
+    mistakes.push(problem);
+}
+
+fn check_results(at: &At<String>, mistakes: &mut Mistakes) -> Option<Results> {
+    let problem = match at.text().split_once(':') {
+        Some(("junit", glob)) => match text::guest_glob(glob) {
+            Ok(()) => return Some(Results::Junit { glob: glob.to_owned() }),
+            Err((message, help)) => mistakes.at(at.span(), message, "a path in the guest").with_help(help),
+        },
+        _ => mistakes
+            .at(at.span(), format!("`{}` does not say where results are", at.text()), "not `junit:` and a path")
+            .with_help("write the format and an absolute glob in the guest, for example `junit:/tmp/results/*.xml`"),
+    };
+    mistakes.push(problem);
+    None
+}

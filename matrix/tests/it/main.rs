@@ -1,0 +1,8 @@
+//! The matrix file as its author meets it: what it expands to, and what is said when it is wrong.
+
+mod expansion;
+mod folder;
+mod mistakes;
+mod payload;
+mod plan_file;
+mod schema;

@@ -1,0 +1,709 @@
+//! What is said when a matrix file is wrong: the place, what is wrong, and what to do. Nothing is ever started then.
+
+use insta::assert_snapshot;
+
+use crate::folder::Folder;
+
+/// A matrix with these lines added at its end, each kind of mistake alone.
+fn with(lines: &str) -> Folder {
+    Folder::with(&format!(
+        "images = [\"debian-12-minimal\", \"debian-13-minimal\"]\nsuite = [{{ name = \"smoke\", inline = \"true\" }}]\n{lines}"
+    ))
+}
+
+#[test]
+fn an_unknown_key_is_shown_with_the_key_that_was_meant() {
+    assert_snapshot!(with("[timeout]\nsuit = \"3m\"\n").error(), @r#"
+     × m.toml:4: unknown key `suit`
+      ╭─[m.toml:4:1]
+    3 │ [timeout]
+    4 │ suit = "3m"
+      · ──┬─
+      ·   ╰── no such key here
+      ╰────
+     help: did you mean `suite`? keys that may stand here: boot, collect, install, prepare, suite
+    "#);
+}
+
+#[test]
+fn all_mistakes_of_a_file_are_told_at_once_in_its_order() {
+    let folder = Folder::with(
+        r#"
+images = ["debian-12-minimal", "debian-13-minmal"]
+colour = "red"
+[package]
+name = "hello"
+artifacts = ["dist/*.deb"]
+[guest]
+memory = "2GB"
+[timeout]
+boot = 90
+setup = "1m"
+[[suite]]
+name = "smoke"
+run = "smoke.sh"
+env = { GREETING = "{{ package.version" }
+"#,
+    );
+    assert_snapshot!(folder.plain(), @"
+    m.toml:2: there is no image `debian-13-minmal`
+    m.toml:3: unknown key `colour`
+    m.toml:6: no file matches `dist/*.deb`
+    m.toml:8: `2GB` is not a size
+    m.toml:10: `90` is not a duration
+    m.toml:11: unknown key `setup`
+    m.toml:14: the script `smoke.sh` does not exist
+    m.toml:15: template: Unexpected end of input
+    ");
+}
+
+#[test]
+fn a_log_without_drawings_still_names_file_and_line() {
+    let error = with("colour = 1\nflavour = 2\n").try_load().expect_err("unknown keys").to_string();
+    assert!(error.ends_with("m.toml:3: unknown key `colour` (and 1 more mistake)"), "{error}");
+}
+
+#[test]
+fn a_missing_artifact_says_where_it_was_looked_for_and_what_lies_there() {
+    let matrix = "[package]\nname = \"hello\"\nartifacts = [\"dist/hello_2.10_amd64.deb\"]\n";
+    assert_snapshot!(with(matrix).file("dist/hello_2.12_amd64.deb", "x").error(), @r#"
+     × m.toml:5: no file matches `dist/hello_2.10_amd64.deb`
+      ╭─[m.toml:5:14]
+    4 │ name = "hello"
+    5 │ artifacts = ["dist/hello_2.10_amd64.deb"]
+      ·              ─────────────┬─────────────
+      ·                           ╰── looked in dist
+      ╰────
+     help: did you mean `hello_2.12_amd64.deb`? the folder holds hello_2.12_amd64.deb
+    "#);
+    assert_snapshot!(with(matrix).error(), @r#"
+     × m.toml:5: no file matches `dist/hello_2.10_amd64.deb`
+      ╭─[m.toml:5:14]
+    4 │ name = "hello"
+    5 │ artifacts = ["dist/hello_2.10_amd64.deb"]
+      ·              ─────────────┬─────────────
+      ·                           ╰── looked in dist
+      ╰────
+     help: the folder dist cannot be read or does not exist: build the files first?
+    "#);
+}
+
+#[test]
+fn two_artifacts_of_one_name_cannot_lie_side_by_side() {
+    let folder = with("[package]\nname = \"hello\"\nartifacts = [\"a/*.deb\", \"b/*.deb\"]\n")
+        .file("a/hello.deb", "1")
+        .file("b/hello.deb", "2");
+    assert_snapshot!(folder.error(), @r#"
+     × m.toml:5: two artifacts are named `hello.deb`: a/hello.deb and b/hello.deb
+      ╭─[m.toml:5:25]
+    4 │ name = "hello"
+    5 │ artifacts = ["a/*.deb", "b/*.deb"]
+      ·              ────┬────  ────┬────
+      ·                  │          ╰── names the second
+      ·                  ╰── names the first
+      ╰────
+     help: they lie side by side in the guest: rename one, or write narrower globs
+    "#);
+}
+
+#[test]
+fn a_matrix_needs_an_image() {
+    assert_snapshot!(Folder::with("[[suite]]\nname = \"smoke\"\ninline = \"true\"\n").error(), @r#"
+     × m.toml:1: the matrix has no image
+      ╭─[m.toml:1:1]
+    1 │ [[suite]]
+      · ▲
+      · ╰── no image in this file
+    2 │ name = "smoke"
+      ╰────
+     help: name at least one, for example `images = ["debian-11-minimal", "debian-12-minimal", "debian-13-minimal"]`
+    "#);
+}
+
+#[test]
+fn a_matrix_needs_a_suite() {
+    assert_snapshot!(Folder::with("images = [\"debian-12-minimal\"]\n").error(), @r#"
+     × m.toml:1: the matrix has no suite
+      ╭─[m.toml:1:1]
+    1 │ images = ["debian-12-minimal"]
+      · ▲
+      · ╰── no suite in this file
+      ╰────
+     help: add one: a table `[[suite]]` with a `name` and a script, `run = "tests/smoke.sh"` or `inline = "..."`
+    "#);
+}
+
+#[test]
+fn a_suite_needs_one_script() {
+    let image = "images = [\"debian-12-minimal\"]\n";
+    assert_snapshot!(Folder::with(&format!("{image}[[suite]]\nname = \"smoke\"\n")).error(), @r#"
+     × m.toml:3: the suite `smoke` has no script
+      ╭─[m.toml:3:8]
+    2 │ [[suite]]
+    3 │ name = "smoke"
+      ·        ───┬───
+      ·           ╰── nothing to run
+      ╰────
+     help: add `run = "tests/smoke.sh"` or `inline = "..."`
+    "#);
+    assert_snapshot!(
+        Folder::with(&format!("{image}[[suite]]\nname = \"smoke\"\nrun = \"a.sh\"\ninline = \"true\"\n")).error(),
+        @r#"
+         × m.toml:5: the suite has two scripts
+          ╭─[m.toml:5:10]
+        3 │ name = "smoke"
+        4 │ run = "a.sh"
+          ·       ───┬──
+          ·          ╰── and another
+        5 │ inline = "true"
+          ·          ───┬──
+          ·             ╰── a script
+          ╰────
+         help: keep `run` or `inline`, not both
+        "#
+    );
+}
+
+#[test]
+fn names_are_taken_once() {
+    assert_snapshot!(with("[[image]]\nname = \"debian-13-minimal\"\n").error(), @r#"
+     × m.toml:4: two images are named `debian-13-minimal`
+      ╭─[m.toml:4:8]
+    1 │ images = ["debian-12-minimal", "debian-13-minimal"]
+      ·                                ─────────┬─────────
+      ·                                         ╰── first here
+    2 │ suite = [{ name = "smoke", inline = "true" }]
+    3 │ [[image]]
+    4 │ name = "debian-13-minimal"
+      ·        ─────────┬─────────
+      ·                 ╰── named so again
+      ╰────
+     help: rename or remove one: the name of the image is part of its cells' names
+    "#);
+    assert_snapshot!(
+        Folder::with("images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\ninline = \"1\"\n[[suite]]\nname = \"a\"\ninline = \"2\"\n")
+            .error(),
+        @r#"
+         × m.toml:6: two suites are named `a`
+          ╭─[m.toml:6:8]
+        2 │ [[suite]]
+        3 │ name = "a"
+          ·        ─┬─
+          ·         ╰── first here
+        4 │ inline = "1"
+        5 │ [[suite]]
+        6 │ name = "a"
+          ·        ─┬─
+          ·         ╰── named so again
+        7 │ inline = "2"
+          ╰────
+         help: rename or remove one: the name of the suite is part of its cells' names
+        "#
+    );
+    assert_snapshot!(with("[axes]\nlocale = [\"C\", \"tr\", \"C\"]\n").error(), @r#"
+     × m.toml:4: the axis `locale` has the value `C` twice
+      ╭─[m.toml:4:22]
+    3 │ [axes]
+    4 │ locale = ["C", "tr", "C"]
+      ·                      ─┬─
+      ·                       ╰── again
+      ╰────
+     help: remove one of the two
+    "#);
+}
+
+#[test]
+fn an_unknown_image_is_shown_with_near_names() {
+    assert_snapshot!(with("[[image]]\nname = \"old\"\nfrom = \"debian-1l-minimal\"\n").error(), @r#"
+     × m.toml:5: there is no image `debian-1l-minimal`
+      ╭─[m.toml:5:8]
+    4 │ name = "old"
+    5 │ from = "debian-1l-minimal"
+      ·        ─────────┬─────────
+      ·                 ╰── not in the catalog
+      ╰────
+     help: did you mean `debian-11-minimal` or `debian-12-minimal` or `debian-13-minimal`? `nestmatrix images list` shows the images there are
+    "#);
+}
+
+#[test]
+fn an_exclude_that_matches_nothing_is_a_warning() {
+    let folder = with("[axes]\nlocale = [\"C\", \"tr\"]\n[[exclude]]\nimage = \"debian-12*\"\nlocale = \"de*\"\n");
+    let loaded = folder.load();
+    assert_eq!((loaded.plan.cells.len(), loaded.warnings.len()), (4, 1));
+    assert_snapshot!(folder.shown(&loaded.warnings[0]), @r#"
+     ⚠ m.toml:5: this exclude matches no cell
+      ╭─[m.toml:5:1]
+    4 │ locale = ["C", "tr"]
+    5 │ [[exclude]]
+      · ─────┬─────
+      ·      ╰── matches nothing
+    6 │ image = "debian-12*"
+      ╰────
+     help: compare its values with the lists of the axes, or remove it
+    "#);
+}
+
+#[test]
+fn rules_speak_of_what_there_is() {
+    assert_snapshot!(
+        with("[axes]\nlocale = [\"C\"]\n[[exclude]]\nimage = \"debian-11-minimal\"\nsuite = \"smok\"\nlocal = \"C\"\n").error(),
+        @r#"
+          × m.toml:6: no image of this matrix is named `debian-11-minimal` (and 2 more mistakes)
+           ╭─[m.toml:6:9]
+         5 │ [[exclude]]
+         6 │ image = "debian-11-minimal"
+           ·         ─────────┬─────────
+           ·                  ╰── unknown
+         7 │ suite = "smok"
+           ╰────
+          help: did you mean `debian-12-minimal` or `debian-13-minimal`? this matrix has debian-12-minimal, debian-13-minimal
+
+        Error:
+          × m.toml:7: no suite of this matrix is named `smok`
+           ╭─[m.toml:7:9]
+         6 │ image = "debian-11-minimal"
+         7 │ suite = "smok"
+           ·         ───┬──
+           ·            ╰── unknown
+         8 │ local = "C"
+           ╰────
+          help: did you mean `smoke`? this matrix has smoke
+
+        Error:
+          × m.toml:8: unknown axis `local`
+           ╭─[m.toml:8:1]
+         7 │ suite = "smok"
+         8 │ local = "C"
+           · ──┬──
+           ·   ╰── neither `image` nor `suite` nor an axis
+           ╰────
+          help: did you mean `locale`? this matrix has image, suite, locale
+        "#
+    );
+    assert_snapshot!(
+        with("[axes]\nlocale = [\"C\"]\n[[include]]\nimage = \"debian-12-minimal\"\nsuite = \"smoke\"\n").error(),
+        @r#"
+         × m.toml:5: this include does not name `locale`
+          ╭─[m.toml:5:1]
+        4 │ locale = ["C"]
+        5 │ [[include]]
+          · ─────┬─────
+          ·      ╰── incomplete
+        6 │ image = "debian-12-minimal"
+          ╰────
+         help: an include adds one cell: name its image, its suite and a value of every axis
+        "#
+    );
+}
+
+#[test]
+fn a_glob_that_is_bad_name_by_name_is_not_taken_for_no_artifacts() {
+    let bad = with("[package]\nname = \"x\"\nartifacts = [\"[a/b].deb\"]\n");
+    assert!(bad.plain().starts_with("m.toml:5: `[a/b].deb` is not a glob"), "{}", bad.plain());
+}
+
+#[test]
+fn a_bad_glob_is_shown_where_it_stands() {
+    assert_snapshot!(with("[package]\nname = \"x\"\nartifacts = [\"dist/[*.deb\"]\n").error(), @r#"
+     × m.toml:5: `dist/[*.deb` is not a glob: invalid range pattern
+      ╭─[m.toml:5:14]
+    4 │ name = "x"
+    5 │ artifacts = ["dist/[*.deb"]
+      ·              ──────┬──────
+      ·                    ╰── this glob
+      ╰────
+     help: `*` and `?` match within a name, `**` any folders (alone between slashes), `[a-c]` one of these; write `[[]` for a plain `[`
+    "#);
+    assert_snapshot!(with("[[exclude]]\nimage = \"debian-{12\"\n").error(), @r#"
+     × m.toml:4: `debian-{12` is not a glob: unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)
+      ╭─[m.toml:4:9]
+    3 │ [[exclude]]
+    4 │ image = "debian-{12"
+      ·         ──────┬─────
+      ·               ╰── not a glob
+      ╰────
+     help: `*` and `?` match within a name, `**` any folders (alone between slashes), `[a-c]` one of these; write `[[]` for a plain `[`
+    "#);
+    let suite = |lines: &str| {
+        Folder::with(&format!(
+            "images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\ninline = \"true\"\n{lines}\n"
+        ))
+        .error()
+    };
+    assert_snapshot!(suite("artifacts = [\"/var/log/**.log\"]"), @r#"
+     × m.toml:5: `/var/log/**.log` is not a glob: recursive wildcards must form a single path component
+      ╭─[m.toml:5:14]
+    4 │ inline = "true"
+    5 │ artifacts = ["/var/log/**.log"]
+      ·              ────────┬────────
+      ·                      ╰── a path in the guest
+      ╰────
+     help: `*` and `?` match within a name, `**` any folders (alone between slashes), `[a-c]` one of these; write `[[]` for a plain `[`
+    "#);
+    assert_snapshot!(suite("results = \"junit:results.xml\""), @r#"
+     × m.toml:5: `results.xml` is not an absolute path in the guest
+      ╭─[m.toml:5:11]
+    4 │ inline = "true"
+    5 │ results = "junit:results.xml"
+      ·           ─────────┬─────────
+      ·                    ╰── a path in the guest
+      ╰────
+     help: write an absolute path or glob, for example `/var/log/hello*.log`
+    "#);
+    assert_snapshot!(suite("results = \"/tmp/results.xml\""), @r#"
+     × m.toml:5: `/tmp/results.xml` does not say where results are
+      ╭─[m.toml:5:11]
+    4 │ inline = "true"
+    5 │ results = "/tmp/results.xml"
+      ·           ─────────┬────────
+      ·                    ╰── not `junit:` and a path
+      ╰────
+     help: write the format and an absolute glob in the guest, for example `junit:/tmp/results/*.xml`
+    "#);
+}
+
+#[test]
+fn a_bad_size_is_answered_with_a_good_one() {
+    assert_snapshot!(with("[guest]\nmemory = \"2G\"\n").error(), @r#"
+     × m.toml:4: `2G` is not a size
+      ╭─[m.toml:4:10]
+    3 │ [guest]
+    4 │ memory = "2G"
+      ·          ──┬─
+      ·            ╰── not a size
+      ╰────
+     help: write a whole number and one of KiB, MiB, GiB, TiB, for example `2GiB`
+    "#);
+    assert_snapshot!(with("[guest]\nmemory = \"64MiB\"\n").error(), @r#"
+     × m.toml:4: the size `64MiB` is out of range
+      ╭─[m.toml:4:10]
+    3 │ [guest]
+    4 │ memory = "64MiB"
+      ·          ───┬───
+      ·             ╰── out of range
+      ╰────
+     help: write a size from 128MiB to 16TiB
+    "#);
+    assert_snapshot!(with("[guest]\ndisk = 4096\n").error(), @"
+     × m.toml:4: `4096` is not a size
+      ╭─[m.toml:4:8]
+    3 │ [guest]
+    4 │ disk = 4096
+      ·        ──┬─
+      ·          ╰── not a size
+      ╰────
+     help: write a whole number and one of KiB, MiB, GiB, TiB, for example `4GiB`
+    ");
+    assert_snapshot!(with("[guest]\nmemory = \"200000KiB\"\n").error(), @r#"
+     × m.toml:4: the size `200000KiB` is no whole number of mebibytes
+      ╭─[m.toml:4:10]
+    3 │ [guest]
+    4 │ memory = "200000KiB"
+      ·          ─────┬─────
+      ·               ╰── not whole
+      ╰────
+     help: write `195MiB` or `196MiB`
+    "#);
+}
+
+#[test]
+fn a_guest_has_to_fit_into_the_runner() {
+    assert_snapshot!(with("[runner]\nmemory = \"1GiB\"\n[guest]\nmemory = \"2GiB\"\n").error(), @r#"
+     × m.toml:6: a guest with more memory than the runner has
+      ╭─[m.toml:6:10]
+    3 │ [runner]
+    4 │ memory = "1GiB"
+      ·          ───┬──
+      ·             ╰── the runner's
+    5 │ [guest]
+    6 │ memory = "2GiB"
+      ·          ───┬──
+      ·             ╰── the guest's
+      ╰────
+     help: lower the one or raise the other
+    "#);
+    assert_snapshot!(with("[runner]\nmemory = \"256MiB\"\n").error(), @r#"
+     × m.toml:4: a guest has 512MiB, more memory than the runner has
+      ╭─[m.toml:4:10]
+    3 │ [runner]
+    4 │ memory = "256MiB"
+      ·          ────┬───
+      ·              ╰── the runner's
+      ╰────
+     help: raise it, or write a smaller `memory` in `[guest]`
+    "#);
+    let small = with("[runner]\nmemory = \"256MiB\"\n[guest]\nmemory = \"256MiB\"\n");
+    assert_eq!(small.load().plan.cells.len(), 2);
+}
+
+#[test]
+fn a_bad_duration_is_answered_with_a_good_one() {
+    for (written, said) in [
+        ("90", "`90` is not a duration"),
+        ("\"fast\"", "`fast` is not a duration"),
+        ("\"0s\"", "the time limit `0s` is out of range"),
+        ("\"25h\"", "the time limit `25h` is out of range"),
+        ("\"-3m\"", "the time limit `-3m` is out of range"),
+    ] {
+        assert_eq!(with(&format!("[timeout]\nboot = {written}\n")).plain(), format!("m.toml:4: {said}"));
+    }
+    assert_snapshot!(with("[timeout]\nboot = 90\n").error(), @"
+     × m.toml:4: `90` is not a duration
+      ╭─[m.toml:4:8]
+    3 │ [timeout]
+    4 │ boot = 90
+      ·        ─┬
+      ·         ╰── not a duration
+      ╰────
+     help: write a number and a unit, for example `90s`, `3m` or `1h30m`
+    ");
+}
+
+#[test]
+fn a_template_error_is_shown_at_the_very_word() {
+    let suite = |lines: &str| {
+        Folder::with(&format!(
+            "images = [\"debian-12-minimal\"]\n[axes]\nlocale = [\"C\"]\n[[suite]]\nname = \"a\"\n{lines}\n"
+        ))
+        .error()
+    };
+    assert_snapshot!(suite("inline = '''\necho {{ axes.local }}\n'''"), @"
+     × m.toml:7: template: Field `local` is not defined. Available fields: locale
+      ╭─[m.toml:7:14]
+    6 │ inline = '''
+    7 │ echo {{ axes.local }}
+      ·              ──┬──
+      ·                ╰── in this template
+    8 │ '''
+      ╰────
+     help: a template of this matrix can use image.name, image.from, suite.name, axes.locale
+    ");
+    assert_snapshot!(suite("inline = \"true\"\nenv = { V = \"{{ package.version }}\" }"), @r#"
+     × m.toml:7: template: Variable `package` is not defined. Available variables: image, suite
+      ╭─[m.toml:7:17]
+    6 │ inline = "true"
+    7 │ env = { V = "{{ package.version }}" }
+      ·                 ───┬───
+      ·                    ╰── in this template
+      ╰────
+     help: a template of this matrix can use image.name, image.from, suite.name, axes.locale
+    "#);
+    assert_snapshot!(suite("inline = \"{% if %}\""), @r#"
+     × m.toml:6: template: Found `%}` but expected one of: integer, float, string, bool, ident, `-`, `not`, `<`, `{`, `[` or `(`
+      ╭─[m.toml:6:17]
+    5 │ name = "a"
+    6 │ inline = "{% if %}"
+      ·                 ─┬
+      ·                  ╰── in this template
+      ╰────
+     help: `{{ package.version }}` puts a value in; wrap text that is no template in {% raw %} and {% endraw %}
+    "#);
+    assert_snapshot!(suite("inline = \"echo {{ image.name | uper }}\""), @r#"
+     × m.toml:6: template: Unknown filter `uper`
+      ╭─[m.toml:6:10]
+    5 │ name = "a"
+    6 │ inline = "echo {{ image.name | uper }}"
+      ·          ───────────────┬──────────────
+      ·                         ╰── in this template
+      ╰────
+     help: `{{ package.version }}` puts a value in; wrap text that is no template in {% raw %} and {% endraw %}
+    "#);
+}
+
+#[test]
+fn a_template_cannot_fill_the_memory() {
+    let inline =
+        "{% for a in range(end=100000) %}{% for b in range(end=100000) %}xxxxxxxxxxxxxxxx{% endfor %}{% endfor %}";
+    let folder =
+        Folder::with(&format!("images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\ninline = \"{inline}\"\n"));
+    assert_eq!(folder.plain(), "m.toml:4: template: the text is longer than 1 MiB");
+}
+
+#[test]
+fn a_matrix_without_cells_is_none() {
+    assert_snapshot!(with("[axes]\nlocale = []\n").error(), @"
+     × m.toml:4: the axis `locale` has no values, so the matrix has no cells
+      ╭─[m.toml:4:10]
+    3 │ [axes]
+    4 │ locale = []
+      ·          ─┬
+      ·           ╰── empty
+      ╰────
+     help: give it at least one value, or remove it
+    ");
+    assert_snapshot!(with("[[exclude]]\nimage = \"*\"\n").error(), @r#"
+     × m.toml:3: the matrix has no cells: every one is excluded
+      ╭─[m.toml:3:1]
+    2 │ suite = [{ name = "smoke", inline = "true" }]
+    3 │ [[exclude]]
+      · ─────┬─────
+      ·      ╰── an exclude
+    4 │ image = "*"
+      ╰────
+     help: remove or narrow an exclude, so that something is left to run
+    "#);
+}
+
+#[test]
+fn too_many_cells_are_told_before_any_is_made() {
+    let values = (0..1000).map(|value| value.to_string()).collect::<Vec<_>>().join(", ");
+    let axes = (0..9).map(|axis| format!("axis{axis} = [{values}]\n")).collect::<String>();
+    let folder = with(&format!("[axes]\n{axes}"));
+    assert_snapshot!(folder.plain(), @"m.toml:1: the matrix has more than 100000 cells: 2 images x 1 suites x 1000 axis0 x 1000 axis1 x 1000 axis2 x 1000 axis3 x 1000 axis4 x 1000 axis5 x 1000 axis6 x 1000 axis7 x 1000 axis8");
+}
+
+#[test]
+fn an_environment_variable_has_a_name_a_shell_can_use_and_none_of_ours() {
+    let folder = Folder::with(
+        "images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\ninline = \"true\"\n[suite.env]\n1ST = \"x\"\nNESTMATRIX_CELL = \"x\"\nNUL = \"a\\u0000b\"\n",
+    );
+    assert_snapshot!(folder.plain(), @r#"
+    m.toml:6: "1ST" cannot name an environment variable
+    m.toml:7: `NESTMATRIX_CELL` is reserved
+    m.toml:8: the value holds a NUL character
+    "#);
+}
+
+#[test]
+fn axes_are_variables() {
+    assert_snapshot!(with("[axes]\nimage = [1]\nfoo-bar = [1]\nLang = [1]\nlang = [1]\n").plain(), @r#"
+    m.toml:4: an axis cannot be named `image`
+    m.toml:5: "foo-bar" cannot name an axis
+    m.toml:7: the axis `lang` differs from another one only in capitals
+    "#);
+}
+
+#[test]
+fn installing_nothing_is_a_mistake() {
+    let folder =
+        Folder::with("images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\ninline = \"true\"\ninstall = true\n");
+    assert_snapshot!(folder.error(), @r#"
+     × m.toml:5: there is nothing to install: the matrix names no package artifacts
+      ╭─[m.toml:5:11]
+    4 │ inline = "true"
+    5 │ install = true
+      ·           ──┬─
+      ·             ╰── cannot be done
+      ╰────
+     help: add `artifacts` to `[package]`, or remove this line
+    "#);
+}
+
+#[test]
+fn shapes_are_explained_in_the_words_of_toml() {
+    assert_snapshot!(Folder::with("images = \"debian-12-minimal\"\n").error(), @r#"
+     × m.toml:1: invalid type: string "debian-12-minimal", expected a list
+      ╭─[m.toml:1:10]
+    1 │ images = "debian-12-minimal"
+      ·          ─────────┬─────────
+      ·                   ╰── not what is expected here
+      ╰────
+     help: write a list here
+    "#);
+    assert_snapshot!(Folder::with("[[images]]\nname = \"debian-12-minimal\"\n").error(), @r#"
+     × m.toml:1: invalid type: table, expected a string
+      ╭─[m.toml:1:1]
+    1 │ [[images]]
+      · ─────┬────
+      ·      ╰── not what is expected here
+    2 │ name = "debian-12-minimal"
+      ╰────
+     help: `images` is a list of names; the table of one image is `[[image]]`
+    "#);
+    assert_snapshot!(with("[runner]\nkind = \"hots\"\n").error(), @r#"
+     × m.toml:4: `hots` is not a choice here
+      ╭─[m.toml:4:8]
+    3 │ [runner]
+    4 │ kind = "hots"
+      ·        ───┬──
+      ·           ╰── not a choice
+      ╰────
+     help: did you mean `host`? choices: auto, host
+    "#);
+    assert_snapshot!(with("[[image]]\nfrom = \"debian-11-minimal\"\n").error(), @r#"
+     × m.toml:3: missing key `name`
+      ╭─[m.toml:3:1]
+    2 │ suite = [{ name = "smoke", inline = "true" }]
+    3 │ [[image]]
+      · ────┬────
+      ·     ╰── in this table
+    4 │ from = "debian-11-minimal"
+      ╰────
+     help: add `name = ...` to this table
+    "#);
+    assert_snapshot!(Folder::with("images = [\n").error(), @"
+     × m.toml:1: unclosed array, expected `]`
+      ╭─[m.toml:1:11]
+    1 │ images = [
+      ·           ▲
+      ·           ╰── here
+      ╰────
+     help: the file is TOML: text in quotes, lists in [ ], tables in { } on one line; see https://toml.io
+    ");
+}
+
+#[test]
+fn a_script_is_a_short_text_file_that_exists() {
+    let folder = || {
+        Folder::with("images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\nrun = \"tests/smoke.sh\"\n")
+            .file("tests/smokey.sh", "true")
+    };
+    assert_snapshot!(folder().error(), @r#"
+     × m.toml:4: the script `tests/smoke.sh` does not exist
+      ╭─[m.toml:4:7]
+    3 │ name = "a"
+    4 │ run = "tests/smoke.sh"
+      ·       ────────┬───────
+      ·               ╰── looked in tests
+      ╰────
+     help: did you mean `smokey.sh`? the folder holds smokey.sh
+    "#);
+    for (content, said) in [
+        (vec![b'x'; (1 << 20) + 1], "is longer than 1 MiB"),
+        (b"\xff\xfe".to_vec(), "is not UTF-8 text"),
+        (b"a\0b".to_vec(), "holds a NUL character"),
+        (b" \n".to_vec(), "is empty"),
+    ] {
+        let folder = folder().file("tests/smoke.sh", content);
+        assert_eq!(folder.plain(), format!("m.toml:4: the script `tests/smoke.sh` {said}"));
+    }
+    assert_eq!(folder().file("tests/smoke.sh/x", "").plain(), "m.toml:4: the script `tests/smoke.sh` is not a file");
+}
+
+#[test]
+fn a_matrix_file_that_cannot_be_read_is_named() {
+    assert_snapshot!(Folder::new().file("n.toml", "").error(), @"
+    × m.toml: cannot read the matrix file: No such file or directory (os error 2)
+    help: did you mean `n.toml`? name a matrix file, a TOML file that says which images and suites there are
+    ");
+    assert_snapshot!(Folder::new().file("m.toml/x", "").error(), @"
+    × m.toml: the matrix is not a file
+    help: name the matrix file itself, a TOML file
+    ");
+    assert_snapshot!(Folder::new().file("m.toml", "#".repeat((1 << 20) + 1)).error(), @r#"
+    × m.toml: the matrix file is longer than 1 MiB
+    help: put scripts into files of their own (`run = "..."`), or split the matrix
+    "#);
+    assert_snapshot!(Folder::new().file("m.toml", b"# ok\n\xff").error(), @"
+    × m.toml: the matrix file is not UTF-8 text (line 2)
+    help: save it as UTF-8
+    ");
+}
+
+#[test]
+fn a_matrix_file_whose_name_no_report_could_hold_is_refused() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = Folder::with("images = []\n");
+    let path = folder.path("m.toml").with_file_name(std::ffi::OsStr::from_bytes(b"\xff.toml"));
+    std::fs::rename(folder.path("m.toml"), &path).expect("renamed");
+    let error = matrix::load(&path, &crate::folder::CATALOG).expect_err("no plan could name it");
+    assert!(error.to_string().contains("is not UTF-8"), "{error}");
+}
+
+#[test]
+fn a_file_of_nothing_but_mistakes_is_answered_in_time_and_in_bounds() {
+    let keys = (0..40_000).map(|key| format!("k{key} = 1\n")).collect::<String>();
+    let error = Folder::with(&keys).try_load().expect_err("unknown keys");
+    assert_eq!(error.problems().count(), 20);
+}

@@ -1,0 +1,139 @@
+//! A plan as a value: its digest, `plan.json`, parts of it.
+
+use std::fs;
+
+use insta::assert_snapshot;
+use matrix::{CellId, Digest, Plan, SelectError};
+use proptest::prelude::*;
+
+use crate::folder::Folder;
+
+const MATRIX: &str = r#"
+images = ["debian-11-minimal", "debian-12-minimal"]
+package = { name = "hello", version = "2.12", artifacts = ["*.deb"] }
+[axes]
+locale = ["C", "tr"]
+[[suite]]
+name = "smoke"
+run = "smoke.sh"
+results = "junit:/tmp/*.xml"
+artifacts = ["/var/log/*.log"]
+files = ["data/*"]
+[[suite]]
+name = "own"
+inline = "echo {{ axes.locale }}"
+timeout = { suite = "1m" }
+"#;
+
+fn folder(artifact: &[u8], data: &[u8]) -> Folder {
+    Folder::with(MATRIX).file("hello.deb", artifact).file("smoke.sh", "hello\n").file("data/d", data)
+}
+
+fn plan() -> Plan {
+    folder(b"deb", b"data").load().plan
+}
+
+#[test]
+fn a_plan_is_read_back_as_it_was_written() {
+    let folder = folder(b"deb", b"data");
+    let plan = folder.load().plan;
+    let file = folder.path("plan.json");
+    plan.write(&file).expect("written");
+    assert_eq!(Plan::read(&file).expect("read"), plan);
+    assert!(!folder.path("plan.json.part").exists());
+}
+
+#[test]
+fn a_plan_that_was_changed_is_not_taken() {
+    let folder = folder(b"deb", b"data");
+    let file = folder.path("plan.json");
+    folder.load().plan.write(&file).expect("written");
+    let text = fs::read_to_string(&file).expect("text");
+
+    fs::write(&file, text.replacen("\"cpus\": 1", "\"cpus\": 2", 1)).expect("changed");
+    let error = Plan::read(&file).expect_err("changed").to_string();
+    assert!(error.contains("changed after it was written"), "{error}");
+
+    fs::write(&file, text.replace("debian-11-minimal.smoke", "../../debian-11.smoke")).expect("changed");
+    let error = Plan::read(&file).expect_err("a cell outside the run").to_string();
+    assert!(error.contains("is not a cell"), "{error}");
+
+    fs::write(&file, &text[..text.len() / 2]).expect("cut");
+    assert!(Plan::read(&file).is_err());
+    assert!(Plan::read(&folder.path("none.json")).is_err());
+}
+
+#[test]
+fn a_cell_id_read_back_is_one_safe_path_component() {
+    let read = |text: &str| serde_json::from_value::<CellId>(text.into());
+    for bad in ["", ".", "..", ".hidden", "-x", "a/b", "a\\b", "a b", "a\0", "ä", &"x".repeat(121)] {
+        assert!(read(bad).is_err(), "{bad:?}");
+    }
+    assert_eq!(read("debian-12.smoke.locale=C").expect("an id").as_str(), "debian-12.smoke.locale=C");
+}
+
+#[test]
+fn the_place_does_not_decide_the_digest_but_every_byte_does() {
+    let plan = plan();
+    assert_eq!(folder(b"deb", b"data").load().plan.digest, plan.digest);
+    assert_ne!(folder(b"deB", b"data").load().plan.digest, plan.digest);
+    assert_ne!(folder(b"deb", b"dataa").load().plan.digest, plan.digest);
+    let changed = |from: &str, to: &str| {
+        let folder = folder(b"deb", b"data").file("m.toml", MATRIX.replace(from, to));
+        folder.load().plan.digest
+    };
+    for (from, to) in [
+        ("\"tr\"", "\"de\""),
+        ("1m", "2m"),
+        ("/tmp/", "/var/"),
+        ("version = \"2.12\"", "version = \"2.13\""),
+        ("echo", "printf"),
+        ("name = \"own\"", "name = \"mine\""),
+        ("name = \"own\"", "guest = { cpus = 2 }\nname = \"own\""),
+        ("[axes]", "[runner]\nretries = 0\n[axes]"),
+    ] {
+        assert_ne!(changed(from, to), plan.digest, "{from} -> {to}");
+    }
+    assert_eq!(changed("[axes]", "# a remark\n[axes]"), plan.digest);
+}
+
+#[test]
+fn a_part_of_a_plan_holds_what_its_cells_need_and_has_a_digest_of_its_own() {
+    let plan = plan();
+    let part = plan.select(&["debian-12*.own.*=tr", "nothing"]).expect("a part");
+    assert_eq!(part.cells.iter().map(|cell| cell.id.as_str()).collect::<Vec<_>>(), ["debian-12-minimal.own.locale=tr"]);
+    assert_eq!((part.images.len(), part.scripts.len()), (1, 1));
+    assert_ne!(part.digest, plan.digest);
+    assert_eq!(plan.select(&["*"]).expect("all of it"), plan);
+    let id = &part.cells[0].id;
+    assert_eq!(plan.cell(id), part.cell(id));
+}
+
+#[test]
+fn a_glob_that_selects_nothing_is_a_mistake() {
+    let plan = plan();
+    assert_snapshot!(plan.select(&["debian-13*", "x"]).expect_err("no such cell"), @"no cell of the plan matches debian-13* or x");
+    assert_snapshot!(plan.select(&["debian-{12"]).expect_err("no glob"), @"`debian-{12` is not a glob: unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)");
+    let Err(SelectError::Nothing { near, .. }) = plan.select(&["debian-12-minimal.smok.locale=C"]) else {
+        panic!("nothing has this name");
+    };
+    assert_eq!(near[0], "debian-12-minimal.smoke.locale=C");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn the_digest_is_a_function_of_the_content(
+        artifact in prop::collection::vec(any::<u8>(), 1..40),
+        data in prop::collection::vec(any::<u8>(), 0..40),
+        at in any::<prop::sample::Index>(),
+    ) {
+        // Two folders: the place differs, the content does not.
+        let digest: Digest = folder(&artifact, &data).load().plan.digest;
+        prop_assert_eq!(folder(&artifact, &data).load().plan.digest, digest);
+        let mut other = artifact.clone();
+        other[at.index(artifact.len())] ^= 1;
+        prop_assert_ne!(folder(&other, &data).load().plan.digest, digest);
+    }
+}

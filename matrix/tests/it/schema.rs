@@ -1,0 +1,33 @@
+//! The JSON Schema that editors read.
+
+use serde_json::Value;
+
+#[test]
+fn the_schema_knows_every_key_and_forbids_others() {
+    let schema = matrix::schema().to_value();
+    let keys =
+        |table: &Value| table["properties"].as_object().expect("a table").keys().cloned().collect::<Vec<_>>().join(" ");
+    insta::assert_snapshot!(keys(&schema), @"axes exclude guest image images include package runner suite timeout");
+    insta::assert_snapshot!(keys(&schema["$defs"]["SuiteTable"]), @"artifacts env files guest inline install name results run timeout");
+    assert_eq!(schema["additionalProperties"], false);
+    assert_eq!(schema["$defs"]["SuiteTable"]["required"], serde_json::json!(["name"]));
+}
+
+#[test]
+fn the_schema_has_no_null_because_toml_has_none() {
+    assert!(!matrix::schema().to_value().to_string().contains("null"));
+}
+
+#[test]
+fn every_key_of_the_schema_is_described() {
+    fn check(path: &str, schema: &Value) {
+        for (key, value) in schema["properties"].as_object().into_iter().flatten() {
+            assert!(value["description"].is_string(), "{path}.{key}");
+        }
+    }
+    let schema = matrix::schema().to_value();
+    check("", &schema);
+    for (name, table) in schema["$defs"].as_object().expect("tables") {
+        check(name, table);
+    }
+}
