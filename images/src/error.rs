@@ -1,0 +1,252 @@
+//! What can go wrong on the way to an image, and what to do about it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use matrix::Digest;
+
+/// The store could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use the image store {}: {kind}", path.display())]
+pub struct StoreError {
+    /// The store's folder.
+    pub path: PathBuf,
+    /// Why.
+    pub kind: StoreErrorKind,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// There is neither a store nor a home to put one into.
+    #[error("neither NESTMATRIX_STORE nor XDG_CACHE_HOME nor HOME says where it is")]
+    Nowhere,
+    /// It cannot be created or written to.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was tried.
+        action: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its disk is full.
+    #[error("its disk is full ({free} bytes free)")]
+    DiskFull {
+        /// Bytes an ordinary user may still write.
+        free: u64,
+    },
+}
+
+/// An image could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("image `{image}`: {kind}")]
+pub struct PrepareError {
+    /// Its catalog name.
+    pub image: Box<str>,
+    /// What went wrong.
+    pub kind: PrepareErrorKind,
+    /// Last lines of the tool that failed, oldest first; empty if none did.
+    pub tail: Vec<String>,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+/// What went wrong with an image.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrepareErrorKind {
+    /// [`crate::Control::cancel`] was set.
+    #[error("cancelled")]
+    Cancelled,
+    /// A tool the build needs is not installed.
+    #[error("`{tool}` is not installed")]
+    ToolMissing {
+        /// Its program name.
+        tool: String,
+    },
+    /// A tool the build needs said no.
+    #[error("`{tool}` failed ({status})")]
+    ToolFailed {
+        /// Its program name.
+        tool: String,
+        /// How it ended, for example `exit status: 1`.
+        status: String,
+    },
+    /// A tool did what it should, but what it should have made is not there.
+    #[error("the build made no usable {what}")]
+    Incomplete {
+        /// What is missing.
+        what: String,
+    },
+    /// The build took too long.
+    #[error("the build was not done after {minutes} minutes")]
+    Stalled {
+        /// The limit.
+        minutes: u64,
+    },
+    /// There is no room for it.
+    #[error("no room in {}: {free} bytes free{}", path.display(), needed.map_or(String::new(), |n| format!(", about {n} needed")))]
+    DiskFull {
+        /// A folder on the full disk.
+        path: PathBuf,
+        /// Bytes an ordinary user may still write there.
+        free: u64,
+        /// Bytes the build needs there, when that was checked beforehand.
+        needed: Option<u64>,
+    },
+    /// No folder is fit to build in.
+    #[error("no folder to build in: {tried}")]
+    NoWorkFolder {
+        /// What was tried, and why it does not do.
+        tried: String,
+    },
+    /// A file in the store is not what was put there.
+    #[error("{} is damaged: recorded as {}, found {}", path.display(), digests.recorded, digests.found)]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What it should be and what it is.
+        digests: Box<Mismatch>,
+    },
+    /// It is not in the store ([`crate::Store::verify`] only).
+    #[error("not in the store")]
+    Absent,
+    /// The store did not let us read or write.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// For example `read`.
+        action: &'static str,
+        /// Which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Two digests that should be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// The digest when it was stored.
+    pub recorded: Digest,
+    /// The digest now.
+    pub found: Digest,
+}
+
+impl PrepareErrorKind {
+    /// Wraps an error of the file system; a full disk becomes its own kind.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { path: path.to_owned(), free: crate::space::free(path).unwrap_or(0), needed: None }
+            }
+            _ => Self::Io { action, path: path.to_owned(), source },
+        }
+    }
+}
+
+/// An error on its way up: not yet told which image it is about.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) kind: PrepareErrorKind,
+    pub(crate) tail: Vec<String>,
+}
+
+impl From<PrepareErrorKind> for Failure {
+    fn from(kind: PrepareErrorKind) -> Self {
+        Self { kind, tail: Vec::new() }
+    }
+}
+
+impl Failure {
+    /// The error as the caller sees it.
+    pub(crate) fn about(self, image: &str) -> PrepareError {
+        let help = help(&self.kind, &self.tail, image);
+        PrepareError { image: image.into(), kind: self.kind, tail: self.tail, help }
+    }
+}
+
+/// What to do about it: from the kind, or from what the tool said.
+fn help(kind: &PrepareErrorKind, tail: &[String], image: &str) -> Option<String> {
+    let said = |words: &str| tail.iter().any(|line| line.contains(words));
+    let text = match kind {
+        PrepareErrorKind::ToolMissing { .. } => "run `cargo xtask setup`".to_owned(),
+        PrepareErrorKind::DiskFull { .. } => {
+            "free some space there, or put the store elsewhere: `--store DIR` or NESTMATRIX_STORE".to_owned()
+        }
+        PrepareErrorKind::Damaged { .. } => format!("build it anew: `nestmatrix images prepare --refresh {image}`"),
+        PrepareErrorKind::NoWorkFolder { .. } => {
+            "set TMPDIR to a folder that every user may pass through, such as /var/tmp".to_owned()
+        }
+        PrepareErrorKind::ToolFailed { .. } if said("newuidmap") || said("/etc/subuid") || said("/etc/subgid") => {
+            "this user needs subordinate ids: install the package uidmap, then \
+             `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`"
+                .to_owned()
+        }
+        PrepareErrorKind::ToolFailed { .. } if said("unshare") && said("Operation not permitted") => {
+            "this system forbids user name spaces: `sudo sysctl kernel.unprivileged_userns_clone=1` or \
+             `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`, whichever exists"
+                .to_owned()
+        }
+        PrepareErrorKind::ToolFailed { .. }
+            if said("Could not resolve") || said("Could not connect") || said("Temporary failure resolving") =>
+        {
+            "the package mirror cannot be reached: check the network and this machine's apt sources".to_owned()
+        }
+        PrepareErrorKind::ToolFailed { .. } if said("404  Not Found") => {
+            "the package mirror lists what it does not have, as it does while it is being updated: try again later"
+                .to_owned()
+        }
+        PrepareErrorKind::ToolFailed { .. } if said("is expired (invalid since") => {
+            "the package mirror stands still, or this machine's clock is ahead; if that is meant to be, set \
+             `Acquire::Check-Valid-Until \"false\";` in this machine's apt configuration"
+                .to_owned()
+        }
+        PrepareErrorKind::ToolFailed { .. } if said("NO_PUBKEY") || said("is not signed") => {
+            "this machine's Debian keyring is too old for that release: upgrade debian-archive-keyring".to_owned()
+        }
+        _ => return None,
+    };
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_image_what_happened_and_what_to_do() {
+        let kind = PrepareErrorKind::ToolMissing { tool: "mmdebstrap".to_owned() };
+        let error = Failure::from(kind).about("debian-12-minimal");
+        insta::assert_snapshot!(error, @"image `debian-12-minimal`: `mmdebstrap` is not installed");
+        insta::assert_snapshot!(error.help.as_deref().unwrap_or_default(), @"run `cargo xtask setup`");
+    }
+
+    #[test]
+    fn a_full_disk_names_the_folder_and_the_bytes_free() {
+        let kind = PrepareErrorKind::DiskFull { path: "/store".into(), free: 4096, needed: Some(1 << 30) };
+        insta::assert_snapshot!(
+            Failure::from(kind).about("debian-12-minimal"),
+            @"image `debian-12-minimal`: no room in /store: 4096 bytes free, about 1073741824 needed"
+        );
+    }
+
+    #[test]
+    fn what_the_tool_said_decides_the_advice() {
+        let advice = |line: &str| {
+            let kind =
+                PrepareErrorKind::ToolFailed { tool: "mmdebstrap".to_owned(), status: "exit status: 1".to_owned() };
+            let failure = Failure { kind, tail: vec![line.to_owned()] };
+            failure.about("debian-12-minimal").help.unwrap_or_default()
+        };
+        assert!(advice("E: newuidmap 1 0 1 1 failed").contains("uidmap"));
+        assert!(advice("Err:1 Could not resolve 'mirror.test'").contains("network"));
+        assert!(advice("E: unshare() failed: Operation not permitted").contains("name spaces"));
+        assert!(advice("  404  Not Found [IP: 192.0.2.1 80]").contains("later"));
+        assert!(advice("E: Release file for x is expired (invalid since 16d 3h)").contains("stands still"));
+        assert!(advice("NO_PUBKEY 0E98404D386FA1D9").contains("keyring"));
+        assert_eq!(advice("E: something else"), "");
+    }
+}

@@ -1,0 +1,30 @@
+//! Which disk: the catalog of operating-system images and the store they are kept in.
+//!
+//! This crate makes an image exist and proves that it is what it should be. It boots nothing and knows nothing of cells,
+//! suites or SSH; what a booted guest needs from its image is written down in [`seed`].
+//!
+//! ```text
+//! Catalog -> Entry -> Store::prepare -> PreparedImage
+//!                       |-- recipe     what is added to an unmodified system, and the digest of it
+//!                       |-- bootstrap  builds it (mirror: from where; tool: with what; site: in which folder)
+//!                       `-- prepared   what is recorded of it, checked each time
+//! ```
+
+mod bootstrap;
+mod catalog;
+mod error;
+mod lock;
+mod mirror;
+mod prepared;
+mod recipe;
+pub mod seed;
+mod site;
+mod space;
+mod store;
+mod tool;
+
+pub use catalog::{Catalog, Entry, PackageFamily, Suite};
+pub use error::{Mismatch, PrepareError, PrepareErrorKind, StoreError, StoreErrorKind};
+pub use prepared::PreparedImage;
+pub use recipe::DISK_BYTES;
+pub use store::{Control, ImageStatus, PresentImage, Store};

@@ -1,0 +1,120 @@
+//! File locks that are given up when their holder dies, however it dies.
+//!
+//! `flock` locks belong to the open file: all who inherited it hold it together, and the last one's end frees it. Nothing
+//! here blocks without looking at the caller's cancel flag.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Read as _, Seek as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How often a wait looks at the world.
+pub(crate) const POLL: Duration = Duration::from_millis(50);
+
+/// Opens a lock file, creating it if need be.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path)
+}
+
+/// Tries to take the lock for us alone; `false`: somebody has it.
+pub(crate) fn try_exclusive(file: &File) -> io::Result<bool> {
+    outcome(file.try_lock())
+}
+
+/// Tries to take the lock together with others of this kind; `false`: somebody has it alone.
+pub(crate) fn try_shared(file: &File) -> io::Result<bool> {
+    outcome(file.try_lock_shared())
+}
+
+fn outcome(tried: Result<(), TryLockError>) -> io::Result<bool> {
+    match tried {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Waits for the lock until `limit` has passed; `false`: it has.
+pub(crate) fn exclusive_within(file: &File, limit: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if try_exclusive(file)? {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// How waiting for a lock ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// We have it. It was free at once, or not.
+    Got {
+        /// Somebody else had it before us.
+        after_another: bool,
+    },
+    /// The flag was set.
+    Cancelled,
+}
+
+/// Waits for the lock for as long as it takes, unless cancelled; then writes our process id into the file, for others who
+/// wait. `waiting` is told, once, the process id that is in the file meanwhile.
+pub(crate) fn exclusive(file: &mut File, cancel: &AtomicBool, waiting: &dyn Fn(Option<u32>)) -> io::Result<Waited> {
+    let mut after_another = false;
+    while !try_exclusive(file)? {
+        if cancel.load(Ordering::Relaxed) {
+            return Ok(Waited::Cancelled);
+        }
+        if !after_another {
+            after_another = true;
+            waiting(holder(file));
+        }
+        thread::sleep(POLL);
+    }
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())?;
+    Ok(Waited::Got { after_another })
+}
+
+fn holder(file: &mut File) -> Option<u32> {
+    file.rewind().ok()?;
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_learns_which_process_has_the_lock_and_can_be_cancelled() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("lock");
+        let cancel = AtomicBool::new(false);
+        let mut first = open(&path).expect("lock file");
+        let got = exclusive(&mut first, &cancel, &|_| panic!("it is free")).expect("lock");
+        assert_eq!(got, Waited::Got { after_another: false });
+
+        let mut second = open(&path).expect("lock file");
+        let waited = exclusive(&mut second, &cancel, &|holder| {
+            assert_eq!(holder, Some(std::process::id()));
+            cancel.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(waited.expect("lock"), Waited::Cancelled);
+
+        drop(first);
+        cancel.store(false, Ordering::Relaxed);
+        let got = exclusive(&mut second, &cancel, &|_| panic!("it is free")).expect("lock");
+        assert_eq!(got, Waited::Got { after_another: false });
+    }
+}

@@ -1,0 +1,229 @@
+//! What we add to an unmodified Debian, all of it, and the digest of that.
+//!
+//! The files lie in `images/recipe/`. Whatever decides what a build makes goes into [`Recipe::digest`], which keys the
+//! store: change a byte of it and the image is built anew.
+
+use std::fmt::Write as _;
+
+use matrix::Digest;
+
+use crate::Entry;
+
+/// Raised when the layout of what a build leaves changes.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Size of the root disk as a guest sees it, in bytes, unless its overlay is larger: the file system then grows at boot.
+pub const DISK_BYTES: u64 = 4 << 30;
+
+/// Kernel command line of every image. What one run adds comes after it.
+///
+/// `net.ifnames=0`: the network card is `eth0` wherever it is plugged in. `panic=-1`: a panic resets at once, which ends a
+/// QEMU that was told `-no-reboot`.
+pub(crate) const CMDLINE: &str =
+    "root=/dev/vda rw console=tty0 console=ttyS0,115200 net.ifnames=0 panic=-1 rootfstype=ext4";
+
+/// What every image has on top of Debian's minimal base (`Priority: required`, and apt).
+const PACKAGES: &[&str] = &[
+    "linux-image-cloud-amd64",
+    "initramfs-tools",
+    "systemd-sysv",
+    "udev",
+    "openssh-server",
+    "iproute2",
+    "e2fsprogs",
+    "kmod",
+];
+
+/// One file we put into an image.
+struct File {
+    path: &'static str,
+    mode: u32,
+    content: &'static str,
+}
+
+const FILES: &[File] = &[
+    File {
+        path: "etc/systemd/system/nestmatrix-seed.service",
+        mode: 0o644,
+        content: include_str!("../recipe/files/nestmatrix-seed.service"),
+    },
+    File { path: "usr/lib/nestmatrix/seed", mode: 0o755, content: include_str!("../recipe/files/seed") },
+    File {
+        path: "etc/ssh/sshd_config.d/nestmatrix.conf",
+        mode: 0o644,
+        content: include_str!("../recipe/files/sshd.conf"),
+    },
+    File {
+        path: "etc/systemd/system/systemd-udev-trigger.service.d/nestmatrix.conf",
+        mode: 0o644,
+        content: include_str!("../recipe/files/udev-trigger.conf"),
+    },
+    File { path: "etc/fstab", mode: 0o644, content: include_str!("../recipe/files/fstab") },
+    File {
+        path: "etc/initramfs-tools/conf.d/nestmatrix",
+        mode: 0o644,
+        content: include_str!("../recipe/files/initramfs.conf"),
+    },
+    File {
+        path: "usr/share/initramfs-tools/modules.d/nestmatrix",
+        mode: 0o644,
+        content: include_str!("../recipe/files/initramfs.modules"),
+    },
+    File {
+        path: "etc/initramfs-tools/hooks/nestmatrix",
+        mode: 0o755,
+        content: include_str!("../recipe/files/initramfs.hook"),
+    },
+    File {
+        path: "etc/initramfs-tools/scripts/init-bottom/nestmatrix",
+        mode: 0o755,
+        content: include_str!("../recipe/files/initramfs.bottom"),
+    },
+];
+
+/// The scripts that do the build on this machine, by the name they are written out under.
+pub(crate) const SCRIPTS: &[(&str, &str)] = &[
+    ("build.sh", include_str!("../recipe/build.sh")),
+    ("customize.sh", include_str!("../recipe/customize.sh")),
+    ("pack.sh", include_str!("../recipe/pack.sh")),
+];
+
+/// Everything that decides what a build makes, except the state of the distribution's archive.
+pub(crate) struct Recipe {
+    pub(crate) release: String,
+    suites: Vec<&'static str>,
+    /// Sorted, each once.
+    pub(crate) packages: Vec<String>,
+    files: Vec<(String, u32, String)>,
+    scripts: Vec<(String, String)>,
+}
+
+impl Recipe {
+    /// The recipe of this entry.
+    pub(crate) fn of(entry: &Entry) -> Self {
+        let mut packages: Vec<String> =
+            PACKAGES.iter().map(|name| (*name).to_owned()).chain(entry.packages.iter().cloned()).collect();
+        packages.sort();
+        packages.dedup();
+        let mut files: Vec<(String, u32, String)> =
+            FILES.iter().map(|file| (file.path.to_owned(), file.mode, file.content.to_owned())).collect();
+        // The boot script compares the size of its disk with this.
+        let sectors = DISK_BYTES / 512;
+        files.push(("usr/lib/nestmatrix/disk-sectors".to_owned(), 0o644, format!("{sectors}\n")));
+        let scripts = SCRIPTS.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        let suites = entry.suites.iter().map(|suite| suite.suffix()).collect();
+        Self { release: entry.release.clone(), suites, packages, files, scripts }
+    }
+
+    /// The digest of all of it.
+    pub(crate) fn digest(&self) -> Digest {
+        // Lengths before contents: no two recipes write the same text.
+        let mut text = format!("nestmatrix recipe {FORMAT}\nrelease {}\ndisk {DISK_BYTES}\n", self.release);
+        let mut item = |kind: &str, name: &str, mode: u32, content: &str| {
+            let (name_bytes, bytes) = (name.len(), content.len());
+            write!(text, "{kind} {name_bytes} {name} {mode:o} {bytes}\n{content}\n").expect("strings take all writes");
+        };
+        item("cmdline", "", 0, CMDLINE);
+        for suite in &self.suites {
+            item("suite", suite, 0, "");
+        }
+        for package in &self.packages {
+            item("package", package, 0, "");
+        }
+        for (path, mode, content) in &self.files {
+            item("file", path, *mode, content);
+        }
+        for (name, content) in &self.scripts {
+            item("script", name, 0o755, content);
+        }
+        Digest::of(text.as_bytes())
+    }
+
+    /// The files as one tar archive to be unpacked at the root of the tree; the same bytes every time.
+    pub(crate) fn tar(&self) -> std::io::Result<Vec<u8>> {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (path, mode, content) in &self.files {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(*mode);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(1);
+            header.set_size(content.len() as u64);
+            archive.append_data(&mut header, path, content.as_bytes())?;
+        }
+        archive.into_inner()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Catalog;
+
+    fn debian_12() -> Recipe {
+        Recipe::of(Catalog::shipped().get("debian-12-minimal").expect("shipped"))
+    }
+
+    #[test]
+    fn what_we_add_to_an_unmodified_debian_is_this_and_nothing_else() {
+        let recipe = debian_12();
+        let mut listing = String::new();
+        for (path, mode, _) in &recipe.files {
+            writeln!(listing, "{mode:o} /{path}").expect("string");
+        }
+        insta::assert_snapshot!(listing, @r"
+        644 /etc/systemd/system/nestmatrix-seed.service
+        755 /usr/lib/nestmatrix/seed
+        644 /etc/ssh/sshd_config.d/nestmatrix.conf
+        644 /etc/systemd/system/systemd-udev-trigger.service.d/nestmatrix.conf
+        644 /etc/fstab
+        644 /etc/initramfs-tools/conf.d/nestmatrix
+        644 /usr/share/initramfs-tools/modules.d/nestmatrix
+        755 /etc/initramfs-tools/hooks/nestmatrix
+        755 /etc/initramfs-tools/scripts/init-bottom/nestmatrix
+        644 /usr/lib/nestmatrix/disk-sectors
+        ");
+        insta::assert_snapshot!(
+            recipe.packages.join(" "),
+            @"e2fsprogs initramfs-tools iproute2 kmod linux-image-cloud-amd64 openssh-server systemd-sysv udev"
+        );
+    }
+
+    #[test]
+    fn a_changed_byte_in_any_added_file_or_script_makes_another_image() {
+        let digest = debian_12().digest();
+        for index in 0..debian_12().files.len() {
+            let mut changed = debian_12();
+            changed.files[index].2.push('\n');
+            assert_ne!(changed.digest(), digest, "content of {}", changed.files[index].0);
+            let mut changed = debian_12();
+            changed.files[index].1 ^= 0o100;
+            assert_ne!(changed.digest(), digest, "mode of {}", changed.files[index].0);
+        }
+        for index in 0..debian_12().scripts.len() {
+            let mut changed = debian_12();
+            changed.scripts[index].1.push('\n');
+            assert_ne!(changed.digest(), digest, "{}", changed.scripts[index].0);
+        }
+    }
+
+    #[test]
+    fn another_release_or_another_package_makes_another_image() {
+        let digest = debian_12().digest();
+        let mut entry = Catalog::shipped().get("debian-12-minimal").expect("shipped").clone();
+        entry.packages.push("locales".to_owned());
+        assert_ne!(Recipe::of(&entry).digest(), digest);
+        entry.packages = vec!["kmod".to_owned()];
+        assert_eq!(Recipe::of(&entry).digest(), digest, "a package every image has anyway changes nothing");
+        entry.suites.clear();
+        assert_ne!(Recipe::of(&entry).digest(), digest);
+        entry = Catalog::shipped().get("debian-12-minimal").expect("shipped").clone();
+        entry.release = "trixie".to_owned();
+        assert_ne!(Recipe::of(&entry).digest(), digest);
+    }
+
+    #[test]
+    fn the_archive_of_added_files_is_the_same_every_time() {
+        assert_eq!(debian_12().tar().expect("in memory"), debian_12().tar().expect("in memory"));
+    }
+}

@@ -1,0 +1,54 @@
+//! How much room a folder's file system has.
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+
+use crate::error::PrepareErrorKind;
+
+/// Bytes an ordinary user may still write below `path`; `None` if the system does not say.
+pub(crate) fn free(path: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(path).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Fails unless every folder has the bytes asked of it; folders on one file system share its room.
+pub(crate) fn require(wants: &[(&Path, u64)]) -> Result<(), PrepareErrorKind> {
+    let mut by_device: Vec<(u64, &Path, u64)> = Vec::new();
+    for &(path, bytes) in wants {
+        let device = fs::metadata(path).map_err(PrepareErrorKind::io("look at", path))?.dev();
+        match by_device.iter_mut().find(|(known, ..)| *known == device) {
+            Some((_, _, sum)) => *sum += bytes,
+            None => by_device.push((device, path, bytes)),
+        }
+    }
+    for (_, path, needed) in by_device {
+        if let Some(free) = free(path)
+            && free < needed
+        {
+            return Err(PrepareErrorKind::DiskFull { path: path.to_owned(), free, needed: Some(needed) });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_without_enough_room_is_named_with_what_is_free_and_what_is_needed() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let error = require(&[(folder.path(), u64::MAX)]).expect_err("nobody has that much");
+        assert!(matches!(error, PrepareErrorKind::DiskFull { needed: Some(u64::MAX), .. }), "{error}");
+        assert!(error.to_string().contains(&folder.path().display().to_string()));
+        require(&[(folder.path(), 1)]).expect("one byte");
+    }
+
+    #[test]
+    fn two_folders_on_one_disk_have_to_share_it() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let free = free(folder.path()).expect("known");
+        let most = free / 4 * 3;
+        require(&[(folder.path(), most)]).expect("one fits");
+        require(&[(folder.path(), most), (folder.path(), most)]).expect_err("two do not");
+    }
+}

@@ -1,0 +1,424 @@
+//! The store: images under the digest of their content, found through the digest of their recipe.
+//!
+//! ```text
+//! lock                      held for moments: nobody sweeps while somebody starts
+//! recipes/<digest>.json     which content the recipe was last built to; replaced by renaming
+//! recipes/<digest>.lock     held by who builds that recipe
+//! images/<digest>/          disk.qcow2, vmlinuz, initrd.img, packages.tsv, image.json; locked by who uses it
+//! builds/                   half-built things, see `site`
+//! ```
+//!
+//! Nothing half-written has a final name. Several processes may use one store.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+    time::Duration,
+};
+
+use matrix::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Catalog, Entry,
+    bootstrap::{Bootstrap, Build},
+    error::{Failure, PrepareError, PrepareErrorKind, StoreError, StoreErrorKind},
+    lock::{self, Waited},
+    prepared::{self, FILES, PACKAGES, PreparedImage, RECORD, Record, Unusable},
+    recipe::Recipe,
+    site::{self, Site},
+    space,
+};
+
+/// The store's own lock is held for moments only; whoever holds it longer is stopped or stuck.
+const MOMENT: Duration = Duration::from_secs(30);
+
+/// The content-addressed cache of images.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    swept: Vec<String>,
+}
+
+/// How an image is to be prepared, and who wants to know.
+pub struct Control<'a> {
+    /// Build it even if it is there.
+    pub refresh: bool,
+    /// Set it and every process of the preparation is killed within a tenth of a second; removing what they left takes a
+    /// few seconds more.
+    pub cancel: &'a AtomicBool,
+    /// Told what is going on, one line at a time, from any thread.
+    pub progress: &'a (dyn Fn(&str) + Sync),
+}
+
+/// One catalog entry and what the store has of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageStatus {
+    /// Its catalog name.
+    pub name: String,
+    /// What it is, for people.
+    pub title: String,
+    /// What is in the store; `None`: nothing that can be used.
+    pub present: Option<PresentImage>,
+}
+
+/// An image in the store, not verified.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PresentImage {
+    /// Identity of its content.
+    pub digest: Digest,
+    /// Its folder.
+    pub path: PathBuf,
+    /// What it takes on the disk, in bytes.
+    pub bytes: u64,
+    /// When it was built.
+    pub built_at: jiff::Timestamp,
+    /// How many packages are installed in it.
+    pub packages: usize,
+}
+
+/// What a recipe was last built to (`recipes/<digest>.json`).
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pointer {
+    /// For people who look into the store.
+    name: String,
+    content: Digest,
+}
+
+impl Store {
+    /// Where the store is when nobody says: `NESTMATRIX_STORE`, else `nestmatrix` in `XDG_CACHE_HOME` or `~/.cache`.
+    ///
+    /// # Errors
+    ///
+    /// None of the three variables is set.
+    pub fn default_root() -> Result<PathBuf, StoreError> {
+        default_root(|name| std::env::var_os(name).map(PathBuf::from))
+    }
+
+    /// Opens the store, creates it if need be, and removes what dead processes left in it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be created or written to, or its disk is full.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let about = |action: &str| {
+            let action = action.to_owned();
+            move |source: io::Error| StoreError { path: root.to_owned(), kind: store_error(root, action, source) }
+        };
+        fs::create_dir_all(root).map_err(about("it cannot be created"))?;
+        // Everything that follows hands out paths below it.
+        let root_path = root.canonicalize().map_err(about("it cannot be found"))?;
+        for folder in ["recipes", "images", "builds"] {
+            fs::create_dir_all(root_path.join(folder)).map_err(about("it cannot be written to"))?;
+        }
+        let mut store = Self { root: root_path, swept: Vec::new() };
+        // Also when the folders were there before: can we write, here and now?
+        let probe = tempfile::tempfile_in(store.builds()).and_then(|mut file| file.write_all(&[0; 4096]));
+        probe.map_err(about("it cannot be written to"))?;
+        let lock = store.lock().map_err(about("it cannot be locked"))?;
+        store.swept = site::sweep(&store.builds(), lock).map_err(about("it cannot be cleaned up"))?;
+        store.forget_unreachable();
+        Ok(store)
+    }
+
+    /// Its folder, absolute.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What was cleaned up when it was opened, a line each, for people; mostly nothing.
+    pub fn swept(&self) -> &[String] {
+        &self.swept
+    }
+
+    /// The image of this entry: what is in the store if it is there and right, else built now.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be built, what is in the store is damaged, or [`Control::cancel`] was set. A failed build leaves nothing.
+    pub fn prepare(&self, entry: &Entry, control: &Control<'_>) -> Result<PreparedImage, PrepareError> {
+        self.prepare_with(entry, control, &Bootstrap)
+    }
+
+    /// Reads every byte of an image in the store and compares it with what was put there.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or damaged.
+    pub fn verify(&self, entry: &Entry) -> Result<Digest, PrepareError> {
+        let verify = || {
+            let (record, folder, _lease) =
+                self.find(Recipe::of(entry).digest()).map_err(|_| PrepareErrorKind::Absent)?;
+            match record.check(&folder, true) {
+                Ok(()) => Ok(record.content),
+                Err(Unusable::Damaged(kind)) => Err(kind),
+                Err(Unusable::Rebuild(_)) => Err(PrepareErrorKind::Absent),
+            }
+        };
+        verify().map_err(|kind: PrepareErrorKind| Failure::from(kind).about(&entry.name))
+    }
+
+    /// What the store has of every entry of the shipped catalog.
+    pub fn list(&self) -> Vec<ImageStatus> {
+        Catalog::shipped().entries().iter().map(|entry| self.status(entry)).collect()
+    }
+
+    fn status(&self, entry: &Entry) -> ImageStatus {
+        let present = self.find(Recipe::of(entry).digest()).ok().and_then(|(record, path, _lease)| {
+            let packages = prepared::parse_packages(&fs::read_to_string(path.join(PACKAGES)).ok()?).len();
+            let bytes = record.files.iter().map(|file| file.bytes).sum();
+            Some(PresentImage { digest: record.content, path, bytes, built_at: record.built_at, packages })
+        });
+        ImageStatus { name: entry.name.clone(), title: entry.title.clone(), present }
+    }
+
+    pub(crate) fn prepare_with(
+        &self,
+        entry: &Entry,
+        control: &Control<'_>,
+        builder: &dyn Build,
+    ) -> Result<PreparedImage, PrepareError> {
+        self.present_or_built(entry, control, builder).map_err(|failure| failure.about(&entry.name))
+    }
+
+    fn present_or_built(
+        &self,
+        entry: &Entry,
+        control: &Control<'_>,
+        builder: &dyn Build,
+    ) -> Result<PreparedImage, Failure> {
+        let recipe = Recipe::of(entry);
+        let digest = recipe.digest();
+        if !control.refresh
+            && let Ok(image) = self.usable(digest)?
+        {
+            return Ok(image);
+        }
+        let path = self.root.join("recipes").join(format!("{}.lock", digest.hex()));
+        let mut lock = lock::open(&path).map_err(PrepareErrorKind::io("open", &path))?;
+        let waiting = |holder: Option<u32>| match holder {
+            Some(process) => (control.progress)(&format!("waiting for process {process} building it")),
+            None => (control.progress)("waiting for another process building it"),
+        };
+        let waited =
+            lock::exclusive(&mut lock, control.cancel, &waiting).map_err(PrepareErrorKind::io("lock", &path))?;
+        match waited {
+            Waited::Cancelled => return Err(PrepareErrorKind::Cancelled.into()),
+            // Who was before us built it just now: fresh enough, whatever was asked.
+            Waited::Got { after_another: true } if control.refresh => {
+                if let Ok(image) = self.usable(digest)? {
+                    return Ok(image);
+                }
+            }
+            Waited::Got { .. } if control.refresh => {}
+            Waited::Got { .. } => match self.usable(digest)? {
+                Ok(image) => return Ok(image),
+                Err(Some(reason)) => (control.progress)(&format!("building it anew: {reason}")),
+                Err(None) => {}
+            },
+        }
+        self.build(entry, &recipe, digest, control, builder)
+    }
+
+    /// The image the recipe points to, checked. Inner error: it has to be built, and why if something was there before.
+    fn usable(&self, recipe: Digest) -> Result<Result<PreparedImage, Option<String>>, Failure> {
+        let (record, folder, lease) = match self.find(recipe) {
+            Ok(found) => found,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        match record.check(&folder, false) {
+            Ok(()) => Ok(record.into_image(&folder, true, lease).map_err(Some)),
+            Err(Unusable::Rebuild(reason)) => Ok(Err(Some(reason))),
+            Err(Unusable::Damaged(kind)) => Err(kind.into()),
+        }
+    }
+
+    /// Record, folder and lease of the image the recipe points to; else why there is none, if something was there before.
+    fn find(&self, recipe: Digest) -> Result<(Record, PathBuf, File), Option<String>> {
+        let pointer = self.pointer(recipe)?;
+        let folder = self.image(pointer.content);
+        let lease = prepared::lease(&folder).ok_or_else(|| Some(format!("{} is gone", folder.display())))?;
+        let record = Record::read(&folder).map_err(Some)?;
+        if record.content != pointer.content {
+            return Err(Some(format!("{} holds something else", folder.display())));
+        }
+        Ok((record, folder, lease))
+    }
+
+    fn pointer(&self, recipe: Digest) -> Result<Pointer, Option<String>> {
+        let path = self.pointer_path(recipe);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(None),
+            Err(error) => return Err(Some(format!("{}: {error}", path.display()))),
+        };
+        serde_json::from_slice(&text).map_err(|error| Some(format!("{} cannot be read: {error}", path.display())))
+    }
+
+    /// Builds the image and puts it into the store. The caller holds the recipe's lock.
+    fn build(
+        &self,
+        entry: &Entry,
+        recipe: &Recipe,
+        digest: Digest,
+        control: &Control<'_>,
+        builder: &dyn Build,
+    ) -> Result<PreparedImage, Failure> {
+        let site = {
+            let _lock = self.lock().map_err(PrepareErrorKind::io("lock", &self.root))?;
+            Site::create(&self.builds())?
+        };
+        builder.build(entry, recipe, &site, control)?;
+        (control.progress)("digesting it");
+        let record = Record::of(entry, digest, &site.image())?;
+        seal(&site.image(), &record)?;
+        let previous = self.pointer(digest).ok().map(|pointer| pointer.content);
+        let lease = self.publish(&site, &record)?;
+        self.point(&site, digest, &record)?;
+        if let Some(previous) = previous.filter(|previous| *previous != record.content) {
+            self.retire(&site, previous);
+        }
+        let folder = self.image(record.content);
+        let image = record.into_image(&folder, false, lease);
+        Ok(image.map_err(|what| PrepareErrorKind::Incomplete { what })?)
+    }
+
+    /// Gives the finished folder its final name, and leases it before anybody could remove it.
+    fn publish(&self, site: &Site, record: &Record) -> Result<File, PrepareErrorKind> {
+        let _lock = self.lock().map_err(PrepareErrorKind::io("lock", &self.root))?;
+        let folder = self.image(record.content);
+        // The same bytes may be there from an earlier build; if they are as they should be, they may be in use.
+        // Of another recipe they are not: what is recorded of them beside the bytes, such as the command line, is its own.
+        let intact = Record::read(&folder)
+            .is_ok_and(|known| known.recipe == record.recipe && known.check(&folder, true).is_ok());
+        if !intact {
+            if folder.exists() {
+                // Whoever has these open keeps them; nobody finds them any more.
+                let aside = site.folder().join("replaced");
+                fs::rename(&folder, &aside).map_err(PrepareErrorKind::io("move aside", &folder))?;
+            }
+            fs::rename(site.image(), &folder).map_err(PrepareErrorKind::io("move into place", &folder))?;
+            sync(&self.root.join("images"))?;
+        }
+        prepared::lease(&folder).ok_or_else(|| PrepareErrorKind::Incomplete { what: folder.display().to_string() })
+    }
+
+    /// Makes the recipe point to this content.
+    fn point(&self, site: &Site, recipe: Digest, record: &Record) -> Result<(), PrepareErrorKind> {
+        let pointer = Pointer { name: record.name.clone(), content: record.content };
+        let text = serde_json::to_vec(&pointer).unwrap_or_default();
+        let (fresh, path) = (site.folder().join("pointer"), self.pointer_path(recipe));
+        write_synced(&fresh, &text)?;
+        fs::rename(&fresh, &path).map_err(PrepareErrorKind::io("write", &path))?;
+        sync(&self.root.join("recipes"))
+    }
+
+    /// Removes content no recipe points to, unless a guest stands on it: then it stays until the next time.
+    fn retire(&self, site: &Site, content: Digest) {
+        let Ok(_lock) = self.lock() else { return };
+        let folder = self.image(content);
+        let Ok(file) = File::open(&folder) else { return };
+        if !lock::try_exclusive(&file).unwrap_or(false) || self.is_pointed_to(content) {
+            return;
+        }
+        // With the site it is removed.
+        let _ = fs::rename(&folder, site.folder().join(format!("retired-{}", content.hex())));
+    }
+
+    /// Removes content that no recipe points to and nobody uses: a build was killed before it could point to it, or a guest
+    /// stood on it when it was replaced. As far as that goes: nobody is kept from using the store by what is too much in it.
+    fn forget_unreachable(&self) {
+        let names = fs::read_dir(self.root.join("images")).into_iter().flatten().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let contents = names.filter_map(|name| format!("sha256:{name}").parse().ok());
+        let unreachable: Vec<Digest> = contents.filter(|content| !self.is_pointed_to(*content)).collect();
+        if unreachable.is_empty() {
+            return;
+        }
+        let site = {
+            let Ok(_lock) = self.lock() else { return };
+            Site::create(&self.builds())
+        };
+        let Ok(site) = site else { return };
+        unreachable.into_iter().for_each(|content| self.retire(&site, content));
+    }
+
+    fn is_pointed_to(&self, content: Digest) -> bool {
+        let pointers = fs::read_dir(self.root.join("recipes")).into_iter().flatten().flatten();
+        let mut texts = pointers.filter_map(|entry| fs::read(entry.path()).ok());
+        texts.any(|text| serde_json::from_slice::<Pointer>(&text).is_ok_and(|pointer| pointer.content == content))
+    }
+
+    /// The store's own lock, for moments.
+    fn lock(&self) -> io::Result<File> {
+        let file = lock::open(&self.root.join("lock"))?;
+        if lock::exclusive_within(&file, MOMENT)? {
+            return Ok(file);
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds its lock and does not go on"))
+    }
+
+    fn builds(&self) -> PathBuf {
+        self.root.join("builds")
+    }
+
+    fn image(&self, content: Digest) -> PathBuf {
+        self.root.join("images").join(content.hex())
+    }
+
+    fn pointer_path(&self, recipe: Digest) -> PathBuf {
+        self.root.join("recipes").join(format!("{}.json", recipe.hex()))
+    }
+}
+
+fn default_root(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf, StoreError> {
+    let set = |name: &str| variable(name).filter(|value| !value.as_os_str().is_empty());
+    // The XDG base directory specification: relative paths are to be ignored.
+    let absolute = |name: &str| set(name).filter(|path| path.is_absolute());
+    set("NESTMATRIX_STORE")
+        .or_else(|| absolute("XDG_CACHE_HOME").map(|cache| cache.join("nestmatrix")))
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache/nestmatrix")))
+        .ok_or_else(|| StoreError { path: PathBuf::from("?"), kind: StoreErrorKind::Nowhere })
+}
+
+fn store_error(root: &Path, action: String, source: io::Error) -> StoreErrorKind {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            StoreErrorKind::DiskFull { free: space::free(root).unwrap_or(0) }
+        }
+        _ => StoreErrorKind::Io { action, source },
+    }
+}
+
+/// Writes the record, makes every file read-only and the folder passable, and sees all of it onto the disk.
+fn seal(folder: &Path, record: &Record) -> Result<(), PrepareErrorKind> {
+    let text = serde_json::to_vec_pretty(record).unwrap_or_default();
+    write_synced(&folder.join(RECORD), &text)?;
+    for name in FILES.iter().chain([&RECORD]) {
+        let path = folder.join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).map_err(PrepareErrorKind::io("seal", &path))?;
+        sync(&path)?;
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).map_err(PrepareErrorKind::io("open up", folder))?;
+    sync(folder)
+}
+
+fn write_synced(path: &Path, text: &[u8]) -> Result<(), PrepareErrorKind> {
+    let write = || {
+        let mut file = File::create(path)?;
+        file.write_all(text)?;
+        file.sync_all()
+    };
+    write().map_err(PrepareErrorKind::io("write", path))
+}
+
+fn sync(path: &Path) -> Result<(), PrepareErrorKind> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(PrepareErrorKind::io("see onto the disk", path))
+}
+
+#[cfg(test)]
+mod tests;

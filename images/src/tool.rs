@@ -1,0 +1,227 @@
+//! Running the host's tools: their output line by line, the caller's cancel flag, and an end in every case.
+
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    io::{self, BufRead as _, BufReader, PipeReader, Read as _},
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::{
+    error::{Failure, PrepareErrorKind},
+    lock::POLL,
+};
+
+/// How many last lines of a tool are kept.
+const TAIL_LINES: usize = 40;
+/// A longer line is cut here, in bytes.
+const LINE_BYTES: u64 = 4096;
+/// How long a tool that has ended may take to have its last lines read.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// No build takes longer; a mirror that answers one byte a minute does not hold us for ever.
+pub(crate) const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// A command with the environment all our tools get: messages in English, and the system tools within reach.
+pub(crate) fn command(program: &str) -> Command {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(if path.is_empty() { "/usr/bin:/bin:/usr/sbin:/sbin" } else { ":/usr/sbin:/sbin" });
+    let mut command = Command::new(program);
+    command.env("PATH", path).env("LC_ALL", "C.UTF-8").env_remove("LANGUAGE");
+    command
+}
+
+/// The first of these programs that is nowhere in the search path.
+pub(crate) fn missing<'a>(programs: &[&'a str]) -> Option<&'a str> {
+    let path: OsString =
+        command("").get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, value)| value)?.to_owned();
+    let folders: Vec<_> = std::env::split_paths(&path).collect();
+    programs.iter().copied().find(|program| !folders.iter().any(|folder| folder.join(program).is_file()))
+}
+
+/// Runs a tool to its end in a process group of its own and tells `line` of each line it says, on either output.
+///
+/// Its standard input is a pipe that ends when this process ends, so that a tool that cares can end with us. When `cancel`
+/// is set, or after `limit`, the whole group is killed. `name` is what the tool is called in errors.
+pub(crate) fn run(
+    mut command: Command,
+    name: &str,
+    limit: Duration,
+    cancel: &AtomicBool,
+    mut line: impl FnMut(&str),
+) -> Result<(), Failure> {
+    if cancel.load(Ordering::Relaxed) {
+        return Err(PrepareErrorKind::Cancelled.into());
+    }
+    let cannot_start = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => PrepareErrorKind::ToolMissing { tool: name.to_owned() },
+        _ => PrepareErrorKind::ToolFailed { tool: name.to_owned(), status: format!("could not be started: {error}") },
+    };
+    let (reader, writer) = io::pipe().map_err(cannot_start)?;
+    command.process_group(0).stdin(Stdio::piped()).stderr(writer);
+    let mut child = command.spawn().map_err(cannot_start)?;
+    // The command holds our copies of the pipe's other end and of what else it was given.
+    drop(command);
+    let mut tail = VecDeque::with_capacity(TAIL_LINES);
+    let mut hear = |text: String| {
+        line(&text);
+        if tail.len() == TAIL_LINES {
+            tail.pop_front();
+        }
+        tail.push_back(text);
+    };
+    let ended = follow(&mut child, lines_of(reader), limit, cancel, &mut hear);
+    let kind = match ended {
+        Ended::By(Ok(status)) if status.success() => return Ok(()),
+        Ended::By(Ok(status)) => PrepareErrorKind::ToolFailed { tool: name.to_owned(), status: status.to_string() },
+        Ended::By(Err(error)) => PrepareErrorKind::ToolFailed { tool: name.to_owned(), status: error.to_string() },
+        Ended::Cancelled => return Err(PrepareErrorKind::Cancelled.into()),
+        Ended::TookTooLong => PrepareErrorKind::Stalled { minutes: limit.as_secs() / 60 },
+    };
+    Err(Failure { kind, tail: tail.into() })
+}
+
+enum Ended {
+    By(io::Result<std::process::ExitStatus>),
+    Cancelled,
+    TookTooLong,
+}
+
+fn follow(
+    child: &mut Child,
+    lines: Receiver<String>,
+    limit: Duration,
+    cancel: &AtomicBool,
+    hear: &mut dyn FnMut(String),
+) -> Ended {
+    let deadline = Instant::now() + limit;
+    loop {
+        match lines.recv_timeout(POLL) {
+            Ok(text) => hear(text),
+            Err(RecvTimeoutError::Timeout) => {}
+            // It closed its output; only its end is left to wait for.
+            Err(RecvTimeoutError::Disconnected) => thread::sleep(POLL / 10),
+        }
+        let ended = match child.try_wait() {
+            Ok(None) if cancel.load(Ordering::Relaxed) => Ended::Cancelled,
+            Ok(None) if Instant::now() >= deadline => Ended::TookTooLong,
+            Ok(None) => continue,
+            Ok(Some(status)) => {
+                // Its life line: what it left behind may hang on it.
+                drop(child.stdin.take());
+                // What it said last is still on its way; a process it left behind may keep the pipe open, so not for ever.
+                let deadline = Instant::now() + LAST_WORDS;
+                while let Ok(text) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                    hear(text);
+                }
+                return Ended::By(Ok(status));
+            }
+            Err(error) => Ended::By(Err(error)),
+        };
+        kill(child);
+        return ended;
+    }
+}
+
+/// Kills the child's whole group and reaps the child. The group exists for as long as the child is not reaped.
+fn kill(child: &mut Child) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // The only error is that it is gone already.
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    let _ = child.wait();
+}
+
+/// The lines of a pipe, cleaned of what a terminal would act on; ends with the pipe or with the receiver.
+fn lines_of(reader: PipeReader) -> Receiver<String> {
+    let (sender, receiver) = mpsc::sync_channel(256);
+    thread::spawn(move || {
+        let mut reader = BufReader::new(reader);
+        let mut bytes = Vec::new();
+        while let Ok(1..) = (&mut reader).take(LINE_BYTES).read_until(b'\n', &mut bytes) {
+            // A progress bar overwrites its line: only its last state is of interest.
+            let text = String::from_utf8_lossy(&bytes);
+            let text = text.trim_end().rsplit('\r').next().unwrap_or_default();
+            let text: String = text.chars().filter(|&c| c == '\t' || !c.is_control()).collect();
+            bytes.clear();
+            if !text.is_empty() && sender.send(text).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut shell = command("sh");
+        shell.args(["-c", script]).stdout(Stdio::null());
+        shell
+    }
+
+    fn idle() -> AtomicBool {
+        AtomicBool::new(false)
+    }
+
+    #[test]
+    fn a_tool_that_fails_is_quoted_with_its_last_lines() {
+        let script = "i=0; while [ $i -lt 100 ]; do i=$((i+1)); echo line $i >&2; done; exit 3";
+        let failure = run(shell(script), "sh", BUILD_LIMIT, &idle(), |_| {}).expect_err("it exits with 3");
+        assert_eq!(failure.kind.to_string(), "`sh` failed (exit status: 3)");
+        assert_eq!((failure.tail.len(), failure.tail.last().map(String::as_str)), (TAIL_LINES, Some("line 100")));
+    }
+
+    #[test]
+    fn what_a_tool_says_cannot_reach_the_terminal_as_control_sequences() {
+        let mut heard = Vec::new();
+        run(shell(r"printf '10%%\r\033[31m99%%\n' >&2"), "sh", BUILD_LIMIT, &idle(), |line| {
+            heard.push(line.to_owned())
+        })
+        .expect("it succeeds");
+        assert_eq!(heard, ["[31m99%"]);
+    }
+
+    #[test]
+    fn a_missing_tool_is_named() {
+        let failure = run(command("nestmatrix-no-such-tool"), "nestmatrix-no-such-tool", BUILD_LIMIT, &idle(), |_| {});
+        let failure = failure.expect_err("there is none");
+        assert_eq!(failure.kind.to_string(), "`nestmatrix-no-such-tool` is not installed");
+        assert_eq!(missing(&["sh", "nestmatrix-no-such-tool"]), Some("nestmatrix-no-such-tool"));
+        assert_eq!(missing(&["sh"]), None);
+    }
+
+    #[test]
+    fn cancelling_kills_the_children_of_the_tool_too() {
+        let (ended, still_writing) = io::pipe().expect("pipe");
+        let mut script = shell("sleep 300 & sleep 300");
+        script.stdout(still_writing);
+        let cancel = idle();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(100));
+                cancel.store(true, Ordering::Relaxed);
+            });
+            let failure = run(script, "sh", BUILD_LIMIT, &cancel, |_| {}).expect_err("cancelled");
+            assert!(matches!(failure.kind, PrepareErrorKind::Cancelled), "{failure:?}");
+        });
+        // Every process of the tree held the other end of this pipe.
+        assert_eq!(BufReader::new(ended).read(&mut [0]).expect("pipe"), 0);
+    }
+
+    #[test]
+    fn a_tool_that_takes_too_long_is_killed() {
+        let failure = run(shell("sleep 300"), "sh", Duration::from_millis(100), &idle(), |_| {}).expect_err("too long");
+        assert!(matches!(failure.kind, PrepareErrorKind::Stalled { .. }), "{failure:?}");
+    }
+}
