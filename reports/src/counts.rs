@@ -1,0 +1,269 @@
+//! Counting, in one place, so that the terminal, the summary, JUnit, HTML and `run.json` cannot disagree.
+//!
+//! A cell whose verdict is not told by its test cases (it did not install, its guest never booted, it never ran, it was
+//! skipped) reports one extra case named after what it came to, such as `[install]` or `[not-run]`. So every cell is visible in
+//! formats that only know test cases, and a red cell is red there too.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    CaseVerdict, Verdict,
+    run::{CellRun, Run},
+};
+
+/// How many there are of each verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// All together.
+    pub total: usize,
+    /// Passed.
+    pub passed: usize,
+    /// Failed: the package's fault.
+    pub failed: usize,
+    /// Skipped for a stated reason.
+    pub skipped: usize,
+    /// The harness's fault or the machine's.
+    pub error: usize,
+    /// Never reported.
+    pub not_run: usize,
+}
+
+/// What a run counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// The cells of the plan.
+    pub cells: Tally,
+    /// Their test cases, see [`CellRun::reported_cases`].
+    pub tests: Tally,
+}
+
+/// One test case as every output shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReportedCase<'a> {
+    /// Its name; in brackets for the extra case of a cell.
+    pub name: Cow<'a, str>,
+    /// What it counts as.
+    pub outcome: Outcome,
+    /// One line: why.
+    pub message: Cow<'a, str>,
+    /// More lines, may be empty.
+    pub detail: &'a str,
+    /// How long it took.
+    pub elapsed_ms: u64,
+    /// The source file of the test.
+    pub file: Option<&'a str>,
+    /// The line in that file.
+    pub line: Option<u64>,
+}
+
+/// What something counts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The package's fault.
+    Failed,
+    /// The harness's fault or the machine's.
+    Error,
+    /// It never reported.
+    NotRun,
+    /// For a stated reason.
+    Skipped,
+    /// It passed.
+    Passed,
+}
+
+impl Outcome {
+    /// All of them, the worst first.
+    pub const ALL: [Self; 5] = [Self::Failed, Self::Error, Self::NotRun, Self::Skipped, Self::Passed];
+
+    /// The word used in every output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Error => "error",
+            Self::NotRun => "not-run",
+        }
+    }
+
+    /// Neither passed nor skipped.
+    pub const fn is_bad(self) -> bool {
+        matches!(self, Self::Failed | Self::Error | Self::NotRun)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl From<&Verdict> for Outcome {
+    fn from(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Passed => Self::Passed,
+            Verdict::Failed { .. } => Self::Failed,
+            Verdict::Skipped { .. } => Self::Skipped,
+            Verdict::Error { .. } => Self::Error,
+            Verdict::NotRun { .. } => Self::NotRun,
+        }
+    }
+}
+
+impl From<&CaseVerdict> for Outcome {
+    fn from(verdict: &CaseVerdict) -> Self {
+        match verdict {
+            CaseVerdict::Passed => Self::Passed,
+            CaseVerdict::Failed { .. } => Self::Failed,
+            CaseVerdict::Skipped { .. } => Self::Skipped,
+        }
+    }
+}
+
+impl Tally {
+    /// Counts one more.
+    pub fn add(&mut self, outcome: Outcome) {
+        self.total += 1;
+        *match outcome {
+            Outcome::Passed => &mut self.passed,
+            Outcome::Failed => &mut self.failed,
+            Outcome::Skipped => &mut self.skipped,
+            Outcome::Error => &mut self.error,
+            Outcome::NotRun => &mut self.not_run,
+        } += 1;
+    }
+
+    /// How many came to this.
+    pub const fn of(&self, outcome: Outcome) -> usize {
+        match outcome {
+            Outcome::Passed => self.passed,
+            Outcome::Failed => self.failed,
+            Outcome::Skipped => self.skipped,
+            Outcome::Error => self.error,
+            Outcome::NotRun => self.not_run,
+        }
+    }
+}
+
+/// `3 passed, 1 failed, 1 not-run`: what there is of each, in the order of reading.
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let order = [Outcome::Passed, Outcome::Failed, Outcome::Error, Outcome::NotRun, Outcome::Skipped];
+        let mut parts = order.into_iter().filter(|outcome| self.of(*outcome) > 0);
+        match parts.next() {
+            None => f.write_str("none"),
+            Some(first) => {
+                write!(f, "{} {first}", self.of(first))?;
+                parts.try_for_each(|outcome| write!(f, ", {} {outcome}", self.of(outcome)))
+            }
+        }
+    }
+}
+
+impl CellRun {
+    /// What the cell counts as.
+    pub fn outcome(&self) -> Outcome {
+        Outcome::from(&self.verdict)
+    }
+
+    /// Its test cases as every output shows and counts them: those of its last attempt, and one extra case if they alone do
+    /// not tell its verdict.
+    pub fn reported_cases(&self) -> impl Iterator<Item = ReportedCase<'_>> {
+        let cases = self.last_attempt().map_or(&[][..], |attempt| &attempt.cases);
+        let told = match &self.verdict {
+            Verdict::Passed => true,
+            Verdict::Failed { phase: crate::Phase::Test, .. } => {
+                cases.iter().any(|case| matches!(case.verdict, CaseVerdict::Failed { .. }))
+            }
+            _ => false,
+        };
+        let cases = cases.iter().map(|case| {
+            let (message, detail) = match &case.verdict {
+                CaseVerdict::Passed => ("", ""),
+                CaseVerdict::Failed { message, detail } => (message.as_str(), detail.as_str()),
+                CaseVerdict::Skipped { reason } => (reason.as_str(), ""),
+            };
+            ReportedCase {
+                name: Cow::Borrowed(&case.name),
+                outcome: Outcome::from(&case.verdict),
+                message: Cow::Borrowed(message),
+                detail,
+                elapsed_ms: case.elapsed_ms,
+                file: case.file.as_deref(),
+                line: case.line,
+            }
+        });
+        (!told).then(|| self.extra_case()).into_iter().chain(cases)
+    }
+
+    fn extra_case(&self) -> ReportedCase<'_> {
+        let name = self.verdict.phase().map_or(self.verdict.name(), |phase| phase.name());
+        let reason = self.verdict.reason().unwrap_or_default();
+        let last = self.last_attempt();
+        let message = match last.and_then(|attempt| attempt.running.as_deref()) {
+            Some(test) if self.outcome().is_bad() => Cow::Owned(format!("{reason} (while {test} was running)")),
+            _ => Cow::Borrowed(reason),
+        };
+        ReportedCase {
+            name: Cow::Owned(format!("[{name}]")),
+            outcome: self.outcome(),
+            message,
+            detail: "",
+            elapsed_ms: self
+                .verdict
+                .phase()
+                .and_then(|phase| last?.phases.iter().rev().find(|run| run.phase == phase)?.elapsed_ms)
+                .unwrap_or(0),
+            file: None,
+            line: None,
+        }
+    }
+}
+
+impl Run {
+    /// Counts cells and test cases by verdict. The cells add up to the cells of the plan.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for cell in &self.cells {
+            counts.cells.add(cell.outcome());
+            cell.reported_cases().for_each(|case| counts.tests.add(case.outcome));
+        }
+        counts
+    }
+
+    /// The exit code: 130 interrupted; 1 something failed; 3 nothing failed, but not every cell has a verdict or the run
+    /// contradicts itself; 0 everything expected reported, and passed or was skipped for a stated reason.
+    pub fn exit_code(&self) -> u8 {
+        let counts = self.counts();
+        if self.interrupted.is_some() {
+            130
+        } else if counts.cells.failed > 0 || counts.tests.failed > 0 {
+            1
+        } else if counts.cells.error > 0 || counts.cells.not_run > 0 || !self.problems().is_empty() {
+            3
+        } else {
+            0
+        }
+    }
+
+    /// The exit code in words.
+    pub fn conclusion(&self) -> &'static str {
+        match self.exit_code() {
+            130 => "interrupted",
+            1 => "at least one test failed",
+            3 => "no test failed, but not every cell has a verdict that can be trusted",
+            _ if self.counts().cells.passed == 0 => "every cell was skipped for a stated reason",
+            _ => "every cell passed or was skipped for a stated reason",
+        }
+    }
+
+    /// The cells that are neither passed nor skipped, the package's faults first, otherwise in the plan's order.
+    pub fn bad_cells(&self) -> Vec<&CellRun> {
+        let mut cells: Vec<_> = self.cells.iter().filter(|cell| cell.outcome().is_bad()).collect();
+        cells.sort_by_key(|cell| cell.outcome());
+        cells
+    }
+}

@@ -1,0 +1,227 @@
+//! The one stream of events.
+//!
+//! One Event is one line of JSON in the journal (`events.jsonl`). Attempts are numbered from 1. Text in events may come from
+//! a guest and is never trusted: every reader cleans it for its own format.
+
+use matrix::{CellId, Digest};
+use serde::{Deserialize, Serialize};
+
+use crate::{Phase, TestCase, Verdict};
+
+/// Something that happened, and when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Wall-clock time on the machine that saw it.
+    pub at: jiff::Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum EventKind {
+    /// First event of a run. The plan lies beside the journal as `plan.json`.
+    RunStarted {
+        /// Name of the run (also of its folder unless `--out` was given).
+        run: String,
+        /// Digest of the plan.
+        plan: Digest,
+        /// Version of nestmatrix.
+        version: String,
+    },
+    /// The machine that runs the guests is ready. Comes after the images: its accelerator is proved with one of them.
+    RunnerReady {
+        /// What it is.
+        runner: RunnerFacts,
+    },
+    /// An image is being looked up, fetched or built.
+    ImageStarted {
+        /// Catalog name.
+        image: String,
+    },
+    /// A line about an image in the making.
+    ImageProgress {
+        /// Catalog name.
+        image: String,
+        /// What is going on.
+        message: String,
+    },
+    /// An image is in the store and verified.
+    ImageReady {
+        /// Catalog name.
+        image: String,
+        /// Digest of its content.
+        digest: Digest,
+        /// It was in the store already.
+        cached: bool,
+        /// How long it took.
+        elapsed_ms: u64,
+    },
+    /// An image could not be had: every cell on it ends as error(image).
+    ImageFailed {
+        /// Catalog name.
+        image: String,
+        /// One line.
+        reason: String,
+        /// Last lines of the tool that failed.
+        tail: Vec<String>,
+    },
+    /// A cell is tried on a fresh guest.
+    AttemptStarted {
+        /// Which.
+        cell: CellId,
+        /// From 1.
+        attempt: u32,
+    },
+    /// A cell enters a phase.
+    PhaseStarted {
+        /// Which.
+        cell: CellId,
+        /// From 1.
+        attempt: u32,
+        /// The phase.
+        phase: Phase,
+        /// Its time limit, already scaled.
+        timeout_ms: Option<u64>,
+    },
+    /// A cell leaves a phase.
+    PhaseFinished {
+        /// Which.
+        cell: CellId,
+        /// From 1.
+        attempt: u32,
+        /// The phase.
+        phase: Phase,
+        /// How long it took.
+        elapsed_ms: u64,
+    },
+    /// The guest's virtual machine exists.
+    GuestStarted {
+        /// Which.
+        cell: CellId,
+        /// From 1.
+        attempt: u32,
+        /// What it is.
+        guest: GuestFacts,
+    },
+    /// A test case is about to run: one that is killed is still named.
+    TestStarted {
+        /// Which.
+        cell: CellId,
+        /// From 1.
+        attempt: u32,
+        /// [`TestCase::name`].
+        name: String,
+    },
+    /// A test case has a verdict.
+    TestFinished {
+        /// Which.
+        cell: CellId,
+        /// From 1.
+        attempt: u32,
+        /// The verdict.
+        case: TestCase,
+    },
+    /// Something a person should know that decides nothing.
+    Warning {
+        /// The cell it is about, if it is about one.
+        cell: Option<CellId>,
+        /// One line.
+        message: String,
+    },
+    /// A file was fetched from the guest.
+    ArtifactCollected {
+        /// Which.
+        cell: CellId,
+        /// From 1.
+        attempt: u32,
+        /// Where it lies, relative to the attempt's folder.
+        path: String,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The guest was left running for a person to look into.
+    GuestKept {
+        /// Which.
+        cell: CellId,
+        /// From 1.
+        attempt: u32,
+        /// The command that enters it.
+        ssh: String,
+        /// The command that ends it.
+        stop: String,
+    },
+    /// An attempt is over and its guest is gone (or kept).
+    AttemptFinished {
+        /// Which.
+        cell: CellId,
+        /// From 1.
+        attempt: u32,
+        /// What it came to.
+        #[serde(flatten)]
+        verdict: Verdict,
+        /// It will be tried again on a fresh guest.
+        retried: bool,
+        /// Last lines of the guest's console, where they help to understand a failure.
+        console_tail: Vec<String>,
+        /// What to do about it.
+        help: Option<String>,
+    },
+    /// A cell is over. Exactly one per cell.
+    CellFinished {
+        /// Which.
+        cell: CellId,
+        /// What is said of it: the verdict of its last attempt, or not-run.
+        #[serde(flatten)]
+        verdict: Verdict,
+    },
+    /// Somebody asked us to stop: what has not started stays not-run. What runs comes to its end after the first `SIGINT`,
+    /// and is ended after any other signal.
+    RunInterrupted {
+        /// For example `SIGINT`.
+        signal: String,
+    },
+    /// Last event of a run.
+    RunFinished {
+        /// From start to here.
+        elapsed_ms: u64,
+    },
+}
+
+/// Where the guests of a run ran.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunnerFacts {
+    /// `host`.
+    pub kind: String,
+    /// Why this one.
+    pub reason: String,
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// Why this one.
+    pub accelerator_reason: String,
+    /// Version of QEMU.
+    pub qemu: String,
+    /// Kernel of the machine the guests run on.
+    pub kernel: String,
+    /// All time limits are multiplied by this (measured; 1.0: a machine with hardware virtualization).
+    pub speed: f64,
+    /// Memory the guests may take together, in bytes.
+    pub memory: u64,
+    /// Virtual CPUs the guests may take together.
+    pub cpus: u32,
+}
+
+/// One virtual machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuestFacts {
+    /// Digest of the image below its overlay.
+    pub image: Digest,
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// Versioned machine type, for example `pc-q35-10.0`.
+    pub machine: String,
+    /// Process id of its QEMU.
+    pub pid: u32,
+}

@@ -1,0 +1,74 @@
+//! The words that explain a failure: the package manager's, the test's, the console's; whichever speak for the phase.
+
+use std::path::Path;
+
+use crate::{
+    CaseVerdict, Phase, logs,
+    run::{Attempt, CellRun, ImageState, Run},
+};
+
+/// Most bytes of a log that are searched for last words.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// A log an attempt may have left, as a file name in its folder, in the order they are shown.
+pub(crate) const LOGS: [&str; 5] = ["stdout.log", "stderr.log", "install.log", "console.log", "qemu.log"];
+
+/// A few lines, and where they come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Words {
+    /// For people: `install.log`, `console`, a test's name.
+    pub source: String,
+    /// The lines, clean.
+    pub lines: Vec<String>,
+}
+
+/// The last words about a cell's failure, at most `max_lines`, and none about a cell that is passed or skipped; `run_dir` is where the logs are, if there are any.
+pub fn words(run: &Run, cell: &CellRun, run_dir: Option<&Path>, max_lines: usize) -> Option<Words> {
+    if !cell.outcome().is_bad() {
+        return None;
+    }
+    let image_failure = || match &run.image(&cell.image)?.state {
+        ImageState::Failed { tail, .. } => from_lines("image", tail, max_lines),
+        _ => None,
+    };
+    let Some(attempt) = cell.last_attempt() else { return image_failure() };
+    let phase = cell.verdict.phase();
+    if phase == Some(Phase::Image) {
+        return image_failure();
+    }
+    let log = |name: &str| from_log(cell, attempt, run_dir?, name, max_lines);
+    let console = || from_lines("console", &attempt.console_tail, max_lines).or_else(|| log("console.log"));
+    match phase {
+        Some(Phase::Install) => log("install.log").or_else(console),
+        Some(Phase::Test) => {
+            // When the guest went down, its console says why; a test that failed says so itself.
+            from_case(attempt, max_lines)
+                .or_else(|| from_lines("console", &attempt.console_tail, max_lines))
+                .or_else(|| log("stderr.log"))
+                .or_else(|| log("stdout.log"))
+        }
+        _ => console().or_else(|| log("qemu.log")),
+    }
+}
+
+fn from_case(attempt: &Attempt, max_lines: usize) -> Option<Words> {
+    attempt.cases.iter().find_map(|case| match &case.verdict {
+        CaseVerdict::Failed { detail, .. } if !detail.trim().is_empty() => {
+            let lines: Vec<String> = detail.trim_end().lines().map(str::to_owned).collect();
+            from_lines(&case.name, &lines, max_lines)
+        }
+        _ => None,
+    })
+}
+
+fn from_log(cell: &CellRun, attempt: &Attempt, run_dir: &Path, name: &str, max_lines: usize) -> Option<Words> {
+    let path = run_dir.join(attempt.folder(&cell.id)).join(name);
+    let lines: Vec<String> = logs::tail(&path, MAX_BYTES, max_lines).ok()?.text.lines().map(str::to_owned).collect();
+    from_lines(name, &lines, max_lines)
+}
+
+fn from_lines(source: &str, lines: &[String], max_lines: usize) -> Option<Words> {
+    let end = lines.iter().rposition(|line| !line.trim().is_empty())? + 1;
+    let lines = lines[end.saturating_sub(max_lines)..end].to_vec();
+    Some(Words { source: source.to_owned(), lines })
+}

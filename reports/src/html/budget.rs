@@ -1,0 +1,90 @@
+//! How much of the logs a page may hold.
+//!
+//! With few cells everything useful fits; with thousands each gets a smaller share, the bad ones a larger one, and the page
+//! stays one that a browser opens at once.
+
+use crate::Run;
+
+/// Bytes of log text, as escaped, for all bad cells together, and for all others.
+const BAD: usize = 4 << 20;
+const GOOD: usize = 1 << 20;
+/// Bytes of log text for one cell at most.
+const MAX_CELL: usize = 64 << 10;
+/// A smaller share than this explains nothing: the log is only linked.
+const MIN_CELL: usize = 512;
+
+/// The share of each cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Budget {
+    bad: usize,
+    good: usize,
+}
+
+impl Budget {
+    pub(super) fn new(run: &Run) -> Self {
+        let bad = run.cells.iter().filter(|cell| cell.outcome().is_bad()).count();
+        let share = |all: usize, cells: usize| {
+            let share = (all / cells.max(1)).min(MAX_CELL);
+            if share < MIN_CELL { 0 } else { share }
+        };
+        Self { bad: share(BAD, bad), good: share(GOOD, run.cells.len() - bad) }
+    }
+
+    /// Bytes of log text for a cell.
+    pub(super) const fn logs(self, bad: bool) -> usize {
+        if bad { self.bad } else { self.good }
+    }
+
+    /// Bytes for the details of a cell's test cases.
+    pub(super) const fn tests(self, bad: bool) -> usize {
+        self.logs(bad) / 4
+    }
+}
+
+/// The last whole lines of a text that take at most `max` bytes once escaped for HTML.
+pub(super) fn last_lines(text: &str, max: usize) -> &str {
+    let mut cost = 0;
+    let mut start = text.len();
+    for (at, c) in text.char_indices().rev() {
+        cost += escaped(c);
+        if cost > max {
+            let rest = &text[start..];
+            return rest.split_once('\n').map_or(rest, |(_, whole)| if whole.is_empty() { rest } else { whole });
+        }
+        start = at;
+    }
+    text
+}
+
+/// The beginning of a text that takes at most `max` bytes once escaped for HTML.
+pub(super) fn beginning(text: &str, max: usize) -> &str {
+    let mut cost = 0;
+    let end = text.char_indices().find(|(_, c)| {
+        cost += escaped(*c);
+        cost > max
+    });
+    end.map_or(text, |(at, _)| &text[..at])
+}
+
+/// Bytes of a character in the page.
+const fn escaped(c: char) -> usize {
+    match c {
+        '<' | '>' => 4,
+        '&' | '\'' => 5,
+        '"' => 6,
+        _ => c.len_utf8(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_whole_lines_at_the_end_and_counts_as_escaped() {
+        assert_eq!(last_lines("one\ntwo\nthree", 9), "three");
+        assert_eq!(last_lines("one\ntwo", 100), "one\ntwo");
+        assert_eq!(last_lines("<<<<", 9), "<<");
+        assert_eq!(beginning("a\"\"", 8), "a\"");
+    }
+}

@@ -1,0 +1,26 @@
+//! `--message-format json`: the stream of events itself, for programs.
+
+use std::io::{self, Write};
+
+use crate::Event;
+
+/// Writes every event as one line of JSON, the moment it happens.
+#[derive(Debug)]
+pub struct JsonLines<W> {
+    sink: W,
+}
+
+impl<W: Write> JsonLines<W> {
+    /// A writer to this sink, usually standard output.
+    pub const fn new(sink: W) -> Self {
+        Self { sink }
+    }
+
+    /// Writes one event and flushes it. An error is the sink's: nobody listens any more.
+    pub fn event(&mut self, event: &Event) -> io::Result<()> {
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        self.sink.write_all(&line)?;
+        self.sink.flush()
+    }
+}

@@ -1,0 +1,179 @@
+//! `junit.xml`: for the test pages of continuous integration systems.
+//!
+//! One `<testsuite>` per image, `classname="<image>.<suite>"`, the axes in the test's name: every name is there once, because some
+//! readers show only the first of equal ones. `<failure>` is the package's fault, `<error>` the harness's (or silence). What JUnit
+//! has no element for goes into `<system-out>` as `[[PROPERTY|key=value]]` and `[[ATTACHMENT|path]]` lines, which readers pick up.
+
+use std::path::Path;
+
+use junit_report::{Duration, OffsetDateTime, ReportBuilder, TestCase, TestCaseBuilder, TestSuite, TestSuiteBuilder};
+use rayon::prelude::*;
+
+use crate::{
+    CellRun, Outcome, ReportedCase, Run, evidence,
+    fold::stays_inside,
+    human, logs,
+    names::UniqueNames,
+    run::{Attempt, ImageState},
+};
+
+/// Most bytes of each captured stream in one test case.
+const MAX_STREAM: u64 = 64 << 10;
+/// Most bytes of captured streams in the whole file; GitLab refuses reports of 30 MB.
+const MAX_ALL_STREAMS: u64 = 16 << 20;
+/// Lines of evidence in the body of a failure that has no detail of its own.
+const EVIDENCE_LINES: usize = 40;
+
+/// Renders the file.
+pub(crate) fn render(run: &Run, run_dir: &Path) -> Result<Vec<u8>, String> {
+    let budget = MAX_STREAM.min(MAX_ALL_STREAMS / (2 * run.cells.len().max(1) as u64));
+    let timestamp = run
+        .started
+        .map(jiff::Timestamp::as_second)
+        .filter(|seconds| (0..253_402_300_800).contains(seconds))
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let suites: Vec<TestSuite> = run
+        .images
+        .par_iter()
+        .map(|image| {
+            let mut names = UniqueNames::default();
+            let cells = run.cells.iter().filter(|cell| cell.image == image.name);
+            let cases = cells.flat_map(|cell| cases(run, cell, run_dir, budget, &mut names)).collect::<Vec<_>>();
+            let mut suite = TestSuiteBuilder::new(&image.name);
+            suite.set_timestamp(timestamp).add_testcases(cases);
+            suite.build()
+        })
+        .collect();
+    let mut xml = Vec::new();
+    ReportBuilder::new().add_testsuites(suites).build().write_xml(&mut xml).map_err(|error| error.to_string())?;
+    xml.push(b'\n');
+    Ok(xml)
+}
+
+/// The test cases of a cell.
+fn cases(run: &Run, cell: &CellRun, run_dir: &Path, budget: u64, names: &mut UniqueNames) -> Vec<TestCase> {
+    let axes = cell.axes_label();
+    let reported: Vec<ReportedCase<'_>> = cell.reported_cases().collect();
+    // The streams belong to the cell, so one case carries them: the worst that is bad, or else the first that ran.
+    let carrier = reported.iter().enumerate().min_by_key(|(_, case)| match case.outcome {
+        Outcome::Skipped => Outcome::ALL.len(),
+        outcome if outcome.is_bad() => outcome as usize,
+        _ => Outcome::ALL.len() - 1,
+    });
+    let carrier = carrier.map(|(index, _)| index);
+    let words = evidence::words(run, cell, Some(run_dir), EVIDENCE_LINES);
+    let mut built = Vec::with_capacity(reported.len());
+    for (index, case) in reported.iter().enumerate() {
+        let class = format!("{}.{}", cell.image, cell.suite);
+        let name = if axes.is_empty() { case.name.to_string() } else { format!("{} [{axes}]", case.name) };
+        // Unique by class and name together; the class is taken off again.
+        let unique = names.take(format!("{class}\0{name}"));
+        let name = unique.split_once('\0').map_or(name.as_str(), |(_, name)| name);
+        let time = Duration::milliseconds(i64::try_from(case.elapsed_ms).unwrap_or(0));
+        let text = if case.detail.is_empty() && Some(index) == carrier {
+            words.as_ref().map(|words| words.lines.join("\n")).unwrap_or_default()
+        } else {
+            case.detail.to_owned()
+        };
+        let mut builder = match case.outcome {
+            Outcome::Passed => TestCaseBuilder::success(name, time),
+            Outcome::Skipped => TestCaseBuilder::skipped_with_cause(name, "skipped", &case.message),
+            Outcome::Failed => TestCaseBuilder::failure(name, time, kind(cell, case), &case.message),
+            Outcome::Error | Outcome::NotRun => TestCaseBuilder::error(name, time, kind(cell, case), &case.message),
+        };
+        builder.set_classname(&class);
+        if case.outcome.is_bad() {
+            builder.set_trace(&cdata(&disarm(&format!("{}\n{text}", case.message))));
+        }
+        if let Some(file) = case.file {
+            builder.set_filepath(file);
+        }
+        if Some(index) == carrier {
+            builder.set_system_out(&cdata(&system_out(run, cell, run_dir, budget)));
+            if let Some(stderr) = stream(cell, run_dir, "stderr.log", budget) {
+                builder.set_system_err(&cdata(&stderr));
+            }
+        }
+        built.push(builder.build());
+    }
+    built
+}
+
+/// `type` of a failure: the phase, so that readers can group by it.
+fn kind(cell: &CellRun, case: &ReportedCase<'_>) -> &'static str {
+    match cell.verdict.phase() {
+        Some(phase) if case.name.starts_with('[') => phase.name(),
+        _ if case.outcome == Outcome::NotRun => Outcome::NotRun.name(),
+        _ => "test",
+    }
+}
+
+fn system_out(run: &Run, cell: &CellRun, run_dir: &Path, budget: u64) -> String {
+    let mut out = Vec::new();
+    let mut property = |key: &str, value: &str| out.push(format!("[[PROPERTY|{key}={}]]", marked(value)));
+    property("cell", cell.id.as_str());
+    property("verdict", cell.verdict.name());
+    property("duration", &human::duration(cell.duration_ms()));
+    if let Some(ImageState::Ready { digest, .. }) = run.image(&cell.image).map(|image| &image.state) {
+        property("image-digest", &digest.to_string());
+    }
+    for attempt in &cell.attempts {
+        property(&format!("attempt {}", attempt.number), &outcome(attempt));
+    }
+    if let Some(guest) = cell.last_attempt().and_then(|attempt| attempt.guest.as_ref()) {
+        property("guest", &format!("{} under {}", guest.machine, guest.accelerator));
+    }
+    if let Some(help) = cell.last_attempt().and_then(|attempt| attempt.help.as_deref()) {
+        property("help", &crate::clean::line(help));
+    }
+    if let Some(attempt) = cell.last_attempt() {
+        let folder = attempt.folder(&cell.id);
+        let present = |name: &&str| logs::size(&run_dir.join(&folder).join(name)).is_some();
+        let files = evidence::LOGS.iter().copied().chain(["screen.png"]).filter(present);
+        out.extend(files.map(|name| format!("[[ATTACHMENT|{folder}/{name}]]")));
+        // The path is clean text by now, and cleaning may have made `..` of a name: what is written out is what is judged.
+        let artifacts =
+            attempt.artifacts.iter().filter(|artifact| artifact.href.is_some() && stays_inside(&artifact.path));
+        out.extend(artifacts.map(|artifact| format!("[[ATTACHMENT|{folder}/{}]]", marked(&artifact.path))));
+    }
+    if let Some(stdout) = stream(cell, run_dir, "stdout.log", budget) {
+        out.push(stdout);
+    }
+    out.join("\n")
+}
+
+/// What an attempt came to, in one line.
+pub(crate) fn outcome(attempt: &Attempt) -> String {
+    let said = match &attempt.outcome {
+        None => "never ended".to_owned(),
+        Some(verdict) => match (verdict.phase(), verdict.reason()) {
+            (Some(phase), Some(reason)) => format!("{} in {phase}: {reason}", verdict.name()),
+            (None, Some(reason)) => format!("{}: {reason}", verdict.name()),
+            _ => verdict.name().to_owned(),
+        },
+    };
+    if attempt.retried { format!("{said}; tried again") } else { said }
+}
+
+fn stream(cell: &CellRun, run_dir: &Path, name: &str, budget: u64) -> Option<String> {
+    let path = format!("{}/{name}", cell.last_attempt()?.folder(&cell.id));
+    let excerpt = logs::head_tail(&run_dir.join(&path), budget, &path).ok()?;
+    (!excerpt.text.is_empty()).then(|| disarm(&excerpt.text))
+}
+
+/// Text that may stand within a line of ours. Disarmed, too: one that ends in the beginning of an attachment would share the
+/// line's closing brackets.
+fn marked(text: &str) -> String {
+    disarm(text).replace("]]", "] ]")
+}
+
+/// Text from a guest without lines that readers would take for ours: an attachment may be any file of the machine that reads.
+fn disarm(text: &str) -> String {
+    text.replace("[[ATTACHMENT|", "[ [ATTACHMENT|").replace("[[PROPERTY|", "[ [PROPERTY|")
+}
+
+/// The crate writes text into one CDATA section as it is; `]]>` would end it early, so it is spread over two sections.
+fn cdata(text: &str) -> String {
+    text.replace("]]>", "]]]]><![CDATA[>")
+}

@@ -1,0 +1,42 @@
+//! What happened: the one stream of [`Event`]s and everything that reads it.
+//!
+//! Whatever runs a plan writes Events and nothing else. The journal on disk, the live terminal, JUnit, HTML, the summary and
+//! the exit code are all readers of that stream. This crate knows nothing of QEMU, SSH, images or processes; it depends on
+//! `matrix` because the plan is the ledger: every cell in it must report.
+//!
+//! Events are folded into a [`Run`] (one plain function, [`Run::fold_one`]), and everything people and programs see is rendered
+//! from that: so no two outputs can disagree.
+
+pub mod clean;
+mod counts;
+mod event;
+pub mod evidence;
+mod failures;
+mod fold;
+mod grid;
+mod html;
+mod human;
+pub mod journal;
+mod json_lines;
+mod junit;
+pub mod junit_import;
+pub mod logs;
+mod names;
+mod record;
+pub mod render;
+mod run;
+mod summary;
+mod terminal;
+mod verdict;
+
+pub use counts::{Counts, Outcome, ReportedCase, Tally};
+pub use event::{Event, EventKind, GuestFacts, RunnerFacts};
+pub use journal::{Journal, JournalError, JournalErrorKind};
+pub use json_lines::JsonLines;
+pub use names::UniqueNames;
+pub use record::{FORMAT as RUN_JSON_FORMAT, RunRecord};
+pub use run::{
+    Artifact, Attempt, CellRun, ImageRun, ImageState, KeptGuest, PackageName, PhaseRun, Run, attempt_folder,
+};
+pub use terminal::{Terminal, TerminalStyle};
+pub use verdict::{CaseVerdict, Phase, TestCase, Verdict};

@@ -1,0 +1,43 @@
+//! `run.json`: the whole run for programs.
+
+use serde::Serialize;
+
+use crate::{Counts, Run};
+
+/// Version of the format of `run.json`. Raised when a field changes its meaning or goes; new fields do not raise it.
+pub const FORMAT: u32 = 1;
+
+/// The content of `run.json`.
+///
+/// Field names are `snake_case`, values of enumerations `kebab-case`, durations whole milliseconds in fields named `..._ms`,
+/// times RFC 3339 in UTC.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunRecord<'a> {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The exit code of the run.
+    pub exit_code: u8,
+    /// The exit code in words.
+    pub conclusion: &'static str,
+    /// Cells and test cases by verdict.
+    pub counts: Counts,
+    /// Why the run as a whole cannot be trusted; usually empty.
+    pub problems: Vec<String>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub run: &'a Run,
+}
+
+impl<'a> RunRecord<'a> {
+    /// The record of a run.
+    pub fn new(run: &'a Run) -> Self {
+        Self {
+            format: FORMAT,
+            exit_code: run.exit_code(),
+            conclusion: run.conclusion(),
+            counts: run.counts(),
+            problems: run.problems(),
+            run,
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! What a run came to: plain data, folded from the events (see [`crate::fold`] for how).
+//!
+//! Every text in here has been cleaned ([`crate::clean`]) and cut to a bounded size on its way in, so the renderers only escape
+//! it for their own format. At any moment a [`Run`] says what would be true if the journal ended there: a cell that has not
+//! finished *is* not-run, so no reader can take silence for success.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use indexmap::IndexMap;
+use jiff::Timestamp;
+use matrix::{CellId, Digest};
+use serde::Serialize;
+
+use crate::{GuestFacts, Phase, RunnerFacts, TestCase, Verdict};
+
+/// A run: the plan as a ledger, and what was entered in it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Run {
+    /// Name of the run; `None`: it never started.
+    pub run: Option<String>,
+    /// Version of nestmatrix that ran it.
+    pub version: Option<String>,
+    /// Digest of the plan.
+    pub plan: Digest,
+    /// The matrix file, as it was named.
+    pub matrix: PathBuf,
+    /// The package under test.
+    pub package: Option<PackageName>,
+    /// Where the guests ran.
+    pub runner: Option<RunnerFacts>,
+    /// When it started.
+    pub started: Option<Timestamp>,
+    /// When the last event happened.
+    pub ended: Option<Timestamp>,
+    /// From start to end as the run itself measured it; `None`: it never said that it ended.
+    pub elapsed_ms: Option<u64>,
+    /// The signal that stopped it, for example `SIGINT`; where there were several, the first and the last.
+    pub interrupted: Option<String>,
+    /// What a person should know that decides nothing.
+    pub warnings: Vec<String>,
+    /// Events that contradict the plan or each other. Not empty: the run is not green.
+    pub contradictions: Vec<String>,
+    /// Every image of the plan, in its order.
+    pub images: Vec<ImageRun>,
+    /// Every cell of the plan, in its order, exactly once.
+    pub cells: Vec<CellRun>,
+    /// Cell -> place in `cells`.
+    #[serde(skip)]
+    pub(crate) places: HashMap<CellId, usize>,
+}
+
+/// Name and version of the package under test.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PackageName {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: Option<String>,
+}
+
+/// What became of an image.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ImageRun {
+    /// Its name in the matrix.
+    pub name: String,
+    /// The catalog entry it comes from.
+    pub from: String,
+    /// What became of it.
+    #[serde(flatten)]
+    pub state: ImageState,
+}
+
+/// What became of an image.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum ImageState {
+    /// Nobody asked for it.
+    Unused,
+    /// It was being fetched or built when the journal ended.
+    Preparing {
+        /// The last line said about it.
+        message: Option<String>,
+    },
+    /// It is in the store and verified.
+    Ready {
+        /// Digest of its content.
+        digest: Digest,
+        /// It was in the store already.
+        cached: bool,
+        /// How long it took.
+        elapsed_ms: u64,
+    },
+    /// It could not be had.
+    Failed {
+        /// One line.
+        reason: String,
+        /// Last lines of the tool that failed.
+        tail: Vec<String>,
+    },
+}
+
+/// What became of a cell.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CellRun {
+    /// Its identity.
+    pub id: CellId,
+    /// Its image's name.
+    pub image: String,
+    /// Its suite's name.
+    pub suite: String,
+    /// Axis name -> value.
+    pub axes: IndexMap<String, String>,
+    /// What is said of it; not-run until it has reported.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// It has reported.
+    pub finished: bool,
+    /// When its first attempt started.
+    pub started: Option<Timestamp>,
+    /// When it reported.
+    pub ended: Option<Timestamp>,
+    /// What a person should know that decides nothing.
+    pub warnings: Vec<String>,
+    /// Every attempt, in order.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One attempt at a cell, on a fresh guest.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Attempt {
+    /// From 1.
+    pub number: u32,
+    /// When it started.
+    pub started: Timestamp,
+    /// When it was over.
+    pub ended: Option<Timestamp>,
+    /// What it came to; `None`: it never said.
+    pub outcome: Option<Verdict>,
+    /// It was tried again, so its test cases do not count.
+    pub retried: bool,
+    /// Every phase it entered, in order.
+    pub phases: Vec<PhaseRun>,
+    /// Its virtual machine.
+    pub guest: Option<GuestFacts>,
+    /// The test case that had started and not finished when it ended.
+    pub running: Option<String>,
+    /// Its test cases.
+    pub cases: Vec<TestCase>,
+    /// Last lines of the guest's console.
+    pub console_tail: Vec<String>,
+    /// What to do about it.
+    pub help: Option<String>,
+    /// Files fetched from the guest.
+    pub artifacts: Vec<Artifact>,
+    /// The guest was left running.
+    pub kept: Option<KeptGuest>,
+}
+
+/// A phase an attempt entered.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PhaseRun {
+    /// Which.
+    pub phase: Phase,
+    /// When it was entered.
+    pub started: Timestamp,
+    /// Its time limit.
+    pub timeout_ms: Option<u64>,
+    /// How long it took; `None`: it never ended.
+    pub elapsed_ms: Option<u64>,
+}
+
+/// A file fetched from the guest.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Artifact {
+    /// Where it lies in the attempt's folder, for people.
+    pub path: String,
+    /// The same as a relative URL from the folder of the run; `None`: its path leads out of the attempt's folder.
+    pub href: Option<String>,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// A guest left running for a person to look into.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct KeptGuest {
+    /// The command that enters it.
+    pub ssh: String,
+    /// The command that ends it.
+    pub stop: String,
+}
+
+impl Run {
+    /// Why the run as a whole cannot be trusted: contradictions, and a beginning or an end that is missing.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = self.contradictions.clone();
+        if self.cells.is_empty() {
+            problems.push("the plan has no cells".to_owned());
+        }
+        if self.run.is_none() {
+            problems.push("the journal does not say that the run started".to_owned());
+        }
+        if self.elapsed_ms.is_none() {
+            problems.push("the journal does not say that the run ended: it crashed or was killed".to_owned());
+        }
+        problems
+    }
+
+    /// From the first event to the last, in milliseconds.
+    pub fn duration_ms(&self) -> u64 {
+        self.elapsed_ms.unwrap_or_else(|| between(self.started, self.ended))
+    }
+
+    /// The package's name and version, or the matrix file's name if there is no package.
+    pub fn title(&self) -> String {
+        match &self.package {
+            Some(PackageName { name, version: Some(version) }) => format!("{name} {version}"),
+            Some(PackageName { name, version: None }) => name.clone(),
+            None => crate::clean::line(&self.matrix.to_string_lossy()),
+        }
+    }
+
+    /// The state of an image, by its name in the matrix.
+    pub fn image(&self, name: &str) -> Option<&ImageRun> {
+        self.images.iter().find(|image| image.name == name)
+    }
+
+    /// A cell by its id.
+    pub fn cell(&self, id: &CellId) -> Option<&CellRun> {
+        self.places.get(id).and_then(|place| self.cells.get(*place))
+    }
+}
+
+impl CellRun {
+    /// The attempt whose test cases count: the last one.
+    pub fn last_attempt(&self) -> Option<&Attempt> {
+        self.attempts.last()
+    }
+
+    /// From the start of the first attempt to the end, in milliseconds.
+    pub fn duration_ms(&self) -> u64 {
+        let last = self.attempts.last();
+        between(self.started, self.ended.or(last.and_then(|attempt| attempt.ended.or(Some(attempt.started)))))
+    }
+
+    /// `locale=C.UTF-8, memory=1GiB`, or nothing if the cell has no axes.
+    pub fn axes_label(&self) -> String {
+        let values: Vec<_> = self.axes.iter().map(|(axis, value)| format!("{axis}={value}")).collect();
+        values.join(", ")
+    }
+}
+
+impl Attempt {
+    /// The attempt's folder, relative to the run's: `cells/<cell>/attempt-<n>`.
+    pub fn folder(&self, cell: &CellId) -> String {
+        attempt_folder(cell, self.number)
+    }
+
+    /// From its start to its end, in milliseconds.
+    pub fn duration_ms(&self) -> u64 {
+        between(Some(self.started), self.ended)
+    }
+
+    /// The phase that has started and not ended.
+    pub fn current_phase(&self) -> Option<&PhaseRun> {
+        self.phases.iter().rev().find(|run| run.elapsed_ms.is_none())
+    }
+}
+
+/// The folder of an attempt, relative to the run's.
+pub fn attempt_folder(cell: &CellId, attempt: u32) -> String {
+    format!("cells/{cell}/attempt-{attempt}")
+}
+
+/// Milliseconds between two moments; 0 if one is missing or the clock went backwards.
+fn between(start: Option<Timestamp>, end: Option<Timestamp>) -> u64 {
+    match (start, end) {
+        (Some(start), Some(end)) => u64::try_from(end.duration_since(start).as_millis()).unwrap_or(0),
+        _ => 0,
+    }
+}

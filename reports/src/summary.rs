@@ -1,0 +1,167 @@
+//! `summary.md`: a short summary for the page of a CI job.
+
+use std::{fmt::Write as _, path::Path};
+
+use crate::{
+    CellRun, Outcome, Run,
+    failures::{Failure, failures},
+    grid::Grid,
+    human,
+};
+
+/// Most failures that are told in full.
+const MAX_FAILURES: usize = 20;
+/// Most rows of the table. GitHub shows at most 1 MiB.
+const MAX_ROWS: usize = 200;
+/// Cells named with each failure.
+const MAX_NAMED: usize = 10;
+/// Last lines of each failure.
+const MAX_LINES: usize = 15;
+
+/// Renders the file.
+pub(crate) fn render(run: &Run, run_dir: &Path) -> String {
+    let mut md = String::new();
+    // Writing to a String cannot fail.
+    let _ = write(run, run_dir, &mut md);
+    md
+}
+
+fn write(run: &Run, run_dir: &Path, md: &mut String) -> std::fmt::Result {
+    let counts = run.counts();
+    let code = run.exit_code();
+    let mark = match code {
+        0 => "✅",
+        1 => "❌",
+        _ => "⚠️",
+    };
+    writeln!(md, "## {mark} {}: {}\n", escape(&run.title()), run.conclusion())?;
+    writeln!(
+        md,
+        "**{}**: {}. **{}**: {}. Took {}. Exit code {code}.\n",
+        human::count(counts.cells.total, "cell"),
+        counts.cells,
+        human::count(counts.tests.total, "test"),
+        counts.tests,
+        human::duration(run.duration_ms()),
+    )?;
+    for problem in run.problems() {
+        writeln!(md, "> ⚠️ {}\n", escape(&problem))?;
+    }
+    if let Some(signal) = &run.interrupted {
+        writeln!(md, "> Interrupted by {}.\n", escape(signal))?;
+    }
+    write_table(run, md)?;
+    let failures = failures(run, run_dir, MAX_LINES);
+    if !failures.is_empty() {
+        writeln!(md, "\n### What went wrong")?;
+    }
+    for failure in failures.iter().take(MAX_FAILURES) {
+        write_failure(failure, md)?;
+    }
+    if failures.len() > MAX_FAILURES {
+        writeln!(md, "\n{} more: see `report.html`.", failures.len() - MAX_FAILURES)?;
+    }
+    if let Some(runner) = &run.runner {
+        writeln!(
+            md,
+            "\n<sub>Guests ran on `{}` with {} ({}), QEMU {}; time limits x {:.1}.</sub>",
+            code_span(&runner.kind),
+            escape(&runner.accelerator),
+            escape(&runner.accelerator_reason),
+            escape(&runner.qemu),
+            runner.speed,
+        )?;
+    }
+    Ok(())
+}
+
+fn write_table(run: &Run, md: &mut String) -> std::fmt::Result {
+    let grid = Grid::new(run);
+    write!(md, "| image |")?;
+    for (suite, axes) in &grid.columns {
+        let title = if axes.is_empty() { suite.clone() } else { format!("{suite} ({axes})") };
+        write!(md, " {} |", escape(&title))?;
+    }
+    writeln!(md, "\n|---{}|", "|---".repeat(grid.columns.len()))?;
+    for row in grid.rows.iter().take(MAX_ROWS) {
+        let title = if row.axes.is_empty() { row.image.clone() } else { format!("{} ({})", row.image, row.axes) };
+        write!(md, "| {} |", escape(&title))?;
+        for cells in &row.cells {
+            let shown: Vec<String> = cells.iter().filter_map(|index| run.cells.get(*index)).map(mark).collect();
+            write!(md, " {} |", shown.join(" "))?;
+        }
+        writeln!(md)?;
+    }
+    if grid.rows.len() > MAX_ROWS {
+        writeln!(md, "\n{} more rows: see `report.html`.", grid.rows.len() - MAX_ROWS)?;
+    }
+    Ok(())
+}
+
+fn mark(cell: &CellRun) -> String {
+    let time = human::duration(cell.duration_ms());
+    match (cell.outcome(), cell.verdict.phase()) {
+        (Outcome::Passed, _) if cell.attempts.len() > 1 => {
+            format!("✅ passed {time} (attempt {})", cell.attempts.len())
+        }
+        (Outcome::Passed, _) => format!("✅ passed {time}"),
+        (Outcome::Failed, Some(phase)) => format!("❌ **failed** in {phase}"),
+        (Outcome::Error, Some(phase)) => format!("⚠️ **error** in {phase}"),
+        (Outcome::Skipped, _) => "➖ skipped".to_owned(),
+        (outcome, _) => format!("⚪ **{outcome}**"),
+    }
+}
+
+fn write_failure(failure: &Failure<'_>, md: &mut String) -> std::fmt::Result {
+    let Some(cell) = failure.first() else { return Ok(()) };
+    let names: Vec<String> = failure.cells.iter().take(MAX_NAMED).map(|(_, cell)| format!("`{}`", cell.id)).collect();
+    let more = match failure.cells.len() {
+        length if length > MAX_NAMED => format!(" and {} more", length - MAX_NAMED),
+        _ => String::new(),
+    };
+    let phase = cell.verdict.phase().map(|phase| format!(" in {phase}")).unwrap_or_default();
+    let reason = cell.verdict.reason().unwrap_or_default();
+    writeln!(md, "\n**{}**{more}: {}{phase}: {}", names.join(", "), cell.verdict.name(), escape(reason))?;
+    for attempt in cell.attempts.iter().filter(|attempt| attempt.retried) {
+        writeln!(md, "\nAttempt {}: {}.", attempt.number, escape(&crate::junit::outcome(attempt)))?;
+    }
+    if let Some(words) = &failure.words {
+        let text: Vec<String> =
+            words.lines.iter().map(|line| crate::clean::excerpt(line, 400).replace('\n', " ")).collect();
+        let text = text.join("\n");
+        let fence = fence(&text);
+        writeln!(md, "\n{fence}text\n{text}\n{fence}")?;
+    }
+    if let Some(help) = cell.last_attempt().and_then(|attempt| attempt.help.as_deref()) {
+        writeln!(md, "\n*{}*", escape(&crate::clean::line(help)))?;
+    }
+    Ok(())
+}
+
+/// A fence longer than any run of backticks in the text, so that the text cannot end its block.
+fn fence(text: &str) -> String {
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    "`".repeat(longest.max(2) + 1)
+}
+
+/// Text that Markdown, its tables and its HTML leave alone. `@` too: a guest must not notify people.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '@' => escaped.push_str("&#64;"),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '~' | '#' | '!' => escaped.extend(['\\', c]),
+            _ => escaped.push(c),
+        }
+    }
+    // Bare addresses are made into links.
+    escaped.replace("://", ":&#47;/").replace("www.", "www&#46;")
+}
+
+/// Text between backticks.
+fn code_span(text: &str) -> String {
+    text.replace('`', "'")
+}

@@ -1,0 +1,119 @@
+//! The last words of a run: a plain function of what it came to.
+
+use std::{collections::BTreeMap, path::Path};
+
+use super::paint::Paint;
+use crate::{Outcome, Phase, Run, clean, human};
+
+/// Most bad cells named again at the end, and most named in the command that tries them again.
+const MAX_NAMED: usize = 20;
+const MAX_AGAIN: usize = 8;
+
+/// The summary block. It says what the exit code says.
+pub(super) fn lines(run: &Run, run_dir: &Path, paint: Paint) -> Vec<String> {
+    let counts = run.counts();
+    let code = run.exit_code();
+    let outcome = match code {
+        0 => Outcome::Passed,
+        1 => Outcome::Failed,
+        130 => Outcome::NotRun,
+        _ => Outcome::Error,
+    };
+    let mut lines = vec![
+        String::new(),
+        format!(
+            "  {} {} in {}",
+            paint.outcome(outcome, if code == 0 { "GREEN" } else { "NOT GREEN" }),
+            paint.bold(&run.title()),
+            human::duration(run.duration_ms())
+        ),
+        row("cells", &format!("{}: {}", counts.cells.total, counts.cells)),
+        row("tests", &format!("{}: {}", counts.tests.total, counts.tests)),
+    ];
+    lines.extend(time_by_phase(run).map(|text| row("time", &text)));
+    lines.extend(slowest(run).map(|text| row("slowest", &text)));
+    lines.extend(run.problems().iter().map(|problem| row("problem", &paint.notice(problem))));
+    lines.extend(bad_cells(run, paint));
+    lines.push(row("report", &shown(&run_dir.join("report.html"))));
+    lines.push(row("junit", &shown(&run_dir.join("junit.xml"))));
+    lines.extend(again(run).map(|command| row("again", &command)));
+    lines.push(row("exit", &format!("{code}: {}", run.conclusion())));
+    lines
+}
+
+fn row(title: &str, text: &str) -> String {
+    format!("  {title:<8} {text}")
+}
+
+/// Where the time of all cells went, the most first.
+fn time_by_phase(run: &Run) -> Option<String> {
+    let mut by_phase = BTreeMap::<Phase, u64>::new();
+    for phase in run.cells.iter().flat_map(|cell| &cell.attempts).flat_map(|attempt| &attempt.phases) {
+        let sum = by_phase.entry(phase.phase).or_default();
+        *sum = sum.saturating_add(phase.elapsed_ms.unwrap_or(0));
+    }
+    let total: u64 = by_phase.values().fold(0, |sum, ms| sum.saturating_add(*ms));
+    let mut by_phase: Vec<_> = by_phase.into_iter().filter(|(_, ms)| ms.saturating_mul(100) >= total).collect();
+    by_phase.sort_by_key(|(_, ms)| std::cmp::Reverse(*ms));
+    let parts: Vec<String> = by_phase
+        .iter()
+        .filter(|(_, ms)| *ms > 0)
+        .map(|(phase, ms)| {
+            let percent = (*ms as f64 / total as f64 * 100.0).round();
+            format!("{phase} {percent}% ({})", human::duration(*ms))
+        })
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+fn slowest(run: &Run) -> Option<String> {
+    let mut cells: Vec<_> = run.cells.iter().filter(|cell| cell.duration_ms() > 0).collect();
+    cells.sort_by_key(|cell| std::cmp::Reverse(cell.duration_ms()));
+    let parts: Vec<String> =
+        cells.iter().take(3).map(|cell| format!("{} {}", cell.id, human::duration(cell.duration_ms()))).collect();
+    (cells.len() > 1).then(|| parts.join(", "))
+}
+
+fn bad_cells(run: &Run, paint: Paint) -> Vec<String> {
+    let bad = run.bad_cells();
+    let mut lines: Vec<String> = bad
+        .iter()
+        .take(MAX_NAMED)
+        .map(|cell| {
+            let phase = cell.verdict.phase().map(|phase| format!(" in {phase}")).unwrap_or_default();
+            let outcome = cell.outcome();
+            let verdict = paint.outcome(outcome, &format!("{outcome}{phase}"));
+            row("", &format!("{} {verdict}: {}", cell.id, cell.verdict.reason().unwrap_or_default()))
+        })
+        .collect();
+    if bad.len() > MAX_NAMED {
+        lines.push(row("", &format!("and {} more, see the report", bad.len() - MAX_NAMED)));
+    }
+    lines
+}
+
+/// The command that runs the bad cells again.
+fn again(run: &Run) -> Option<String> {
+    let bad = run.bad_cells();
+    if bad.is_empty() {
+        return None;
+    }
+    let matrix = quote(&clean::line(&run.matrix.to_string_lossy()));
+    let cells: Vec<String> = bad.iter().take(MAX_AGAIN).map(|cell| format!(" --cell {}", cell.id)).collect();
+    let more = if bad.len() > MAX_AGAIN { format!("   (and {} more)", bad.len() - MAX_AGAIN) } else { String::new() };
+    Some(format!("nestmatrix run {matrix}{}{more}", cells.concat()))
+}
+
+/// A word as a shell reads it.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=@%:,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+fn shown(path: &Path) -> String {
+    clean::line(&path.to_string_lossy())
+}

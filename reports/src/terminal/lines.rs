@@ -1,0 +1,180 @@
+//! The permanent lines about an event: a plain function.
+
+use std::path::Path;
+
+use super::paint::Paint;
+use crate::{CellRun, Event, EventKind, Outcome, Run, clean, evidence, fold::THEN, human, run::ImageState};
+
+/// Lines of evidence below a failure, and below an attempt that is tried again.
+const MAX_EVIDENCE: usize = 12;
+const MAX_RETRY_EVIDENCE: usize = 4;
+/// Widest column of cell names; a longer name pushes what follows to the right.
+const MAX_NAME: usize = 48;
+/// Indent of what belongs to the line above.
+const INDENT: &str = "          ";
+
+/// What is printed for good about an event that has just been folded into `run`. In a live view running cells have rows, so
+/// starts are not printed.
+pub(super) fn about(run: &Run, event: &Event, paint: Paint, logs: Option<&Path>, live: bool) -> Vec<String> {
+    let plain = !live;
+    match &event.kind {
+        EventKind::RunStarted { .. } => heading(run, paint),
+        EventKind::RunnerReady { .. } => runner(run),
+        EventKind::ImageProgress { image, message } if plain => {
+            vec![label("IMAGE", paint.dim("IMAGE"), &format!("{}: {}", clean::line(image), clean::line(message)))]
+        }
+        EventKind::ImageReady { image, digest, cached, elapsed_ms } => {
+            let how = if *cached { "from the store" } else { "built" };
+            let text = format!("{}: {how}, {}  {}", clean::line(image), human::duration(*elapsed_ms), digest.short());
+            vec![label("IMAGE", paint.dim("IMAGE"), &text)]
+        }
+        EventKind::ImageFailed { image, .. } => image_failure(run, image, paint),
+        EventKind::AttemptStarted { cell, attempt, .. } if plain => {
+            let again = if *attempt > 1 { format!("  attempt {attempt}") } else { String::new() };
+            vec![label("START", paint.dim("START"), &format!("{}{again}", clean::line(cell.as_str())))]
+        }
+        EventKind::AttemptFinished { cell, attempt, retried: true, .. } => {
+            run.cell(cell).map(|cell| retry(run, cell, *attempt, paint, logs)).unwrap_or_default()
+        }
+        EventKind::GuestKept { cell, ssh, stop, .. } => vec![
+            label("KEPT", paint.notice("KEPT"), &format!("{}: its guest goes on running", clean::line(cell.as_str()))),
+            format!("{INDENT}enter it: {}", clean::line(ssh)),
+            format!("{INDENT}end it:   {}", clean::line(stop)),
+        ],
+        EventKind::Warning { cell, message } => {
+            let about = cell.as_ref().map(|cell| format!("{}: ", clean::line(cell.as_str()))).unwrap_or_default();
+            vec![label("WARN", paint.notice("WARN"), &format!("{about}{}", clean::line(message)))]
+        }
+        EventKind::CellFinished { cell, .. } => match run.cell(cell) {
+            // After Ctrl-C all that never started would scroll the failures away; the summary counts it.
+            Some(cell) if cell.outcome() == Outcome::NotRun && run.interrupted.is_some() => Vec::new(),
+            Some(cell) => finished(run, cell, paint, logs),
+            None => Vec::new(),
+        },
+        EventKind::RunInterrupted { signal } => {
+            let again = run.interrupted.as_deref().is_some_and(|signals| signals.contains(THEN));
+            let what = if signal == "SIGINT" && !again {
+                "nothing new starts, what runs comes to its end; once more ends it at once"
+            } else {
+                "what runs is ended"
+            };
+            let text = format!("interrupted by {}: {what}", clean::line(signal));
+            vec![label("STOP", paint.notice("STOP"), &text)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// `  PASS  text`: the label right-aligned, so that the eye runs down one edge.
+fn label(plain: &str, painted: String, text: &str) -> String {
+    format!("{}{painted}  {text}", " ".repeat(8_usize.saturating_sub(plain.len())))
+}
+
+fn heading(run: &Run, paint: Paint) -> Vec<String> {
+    let cells = human::count(run.cells.len(), "cell");
+    let images = human::count(run.images.len(), "image");
+    let version = run.version.as_deref().unwrap_or_default();
+    let title = paint.bold(&run.title());
+    vec![format!("nestmatrix {version}: {title}, {cells} on {images}")]
+}
+
+fn runner(run: &Run) -> Vec<String> {
+    let Some(runner) = &run.runner else { return Vec::new() };
+    vec![
+        format!("  runner  {}: {}", runner.kind, runner.reason),
+        format!("  guests  {}: {}", runner.accelerator, runner.accelerator_reason),
+        format!(
+            "          QEMU {}, {} and {} for all guests, time limits x {:.1}",
+            runner.qemu,
+            human::count(runner.cpus as usize, "CPU"),
+            human::bytes(runner.memory),
+            runner.speed
+        ),
+    ]
+}
+
+fn image_failure(run: &Run, from: &str, paint: Paint) -> Vec<String> {
+    let failed = run.images.iter().filter(|image| image.from == from).find_map(|image| match &image.state {
+        ImageState::Failed { reason, tail } => Some((reason, tail)),
+        _ => None,
+    });
+    let Some((reason, tail)) = failed else { return Vec::new() };
+    let painted = paint.outcome(Outcome::Error, "IMAGE");
+    let mut lines = vec![label("IMAGE", painted, &format!("{}: {reason}", clean::line(from)))];
+    let recent = &tail[tail.len().saturating_sub(MAX_EVIDENCE)..];
+    lines.extend(recent.iter().map(|line| quoted(line, paint)));
+    lines
+}
+
+fn retry(run: &Run, cell: &CellRun, number: u32, paint: Paint, logs: Option<&Path>) -> Vec<String> {
+    let Some(attempt) = cell.attempts.iter().find(|attempt| attempt.number == number) else { return Vec::new() };
+    let text = format!("{}  attempt {number}: {} on a fresh guest", name(run, cell), crate::junit::outcome(attempt));
+    let mut lines = vec![label("RETRY", paint.notice("RETRY"), &text)];
+    let tail = &attempt.console_tail;
+    if tail.is_empty() {
+        lines.extend(evidence(run, cell, paint, logs, MAX_RETRY_EVIDENCE));
+    } else {
+        lines.extend(tail[tail.len().saturating_sub(MAX_RETRY_EVIDENCE)..].iter().map(|line| quoted(line, paint)));
+    }
+    lines
+}
+
+fn finished(run: &Run, cell: &CellRun, paint: Paint, logs: Option<&Path>) -> Vec<String> {
+    let outcome = cell.outcome();
+    let word = match outcome {
+        Outcome::Passed => "PASS",
+        Outcome::Failed => "FAIL",
+        Outcome::Skipped => "SKIP",
+        Outcome::Error => "ERROR",
+        Outcome::NotRun => "NOT RUN",
+    };
+    // What never started took no time, not 0.0 seconds.
+    let time = cell.started.map(|_| human::duration(cell.duration_ms())).unwrap_or_default();
+    let mut text = format!("{} {time:>8}", name(run, cell));
+    if cell.attempts.len() > 1 {
+        text.push_str(&format!("  attempt {}", cell.attempts.len()));
+    }
+    match (cell.verdict.phase(), cell.verdict.reason()) {
+        (Some(phase), Some(reason)) => text.push_str(&format!("  {phase}: {reason}")),
+        (None, Some(reason)) => text.push_str(&format!("  {reason}")),
+        _ => {}
+    }
+    let mut lines = vec![label(word, paint.outcome(outcome, word), &text)];
+    if outcome.is_bad() {
+        lines.extend(failed_cases(cell));
+        lines.extend(evidence(run, cell, paint, logs, MAX_EVIDENCE));
+        if let Some(help) = cell.last_attempt().and_then(|attempt| attempt.help.as_deref()) {
+            let help = help.lines().collect::<Vec<_>>().join(&format!("\n{INDENT}      "));
+            lines.extend(format!("{INDENT}help: {help}").lines().map(str::to_owned));
+        }
+    }
+    lines
+}
+
+/// Names of the failed test cases, where there are several.
+fn failed_cases(cell: &CellRun) -> Vec<String> {
+    let failed: Vec<_> = cell.reported_cases().filter(|case| case.outcome == Outcome::Failed).collect();
+    if failed.len() < 2 {
+        return Vec::new();
+    }
+    let shown = failed.iter().take(5).map(|case| format!("{INDENT}{}: {}", case.name, case.message));
+    let more = (failed.len() > 5).then(|| format!("{INDENT}and {} more", failed.len() - 5));
+    shown.chain(more).collect()
+}
+
+fn evidence(run: &Run, cell: &CellRun, paint: Paint, logs: Option<&Path>, max: usize) -> Vec<String> {
+    let Some(words) = evidence::words(run, cell, logs, max) else { return Vec::new() };
+    let heading = format!("{INDENT}{}", paint.dim(&format!("{}:", words.source)));
+    std::iter::once(heading).chain(words.lines.iter().map(|line| quoted(line, paint))).collect()
+}
+
+fn quoted(line: &str, paint: Paint) -> String {
+    let line = clean::excerpt(line, 1_000).replace('\n', " ");
+    format!("{INDENT}{} {}", paint.dim("|"), line.trim_end()).trim_end().to_owned()
+}
+
+/// The cell's name, padded so that what follows stands in one column.
+fn name(run: &Run, cell: &CellRun) -> String {
+    let width = run.cells.iter().map(|cell| cell.id.as_str().len()).max().unwrap_or(0).min(MAX_NAME);
+    format!("{:<width$}", cell.id.as_str())
+}

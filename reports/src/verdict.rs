@@ -1,0 +1,160 @@
+//! Phases, verdicts and test cases.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a cell is. In this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Its disk is fetched or built.
+    Image,
+    /// The machine that runs the guests is made ready; the guest waits for a place on it.
+    Runner,
+    /// The guest boots: from power-on to the SSH server's first bytes.
+    Boot,
+    /// SSH: handshake, authentication, a first command answered.
+    Connect,
+    /// The payload is uploaded.
+    Prepare,
+    /// The package is installed with the guest's own package manager.
+    Install,
+    /// The suite runs.
+    Test,
+    /// Results and artifacts are fetched.
+    Collect,
+}
+
+impl Phase {
+    /// All phases in order.
+    pub const ALL: [Self; 8] =
+        [Self::Image, Self::Runner, Self::Boot, Self::Connect, Self::Prepare, Self::Install, Self::Test, Self::Collect];
+
+    /// The name used in every output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Runner => "runner",
+            Self::Boot => "boot",
+            Self::Connect => "connect",
+            Self::Prepare => "prepare",
+            Self::Install => "install",
+            Self::Test => "test",
+            Self::Collect => "collect",
+        }
+    }
+
+    /// Infrastructure: a failure here says nothing about the package and is tried again on a fresh guest.
+    pub const fn is_infrastructure(self) -> bool {
+        matches!(self, Self::Image | Self::Runner | Self::Boot | Self::Connect)
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What is said of a cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Every test case passed or was skipped for a stated reason, and at least one passed.
+    Passed,
+    /// The package's fault: a test case failed, it did not install, it took the guest down.
+    Failed {
+        /// In which phase ([`Phase::Install`] or [`Phase::Test`]).
+        phase: Phase,
+        /// One line.
+        reason: String,
+    },
+    /// Nothing was tested, for a stated reason.
+    Skipped {
+        /// One line.
+        reason: String,
+    },
+    /// The harness's fault or the machine's: no word about the package.
+    Error {
+        /// In which phase.
+        phase: Phase,
+        /// One line.
+        reason: String,
+    },
+    /// It never reported.
+    NotRun {
+        /// One line.
+        reason: String,
+    },
+}
+
+impl Verdict {
+    /// The word used in every output.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed { .. } => "failed",
+            Self::Skipped { .. } => "skipped",
+            Self::Error { .. } => "error",
+            Self::NotRun { .. } => "not-run",
+        }
+    }
+
+    /// The reason, where there is one.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Passed => None,
+            Self::Failed { reason, .. }
+            | Self::Skipped { reason }
+            | Self::Error { reason, .. }
+            | Self::NotRun { reason } => Some(reason),
+        }
+    }
+
+    /// The phase, where there is one.
+    pub const fn phase(&self) -> Option<Phase> {
+        match self {
+            Self::Failed { phase, .. } | Self::Error { phase, .. } => Some(*phase),
+            Self::Passed | Self::Skipped { .. } | Self::NotRun { .. } => None,
+        }
+    }
+}
+
+/// One verdict inside a cell: the suite's exit code, or one case of the results it left.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TestCase {
+    /// Unique within its cell.
+    pub name: String,
+    /// What is said of it.
+    #[serde(flatten)]
+    pub verdict: CaseVerdict,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
+    /// The source file of the test, as the suite's own results name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The line in that file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
+}
+
+/// What is said of one test case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "kebab-case")]
+pub enum CaseVerdict {
+    /// It passed.
+    Passed,
+    /// It failed.
+    Failed {
+        /// One line.
+        message: String,
+        /// More lines, may be empty.
+        detail: String,
+    },
+    /// It was skipped.
+    Skipped {
+        /// One line.
+        reason: String,
+    },
+}

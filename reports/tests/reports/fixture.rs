@@ -1,0 +1,293 @@
+//! A run as it could have happened: a package over four systems, with one cell of every kind.
+
+use std::{fs, path::Path};
+
+use jiff::{SignedDuration, Timestamp};
+use matrix::{CellId, Digest, Plan};
+use reports::{
+    CaseVerdict, Event, EventKind, GuestFacts, Journal, Phase, RunnerFacts, TestCase, Verdict, attempt_folder,
+};
+
+/// Names the catalog is said to have.
+const CATALOG: [&str; 5] =
+    ["debian-11-minimal", "debian-12-minimal", "debian-13-minimal", "debian-testing-minimal", "debian-sid-minimal"];
+
+/// The plan of a matrix file with this text.
+pub(crate) fn plan_of(text: &str) -> Plan {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let file = dir.path().join("hello.toml");
+    fs::write(&file, text).expect("writable");
+    fs::write(dir.path().join("hello_2.12-1_amd64.deb"), "package").expect("writable");
+    let mut plan = matrix::load(&file, &CATALOG).expect("a valid matrix").plan;
+    plan.matrix = "hello.toml".into();
+    plan
+}
+
+/// Four systems, two suites.
+pub(crate) fn plan() -> Plan {
+    plan_of(
+        r#"
+        [package]
+        name = "hello"
+        version = "2.12"
+        artifacts = ["*.deb"]
+
+        [[image]]
+        name = "debian-11-minimal"
+        [[image]]
+        name = "debian-12-minimal"
+        [[image]]
+        name = "debian-13-minimal"
+        [[image]]
+        name = "debian-sid-minimal"
+
+        [[suite]]
+        name = "smoke"
+        inline = "hello"
+        [[suite]]
+        name = "service"
+        inline = "systemctl is-active hello"
+        "#,
+    )
+}
+
+/// A stream of events with a clock.
+pub(crate) struct Story {
+    pub(crate) events: Vec<Event>,
+    now: Timestamp,
+}
+
+impl Story {
+    pub(crate) fn new() -> Self {
+        Self { events: Vec::new(), now: "2026-11-22T10:30:00Z".parse().expect("a time") }
+    }
+
+    pub(crate) fn tell(&mut self, kind: EventKind) {
+        self.events.push(Event { at: self.now, kind });
+    }
+
+    pub(crate) fn wait(&mut self, ms: i64) {
+        self.now += SignedDuration::from_millis(ms);
+    }
+
+    pub(crate) fn start(&mut self, plan: &Plan) {
+        let runner = RunnerFacts {
+            kind: "host".to_owned(),
+            reason: "this machine is a virtual machine already".to_owned(),
+            accelerator: "tcg".to_owned(),
+            accelerator_reason: "/dev/kvm opens, but a guest under it never printed a line in 10s".to_owned(),
+            qemu: "10.0.2".to_owned(),
+            kernel: "6.12.41".to_owned(),
+            speed: 4.5,
+            memory: 6 << 30,
+            cpus: 2,
+        };
+        let run = "20261122-103000-k3x9".to_owned();
+        self.tell(EventKind::RunStarted { run, plan: plan.digest, version: "0.1.0".to_owned() });
+        self.tell(EventKind::RunnerReady { runner });
+    }
+
+    pub(crate) fn image(&mut self, name: &str, ms: u64, cached: bool) {
+        let image = name.to_owned();
+        self.tell(EventKind::ImageStarted { image: image.clone() });
+        self.wait(ms as i64);
+        let digest = Digest::of(name.as_bytes());
+        self.tell(EventKind::ImageReady { image, digest, cached, elapsed_ms: ms });
+    }
+
+    pub(crate) fn attempt(&mut self, cell: &CellId, attempt: u32) {
+        self.tell(EventKind::AttemptStarted { cell: cell.clone(), attempt });
+    }
+
+    pub(crate) fn phase(&mut self, cell: &CellId, attempt: u32, phase: Phase, ms: u64) {
+        let timeout_ms = Some(if phase == Phase::Boot { 810_000 } else { 600_000 });
+        self.tell(EventKind::PhaseStarted { cell: cell.clone(), attempt, phase, timeout_ms });
+        if phase == Phase::Boot {
+            let guest = GuestFacts {
+                image: Digest::of(b"image"),
+                accelerator: "tcg".to_owned(),
+                machine: "pc-q35-10.0".to_owned(),
+                pid: 4711,
+            };
+            self.tell(EventKind::GuestStarted { cell: cell.clone(), attempt, guest });
+        }
+        self.wait(ms as i64);
+        self.tell(EventKind::PhaseFinished { cell: cell.clone(), attempt, phase, elapsed_ms: ms });
+    }
+
+    pub(crate) fn case(&mut self, cell: &CellId, attempt: u32, name: &str, verdict: CaseVerdict, elapsed_ms: u64) {
+        let name = name.to_owned();
+        self.tell(EventKind::TestStarted { cell: cell.clone(), attempt, name: name.clone() });
+        let case = TestCase { name, verdict, elapsed_ms, file: None, line: None };
+        self.tell(EventKind::TestFinished { cell: cell.clone(), attempt, case });
+    }
+
+    pub(crate) fn end_attempt(&mut self, cell: &CellId, verdict: &Verdict, tail: &[&str], help: Option<&str>) {
+        self.tell_end(cell, 1, verdict, tail, help);
+    }
+
+    /// The end of an attempt with a number; without help it is tried again.
+    fn tell_end(&mut self, cell: &CellId, attempt: u32, verdict: &Verdict, tail: &[&str], help: Option<&str>) {
+        self.tell(EventKind::AttemptFinished {
+            cell: cell.clone(),
+            attempt,
+            verdict: verdict.clone(),
+            retried: verdict.phase().is_some_and(Phase::is_infrastructure) && help.is_none(),
+            console_tail: tail.iter().map(ToString::to_string).collect(),
+            help: help.map(str::to_owned),
+        });
+    }
+
+    pub(crate) fn end(&mut self, cell: &CellId, verdict: Verdict) {
+        self.tell(EventKind::CellFinished { cell: cell.clone(), verdict });
+    }
+
+    pub(crate) fn finish(&mut self) {
+        let first = self.events.first().map_or(self.now, |event| event.at);
+        let elapsed_ms = self.now.duration_since(first).as_millis() as u64;
+        self.tell(EventKind::RunFinished { elapsed_ms });
+    }
+
+    /// Boots a guest and uploads the payload.
+    pub(crate) fn boot(&mut self, cell: &CellId, attempt: u32) {
+        self.attempt(cell, attempt);
+        self.phase(cell, attempt, Phase::Boot, 21_400);
+        self.phase(cell, attempt, Phase::Connect, 1_900);
+        self.phase(cell, attempt, Phase::Prepare, 300);
+    }
+
+    pub(crate) fn pass(&mut self, cell: &CellId) {
+        self.boot(cell, 1);
+        self.phase(cell, 1, Phase::Install, 3_100);
+        self.case(cell, 1, "smoke", CaseVerdict::Passed, 840);
+        self.phase(cell, 1, Phase::Test, 900);
+        self.phase(cell, 1, Phase::Collect, 100);
+        self.end_attempt(cell, &Verdict::Passed, &[], None);
+        self.end(cell, Verdict::Passed);
+    }
+}
+
+/// What happened to [`plan`].
+pub(crate) fn story(plan: &Plan) -> Story {
+    let mut story = Story::new();
+    let cells: Vec<&CellId> = plan.cells.iter().map(|cell| &cell.id).collect();
+    story.start(plan);
+    story.image("debian-11-minimal", 300, true);
+    story.image("debian-12-minimal", 400, true);
+    story.image("debian-13-minimal", 41_200, false);
+    let image = || "debian-sid-minimal".to_owned();
+    story.tell(EventKind::ImageStarted { image: image() });
+    story.tell(EventKind::ImageProgress { image: image(), message: "unpacking 112 packages".to_owned() });
+    story.wait(9_000);
+    story.tell(EventKind::ImageReady { image: image(), digest: Digest::of(b"sid"), cached: false, elapsed_ms: 9_000 });
+
+    // debian-11: does not install.
+    for cell in [cells[0], cells[1]] {
+        story.boot(cell, 1);
+        story.phase(cell, 1, Phase::Install, 2_200);
+        let reason = "hello 2.12 does not install: dpkg exited with 1".to_owned();
+        let verdict = Verdict::Failed { phase: Phase::Install, reason };
+        let help = "install.log has every word of it; the package asks for more than this system has";
+        story.end_attempt(cell, &verdict, &[], Some(help));
+        story.end(cell, verdict);
+    }
+    // debian-12: results of its own; the service fails.
+    story.boot(cells[2], 1);
+    story.phase(cells[2], 1, Phase::Install, 3_000);
+    story.case(cells[2], 1, "greet::says hello", CaseVerdict::Passed, 120);
+    story.case(
+        cells[2],
+        1,
+        "greet::says it in Turkish",
+        CaseVerdict::Skipped { reason: "locale tr_TR is not there".to_owned() },
+        0,
+    );
+    story.case(cells[2], 1, "version", CaseVerdict::Passed, 60);
+    story.phase(cells[2], 1, Phase::Test, 1_200);
+    story.phase(cells[2], 1, Phase::Collect, 200);
+    let path = "results/tests.xml".to_owned();
+    story.tell(EventKind::ArtifactCollected { cell: cells[2].clone(), attempt: 1, path, bytes: 2_113 });
+    story.end_attempt(cells[2], &Verdict::Passed, &[], None);
+    story.end(cells[2], Verdict::Passed);
+
+    story.boot(cells[3], 1);
+    story.phase(cells[3], 1, Phase::Install, 3_300);
+    let failed = CaseVerdict::Failed {
+        message: "exit code 3".to_owned(),
+        detail: "$ systemctl is-active hello\nfailed\nhello.service: Failed with result 'exit-code'.\n".to_owned(),
+    };
+    story.case(cells[3], 1, "service", failed, 700);
+    story.phase(cells[3], 1, Phase::Test, 800);
+    let verdict = Verdict::Failed { phase: Phase::Test, reason: "service: exit code 3".to_owned() };
+    story.end_attempt(cells[3], &verdict, &[], None);
+    story.end(cells[3], verdict);
+    // debian-13: one passes; one never boots, twice.
+    story.pass(cells[4]);
+    let reason = "the guest's kernel panicked".to_owned();
+    let verdict = Verdict::Error { phase: Phase::Boot, reason };
+    let tail = [
+        "[    1.902] VFS: Unable to mount root fs on unknown-block(0,0)",
+        "[    1.903] Kernel panic - not syncing: \u{1b}[31mVFS\u{1b}[0m",
+    ];
+    for attempt in [1, 2] {
+        story.attempt(cells[5], attempt);
+        story.phase(cells[5], attempt, Phase::Boot, 2_400);
+        let help = "boot it by hand: nestmatrix shell debian-13-minimal.service";
+        story.tell_end(cells[5], attempt, &verdict, &tail, (attempt == 2).then_some(help));
+    }
+    story.end(cells[5], verdict);
+    // debian-sid: one is skipped, one never ran.
+    story.end(cells[6], Verdict::Skipped { reason: "sid is only tried at night".to_owned() });
+    story.tell(EventKind::Warning { cell: None, message: "little disk space left: 1.2 GiB".to_owned() });
+    story.end(cells[7], Verdict::NotRun { reason: "the run's time was up".to_owned() });
+    story.finish();
+    story
+}
+
+/// Writes the folder of a run: plan, journal and a few logs.
+pub(crate) fn write(dir: &Path) -> Plan {
+    let plan = plan();
+    plan.write(&dir.join("plan.json")).expect("writable");
+    let mut journal = Journal::create(dir).expect("a new journal");
+    for event in story(&plan).events {
+        journal.append(&event).expect("writable");
+    }
+    let log = |cell: usize, name: &str, text: &str| {
+        let folder = dir.join(attempt_folder(&plan.cells[cell].id, 1));
+        fs::create_dir_all(&folder).expect("writable");
+        fs::write(folder.join(name), text).expect("writable");
+    };
+    for cell in [0, 1] {
+        log(cell, "install.log", DPKG);
+        log(cell, "console.log", CONSOLE);
+    }
+    log(2, "stdout.log", "Hello, world!\n3 tests, 0 failures\n");
+    log(2, "console.log", CONSOLE);
+    log(3, "stdout.log", "checking the service <hello> & its \u{1b}[31msocket\u{1b}[0m ]]> done\0\n");
+    log(3, "stderr.log", "hello.service: Failed with result 'exit-code'.\n");
+    log(4, "stdout.log", "Hello, world!\n");
+    log(5, "console.log", CONSOLE);
+    plan
+}
+
+const DPKG: &str = "\
+Selecting previously unselected package hello.\r
+(Reading database ... 9241 files and directories currently installed.)\r
+Preparing to unpack .../hello_2.12-1_amd64.deb ...\r
+Unpacking hello (2.12-1) ...\r
+dpkg: dependency problems prevent configuration of hello:\r
+ hello depends on libc6 (>= 2.34); however:\r
+  Version of libc6:amd64 on system is 2.31-13+deb11u13.\r
+\r
+dpkg: error processing package hello (--install):\r
+ dependency problems - leaving unconfigured\r
+Errors were encountered while processing:\r
+ hello\r
+";
+
+const CONSOLE: &str = "\
+[    0.000000] Linux version 6.1.0-39-cloud-amd64\r
+[    1.204113] systemd[1]: Detected virtualization qemu.\r
+[\u{1b}[0;32m  OK  \u{1b}[0m] Started OpenBSD Secure Shell server.\r
+[\u{1b}[0;32m  OK  \u{1b}[0m] Reached target Multi-User System.\r
+";

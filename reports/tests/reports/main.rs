@@ -1,0 +1,11 @@
+//! The reports of whole runs, as people and programs get them.
+
+mod counts;
+mod fixture;
+mod fold;
+mod html;
+mod journal;
+mod junit;
+mod large;
+mod render;
+mod terminal;

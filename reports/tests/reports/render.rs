@@ -1,0 +1,141 @@
+//! All reports of a run, also of one that crashed.
+
+use std::fs;
+
+use reports::journal;
+
+use crate::fixture;
+
+#[test]
+fn the_summary_fits_the_page_of_a_ci_job() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    fixture::write(dir.path());
+    let rendered = reports::render::all(dir.path()).expect("rendered");
+    insta::assert_snapshot!(fs::read_to_string(rendered.summary_md).expect("written"), @r#"
+    ## ❌ hello 2.12: at least one test failed
+
+    **8 cells**: 2 passed, 3 failed, 1 error, 1 not-run, 1 skipped. **10 tests**: 3 passed, 3 failed, 1 error, 1 not-run, 2 skipped. Took 3m 11s. Exit code 1.
+
+    | image | smoke | service |
+    |---|---|---|
+    | debian-11-minimal | ❌ **failed** in install | ❌ **failed** in install |
+    | debian-12-minimal | ✅ passed 28.0s | ❌ **failed** in test |
+    | debian-13-minimal | ✅ passed 27.7s | ⚠️ **error** in boot |
+    | debian-sid-minimal | ➖ skipped | ⚪ **not-run** |
+
+    ### What went wrong
+
+    **`debian-11-minimal.smoke`, `debian-11-minimal.service`**: failed in install: hello 2.12 does not install: dpkg exited with 1
+
+    ```text
+    Selecting previously unselected package hello.
+    (Reading database ... 9241 files and directories currently installed.)
+    Preparing to unpack .../hello_2.12-1_amd64.deb ...
+    Unpacking hello (2.12-1) ...
+    dpkg: dependency problems prevent configuration of hello:
+     hello depends on libc6 (>= 2.34); however:
+      Version of libc6:amd64 on system is 2.31-13+deb11u13.
+
+    dpkg: error processing package hello (--install):
+     dependency problems - leaving unconfigured
+    Errors were encountered while processing:
+     hello
+    ```
+
+    *install.log has every word of it; the package asks for more than this system has*
+
+    **`debian-12-minimal.service`**: failed in test: service: exit code 3
+
+    ```text
+    $ systemctl is-active hello
+    failed
+    hello.service: Failed with result 'exit-code'.
+    ```
+
+    **`debian-13-minimal.service`**: error in boot: the guest's kernel panicked
+
+    Attempt 1: error in boot: the guest's kernel panicked; tried again.
+
+    ```text
+    [    1.902] VFS: Unable to mount root fs on unknown-block(0,0)
+    [    1.903] Kernel panic - not syncing: VFS
+    ```
+
+    *boot it by hand: nestmatrix shell debian-13-minimal.service*
+
+    **`debian-sid-minimal.service`**: not-run: the run's time was up
+
+    <sub>Guests ran on `host` with tcg (/dev/kvm opens, but a guest under it never printed a line in 10s), QEMU 10.0.2; time limits x 4.5.</sub>
+    "#);
+}
+
+#[test]
+fn run_json_has_a_version_counts_and_every_attempt() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    fixture::write(dir.path());
+    let rendered = reports::render::all(dir.path()).expect("rendered");
+    let text = fs::read_to_string(rendered.run_json).expect("written");
+    let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(value["format"], reports::RUN_JSON_FORMAT);
+    assert_eq!(value["cells"].as_array().map(Vec::len), Some(rendered.run.cells.len()));
+    insta::assert_snapshot!(serde_json::to_string_pretty(&value["counts"]).expect("JSON"), @r#"
+    {
+      "cells": {
+        "error": 1,
+        "failed": 3,
+        "not_run": 1,
+        "passed": 2,
+        "skipped": 1,
+        "total": 8
+      },
+      "tests": {
+        "error": 1,
+        "failed": 3,
+        "not_run": 1,
+        "passed": 3,
+        "skipped": 2,
+        "total": 10
+      }
+    }
+    "#);
+    let attempt = &value["cells"][5]["attempts"][0];
+    insta::assert_snapshot!(serde_json::to_string(attempt).expect("JSON"), @r#"{"artifacts":[],"cases":[],"console_tail":["[    1.902] VFS: Unable to mount root fs on unknown-block(0,0)","[    1.903] Kernel panic - not syncing: VFS"],"ended":"2026-11-22T10:33:08.3Z","guest":{"accelerator":"tcg","image":"sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d","machine":"pc-q35-10.0","pid":4711},"help":null,"kept":null,"number":1,"outcome":{"phase":"boot","reason":"the guest's kernel panicked","verdict":"error"},"phases":[{"elapsed_ms":2400,"phase":"boot","started":"2026-11-22T10:33:05.9Z","timeout_ms":810000}],"retried":true,"running":null,"started":"2026-11-22T10:33:05.9Z"}"#);
+}
+
+#[test]
+fn a_run_that_crashed_has_all_its_reports_and_they_say_so() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    fixture::write(dir.path());
+    let path = dir.path().join(journal::FILE_NAME);
+    let whole = fs::read(&path).expect("readable");
+    fs::write(&path, &whole[..whole.len() / 2]).expect("writable");
+    let rendered = reports::render::all(dir.path()).expect("rendered");
+    assert_ne!(rendered.run.exit_code(), 0);
+    for report in [&rendered.report_html, &rendered.summary_md, &rendered.run_json] {
+        let text = fs::read_to_string(report).expect("written");
+        assert!(text.contains("crashed or was killed"), "{}", report.display());
+    }
+}
+
+#[test]
+fn rendering_again_replaces_the_reports_and_leaves_nothing_else() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    fixture::write(dir.path());
+    let first = reports::render::all(dir.path()).expect("rendered");
+    let before = fs::read(&first.report_html).expect("written");
+    reports::render::all(dir.path()).expect("rendered again");
+    assert_eq!(fs::read(&first.report_html).expect("written"), before);
+    let mut names: Vec<_> = fs::read_dir(dir.path())
+        .expect("readable")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    assert_eq!(names, ["cells", "events.jsonl", "junit.xml", "plan.json", "report.html", "run.json", "summary.md"]);
+}
+
+#[test]
+fn a_folder_without_a_run_is_a_clear_error() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let error = reports::render::all(dir.path()).expect_err("no plan").to_string();
+    assert!(error.contains("plan.json"), "{error}");
+}

@@ -1,0 +1,193 @@
+//! What a person reads while a run goes on and when it is over.
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use matrix::Plan;
+use reports::{CaseVerdict, Event, EventKind, Phase, Run, Terminal, TerminalStyle, Verdict};
+
+use crate::fixture::{self, Story};
+
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Everything that is printed about these events, without colour.
+pub(crate) fn shown(plan: &Plan, events: &[Event], run_dir: &Path) -> String {
+    let sink = Sink::default();
+    let style = TerminalStyle { live: false, color: false, width: 100 };
+    let mut terminal = Terminal::plain(plan, style, sink.clone()).quoting_logs(run_dir);
+    events.iter().for_each(|event| terminal.event(event));
+    terminal.finish(&Run::fold(plan, events), Path::new("runs/latest"));
+    let bytes = sink.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    String::from_utf8(bytes).expect("UTF-8")
+}
+
+#[test]
+fn a_run_reads_as_plain_lines_in_a_ci_log() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let plan = fixture::write(dir.path());
+    insta::assert_snapshot!(shown(&plan, &fixture::story(&plan).events, dir.path()), @r#"
+    nestmatrix 0.1.0: hello 2.12, 8 cells on 4 images
+      runner  host: this machine is a virtual machine already
+      guests  tcg: /dev/kvm opens, but a guest under it never printed a line in 10s
+              QEMU 10.0.2, 2 CPUs and 6.0 GiB for all guests, time limits x 4.5
+       IMAGE  debian-11-minimal: from the store, 0.3s  b8720b7fd445
+       IMAGE  debian-12-minimal: from the store, 0.4s  742e192ef6eb
+       IMAGE  debian-13-minimal: built, 41.2s  f212df2e4f45
+       IMAGE  debian-sid-minimal: unpacking 112 packages
+       IMAGE  debian-sid-minimal: built, 9.0s  34b36454cab2
+       START  debian-11-minimal.smoke
+        FAIL  debian-11-minimal.smoke       25.8s  install: hello 2.12 does not install: dpkg exited with 1
+              install.log:
+              | Selecting previously unselected package hello.
+              | (Reading database ... 9241 files and directories currently installed.)
+              | Preparing to unpack .../hello_2.12-1_amd64.deb ...
+              | Unpacking hello (2.12-1) ...
+              | dpkg: dependency problems prevent configuration of hello:
+              |  hello depends on libc6 (>= 2.34); however:
+              |   Version of libc6:amd64 on system is 2.31-13+deb11u13.
+              |
+              | dpkg: error processing package hello (--install):
+              |  dependency problems - leaving unconfigured
+              | Errors were encountered while processing:
+              |  hello
+              help: install.log has every word of it; the package asks for more than this system has
+       START  debian-11-minimal.service
+        FAIL  debian-11-minimal.service     25.8s  install: hello 2.12 does not install: dpkg exited with 1
+              install.log:
+              | Selecting previously unselected package hello.
+              | (Reading database ... 9241 files and directories currently installed.)
+              | Preparing to unpack .../hello_2.12-1_amd64.deb ...
+              | Unpacking hello (2.12-1) ...
+              | dpkg: dependency problems prevent configuration of hello:
+              |  hello depends on libc6 (>= 2.34); however:
+              |   Version of libc6:amd64 on system is 2.31-13+deb11u13.
+              |
+              | dpkg: error processing package hello (--install):
+              |  dependency problems - leaving unconfigured
+              | Errors were encountered while processing:
+              |  hello
+              help: install.log has every word of it; the package asks for more than this system has
+       START  debian-12-minimal.smoke
+        PASS  debian-12-minimal.smoke       28.0s
+       START  debian-12-minimal.service
+        FAIL  debian-12-minimal.service     27.7s  test: service: exit code 3
+              service:
+              | $ systemctl is-active hello
+              | failed
+              | hello.service: Failed with result 'exit-code'.
+       START  debian-13-minimal.smoke
+        PASS  debian-13-minimal.smoke       27.7s
+       START  debian-13-minimal.service
+       RETRY  debian-13-minimal.service   attempt 1: error in boot: the guest's kernel panicked; tried again on a fresh guest
+              | [    1.902] VFS: Unable to mount root fs on unknown-block(0,0)
+              | [    1.903] Kernel panic - not syncing: VFS
+       START  debian-13-minimal.service  attempt 2
+       ERROR  debian-13-minimal.service      4.8s  attempt 2  boot: the guest's kernel panicked
+              console:
+              | [    1.902] VFS: Unable to mount root fs on unknown-block(0,0)
+              | [    1.903] Kernel panic - not syncing: VFS
+              help: boot it by hand: nestmatrix shell debian-13-minimal.service
+        SKIP  debian-sid-minimal.smoke             sid is only tried at night
+        WARN  little disk space left: 1.2 GiB
+     NOT RUN  debian-sid-minimal.service           the run's time was up
+
+      NOT GREEN hello 2.12 in 3m 11s
+      cells    8: 2 passed, 3 failed, 1 error, 1 not-run, 1 skipped
+      tests    10: 3 passed, 3 failed, 1 error, 1 not-run, 2 skipped
+      time     boot 80% (1m 52s), install 10% (13.8s), connect 7% (9.5s), test 2% (2.9s), prepare 1% (1.5s)
+      slowest  debian-12-minimal.smoke 28.0s, debian-12-minimal.service 27.7s, debian-13-minimal.smoke 27.7s
+               debian-11-minimal.smoke failed in install: hello 2.12 does not install: dpkg exited with 1
+               debian-11-minimal.service failed in install: hello 2.12 does not install: dpkg exited with 1
+               debian-12-minimal.service failed in test: service: exit code 3
+               debian-13-minimal.service error in boot: the guest's kernel panicked
+               debian-sid-minimal.service not-run: the run's time was up
+      report   runs/latest/report.html
+      junit    runs/latest/junit.xml
+      again    nestmatrix run hello.toml --cell debian-11-minimal.smoke --cell debian-11-minimal.service --cell debian-12-minimal.service --cell debian-13-minimal.service --cell debian-sid-minimal.service
+      exit     1: at least one test failed
+    "#);
+}
+
+#[test]
+fn an_interrupted_run_counts_what_never_ran_instead_of_listing_it() {
+    let plan = fixture::plan();
+    let mut story = Story::new();
+    story.start(&plan);
+    story.pass(&plan.cells[0].id);
+    story.tell(EventKind::RunInterrupted { signal: "SIGINT".to_owned() });
+    for cell in &plan.cells[1..] {
+        story.end(&cell.id, Verdict::NotRun { reason: "interrupted".to_owned() });
+    }
+    story.finish();
+    let text = shown(&plan, &story.events, Path::new("/nowhere"));
+    assert!(!text.contains("NOT RUN"), "{text}");
+    assert!(text.contains("cells    8: 1 passed, 7 not-run"), "{text}");
+    assert!(text.contains("exit     130: interrupted"), "{text}");
+}
+
+#[test]
+fn nothing_a_guest_prints_reaches_the_terminal_as_a_control_character() {
+    let evil = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\r\u{8}\0\u{202e}evil\nsecond";
+    let plan = fixture::plan();
+    let cell = &plan.cells[0].id;
+    let mut story = Story::new();
+    story.start(&plan);
+    let image = "debian-11-minimal".to_owned();
+    story.tell(EventKind::ImageProgress { image: image.clone(), message: evil.to_owned() });
+    story.tell(EventKind::ImageFailed { image, reason: evil.to_owned(), tail: vec![evil.to_owned()] });
+    story.tell(EventKind::Warning { cell: Some(cell.clone()), message: evil.to_owned() });
+    story.boot(cell, 1);
+    story.case(cell, 1, evil, CaseVerdict::Failed { message: evil.to_owned(), detail: evil.to_owned() }, 1);
+    story.tell(EventKind::GuestKept { cell: cell.clone(), attempt: 1, ssh: evil.to_owned(), stop: evil.to_owned() });
+    let verdict = Verdict::Failed { phase: Phase::Test, reason: evil.to_owned() };
+    story.end_attempt(cell, &verdict, &[evil], Some(evil));
+    story.end(cell, verdict);
+    story.tell(EventKind::RunInterrupted { signal: evil.to_owned() });
+    let text = shown(&plan, &story.events, Path::new("/nowhere"));
+    assert!(text.contains("evil"));
+    let bad: Vec<char> = text.chars().filter(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}').collect();
+    assert!(bad.is_empty(), "{text:?}");
+}
+
+#[test]
+fn colour_is_only_used_when_it_is_wanted() {
+    let plan = fixture::plan();
+    let sink = Sink::default();
+    let style = TerminalStyle { live: false, color: true, width: 100 };
+    let mut terminal = Terminal::plain(&plan, style, sink.clone());
+    fixture::story(&plan).events.iter().for_each(|event| terminal.event(event));
+    let bytes = sink.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    assert!(String::from_utf8_lossy(&bytes).contains("\u{1b}[1;32mPASS\u{1b}[0m"));
+}
+
+#[test]
+fn whoever_interrupts_a_run_is_told_what_becomes_of_what_runs() {
+    let plan = fixture::plan();
+    let mut story = Story::new();
+    story.start(&plan);
+    for _ in 0..3 {
+        story.tell(EventKind::RunInterrupted { signal: "SIGINT".to_owned() });
+    }
+    assert_eq!(Run::fold(&plan, &story.events).interrupted.as_deref(), Some("SIGINT, then SIGINT"));
+    let text = shown(&plan, &story.events, Path::new("nowhere"));
+    let told: Vec<_> = text.lines().filter(|line| line.contains("interrupted by")).map(str::trim_start).collect();
+    let first =
+        "STOP  interrupted by SIGINT: nothing new starts, what runs comes to its end; once more ends it at once";
+    let again = "STOP  interrupted by SIGINT: what runs is ended";
+    assert_eq!(told, [first, again, again]);
+}
