@@ -1,0 +1,157 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as Arguments, Parser, Subcommand, ValueEnum};
+
+use crate::{fanout::Keep, run::MessageFormat};
+
+/// Prove a software release on every operating system it claims to support.
+#[derive(Debug, Parser)]
+#[command(name = "nestmatrix", version, max_term_width = 110)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run a matrix: every cell on a virtual machine of its own.
+    #[command(after_help = EXIT_CODES)]
+    Run(Run),
+    /// Show what a matrix would run, and run nothing.
+    Plan(Plan),
+    /// Check this machine: tools, size, accelerator; say what to do about what is missing.
+    Doctor(Doctor),
+    /// Operating-system images: what there is, what is in the store.
+    Images {
+        #[command(subcommand)]
+        verb: Images,
+    },
+    /// Rebuild the reports of a run from its journal.
+    Report(Report),
+    /// Boot a cell's guest, install the package, and give a shell in it.
+    Shell(Shell),
+    /// Print the JSON Schema of the matrix file.
+    Schema,
+    /// Print completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 all passed (or were skipped for a stated reason); 1 a test failed; 2 usage, matrix or \
+                          configuration error, nothing was started; 3 no test failed, but not every cell got a verdict; 130 \
+                          interrupted.";
+
+/// Which matrix, and which of its cells.
+#[derive(Debug, Arguments)]
+pub(super) struct Which {
+    /// A matrix file, or the name of a matrix that nestmatrix ships.
+    #[arg(default_value = "release")]
+    pub(super) matrix: PathBuf,
+    /// Only the cells whose id matches; may be given several times.
+    #[arg(long = "cell", value_name = "GLOB")]
+    pub(super) cells: Vec<String>,
+}
+
+/// Where images and templates are kept.
+#[derive(Debug, Arguments)]
+pub(super) struct StoreFolder {
+    /// Folder of the image store [default: `$XDG_CACHE_HOME/nestmatrix`].
+    #[arg(long, value_name = "DIR", env = "NESTMATRIX_STORE")]
+    pub(super) store: Option<PathBuf>,
+}
+
+#[derive(Debug, Arguments)]
+pub(super) struct Run {
+    #[command(flatten)]
+    pub(super) which: Which,
+    #[command(flatten)]
+    pub(super) store: StoreFolder,
+    /// At most so many guests at once [default: as many as memory and CPUs allow].
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) jobs: Option<u16>,
+    /// Folder for the results; must be empty or new [default: .nestmatrix/runs/<time>-<id>].
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// Leave guests running after their cell, and print the command that enters them.
+    #[arg(long, value_name = "WHICH", default_value = "never")]
+    pub(super) keep: Keep,
+    /// What is printed while it runs.
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub(super) message_format: MessageFormat,
+}
+
+#[derive(Debug, Arguments)]
+pub(super) struct Plan {
+    #[command(flatten)]
+    pub(super) which: Which,
+    /// For people, or for programs.
+    #[arg(long, default_value = "table")]
+    pub(super) format: PlanFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum PlanFormat {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Arguments)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    pub(super) store: StoreFolder,
+    /// Prove the accelerator again, even if this machine's answer is known.
+    #[arg(long)]
+    pub(super) fresh: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Images {
+    /// List the catalog and what of it is in the store.
+    List {
+        #[command(flatten)]
+        store: StoreFolder,
+    },
+    /// Fetch or build images ahead of a run.
+    Prepare {
+        /// Names from the catalog (`images list`).
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Build again from today's packages even if the image is there.
+        #[arg(long)]
+        refresh: bool,
+        #[command(flatten)]
+        store: StoreFolder,
+    },
+}
+
+#[derive(Debug, Arguments)]
+pub(super) struct Report {
+    /// The run: its folder, its name, or `latest`.
+    #[arg(default_value = "latest")]
+    pub(super) run: PathBuf,
+}
+
+#[derive(Debug, Arguments)]
+pub(super) struct Shell {
+    /// The cell's id, as `plan` shows it; a glob that matches one cell will do.
+    pub(super) cell: String,
+    /// A matrix file, or the name of a matrix that nestmatrix ships.
+    #[arg(default_value = "release")]
+    pub(super) matrix: PathBuf,
+    #[command(flatten)]
+    pub(super) store: StoreFolder,
+}
+
+impl StoreFolder {
+    /// The folder, or why there is none.
+    pub(super) fn path(self) -> Result<PathBuf, super::Failure> {
+        match self.store {
+            Some(folder) => Ok(folder),
+            None => images::Store::default_root().map_err(|error| super::Failure::message(2, error)),
+        }
+    }
+}

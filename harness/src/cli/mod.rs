@@ -1,0 +1,98 @@
+//! The command line: one file a verb, nothing but asking the other rooms and printing what they say.
+
+mod args;
+mod doctor;
+mod images;
+mod matrix_file;
+mod plan;
+mod report;
+mod run;
+mod shell;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use self::args::{Args, Verb};
+
+/// What a verb comes to when it does not end by itself: it says why and gives the exit code.
+struct Failure {
+    report: miette::Report,
+    code: u8,
+}
+
+impl Failure {
+    /// A usage, matrix or configuration error: nothing was started.
+    fn usage(error: impl Into<miette::Report>) -> Self {
+        Self { report: error.into(), code: 2 }
+    }
+
+    fn message(code: u8, message: impl std::fmt::Display) -> Self {
+        Self { report: miette::Report::msg(message.to_string()), code }
+    }
+}
+
+type Outcome = Result<u8, Failure>;
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("nestmatrix: could not start: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let outcome = runtime.block_on(verb(args));
+    // A blocking read that never returns must not hold up the exit.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(Failure { report, code }) => {
+            eprintln!("{report:?}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+async fn verb(args: Args) -> Outcome {
+    match args.verb {
+        Verb::Run(args) => run::run(args).await,
+        Verb::Plan(args) => plan::plan(&args),
+        Verb::Doctor(args) => doctor::doctor(&args).await,
+        Verb::Images { verb } => images::images(verb).await,
+        Verb::Report(args) => report::report(&args),
+        Verb::Shell(args) => shell::shell(args).await,
+        Verb::Schema => print(&pretty(&matrix::schema())?),
+        Verb::Completions { shell } => {
+            // By way of memory: it panics on an output that fails.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "nestmatrix", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+fn pretty(value: &impl serde::Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value).map_err(|error| Failure::message(2, error))
+}
+
+/// Prints for programs; a reader that went away (`| head`) is no error.
+fn print(text: &str) -> Outcome {
+    use std::io::Write as _;
+    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::message(2, error)),
+        _ => Ok(0),
+    }
+}
+
+/// Columns without lines, for terminals and for `grep`.
+fn table(rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    for row in rows {
+        table.add_row(row);
+    }
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}

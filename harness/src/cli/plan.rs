@@ -1,0 +1,37 @@
+//! `plan`: what would run.
+
+use matrix::{Cell, Plan};
+
+use super::{Outcome, args, matrix_file, pretty, print, table};
+
+pub(super) fn plan(args: &args::Plan) -> Outcome {
+    let plan = matrix_file::load(&args.which)?;
+    match args.format {
+        args::PlanFormat::Json => print(&pretty(&plan)?),
+        args::PlanFormat::Table => print(&text(&plan)),
+    }
+}
+
+fn text(plan: &Plan) -> String {
+    let header = ["CELL", "IMAGE", "SUITE", "GUEST", "TIME LIMIT"].map(str::to_owned).to_vec();
+    let rows = std::iter::once(header).chain(plan.cells.iter().map(row));
+    let mut text = table(rows);
+    if let Some(package) = &plan.package {
+        let version = package.version.as_deref().map(|version| format!(" {version}")).unwrap_or_default();
+        text += &format!("\npackage {}{version}\n", package.name);
+        for artifact in &package.artifacts {
+            text += &format!("  {} ({} bytes, {})\n", artifact.file_name, artifact.bytes, artifact.digest);
+        }
+    }
+    let images = plan.images.len();
+    text += &format!("\n{} cells on {images} images; plan {}\n", plan.cells.len(), plan.digest.short());
+    text
+}
+
+fn row(cell: &Cell) -> Vec<String> {
+    let guest = &cell.guest;
+    let limit = format!("{} s", cell.timeouts.suite.as_secs());
+    let cpus = if guest.cpus == 1 { "1 CPU".to_owned() } else { format!("{} CPUs", guest.cpus) };
+    let size = format!("{cpus}, {}", guest.memory);
+    vec![cell.id.to_string(), cell.image.clone(), cell.suite.clone(), size, limit]
+}

@@ -1,0 +1,29 @@
+//! `run`: a matrix from plan to exit code.
+
+use super::{Failure, Outcome, args, matrix_file};
+use crate::{
+    fanout::Purpose,
+    guest::Spawner,
+    run::{Options, RunError},
+};
+
+pub(super) async fn run(args: args::Run) -> Outcome {
+    let plan = matrix_file::load(&args.which)?;
+    let options = Options {
+        out: args.out,
+        store: args.store.path()?,
+        jobs: args.jobs.map(usize::from),
+        keep: args.keep,
+        purpose: Purpose::Test,
+        format: args.message_format,
+    };
+    let spawner = Spawner::start().map_err(|error| Failure::message(2, error))?;
+    let finished = crate::run::run(plan, &spawner, &options).await.map_err(failure)?;
+    Ok(finished.run.exit_code())
+}
+
+/// A run that could not be started or recorded.
+pub(super) fn failure(error: RunError) -> Failure {
+    let code = error.exit_code();
+    Failure { report: miette::Report::msg(error.to_string()), code }
+}

@@ -1,0 +1,487 @@
+//! One cell on one fresh guest, phase by phase.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use matrix::Cell;
+use reports::{CaseVerdict, EventKind, GuestFacts, Phase, TestCase, Verdict};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    enter::ssh_command,
+    judge::{case_verdict, verdict_of},
+    station::{Keep, Purpose, Station},
+};
+use crate::{
+    guest::{self, Command, Ended, Firmware, Guest, StartError},
+    payload::{self, Install, InstallError, PackageFamily, Suite, SuiteOutcome, Upload},
+    ssh::{self, Keypair, Open, Session, SshError},
+};
+
+/// How long processes have between TERM and KILL when a time limit is reached, before scaling.
+const GRACE: Duration = Duration::from_secs(3);
+/// Handshake, authentication and a first command, before scaling: a server that has spoken does not need longer.
+const CONNECT: Duration = Duration::from_secs(30);
+/// How long a lost connection waits for QEMU's word on why, before scaling: a guest that shuts down closes SSH first.
+const EXPLANATION: Duration = Duration::from_secs(10);
+/// Console lines that go with a failure.
+const TAIL: usize = 30;
+/// What ending a script takes at the most besides its grace: orders to kill, a closed channel, a last sweep, each with a limit
+/// of its own (`payload::guarded`, `ssh`). A script that must be killed is a failed test, not a stuck machine.
+const ENDING: Duration = Duration::from_secs(60);
+/// A picture of the screen is not worth a longer wait.
+const SCREENDUMP: Duration = Duration::from_secs(3);
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub struct Conclusion {
+    /// What is said of the cell if nothing follows.
+    pub verdict: Verdict,
+    /// What to do about it.
+    pub help: Option<String>,
+    /// Last lines of the console.
+    pub console_tail: Vec<String>,
+    /// Its guest was left running.
+    pub kept: bool,
+}
+
+/// Why a phase did not come to its end.
+pub(super) struct Stopped {
+    pub(super) verdict: Verdict,
+    pub(super) help: Option<String>,
+}
+
+pub(super) type Outcome<T> = Result<T, Stopped>;
+
+/// Where a running guest is reached by a person.
+struct Kept {
+    key: PathBuf,
+    known_hosts: PathBuf,
+}
+
+/// One cell, one guest.
+pub(super) struct Attempt<'a> {
+    pub(super) station: &'a Station,
+    pub(super) cell: &'a Cell,
+    /// From 1.
+    pub(super) number: u32,
+    /// How many there may be.
+    pub(super) attempts: u32,
+    /// Ends everything at once.
+    pub(super) kill: &'a CancellationToken,
+}
+
+impl Attempt<'_> {
+    /// Runs it to its end. Whatever happens, the guest is gone afterwards (or kept, if that was asked for).
+    pub(super) async fn run(&self) -> Conclusion {
+        let logs = self.station.cells.join(self.cell.id.as_str()).join(format!("attempt-{}", self.number));
+        let scratch = self.station.scratch.join(format!("{}-{}", self.cell.id, self.number));
+        let conclusion = self.with_guest(&logs, &scratch).await.unwrap_or_else(|Stopped { verdict, help }| {
+            Conclusion { verdict, help, console_tail: Vec::new(), kept: false }
+        });
+        if !conclusion.kept
+            && let Err(error) = tokio::fs::remove_dir_all(&scratch).await
+            && scratch.exists()
+        {
+            self.warn(format!("{} could not be removed: {error}", scratch.display()));
+        }
+        conclusion
+    }
+
+    async fn with_guest(&self, logs: &Path, scratch: &Path) -> Outcome<Conclusion> {
+        let host_key = self.keypair("host key")?;
+        let guest = self.phase(Phase::Runner, None, None, self.start(logs, scratch, &host_key)).await??;
+        let result = self.inside(&guest, logs, &host_key).await;
+        let (verdict, help) = match result {
+            Ok(verdict) => (verdict, None),
+            Err(Stopped { verdict, help }) => (verdict, help),
+        };
+        let green = matches!(verdict, Verdict::Passed | Verdict::Skipped { .. });
+        let mut console_tail = Vec::new();
+        if !green {
+            console_tail = guest.console().tail(TAIL);
+            let picture = logs.join("screen.png");
+            // No picture is no loss to the verdict, which stands.
+            let _ = tokio::time::timeout(SCREENDUMP, guest.screendump(&picture)).await;
+        }
+        let keep = match self.station.keep {
+            _ if self.station.purpose == Purpose::Shell => true,
+            Keep::Never => false,
+            Keep::Failed => !green,
+            Keep::Always => true,
+        };
+        let keep = keep && guest.has_ended().is_none() && !self.kill.is_cancelled() && !self.is_retried(&verdict);
+        let kept = keep && self.note(&guest, scratch, &host_key);
+        if kept {
+            guest.release();
+        } else {
+            guest.kill().await;
+        }
+        Ok(Conclusion { verdict, help, console_tail, kept })
+    }
+
+    /// Everything between a started guest and its verdict.
+    async fn inside(&self, guest: &Guest, logs: &Path, host_key: &Keypair) -> Outcome<Verdict> {
+        let session = self.open(guest, host_key).await?;
+        let cell = self.cell;
+        let family = self.family();
+        let artifacts = match (&self.station.plan.package, cell.install) {
+            (Some(package), true) => package.artifacts.as_slice(),
+            _ => &[],
+        };
+
+        let limit = self.station.scaled(cell.timeouts.prepare);
+        let upload = Upload {
+            script: self.station.plan.scripts.get(&cell.script).map_or("", String::as_str),
+            env: &cell.env,
+            files: &cell.files,
+            artifacts,
+            family,
+        };
+        let sent = payload::upload(&session, &upload, deadline(limit));
+        let sent = self.phase(Phase::Prepare, Some(guest), Some(limit), sent).await?;
+        self.explained(guest, Phase::Prepare, sent, |error| (error.to_string(), lost_upload(error))).await?;
+
+        if cell.install && self.station.plan.package.is_some() {
+            self.install(guest, &session, family, logs).await?;
+        }
+        if self.station.purpose == Purpose::Shell {
+            return Ok(Verdict::Skipped { reason: "only prepared, for a shell".into() });
+        }
+        let case = self.test(guest, &session, logs).await?;
+        let cases = self.collect(guest, &session, case, logs).await?;
+        Ok(verdict_of(&cases))
+    }
+
+    /// Disk, keys, QEMU.
+    async fn start(&self, logs: &Path, scratch: &Path, host_key: &Keypair) -> Outcome<Guest> {
+        let station = self.station;
+        let error = |what: String, help: Option<String>| self.error(Phase::Runner, what, help);
+        let image = station.image(self.cell).ok_or_else(|| error("its image is not there".into(), None))?;
+        for folder in [logs, scratch] {
+            tokio::fs::create_dir_all(folder)
+                .await
+                .map_err(|source| error(format!("could not create {}: {source}", folder.display()), None))?;
+        }
+        let disk = scratch.join("disk.qcow2");
+        guest::create_overlay(&station.qemu.img, &image.disk, self.cell.guest.disk, &disk).await.map_err(
+            |failure| error(failure.to_string(), Some(format!("make room below {}", station.scratch.display()))),
+        )?;
+        let firmware = [
+            (images::seed::AUTHORIZED_KEYS, "authorized_keys", format!("{}\n", station.login.public())),
+            (images::seed::HOST_KEY, "ssh_host_ed25519_key", host_key.private().to_owned()),
+            (images::seed::HOSTNAME, "hostname", hostname(&self.cell.image)),
+        ]
+        .into_iter()
+        .map(|(name, file, content)| {
+            let file = scratch.join(file);
+            write_private(&file, &content)
+                .map_err(|source| error(format!("could not write {}: {source}", file.display()), None))?;
+            Ok(Firmware { name, file })
+        })
+        .collect::<Outcome<Vec<_>>>()?;
+        let mut cmdline = image.cmdline.clone();
+        for word in station.kernel_args(self.cell) {
+            cmdline.push(' ');
+            cmdline.push_str(word);
+        }
+        let command = Command {
+            qemu: station.qemu.system.clone(),
+            name: self.cell.id.to_string(),
+            machine: station.qemu.machine(),
+            accelerator: station.accelerator,
+            cpus: self.cell.guest.cpus,
+            memory_mib: self.cell.guest.memory.mib(),
+            disk: Some(disk),
+            kernel: image.kernel.clone(),
+            initrd: image.initrd.clone(),
+            cmdline,
+            firmware,
+            network: Some(self.cell.guest.network),
+            qmp_fd: -1,
+        };
+        let machine = command.machine.clone();
+        // A guest that may be kept must survive us; if we are killed, the next start ends it (see `scratch::sweep`).
+        let dies_with_us = station.keep == Keep::Never || station.purpose == Purpose::Shell;
+        let guest = Guest::start(&station.spawner, command, dies_with_us, logs).await.map_err(|failure| {
+            let help =
+                matches!(failure, StartError::Gone { .. }).then(|| format!("see {}", logs.join("qemu.log").display()));
+            error(failure.to_string(), help)
+        })?;
+        let accelerator = station.accelerator.to_string();
+        let facts = GuestFacts { image: image.digest, accelerator, machine, pid: guest.pid() };
+        self.send(|cell, attempt| EventKind::GuestStarted { cell, attempt, guest: facts });
+        Ok(guest)
+    }
+
+    /// The phases boot and connect.
+    async fn open(&self, guest: &Guest, host_key: &Keypair) -> Outcome<Session> {
+        let none = || self.error(Phase::Boot, "the guest has no network".into(), None);
+        let address = guest.ssh().ok_or_else(none)?;
+        let limit = self.station.scaled(self.cell.timeouts.boot);
+        let banner = ssh::banner(address, deadline(limit), self.kill);
+        let stream = self.phase(Phase::Boot, Some(guest), Some(limit), banner).await?.map_err(|error| {
+            let help = "the guest runs but its SSH server never spoke: see its console and screen.png; if it is only slow, \
+                        raise `timeout.boot`";
+            self.error(Phase::Boot, error.to_string(), Some(help.into()))
+        })?;
+        let limit = self.station.scaled(CONNECT);
+        let open = Session::open(Open {
+            stream,
+            user: self.station.image(self.cell).map_or("root", |image| &image.login_user),
+            login: &self.station.login,
+            host_key: host_key.public(),
+            deadline: deadline(limit),
+            silence: self.station.scaled(Session::SILENCE),
+            cancel: self.kill.child_token(),
+        });
+        let opened = self.phase(Phase::Connect, Some(guest), Some(limit), open).await?;
+        self.explained(guest, Phase::Connect, opened, |error| (error.to_string(), true)).await
+    }
+
+    async fn install(&self, guest: &Guest, session: &Session, family: PackageFamily, logs: &Path) -> Outcome<()> {
+        let limit = self.station.scaled(self.cell.timeouts.install);
+        let log = logs.join("install.log");
+        let install = Install { family, log: &log, deadline: deadline(limit), grace: self.station.scaled(GRACE) };
+        let installing = payload::install(session, &install);
+        match self.phase(Phase::Install, Some(guest), Some(limit), installing).await? {
+            Err(InstallError::Ssh(error)) => {
+                self.explained(guest, Phase::Install, Err(error), |error| {
+                    (error.to_string(), error.is_connection_lost())
+                })
+                .await
+            }
+            Err(refused) => Err(Stopped {
+                verdict: Verdict::Failed { phase: Phase::Install, reason: refused.to_string() },
+                help: Some(format!("the package manager's whole output is in {}", log.display())),
+            }),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Runs the suite; its exit code as a test case.
+    async fn test(&self, guest: &Guest, session: &Session, logs: &Path) -> Outcome<TestCase> {
+        let cell = self.cell;
+        let name = cell.suite.clone();
+        self.send(|cell, attempt| EventKind::TestStarted { cell, attempt, name: name.clone() });
+        let limit = self.station.scaled(cell.timeouts.suite);
+        let (stdout, stderr) = (logs.join("stdout.log"), logs.join("stderr.log"));
+        let suite =
+            Suite { stdout: &stdout, stderr: &stderr, deadline: deadline(limit), grace: self.station.scaled(GRACE) };
+        let started = Instant::now();
+        let ran = self.phase(Phase::Test, Some(guest), Some(limit), payload::run(session, &suite)).await;
+        let ran = match ran {
+            Ok(ran) => {
+                let lost = |error: &SshError| (error.to_string(), error.is_connection_lost());
+                self.explained(guest, Phase::Test, ran, lost).await
+            }
+            Err(stopped) => Err(stopped),
+        };
+        // A guest that powers off ends every process in it first; that is not what happened, only how it looked from inside.
+        let ran = match ran {
+            Ok(run) if matches!(&run.outcome, SuiteOutcome::Signal(name) if name == "TERM" || name == "KILL") => {
+                self.explanation(guest, Phase::Test).await.map_or(Ok(run), Err)
+            }
+            ran => ran,
+        };
+        let run = match ran {
+            Ok(run) => run,
+            Err(stopped) => {
+                // The package took its guest down: that test has failed, and is named.
+                if let Verdict::Failed { reason, .. } = &stopped.verdict {
+                    let verdict = CaseVerdict::Failed { message: reason.clone(), detail: String::new() };
+                    self.finished(TestCase { name, verdict, elapsed_ms: millis(started), file: None, line: None });
+                }
+                return Err(stopped);
+            }
+        };
+        for warning in &run.warnings {
+            self.warn(warning.clone());
+        }
+        let elapsed_ms = run.elapsed.as_millis() as u64;
+        Ok(TestCase {
+            name,
+            verdict: case_verdict(&run, limit, self.station.speed),
+            elapsed_ms,
+            file: None,
+            line: None,
+        })
+    }
+
+    /// Runs one phase: its events, its time limit, the guest's end, and ours.
+    ///
+    /// `work` keeps to the limit by itself where it can do so more gently; here it is enforced.
+    pub(super) async fn phase<T>(
+        &self,
+        phase: Phase,
+        guest: Option<&Guest>,
+        limit: Option<Duration>,
+        work: impl Future<Output = T>,
+    ) -> Outcome<T> {
+        let timeout_ms = limit.map(|limit| limit.as_millis() as u64);
+        self.send(|cell, attempt| EventKind::PhaseStarted { cell, attempt, phase, timeout_ms });
+        let started = Instant::now();
+        let ended = async {
+            match guest {
+                Some(guest) => guest.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        // Ending a script with everything it started takes its time after the limit.
+        let hard = limit.map_or(Duration::from_secs(120), |limit| limit + self.station.scaled(GRACE) * 4 + ENDING);
+        let result = tokio::select! {
+            biased;
+            () = self.kill.cancelled() => Err(Stopped {
+                verdict: Verdict::NotRun { reason: format!("interrupted in phase {phase}") },
+                help: None,
+            }),
+            done = work => Ok(done),
+            ended = ended => Err(self.died(phase, &ended)),
+            () = tokio::time::sleep(hard) => Err(self.error(
+                phase,
+                format!("nothing came of it within {:.0} s", hard.as_secs_f64()),
+                Some("the guest or this machine is stuck; see console.log".into()),
+            )),
+        };
+        self.send(|cell, attempt| EventKind::PhaseFinished { cell, attempt, phase, elapsed_ms: millis(started) });
+        result
+    }
+
+    /// What a failed exchange with the guest means: if its connection was lost, QEMU may know why.
+    pub(super) async fn explained<T, E>(
+        &self,
+        guest: &Guest,
+        phase: Phase,
+        result: Result<T, E>,
+        words: impl FnOnce(&E) -> (String, bool),
+    ) -> Outcome<T> {
+        let error = match result {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let (reason, lost) = words(&error);
+        if lost && let Some(stopped) = self.explanation(guest, phase).await {
+            return Err(stopped);
+        }
+        Err(self.error(phase, reason, None))
+    }
+
+    /// Why the guest is going down, if it is.
+    async fn explanation(&self, guest: &Guest, phase: Phase) -> Option<Stopped> {
+        tokio::select! {
+            ended = guest.ended() => Some(self.died(phase, &ended)),
+            () = self.kill.cancelled() => None,
+            () = tokio::time::sleep(self.station.scaled(EXPLANATION)) => None,
+        }
+    }
+
+    /// Whose fault it is that the guest runs no more.
+    ///
+    /// A guest that goes down while the package is installed or tested was taken down by it; QEMU's own end and the host's
+    /// disk say nothing about the package.
+    fn died(&self, phase: Phase, ended: &Ended) -> Stopped {
+        let reason = format!("{ended} in phase {phase}");
+        match ended {
+            Ended::Panicked { .. } | Ended::PoweredOff | Ended::Reset
+                if matches!(phase, Phase::Install | Phase::Test) =>
+            {
+                Stopped {
+                    verdict: Verdict::Failed { phase, reason },
+                    help: Some("its last words are in console.log".into()),
+                }
+            }
+            Ended::HostDisk { full: true } => {
+                let help = format!("make room below {}", self.station.scratch.display());
+                self.error(phase, reason, Some(help))
+            }
+            Ended::QemuGone { .. } => {
+                self.error(phase, reason, Some("see qemu.log; was it killed, or out of memory?".into()))
+            }
+            _ => self.error(phase, reason, Some("its last words are in console.log and screen.png".into())),
+        }
+    }
+
+    fn error(&self, phase: Phase, reason: String, help: Option<String>) -> Stopped {
+        Stopped { verdict: Verdict::Error { phase, reason }, help }
+    }
+
+    fn keypair(&self, what: &str) -> Outcome<Keypair> {
+        Keypair::generate(&format!("nestmatrix {what}"))
+            .map_err(|error| self.error(Phase::Runner, format!("could not make a {what}: {error}"), None))
+    }
+
+    fn family(&self) -> PackageFamily {
+        match self.station.image(self.cell).map(|image| image.family) {
+            // Every image of the catalog is Debian; a family we cannot install for has no image.
+            Some(_) | None => PackageFamily::Deb,
+        }
+    }
+
+    /// Whether another attempt may follow this verdict; its guest takes the place of this one's.
+    fn is_retried(&self, verdict: &Verdict) -> bool {
+        self.number < self.attempts && matches!(verdict, Verdict::Error { phase, .. } if phase.is_infrastructure())
+    }
+
+    /// Writes down what a person needs to enter the guest and a sweep to spare it; whether the guest can be left running.
+    fn note(&self, guest: &Guest, scratch: &Path, host_key: &Keypair) -> bool {
+        let Some(address) = guest.ssh() else { return false };
+        let kept = Kept { key: scratch.join("login_key"), known_hosts: scratch.join("known_hosts") };
+        let line = format!("[127.0.0.1]:{} {}\n", address.port(), host_key.public());
+        let pid = guest.pid();
+        // All of it first: a guest that is let go without a note is found by nobody, and its disk swept away under it.
+        let written = self
+            .station
+            .login
+            .write_private(&kept.key)
+            .and_then(|()| write_private(&kept.known_hosts, &line))
+            .and_then(|()| crate::scratch::note_kept(scratch, pid));
+        if let Err(error) = written {
+            self.warn(format!("the guest is not kept, its keys or its note could not be written: {error}"));
+            return false;
+        }
+        let user = self.station.image(self.cell).map_or("root", |image| &image.login_user);
+        let ssh = ssh_command(&kept.key, &kept.known_hosts, user, address.port());
+        let stop = format!("kill {pid}");
+        self.send(|cell, attempt| EventKind::GuestKept { cell, attempt, ssh, stop });
+        true
+    }
+
+    pub(super) fn finished(&self, case: TestCase) {
+        self.send(|cell, attempt| EventKind::TestFinished { cell, attempt, case: case.clone() });
+    }
+
+    pub(super) fn warn(&self, message: String) {
+        self.station.events.send(EventKind::Warning { cell: Some(self.cell.id.clone()), message });
+    }
+
+    pub(super) fn send(&self, kind: impl FnOnce(matrix::CellId, u32) -> EventKind) {
+        self.station.events.send(kind(self.cell.id.clone(), self.number));
+    }
+}
+
+pub(super) fn deadline(limit: Duration) -> Instant {
+    Instant::now() + limit
+}
+
+fn millis(since: Instant) -> u64 {
+    since.elapsed().as_millis() as u64
+}
+
+fn lost_upload(error: &payload::UploadError) -> bool {
+    matches!(error, payload::UploadError::Ssh(error) if error.is_connection_lost())
+}
+
+/// A host name from an image's name: one label, letters, digits and hyphens, at most 63.
+fn hostname(image: &str) -> String {
+    let mut label: String = image.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+    label = label.trim_matches('-').to_owned();
+    if label.is_empty() { "guest".into() } else { label }
+}
+
+fn write_private(file: &Path, content: &str) -> std::io::Result<()> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).open(file)?.write_all(content.as_bytes())
+}

@@ -1,0 +1,140 @@
+//! Who may start now: admission by memory and CPU. Pure.
+//!
+//! The host never swaps because of us: what guests may take together is fixed before the first one starts.
+
+use matrix::{ByteSize, Guest};
+
+/// What QEMU itself needs beside a guest's memory (measured: 60-110 MiB of private pages for small guests).
+const OVERHEAD: ByteSize = ByteSize::from_mib(128);
+
+/// What one guest takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    memory: ByteSize,
+    cpus: u32,
+}
+
+impl Cost {
+    /// The cost of such a guest.
+    pub fn of(guest: &Guest) -> Self {
+        Self { memory: ByteSize::from_bytes(guest.memory.bytes().saturating_add(OVERHEAD.bytes())), cpus: guest.cpus }
+    }
+
+    /// Its memory, QEMU's own included.
+    pub fn memory(&self) -> ByteSize {
+        self.memory
+    }
+}
+
+/// What all guests together may take, and what they take now.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    memory: ByteSize,
+    cpus: u32,
+    jobs: usize,
+    used_memory: u64,
+    used_cpus: u32,
+    running: usize,
+}
+
+impl Budget {
+    /// At most `jobs` guests, with so much memory and so many CPUs together.
+    pub fn new(memory: ByteSize, cpus: u32, jobs: usize) -> Self {
+        Self { memory, cpus, jobs, used_memory: 0, used_cpus: 0, running: 0 }
+    }
+
+    /// Could such a guest ever run?
+    pub fn allows(&self, cost: Cost) -> bool {
+        cost.memory <= self.memory
+    }
+
+    /// Takes what `cost` says if it fits now.
+    ///
+    /// A guest with more CPUs than the budget has runs when it is alone: its CPUs share, which is slow but not wrong; memory
+    /// cannot be shared that way.
+    pub fn take(&mut self, cost: Cost) -> bool {
+        let memory = self.used_memory.saturating_add(cost.memory.bytes());
+        let cpus = self.used_cpus.saturating_add(cost.cpus);
+        let fits =
+            self.running < self.jobs && memory <= self.memory.bytes() && (cpus <= self.cpus || self.running == 0);
+        if fits {
+            (self.used_memory, self.used_cpus, self.running) = (memory, cpus, self.running + 1);
+        }
+        fits
+    }
+
+    /// Gives back what [`Budget::take`] took.
+    pub fn give_back(&mut self, cost: Cost) {
+        self.used_memory = self.used_memory.saturating_sub(cost.memory.bytes());
+        self.used_cpus = self.used_cpus.saturating_sub(cost.cpus);
+        self.running = self.running.saturating_sub(1);
+    }
+
+    /// What [`Budget::take`] took for a guest that stays after its cell: all is given back but its memory.
+    pub fn leave(&mut self, cost: Cost) {
+        self.give_back(cost);
+        self.used_memory = self.used_memory.saturating_add(cost.memory.bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cost(memory_mib: u64, cpus: u32) -> Cost {
+        Cost { memory: ByteSize::from_mib(memory_mib), cpus }
+    }
+
+    #[test]
+    fn a_guest_larger_than_the_machine_is_never_allowed() {
+        let budget = Budget::new(ByteSize::from_mib(1024), 2, 9);
+        assert!(budget.allows(cost(1024, 1)));
+        assert!(!budget.allows(cost(1025, 1)));
+    }
+
+    #[test]
+    fn a_guest_with_more_cpus_than_the_machine_runs_alone() {
+        let mut budget = Budget::new(ByteSize::from_mib(4096), 2, 9);
+        assert!(budget.take(cost(256, 4)));
+        assert!(!budget.take(cost(256, 1)));
+        budget.give_back(cost(256, 4));
+        assert!(budget.take(cost(256, 1)));
+        assert!(!budget.take(cost(256, 4)));
+    }
+
+    #[test]
+    fn a_guest_that_is_kept_keeps_its_memory_but_neither_its_turn_nor_its_cpus() {
+        let mut budget = Budget::new(ByteSize::from_mib(1024), 1, 1);
+        assert!(budget.take(cost(600, 1)));
+        budget.leave(cost(600, 1));
+        assert!(!budget.take(cost(600, 1)), "the host would swap");
+        assert!(budget.take(cost(400, 1)));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_taken_and_given_back_the_limits_hold_and_nothing_starves(
+            guests in prop::collection::vec((1u64..3000, 1u32..5), 1..40),
+            jobs in 1usize..6,
+        ) {
+            let limit = 4096;
+            let mut budget = Budget::new(ByteSize::from_mib(limit), 3, jobs);
+            let mut waiting: Vec<Cost> = guests.iter().map(|&(memory, cpus)| cost(memory, cpus)).collect();
+            let mut running: Vec<Cost> = Vec::new();
+            while !waiting.is_empty() || !running.is_empty() {
+                waiting.retain(|&guest| {
+                    let started = budget.take(guest);
+                    if started { running.push(guest); }
+                    !started
+                });
+                prop_assert!(!running.is_empty(), "something must run");
+                prop_assert!(running.len() <= jobs);
+                prop_assert!(running.iter().map(|guest| guest.memory.mib()).sum::<u64>() <= limit);
+                prop_assert!(running.len() == 1 || running.iter().map(|guest| guest.cpus).sum::<u32>() <= 3);
+                budget.give_back(running.remove(0));
+            }
+        }
+    }
+}

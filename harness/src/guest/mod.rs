@@ -1,0 +1,17 @@
+//! One L2 guest: a QEMU process, its serial console, its QMP channel.
+//!
+//! `command` is the argument list and nothing else; `process` starts and ends the program; `console` keeps what the
+//! guest prints; `qmp` speaks to QEMU; `vm` puts them together as a [`Guest`].
+
+mod command;
+mod console;
+mod overlay;
+mod process;
+pub mod qmp;
+mod vm;
+
+pub use command::{Accelerator, Command, Firmware};
+pub use console::Console;
+pub use overlay::{OverlayError, create as create_overlay};
+pub use process::{Spawner, alive as process_alive, start_time as process_start_time};
+pub use vm::{Ended, Guest, StartError};

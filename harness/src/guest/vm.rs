@@ -1,0 +1,345 @@
+//! A [`Guest`]: started, watched, and ended for certain.
+
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use tokio::{
+    net::UnixStream,
+    sync::{mpsc, watch},
+};
+
+use super::{
+    command::Command,
+    console::Console,
+    process::{Process, Spawner},
+    qmp::{Qmp, QmpError, QmpEvent},
+};
+
+/// Between SIGKILL and being reaped; longer only if the kernel itself is stuck.
+const REAP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a guest runs no more. The first thing that happened, not what followed from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its kernel panicked.
+    Panicked {
+        /// In the kernel's words, if its console has them.
+        words: Option<String>,
+    },
+    /// It powered itself off.
+    PoweredOff,
+    /// It rebooted.
+    Reset,
+    /// Its disk could not be written or read any more on the host.
+    HostDisk {
+        /// The host's disk is full.
+        full: bool,
+    },
+    /// QEMU is gone.
+    QemuGone {
+        /// How, and QEMU's last words.
+        how: String,
+    },
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked { words: None } => f.write_str("the guest's kernel panicked"),
+            Self::Panicked { words: Some(words) } => write!(f, "the guest's kernel panicked: {words}"),
+            Self::PoweredOff => f.write_str("the guest powered itself off"),
+            Self::Reset => f.write_str("the guest rebooted itself"),
+            Self::HostDisk { full: true } => f.write_str("the host's disk is full: the guest's overlay cannot grow"),
+            Self::HostDisk { full: false } => f.write_str("the guest's disk cannot be read or written on the host"),
+            Self::QemuGone { how } => write!(f, "QEMU ended by itself: {how}"),
+        }
+    }
+}
+
+/// A guest could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The program could not be started.
+    #[error("could not start {program}: {source}")]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// QEMU ended before it could be spoken to.
+    #[error("QEMU did not start: {how}")]
+    Gone {
+        /// How, and QEMU's last words.
+        how: String,
+    },
+    /// QEMU runs but its control channel does not work.
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    /// QEMU does not say which port leads to the guest.
+    #[error("QEMU forwards no port to the guest; `info usernet` says: {0}")]
+    NoPort(String),
+}
+
+/// A running guest. Dropping it kills it (the process does that).
+#[derive(Debug)]
+pub struct Guest {
+    process: Process,
+    qmp: Qmp,
+    console: Console,
+    ended: watch::Receiver<Option<Ended>>,
+    ssh: Option<SocketAddr>,
+}
+
+impl Guest {
+    /// Starts QEMU; its logs go into the folder `logs` (`console.log`, `qemu.log`, `qemu.args`).
+    ///
+    /// `dies_with_us`: the kernel kills it when this process ends, however that happens.
+    pub async fn start(
+        spawner: &Spawner,
+        mut command: Command,
+        dies_with_us: bool,
+        logs: &Path,
+    ) -> Result<Self, StartError> {
+        let program = command.qemu.clone();
+        let spawn_error = |source| StartError::Spawn { program: program.clone(), source };
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(spawn_error)?;
+        ours.set_nonblocking(true).map_err(spawn_error)?;
+        let theirs = OwnedFd::from(theirs);
+        command.qmp_fd = std::os::fd::AsRawFd::as_raw_fd(&theirs);
+        write_args(&command, &logs.join("qemu.args")).map_err(spawn_error)?;
+
+        let mut qemu = std::process::Command::new(&command.qemu);
+        qemu.args(command.args()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = spawner.spawn(qemu, theirs, dies_with_us).await.map_err(spawn_error)?;
+        let pipes = process.stdout.take().zip(process.stderr.take());
+        let (stdout, stderr) = pipes.ok_or_else(|| spawn_error(io::Error::other("its output is not piped")))?;
+        let console = Console::drain(stdout, &logs.join("console.log")).map_err(spawn_error)?;
+        let messages = Console::drain(stderr, &logs.join("qemu.log")).map_err(spawn_error)?;
+
+        let socket = UnixStream::from_std(ours).map_err(spawn_error)?;
+        let (qmp, events) = match Qmp::connect(socket).await {
+            Ok(connected) => connected,
+            Err(QmpError::Closed) => {
+                return Err(StartError::Gone { how: last_words(process.gone(), &messages).await });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let ssh = match command.network {
+            Some(_) => Some(forwarded_port(&qmp).await?),
+            None => None,
+        };
+        let (end, ended) = watch::channel(None);
+        tokio::spawn(watch_events(events, process.gone(), console.clone(), messages, end));
+        Ok(Self { process, qmp, console, ended, ssh })
+    }
+
+    /// Process id of its QEMU.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Where its SSH port is reached; `None`: it has no network.
+    pub fn ssh(&self) -> Option<SocketAddr> {
+        self.ssh
+    }
+
+    /// Its console.
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// Its control channel.
+    pub fn qmp(&self) -> &Qmp {
+        &self.qmp
+    }
+
+    /// Waits until the guest runs no more, and says why. Its console has settled by then.
+    pub async fn ended(&self) -> Ended {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone().unwrap_or(Ended::QemuGone { how: "for no known reason".into() }),
+            Err(_) => Ended::QemuGone { how: "for no known reason".into() },
+        }
+    }
+
+    /// Has it ended already?
+    pub fn has_ended(&self) -> Option<Ended> {
+        self.ended.borrow().clone()
+    }
+
+    /// A picture of its screen as PNG; `Err` when QEMU cannot make one.
+    pub async fn screendump(&self, file: &Path) -> Result<(), QmpError> {
+        let png = Some(qapi::qmp::ImageFormat::png);
+        let filename = file.to_string_lossy().into_owned();
+        self.qmp.execute(qapi::qmp::screendump { device: None, head: None, format: png, filename }).await?;
+        Ok(())
+    }
+
+    /// Kills it and waits until it is gone.
+    ///
+    /// There is nothing to shut down cleanly: its disk is thrown away.
+    pub async fn kill(self) {
+        self.process.kill();
+        let _ = tokio::time::timeout(REAP_LIMIT, self.process.gone()).await;
+    }
+
+    /// Lets it run on without us.
+    pub fn release(mut self) {
+        self.process.disarm();
+    }
+}
+
+/// The port QEMU chose, read back from its monitor: the line `TCP[HOST_FORWARD]  12  127.0.0.1 34567  10.0.2.15  22`.
+async fn forwarded_port(qmp: &Qmp) -> Result<SocketAddr, StartError> {
+    let command_line = "info usernet".to_owned();
+    let text = qmp.execute(qapi::qmp::human_monitor_command { cpu_index: None, command_line }).await?;
+    host_forward(&text).ok_or(StartError::NoPort(text))
+}
+
+fn host_forward(usernet: &str) -> Option<SocketAddr> {
+    let line = usernet.lines().find(|line| line.contains("HOST_FORWARD"))?;
+    let port = line.split_whitespace().skip_while(|word| *word != "127.0.0.1").nth(1)?.parse().ok()?;
+    Some((Ipv4Addr::LOCALHOST, port).into())
+}
+
+/// Turns the stream of events into the one reason that counts.
+async fn watch_events(
+    mut events: mpsc::UnboundedReceiver<QmpEvent>,
+    gone: impl Future<Output = ExitStatus>,
+    console: Console,
+    messages: Console,
+    end: watch::Sender<Option<Ended>>,
+) {
+    let mut seen = None;
+    while let Some(event) = events.recv().await {
+        seen = meaning(&event);
+        if seen.is_some() {
+            break;
+        }
+    }
+    let ended = match seen {
+        Some(ended) => {
+            console.settle().await;
+            let words = panic_words(&console.tail(200));
+            // Linux reboots at once after a panic with `panic=-1`; a driver for the panic device may not have been loaded yet.
+            match ended {
+                Ended::Panicked { .. } => Ended::Panicked { words },
+                Ended::Reset if words.is_some() => Ended::Panicked { words },
+                ended => ended,
+            }
+        }
+        None => {
+            let how = last_words(gone, &messages).await;
+            console.settle().await;
+            Ended::QemuGone { how }
+        }
+    };
+    end.send_replace(Some(ended));
+}
+
+/// What the kernel said when it panicked. What follows that line on the console is a trace for those who read code.
+fn panic_words(console: &[String]) -> Option<String> {
+    const PANIC: &str = "Kernel panic - not syncing: ";
+    console.iter().rev().find_map(|line| Some(line.split_once(PANIC)?.1.trim().to_owned()))
+}
+
+/// What an event means for the guest's life, if anything.
+fn meaning(event: &QmpEvent) -> Option<Ended> {
+    let data = &event.data;
+    match event.name.as_str() {
+        "GUEST_PANICKED" => Some(Ended::Panicked { words: None }),
+        "SHUTDOWN" | "RESET" => Some(match data["reason"].as_str() {
+            Some("guest-reset") => Ended::Reset,
+            Some("guest-shutdown") => Ended::PoweredOff,
+            Some("guest-panic") => Ended::Panicked { words: None },
+            // `host-signal`, `host-qmp-quit` and the like: the process is about to end, and its last words say more.
+            _ => return None,
+        }),
+        "BLOCK_IO_ERROR" if data["action"] == "stop" => {
+            Some(Ended::HostDisk { full: data["nospace"].as_bool().unwrap_or(false) })
+        }
+        _ => None,
+    }
+}
+
+/// How QEMU ended and the last line it wrote.
+async fn last_words(gone: impl Future<Output = ExitStatus>, messages: &Console) -> String {
+    let status = match tokio::time::timeout(REAP_LIMIT, gone).await {
+        Ok(status) => status.to_string(),
+        Err(_) => "it closed its control channel but still runs".to_owned(),
+    };
+    messages.settle().await;
+    match messages.tail(1).pop() {
+        Some(line) => format!("{status}; {line}"),
+        None => status,
+    }
+}
+
+/// The command line, one argument a line: what to repeat by hand.
+fn write_args(command: &Command, file: &Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut text = command.qemu.as_os_str().as_bytes().to_vec();
+    for arg in command.args() {
+        text.push(b'\n');
+        text.extend_from_slice(arg.as_bytes());
+    }
+    text.push(b'\n');
+    std::fs::write(file, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn event(name: &str, data: serde_json::Value) -> QmpEvent {
+        QmpEvent { name: name.to_owned(), data }
+    }
+
+    #[test]
+    fn what_ends_a_guest_is_told_apart_from_what_does_not() {
+        let shutdown = |reason: &str| meaning(&event("SHUTDOWN", json!({ "guest": true, "reason": reason })));
+        assert_eq!(shutdown("guest-shutdown"), Some(Ended::PoweredOff));
+        assert_eq!(shutdown("guest-reset"), Some(Ended::Reset));
+        assert_eq!(shutdown("host-signal"), None);
+        assert_eq!(
+            meaning(&event("GUEST_PANICKED", json!({ "action": "pause" }))),
+            Some(Ended::Panicked { words: None })
+        );
+        let io = |nospace: bool, action: &str| {
+            meaning(&event("BLOCK_IO_ERROR", json!({ "nospace": nospace, "action": action })))
+        };
+        assert_eq!(io(true, "stop"), Some(Ended::HostDisk { full: true }));
+        assert_eq!(io(false, "stop"), Some(Ended::HostDisk { full: false }));
+        assert_eq!(io(false, "report"), None);
+        assert_eq!(meaning(&event("NIC_RX_FILTER_CHANGED", json!({}))), None);
+    }
+
+    #[test]
+    fn a_panic_is_told_in_the_kernels_words() {
+        let console = [
+            "[    6.1] Run /bin/false as init process",
+            "[    6.5] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100",
+            "[    6.6] Call Trace:",
+        ];
+        let words = panic_words(&console.map(str::to_owned));
+        assert_eq!(words.as_deref(), Some("Attempted to kill init! exitcode=0x00000100"));
+        assert_eq!(panic_words(&["reboot: Restarting system".to_owned()]), None);
+    }
+
+    #[test]
+    fn the_port_that_the_kernel_chose_is_read_back() {
+        let text = "Hub -1 (net):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  \
+                    TCP[HOST_FORWARD]  14       127.0.0.1 35713       10.0.2.15    22     0     0\r\n";
+        assert_eq!(host_forward(text), Some("127.0.0.1:35713".parse().unwrap()));
+        assert_eq!(host_forward("net: none"), None);
+    }
+}

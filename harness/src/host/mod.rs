@@ -1,0 +1,9 @@
+//! The machine we run on: its tools, its size, and what it can really virtualize.
+
+mod machine;
+mod probe;
+mod tools;
+
+pub use machine::{Machine, free_bytes, kernel_release};
+pub use probe::{ProbeError, Proof, Target, known, prove};
+pub use tools::{Qemu, ToolError, Version, find};

@@ -1,0 +1,187 @@
+//! Which accelerator really works, proved by booting a guest with it.
+//!
+//! A `/dev/kvm` that opens, has the right API version and runs firmware may still hang every stock kernel, or make QEMU
+//! abort. So nothing is believed but a real 64-bit kernel that ran a real program: the image's own kernel and initial file
+//! system with `rdinit=/bin/true`. When that program exits, Linux panics with "Attempted to kill init! exitcode=0x00000000",
+//! which no hung, crashed or half-working machine can print.
+//!
+//! The CPU time it takes is also the measure of this machine's speed: unlike time on the clock it does not depend on what
+//! else runs meanwhile, and the answer is remembered.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{machine::Machine, tools::Qemu};
+use crate::guest::{Accelerator, Command, Ended, Guest, Spawner, StartError};
+
+/// A guest that has not exited by then under hardware virtualization never will: it needs about a second.
+const KVM_LIMIT: Duration = Duration::from_secs(30);
+/// Software emulation on a small, busy machine.
+const TCG_LIMIT: Duration = Duration::from_secs(180);
+/// CPU time the probe guest takes on a machine with hardware virtualization: there the speed factor is 1.
+const REFERENCE: Duration = Duration::from_secs(1);
+/// The last line of a guest that ran its program to the end.
+const PROOF: &str = "Attempted to kill init! exitcode=0x00000000";
+
+/// What was proved on this machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Proof {
+    /// Kernel, QEMU and CPU it was proved with: if one changes it is proved again.
+    key: String,
+    /// What guests are run with.
+    pub accelerator: Accelerator,
+    /// Why this one; says what to do where the answer is a disappointment.
+    pub reason: String,
+    /// What time limits are multiplied by, 1.0 or more.
+    pub speed: f64,
+}
+
+/// Nothing works here.
+#[derive(Debug, thiserror::Error)]
+#[error("no accelerator works on this machine: kvm: {kvm}; tcg: {tcg}")]
+pub struct ProbeError {
+    kvm: String,
+    tcg: String,
+}
+
+/// What the probe boots, and where it may write.
+#[derive(Clone, Debug)]
+pub struct Target<'a> {
+    /// A stock kernel.
+    pub kernel: &'a Path,
+    /// Its initial file system; it must have `/bin/true`.
+    pub initrd: &'a Path,
+    /// A folder for its logs, ours alone.
+    pub scratch: &'a Path,
+}
+
+fn key(qemu: &Qemu, machine: &Machine) -> String {
+    // A device that appears, disappears or changes hands is another answer as well.
+    format!(
+        "{} | qemu {} | {} | kvm: {}",
+        machine.kernel,
+        qemu.words,
+        machine.cpu,
+        kvm_device().err().unwrap_or_default()
+    )
+}
+
+fn file(store: &Path) -> PathBuf {
+    store.join("probe.json")
+}
+
+/// The answer of an earlier proof, if it still holds.
+pub fn known(store: &Path, qemu: &Qemu, machine: &Machine) -> Option<Proof> {
+    let proof: Proof = serde_json::from_slice(&fs::read(file(store)).ok()?).ok()?;
+    (proof.key == key(qemu, machine) && (1.0..=100.0).contains(&proof.speed)).then_some(proof)
+}
+
+/// Boots the probe guest and remembers the answer in the store.
+pub async fn prove(
+    store: &Path,
+    qemu: &Qemu,
+    machine: &Machine,
+    spawner: &Spawner,
+    target: &Target<'_>,
+) -> Result<Proof, ProbeError> {
+    let attempt = |accelerator, limit| boot(qemu, spawner, target, accelerator, limit);
+    let kvm = match kvm_device() {
+        Ok(()) => attempt(Accelerator::Kvm, KVM_LIMIT).await,
+        Err(why) => Err(why),
+    };
+    let (accelerator, cost, reason) = match kvm {
+        Ok(cost) => {
+            (Accelerator::Kvm, cost, format!("a guest ran under it with {:.1} s of CPU time", cost.as_secs_f64()))
+        }
+        Err(kvm) => match attempt(Accelerator::Tcg, TCG_LIMIT).await {
+            Ok(cost) => (Accelerator::Tcg, cost, format!("software emulation, slower: {kvm}")),
+            Err(tcg) => return Err(ProbeError { kvm, tcg }),
+        },
+    };
+    let speed = (cost.as_secs_f64() / REFERENCE.as_secs_f64()).clamp(1.0, 100.0);
+    let proof = Proof { key: key(qemu, machine), accelerator, reason, speed: (speed * 10.0).round() / 10.0 };
+    // Not being able to remember costs the next run a few seconds and this one nothing.
+    let _ = remember(store, &proof);
+    Ok(proof)
+}
+
+fn remember(store: &Path, proof: &Proof) -> io::Result<()> {
+    let mut new = tempfile::NamedTempFile::new_in(store)?;
+    serde_json::to_writer_pretty(&mut new, proof)?;
+    new.persist(file(store))?;
+    Ok(())
+}
+
+/// Can we open `/dev/kvm` at all? If not: why, and what to do.
+fn kvm_device() -> Result<(), String> {
+    match fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err("/dev/kvm does not exist (no hardware \
+             virtualization here: enable it in the firmware, or nested virtualization in the hypervisor below, and load \
+             kvm_intel or kvm_amd)"
+            .into()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err("/dev/kvm may not be opened by this user (`sudo usermod -aG kvm $USER`, then log in again)".into())
+        }
+        Err(error) => Err(format!("/dev/kvm cannot be opened: {error}")),
+    }
+}
+
+async fn boot(
+    qemu: &Qemu,
+    spawner: &Spawner,
+    target: &Target<'_>,
+    accelerator: Accelerator,
+    limit: Duration,
+) -> Result<Duration, String> {
+    let command = Command {
+        qemu: qemu.system.clone(),
+        name: format!("probe-{accelerator}"),
+        machine: qemu.machine(),
+        accelerator,
+        cpus: 1,
+        memory_mib: 256,
+        disk: None,
+        kernel: target.kernel.to_owned(),
+        initrd: target.initrd.to_owned(),
+        cmdline: "console=ttyS0 rdinit=/bin/true panic=-1".to_owned(),
+        firmware: Vec::new(),
+        network: None,
+        qmp_fd: -1,
+    };
+    let started = Instant::now();
+    let guest = match tokio::time::timeout(limit, Guest::start(spawner, command, true, target.scratch)).await {
+        Ok(Ok(guest)) => guest,
+        Ok(Err(StartError::Gone { how })) => return Err(format!("QEMU aborts with it ({how})")),
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => return Err("QEMU does not start with it".to_owned()),
+    };
+    let ended = tokio::time::timeout(limit.saturating_sub(started.elapsed()), guest.ended()).await;
+    let cost = cpu_time(guest.pid());
+    let proved = guest.console().tail(usize::MAX).iter().any(|line| line.contains(PROOF));
+    let last = guest.console().tail(1).pop().unwrap_or_else(|| "nothing".to_owned());
+    guest.kill().await;
+    match ended {
+        Ok(Ended::Panicked { .. } | Ended::Reset) if proved => Ok(cost),
+        Ok(ended) => Err(format!("a guest booted with it failed: {ended}; its console ends with: {last}")),
+        Err(_) => Err(format!(
+            "a stock kernel booted with it hangs: nothing after {} s (was this machine busy? `nestmatrix doctor --fresh` \
+             tries again); its console ends with: {last}",
+            limit.as_secs()
+        )),
+    }
+}
+
+/// CPU time a process has used, in the kernel's ticks of 10 ms (`/proc/PID/stat`, fields 14 and 15); zero if it is gone.
+fn cpu_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name (field 2) may hold anything, so count from behind its closing parenthesis.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
+}

@@ -1,0 +1,136 @@
+//! The programs we call: where they are and whether they are new enough.
+
+use std::{
+    env, fmt,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+/// The oldest QEMU that does all we need: 8.2 has `file:` migration and the templating that is built on it (QEMU docs:
+/// vm-templating); it is also what the oldest supported Ubuntu ships.
+const OLDEST: Version = Version { major: 8, minor: 2 };
+
+/// A program is missing or unfit. Every message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// Not in `PATH`.
+    #[error("`{0}` is not installed: run `cargo xtask setup`")]
+    Missing(&'static str),
+    /// It does not say its version.
+    #[error("`{program} --version` does not say a version: {words}")]
+    NoVersion {
+        /// The program.
+        program: PathBuf,
+        /// What it said.
+        words: String,
+    },
+    /// Too old.
+    #[error("{program} is version {found}, but at least {OLDEST} is needed: run `cargo xtask setup`")]
+    TooOld {
+        /// The program.
+        program: PathBuf,
+        /// Its version.
+        found: Version,
+    },
+}
+
+/// A version of QEMU; patch releases do not matter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    major: u32,
+    minor: u32,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// QEMU as it is installed here.
+#[derive(Clone, Debug)]
+pub struct Qemu {
+    /// The emulator.
+    pub system: PathBuf,
+    /// The disk tool.
+    pub img: PathBuf,
+    /// What `--version` says, for reports: for example `10.0.2`.
+    pub words: String,
+    /// The same as a value.
+    pub version: Version,
+}
+
+impl Qemu {
+    /// Finds it and asks for its version.
+    pub async fn find() -> Result<Self, ToolError> {
+        let system = find("qemu-system-x86_64").ok_or(ToolError::Missing("qemu-system-x86_64"))?;
+        let img = find("qemu-img").ok_or(ToolError::Missing("qemu-img"))?;
+        let text = first_line(&system).await;
+        let (words, version) = parse_version(&text)
+            .ok_or_else(|| ToolError::NoVersion { program: system.clone(), words: text.clone() })?;
+        if version < OLDEST {
+            return Err(ToolError::TooOld { program: system, found: version });
+        }
+        Ok(Self { system, img, words, version })
+    }
+
+    /// The machine type of this version: what a guest sees stays the same when QEMU is replaced while we run.
+    pub fn machine(&self) -> String {
+        format!("pc-q35-{}", self.version)
+    }
+}
+
+/// Looks a program up in `PATH`.
+pub fn find(program: &str) -> Option<PathBuf> {
+    // Administration tools are not in an ordinary user's PATH on Debian.
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|folder| folder.join(program))
+        .find(|file| rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok() && file.is_file())
+}
+
+async fn first_line(program: &Path) -> String {
+    let child = tokio::process::Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    match tokio::time::timeout(Duration::from_secs(20), child).await {
+        Ok(Ok(output)) => String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no answer within 20 s".to_owned(),
+    }
+}
+
+/// `QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)` -> `10.0.2` and 10.0.
+fn parse_version(line: &str) -> Option<(String, Version)> {
+    let words = line.split_whitespace().skip_while(|word| *word != "version").nth(1)?;
+    let mut numbers = words.split('.').map(str::parse::<u32>);
+    let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    Some((words.to_owned(), Version { major, minor }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_what_distributions_print() {
+        let version = |line| parse_version(line).map(|(words, version)| (words, version.to_string()));
+        let expect = |words: &str, version: &str| Some((words.to_owned(), version.to_owned()));
+        assert_eq!(version("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)"), expect("10.0.2", "10.0"));
+        assert_eq!(version("QEMU emulator version 8.2.2 (Debian 1:8.2.2+ds-0ubuntu1)"), expect("8.2.2", "8.2"));
+        assert_eq!(version("command not found"), None);
+    }
+
+    #[test]
+    fn a_qemu_before_8_2_is_too_old() {
+        let at = |line| parse_version(line).unwrap().1;
+        assert!(at("QEMU emulator version 7.2.19") < OLDEST);
+        assert!(at("QEMU emulator version 8.2.0") >= OLDEST);
+        assert!(at("QEMU emulator version 10.0.2") >= OLDEST);
+    }
+}

@@ -1,0 +1,14 @@
+//! How it is run: the orchestrator, its guests and what is done in them.
+//!
+//! Data flows one way: a `matrix::Plan` comes in, `images` gives disks, [`guest`] boots them, [`ssh`] and [`payload`] work in
+//! them, [`fanout`] decides who runs when, and everything that happens leaves as `reports::Event`s.
+
+pub mod cli;
+pub mod events;
+pub mod fanout;
+pub mod guest;
+pub mod host;
+pub mod payload;
+pub mod run;
+pub mod scratch;
+pub mod ssh;

@@ -1,0 +1,171 @@
+//! The dpkg and apt family.
+
+use super::words;
+
+/// Installs everything in the folder `$root/artifacts`.
+pub(super) const SCRIPT: &str = include_str!("deb.sh");
+
+/// Most lines that are shown of a failure.
+const MOST: usize = 12;
+/// Most lines that are shown of what a maintainer script said before it failed.
+const MOST_SAID: usize = 5;
+
+/// The lines of apt's and dpkg's output that say why it failed.
+///
+/// Unmet dependencies, because they name the package and the version that are missing; what a maintainer script said before
+/// dpkg gave up on it; the error lines themselves. If nothing looks like any of these: the last lines.
+pub(super) fn words(output: &[u8]) -> Vec<String> {
+    let lines = words::lines(output);
+    let mut why: Vec<String> = Vec::new();
+    let mut lines = lines.as_slice();
+    let mut before: Vec<&String> = Vec::new();
+    while let Some((line, rest)) = lines.split_first() {
+        let details = rest.iter().take_while(|line| line.starts_with(' ')).count();
+        lines = rest;
+        if is_apt_explaining_itself(line) {
+            lines = &rest[details..];
+        } else if is_reason(line) {
+            if line.starts_with("dpkg: error") {
+                let said = before.iter().rev().take_while(|line| !is_progress(line)).take(MOST_SAID).count();
+                why.extend(before.split_off(before.len() - said).into_iter().cloned());
+            }
+            why.push(line.clone());
+            why.extend_from_slice(&rest[..details]);
+            lines = &rest[details..];
+            before.clear();
+        } else {
+            before.push(line);
+        }
+    }
+    if why.is_empty() {
+        return words::last_lines(output, MOST_SAID);
+    }
+    why.truncate(MOST);
+    why
+}
+
+/// Lines that begin a reason; indented ones that follow belong to them.
+fn is_reason(line: &str) -> bool {
+    let starts = [
+        "The following packages have unmet dependencies",
+        // apt 3
+        "Unsatisfied dependencies",
+        "E: ",
+        "Error: ",
+        "dpkg: error",
+        "dpkg: dependency problems",
+        "dpkg: unrecoverable",
+        "dpkg-deb: error",
+    ];
+    starts.iter().any(|start| line.starts_with(start))
+}
+
+/// apt 3 tells the same again, in the terms of its solver.
+fn is_apt_explaining_itself(line: &str) -> bool {
+    line.contains("The following information from --solver")
+}
+
+/// Lines that only say what comes next.
+fn is_progress(line: &str) -> bool {
+    let starts = [
+        "Setting up ",
+        "Unpacking ",
+        "Preparing to unpack ",
+        "Selecting previously ",
+        "(Reading database",
+        "Processing triggers ",
+    ];
+    starts.iter().any(|start| line.starts_with(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(output: &str) -> String {
+        words(output.as_bytes()).join("\n")
+    }
+
+    #[test]
+    fn unmet_dependencies_name_what_is_missing() {
+        // apt 2.2 of Debian 11, given Debian 12's hello.
+        insta::assert_snapshot!(shown("\
+Reading package lists...
+Building dependency tree...
+Reading state information...
+Some packages could not be installed. This may mean that you have
+requested an impossible situation or if you are using the unstable
+distribution that some required packages have not yet been created
+or been moved out of Incoming.
+The following information may help to resolve the situation:
+
+The following packages have unmet dependencies:
+ hello : Depends: libc6 (>= 2.34) but 2.31-13+deb11u14 is to be installed
+E: Unable to correct problems, you have held broken packages.
+"), @r"
+        The following packages have unmet dependencies:
+         hello : Depends: libc6 (>= 2.34) but 2.31-13+deb11u14 is to be installed
+        E: Unable to correct problems, you have held broken packages.
+        ");
+    }
+
+    #[test]
+    fn the_solver_of_apt_3_does_not_tell_it_twice() {
+        insta::assert_snapshot!(shown("\
+Solving dependencies...
+The following packages have unmet dependencies:
+ nm-missing : Depends: libnothere (>= 2) but it is not installable
+              Depends: python3 but it is not installable
+E: Unable to correct problems, you have held broken packages.
+E: The following information from --solver 3.0 may provide additional context:
+   Unable to satisfy dependencies. Reached two conflicting decisions:
+   1. nm-missing:amd64=1.0 is selected for install
+      [no choices]
+"), @r"
+        The following packages have unmet dependencies:
+         nm-missing : Depends: libnothere (>= 2) but it is not installable
+                      Depends: python3 but it is not installable
+        E: Unable to correct problems, you have held broken packages.
+        ");
+    }
+
+    #[test]
+    fn what_a_maintainer_script_said_comes_before_what_dpkg_says_of_it() {
+        insta::assert_snapshot!(shown("\
+Unpacking nm-post (1.0) ...
+Setting up nm-post (1.0) ...
+configuring the thing
+cannot find /etc/thing
+dpkg: error processing package nm-post (--configure):
+ installed nm-post package post-installation script subprocess returned error exit status 3
+Errors were encountered while processing:
+ nm-post
+E: Sub-process /usr/bin/dpkg returned an error code (1)
+"), @r"
+        configuring the thing
+        cannot find /etc/thing
+        dpkg: error processing package nm-post (--configure):
+         installed nm-post package post-installation script subprocess returned error exit status 3
+        E: Sub-process /usr/bin/dpkg returned an error code (1)
+        ");
+    }
+
+    #[test]
+    fn a_broken_package_file_is_named() {
+        assert_eq!(
+            shown("dpkg-deb: error: './c.deb' is not a Debian format archive\n"),
+            "dpkg-deb: error: './c.deb' is not a Debian format archive"
+        );
+    }
+
+    #[test]
+    fn without_an_error_line_the_last_lines_are_shown() {
+        assert_eq!(shown("1\n2\n3\n4\n5\n6\n"), "2\n3\n4\n5\n6");
+        assert_eq!(shown(""), "");
+    }
+
+    #[test]
+    fn a_flood_of_errors_is_cut() {
+        assert_eq!(words("E: again\n".repeat(1000).as_bytes()).len(), MOST);
+    }
+}

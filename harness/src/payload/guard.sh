@@ -1,0 +1,83 @@
+# Runs one script in the guest so that its end is seen at once and nothing of it survives a time-out.
+#
+#   guard run MARK SCRIPT   becomes that script of the payload, after leaving a watcher behind
+#   guard watch MARK PID    the watcher; its input is the SSH channel's
+#   guard sweep MARK        kills what is left; fails if something still is
+#
+# The script takes the place of the shell that sshd started, so that sshd itself reports its exit code or its signal. sshd closes
+# the channel's input the moment that process is over: this is how the watcher learns it, and it says so on standard error,
+# whoever else still holds the streams open. Orders to kill come in on the same input: nothing has to be forked or connected
+# for them, so they arrive in a guest that is at its limits too.
+#
+# The family of a script is its process group, its session, and every process with its mark in the environment: this needs
+# neither a service manager nor control groups, so it is the same in every guest. Out of its reach is who leaves the session and
+# empties the environment, and who was started by somebody else (a service); they end with the guest.
+
+root=${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}
+verb=$1 mark=$2
+
+# Process ids of the family of process $main, on one line. By grep, because a shell reads byte by byte.
+family() {
+    for file in $(
+        # After the name, which may hold anything: state (not a zombie), parent, group, session.
+        grep -lsE "\) [^ZX] [0-9]+ ($main [0-9]+|[0-9]+ $main) " /proc/[0-9]*/stat
+        grep -ls "NESTMATRIX_GUARD=$mark" /proc/[0-9]*/environ
+    ); do
+        pid=${file#/proc/} pid=${pid%/*}
+        if [ "$pid" != "$$" ]; then echo "$pid"; fi
+    done
+}
+
+# Kills the family; what is killed may have forked meanwhile, so it takes rounds.
+sweep() {
+    for round in 1 2 3 4 5 6 7 8 9 10; do
+        found=$(family)
+        if [ -z "$found" ]; then return 0; fi
+        kill -KILL $found 2>/dev/null
+    done
+    # Killed is not yet gone.
+    sleep 1
+    found=$(family)
+    [ -z "$found" ]
+}
+
+case $verb in
+run)
+    script=$3
+    # The channel's input is for the watcher alone.
+    exec 3<&0 </dev/null
+    # For a sweep without the watcher. On a full disk there is none to be had, and that is not the script's business.
+    { echo "$$" >"$root/main"; } 2>/dev/null
+    launch=
+    if command -v setsid >/dev/null; then launch=setsid; fi
+    # In a session of its own, so that a script that kills its own group does not kill it; and nobody's child, so that one
+    # that waits for all its children does not wait for it.
+    ($launch sh "$0" watch "$mark" "$$" <&3 >/dev/null 3<&- &)
+    exec 3<&-
+    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+    NESTMATRIX_GUARD=$mark
+    export PATH NESTMATRIX_GUARD
+    # Read into this very process, which becomes what the script becomes.
+    . "$root/$script"
+    ;;
+watch)
+    main=$3
+    trap '' HUP INT QUIT TERM PIPE
+    while read -r order; do
+        case $order in
+        TERM) kill -TERM $(family) 2>/dev/null ;;
+        KILL)
+            # At once, against those who fork faster than they can be listed; not if it would hit ourselves.
+            if command -v setsid >/dev/null; then kill -KILL "-$main" 2>/dev/null; fi
+            sweep
+            ;;
+        esac
+    done
+    printf '<nestmatrix:%s:over>' "$mark" >&2
+    ;;
+sweep)
+    if [ -r "$root/main" ]; then read -r main <"$root/main"; fi
+    main=${main:-none}
+    sweep
+    ;;
+esac

@@ -1,0 +1,87 @@
+//! A command under the guard (`guard.sh`): its end is seen at once, and a time-out kills all of its family in the guest.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep, sleep_until};
+
+use super::quote;
+use crate::ssh::{Exec, Exit, Session, Sink, SshError, Stdin};
+
+/// How long a guest has, besides the grace, to carry out an order to kill.
+const ORDER: Duration = Duration::from_secs(10);
+
+/// What is run and for how long.
+pub(super) struct Guarded {
+    /// The uploaded script to run, by name.
+    pub(super) script: &'static str,
+    pub(super) stdout: Sink,
+    pub(super) stderr: Sink,
+    pub(super) deadline: Instant,
+    /// Between TERM and KILL.
+    pub(super) grace: Duration,
+}
+
+/// How it ended.
+pub(super) enum Ended {
+    /// By itself.
+    Itself(Exit),
+    /// It was killed at the deadline.
+    TimedOut {
+        /// What it left, if the guest still told.
+        exit: Option<Exit>,
+        /// Something is still running in the guest, or may be.
+        leftovers: bool,
+    },
+}
+
+/// Runs a command under the guard.
+pub(super) async fn run(session: &Session, guarded: Guarded) -> Result<Ended, SshError> {
+    let mark = format!("{:032x}", rand::random::<u128>());
+    // Kept until the command is over: the end of its input is the end of its watcher.
+    let (orders, stdin) = session.stdin_stream();
+    let mut exec = std::pin::pin!(session.exec(Exec {
+        command: guard(&format!("run {mark} {}", guarded.script)),
+        stdin,
+        stdout: guarded.stdout,
+        stderr: guarded.stderr,
+        deadline: guarded.deadline + guarded.grace + guarded.grace + ORDER,
+        over: Some(format!("<nestmatrix:{mark}:over>").into_bytes()),
+    }));
+    tokio::select! {
+        biased;
+        exit = &mut exec => return exit.map(Ended::Itself),
+        () = sleep_until(guarded.deadline.into()) => {}
+    }
+
+    orders.try_send(b"TERM\n");
+    let exit = tokio::select! {
+        biased;
+        exit = &mut exec => exit,
+        () = sleep(guarded.grace) => {
+            orders.try_send(b"KILL\n");
+            exec.await
+        }
+    };
+    if matches!(exit, Err(SshError::Cancelled)) {
+        return Err(SshError::Cancelled);
+    }
+    // Asked in any case: daemons are not waited for, and the watcher may have been killed by those it watched.
+    let swept = session
+        .exec(Exec {
+            command: guard(&format!("sweep {mark}")),
+            stdin: Stdin::None,
+            stdout: Sink::Tail,
+            stderr: Sink::Tail,
+            deadline: Instant::now() + guarded.grace + ORDER,
+            over: None,
+        })
+        .await;
+    match swept {
+        Err(SshError::Cancelled) => Err(SshError::Cancelled),
+        swept => Ok(Ended::TimedOut { exit: exit.ok(), leftovers: !swept.is_ok_and(|exit| exit.success()) }),
+    }
+}
+
+fn guard(arguments: &str) -> String {
+    quote::script(&format!("d=${{NESTMATRIX_ROOT:-/var/tmp/nestmatrix}}; exec sh \"$d/guard\" {arguments}"))
+}

@@ -1,0 +1,141 @@
+//! Phase test: the suite's script, in its own process group.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use super::{
+    guarded::{self, Ended, Guarded},
+    words,
+};
+use crate::ssh::{DEFAULT_CAP, Exit, Session, Sink, SshError};
+
+/// The exit code of a test that chose not to run (automake's convention).
+const SKIPPED: i32 = 77;
+
+/// How to run the uploaded script.
+#[derive(Clone, Copy, Debug)]
+pub struct Suite<'a> {
+    /// Where its standard output goes, on this machine.
+    pub stdout: &'a Path,
+    /// Where its standard error goes, on this machine.
+    pub stderr: &'a Path,
+    /// When it must be over.
+    pub deadline: Instant,
+    /// How long its processes have between TERM and KILL at the deadline (already scaled).
+    pub grace: Duration,
+}
+
+/// How the script ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SuiteOutcome {
+    /// It exited with this code; 0 is a pass.
+    Exited(i32),
+    /// It exited with 77: it chose not to run, and its last line of output says why.
+    Skipped {
+        /// Its last line of output.
+        reason: String,
+    },
+    /// It was killed by this signal (a name without `SIG`).
+    Signal(String),
+    /// It was still running at the deadline and was killed, with everything it had started.
+    TimedOut {
+        /// Something survived, or the guest no longer took orders.
+        leftovers: bool,
+    },
+}
+
+/// What came of a script.
+#[derive(Clone, Debug)]
+pub struct SuiteRun {
+    /// How it ended.
+    pub outcome: SuiteOutcome,
+    /// How long it ran.
+    pub elapsed: Duration,
+    /// The end of its standard output.
+    pub stdout_tail: Vec<u8>,
+    /// The end of its standard error.
+    pub stderr_tail: Vec<u8>,
+    /// Bytes it wrote to standard output.
+    pub stdout_bytes: u64,
+    /// Bytes it wrote to standard error.
+    pub stderr_bytes: u64,
+    /// What went wrong on our side of the streams.
+    pub warnings: Vec<String>,
+}
+
+/// Runs the uploaded script. It is over when its main process is; what it left running is not waited for.
+///
+/// # Errors
+/// The connection's ([`SshError::is_connection_lost`]: ask the virtual machine why) or the cancellation. Everything the script
+/// did itself is an outcome.
+pub async fn run(session: &Session, suite: &Suite<'_>) -> Result<SuiteRun, SshError> {
+    let started = Instant::now();
+    let ended = guarded::run(
+        session,
+        Guarded {
+            script: "start",
+            stdout: Sink::File { path: suite.stdout.to_owned(), cap: DEFAULT_CAP },
+            stderr: Sink::File { path: suite.stderr.to_owned(), cap: DEFAULT_CAP },
+            deadline: suite.deadline,
+            grace: suite.grace,
+        },
+    )
+    .await?;
+    let elapsed = started.elapsed();
+    let (outcome, exit) = match ended {
+        Ended::Itself(exit) => (outcome(&exit)?, exit),
+        Ended::TimedOut { exit, leftovers } => (SuiteOutcome::TimedOut { leftovers }, exit.unwrap_or_default()),
+    };
+    Ok(SuiteRun {
+        outcome,
+        elapsed,
+        stdout_tail: exit.stdout_tail,
+        stderr_tail: exit.stderr_tail,
+        stdout_bytes: exit.stdout_bytes,
+        stderr_bytes: exit.stderr_bytes,
+        warnings: exit.warnings,
+    })
+}
+
+fn outcome(exit: &Exit) -> Result<SuiteOutcome, SshError> {
+    match (&exit.signal, exit.code) {
+        (Some(signal), _) => Ok(SuiteOutcome::Signal(reports::clean::line(signal))),
+        (None, Some(SKIPPED)) => {
+            let said = words::last_lines(&exit.stdout_tail, 1).pop();
+            let reason =
+                said.map_or_else(|| "it exited with 77 without a word".to_owned(), |line| line.trim().to_owned());
+            Ok(SuiteOutcome::Skipped { reason })
+        }
+        (None, Some(code)) => Ok(SuiteOutcome::Exited(code)),
+        // Never taken for a pass.
+        (None, None) => Err(SshError::Lost {
+            doing: "the suite runs",
+            reason: "the server told neither an exit code nor a signal".to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_skips_and_signals_are_told_apart() {
+        let exit = |code, signal: Option<&str>, stdout: &str| {
+            let signal = signal.map(str::to_owned);
+            outcome(&Exit { code, signal, stdout_tail: stdout.into(), ..Exit::default() })
+        };
+        assert_eq!(exit(Some(0), None, "").unwrap(), SuiteOutcome::Exited(0));
+        assert_eq!(exit(Some(137), None, "").unwrap(), SuiteOutcome::Exited(137));
+        assert_eq!(exit(None, Some("KILL"), "").unwrap(), SuiteOutcome::Signal("KILL".into()));
+        let skipped = exit(Some(77), None, "checking\n  no \x1b[1mnetwork\x1b[0m here \n\n").unwrap();
+        assert_eq!(skipped, SuiteOutcome::Skipped { reason: "no network here".into() });
+    }
+
+    #[test]
+    fn an_end_without_code_and_signal_is_no_pass() {
+        assert!(outcome(&Exit::default()).unwrap_err().is_connection_lost());
+    }
+}

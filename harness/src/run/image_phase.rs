@@ -1,0 +1,116 @@
+//! The image phase: every image of a plan is in the store before its cells start.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use images::{Catalog, Control, PreparedImage, Store};
+use reports::EventKind;
+use tokio_util::sync::CancellationToken;
+
+use crate::events::Events;
+
+/// Why an image is not there, for its cells.
+#[derive(Clone, Debug)]
+pub struct Missing {
+    /// One line.
+    pub reason: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+/// Every image by its catalog name, or why it could not be had.
+pub type Prepared = HashMap<String, Result<Arc<PreparedImage>, Missing>>;
+
+/// Prepares `names` side by side, as many builds at once as there are CPUs; each is tried `retries` times more.
+pub async fn prepare_all(
+    store: &Arc<Store>,
+    names: &[String],
+    retries: u32,
+    refresh: bool,
+    events: &Events,
+    cancel: &CancellationToken,
+) -> Prepared {
+    let builds = std::thread::available_parallelism().map_or(1, usize::from);
+    let turns = Arc::new(tokio::sync::Semaphore::new(builds));
+    let mut tasks = tokio::task::JoinSet::new();
+    for name in names {
+        let (store, name, events, cancel, turns) =
+            (Arc::clone(store), name.clone(), events.clone(), cancel.clone(), Arc::clone(&turns));
+        tasks.spawn(async move {
+            let _turn = turns.acquire_owned().await;
+            let cancelled = Arc::new(AtomicBool::new(cancel.is_cancelled()));
+            let flag = Arc::clone(&cancelled);
+            let watch = tokio::spawn(async move {
+                cancel.cancelled().await;
+                flag.store(true, Ordering::Relaxed);
+            });
+            let work = {
+                let name = name.clone();
+                tokio::task::spawn_blocking(move || prepare(&store, &name, retries, refresh, &events, &cancelled))
+            };
+            let result = work.await.unwrap_or_else(|_| {
+                Err(Missing { reason: "preparing it failed inside nestmatrix: a defect".into(), help: None })
+            });
+            watch.abort();
+            (name, result)
+        });
+    }
+    let mut prepared = Prepared::new();
+    while let Some(done) = tasks.join_next().await {
+        if let Ok((name, result)) = done {
+            prepared.insert(name, result);
+        }
+    }
+    prepared
+}
+
+/// A build that failed may have met a mirror in a bad moment; what is missing or full stays so.
+fn may_pass(error: &images::PrepareError) -> bool {
+    matches!(error.kind, images::PrepareErrorKind::ToolFailed { .. })
+}
+
+fn prepare(
+    store: &Store,
+    name: &str,
+    retries: u32,
+    refresh: bool,
+    events: &Events,
+    cancel: &AtomicBool,
+) -> Result<Arc<PreparedImage>, Missing> {
+    let image = || name.to_owned();
+    let Some(entry) = Catalog::shipped().get(name) else {
+        return Err(Missing { reason: format!("there is no image `{name}` in the catalog"), help: None });
+    };
+    let started = Instant::now();
+    events.send(EventKind::ImageStarted { image: image() });
+    let progress =
+        |message: &str| events.send(EventKind::ImageProgress { image: image(), message: message.to_owned() });
+    let mut tried = 0;
+    loop {
+        let error = match store.prepare(entry, &Control { refresh, cancel, progress: &progress }) {
+            Ok(prepared) => {
+                events.send(EventKind::ImageReady {
+                    image: image(),
+                    digest: prepared.digest,
+                    cached: prepared.cached,
+                    elapsed_ms: started.elapsed().as_millis() as u64,
+                });
+                return Ok(Arc::new(prepared));
+            }
+            Err(error) => error,
+        };
+        tried += 1;
+        if tried <= retries && may_pass(&error) && !cancel.load(Ordering::Relaxed) {
+            progress(&format!("try {tried} failed: {error}; trying again"));
+            continue;
+        }
+        events.send(EventKind::ImageFailed { image: image(), reason: error.to_string(), tail: error.tail.clone() });
+        return Err(Missing { reason: error.to_string(), help: error.help.clone() });
+    }
+}

@@ -1,0 +1,16 @@
+//! One run, from plan to exit code.
+//!
+//! The run's folder holds what people read (`folder`). Everything that happens goes through the one `recorder`; `signals`
+//! turns Ctrl-C into a stop.
+
+mod folder;
+mod image_phase;
+mod orchestrate;
+mod recorder;
+mod signals;
+
+pub use folder::{RunFolder, locate};
+pub use image_phase::{Missing, Prepared, prepare_all};
+pub use orchestrate::{Finished, Options, RunError, run};
+pub use recorder::{MessageFormat, Recorder, style as terminal_style};
+pub use signals::listen;

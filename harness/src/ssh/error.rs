@@ -1,0 +1,78 @@
+//! What can go wrong between us and a guest's SSH server.
+
+use std::{io, time::Duration};
+
+/// A session could not be opened, or a command on it did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum SshError {
+    /// The server does not hold the key we gave the guest: whoever answers, it is not our guest.
+    #[error("the host key is not the guest's: expected {expected}, the server has {offered}")]
+    HostKey {
+        /// Fingerprint of the key we gave the guest.
+        expected: String,
+        /// Fingerprint of the key the server showed.
+        offered: String,
+    },
+    /// The two sides could not agree on how to talk.
+    #[error("SSH handshake failed: {reason}")]
+    Handshake {
+        /// In libssh2's words.
+        reason: String,
+    },
+    /// The server does not take our login key.
+    #[error("login as `{user}` was refused: {reason}")]
+    Auth {
+        /// The account.
+        user: String,
+        /// In libssh2's words.
+        reason: String,
+    },
+    /// The server would not start the command.
+    #[error("the SSH server refused to {what}: {reason}")]
+    Refused {
+        /// What was asked of it.
+        what: &'static str,
+        /// In libssh2's words.
+        reason: String,
+    },
+    /// The deadline came first. The command may still run in the guest.
+    #[error("no end in sight at the deadline while {doing}")]
+    Timeout {
+        /// What was being waited for.
+        doing: &'static str,
+    },
+    /// The connection is gone.
+    #[error("the SSH connection was lost while {doing}: {reason}")]
+    Lost {
+        /// What was going on.
+        doing: &'static str,
+        /// What the socket or libssh2 said.
+        reason: String,
+    },
+    /// The connection stands, but the guest has not answered anything for longer than it may.
+    #[error("the guest has not answered for {} s while {doing}", silence.as_secs())]
+    Frozen {
+        /// What was going on.
+        doing: &'static str,
+        /// For how long nothing came.
+        silence: Duration,
+    },
+    /// We were told to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// This machine's fault: a file, a thread or a socket could not be had.
+    #[error("{what}: {source}")]
+    Local {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl SshError {
+    /// The guest can no longer be reached over this session (as opposed to: this command took too long).
+    pub const fn is_connection_lost(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::Frozen { .. })
+    }
+}

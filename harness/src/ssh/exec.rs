@@ -1,0 +1,112 @@
+//! One command: what it is given and what came of it.
+
+use std::{
+    io,
+    sync::mpsc::{Receiver, SyncSender, TrySendError},
+    time::Instant,
+};
+
+use super::{Sink, wake::Wake};
+
+/// A command to run in the guest by the login shell of the user.
+#[derive(Debug)]
+pub struct Exec {
+    /// The command line. Quote what is not ours.
+    pub command: String,
+    /// What it reads.
+    pub stdin: Stdin,
+    /// Where its standard output goes.
+    pub stdout: Sink,
+    /// Where its standard error goes.
+    pub stderr: Sink,
+    /// When it must be over.
+    pub deadline: Instant,
+    /// Bytes on standard error that say: the main process is over, whoever still holds the streams open does not matter.
+    /// They are cut out of the stream.
+    pub over: Option<Vec<u8>>,
+}
+
+/// What a command reads.
+#[derive(Debug)]
+pub enum Stdin {
+    /// Nothing: end of file at once.
+    None,
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// What is written to the [`StdinWriter`] made with it by [`super::Session::stdin_stream`], as it is written.
+    Stream(Receiver<Vec<u8>>),
+}
+
+/// The writing end of [`Stdin::Stream`]; dropping it is end of file. Writing blocks while the guest does not read, so it is
+/// for threads; async tasks use [`StdinWriter::try_send`].
+#[derive(Debug)]
+pub struct StdinWriter {
+    /// `None` only while being dropped.
+    chunks: Option<SyncSender<Vec<u8>>>,
+    wake: Wake,
+}
+
+impl StdinWriter {
+    pub(super) fn new(chunks: SyncSender<Vec<u8>>, wake: Wake) -> Self {
+        Self { chunks: Some(chunks), wake }
+    }
+
+    /// Sends without ever blocking; `false` if the command is over or does not read.
+    pub fn try_send(&self, bytes: &[u8]) -> bool {
+        let sent = match self.chunks.as_ref().map(|chunks| chunks.try_send(bytes.to_vec())) {
+            Some(Ok(())) => true,
+            Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => false,
+        };
+        self.wake.wake();
+        sent
+    }
+}
+
+impl io::Write for StdinWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let chunks = self.chunks.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+        chunks.send(bytes.to_vec()).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        self.wake.wake();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for StdinWriter {
+    fn drop(&mut self) {
+        // In this order: the session's thread must find the channel closed when it wakes.
+        self.chunks = None;
+        self.wake.wake();
+    }
+}
+
+/// How a command ended, and what it left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exit {
+    /// Its exit code, if it exited.
+    pub code: Option<i32>,
+    /// The signal that killed it, without `SIG`.
+    pub signal: Option<String>,
+    /// The last bytes of its standard output, at most [`super::TAIL_BYTES`].
+    pub stdout_tail: Vec<u8>,
+    /// The last bytes of its standard error, at most [`super::TAIL_BYTES`].
+    pub stderr_tail: Vec<u8>,
+    /// How many bytes it wrote to standard output.
+    pub stdout_bytes: u64,
+    /// How many bytes it wrote to standard error.
+    pub stderr_bytes: u64,
+    /// A sink that stops the command when full is full: the command was cut short, there is no code and no signal.
+    pub cut: bool,
+    /// What went wrong on our side of the streams, for example a full disk. The command was not disturbed by it.
+    pub warnings: Vec<String>,
+}
+
+impl Exit {
+    /// It exited with 0.
+    pub fn success(&self) -> bool {
+        self.code == Some(0)
+    }
+}

@@ -1,0 +1,23 @@
+//! SSH to a guest: keys, the wait for its first words, and one session to run commands over.
+//!
+//! libssh2 (crate `ssh2`) is a library of blocking calls around one lock, so one operating-system thread owns each session and
+//! drives it without ever blocking in it; everybody else talks to that thread. Every wait has a deadline and can be
+//! cancelled. The guest is hostile: its host key is pinned, its output capped, its silence noticed.
+
+mod banner;
+mod error;
+mod exec;
+pub mod keys;
+mod over;
+mod pump;
+mod session;
+mod sink;
+mod wake;
+mod wire;
+
+pub use banner::{BannerError, BannerStream, banner};
+pub use error::SshError;
+pub use exec::{Exec, Exit, Stdin, StdinWriter};
+pub use keys::Keypair;
+pub use session::{Open, Session};
+pub use sink::{DEFAULT_CAP, Sink, TAIL_BYTES};

@@ -1,0 +1,342 @@
+//! Upload, suite and collection against a real SSH server on loopback; its "guest" is this machine, in a folder of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod sshd;
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use indexmap::IndexMap;
+use matrix::{Artifact, Digest, UploadFile};
+use nestmatrix::{
+    payload::{self, Collection, Limits, PackageFamily, Suite, SuiteOutcome, SuiteRun, Upload, UploadError},
+    ssh::{Session, SshError},
+};
+use sshd::{Server, within};
+
+/// A server, a session on it, and a folder for what comes back.
+struct Guest {
+    server: Server,
+    session: Session,
+}
+
+impl Guest {
+    async fn start() -> Self {
+        let server = Server::start().await;
+        let session = server.session().await;
+        Self { server, session }
+    }
+
+    fn here(&self, name: &str) -> PathBuf {
+        self.server.dir.path().join(name)
+    }
+
+    async fn upload(&self, script: &str, env: &[(&str, &str)], files: &[UploadFile]) -> Result<(), UploadError> {
+        let env: IndexMap<String, String> = env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let upload = Upload { script, env: &env, files, artifacts: &[], family: PackageFamily::Deb };
+        payload::upload(&self.session, &upload, within(30)).await
+    }
+
+    async fn run_for(&self, limit: Duration) -> Result<SuiteRun, SshError> {
+        let (stdout, stderr) = (self.here("stdout.log"), self.here("stderr.log"));
+        let deadline = Instant::now() + limit;
+        let suite = Suite { stdout: &stdout, stderr: &stderr, deadline, grace: Duration::from_millis(700) };
+        payload::run(&self.session, &suite).await
+    }
+
+    /// Uploads a script and runs it.
+    async fn suite(&self, script: &str) -> SuiteRun {
+        self.upload(script, &[], &[]).await.unwrap();
+        self.run_for(Duration::from_secs(30)).await.unwrap()
+    }
+
+    fn stdout_log(&self) -> String {
+        fs::read_to_string(self.here("stdout.log")).unwrap()
+    }
+
+    fn stderr_log(&self) -> String {
+        fs::read_to_string(self.here("stderr.log")).unwrap()
+    }
+
+    async fn collect(&self, globs: &[String]) -> Collection {
+        let limits = Limits { per_file: 1 << 20, total: 4 << 20, count: 100 };
+        payload::collect(&self.session, globs, &self.here("into"), &limits, within(30)).await.unwrap()
+    }
+}
+
+/// Command lines of running processes that begin like this; the "guest" is this machine.
+fn running(start: &str) -> Vec<String> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|process| fs::read_to_string(process.path().join("cmdline")).ok());
+    lines.filter(|line| line.starts_with(start)).collect()
+}
+
+fn upload_file(path: &PathBuf, relative: &str) -> UploadFile {
+    let content = fs::read(path).unwrap();
+    let digest = Digest::of(&content);
+    UploadFile { path: path.clone(), relative: relative.to_owned(), bytes: content.len() as u64, digest }
+}
+
+#[tokio::test]
+async fn a_suite_finds_its_files_its_environment_and_a_folder_for_temporary_files() {
+    let guest = Guest::start().await;
+    let tool = guest.here("tool");
+    fs::write(&tool, "#!/bin/sh\necho tool ran\n").unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    let files = [upload_file(&tool, "bin/tool"), upload_file(&tool, "copy of tool.txt")];
+    let script = "#!/bin/sh\nbin/tool; cat 'copy of tool.txt' | wc -l; printf '[%s]\\n' \"$TEXT\"; touch \"$TMPDIR/x\" && echo tmp; \
+                  read line || echo no input; echo err >&2; echo $PATH; exit 3";
+    guest.upload(script, &[("TEXT", "it's a \"test\"\n$HOME `id`")], &files).await.unwrap();
+    let run = guest.run_for(Duration::from_secs(30)).await.unwrap();
+    assert_eq!(run.outcome, SuiteOutcome::Exited(3));
+    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let expected = format!("tool ran\n2\n[it's a \"test\"\n$HOME `id`]\ntmp\nno input\n{path}\n");
+    assert_eq!(guest.stdout_log(), expected);
+    assert_eq!(guest.stderr_log(), "err\n");
+    assert_eq!(String::from_utf8(run.stdout_tail).unwrap(), expected);
+    assert_eq!((run.stdout_bytes, run.stderr_bytes), (expected.len() as u64, 4));
+}
+
+#[tokio::test]
+async fn a_script_names_its_interpreter_or_gets_sh() {
+    let guest = Guest::start().await;
+    assert_eq!(guest.suite("echo plain").await.outcome, SuiteOutcome::Exited(0));
+    assert_eq!(guest.stdout_log(), "plain\n");
+    assert_eq!(guest.suite("#!/usr/bin/perl\nprint \"perl $^X\\n\"; exit 9").await.outcome, SuiteOutcome::Exited(9));
+    assert_eq!(guest.stdout_log(), "perl /usr/bin/perl\n");
+    assert_eq!(guest.suite("#!/nonexistent/interpreter\n").await.outcome, SuiteOutcome::Exited(127));
+}
+
+#[tokio::test]
+async fn a_second_upload_starts_from_an_empty_folder() {
+    let guest = Guest::start().await;
+    guest.suite("touch left-over").await;
+    assert_eq!(guest.suite("ls -A").await.outcome, SuiteOutcome::Exited(0));
+    assert_eq!(guest.stdout_log(), ".nestmatrix-suite\n");
+}
+
+#[tokio::test]
+async fn exit_codes_signals_and_skips_are_told_apart() {
+    let guest = Guest::start().await;
+    assert_eq!(guest.suite("kill -9 $$").await.outcome, SuiteOutcome::Signal("KILL".to_owned()));
+    assert_eq!(guest.suite("kill -SEGV $$").await.outcome, SuiteOutcome::Signal("SEGV".to_owned()));
+    assert_eq!(guest.suite("exit 137").await.outcome, SuiteOutcome::Exited(137));
+    let skipped = SuiteOutcome::Skipped { reason: "no printer here".to_owned() };
+    assert_eq!(guest.suite("echo looking; echo no printer here; exit 77").await.outcome, skipped);
+}
+
+#[tokio::test]
+async fn a_daemon_that_keeps_the_streams_open_does_not_hold_the_suite() {
+    let guest = Guest::start().await;
+    let run = guest.suite("echo before; (setsid sleep 15; :) & echo after; exit 4").await;
+    assert_eq!(run.outcome, SuiteOutcome::Exited(4));
+    assert!(run.elapsed < Duration::from_secs(8), "{:?}", run.elapsed);
+    assert_eq!(guest.stdout_log(), "before\nafter\n");
+    assert_eq!(guest.stderr_log(), "", "the watcher's mark is not the suite's");
+}
+
+#[tokio::test]
+async fn a_daemon_that_never_stops_talking_does_not_hold_the_suite_either() {
+    let guest = Guest::start().await;
+    let run = guest.suite("timeout 15 yes & exit 0").await;
+    assert_eq!(run.outcome, SuiteOutcome::Exited(0));
+    assert!(run.elapsed < Duration::from_secs(12), "{:?}", run.elapsed);
+}
+
+#[tokio::test]
+async fn a_script_that_kills_its_own_group_or_waits_for_all_its_children_does_not_meet_the_watcher() {
+    let guest = Guest::start().await;
+    assert_eq!(guest.suite("trap 'exit 5' TERM; kill -TERM 0; sleep 1").await.outcome, SuiteOutcome::Exited(5));
+    let run = guest.suite("#!/usr/bin/perl\n1 while wait() != -1; print \"alone\\n\"").await;
+    assert_eq!(run.outcome, SuiteOutcome::Exited(0));
+    assert!(run.elapsed < Duration::from_secs(5), "{:?}", run.elapsed);
+}
+
+#[tokio::test]
+async fn a_suite_that_shows_its_environment_is_not_taken_for_over() {
+    let guest = Guest::start().await;
+    let run = guest.suite("env >&2; set >&2; cat /proc/[0-9]*/cmdline >&2; sleep 1; echo still here").await;
+    assert_eq!((run.outcome, guest.stdout_log()), (SuiteOutcome::Exited(0), "still here\n".to_owned()));
+}
+
+#[tokio::test]
+async fn a_time_out_kills_the_whole_family_and_keeps_its_last_words() {
+    let guest = Guest::start().await;
+    let script = "trap 'echo told to stop; exit 1' TERM
+        # A child, a child that ignores TERM, a daemon with a session of its own, one without our environment in our group.
+        sleep 47.1 &
+        sh -c 'trap \"\" TERM; sleep 47.2; sleep 47.3' &
+        setsid sh -c 'trap \"\" TERM HUP; sleep 47.4; sleep 47.5' >/dev/null 2>&1 </dev/null &
+        env -i sleep 47.6 &
+        echo started
+        while :; do sleep 0.1; done";
+    guest.upload(script, &[], &[]).await.unwrap();
+    let started = Instant::now();
+    let run = guest.run_for(Duration::from_secs(2)).await.unwrap();
+    assert_eq!(run.outcome, SuiteOutcome::TimedOut { leftovers: false });
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    assert_eq!(guest.stdout_log(), "started\ntold to stop\n");
+    assert_eq!(running("sleep\x0047."), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_time_out_holds_against_a_suite_that_killed_its_watcher() {
+    let guest = Guest::start().await;
+    // It knows its own mark, which the watcher carries on its command line.
+    let script = "for file in $(grep -ls \"$NESTMATRIX_GUARD\" /proc/[0-9]*/cmdline); do
+            file=${file#/proc/}
+            kill -KILL ${file%/*} && echo killed
+        done 2>/dev/null
+        sleep 48.1";
+    guest.upload(script, &[], &[]).await.unwrap();
+    let run = guest.run_for(Duration::from_secs(4)).await.unwrap();
+    assert_eq!(run.outcome, SuiteOutcome::TimedOut { leftovers: false });
+    assert_eq!(guest.stdout_log(), "killed\n");
+    assert_eq!(running("sleep\x0048."), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_connection_lost_in_the_middle_of_a_suite_is_told_from_everything_else() {
+    let guest = Guest::start().await;
+    guest.upload("echo started; sleep 20", &[], &[]).await.unwrap();
+    let cut = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        guest.server.kill();
+    };
+    let (ran, ()) = tokio::join!(guest.run_for(Duration::from_secs(20)), cut);
+    assert!(ran.unwrap_err().is_connection_lost());
+    assert_eq!(guest.stdout_log(), "started\n", "what came before is kept");
+}
+
+#[tokio::test]
+async fn a_file_that_changed_since_the_plan_is_named_and_nothing_runs() {
+    let guest = Guest::start().await;
+    let path = guest.here("data.bin");
+    fs::write(&path, vec![1; 300_000]).unwrap();
+    let planned = upload_file(&path, "data.bin");
+
+    let mut content = vec![1; 300_000];
+    content[299_999] = 2;
+    fs::write(&path, content).unwrap();
+    let error = guest.upload("true", &[], std::slice::from_ref(&planned)).await.unwrap_err();
+    assert!(matches!(&error, UploadError::Changed { path: named, .. } if *named == path), "{error}");
+
+    fs::write(&path, "shorter").unwrap();
+    let error = guest.upload("true", &[], std::slice::from_ref(&planned)).await.unwrap_err();
+    assert!(error.to_string().contains("300000 bytes then, 7 now"), "{error}");
+
+    fs::remove_file(&path).unwrap();
+    let error = guest.upload("true", &[], &[planned]).await.unwrap_err();
+    assert!(matches!(error, UploadError::Read { .. }), "{error}");
+    // The session is as good as before.
+    assert_eq!(guest.suite("exit 0").await.outcome, SuiteOutcome::Exited(0));
+}
+
+#[tokio::test]
+async fn only_artifacts_the_guest_can_install_are_sent() {
+    let guest = Guest::start().await;
+    let artifacts: Vec<Artifact> = ["a.deb", "a.rpm"]
+        .iter()
+        .map(|name| {
+            let path = guest.here(name);
+            fs::write(&path, *name).unwrap();
+            Artifact { path, file_name: (*name).to_owned(), bytes: 5, digest: Digest::of(name.as_bytes()) }
+        })
+        .collect();
+    let env = IndexMap::new();
+    let upload =
+        Upload { script: "ls ../artifacts", env: &env, files: &[], artifacts: &artifacts, family: PackageFamily::Deb };
+    payload::upload(&guest.session, &upload, within(30)).await.unwrap();
+    guest.run_for(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(guest.stdout_log(), "a.deb\n");
+}
+
+#[tokio::test]
+async fn a_guest_that_cannot_unpack_says_why_in_its_own_words() {
+    let guest = Guest::start().await;
+    let large = guest.here("large.bin");
+    fs::write(&large, vec![0; 20 << 20]).unwrap();
+    let planned = upload_file(&large, "large.bin");
+    guest.server.set_root("/proc/nestmatrix");
+    let guest = Guest { session: guest.server.session().await, ..guest };
+    let error = guest.upload("true", &[], &[planned]).await.unwrap_err();
+    let UploadError::Unpack { words } = &error else { panic!("{error}") };
+    assert!(words.contains("/proc/nestmatrix"), "{words}");
+}
+
+#[tokio::test]
+async fn artifacts_come_back_under_their_paths_and_what_is_missing_or_too_large_is_said() {
+    let guest = Guest::start().await;
+    let there = guest.here("there");
+    fs::create_dir_all(there.join("deep/er")).unwrap();
+    fs::write(there.join("a b.log"), "one").unwrap();
+    fs::write(there.join("deep/er/x.txt"), "two").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", there.join("deep/link")).unwrap();
+    // Sparse: a terabyte that takes no room and would never end on the wire.
+    fs::File::create(there.join("deep/huge[1].bin")).unwrap().set_len(1 << 40).unwrap();
+    let at = |path: &str| format!("{}/{path}", there.display());
+    let collection = guest.collect(&[at("*.log"), at("deep"), at("no such*")]).await;
+
+    let root = there.strip_prefix("/").unwrap().display().to_string();
+    let mut paths: Vec<_> = collection.files.iter().map(|file| (file.path.replace(&root, ""), file.bytes)).collect();
+    paths.sort();
+    assert_eq!(paths, [("/a b.log".to_owned(), 3), ("/deep/er/x.txt".to_owned(), 3)]);
+    assert_eq!(fs::read_to_string(guest.here("into").join(&root).join("deep/er/x.txt")).unwrap(), "two");
+    let warnings = collection.warnings.join("\n").replace(&root, "ROOT");
+    insta::assert_snapshot!(warnings, @r"
+    nothing matches /ROOT/no such*
+    /ROOT/deep/huge[1].bin is larger than 1048576 bytes and was not fetched
+    `./ROOT/deep/link` was not fetched: it is a symbolic link
+    ");
+}
+
+#[tokio::test]
+async fn too_much_to_fetch_is_cut_and_said() {
+    let guest = Guest::start().await;
+    let there = guest.here("there");
+    fs::create_dir(&there).unwrap();
+    for n in 0..9 {
+        fs::write(there.join(format!("{n}")), vec![7; 1 << 20]).unwrap();
+    }
+    let collection = guest.collect(&[format!("{}/*", there.display())]).await;
+    assert_eq!(collection.files.len(), 4);
+    assert!(collection.warnings.iter().any(|line| line.contains("4194304 bytes")), "{:?}", collection.warnings);
+}
+
+#[tokio::test]
+async fn result_files_come_into_memory_under_their_path_in_the_guest() {
+    let guest = Guest::start().await;
+    let there = guest.here("results");
+    fs::create_dir(&there).unwrap();
+    fs::write(there.join("one.xml"), "<one/>").unwrap();
+    fs::write(there.join("two.xml"), "<two/>").unwrap();
+    let glob = format!("{}/*.xml", there.display());
+    let mut results = payload::collect_results(&guest.session, &glob, within(20)).await.unwrap();
+    results.files.sort();
+    let path = |name: &str| there.join(name).display().to_string();
+    assert_eq!(results.files, [(path("one.xml"), b"<one/>".to_vec()), (path("two.xml"), b"<two/>".to_vec())]);
+    assert_eq!(results.warnings, [""; 0]);
+    assert!(results.complete);
+
+    let none = payload::collect_results(&guest.session, "/nonexistent/*.xml", within(20)).await.unwrap();
+    assert!(none.files.is_empty());
+    assert_eq!(none.warnings, ["nothing matches /nonexistent/*.xml"]);
+}
+
+#[tokio::test]
+async fn results_that_do_not_come_whole_are_not_taken_for_all_there_is() {
+    let guest = Guest::start().await;
+    let there = guest.here("results");
+    fs::create_dir(&there).unwrap();
+    fs::write(there.join("small.xml"), "<one/>").unwrap();
+    fs::write(there.join("large.xml"), vec![b' '; (16 << 20) + 1]).unwrap();
+    let glob = format!("{}/*.xml", there.display());
+    let results = payload::collect_results(&guest.session, &glob, within(20)).await.unwrap();
+    assert_eq!(results.files.len(), 1);
+    assert!(!results.complete, "{:?}", results.warnings);
+}

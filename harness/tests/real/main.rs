@@ -1,0 +1,13 @@
+//! The whole path with real parts: the real binary, real QEMU, real Debian guests.
+//!
+//! Images are built once into a store that is kept between test runs: `NESTMATRIX_TEST_STORE`, else `target/test-store`.
+//! Guests are heavy, so only one of these tests runs at a time, whatever the test runner does.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod bad_input;
+mod endings;
+mod faults;
+mod lab;
+mod release;
+mod stops;

@@ -1,0 +1,341 @@
+//! SSH sessions against a real OpenSSH server on loopback.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod sshd;
+
+use std::{
+    io::Write as _,
+    time::{Duration, Instant},
+};
+
+use nestmatrix::ssh::{Exec, Exit, Keypair, Open, Session, Sink, SshError, Stdin};
+use sshd::{Server, within};
+use tokio_util::sync::CancellationToken;
+
+const MIB: u64 = 1024 * 1024;
+
+/// A command of which only the tails are kept.
+fn command(command: &str) -> Exec {
+    Exec {
+        command: command.to_owned(),
+        stdin: Stdin::None,
+        stdout: Sink::Tail,
+        stderr: Sink::Tail,
+        deadline: within(60),
+        over: None,
+    }
+}
+
+/// Its standard output as text.
+fn stdout(exit: &Exit) -> String {
+    String::from_utf8_lossy(&exit.stdout_tail).into_owned()
+}
+
+#[tokio::test]
+async fn commands_run_one_after_the_other_and_tell_their_exit_code_and_both_streams() {
+    let server = Server::start().await;
+    let session = server.session().await;
+    for code in [0, 1, 77, 255] {
+        let exit = session.exec(command(&format!("echo out{code}; echo err >&2; exit {code}"))).await.unwrap();
+        assert_eq!((exit.code, exit.signal.clone()), (Some(code), None));
+        assert_eq!(stdout(&exit), format!("out{code}\n"));
+        assert_eq!(exit.stderr_tail, b"err\n");
+    }
+    assert_eq!(server.pids().len(), 1, "one connection for all");
+}
+
+#[tokio::test]
+async fn two_commands_asked_for_at_once_both_get_their_own_answer() {
+    let server = Server::start().await;
+    let session = server.session().await;
+    let (one, two) = tokio::join!(session.exec(command("sleep 0.3; echo one")), session.exec(command("echo two")));
+    assert_eq!((stdout(&one.unwrap()), stdout(&two.unwrap())), ("one\n".to_owned(), "two\n".to_owned()));
+}
+
+#[tokio::test]
+async fn a_command_killed_by_a_signal_is_told_from_one_that_exits_with_the_same_number() {
+    let server = Server::start().await;
+    let session = server.session().await;
+    let killed = session.exec(command("exec sh -c 'kill -KILL $$'")).await.unwrap();
+    assert_eq!((killed.code, killed.signal.as_deref()), (None, Some("KILL")));
+    let exited = session.exec(command("exit 137")).await.unwrap();
+    assert_eq!((exited.code, exited.signal), (Some(137), None));
+}
+
+#[tokio::test]
+async fn two_hundred_megabytes_of_output_neither_stall_nor_fill_the_disk() {
+    let server = Server::start().await;
+    let session = server.session().await;
+    let log = server.dir.path().join("stdout.log");
+    let exit = session
+        .exec(Exec {
+            stdout: Sink::File { path: log.clone(), cap: MIB },
+            deadline: within(120),
+            ..command("head -c 209715200 /dev/zero; echo the end")
+        })
+        .await
+        .unwrap();
+    assert_eq!(exit.code, Some(0));
+    assert_eq!(exit.stdout_bytes, 200 * MIB + 8);
+    assert!(exit.stdout_tail.ends_with(b"\0the end\n"));
+    let size = std::fs::metadata(log).unwrap().len();
+    assert!((MIB..MIB + 70_000).contains(&size), "{size}");
+}
+
+#[tokio::test]
+async fn both_streams_at_once_beyond_the_ssh_window_do_not_deadlock() {
+    let server = Server::start().await;
+    let session = server.session().await;
+    let script = "i=0; while [ $i -lt 64 ]; do head -c 65536 /dev/zero; head -c 65536 /dev/zero >&2; i=$((i+1)); done";
+    let exit = session.exec(command(script)).await.unwrap();
+    assert_eq!((exit.code, exit.stdout_bytes, exit.stderr_bytes), (Some(0), 4 * MIB, 4 * MIB));
+    // And the other way round: all of one, then all of the other.
+    let exit = session.exec(command("head -c 3145728 /dev/zero >&2; head -c 3145728 /dev/zero")).await.unwrap();
+    assert_eq!((exit.code, exit.stdout_bytes, exit.stderr_bytes), (Some(0), 3 * MIB, 3 * MIB));
+}
+
+#[tokio::test]
+async fn input_and_output_flow_at_the_same_time() {
+    let server = Server::start().await;
+    let session = server.session().await;
+    let (mut writer, stdin) = session.stdin_stream();
+    let writing = tokio::task::spawn_blocking(move || {
+        for _ in 0..1024 {
+            writer.write_all(&[7; 32 * 1024]).unwrap();
+        }
+    });
+    let exit = session.exec(Exec { stdin, ..command("tee /dev/stderr") }).await.unwrap();
+    writing.await.unwrap();
+    assert_eq!((exit.code, exit.stdout_bytes, exit.stderr_bytes), (Some(0), 32 * MIB, 32 * MIB));
+}
+
+#[tokio::test]
+async fn a_command_that_does_not_read_its_input_ends_its_writer() {
+    let server = Server::start().await;
+    let session = server.session().await;
+    let (mut writer, stdin) = session.stdin_stream();
+    let writing = tokio::task::spawn_blocking(move || {
+        loop {
+            if writer.write_all(&[7; 32 * 1024]).is_err() {
+                break;
+            }
+        }
+    });
+    let exit = session.exec(Exec { stdin, ..command("exit 3") }).await.unwrap();
+    assert_eq!(exit.code, Some(3));
+    tokio::time::timeout(Duration::from_secs(5), writing).await.expect("the writer ends").unwrap();
+}
+
+#[tokio::test]
+async fn input_is_still_delivered_to_a_command_that_has_closed_its_output() {
+    let server = Server::start().await;
+    let session = server.session().await;
+    let copy = server.dir.path().join("copy");
+    let exit = session
+        .exec(Exec { stdin: Stdin::Bytes(vec![1; 5 << 20]), ..command(&format!("exec cat > {} 2>&-", copy.display())) })
+        .await
+        .unwrap();
+    assert_eq!(exit.code, Some(0));
+    assert_eq!(std::fs::metadata(copy).unwrap().len(), 5 * MIB);
+}
+
+#[tokio::test]
+async fn a_wrong_host_key_is_refused_before_login_and_both_fingerprints_are_shown() {
+    let server = Server::start().await;
+    let other = Keypair::generate("other").unwrap();
+    let error = server.try_open(&other, &CancellationToken::new()).await.unwrap_err();
+    let SshError::HostKey { expected, offered } = &error else { panic!("{error}") };
+    assert_ne!(expected, offered);
+    assert!(expected.starts_with("SHA256:") && offered.starts_with("SHA256:"), "{error}");
+}
+
+#[tokio::test]
+async fn an_unknown_login_key_is_refused_as_such() {
+    let mut server = Server::start().await;
+    server.login = Keypair::generate("stranger").unwrap();
+    let host = server.host.clone();
+    let error = server.try_open(&host, &CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(error, SshError::Auth { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_after_its_banner_ends_at_the_deadline() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let silent = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, b"SSH-2.0-Mute\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+    });
+    let cancel = CancellationToken::new();
+    let key = Keypair::generate("k").unwrap();
+    let stream = nestmatrix::ssh::banner(addr, within(5), &cancel).await.unwrap();
+    let started = Instant::now();
+    let error = Session::open(Open {
+        stream,
+        user: "root",
+        login: &key,
+        host_key: key.public(),
+        deadline: started + Duration::from_secs(1),
+        silence: Session::SILENCE,
+        cancel,
+    })
+    .await
+    .unwrap_err();
+    assert!(matches!(error, SshError::Timeout { .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(3));
+    silent.abort();
+}
+
+#[tokio::test]
+async fn a_connection_cut_in_mid_command_is_lost_and_not_an_exit_code() {
+    let server = Server::start().await;
+    let session = server.session().await;
+    let cut = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        server.kill();
+    };
+    let started = Instant::now();
+    let (answer, ()) = tokio::join!(session.exec(command("echo started; sleep 20")), cut);
+    let error = answer.unwrap_err();
+    assert!(matches!(error, SshError::Lost { .. }) && error.is_connection_lost(), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    let next = session.exec(command("true")).await.unwrap_err();
+    assert!(next.is_connection_lost(), "{next}");
+}
+
+#[tokio::test]
+async fn a_frozen_guest_is_noticed_long_before_the_deadline_and_a_merely_silent_command_is_not_taken_for_one() {
+    let server = Server::start().await;
+    let user = std::env::var("USER").unwrap_or_else(|_| "root".to_owned());
+    let session = Session::open(Open {
+        stream: server.banner().await,
+        user: &user,
+        login: &server.login,
+        host_key: server.host.public(),
+        deadline: within(20),
+        silence: Duration::from_secs(4),
+        cancel: CancellationToken::new(),
+    })
+    .await
+    .unwrap();
+    assert_eq!(session.exec(command("sleep 7")).await.unwrap().code, Some(0));
+
+    let pid = rustix::process::Pid::from_raw(server.pids()[0] as i32).unwrap();
+    let freeze = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    };
+    let started = Instant::now();
+    let (answer, ()) = tokio::join!(session.exec(command("sleep 20")), freeze);
+    let error = answer.unwrap_err();
+    assert!(matches!(error, SshError::Frozen { .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_command_past_its_deadline_is_a_timeout_and_the_session_lives_on() {
+    let server = Server::start().await;
+    let session = server.session().await;
+    let log = server.dir.path().join("log");
+    let started = Instant::now();
+    let error = session
+        .exec(Exec {
+            stdout: Sink::File { path: log.clone(), cap: MIB },
+            deadline: started + Duration::from_millis(700),
+            ..command("echo so far; sleep 20")
+        })
+        .await
+        .unwrap_err();
+    assert!(matches!(error, SshError::Timeout { .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(std::fs::read_to_string(log).unwrap(), "so far\n");
+    assert_eq!(stdout(&session.exec(command("echo still here")).await.unwrap()), "still here\n");
+}
+
+#[tokio::test]
+async fn a_deadline_holds_against_a_command_that_prints_for_ever() {
+    let server = Server::start().await;
+    let session = server.session().await;
+    let started = Instant::now();
+    let error =
+        session.exec(Exec { deadline: started + Duration::from_secs(1), ..command("exec yes") }).await.unwrap_err();
+    assert!(matches!(error, SshError::Timeout { .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(6));
+    assert_eq!(session.exec(command("exit 4")).await.unwrap().code, Some(4));
+}
+
+#[tokio::test]
+async fn a_full_spool_cuts_the_command_short() {
+    let server = Server::start().await;
+    let session = server.session().await;
+    let file = tempfile::tempfile().unwrap();
+    let spool = Sink::Spool { file: file.try_clone().unwrap(), cap: MIB };
+    let exit = session.exec(Exec { stdout: spool, ..command("exec yes") }).await.unwrap();
+    assert!(exit.cut && !exit.success());
+    assert_eq!(file.metadata().unwrap().len(), MIB);
+    assert_eq!(session.exec(command("exit 4")).await.unwrap().code, Some(4));
+}
+
+#[tokio::test]
+async fn a_daemon_that_keeps_the_streams_open_does_not_hold_a_command_whose_mark_has_come() {
+    let server = Server::start().await;
+    let session = server.session().await;
+    let started = Instant::now();
+    let exit = session
+        .exec(Exec {
+            over: Some(b"#over#".to_vec()),
+            ..command("echo out; sleep 20 & printf 'a#ov' >&2; printf 'er#b' >&2; exit 5")
+        })
+        .await
+        .unwrap();
+    assert_eq!(exit.code, Some(5));
+    assert_eq!((exit.stdout_tail, exit.stderr_tail), (b"out\n".to_vec(), b"ab".to_vec()));
+    assert!(started.elapsed() < Duration::from_secs(6));
+}
+
+#[tokio::test]
+async fn cancelling_ends_the_command_the_thread_and_the_connection() {
+    let server = Server::start().await;
+    let cancel = CancellationToken::new();
+    let session = server.try_open(&server.host, &cancel).await.unwrap();
+    let stop = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        cancel.cancel();
+    };
+    let (answer, ()) = tokio::join!(session.exec(command("sleep 20")), stop);
+    assert!(matches!(answer, Err(SshError::Cancelled)), "{answer:?}");
+    // Nothing was dropped: the token alone has ended it, and the server sees the connection closed.
+    connection_closes(&server).await;
+    drop(session);
+}
+
+#[tokio::test]
+async fn dropping_a_session_in_mid_command_closes_the_connection() {
+    let server = Server::start().await;
+    let session = server.session().await;
+    let answer = tokio::time::timeout(Duration::from_millis(300), session.exec(command("sleep 20"))).await;
+    assert!(answer.is_err());
+    drop(session);
+    connection_closes(&server).await;
+}
+
+#[tokio::test]
+async fn a_command_nobody_waits_for_any_more_does_not_hold_up_the_next() {
+    let server = Server::start().await;
+    let session = server.session().await;
+    assert!(tokio::time::timeout(Duration::from_millis(300), session.exec(command("sleep 20"))).await.is_err());
+    let started = Instant::now();
+    assert_eq!(session.exec(command("exit 6")).await.unwrap().code, Some(6));
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+/// Waits until the server has seen its client go: only then does sshd exit by itself.
+async fn connection_closes(server: &Server) {
+    let started = Instant::now();
+    while !server.have_exited() {
+        assert!(started.elapsed() < Duration::from_secs(5), "the connection is still open");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,133 @@
+//! A private OpenSSH server on loopback: one `sshd -i` per connection, so no port is guessed and none stays open.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use nestmatrix::ssh::{self, BannerStream, Keypair, Open, Session, SshError};
+use tokio_util::sync::CancellationToken;
+
+const SSHD: &str = "/usr/sbin/sshd";
+
+/// A server that takes one login key. Dropping it kills every sshd it started.
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
+    pub(crate) login: Keypair,
+    pub(crate) host: Keypair,
+    pub(crate) dir: tempfile::TempDir,
+    children: Arc<Mutex<Vec<Child>>>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        assert!(
+            Path::new(SSHD).exists(),
+            "{SSHD} is missing: these tests talk to a real SSH server (Debian: apt-get install openssh-server)"
+        );
+        // sshd of Debian wants its privilege separation directory when run by root, even though it is not a service here.
+        let _ = std::fs::create_dir("/run/sshd");
+        let (login, host) = (Keypair::generate("login").unwrap(), Keypair::generate("host").unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        host.write_private(&dir.path().join("host_key")).unwrap();
+        std::fs::write(dir.path().join("authorized_keys"), login.public()).unwrap();
+        configure(dir.path(), &dir.path().join("guest"));
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let children = Arc::new(Mutex::new(Vec::new()));
+        let accepting = tokio::spawn({
+            let (children, dir) = (Arc::clone(&children), dir.path().to_owned());
+            async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    let stream = stream.into_std().unwrap();
+                    stream.set_nonblocking(false).unwrap();
+                    let input = std::os::fd::OwnedFd::from(stream);
+                    let child = Command::new(SSHD)
+                        .args(["-i", "-e", "-f"])
+                        .arg(dir.join("sshd_config"))
+                        .stdin(Stdio::from(input.try_clone().unwrap()))
+                        .stdout(Stdio::from(input))
+                        .stderr(Stdio::null())
+                        .spawn()
+                        .unwrap();
+                    children.lock().unwrap().push(child);
+                }
+            }
+        });
+        Self { addr, login, host, dir, children, accepting }
+    }
+
+    /// Where the payload goes in the guest, from the next connection on.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub(crate) fn set_root(&self, root: &str) {
+        configure(self.dir.path(), Path::new(root));
+    }
+
+    pub(crate) async fn banner(&self) -> BannerStream {
+        ssh::banner(self.addr, within(20), &CancellationToken::new()).await.unwrap()
+    }
+
+    pub(crate) async fn try_open(&self, host_key: &Keypair, cancel: &CancellationToken) -> Result<Session, SshError> {
+        let user = std::env::var("USER").unwrap_or_else(|_| "root".to_owned());
+        Session::open(Open {
+            stream: self.banner().await,
+            user: &user,
+            login: &self.login,
+            host_key: host_key.public(),
+            deadline: within(20),
+            silence: Session::SILENCE,
+            cancel: cancel.clone(),
+        })
+        .await
+    }
+
+    pub(crate) async fn session(&self) -> Session {
+        self.try_open(&self.host, &CancellationToken::new()).await.unwrap()
+    }
+
+    /// Process ids of the servers of all connections so far.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.children.lock().unwrap().iter().map(Child::id).collect()
+    }
+
+    /// Every server has ended by itself.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub(crate) fn have_exited(&self) -> bool {
+        self.children.lock().unwrap().iter_mut().all(|child| matches!(child.try_wait(), Ok(Some(_))))
+    }
+
+    /// Kills every server: all connections break in the middle of whatever they do.
+    pub(crate) fn kill(&self) {
+        for child in self.children.lock().unwrap().iter_mut() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.kill();
+    }
+}
+
+fn configure(dir: &Path, root: &Path) {
+    let (dir_name, root) = (dir.display(), root.display());
+    let config = format!(
+        "HostKey {dir_name}/host_key\nAuthorizedKeysFile {dir_name}/authorized_keys\nStrictModes no\nUsePAM no\n\
+         PermitRootLogin yes\nPasswordAuthentication no\nSetEnv NESTMATRIX_ROOT={root}\n"
+    );
+    std::fs::write(dir.join("sshd_config"), config).unwrap();
+}
+
+/// So many seconds from now.
+pub(crate) fn within(seconds: u64) -> Instant {
+    Instant::now() + Duration::from_secs(seconds)
+}
