@@ -1,0 +1,110 @@
+//! Building: cargo for the binary, a script for the sample package.
+
+use std::{
+    ffi::OsString,
+    io::IsTerminal as _,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::failure::Failure;
+
+/// The checkout this was compiled from.
+pub(crate) fn checkout() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+/// Cargo's target folder. We are `<target>/<profile>/xtask` ourselves: this honours every way of moving it.
+pub(crate) fn target_folder() -> PathBuf {
+    let us = std::env::current_exe().ok();
+    us.as_deref().and_then(|us| us.ancestors().nth(2)).map_or_else(|| checkout().join("target"), Path::to_owned)
+}
+
+/// The cargo that started us, so that toolchain overrides hold.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(checkout());
+    command
+}
+
+/// Builds `nestmatrix` in release mode and says where it is. Shows cargo's progress on a terminal, else only its errors.
+pub(crate) fn nestmatrix() -> Result<PathBuf, Failure> {
+    let mut build = cargo();
+    build.args(["build", "--release", "--package", "nestmatrix"]);
+    if !std::io::stderr().is_terminal() {
+        eprintln!("xtask: building nestmatrix (release)");
+        build.arg("--quiet");
+    }
+    run(build.stdout(Stdio::null()))?;
+    let binary = target_folder().join("release").join("nestmatrix");
+    if binary.is_file() { Ok(binary) } else { Err(Failure::NotBuilt(binary)) }
+}
+
+/// Builds the two versions of the package that the shipped matrix tests.
+pub(crate) fn sample_package() -> Result<(), Failure> {
+    let folder = checkout().join("matrix/definitions/nestling");
+    run(Command::new(folder.join("build.sh")).arg(folder.join("dist")).stdin(Stdio::null()).stdout(Stdio::null()))
+}
+
+/// Runs a command to its end; anything but success is a [`Failure`].
+pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
+    let shown = typed(command);
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure::Command { command: shown, status }),
+        Err(source) => Err(Failure::Start { command: shown, source }),
+    }
+}
+
+/// Becomes the command: its exit code and the signals it gets are then its own. Returns only if that fails.
+pub(crate) fn become_(command: &mut Command) -> Failure {
+    let shown = typed(command);
+    Failure::Start { command: shown, source: command.exec() }
+}
+
+/// Whether the arguments up to `--` ask for help.
+pub(crate) fn asks_for_help(args: &[OsString]) -> bool {
+    args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--help" || arg == "-h")
+}
+
+/// Takes `--yes` out of arguments that are otherwise somebody else's. Says whether it was there.
+pub(crate) fn take_yes(args: &mut Vec<OsString>) -> bool {
+    let ours = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
+    let before = args.len();
+    let mut index = 0;
+    args.retain(|arg| {
+        let keep = index >= ours || arg != "--yes";
+        index += 1;
+        keep
+    });
+    args.len() < before
+}
+
+fn typed(command: &Command) -> String {
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    words.extend(command.get_args().map(|arg| arg.to_string_lossy().into_owned()));
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yes_is_ours_and_everything_else_is_passed_on() {
+        let mut args: Vec<OsString> = ["--yes", "a.toml", "--yes", "--", "--yes"].map(Into::into).into();
+        assert!(take_yes(&mut args));
+        assert_eq!(args, ["a.toml", "--", "--yes"]);
+        assert!(!take_yes(&mut args));
+        assert_eq!(args, ["a.toml", "--", "--yes"]);
+    }
+
+    #[test]
+    fn help_after_two_dashes_is_asked_of_somebody_else() {
+        let asks = |args: &[&str]| asks_for_help(&args.iter().map(Into::into).collect::<Vec<_>>());
+        assert!(asks(&["--jobs", "2", "--help"]) && asks(&["-h"]));
+        assert!(!asks(&["--", "--help"]) && !asks(&["help"]));
+    }
+}

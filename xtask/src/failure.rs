@@ -1,0 +1,77 @@
+//! Why nothing was started. Every message ends with what to do about it.
+
+use std::{fmt, io, path::PathBuf, process::ExitStatus};
+
+/// The exit code of every [`Failure`]: the same as nestmatrix's for "nothing was started".
+pub(crate) const NOT_STARTED: u8 = 2;
+
+/// Why nothing was started.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line makes no sense.
+    Usage(String),
+    /// The machine lacks something, and it was not installed; what to do has been printed.
+    NotReady(String),
+    /// A command ended badly. It has printed why.
+    Command {
+        /// The command, as a person would type it.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// A command could not even be started.
+    Start {
+        /// The command, as a person would type it.
+        command: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file that was just built is not there.
+    NotBuilt(PathBuf),
+    /// nestmatrix calls QEMU in a way the benchmark does not know.
+    NewShape(PathBuf),
+    /// A file could not be read or written.
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(what) => write!(f, "{what}; `cargo xtask help` lists what there is"),
+            Self::NotReady(what) => f.write_str(what),
+            Self::Command { command, status } => {
+                write!(
+                    f,
+                    "`{command}` failed ({status}); its own words are above: mend that, then run the same command again"
+                )
+            }
+            Self::Start { command, source } => {
+                write!(f, "could not start `{command}`: {source}; is it installed and on the PATH?")
+            }
+            Self::NotBuilt(path) => write!(
+                f,
+                "the build went well but {} is not there; is a build target or profile set in a cargo configuration file?",
+                path.display()
+            ),
+            Self::NewShape(path) => write!(
+                f,
+                "the command line in {} is not the expected one: teach xtask/src/bench/machine.rs how nestmatrix calls QEMU now",
+                path.display()
+            ),
+            Self::File { path, source } => {
+                write!(f, "could not use {}: {source}; check its owner and the free space", path.display())
+            }
+        }
+    }
+}
+
+impl From<lexopt::Error> for Failure {
+    fn from(error: lexopt::Error) -> Self {
+        Self::Usage(error.to_string())
+    }
+}

@@ -1,0 +1,66 @@
+//! How do I start? `cargo xtask <verb>`: one file per verb.
+//!
+//! This crate must compile in seconds on a machine that has only Rust and a C compiler, because it is what installs the
+//! rest. So it uses the standard library and a small argument parser, and knows nothing of the other crates but the name
+//! of the binary they build.
+
+mod bench;
+mod build;
+mod failure;
+mod run_matrix;
+mod setup;
+mod test;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use failure::Failure;
+
+const HELP: &str = "\
+cargo xtask <verb>
+
+  setup [--test] [--check] [--yes]   install what this machine lacks (--test: also what the tests need)
+  run-matrix [--yes] [ARGS]          set up, build, and run `nestmatrix run ARGS` (no ARGS: the release matrix;
+                                     --help: what ARGS there are, once the machine is set up)
+  test [--yes] [ARGS]                set up and run every test, as `cargo test --workspace ARGS`
+  bench [--pairs N] [--store DIR] [--json FILE] [--yes]
+                                     what nestmatrix costs on top of a bare script that boots the same guest
+  help                               this text
+
+  --yes     install without asking
+  --check   only say what is missing; exit code 2 if anything is
+
+Exit codes: those of nestmatrix or of the tests; 2 if they could not be started.";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    let verb = args.next().unwrap_or_default();
+    let rest: Vec<OsString> = args.collect();
+    // `run-matrix --help` is answered by nestmatrix itself, where that can be built.
+    let help = build::asks_for_help(&rest) && (verb != "run-matrix" || !setup::is_done());
+    let outcome = match verb.to_str() {
+        Some("setup" | "run-matrix" | "test" | "bench") if help => {
+            println!("{HELP}");
+            Ok(())
+        }
+        Some("setup") => setup::run(rest),
+        Some("run-matrix") => run_matrix::run(rest),
+        Some("test") => test::run(rest),
+        Some("bench") => bench::run(rest),
+        Some("help" | "--help" | "-h") => {
+            println!("{HELP}");
+            Ok(())
+        }
+        Some("") => {
+            eprintln!("{HELP}");
+            return ExitCode::from(failure::NOT_STARTED);
+        }
+        _ => Err(Failure::Usage(format!("there is no verb `{}`", verb.display()))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::from(failure::NOT_STARTED)
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The things a machine needs: what each is for, and what it is called by each package manager.
+
+/// What the machine is to be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Building nestmatrix and running a matrix.
+    Run,
+    /// The same, and running every test of the workspace.
+    Test,
+}
+
+/// One thing a machine may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Item {
+    Qemu,
+    QemuImg,
+    Mmdebstrap,
+    DebianKeyring,
+    Gpg,
+    Mke2fs,
+    Newuidmap,
+    SubordinateIds,
+    CCompiler,
+    PkgConfig,
+    OpenSsl,
+    DpkgDeb,
+    SshServer,
+    SshClient,
+}
+
+/// A package manager. Only apt is driven; for the others the command is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Installer {
+    Apt,
+    Dnf,
+    Pacman,
+    Zypper,
+    Brew,
+}
+
+impl Installer {
+    /// In the order in which they are looked for: Homebrew may stand beside a system's own.
+    pub(super) const ALL: [Self; 5] = [Self::Apt, Self::Dnf, Self::Pacman, Self::Zypper, Self::Brew];
+
+    /// The program whose presence proves it.
+    pub(super) const fn program(self) -> &'static str {
+        match self {
+            Self::Apt => "apt-get",
+            Self::Dnf => "dnf",
+            Self::Pacman => "pacman",
+            Self::Zypper => "zypper",
+            Self::Brew => "brew",
+        }
+    }
+}
+
+impl Item {
+    /// All of them, in the order in which they are named to people.
+    pub(super) const ALL: [Self; 14] = [
+        Self::Qemu,
+        Self::QemuImg,
+        Self::Mmdebstrap,
+        Self::DebianKeyring,
+        Self::Gpg,
+        Self::Mke2fs,
+        Self::Newuidmap,
+        Self::SubordinateIds,
+        Self::CCompiler,
+        Self::PkgConfig,
+        Self::OpenSsl,
+        Self::DpkgDeb,
+        Self::SshServer,
+        Self::SshClient,
+    ];
+
+    /// Whether this purpose needs it. Root builds images without the help of `newuidmap`.
+    pub(super) const fn needed(self, purpose: Purpose, root: bool) -> bool {
+        match self {
+            Self::Newuidmap | Self::SubordinateIds => !root,
+            Self::SshServer => matches!(purpose, Purpose::Test),
+            _ => true,
+        }
+    }
+
+    /// Its name and what it is for, in one line.
+    pub(super) const fn about(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Qemu => ("qemu-system-x86_64", "boots the guests; 8.2 or newer"),
+            Self::QemuImg => ("qemu-img", "gives each guest a disk of its own"),
+            Self::Mmdebstrap => ("mmdebstrap", "builds the Debian images"),
+            Self::DebianKeyring => ("Debian's keyring", "proves that what goes into an image is Debian's"),
+            Self::Gpg => ("gpg", "lets mmdebstrap choose the right keyring"),
+            Self::Mke2fs => ("mke2fs", "makes the file system of an image"),
+            Self::Newuidmap => ("newuidmap", "lets an ordinary user build images"),
+            Self::SubordinateIds => ("subordinate ids", "the ids newuidmap may hand out (/etc/subuid, /etc/subgid)"),
+            Self::CCompiler => ("cc", "compiles C parts of nestmatrix and the sample package"),
+            Self::PkgConfig => ("pkg-config", "finds OpenSSL when nestmatrix is built"),
+            Self::OpenSsl => ("OpenSSL's headers", "nestmatrix speaks SSH through libssh2 and OpenSSL"),
+            Self::DpkgDeb => ("dpkg-deb", "builds the sample package"),
+            Self::SshServer => {
+                ("sshd", "the tests talk to one of their own (Debian's package also starts one on port 22)")
+            }
+            Self::SshClient => ("ssh", "`nestmatrix shell` and kept guests are entered with it"),
+        }
+    }
+
+    /// The packages that bring it; empty where no package does.
+    pub(super) const fn packages(self, installer: Installer) -> &'static [&'static str] {
+        use Installer::{Apt, Brew, Dnf, Pacman, Zypper};
+        match (self, installer) {
+            (Self::Qemu, Apt | Pacman) => &["qemu-system-x86"],
+            (Self::Qemu, Dnf) => &["qemu-system-x86-core"],
+            (Self::Qemu, Zypper) => &["qemu-x86"],
+            (Self::QemuImg, Apt) => &["qemu-utils"],
+            (Self::QemuImg, Dnf | Pacman | Zypper) => &["qemu-img"],
+            (Self::Qemu | Self::QemuImg, Brew) => &["qemu"],
+            (Self::Mmdebstrap, _) => &["mmdebstrap"],
+            (Self::DebianKeyring, Dnf) => &["debian-keyring"],
+            (Self::DebianKeyring, _) => &["debian-archive-keyring"],
+            (Self::Gpg, Apt) => &["gpg"],
+            (Self::Gpg, Dnf) => &["gnupg2"],
+            (Self::Gpg, Zypper) => &["gpg2"],
+            (Self::Gpg, Pacman | Brew) => &["gnupg"],
+            (Self::Mke2fs, _) => &["e2fsprogs"],
+            (Self::Newuidmap, Apt) => &["uidmap"],
+            (Self::Newuidmap, Dnf) => &["shadow-utils"],
+            (Self::Newuidmap, Pacman | Zypper) => &["shadow"],
+            (Self::Newuidmap, Brew) | (Self::SubordinateIds, _) => &[],
+            (Self::CCompiler, Apt) => &["gcc", "libc6-dev"],
+            (Self::CCompiler, Dnf) => &["gcc", "glibc-static"],
+            (Self::CCompiler, Zypper) => &["gcc", "glibc-devel-static"],
+            (Self::CCompiler, Pacman | Brew) => &["gcc"],
+            (Self::PkgConfig, Apt | Brew) => &["pkgconf"],
+            (Self::PkgConfig, Dnf | Zypper) => &["pkgconf-pkg-config"],
+            (Self::PkgConfig, Pacman) => &["pkgconf"],
+            (Self::OpenSsl, Apt) => &["libssl-dev"],
+            (Self::OpenSsl, Dnf) => &["openssl-devel"],
+            (Self::OpenSsl, Zypper) => &["libopenssl-devel"],
+            (Self::OpenSsl, Pacman) => &["openssl"],
+            (Self::OpenSsl, Brew) => &["openssl@3"],
+            (Self::DpkgDeb, _) => &["dpkg"],
+            (Self::SshServer, Apt | Dnf) => &["openssh-server"],
+            (Self::SshClient, Apt) => &["openssh-client"],
+            (Self::SshClient, Dnf) => &["openssh-clients"],
+            (Self::SshServer | Self::SshClient, Pacman | Zypper | Brew) => &["openssh"],
+        }
+    }
+}
