@@ -10,6 +10,8 @@
 //!                       `-- prepared   what is recorded of it, checked each time
 //! ```
 
+#[cfg(test)]
+mod alone;
 mod bootstrap;
 mod catalog;
 mod error;

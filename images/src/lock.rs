@@ -95,9 +95,11 @@ fn holder(file: &mut File) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alone::alone;
 
     #[test]
     fn whoever_waits_learns_which_process_has_the_lock_and_can_be_cancelled() {
+        let _alone = alone();
         let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("lock");
         let cancel = AtomicBool::new(false);

@@ -241,11 +241,24 @@ fn unfit(folder: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alone::{Alone, alone};
 
-    fn builds() -> tempfile::TempDir {
+    struct Builds {
+        folder: tempfile::TempDir,
+        _alone: Alone,
+    }
+
+    impl Builds {
+        fn path(&self) -> &Path {
+            self.folder.path()
+        }
+    }
+
+    fn builds() -> Builds {
+        let alone = alone();
         let folder = tempfile::tempdir().expect("temporary folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
-        folder
+        Builds { folder, _alone: alone }
     }
 
     /// A site as a killed process leaves it: the folder without its lock.

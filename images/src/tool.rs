@@ -163,6 +163,7 @@ fn lines_of(reader: PipeReader) -> Receiver<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alone::alone;
 
     fn shell(script: &str) -> Command {
         let mut shell = command("sh");
@@ -176,6 +177,7 @@ mod tests {
 
     #[test]
     fn a_tool_that_fails_is_quoted_with_its_last_lines() {
+        let _alone = alone();
         let script = "i=0; while [ $i -lt 100 ]; do i=$((i+1)); echo line $i >&2; done; exit 3";
         let failure = run(shell(script), "sh", BUILD_LIMIT, &idle(), |_| {}).expect_err("it exits with 3");
         assert_eq!(failure.kind.to_string(), "`sh` failed (exit status: 3)");
@@ -184,6 +186,7 @@ mod tests {
 
     #[test]
     fn what_a_tool_says_cannot_reach_the_terminal_as_control_sequences() {
+        let _alone = alone();
         let mut heard = Vec::new();
         run(shell(r"printf '10%%\r\033[31m99%%\n' >&2"), "sh", BUILD_LIMIT, &idle(), |line| {
             heard.push(line.to_owned())
@@ -194,6 +197,7 @@ mod tests {
 
     #[test]
     fn a_missing_tool_is_named() {
+        let _alone = alone();
         let failure = run(command("nestmatrix-no-such-tool"), "nestmatrix-no-such-tool", BUILD_LIMIT, &idle(), |_| {});
         let failure = failure.expect_err("there is none");
         assert_eq!(failure.kind.to_string(), "`nestmatrix-no-such-tool` is not installed");
@@ -203,6 +207,7 @@ mod tests {
 
     #[test]
     fn cancelling_kills_the_children_of_the_tool_too() {
+        let _alone = alone();
         let (ended, still_writing) = io::pipe().expect("pipe");
         let mut script = shell("sleep 300 & sleep 300");
         script.stdout(still_writing);
@@ -221,6 +226,7 @@ mod tests {
 
     #[test]
     fn a_tool_that_takes_too_long_is_killed() {
+        let _alone = alone();
         let failure = run(shell("sleep 300"), "sh", Duration::from_millis(100), &idle(), |_| {}).expect_err("too long");
         assert!(matches!(failure.kind, PrepareErrorKind::Stalled { .. }), "{failure:?}");
     }

@@ -11,6 +11,7 @@ use std::{
 
 use super::*;
 use crate::{
+    alone::{Alone, alone},
     error::Mismatch,
     prepared::{DISK, INITRD, KERNEL},
 };
@@ -50,6 +51,7 @@ impl Build for Fake {
 }
 
 struct House {
+    _alone: Alone,
     folder: tempfile::TempDir,
     store: Store,
     cancel: AtomicBool,
@@ -58,9 +60,10 @@ struct House {
 
 impl House {
     fn new() -> Self {
+        let alone = alone();
         let folder = tempfile::tempdir().expect("temporary folder");
         let store = Store::open(&folder.path().join("store")).expect("store");
-        Self { folder, store, cancel: AtomicBool::new(false), told: Mutex::default() }
+        Self { _alone: alone, folder, store, cancel: AtomicBool::new(false), told: Mutex::default() }
     }
 
     fn prepare(&self, name: &str, refresh: bool, fake: &Fake) -> Result<PreparedImage, PrepareError> {
@@ -291,6 +294,7 @@ fn a_store_that_cannot_be_written_to_is_refused_with_its_path() {
 
 #[test]
 fn a_store_on_a_full_disk_is_refused_with_the_bytes_free() {
+    let _alone = alone();
     let folder = tempfile::tempdir().expect("temporary folder");
     let mounted = std::process::Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
