@@ -31,10 +31,43 @@ pub enum EventKind {
         /// Version of nestmatrix.
         version: String,
     },
-    /// The machine that runs the guests is ready. Comes after the images: its accelerator is proved with one of them.
+    /// The run is continued by another process: the one before died or was interrupted. Cells without a verdict (not-run is
+    /// none) are open again.
+    RunResumed {
+        /// Version of nestmatrix.
+        version: String,
+    },
+    /// A machine that will run guests is being made ready. Comes after the images: its accelerator is proved with one of them.
+    RunnerStarted {
+        /// Counts the run's runners, from 1.
+        runner: u32,
+        /// `host` or `qemu`.
+        kind: String,
+        /// Why this kind.
+        reason: String,
+    },
+    /// A line about a runner in the making.
+    RunnerProgress {
+        /// Which.
+        runner: u32,
+        /// What is going on.
+        message: String,
+    },
+    /// The machine that runs the guests is ready.
     RunnerReady {
         /// What it is.
         runner: RunnerFacts,
+    },
+    /// A runner is gone or could not be made ready: what ran on it is tried again on another one.
+    RunnerLost {
+        /// Which.
+        runner: u32,
+        /// One line.
+        reason: String,
+        /// Last lines of its console.
+        console_tail: Vec<String>,
+        /// What to do about it.
+        help: Option<String>,
     },
     /// An image is being looked up, fetched or built.
     ImageStarted {
@@ -190,20 +223,22 @@ pub enum EventKind {
     },
 }
 
-/// Where the guests of a run ran.
+/// Where guests of a run ran.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunnerFacts {
-    /// `host`.
+    /// Counts the run's runners, from 1.
+    pub number: u32,
+    /// `host` or `qemu`.
     pub kind: String,
     /// Why this one.
     pub reason: String,
-    /// `kvm` or `tcg`.
+    /// What its guests are run with: `kvm` or `tcg`.
     pub accelerator: String,
     /// Why this one.
     pub accelerator_reason: String,
-    /// Version of QEMU.
+    /// Version of QEMU on it.
     pub qemu: String,
-    /// Kernel of the machine the guests run on.
+    /// Its kernel.
     pub kernel: String,
     /// All time limits are multiplied by this (measured; 1.0: a machine with hardware virtualization).
     pub speed: f64,
@@ -211,17 +246,59 @@ pub struct RunnerFacts {
     pub memory: u64,
     /// Virtual CPUs the guests may take together.
     pub cpus: u32,
+    /// How many virtual machines a guest lies in, itself included, as far as it can be seen from here: 1 on bare metal.
+    pub depth: u32,
+    /// The virtual machine that was booted for it; `None`: it is the machine nestmatrix was started on.
+    pub l1: Option<L1Facts>,
+    /// What making it ready took, in order.
+    pub steps: Vec<StepTime>,
+}
+
+/// A virtual machine booted to run guests in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct L1Facts {
+    /// Catalog name of its image.
+    pub image: String,
+    /// Digest of that image.
+    pub digest: Digest,
+    /// What it is run with itself: `kvm` or `tcg`.
+    pub accelerator: String,
+    /// How it can run virtual machines of its own.
+    pub nesting: String,
+    /// Versioned machine type.
+    pub machine: String,
+    /// Version of the QEMU that runs it.
+    pub qemu: String,
+    /// Kernel of the machine it runs on.
+    pub host_kernel: String,
+    /// Its memory in bytes.
+    pub memory: u64,
+    /// Its virtual CPUs.
+    pub cpus: u32,
+    /// Process id of its QEMU.
+    pub pid: u32,
+}
+
+/// How long one step took.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepTime {
+    /// For example `boot`.
+    pub step: String,
+    /// How long it took.
+    pub elapsed_ms: u64,
 }
 
 /// One virtual machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GuestFacts {
+    /// The runner it ran on.
+    pub runner: u32,
     /// Digest of the image below its overlay.
     pub image: Digest,
-    /// `kvm` or `tcg`.
+    /// `kvm` or `tcg`, as QEMU itself says (`query-kvm`).
     pub accelerator: String,
     /// Versioned machine type, for example `pc-q35-10.0`.
     pub machine: String,
-    /// Process id of its QEMU.
+    /// Process id of its QEMU, on its runner.
     pub pid: u32,
 }

@@ -30,7 +30,7 @@ mod terminal;
 mod verdict;
 
 pub use counts::{Counts, Outcome, ReportedCase, Tally};
-pub use event::{Event, EventKind, GuestFacts, RunnerFacts};
+pub use event::{Event, EventKind, GuestFacts, L1Facts, RunnerFacts, StepTime};
 pub use journal::{Journal, JournalError, JournalErrorKind};
 pub use json_lines::JsonLines;
 pub use names::UniqueNames;
