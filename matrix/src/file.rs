@@ -72,7 +72,7 @@ pub(crate) struct RunnerTable {
     /// The machine that runs the guests.
     #[serde(default)]
     pub(crate) kind: RunnerKind,
-    /// Memory all guests together may take; default: what the machine can spare.
+    /// Memory all guests together may take; default: what the machine can spare, for an L1 what the plan can use at once.
     pub(crate) memory: Option<At<SizeText>>,
     /// Virtual CPUs all guests together may take; default: as many as the machine has.
     #[schemars(with = "Option<u32>", range(min = 1, max = 4096))]
@@ -80,6 +80,12 @@ pub(crate) struct RunnerTable {
     /// How often a failure of the infrastructure (never of a test) is tried again on a fresh guest, 0 to 10; default: 2.
     #[schemars(with = "Option<u32>", range(min = 0, max = 10))]
     pub(crate) retries: Option<At<i64>>,
+    /// The catalog entry an L1 is booted from (kind `qemu`); default: the one made for it.
+    pub(crate) image: Option<At<String>>,
+    /// Words to add to an L1 kernel's command line.
+    pub(crate) kernel_args: Option<At<String>>,
+    /// Size of an L1's scratch disk, which holds the guests' overlays; default: 64GiB, of which only what is written takes room.
+    pub(crate) disk: Option<At<SizeText>>,
 }
 
 /// Size and connectivity of a guest.

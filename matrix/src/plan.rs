@@ -31,6 +31,15 @@ pub struct Plan {
     pub cells: Vec<Cell>,
 }
 
+impl Plan {
+    /// The same plan for another kind of runner, under its own digest.
+    pub fn on(mut self, kind: RunnerKind) -> Self {
+        self.runner.kind = kind;
+        self.digest = self.fingerprint();
+        self
+    }
+}
+
 /// The package under test.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Package {
@@ -60,10 +69,16 @@ pub struct Artifact {
 pub struct Runner {
     /// The kind asked for.
     pub kind: RunnerKind,
-    /// Memory that all guests together may take; `None`: what the machine can spare.
+    /// Memory that all guests together may take; `None`: what the machine can spare, or what the plan can use at once.
     pub memory: Option<ByteSize>,
     /// Virtual CPUs that all guests together may take; `None`: as many as the machine has.
     pub cpus: Option<u32>,
+    /// Catalog entry that an L1 is booted from; `None`: the one made for it.
+    pub image: Option<String>,
+    /// Words added to an L1 kernel's command line.
+    pub kernel_args: Vec<String>,
+    /// Size of an L1's scratch disk, which holds the guests' overlays; `None`: plenty.
+    pub disk: Option<ByteSize>,
     /// How often a failure of an infrastructure phase is tried again on a fresh guest.
     pub retries: u32,
 }
@@ -77,6 +92,8 @@ pub enum RunnerKind {
     Auto,
     /// This machine is the L1.
     Host,
+    /// Boot an L1 on this machine with QEMU.
+    Qemu,
 }
 
 /// One operating system of the matrix.

@@ -111,14 +111,22 @@ impl Limits {
     }
 }
 
-/// The runner the file asks for.
+/// The runner the file asks for; its image and kernel's words are checked elsewhere.
 pub(crate) fn runner(table: &RunnerTable, mistakes: &mut Mistakes) -> Runner {
     Runner {
         kind: table.kind,
         memory: table.memory.as_ref().and_then(|memory| size(memory, MEMORY_RANGE, mistakes)),
         cpus: table.cpus.as_ref().and_then(|cpus| count(cpus, RUNNER_CPU_RANGE, mistakes)),
         retries: table.retries.as_ref().and_then(|retries| count(retries, RETRY_RANGE, mistakes)).unwrap_or(RETRIES),
+        image: table.image.as_ref().map(|image| image.text().to_owned()),
+        kernel_args: words(table.kernel_args.as_ref()),
+        disk: table.disk.as_ref().and_then(|disk| size(disk, DISK_RANGE, mistakes)),
     }
+}
+
+/// Words of a kernel's command line.
+pub(crate) fn words(text: Option<&At<String>>) -> Vec<String> {
+    text.map(|text| text.text().split_whitespace().map(str::to_owned).collect()).unwrap_or_default()
 }
 
 /// A size of whole mebibytes: QEMU takes no finer one.

@@ -76,6 +76,12 @@ pub(crate) fn validate(file: MatrixFile, catalog: &[&str], mistakes: &mut Mistak
     let includes = rules::includes(&file.include, &dimensions, mistakes);
     let guest = GuestSize::check(&file.guest, &file.runner, mistakes);
     let runner = quantity::runner(&file.runner, mistakes);
+    if let Some(image) = &file.runner.image {
+        check_in_catalog(image, catalog, mistakes);
+    }
+    if let Some(words) = &file.runner.kernel_args {
+        text::check_no_nul(words, mistakes);
+    }
     if let (Some(budget), Some(at)) = (runner.memory, &file.runner.memory) {
         let usual = GuestSize::resolve([&GuestSize::default(); 3]).memory;
         let all_say = |mut sizes: Box<dyn Iterator<Item = &GuestSize> + '_>| !sizes.any(GuestSize::leaves_memory_open);
@@ -131,11 +137,7 @@ fn images(file: &MatrixFile, catalog: &[&str], mistakes: &mut Mistakes) -> Vec<M
     for (name, table) in images {
         text::check_name(name, "image", mistakes);
         let from = table.and_then(|table| table.from.as_ref()).unwrap_or(name);
-        if !catalog.contains(&from.text()) {
-            let help = near::help(from.text(), catalog, "`nestmatrix images list` shows the images there are");
-            let message = format!("there is no image `{}`", from.text());
-            mistakes.push(mistakes.at(from.span(), message, "not in the catalog").with_help(help));
-        }
+        check_in_catalog(from, catalog, mistakes);
         if let Some(words) = table.and_then(|table| table.kernel_args.as_ref()) {
             text::check_no_nul(words, mistakes);
         }
@@ -145,16 +147,21 @@ fn images(file: &MatrixFile, catalog: &[&str], mistakes: &mut Mistakes) -> Vec<M
                 image: Image {
                     name: name.text().to_owned(),
                     from: from.text().to_owned(),
-                    kernel_args: table
-                        .and_then(|table| table.kernel_args.as_ref())
-                        .map(|words| words.text().split_whitespace().map(str::to_owned).collect())
-                        .unwrap_or_default(),
+                    kernel_args: quantity::words(table.and_then(|table| table.kernel_args.as_ref())),
                 },
                 guest: table.map(|table| GuestSize::check(&table.guest, &file.runner, mistakes)).unwrap_or_default(),
             });
         }
     }
     valid
+}
+
+fn check_in_catalog(name: &At<String>, catalog: &[&str], mistakes: &mut Mistakes) {
+    if !catalog.contains(&name.text()) {
+        let help = near::help(name.text(), catalog, "`nestmatrix images list` shows the images there are");
+        let message = format!("there is no image `{}`", name.text());
+        mistakes.push(mistakes.at(name.span(), message, "not in the catalog").with_help(help));
+    }
 }
 
 fn suites(file: &MatrixFile, installable: bool, mistakes: &mut Mistakes) -> Vec<Suite> {

@@ -619,7 +619,7 @@ fn shapes_are_explained_in_the_words_of_toml() {
       ·        ───┬──
       ·           ╰── not a choice
       ╰────
-     help: did you mean `host`? choices: auto, host
+     help: did you mean `host`? choices: auto, host, qemu
     "#);
     assert_snapshot!(with("[[image]]\nfrom = \"debian-11-minimal\"\n").error(), @r#"
      × m.toml:3: missing key `name`
@@ -706,4 +706,10 @@ fn a_file_of_nothing_but_mistakes_is_answered_in_time_and_in_bounds() {
     let keys = (0..40_000).map(|key| format!("k{key} = 1\n")).collect::<String>();
     let error = Folder::with(&keys).try_load().expect_err("unknown keys");
     assert_eq!(error.problems().count(), 20);
+}
+
+#[test]
+fn the_image_of_a_runner_is_looked_up_like_any_other() {
+    let error = with("[runner]\nkind = \"qemu\"\nimage = \"debian-13-runer\"\n").error();
+    assert!(error.contains("m.toml:5") && error.contains("there is no image `debian-13-runer`"), "{error}");
 }
