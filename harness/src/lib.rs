@@ -3,6 +3,7 @@
 //! Data flows one way: a `matrix::Plan` comes in, `images` gives disks, [`guest`] boots them, [`ssh`] and [`payload`] work in
 //! them, [`fanout`] decides who runs when, and everything that happens leaves as `reports::Event`s.
 
+pub mod agent;
 pub mod cli;
 pub mod events;
 pub mod fanout;
@@ -10,5 +11,6 @@ pub mod guest;
 pub mod host;
 pub mod payload;
 pub mod run;
+mod runner;
 pub mod scratch;
 pub mod ssh;

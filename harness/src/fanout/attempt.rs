@@ -15,7 +15,7 @@ use super::{
     station::{Keep, Purpose, Station},
 };
 use crate::{
-    guest::{self, Command, Ended, Firmware, Guest, StartError},
+    guest::{self, Command, Cpu, Ended, Firmware, Guest, StartError},
     payload::{self, Install, InstallError, PackageFamily, Suite, SuiteOutcome, Upload},
     ssh::{self, Keypair, Open, Session, SshError},
 };
@@ -67,8 +67,8 @@ pub(super) struct Attempt<'a> {
     pub(super) cell: &'a Cell,
     /// From 1.
     pub(super) number: u32,
-    /// How many there may be.
-    pub(super) attempts: u32,
+    /// Number of the last one there may be.
+    pub(super) last: u32,
     /// Ends everything at once.
     pub(super) kill: &'a CancellationToken,
 }
@@ -166,9 +166,11 @@ impl Attempt<'_> {
                 .map_err(|source| error(format!("could not create {}: {source}", folder.display()), None))?;
         }
         let disk = scratch.join("disk.qcow2");
-        guest::create_overlay(&station.qemu.img, &image.disk, self.cell.guest.disk, &disk).await.map_err(
-            |failure| error(failure.to_string(), Some(format!("make room below {}", station.scratch.display()))),
-        )?;
+        guest::create_overlay(&station.qemu.img, (&image.disk, image.format), self.cell.guest.disk, &disk)
+            .await
+            .map_err(|failure| {
+                error(failure.to_string(), Some(format!("make room below {}", station.scratch.display())))
+            })?;
         let firmware = [
             (images::seed::AUTHORIZED_KEYS, "authorized_keys", format!("{}\n", station.login.public())),
             (images::seed::HOST_KEY, "ssh_host_ed25519_key", host_key.private().to_owned()),
@@ -193,8 +195,10 @@ impl Attempt<'_> {
             machine: station.qemu.machine(),
             accelerator: station.accelerator,
             cpus: self.cell.guest.cpus,
+            cpu: Cpu::Fullest,
             memory_mib: self.cell.guest.memory.mib(),
             disk: Some(disk),
+            more_disks: Vec::new(),
             kernel: image.kernel.clone(),
             initrd: image.initrd.clone(),
             cmdline,
@@ -210,8 +214,8 @@ impl Attempt<'_> {
                 matches!(failure, StartError::Gone { .. }).then(|| format!("see {}", logs.join("qemu.log").display()));
             error(failure.to_string(), help)
         })?;
-        let accelerator = station.accelerator.to_string();
-        let facts = GuestFacts { image: image.digest, accelerator, machine, pid: guest.pid() };
+        let accelerator = guest.accelerator().await.map_err(|failure| error(failure.to_string(), None))?.to_string();
+        let facts = GuestFacts { runner: station.runner, image: image.digest, accelerator, machine, pid: guest.pid() };
         self.send(|cell, attempt| EventKind::GuestStarted { cell, attempt, guest: facts });
         Ok(guest)
     }
@@ -393,6 +397,7 @@ impl Attempt<'_> {
                 }
             }
             Ended::HostDisk { full: true } => {
+                self.station.disk_full.cancel();
                 let help = format!("make room below {}", self.station.scratch.display());
                 self.error(phase, reason, Some(help))
             }
@@ -421,7 +426,7 @@ impl Attempt<'_> {
 
     /// Whether another attempt may follow this verdict; its guest takes the place of this one's.
     fn is_retried(&self, verdict: &Verdict) -> bool {
-        self.number < self.attempts && matches!(verdict, Verdict::Error { phase, .. } if phase.is_infrastructure())
+        self.number < self.last && matches!(verdict, Verdict::Error { phase, .. } if phase.is_infrastructure())
     }
 
     /// Writes down what a person needs to enter the guest and a sweep to spare it; whether the guest can be left running.

@@ -25,28 +25,39 @@ pub struct Stop {
     pub kill: CancellationToken,
 }
 
-/// Runs `cells` (all of whose images are there) and returns when every one has had its `CellFinished` event.
-pub async fn dispatch(station: &Arc<Station>, cells: Vec<Cell>, mut budget: Budget, stop: &Stop) {
-    let mut waiting: VecDeque<Cell> = cells.into();
+/// A cell and the attempts it may have: an earlier runner, or an earlier process, may have made some already.
+#[derive(Clone, Debug)]
+pub struct Todo {
+    /// The cell.
+    pub cell: Cell,
+    /// Number of the next attempt.
+    pub next: u32,
+    /// Number of the last attempt there may be.
+    pub last: u32,
+}
+
+/// Runs the cells (all of whose images are there) and returns when every one has had its `CellFinished` event.
+pub async fn dispatch(station: &Arc<Station>, todo: Vec<Todo>, mut budget: Budget, stop: &Stop) {
+    let mut waiting: VecDeque<Todo> = todo.into();
     let mut running = JoinSet::new();
     let mut costs: HashMap<task::Id, Cost> = HashMap::new();
     loop {
         if stop.drain.is_cancelled() || stop.kill.is_cancelled() {
-            for cell in waiting.drain(..) {
+            for todo in waiting.drain(..) {
                 let verdict = Verdict::NotRun { reason: "interrupted before it started".into() };
-                station.events.send(EventKind::CellFinished { cell: cell.id, verdict });
+                station.events.send(EventKind::CellFinished { cell: todo.cell.id, verdict });
             }
         }
         // In the plan's order, but a large guest that must wait does not hold up small ones behind it.
         let mut still = VecDeque::new();
-        for cell in waiting.drain(..) {
-            let cost = Cost::of(&cell.guest);
+        for todo in waiting.drain(..) {
+            let cost = Cost::of(&todo.cell.guest);
             if budget.take(cost) {
                 let (station, stop) = (Arc::clone(station), stop.clone());
-                let task = running.spawn(async move { run_cell(&station, &cell, &stop).await });
+                let task = running.spawn(async move { run_cell(&station, &todo, &stop).await });
                 costs.insert(task.id(), cost);
             } else {
-                still.push_back(cell);
+                still.push_back(todo);
             }
         }
         waiting = still;
@@ -66,10 +77,10 @@ pub async fn dispatch(station: &Arc<Station>, cells: Vec<Cell>, mut budget: Budg
         }
     }
     // Nothing runs any more, and still they do not fit.
-    for cell in waiting {
+    for todo in waiting {
         let reason = "guests that were kept take the memory it needs: keep fewer, or run it by itself with --cell";
         let verdict = Verdict::NotRun { reason: reason.into() };
-        station.events.send(EventKind::CellFinished { cell: cell.id, verdict });
+        station.events.send(EventKind::CellFinished { cell: todo.cell.id, verdict });
     }
 }
 
@@ -81,14 +92,13 @@ async fn first(stop: &Stop) {
 }
 
 /// Whether the cell's guest was left running.
-async fn run_cell(station: &Station, cell: &Cell, stop: &Stop) -> bool {
-    let attempts = station.plan.runner.retries + 1;
-    for number in 1..=attempts {
+async fn run_cell(station: &Station, Todo { cell, next, last }: &Todo, stop: &Stop) -> bool {
+    for number in *next..=*last {
         station.events.send(EventKind::AttemptStarted { cell: cell.id.clone(), attempt: number });
-        let attempt = Attempt { station, cell, number, attempts, kill: &stop.kill };
+        let attempt = Attempt { station, cell, number, last: *last, kill: &stop.kill };
         let Conclusion { verdict, help, console_tail, kept } = attempt.run().await;
         let infrastructure = matches!(&verdict, Verdict::Error { phase, .. } if phase.is_infrastructure());
-        let retried = infrastructure && number < attempts && !stop.drain.is_cancelled() && !stop.kill.is_cancelled();
+        let retried = infrastructure && number < *last && !stop.drain.is_cancelled() && !stop.kill.is_cancelled();
         station.events.send(EventKind::AttemptFinished {
             cell: cell.id.clone(),
             attempt: number,

@@ -13,5 +13,5 @@ mod station;
 
 pub use attempt::Conclusion;
 pub use budget::{Budget, Cost};
-pub use dispatch::{Stop, dispatch};
-pub use station::{Keep, Purpose, Station};
+pub use dispatch::{Stop, Todo, dispatch};
+pub use station::{BootImage, Keep, Purpose, Station};

@@ -2,12 +2,13 @@
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
-use images::PreparedImage;
-use matrix::{Cell, Plan};
+use images::{PackageFamily, PreparedImage};
+use matrix::{Cell, Digest, Plan};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     events::Events,
-    guest::{Accelerator, Spawner},
+    guest::{Accelerator, DiskFormat, Spawner},
     host::Qemu,
     ssh::Keypair,
 };
@@ -33,13 +34,55 @@ pub enum Purpose {
     Shell,
 }
 
+/// An image as a guest is booted from it on this machine.
+#[derive(Clone, Debug)]
+pub struct BootImage {
+    /// Identity of its content.
+    pub digest: Digest,
+    /// What kind of packages it installs.
+    pub family: PackageFamily,
+    /// The root disk, never written to.
+    pub disk: PathBuf,
+    /// How the disk's content is stored.
+    pub format: DiskFormat,
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its initial RAM disk.
+    pub initrd: PathBuf,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// Who logs in over SSH.
+    pub login_user: String,
+    /// Keeps the files where they are; `None`: nobody takes them away here.
+    #[expect(dead_code, reason = "it is held, not read")]
+    pub(crate) lease: Option<Arc<PreparedImage>>,
+}
+
+impl From<Arc<PreparedImage>> for BootImage {
+    fn from(image: Arc<PreparedImage>) -> Self {
+        Self {
+            digest: image.digest,
+            family: image.family,
+            disk: image.disk.clone(),
+            format: DiskFormat::Qcow2,
+            kernel: image.kernel.clone(),
+            initrd: image.initrd.clone(),
+            cmdline: image.cmdline.clone(),
+            login_user: image.login_user.clone(),
+            lease: Some(image),
+        }
+    }
+}
+
 /// The place where guests are run, and what they need.
 #[derive(Debug)]
 pub struct Station {
+    /// Which of the run's runners this is, from 1.
+    pub runner: u32,
     /// What is to be run.
     pub plan: Arc<Plan>,
     /// Images by catalog name; one that could not be had is not in here.
-    pub images: HashMap<String, Arc<PreparedImage>>,
+    pub images: HashMap<String, BootImage>,
     /// Starts guests.
     pub spawner: Spawner,
     /// QEMU.
@@ -58,6 +101,8 @@ pub struct Station {
     pub purpose: Purpose,
     /// Which guests are kept.
     pub keep: Keep,
+    /// Cancelled when a guest met a full disk here: there is no room for any other either.
+    pub disk_full: CancellationToken,
     /// The way out.
     pub events: Events,
 }
@@ -69,9 +114,9 @@ impl Station {
     }
 
     /// The image of a cell; `None`: it could not be had.
-    pub fn image(&self, cell: &Cell) -> Option<&PreparedImage> {
+    pub fn image(&self, cell: &Cell) -> Option<&BootImage> {
         let image = self.plan.images.iter().find(|image| image.name == cell.image)?;
-        self.images.get(&image.from).map(Arc::as_ref)
+        self.images.get(&image.from)
     }
 
     /// Words a cell adds to its kernel's command line.

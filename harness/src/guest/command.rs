@@ -30,13 +30,63 @@ impl Accelerator {
         }
     }
 
-    /// The fullest CPU the accelerator can give: releases with a raised baseline (x86-64-v3) must boot as well.
-    const fn cpu(self) -> &'static str {
-        match self {
-            Self::Kvm => "host",
-            Self::Tcg => "max",
+}
+
+/// What a guest's CPU must be able to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cpu {
+    /// As much as the accelerator can give: releases with a raised baseline (x86-64-v3) must boot as well.
+    Fullest,
+    /// Run virtual machines itself.
+    Nesting,
+}
+
+impl Cpu {
+    /// QEMU's name of it.
+    const fn model(self, accelerator: Accelerator) -> &'static str {
+        match (self, accelerator) {
+            // With the extensions, wherever the host's KVM module lets them through (its parameter `nested`).
+            (_, Accelerator::Kvm) => "host",
+            (Self::Fullest, Accelerator::Tcg) => "max",
+            // TCG emulates AMD's extensions only. The baseline x86-64-v2 and no more: with `max` everything in the L1 takes a
+            // fifth longer (measured: boot 17.8 s instead of 14.6 s, a guest in it 27 s instead of 23 s).
+            (Self::Nesting, Accelerator::Tcg) => {
+                "qemu64,+svm,+npt,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm,+nx"
+            }
         }
     }
+}
+
+/// How a disk's content is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskFormat {
+    /// QEMU's own format.
+    Qcow2,
+    /// As it is.
+    Raw,
+}
+
+impl DiskFormat {
+    /// QEMU's name of it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+/// A disk besides the root disk.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// The file.
+    pub file: PathBuf,
+    /// How its content is stored.
+    pub format: DiskFormat,
+    /// What the guest finds it by (`/sys/class/block/*/serial`): at most 20 characters, no commas.
+    pub serial: String,
+    /// The guest may write to it.
+    pub writable: bool,
 }
 
 impl fmt::Display for Accelerator {
@@ -67,10 +117,14 @@ pub struct Command {
     pub accelerator: Accelerator,
     /// Virtual CPUs.
     pub cpus: u32,
+    /// What its CPU must be able to do.
+    pub cpu: Cpu,
     /// Memory in MiB.
     pub memory_mib: u64,
     /// Its root disk (qcow2), written to; `None`: no disk.
     pub disk: Option<PathBuf>,
+    /// More disks, at most [`Command::MOST_DISKS`].
+    pub more_disks: Vec<Disk>,
     /// Kernel to boot.
     pub kernel: PathBuf,
     /// Initial file system.
@@ -86,13 +140,18 @@ pub struct Command {
 }
 
 impl Command {
+    /// Slots of the guest's bus that are kept for [`Command::more_disks`], eight to each.
+    const DISK_SLOTS: std::ops::Range<usize> = 0x10..0x1e;
+    /// Most disks besides the root disk.
+    pub const MOST_DISKS: usize = (Self::DISK_SLOTS.end - Self::DISK_SLOTS.start) * 8;
+
     /// The arguments, the program's own name excluded.
     pub fn args(&self) -> Vec<OsString> {
         let mut args = Args(Vec::new());
         args.flag("-nodefaults").flag("-no-user-config");
         args.pair("-name", format!("guest={}", self.name));
         args.pair("-machine", format!("{},accel={},hpet=off,vmport=off", self.machine, self.accelerator));
-        args.pair("-cpu", self.accelerator.cpu());
+        args.pair("-cpu", self.cpu.model(self.accelerator));
         args.pair("-smp", self.cpus.to_string());
         args.pair("-m", self.memory_mib.to_string());
         args.pair("-kernel", &self.kernel);
@@ -104,6 +163,19 @@ impl Command {
             let options = ",format=qcow2,cache=unsafe,discard=unmap,werror=stop,rerror=stop";
             args.pair("-drive", joined("if=none,id=root,file=", disk, options));
             args.pair("-device", "virtio-blk-pci,drive=root,serial=root");
+        }
+        for (index, disk) in self.more_disks.iter().enumerate() {
+            let mode = if disk.writable {
+                "cache=unsafe,discard=unmap,werror=stop,rerror=stop"
+            } else {
+                "readonly=on"
+            };
+            let options = format!(",format={},{mode}", disk.format.name());
+            args.pair("-drive", joined(&format!("if=none,id=disk{index},file="), &disk.file, &options));
+            // Above the root disk's slot, so that that one stays the first; eight in a slot, because there are few slots.
+            let (slot, function) = (Self::DISK_SLOTS.start + index / 8, index % 8);
+            let place = format!("addr={slot:#x}.{function},multifunction=on");
+            args.pair("-device", format!("virtio-blk-pci,drive=disk{index},serial={},{place}", disk.serial));
         }
         match self.network {
             Some(network) => {
@@ -175,8 +247,10 @@ mod tests {
             machine: "pc-q35-10.0".into(),
             accelerator: Accelerator::Tcg,
             cpus: 1,
+            cpu: Cpu::Fullest,
             memory_mib: 512,
             disk: Some("/scratch/a,b/disk.qcow2".into()),
+            more_disks: Vec::new(),
             kernel: "/store/vmlinuz".into(),
             initrd: "/store/initrd.img".into(),
             cmdline: "root=/dev/vda rw console=ttyS0".into(),
@@ -235,5 +309,27 @@ mod tests {
     fn under_kvm_the_guest_has_the_hosts_cpu() {
         let kvm = text(&Command { accelerator: Accelerator::Kvm, ..command() });
         assert!(kvm.contains("accel=kvm") && kvm.contains("-cpu host"), "{kvm}");
+    }
+
+    #[test]
+    fn a_guest_that_runs_guests_has_a_cpu_for_it() {
+        let nesting = |accelerator| text(&Command { accelerator, cpu: Cpu::Nesting, ..command() });
+        assert!(nesting(Accelerator::Tcg).contains("+svm,+npt"));
+        assert!(nesting(Accelerator::Kvm).contains("-cpu host"));
+        assert!(!text(&command()).contains("svm"));
+    }
+
+    #[test]
+    fn more_disks_are_found_by_serial_number_and_leave_the_root_disk_the_first() {
+        let disk = |number: usize, writable| Disk {
+            file: format!("/store/{number},x").into(),
+            format: if writable { DiskFormat::Qcow2 } else { DiskFormat::Raw },
+            serial: format!("disk-{number}"),
+            writable,
+        };
+        let more_disks = (0..10).map(|number| disk(number, number == 0)).collect();
+        let text = text(&Command { more_disks, ..command() });
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains("disk0") || line.contains("disk9")).collect();
+        insta::assert_snapshot!(lines.join("\n"), @"");
     }
 }

@@ -10,7 +10,7 @@ mod process;
 pub mod qmp;
 mod vm;
 
-pub use command::{Accelerator, Command, Firmware};
+pub use command::{Accelerator, Command, Cpu, Disk, DiskFormat, Firmware};
 pub use console::Console;
 pub use overlay::{OverlayError, create as create_overlay};
 pub use process::{Spawner, alive as process_alive, start_time as process_start_time};

@@ -8,6 +8,8 @@ use std::{
 
 use matrix::ByteSize;
 
+use super::command::DiskFormat;
+
 /// The overlay could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum OverlayError {
@@ -29,11 +31,16 @@ pub enum OverlayError {
     },
 }
 
-/// Creates `overlay` above `image` (qcow2), as large as `size` for the guest.
-pub async fn create(qemu_img: &Path, image: &Path, size: ByteSize, overlay: &Path) -> Result<(), OverlayError> {
+/// Creates `overlay` (qcow2) above `image`, as large as `size` for the guest.
+pub async fn create(
+    qemu_img: &Path,
+    (image, format): (&Path, DiskFormat),
+    size: ByteSize,
+    overlay: &Path,
+) -> Result<(), OverlayError> {
     let failed = |words: String| OverlayError::Failed { overlay: overlay.to_owned(), words };
     let child = tokio::process::Command::new(qemu_img)
-        .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
+        .args(["create", "-q", "-f", "qcow2", "-F", format.name(), "-b"])
         .args([image, overlay])
         .arg(size.bytes().to_string())
         .stdin(Stdio::null())

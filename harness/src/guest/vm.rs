@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    command::Command,
+    command::{Accelerator, Command},
     console::Console,
     process::{Process, Spawner},
     qmp::{Qmp, QmpError, QmpEvent},
@@ -172,6 +172,12 @@ impl Guest {
     /// Has it ended already?
     pub fn has_ended(&self) -> Option<Ended> {
         self.ended.borrow().clone()
+    }
+
+    /// What it is really run with, as QEMU itself says (`query-kvm`).
+    pub async fn accelerator(&self) -> Result<Accelerator, QmpError> {
+        let kvm = self.qmp.execute(qapi::qmp::query_kvm {}).await?;
+        Ok(if kvm.enabled { Accelerator::Kvm } else { Accelerator::Tcg })
     }
 
     /// A picture of its screen as PNG; `Err` when QEMU cannot make one.

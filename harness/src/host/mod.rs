@@ -5,5 +5,5 @@ mod probe;
 mod tools;
 
 pub use machine::{Machine, free_bytes, kernel_release};
-pub use probe::{ProbeError, Proof, Target, known, prove};
+pub use probe::{ProbeError, Proof, Target, known, prove, prove_kvm};
 pub use tools::{Qemu, ToolError, Version, find};

@@ -1,0 +1,210 @@
+//! The brief: everything an agent needs besides its orders, as one tar archive. It goes into the L1 as a read-only disk.
+//!
+//! ```text
+//! nestmatrix          this program, static: the agent
+//! brief.json          the plan, and the images with the serial number of each one's disk
+//! kernels/<serial>/   vmlinuz, initrd.img of each image
+//! files/<digest>      what the plan sends to guests: artifacts and files of suites
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
+
+use images::PackageFamily;
+use matrix::{Digest, Plan};
+use serde::{Deserialize, Serialize};
+
+use crate::fanout::BootImage;
+
+/// Name of the program in the archive.
+pub(crate) const PROGRAM: &str = "nestmatrix";
+const BRIEF: &str = "brief.json";
+
+/// What the agent reads first.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Brief {
+    /// The plan; its paths lead into the brief's own folder.
+    pub(crate) plan: Plan,
+    /// Images by catalog name.
+    pub(crate) images: BTreeMap<String, BriefImage>,
+}
+
+/// An image whose disk is attached to the L1.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct BriefImage {
+    digest: Digest,
+    family: PackageFamily,
+    serial: String,
+    cmdline: String,
+    login_user: String,
+}
+
+/// The serial number an image's disk has: as much of its digest as one can hold.
+pub(crate) fn serial(digest: Digest) -> String {
+    digest.hex()[..20].to_owned()
+}
+
+/// The brief could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("the brief for the L1 cannot be written: {}: {source}", path.display())]
+pub(crate) struct BriefError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Writes the archive.
+pub(crate) fn write(
+    archive: &Path,
+    program: &Path,
+    plan: &Plan,
+    images: &BTreeMap<String, BootImage>,
+) -> Result<(), BriefError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| BriefError { path, source }
+    };
+    let file = File::create(archive).map_err(at(archive))?;
+    let mut tar = tar::Builder::new(io::BufWriter::with_capacity(1 << 20, file));
+    let mut add = |from: &Path, name: &str| {
+        let mut file = File::open(from).map_err(at(from))?;
+        tar.append_file(name, &mut file).map_err(at(from))
+    };
+    add(program, PROGRAM)?;
+    let mut plan = plan.clone();
+    let mut sent = std::collections::HashSet::new();
+    let artifacts = plan.package.iter_mut().flat_map(|package| &mut package.artifacts);
+    let artifacts = artifacts.map(|artifact| (&mut artifact.path, artifact.digest));
+    let files = plan.cells.iter_mut().flat_map(|cell| &mut cell.files).map(|file| (&mut file.path, file.digest));
+    for (path, digest) in artifacts.chain(files) {
+        let name = format!("files/{}", digest.hex());
+        if sent.insert(digest) {
+            add(path, &name)?;
+        }
+        *path = name.into();
+    }
+    let mut attached = BTreeMap::new();
+    for (name, image) in images {
+        let serial = serial(image.digest);
+        add(&image.kernel, &format!("kernels/{serial}/vmlinuz"))?;
+        add(&image.initrd, &format!("kernels/{serial}/initrd.img"))?;
+        attached.insert(
+            name.clone(),
+            BriefImage {
+                digest: image.digest,
+                family: image.family,
+                serial,
+                cmdline: image.cmdline.clone(),
+                login_user: image.login_user.clone(),
+            },
+        );
+    }
+    let text = serde_json::to_vec(&Brief { plan, images: attached }).map_err(|error| at(archive)(error.into()))?;
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(text.len() as u64);
+    tar.append_data(&mut header, BRIEF, text.as_slice()).map_err(at(archive))?;
+    tar.into_inner().and_then(|buffer| buffer.into_inner().map_err(|error| error.into_error())).map_err(at(archive))?;
+    Ok(())
+}
+
+impl Brief {
+    /// Reads the brief unpacked in `folder`; its paths are made absolute.
+    pub(crate) fn read(folder: &Path) -> io::Result<Self> {
+        let mut brief: Self = serde_json::from_slice(&std::fs::read(folder.join(BRIEF))?)?;
+        let artifacts = brief.plan.package.iter_mut().flat_map(|package| &mut package.artifacts);
+        artifacts.for_each(|artifact| artifact.path = folder.join(&artifact.path));
+        let files = brief.plan.cells.iter_mut().flat_map(|cell| &mut cell.files);
+        files.for_each(|file| file.path = folder.join(&file.path));
+        Ok(brief)
+    }
+}
+
+impl BriefImage {
+    /// The image as guests are booted from it here: its disk is the block device of that serial number.
+    pub(crate) fn here(&self, folder: &Path) -> io::Result<BootImage> {
+        let kernels = folder.join("kernels").join(&self.serial);
+        Ok(BootImage {
+            digest: self.digest,
+            family: self.family,
+            disk: block_device(Path::new("/sys/class/block"), &self.serial)?,
+            format: crate::guest::DiskFormat::Raw,
+            kernel: kernels.join("vmlinuz"),
+            initrd: kernels.join("initrd.img"),
+            cmdline: self.cmdline.clone(),
+            login_user: self.login_user.clone(),
+            lease: None,
+        })
+    }
+}
+
+/// The block device with this serial number, among those the kernel lists in `class`.
+fn block_device(class: &Path, serial: &str) -> io::Result<PathBuf> {
+    for entry in std::fs::read_dir(class)? {
+        let entry = entry?;
+        // Disks whose kind has no serial number have no such file.
+        let found = std::fs::read_to_string(entry.path().join("serial")).unwrap_or_default();
+        if found.trim_end_matches(['\n', '\0']) == serial {
+            return Ok(Path::new("/dev").join(entry.file_name()));
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, format!("no disk with the serial number {serial} is attached")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_found_by_its_serial_number_and_by_nothing_else() {
+        let class = tempfile::tempdir().unwrap();
+        for (name, serial) in [("vda", "root"), ("vdb", "0123456789abcdef0123"), ("loop0", "")] {
+            std::fs::create_dir(class.path().join(name)).unwrap();
+            if !serial.is_empty() {
+                std::fs::write(class.path().join(name).join("serial"), serial).unwrap();
+            }
+        }
+        let find = |serial| block_device(class.path(), serial);
+        assert_eq!(find("0123456789abcdef0123").unwrap(), Path::new("/dev/vdb"));
+        assert_eq!(find("0123").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written_and_equal_files_go_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (name, text) in [("one", "same"), ("two", "same"), ("smoke.sh", "true"), ("kernel", "k"), ("initrd", "i")] {
+            std::fs::write(path(name), text).unwrap();
+        }
+        let matrix = "images = ['debian-12-minimal']\n[[suite]]\nname = 's'\nrun = 'smoke.sh'\nfiles = ['one', 'two']\n";
+        std::fs::write(path("m.toml"), matrix).unwrap();
+        let plan = matrix::load(&path("m.toml"), &["debian-12-minimal"]).unwrap().plan;
+        let image = BootImage {
+            digest: Digest::of(b"image"),
+            family: PackageFamily::Deb,
+            disk: path("disk"),
+            format: crate::guest::DiskFormat::Qcow2,
+            kernel: path("kernel"),
+            initrd: path("initrd"),
+            cmdline: "root=/dev/vda".into(),
+            login_user: "root".into(),
+            lease: None,
+        };
+        let images = BTreeMap::from([("debian-12-minimal".to_owned(), image)]);
+        write(&path("brief.tar"), &path("smoke.sh"), &plan, &images).unwrap();
+
+        let unpacked = path("unpacked");
+        tar::Archive::new(File::open(path("brief.tar")).unwrap()).unpack(&unpacked).unwrap();
+        assert_eq!(std::fs::read_dir(unpacked.join("files")).unwrap().count(), 1);
+        let brief = Brief::read(&unpacked).unwrap();
+        assert_eq!(brief.plan.digest, plan.digest, "where files lie decides nothing");
+        for file in &brief.plan.cells[0].files {
+            assert_eq!(std::fs::read_to_string(&file.path).unwrap(), "same");
+        }
+        let serial = &brief.images["debian-12-minimal"].serial;
+        assert_eq!(std::fs::read_to_string(unpacked.join("kernels").join(serial).join("initrd.img")).unwrap(), "i");
+    }
+}

@@ -1,0 +1,171 @@
+//! What orchestrator and agent say to each other: JSON, one message a line, over the standard input and output of one SSH
+//! command. Both are the same file, but nobody may believe that: the first message of each side says which protocol it speaks.
+
+use matrix::CellId;
+use reports::{EventKind, StepTime};
+use serde::{Deserialize, Serialize};
+
+use crate::guest::Accelerator;
+
+/// Raised whenever a message changes.
+pub const PROTOCOL: u32 = 1;
+
+/// Who speaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL`] of the speaker.
+    pub protocol: u32,
+    /// Its version, for people.
+    pub version: String,
+}
+
+impl Hello {
+    /// Ours.
+    pub fn ours() -> Self {
+        Self { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+
+    /// Whether we understand each other; else why not.
+    pub fn check(&self) -> Result<(), String> {
+        if self.protocol == PROTOCOL {
+            return Ok(());
+        }
+        let (ours, theirs) = (Self::ours(), self);
+        Err(format!(
+            "the agent speaks protocol {} (version {}), we speak {} (version {}): send the agent of this version",
+            theirs.protocol, theirs.version, ours.protocol, ours.version
+        ))
+    }
+}
+
+/// From the orchestrator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+pub enum ToAgent {
+    /// First message.
+    Hello(Hello),
+    /// Run these cells. Once, after hello.
+    Run(Work),
+    /// Stop: start nothing new; `kill`: end everything at once.
+    Stop {
+        /// Everything at once.
+        kill: bool,
+    },
+    /// We are still here.
+    Heartbeat,
+}
+
+/// What an agent is to do; plan and images are in its brief.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Number of the runner the agent is on.
+    pub runner: u32,
+    /// Virtual CPUs its guests may take together.
+    pub cpus: u32,
+    /// At most so many guests at once.
+    pub jobs: Option<usize>,
+    /// Which cells.
+    pub cells: Vec<CellWork>,
+}
+
+/// A cell and the attempts it may have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellWork {
+    /// Which.
+    pub id: CellId,
+    /// Number of the next attempt.
+    pub next: u32,
+    /// Number of the last attempt there may be.
+    pub last: u32,
+}
+
+/// From the agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+pub enum FromAgent {
+    /// First message.
+    Hello(Hello),
+    /// What is going on, for people.
+    Progress {
+        /// One line.
+        message: String,
+    },
+    /// Guests can run here, and how.
+    Ready(Ready),
+    /// No guest can run here, now or ever.
+    Unfit {
+        /// Why.
+        reason: String,
+        /// What to do.
+        help: String,
+    },
+    /// Something happened.
+    Event {
+        /// What.
+        event: EventKind,
+    },
+    /// A piece of a file of an attempt: pieces come in order, and before the event that the attempt has finished.
+    File {
+        /// Which cell.
+        cell: CellId,
+        /// Which attempt.
+        attempt: u32,
+        /// Relative to the attempt's folder.
+        path: String,
+        /// The next bytes of it, in base64; empty for an empty file.
+        piece: String,
+    },
+    /// This runner is of no more use.
+    Lost {
+        /// Why.
+        reason: String,
+        /// What to do.
+        help: String,
+    },
+    /// Every cell has been reported. The last message.
+    Done,
+    /// The agent is still there.
+    Heartbeat,
+}
+
+/// What an agent found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ready {
+    /// What guests are run with.
+    pub accelerator: Accelerator,
+    /// Why.
+    pub accelerator_reason: String,
+    /// Version of QEMU.
+    pub qemu: String,
+    /// Kernel.
+    pub kernel: String,
+    /// What time limits are multiplied by.
+    pub speed: f64,
+    /// Memory guests may take together, in bytes.
+    pub memory: u64,
+    /// What making ready took.
+    pub steps: Vec<StepTime>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_of_another_protocol_is_refused_with_both_versions() {
+        assert_eq!(Hello::ours().check(), Ok(()));
+        let old = Hello { protocol: PROTOCOL + 1, version: "9.9".into() };
+        let words = old.check().unwrap_err();
+        assert!(words.contains("9.9") && words.contains(env!("CARGO_PKG_VERSION")), "{words}");
+    }
+
+    #[test]
+    fn every_message_is_one_line_and_is_read_back_as_it_was() {
+        let event = EventKind::Warning { cell: None, message: "two\nlines".into() };
+        for message in [FromAgent::Event { event }, FromAgent::Done, FromAgent::Hello(Hello::ours())] {
+            let line = serde_json::to_string(&message).unwrap();
+            assert!(!line.contains('\n'), "{line}");
+            assert_eq!(serde_json::from_str::<FromAgent>(&line).unwrap(), message);
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! The agent: runs cells on the machine it was started on, for an orchestrator at the other end of its standard streams.
+
+use std::{
+    io::{self, BufRead as _, Write as _},
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use matrix::{ByteSize, CellId};
+use reports::{Event, EventKind, StepTime};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    brief::Brief,
+    files,
+    protocol::{FromAgent, Hello, Ready, ToAgent, Work},
+};
+use crate::{
+    events::Events,
+    fanout::{Budget, Keep, Purpose, Station, Stop, Todo, dispatch},
+    guest::Spawner,
+    host::{self, Machine, Proof, Qemu},
+    ssh::Keypair,
+};
+
+/// How often the agent says that it is there.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
+/// An orchestrator that has said nothing for so long is gone.
+const ORCHESTRATOR_SILENCE: Duration = Duration::from_secs(120);
+/// A machine with an emulated CPU is slow; one whose nested virtualization hangs does not come to an end at all.
+const PROOF_LIMIT: Duration = Duration::from_secs(120);
+/// Less room than this and guests stop one after the other: the machine is given up while it can still say so.
+const LEAST_ROOM: ByteSize = ByteSize::from_mib(24);
+/// How often the room is looked at.
+const ROOM_INTERVAL: Duration = Duration::from_millis(500);
+/// Messages that wait for the orchestrator; more, and whoever has something to say waits too.
+const OUTBOX: usize = 16;
+
+/// Serves until the work is done or the orchestrator is gone; `folder` holds the unpacked brief, everything else goes beside it.
+pub async fn serve(folder: &Path) -> io::Result<()> {
+    let spawner = Spawner::start()?;
+    let say = Say::start()?;
+    let mut orders = listen()?;
+    say.message(FromAgent::Hello(Hello::ours()));
+    let work = match next(&mut orders).await {
+        Some(ToAgent::Hello(hello)) if hello.check().is_ok() => match next(&mut orders).await {
+            Some(ToAgent::Run(work)) => work,
+            _ => return Ok(()),
+        },
+        _ => return Ok(()),
+    };
+    let stop = Stop::default();
+    let heart = tokio::spawn(beat(say.clone()));
+    let obeying = tokio::spawn(obey(orders, stop.clone()));
+    let served = Agent { folder, spawner: &spawner, say: &say, stop: &stop }.run(work).await;
+    if let Err(Unfit { reason, help }) = served {
+        say.message(FromAgent::Unfit { reason, help });
+    }
+    heart.abort();
+    obeying.abort();
+    say.flush().await;
+    Ok(())
+}
+
+/// Why no guest can run here.
+struct Unfit {
+    reason: String,
+    help: String,
+}
+
+struct Agent<'a> {
+    folder: &'a Path,
+    spawner: &'a Spawner,
+    say: &'a Say,
+    stop: &'a Stop,
+}
+
+impl Agent<'_> {
+    async fn run(&self, work: Work) -> Result<(), Unfit> {
+        let broken = |error: &dyn std::fmt::Display| Unfit {
+            reason: error.to_string(),
+            help: "this is a defect of nestmatrix or of the L1's image: build it anew with `nestmatrix images prepare --refresh \
+                   debian-13-runner`"
+                .to_owned(),
+        };
+        let brief = Brief::read(self.folder).map_err(|error| broken(&error))?;
+        let qemu = Qemu::find().await.map_err(|error| Unfit {
+            reason: format!("the L1's image cannot run guests: {error}"),
+            help: "leave out `runner.image`, or name one that has QEMU in it, such as `debian-13-runner`".to_owned(),
+        })?;
+        let machine = Machine::read().map_err(|error| broken(&error))?;
+        let images = brief.images.iter().map(|(name, image)| Ok((name.clone(), image.here(self.folder)?)));
+        let images = images.collect::<io::Result<std::collections::HashMap<_, _>>>().map_err(|error| broken(&error))?;
+
+        let beside = self.folder.parent().unwrap_or(self.folder);
+        let (scratch, cells) = (beside.join("guests"), beside.join("cells"));
+        for folder in [&scratch, &cells] {
+            std::fs::create_dir_all(folder).map_err(|error| broken(&error))?;
+        }
+        let began = Instant::now();
+        self.say.message(FromAgent::Progress { message: "proving that guests can run under KVM in it".to_owned() });
+        let target = images.values().next().ok_or_else(|| broken(&"the plan has no image"))?;
+        let target = host::Target { kernel: &target.kernel, initrd: &target.initrd, scratch: &scratch };
+        let proof = tokio::select! {
+            proof = host::prove_kvm(&qemu, &machine, self.spawner, &target, PROOF_LIMIT) => proof.map_err(no_kvm)?,
+            () = self.stop.drain.cancelled() => return self.drained(&work),
+        };
+        let spare = machine.spare();
+        let memory = brief.plan.runner.memory.map_or(spare, |asked| asked.min(spare));
+        self.say.message(FromAgent::Ready(ready(&proof, &qemu, &machine, memory, began.elapsed())));
+
+        let plan = Arc::new(brief.plan);
+        let todo = work.cells.iter().filter_map(|work| {
+            Some(Todo { cell: plan.cell(&work.id)?.clone(), next: work.next, last: work.last })
+        });
+        let todo = todo.collect();
+        let (events, received) = Events::channel();
+        let disk_full = CancellationToken::new();
+        let station = Station {
+            runner: work.runner,
+            plan,
+            images,
+            spawner: self.spawner.clone(),
+            qemu,
+            accelerator: proof.accelerator,
+            speed: proof.speed,
+            scratch,
+            cells: cells.clone(),
+            login: Keypair::generate("nestmatrix login").map_err(|error| broken(&error))?,
+            purpose: Purpose::Test,
+            keep: Keep::Never,
+            disk_full: disk_full.clone(),
+            events,
+        };
+        let (say, full) = (self.say.clone(), disk_full.clone());
+        let passing_on = tokio::task::spawn_blocking(move || pass_on(received, &cells, &say, &full));
+        let budget = Budget::new(memory, work.cpus, work.jobs.unwrap_or(usize::MAX));
+        let station = Arc::new(station);
+        let dispatched = dispatch(&station, todo, budget, self.stop);
+        let is_full = tokio::select! {
+            () = dispatched => false,
+            () = watch_room(beside.to_owned(), disk_full) => true,
+        };
+        // With the last sender the stream of events ends.
+        drop(station);
+        if is_full {
+            let reason = "its scratch disk is full: the guests' overlays cannot grow".to_owned();
+            let help = "raise `runner.disk`, or run fewer guests at once (`--jobs`)".to_owned();
+            self.say.message(FromAgent::Lost { reason, help });
+        } else {
+            let _ = passing_on.await;
+            self.say.message(FromAgent::Done);
+        }
+        Ok(())
+    }
+
+    /// Stopped before anything ran.
+    fn drained(&self, work: &Work) -> Result<(), Unfit> {
+        for cell in &work.cells {
+            let verdict = reports::Verdict::NotRun { reason: "interrupted before it started".to_owned() };
+            self.say.message(FromAgent::Event { event: EventKind::CellFinished { cell: cell.id.clone(), verdict } });
+        }
+        self.say.message(FromAgent::Done);
+        Ok(())
+    }
+}
+
+fn ready(proof: &Proof, qemu: &Qemu, machine: &Machine, memory: ByteSize, took: Duration) -> Ready {
+    Ready {
+        accelerator: proof.accelerator,
+        accelerator_reason: proof.reason.clone(),
+        qemu: qemu.words.clone(),
+        kernel: machine.kernel.clone(),
+        speed: proof.speed,
+        memory: memory.bytes(),
+        steps: vec![StepTime { step: "proof of KVM".to_owned(), elapsed_ms: took.as_millis() as u64 }],
+    }
+}
+
+fn no_kvm(why: String) -> Unfit {
+    Unfit {
+        reason: format!("guests cannot run under KVM in the L1: {why}"),
+        help: "an L1 needs a kernel with KVM (leave out `runner.image` and `runner.kernel_args`) and a host that nests (see \
+               `nestmatrix doctor`); `--runner host` runs the guests without an L1"
+            .to_owned(),
+    }
+}
+
+/// Every event in its order; the files of an attempt go before the event that it has finished.
+fn pass_on(mut events: UnboundedReceiver<Event>, cells: &Path, say: &Say, disk_full: &CancellationToken) {
+    while let Some(event) = events.blocking_recv() {
+        // What ended because the disk is full says nothing about a cell.
+        if disk_full.is_cancelled() {
+            return;
+        }
+        if let EventKind::AttemptFinished { cell, attempt, .. } = &event.kind {
+            let folder = attempt_folder(cells, cell, *attempt);
+            let sent = files::send(&folder, cell, *attempt, &mut |message| say.message(message));
+            if let Err(error) = sent
+                && folder.exists()
+            {
+                let message = format!("not all files of attempt {attempt} could be fetched from the L1: {error}");
+                let cell = Some(cell.clone());
+                say.message(FromAgent::Event { event: EventKind::Warning { cell, message } });
+            }
+            // Its room is needed by those that follow.
+            let _ = std::fs::remove_dir_all(&folder);
+        }
+        if !say.message(FromAgent::Event { event: event.kind }) {
+            return;
+        }
+    }
+}
+
+fn attempt_folder(cells: &Path, cell: &CellId, attempt: u32) -> PathBuf {
+    cells.join(cell.as_str()).join(format!("attempt-{attempt}"))
+}
+
+/// Returns when there is no room for guests any more.
+async fn watch_room(folder: PathBuf, disk_full: CancellationToken) {
+    let mut interval = tokio::time::interval(ROOM_INTERVAL);
+    loop {
+        tokio::select! {
+            () = disk_full.cancelled() => return,
+            _ = interval.tick() => {}
+        }
+        if host::free_bytes(&folder).is_ok_and(|free| free < LEAST_ROOM) {
+            disk_full.cancel();
+        }
+    }
+}
+
+async fn beat(say: Say) {
+    let mut interval = tokio::time::interval(HEARTBEAT);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        say.beat();
+    }
+}
+
+/// Does what the orchestrator says; without one everything ends.
+async fn obey(mut orders: UnboundedReceiver<ToAgent>, stop: Stop) {
+    loop {
+        match next(&mut orders).await {
+            Some(ToAgent::Stop { kill }) => {
+                stop.drain.cancel();
+                if kill {
+                    stop.kill.cancel();
+                }
+            }
+            Some(ToAgent::Heartbeat | ToAgent::Hello(_) | ToAgent::Run(_)) => {}
+            None => {
+                stop.drain.cancel();
+                stop.kill.cancel();
+                return;
+            }
+        }
+    }
+}
+
+/// The next order; `None`: the orchestrator is gone.
+async fn next(orders: &mut UnboundedReceiver<ToAgent>) -> Option<ToAgent> {
+    tokio::time::timeout(ORCHESTRATOR_SILENCE, orders.recv()).await.ok().flatten()
+}
+
+/// Reads standard input on a thread; the channel ends with it, or with a line that is no order.
+fn listen() -> io::Result<UnboundedReceiver<ToAgent>> {
+    let (sender, orders): (UnboundedSender<ToAgent>, _) = unbounded_channel();
+    std::thread::Builder::new().name("orders".into()).spawn(move || {
+        for line in io::stdin().lock().lines() {
+            let Some(order) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { return };
+            if sender.send(order).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(orders)
+}
+
+/// The way out: one thread writes, so that messages never mix.
+#[derive(Clone)]
+struct Say {
+    outbox: mpsc::SyncSender<FromAgent>,
+    written: tokio::sync::watch::Receiver<()>,
+}
+
+impl Say {
+    fn start() -> io::Result<Self> {
+        let (outbox, messages) = mpsc::sync_channel::<FromAgent>(OUTBOX);
+        let (done, written) = tokio::sync::watch::channel(());
+        std::thread::Builder::new().name("say".into()).spawn(move || {
+            // Dropped when the last message is written, which is how others know.
+            let _done = done;
+            let mut stdout = io::stdout().lock();
+            while let Ok(message) = messages.recv() {
+                let Ok(mut line) = serde_json::to_vec(&message) else { continue };
+                line.push(b'\n');
+                if stdout.write_all(&line).and_then(|()| stdout.flush()).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { outbox, written })
+    }
+
+    /// Says it, waiting while there is much to say; false: nobody listens.
+    fn message(&self, message: FromAgent) -> bool {
+        self.outbox.send(message).is_ok()
+    }
+
+    /// A sign of life; whatever waits in the outbox is one as well.
+    fn beat(&self) {
+        let _ = self.outbox.try_send(FromAgent::Heartbeat);
+    }
+
+    /// Waits until everything is written (all other clones must be gone), or not for long.
+    async fn flush(self) {
+        let Self { outbox, mut written } = self;
+        drop(outbox);
+        let _ = tokio::time::timeout(Duration::from_secs(10), async { while written.changed().await.is_ok() {} }).await;
+    }
+}
