@@ -7,6 +7,7 @@
 mod budget;
 mod cell;
 mod page;
+mod runner;
 
 use std::{error::Error, path::Path};
 

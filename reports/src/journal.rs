@@ -2,9 +2,11 @@
 //!
 //! It is the truth of a run: every report is rebuilt from it, also after a crash. So it is only ever appended to, a line is
 //! one `write(2)`, verdicts are synced to the disk, and reading forgives exactly what a crash can do to it: a torn last line.
+//! Whoever writes it holds a lock on it (which ends with the process, however that ends), so two processes never continue one
+//! run. Readers need none: what they find is whole lines, and one that is being written.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
 };
@@ -44,6 +46,9 @@ pub enum JournalErrorKind {
     /// Reading or writing failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// Its lock is taken.
+    #[error("another process is writing it: is that run still going on?")]
+    InUse,
     /// An event could not be written as JSON.
     #[error("event cannot be written as JSON: {0}")]
     Encode(serde_json::Error),
@@ -63,9 +68,34 @@ impl Journal {
     /// Starts the journal of a run in the run's folder. A journal that exists already is an error, never overwritten.
     pub fn create(dir: &Path) -> Result<Self, JournalError> {
         let path = dir.join(FILE_NAME);
-        match OpenOptions::new().append(true).create_new(true).open(&path) {
+        let open = || {
+            let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
+            lock(&file)?;
+            Ok(file)
+        };
+        match open() {
             Ok(file) => Ok(Self { file, path, length: 0 }),
-            Err(error) => Err(JournalError { path, kind: error.into() }),
+            Err(kind) => Err(JournalError { path, kind }),
+        }
+    }
+
+    /// Opens the journal of a run that died or was interrupted, to go on after its last whole event: a torn last line is cut
+    /// off. A journal that another process is writing, or that is damaged before its last line, is an error and left as it is.
+    pub fn resume(dir: &Path) -> Result<Self, JournalError> {
+        let path = dir.join(FILE_NAME);
+        let open = || {
+            let mut file = OpenOptions::new().read(true).append(true).open(&path)?;
+            lock(&file)?;
+            let end = scan(&file, &path, |_| {})?;
+            file.set_len(end.length)?;
+            if end.unended {
+                file.write_all(b"\n")?;
+            }
+            Ok((file, end.length + u64::from(end.unended)))
+        };
+        match open() {
+            Ok((file, length)) => Ok(Self { file, path, length }),
+            Err(kind) => Err(JournalError { path, kind }),
         }
     }
 
@@ -101,26 +131,50 @@ pub fn read(dir: &Path) -> Result<Vec<Event>, JournalError> {
 /// Reads the events of a run one by one, in order.
 ///
 /// A last line that is no event was being written when the run died, and is left out. Any other such line is an error.
-pub fn for_each(dir: &Path, mut see: impl FnMut(Event)) -> Result<(), JournalError> {
+pub fn for_each(dir: &Path, see: impl FnMut(Event)) -> Result<(), JournalError> {
     let path = dir.join(FILE_NAME);
-    let kind = |kind| JournalError { path: path.clone(), kind };
-    let mut reader = BufReader::new(File::open(&path).map_err(|error| kind(error.into()))?);
+    let scanned = File::open(&path).map_err(JournalErrorKind::from).and_then(|file| scan(&file, &path, see));
+    scanned.map(drop).map_err(|kind| JournalError { path, kind })
+}
+
+/// Where a journal ends.
+struct End {
+    /// Length of the file up to the end of its last event.
+    length: u64,
+    /// The last event is whole but for its line end.
+    unended: bool,
+}
+
+fn scan(file: &File, path: &Path, mut see: impl FnMut(Event)) -> Result<End, JournalErrorKind> {
+    let mut reader = BufReader::new(file);
     let mut line = Vec::new();
     // A bad line is only an error once another line follows it.
     let mut torn = None;
+    let mut end = End { length: 0, unended: false };
     for number in 1.. {
         line.clear();
-        let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).map_err(|error| kind(error.into()))?;
+        let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
         if read == 0 {
             break;
         }
         if let Some((line, reason)) = torn {
-            return Err(kind(JournalErrorKind::Line { file: path.clone(), line, reason }));
+            return Err(JournalErrorKind::Line { file: path.to_owned(), line, reason });
         }
         match serde_json::from_slice(&line) {
-            Ok(event) => see(event),
+            Ok(event) => {
+                see(event);
+                end.length += read as u64;
+                end.unended = line.last() != Some(&b'\n');
+            }
             Err(error) => torn = Some((number, error.to_string())),
         }
     }
-    Ok(())
+    Ok(end)
+}
+
+fn lock(file: &File) -> Result<(), JournalErrorKind> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => JournalErrorKind::InUse,
+        TryLockError::Error(error) => error.into(),
+    })
 }

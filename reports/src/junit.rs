@@ -124,6 +124,17 @@ fn system_out(run: &Run, cell: &CellRun, run_dir: &Path, budget: u64) -> String 
     if let Some(guest) = cell.last_attempt().and_then(|attempt| attempt.guest.as_ref()) {
         property("guest", &format!("{} under {}", guest.machine, guest.accelerator));
     }
+    // The machine it ran on.
+    let runner = cell.last_attempt().and_then(|attempt| run.runner(attempt.guest.as_ref()?.runner));
+    if let Some(runner) = runner {
+        property("runner", &format!("{} ({})", runner.number, runner.kind));
+        if let Some(facts) = &runner.facts {
+            property("runner-kernel", &facts.kernel);
+            property("runner-accelerator", &facts.accelerator);
+            property("runner-qemu", &facts.qemu);
+            property("runner-depth", &facts.depth.to_string());
+        }
+    }
     if let Some(help) = cell.last_attempt().and_then(|attempt| attempt.help.as_deref()) {
         property("help", &crate::clean::line(help));
     }

@@ -21,6 +21,7 @@ mod json_lines;
 mod junit;
 pub mod junit_import;
 pub mod logs;
+mod machine;
 mod names;
 mod record;
 pub mod render;
@@ -36,7 +37,8 @@ pub use json_lines::JsonLines;
 pub use names::UniqueNames;
 pub use record::{FORMAT as RUN_JSON_FORMAT, RunRecord};
 pub use run::{
-    Artifact, Attempt, CellRun, ImageRun, ImageState, KeptGuest, PackageName, PhaseRun, Run, attempt_folder,
+    Artifact, Attempt, CellRun, ImageRun, ImageState, KeptGuest, PackageName, PhaseRun, Run, RunnerLoss, RunnerRun,
+    attempt_folder,
 };
 pub use terminal::{Terminal, TerminalStyle};
 pub use verdict::{CaseVerdict, Phase, TestCase, Verdict};

@@ -18,7 +18,7 @@ use crate::{GuestFacts, Phase, RunnerFacts, TestCase, Verdict};
 pub struct Run {
     /// Name of the run; `None`: it never started.
     pub run: Option<String>,
-    /// Version of nestmatrix that ran it.
+    /// Version of nestmatrix that ran it; where it was resumed, that of the last process.
     pub version: Option<String>,
     /// Digest of the plan.
     pub plan: Digest,
@@ -26,13 +26,16 @@ pub struct Run {
     pub matrix: PathBuf,
     /// The package under test.
     pub package: Option<PackageName>,
-    /// Where the guests ran.
-    pub runner: Option<RunnerFacts>,
+    /// How often it was continued by another process after the one before had died or was interrupted.
+    pub resumed: u32,
+    /// The machines its guests ran on, in the order they were started: a lost one is followed by the one that replaced it.
+    pub runners: Vec<RunnerRun>,
     /// When it started.
     pub started: Option<Timestamp>,
     /// When the last event happened.
     pub ended: Option<Timestamp>,
-    /// From start to end as the run itself measured it; `None`: it never said that it ended.
+    /// What the process that ended the run measured from its own start; `None`: no process said that the run ended. Where the
+    /// run was resumed it leaves out the processes before and the pauses between, so reports show [`Run::duration_ms`].
     pub elapsed_ms: Option<u64>,
     /// The signal that stopped it, for example `SIGINT`; where there were several, the first and the last.
     pub interrupted: Option<String>,
@@ -56,6 +59,40 @@ pub struct PackageName {
     pub name: String,
     /// Its version.
     pub version: Option<String>,
+}
+
+/// What became of a machine that was to run guests.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunnerRun {
+    /// Counts the run's runners, from 1.
+    pub number: u32,
+    /// `host` or `qemu`.
+    pub kind: String,
+    /// Why this kind.
+    pub reason: String,
+    /// When making it ready began.
+    pub started: Timestamp,
+    /// The last line said about it while it was made ready.
+    pub progress: Option<String>,
+    /// When it was ready; `None`: it never was.
+    pub ready: Option<Timestamp>,
+    /// What it is, known once it is ready.
+    pub facts: Option<RunnerFacts>,
+    /// It went away or could not be made ready.
+    pub lost: Option<RunnerLoss>,
+}
+
+/// How a runner was lost.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunnerLoss {
+    /// When.
+    pub at: Timestamp,
+    /// One line.
+    pub reason: String,
+    /// Last lines of its console.
+    pub console_tail: Vec<String>,
+    /// What to do about it.
+    pub help: Option<String>,
 }
 
 /// What became of an image.
@@ -115,7 +152,7 @@ pub struct CellRun {
     pub verdict: Verdict,
     /// It has reported.
     pub finished: bool,
-    /// When its first attempt started.
+    /// When its first attempt started; where the run was resumed for it, the first one since.
     pub started: Option<Timestamp>,
     /// When it reported.
     pub ended: Option<Timestamp>,
@@ -205,9 +242,11 @@ impl Run {
         problems
     }
 
-    /// From the first event to the last, in milliseconds.
+    /// How long the run took, in milliseconds: what its process measured ([`Run::elapsed_ms`]). Where the run was resumed, or
+    /// never said that it ended, the wall time from its first event to its last, pauses included.
     pub fn duration_ms(&self) -> u64 {
-        self.elapsed_ms.unwrap_or_else(|| between(self.started, self.ended))
+        let measured = self.elapsed_ms.filter(|_| self.resumed == 0);
+        measured.unwrap_or_else(|| between(self.started, self.ended))
     }
 
     /// The package's name and version, or the matrix file's name if there is no package.
@@ -219,6 +258,11 @@ impl Run {
         }
     }
 
+    /// A runner by its number.
+    pub fn runner(&self, number: u32) -> Option<&RunnerRun> {
+        self.runners.iter().find(|runner| runner.number == number)
+    }
+
     /// The state of an image, by its name in the matrix.
     pub fn image(&self, name: &str) -> Option<&ImageRun> {
         self.images.iter().find(|image| image.name == name)
@@ -227,6 +271,18 @@ impl Run {
     /// A cell by its id.
     pub fn cell(&self, id: &CellId) -> Option<&CellRun> {
         self.places.get(id).and_then(|place| self.cells.get(*place))
+    }
+}
+
+impl RunnerRun {
+    /// Guests may run on it.
+    pub const fn is_ready(&self) -> bool {
+        self.facts.is_some() && self.lost.is_none()
+    }
+
+    /// From its start until it was ready, in milliseconds; `None`: it never was.
+    pub fn ready_after_ms(&self) -> Option<u64> {
+        self.ready.map(|ready| between(Some(self.started), Some(ready)))
     }
 }
 

@@ -3,10 +3,10 @@
 use std::{fmt::Write as _, path::Path};
 
 use crate::{
-    CellRun, Outcome, Run,
+    CellRun, Outcome, Run, RunnerRun,
     failures::{Failure, failures},
     grid::Grid,
-    human,
+    human, machine,
 };
 
 /// Most failures that are told in full.
@@ -15,6 +15,8 @@ const MAX_FAILURES: usize = 20;
 const MAX_ROWS: usize = 200;
 /// Cells named with each failure.
 const MAX_NAMED: usize = 10;
+/// Most machines named.
+const MAX_RUNNERS: usize = 10;
 /// Last lines of each failure.
 const MAX_LINES: usize = 15;
 
@@ -61,18 +63,40 @@ fn write(run: &Run, run_dir: &Path, md: &mut String) -> std::fmt::Result {
     if failures.len() > MAX_FAILURES {
         writeln!(md, "\n{} more: see `report.html`.", failures.len() - MAX_FAILURES)?;
     }
-    if let Some(runner) = &run.runner {
-        writeln!(
-            md,
-            "\n<sub>Guests ran on `{}` with {} ({}), QEMU {}; time limits x {:.1}.</sub>",
-            code_span(&runner.kind),
-            escape(&runner.accelerator),
-            escape(&runner.accelerator_reason),
-            escape(&runner.qemu),
-            runner.speed,
-        )?;
+    for runner in run.runners.iter().take(MAX_RUNNERS) {
+        write_runner(runner, md)?;
     }
     Ok(())
+}
+
+/// A machine guests ran on, or were to run on.
+fn write_runner(runner: &RunnerRun, md: &mut String) -> std::fmt::Result {
+    let Some(facts) = &runner.facts else {
+        return writeln!(
+            md,
+            "\n<sub>No guest ran on {}: {}.</sub>",
+            escape(&machine::name(runner)),
+            escape(&machine::state(runner))
+        );
+    };
+    write!(
+        md,
+        "\n<sub>Guests ran on {} with {} ({}), QEMU {}, kernel {}; {}; time limits x {:.1}.",
+        escape(&machine::name(runner)),
+        escape(&facts.accelerator),
+        escape(&facts.accelerator_reason),
+        escape(&facts.qemu),
+        escape(&facts.kernel),
+        machine::depth(facts.depth),
+        facts.speed,
+    )?;
+    if let Some(l1) = &facts.l1 {
+        write!(md, " It is a virtual machine of image {}: {}.", escape(&l1.image), escape(&machine::l1(l1)))?;
+    }
+    if let Some(lost) = &runner.lost {
+        write!(md, " It was lost: {}.", escape(&lost.reason))?;
+    }
+    writeln!(md, "</sub>")
 }
 
 fn write_table(run: &Run, md: &mut String) -> std::fmt::Result {
@@ -159,9 +183,4 @@ fn escape(text: &str) -> String {
     }
     // Bare addresses are made into links.
     escaped.replace("://", ":&#47;/").replace("www.", "www&#46;")
-}
-
-/// Text between backticks.
-fn code_span(text: &str) -> String {
-    text.replace('`', "'")
 }

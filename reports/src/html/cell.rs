@@ -8,8 +8,8 @@ use super::budget::{Budget, beginning, last_lines};
 use crate::{
     CellRun, Outcome, ReportedCase, Tally, evidence,
     fold::percent_encode,
-    human, logs,
-    run::{Attempt, KeptGuest},
+    human, logs, machine,
+    run::{Attempt, KeptGuest, Run, RunnerRun},
 };
 
 /// Most test cases and artifacts shown per cell.
@@ -45,6 +45,7 @@ struct AttemptView {
     summary: String,
     phases: Vec<PhaseView>,
     guest: Option<String>,
+    runner: Option<String>,
     tail: Option<String>,
 }
 
@@ -104,7 +105,7 @@ pub(super) const fn mark(outcome: Outcome) -> &'static str {
 }
 
 impl<'a> CellView<'a> {
-    pub(super) fn new(index: usize, cell: &'a CellRun, run_dir: &Path, budget: Budget) -> Self {
+    pub(super) fn new(index: usize, cell: &'a CellRun, run: &Run, run_dir: &Path, budget: Budget) -> Self {
         let last = cell.last_attempt();
         let bad = cell.outcome().is_bad();
         let cases: Vec<ReportedCase<'_>> = cell.reported_cases().collect();
@@ -127,7 +128,7 @@ impl<'a> CellView<'a> {
             },
             warnings: &cell.warnings,
             kept: last.and_then(|attempt| attempt.kept.as_ref()),
-            attempts: cell.attempts.iter().map(|attempt| AttemptView::new(attempt, attempt.retried)).collect(),
+            attempts: cell.attempts.iter().map(|attempt| AttemptView::new(run, attempt, attempt.retried)).collect(),
             tests_more: cases.len().saturating_sub(MAX_TESTS),
             tests: tests(cases, budget.tests(bad)),
             logs,
@@ -144,7 +145,7 @@ impl<'a> CellView<'a> {
 
 impl AttemptView {
     /// `tail`: with the console's last lines, for attempts whose logs are not shown.
-    fn new(attempt: &Attempt, tail: bool) -> Self {
+    fn new(run: &Run, attempt: &Attempt, tail: bool) -> Self {
         let outcome = attempt.outcome.as_ref().map_or(Outcome::NotRun, Outcome::from);
         let decided = attempt.outcome.as_ref().and_then(|verdict| verdict.phase());
         let start = |at: jiff::Timestamp| at.duration_since(attempt.started).as_millis().max(0) as f64;
@@ -168,10 +169,20 @@ impl AttemptView {
                 .guest
                 .as_ref()
                 .map(|guest| format!("{} under {}, image {}", guest.machine, guest.accelerator, guest.image.short())),
+            runner: machine::of_attempt(run, attempt).map(ran_on),
             tail: (tail && !attempt.console_tail.is_empty())
                 .then(|| last_lines(&attempt.console_tail.join("\n"), 2 << 10).to_owned()),
         }
     }
+}
+
+/// The machine a guest ran on, and what kind of machine that is.
+fn ran_on(runner: &RunnerRun) -> String {
+    let name = machine::name(runner);
+    let l1 = runner.facts.as_ref().and_then(|facts| facts.l1.as_ref());
+    let what = l1.map(|l1| format!(": a virtual machine of image {}", l1.image)).unwrap_or_default();
+    let lost = if runner.lost.is_some() { ", which was lost" } else { "" };
+    format!("{name}{what}{lost}")
 }
 
 /// The worst test cases first; their details share `budget` bytes.

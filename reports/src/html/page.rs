@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     budget::{Budget, last_lines},
     cell::{CellView, anchor, mark},
+    runner::{MAX_RUNNERS, RunnerView},
 };
 use crate::{
     CellRun, Outcome, Run, clean,
@@ -41,6 +42,7 @@ pub(super) struct Page<'a> {
     version: Option<&'a str>,
     started: Option<String>,
     duration: String,
+    resumed: u32,
     matrix: String,
     plan: String,
     interrupted: Option<&'a str>,
@@ -51,7 +53,8 @@ pub(super) struct Page<'a> {
     cells_text: String,
     tests_total: usize,
     tests_text: String,
-    runner: Option<RunnerView<'a>>,
+    runners: Vec<RunnerView<'a>>,
+    runners_more: usize,
     images: Vec<ImageView<'a>>,
     grid: GridView,
     wrong: Vec<WrongView<'a>>,
@@ -63,19 +66,6 @@ pub(super) struct Page<'a> {
 struct TallyView {
     outcome: Outcome,
     count: usize,
-}
-
-#[derive(Debug, Serialize)]
-struct RunnerView<'a> {
-    kind: &'a str,
-    reason: &'a str,
-    accelerator: &'a str,
-    accelerator_reason: &'a str,
-    qemu: &'a str,
-    kernel: &'a str,
-    speed: String,
-    memory: String,
-    cpus: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -167,6 +157,7 @@ impl<'a> Page<'a> {
             version: run.version.as_deref(),
             started: run.started.map(|at| at.strftime("%-d %B %Y, %H:%M UTC").to_string()),
             duration: human::duration(run.duration_ms()),
+            resumed: run.resumed,
             matrix: clean::line(&run.matrix.to_string_lossy()),
             plan: run.plan.short(),
             interrupted: run.interrupted.as_deref(),
@@ -177,17 +168,8 @@ impl<'a> Page<'a> {
             cells_text: counts.cells.to_string(),
             tests_total: counts.tests.total,
             tests_text: counts.tests.to_string(),
-            runner: run.runner.as_ref().map(|runner| RunnerView {
-                kind: &runner.kind,
-                reason: &runner.reason,
-                accelerator: &runner.accelerator,
-                accelerator_reason: &runner.accelerator_reason,
-                qemu: &runner.qemu,
-                kernel: &runner.kernel,
-                speed: format!("{:.1}", runner.speed),
-                memory: human::bytes(runner.memory),
-                cpus: runner.cpus,
-            }),
+            runners: run.runners.iter().take(MAX_RUNNERS).map(RunnerView::new).collect(),
+            runners_more: run.runners.len().saturating_sub(MAX_RUNNERS),
             images: run.images.iter().map(image).collect(),
             grid: grid(run),
             wrong: failures.iter().take(MAX_WRONG).filter_map(wrong).collect(),
@@ -196,7 +178,7 @@ impl<'a> Page<'a> {
                 .cells
                 .par_iter()
                 .enumerate()
-                .map(|(index, cell)| CellView::new(index, cell, run_dir, budget))
+                .map(|(index, cell)| CellView::new(index, cell, run, run_dir, budget))
                 .collect(),
         }
     }

@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
-use super::paint::Paint;
+use super::{paint::Paint, runners};
 use crate::{CellRun, Event, EventKind, Outcome, Run, clean, evidence, fold::THEN, human, run::ImageState};
 
 /// Lines of evidence below a failure, and below an attempt that is tried again.
-const MAX_EVIDENCE: usize = 12;
+pub(super) const MAX_EVIDENCE: usize = 12;
 const MAX_RETRY_EVIDENCE: usize = 4;
 /// Widest column of cell names; a longer name pushes what follows to the right.
 const MAX_NAME: usize = 48;
 /// Indent of what belongs to the line above.
-const INDENT: &str = "          ";
+pub(super) const INDENT: &str = "          ";
 
 /// What is printed for good about an event that has just been folded into `run`. In a live view running cells have rows, so
 /// starts are not printed.
@@ -19,7 +19,15 @@ pub(super) fn about(run: &Run, event: &Event, paint: Paint, logs: Option<&Path>,
     let plain = !live;
     match &event.kind {
         EventKind::RunStarted { .. } => heading(run, paint),
-        EventKind::RunnerReady { .. } => runner(run),
+        EventKind::RunResumed { .. } => {
+            let open = run.cells.iter().filter(|cell| !cell.finished).count();
+            let text = format!("{} of {}", open, human::count(run.cells.len(), "cell"));
+            vec![label("RESUME", paint.notice("RESUME"), &format!("{text} without a verdict"))]
+        }
+        EventKind::RunnerStarted { runner, .. } => runners::started(run, *runner),
+        EventKind::RunnerProgress { message, .. } if plain => runners::progress(message),
+        EventKind::RunnerReady { runner } => runners::ready(run, runner.number),
+        EventKind::RunnerLost { runner, .. } => runners::lost(run, *runner, paint),
         EventKind::ImageProgress { image, message } if plain => {
             vec![label("IMAGE", paint.dim("IMAGE"), &format!("{}: {}", clean::line(image), clean::line(message)))]
         }
@@ -66,7 +74,7 @@ pub(super) fn about(run: &Run, event: &Event, paint: Paint, logs: Option<&Path>,
 }
 
 /// `  PASS  text`: the label right-aligned, so that the eye runs down one edge.
-fn label(plain: &str, painted: String, text: &str) -> String {
+pub(super) fn label(plain: &str, painted: String, text: &str) -> String {
     format!("{}{painted}  {text}", " ".repeat(8_usize.saturating_sub(plain.len())))
 }
 
@@ -76,21 +84,6 @@ fn heading(run: &Run, paint: Paint) -> Vec<String> {
     let version = run.version.as_deref().unwrap_or_default();
     let title = paint.bold(&run.title());
     vec![format!("nestmatrix {version}: {title}, {cells} on {images}")]
-}
-
-fn runner(run: &Run) -> Vec<String> {
-    let Some(runner) = &run.runner else { return Vec::new() };
-    vec![
-        format!("  runner  {}: {}", runner.kind, runner.reason),
-        format!("  guests  {}: {}", runner.accelerator, runner.accelerator_reason),
-        format!(
-            "          QEMU {}, {} and {} for all guests, time limits x {:.1}",
-            runner.qemu,
-            human::count(runner.cpus as usize, "CPU"),
-            human::bytes(runner.memory),
-            runner.speed
-        ),
-    ]
 }
 
 fn image_failure(run: &Run, from: &str, paint: Paint) -> Vec<String> {
@@ -143,12 +136,18 @@ fn finished(run: &Run, cell: &CellRun, paint: Paint, logs: Option<&Path>) -> Vec
     if outcome.is_bad() {
         lines.extend(failed_cases(cell));
         lines.extend(evidence(run, cell, paint, logs, MAX_EVIDENCE));
-        if let Some(help) = cell.last_attempt().and_then(|attempt| attempt.help.as_deref()) {
-            let help = help.lines().collect::<Vec<_>>().join(&format!("\n{INDENT}      "));
-            lines.extend(format!("{INDENT}help: {help}").lines().map(str::to_owned));
-        }
+        lines.extend(cell.last_attempt().and_then(|attempt| attempt.help.as_deref()).map(help).unwrap_or_default());
     }
     lines
+}
+
+/// What to do about the line above.
+pub(super) fn help(text: &str) -> Vec<String> {
+    let title = |index| if index == 0 { "help: " } else { "      " };
+    text.lines()
+        .enumerate()
+        .map(|(index, line)| format!("{INDENT}{}{line}", title(index)).trim_end().to_owned())
+        .collect()
 }
 
 /// Names of the failed test cases, where there are several.
@@ -168,7 +167,7 @@ fn evidence(run: &Run, cell: &CellRun, paint: Paint, logs: Option<&Path>, max: u
     std::iter::once(heading).chain(words.lines.iter().map(|line| quoted(line, paint))).collect()
 }
 
-fn quoted(line: &str, paint: Paint) -> String {
+pub(super) fn quoted(line: &str, paint: Paint) -> String {
     let line = clean::excerpt(line, 1_000).replace('\n', " ");
     format!("{INDENT}{} {}", paint.dim("|"), line.trim_end()).trim_end().to_owned()
 }

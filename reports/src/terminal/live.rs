@@ -1,4 +1,4 @@
-//! Rows that are redrawn: one for every running cell and every image in the making, and one that counts.
+//! Rows that are redrawn: one for every running cell and every image and runner in the making, and one that counts.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -27,6 +27,7 @@ pub(super) struct Live {
 enum Key {
     Cell(CellId),
     Image(String),
+    Runner(u32),
 }
 
 impl Live {
@@ -49,6 +50,12 @@ impl Live {
             EventKind::ImageReady { image, .. } | EventKind::ImageFailed { image, .. } => {
                 self.remove(&Key::Image(image.clone()));
             }
+            EventKind::RunnerStarted { runner, .. } => self.show(Key::Runner(*runner), "runner", None, true),
+            EventKind::RunnerProgress { runner, message } => {
+                self.show(Key::Runner(*runner), clean::prefix(&clean::line(message), 60), None, false);
+            }
+            EventKind::RunnerReady { runner } => self.remove(&Key::Runner(runner.number)),
+            EventKind::RunnerLost { runner, .. } => self.remove(&Key::Runner(*runner)),
             EventKind::AttemptStarted { cell, .. } => self.show(Key::Cell(cell.clone()), "starting", None, true),
             EventKind::PhaseStarted { cell, phase, timeout_ms, .. } => {
                 self.show(Key::Cell(cell.clone()), phase.name(), *timeout_ms, true);
@@ -83,6 +90,7 @@ impl Live {
             let name = match &key {
                 Key::Cell(cell) => cell.as_str().to_owned(),
                 Key::Image(image) => format!("image {}", clean::line(image)),
+                Key::Runner(number) => format!("runner {number}"),
             };
             let row = self.progress.insert_before(&self.total, ProgressBar::new_spinner());
             row.set_prefix(format!("{:<width$}", shorten(&name, self.name_width), width = self.name_width.min(40)));

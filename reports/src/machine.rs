@@ -1,0 +1,51 @@
+//! The machines guests run on, in the words every output uses.
+
+use crate::{
+    L1Facts, human,
+    run::{Attempt, Run, RunnerRun},
+};
+
+/// Most steps of making a runner ready that are named.
+const MAX_STEPS: usize = 12;
+
+/// `runner 2 (qemu)`.
+pub(crate) fn name(runner: &RunnerRun) -> String {
+    format!("runner {} ({})", runner.number, runner.kind)
+}
+
+/// What became of it: `ready after 28.0s: boot 14.5s, upload 1.2s, proof 9.0s`, or how far it came.
+pub(crate) fn state(runner: &RunnerRun) -> String {
+    let state = match (runner.ready_after_ms(), &runner.facts) {
+        (Some(ms), Some(facts)) if facts.steps.is_empty() => format!("ready after {}", human::duration(ms)),
+        (Some(ms), Some(facts)) => {
+            let steps = facts.steps.iter().take(MAX_STEPS);
+            let steps: Vec<String> =
+                steps.map(|step| format!("{} {}", step.step, human::duration(step.elapsed_ms))).collect();
+            format!("ready after {}: {}", human::duration(ms), steps.join(", "))
+        }
+        _ => "never ready".to_owned(),
+    };
+    match &runner.lost {
+        Some(lost) => format!("{state}; lost: {}", lost.reason),
+        None => state,
+    }
+}
+
+/// `guests are L2: 2 virtual machines deep`.
+pub(crate) fn depth(depth: u32) -> String {
+    format!("guests are L{depth}: {} deep", human::count(depth as usize, "virtual machine"))
+}
+
+/// `1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2`.
+pub(crate) fn l1(l1: &L1Facts) -> String {
+    let cpus = human::count(l1.cpus as usize, "CPU");
+    let nesting = if l1.nesting.is_empty() { String::new() } else { format!(" ({})", l1.nesting) };
+    format!("{cpus}, {}, {}{nesting}, QEMU {}", human::bytes(l1.memory), l1.accelerator, l1.qemu)
+}
+
+/// Where an attempt's guest ran, where that goes without saying `None`: on the only machine there was, not booted for it.
+pub(crate) fn of_attempt<'a>(run: &'a Run, attempt: &Attempt) -> Option<&'a RunnerRun> {
+    let runner = run.runner(attempt.guest.as_ref()?.runner)?;
+    let booted = runner.facts.as_ref().is_some_and(|facts| facts.l1.is_some());
+    (run.runners.len() > 1 || booted).then_some(runner)
+}

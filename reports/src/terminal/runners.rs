@@ -1,0 +1,54 @@
+//! The permanent lines about the machines that run guests.
+
+use super::{
+    lines::{INDENT, MAX_EVIDENCE, help, label, quoted},
+    paint::Paint,
+};
+use crate::{Outcome, Run, clean, human, machine};
+
+/// Which kind of machine, and why.
+pub(super) fn started(run: &Run, number: u32) -> Vec<String> {
+    let Some(runner) = run.runner(number) else { return Vec::new() };
+    let again = if run.runners.len() > 1 { format!(" (number {number})") } else { String::new() };
+    vec![format!("  runner  {}{again}: {}", runner.kind, runner.reason)]
+}
+
+/// What is going on while it is made ready.
+pub(super) fn progress(message: &str) -> Vec<String> {
+    vec![format!("{INDENT}{}", clean::line(message))]
+}
+
+/// What it is, and what its guests are run with.
+pub(super) fn ready(run: &Run, number: u32) -> Vec<String> {
+    let Some(runner) = run.runner(number) else { return Vec::new() };
+    let Some(facts) = &runner.facts else { return Vec::new() };
+    let state = machine::state(runner);
+    let mut lines = Vec::new();
+    match &facts.l1 {
+        Some(l1) => lines.push(format!("  l1      image {}, {}; {state}", l1.image, machine::l1(l1))),
+        None if !facts.steps.is_empty() => lines.push(format!("{INDENT}{state}")),
+        None => {}
+    }
+    lines.push(format!("  guests  {}: {}", facts.accelerator, facts.accelerator_reason));
+    lines.push(format!(
+        "{INDENT}QEMU {}, {} and {} for all guests, time limits x {:.1}",
+        facts.qemu,
+        human::count(facts.cpus as usize, "CPU"),
+        human::bytes(facts.memory),
+        facts.speed
+    ));
+    lines.push(format!("{INDENT}{}", machine::depth(facts.depth)));
+    lines
+}
+
+/// Why it is gone, its last words, and what to do.
+pub(super) fn lost(run: &Run, number: u32, paint: Paint) -> Vec<String> {
+    let Some(runner) = run.runner(number) else { return Vec::new() };
+    let Some(lost) = &runner.lost else { return Vec::new() };
+    let text = format!("{}: {}", machine::name(runner), lost.reason);
+    let mut lines = vec![label("LOST", paint.outcome(Outcome::Failed, "LOST"), &text)];
+    let tail = &lost.console_tail;
+    lines.extend(tail[tail.len().saturating_sub(MAX_EVIDENCE)..].iter().map(|line| quoted(line, paint)));
+    lines.extend(lost.help.as_deref().map(help).unwrap_or_default());
+    lines
+}
