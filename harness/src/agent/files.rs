@@ -57,7 +57,7 @@ pub(super) fn send(
 
 /// Writes what comes of one attempt. Whatever an agent says, nothing is written outside of the attempt's folder.
 #[derive(Debug)]
-pub(super) struct Received {
+pub(crate) struct Received {
     folder: PathBuf,
     bytes: u64,
     files: usize,
@@ -65,12 +65,12 @@ pub(super) struct Received {
 }
 
 impl Received {
-    pub(super) fn new(folder: PathBuf) -> Self {
+    pub(crate) fn new(folder: PathBuf) -> Self {
         Self { folder, bytes: 0, files: 0, open: None }
     }
 
     /// Takes the next piece; the error is for people.
-    pub(super) fn take(&mut self, path: &str, piece: &str) -> Result<(), String> {
+    pub(crate) fn take(&mut self, path: &str, piece: &str) -> Result<(), String> {
         let inside = Path::new(path);
         if path.is_empty() || !inside.components().all(|part| matches!(part, Component::Normal(_))) {
             return Err(format!("`{}` leads out of the attempt's folder", reports::clean::line(path)));

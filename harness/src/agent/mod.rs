@@ -9,5 +9,6 @@ mod link;
 pub mod protocol;
 mod serve;
 
-pub(crate) use link::{Broken, Link, Message};
+pub(crate) use files::Received;
+pub(crate) use link::{Broken, Link};
 pub use serve::serve;

@@ -26,6 +26,9 @@ pub enum Sink {
         /// Most bytes written before the tail.
         cap: u64,
     },
+    /// Piece by piece to whoever holds the other end, who is waited for: a command whose output nobody takes stands still, and
+    /// one whose listener is gone is cut short.
+    Pieces(tokio::sync::mpsc::Sender<Vec<u8>>),
     /// Byte for byte into this file; a command that writes more than `cap` bytes is cut short.
     Spool {
         /// The file.
@@ -39,6 +42,7 @@ pub enum Sink {
 #[derive(Debug)]
 pub(super) struct Drain {
     file: Option<File>,
+    pieces: Option<tokio::sync::mpsc::Sender<Vec<u8>>>,
     cap: u64,
     stops_when_full: bool,
     seen: u64,
@@ -58,8 +62,13 @@ pub(super) struct Drained {
 
 impl Drain {
     pub(super) fn open(sink: Sink) -> Self {
+        let mut pieces = None;
         let (file, cap, stops_when_full) = match sink {
             Sink::Tail => (None, 0, false),
+            Sink::Pieces(listener) => {
+                pieces = Some(listener);
+                (None, u64::MAX, true)
+            }
             Sink::File { path, cap } => (Some(File::create(path)), cap, false),
             Sink::Spool { file, cap } => (Some(Ok(file)), cap, true),
         };
@@ -67,7 +76,7 @@ impl Drain {
             Ok(file) => (file, None),
             Err(error) => (None, Some(error)),
         };
-        Self { file, cap, stops_when_full, seen: 0, tail: Vec::new(), failure }
+        Self { file, pieces, cap, stops_when_full, seen: 0, tail: Vec::new(), failure }
     }
 
     /// Takes what came; `false` when the command is to be cut short.
@@ -79,6 +88,12 @@ impl Drain {
         self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL_BYTES)..]);
         if self.tail.len() > 2 * TAIL_BYTES {
             self.tail.drain(..self.tail.len() - TAIL_BYTES);
+        }
+        if let Some(listener) = &self.pieces
+            && !bytes.is_empty()
+            && listener.blocking_send(bytes.to_vec()).is_err()
+        {
+            return false;
         }
         !(self.stops_when_full && (self.seen > self.cap || self.failure.is_some()))
     }

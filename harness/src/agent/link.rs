@@ -1,0 +1,182 @@
+//! Our end of the line to an agent: messages as they come, or why none will come any more.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Interval, MissedTickBehavior, interval},
+};
+
+use super::{
+    protocol::{FromAgent, Hello, ToAgent},
+    serve::HEARTBEAT,
+};
+use crate::ssh::{Exec, Exit, Session, Sink, SshError, StdinWriter};
+
+/// An agent from which nothing has come for so many looks is given up. A look is a second at least: should *we* stand still, no
+/// time passes.
+const PATIENCE: u32 = 12;
+const LOOK: Duration = Duration::from_secs(1);
+/// Longest message.
+const LONGEST: usize = 64 << 20;
+/// Longest run.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Pieces of output that wait for us.
+const PIECES: usize = 64;
+
+/// Why nothing more comes from an agent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    /// It has ended.
+    #[error("the agent ended by itself: {0}")]
+    Ended(String),
+    /// The connection has.
+    #[error("{0}")]
+    Connection(SshError),
+    /// It does not say anything.
+    #[error("nothing was heard from the agent for {} s", (LOOK * PATIENCE).as_secs())]
+    Silent,
+    /// It says what no agent says.
+    #[error("the agent sent what is no message: {0}")]
+    Garbage(String),
+    /// It is of another version.
+    #[error("{0}")]
+    Version(String),
+}
+
+/// A started agent.
+#[derive(Debug)]
+pub(crate) struct Link {
+    stdin: StdinWriter,
+    pieces: mpsc::Receiver<Vec<u8>>,
+    over: Option<JoinHandle<Result<Exit, SshError>>>,
+    received: Vec<u8>,
+    /// How much of it is known to hold no line end.
+    searched: usize,
+    looks: Interval,
+    silent: u32,
+    beaten: Instant,
+}
+
+impl Link {
+    /// Starts the command that becomes the agent, and greets it.
+    pub(crate) fn start(session: Arc<Session>, command: String) -> Self {
+        let (writer, stdin) = session.stdin_stream();
+        let (sender, pieces) = mpsc::channel(PIECES);
+        let exec = Exec {
+            command,
+            stdin,
+            stdout: Sink::Pieces(sender),
+            stderr: Sink::Tail,
+            deadline: Instant::now() + FOR_EVER,
+            over: None,
+        };
+        let over = tokio::spawn(async move { session.exec(exec).await });
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let link = Self {
+            stdin: writer,
+            pieces,
+            over: Some(over),
+            received: Vec::new(),
+            searched: 0,
+            looks,
+            silent: 0,
+            beaten: Instant::now(),
+        };
+        link.say(&ToAgent::Hello(Hello::ours()));
+        link
+    }
+
+    /// Tells the agent something. It may be gone; that shows in [`Link::next`].
+    pub(crate) fn say(&self, message: &ToAgent) {
+        if let Ok(mut line) = serde_json::to_vec(message) {
+            line.push(b'\n');
+            self.stdin.try_send(&line);
+        }
+    }
+
+    /// Waits for the agent's greeting; a program that is no agent, or another version, is an error.
+    pub(crate) async fn greeted(&mut self) -> Result<(), Broken> {
+        match self.next().await? {
+            FromAgent::Hello(hello) => hello.check().map_err(Broken::Version),
+            other => Err(Broken::Garbage(format!("{other:?} instead of a greeting"))),
+        }
+    }
+
+    /// The next message. May be dropped at any time without losing one. Says by itself that we are here.
+    pub(crate) async fn next(&mut self) -> Result<FromAgent, Broken> {
+        loop {
+            if let Some(end) = self.received[self.searched..].iter().position(|&byte| byte == b'\n') {
+                let rest = self.received.split_off(self.searched + end + 1);
+                let line = std::mem::replace(&mut self.received, rest);
+                self.searched = 0;
+                match serde_json::from_slice(&line) {
+                    Ok(FromAgent::Heartbeat) => continue,
+                    Ok(message) => return Ok(message),
+                    Err(error) => {
+                        let said = reports::clean::line(&String::from_utf8_lossy(&line[..line.len().min(200)]));
+                        return Err(Broken::Garbage(format!("{error}: {said}")));
+                    }
+                }
+            }
+            self.searched = self.received.len();
+            if self.received.len() > LONGEST {
+                return Err(Broken::Garbage(format!("a line of more than {LONGEST} bytes")));
+            }
+            tokio::select! {
+                biased;
+                piece = self.pieces.recv() => match piece {
+                    Some(piece) => {
+                        self.silent = 0;
+                        self.received.extend_from_slice(&piece);
+                    }
+                    None => return Err(self.how_it_ended().await),
+                },
+                _ = self.looks.tick() => {
+                    self.silent += 1;
+                    if self.silent > PATIENCE {
+                        return Err(Broken::Silent);
+                    }
+                }
+            }
+            if self.beaten.elapsed() >= HEARTBEAT {
+                self.beaten = Instant::now();
+                self.say(&ToAgent::Heartbeat);
+            }
+        }
+    }
+
+    async fn how_it_ended(&mut self) -> Broken {
+        let Some(over) = self.over.take() else { return Broken::Ended("for no known reason".to_owned()) };
+        match over.await {
+            Ok(Ok(exit)) => {
+                let how = match (&exit.signal, exit.code) {
+                    (Some(signal), _) => format!("killed by SIG{signal}"),
+                    (None, Some(code)) => format!("exit code {code}"),
+                    (None, None) => "without an exit code".to_owned(),
+                };
+                let said = String::from_utf8_lossy(&exit.stderr_tail);
+                let said: Vec<_> = said.lines().map(reports::clean::line).filter(|line| !line.is_empty()).collect();
+                Broken::Ended(match said[said.len().saturating_sub(3)..].join("; ") {
+                    words if words.is_empty() => how,
+                    words => format!("{how}; {words}"),
+                })
+            }
+            Ok(Err(error)) => Broken::Connection(error),
+            Err(error) => Broken::Ended(error.to_string()),
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(over) = &self.over {
+            over.abort();
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Which cells still have to report, and what must be said of them when the machine they ran on is lost. Pure.
+//!
+//! Every event of an agent passes through here: what does not fit what is known of a cell is not passed on, so that each cell
+//! is reported once however many machines it was tried on.
+
+use indexmap::IndexMap;
+use matrix::{Cell, CellId, Plan};
+use reports::{CellRun, EventKind, Phase, Verdict};
+
+use crate::fanout::Todo;
+
+/// Why cells come to nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Loss {
+    /// One line.
+    pub(crate) reason: String,
+    /// What to do.
+    pub(crate) help: Option<String>,
+    /// Last lines of the lost machine's console.
+    pub(crate) console_tail: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    cell: Cell,
+    next: u32,
+    last: u32,
+    running: Option<u32>,
+    /// The verdict of its last attempt: all that is missing is the event that the cell has finished.
+    decided: Option<Verdict>,
+    finished: bool,
+}
+
+/// Every cell that is to be run.
+#[derive(Debug)]
+pub(crate) struct Ledger(IndexMap<CellId, Entry>);
+
+impl Ledger {
+    /// All cells of a plan, none of which has run.
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let entries = plan.cells.iter().map(|cell| (cell.id.clone(), Entry::new(cell, 1, plan.runner.retries)));
+        Self(entries.collect())
+    }
+
+    /// The cells of a run that died, and what must be said of those that ran when it did. Those that have a verdict keep it.
+    pub(crate) fn resume(plan: &Plan, run: &reports::Run) -> (Self, Vec<EventKind>) {
+        let mut entries = IndexMap::new();
+        for cell in &plan.cells {
+            let known = run.cell(&cell.id);
+            if known.is_some_and(|known| known.finished && !matches!(known.verdict, Verdict::NotRun { .. })) {
+                continue;
+            }
+            let last = known.and_then(CellRun::last_attempt);
+            let mut entry = Entry::new(cell, last.map_or(1, |attempt| attempt.number + 1), plan.runner.retries);
+            if let (Some(known), Some(attempt)) = (known, last)
+                && !known.finished
+            {
+                match &attempt.outcome {
+                    None => (entry.running, entry.next) = (Some(attempt.number), attempt.number),
+                    Some(Verdict::NotRun { .. }) => {}
+                    Some(_) if attempt.retried => {}
+                    Some(verdict) => entry.decided = Some(verdict.clone()),
+                }
+            }
+            entries.insert(cell.id.clone(), entry);
+        }
+        let mut ledger = Self(entries);
+        let reason = "nestmatrix itself ended while it ran; the run was resumed".to_owned();
+        let said = ledger.lost(&Loss { reason, ..Loss::default() });
+        (ledger, said)
+    }
+
+    /// What is still to be run. Cells that ran when a machine was lost come last: if one of them was to blame, the others have
+    /// their verdicts before it is tried again.
+    pub(crate) fn todo(&self) -> Vec<Todo> {
+        let open = self.0.values().filter(|entry| !entry.finished);
+        let mut todo: Vec<Todo> =
+            open.map(|entry| Todo { cell: entry.cell.clone(), next: entry.next, last: entry.last }).collect();
+        todo.sort_by_key(|todo| todo.next > 1);
+        todo
+    }
+
+    /// How many cells have reported.
+    pub(crate) fn finished(&self) -> usize {
+        self.0.values().filter(|entry| entry.finished).count()
+    }
+
+    /// Whether this attempt runs now.
+    pub(crate) fn runs(&self, cell: &CellId, attempt: u32) -> bool {
+        self.0.get(cell).is_some_and(|entry| entry.running == Some(attempt))
+    }
+
+    /// Enters an event of an agent; false: it does not fit, and is not to be passed on.
+    pub(crate) fn see(&mut self, event: &EventKind) -> bool {
+        let (id, attempt) = match event {
+            EventKind::Warning { cell: None, .. } => return true,
+            EventKind::Warning { cell: Some(id), .. } => return self.0.get(id).is_some_and(|entry| !entry.finished),
+            EventKind::AttemptStarted { cell, attempt }
+            | EventKind::PhaseStarted { cell, attempt, .. }
+            | EventKind::PhaseFinished { cell, attempt, .. }
+            | EventKind::GuestStarted { cell, attempt, .. }
+            | EventKind::TestStarted { cell, attempt, .. }
+            | EventKind::TestFinished { cell, attempt, .. }
+            | EventKind::ArtifactCollected { cell, attempt, .. }
+            | EventKind::AttemptFinished { cell, attempt, .. } => (cell, Some(*attempt)),
+            EventKind::CellFinished { cell, .. } => (cell, None),
+            // What an agent has no say in.
+            EventKind::RunStarted { .. }
+            | EventKind::RunResumed { .. }
+            | EventKind::RunnerStarted { .. }
+            | EventKind::RunnerProgress { .. }
+            | EventKind::RunnerReady { .. }
+            | EventKind::RunnerLost { .. }
+            | EventKind::ImageStarted { .. }
+            | EventKind::ImageProgress { .. }
+            | EventKind::ImageReady { .. }
+            | EventKind::ImageFailed { .. }
+            | EventKind::GuestKept { .. }
+            | EventKind::RunInterrupted { .. }
+            | EventKind::RunFinished { .. } => return false,
+        };
+        let Some(entry) = self.0.get_mut(id).filter(|entry| !entry.finished) else { return false };
+        match event {
+            EventKind::AttemptStarted { attempt, .. } => {
+                let fits = entry.running.is_none() && *attempt == entry.next && *attempt <= entry.last;
+                if fits {
+                    (entry.running, entry.decided) = (Some(*attempt), None);
+                }
+                fits
+            }
+            EventKind::AttemptFinished { attempt, verdict, retried, .. } => {
+                let fits = entry.running == Some(*attempt);
+                if fits {
+                    (entry.running, entry.next) = (None, *attempt + 1);
+                    entry.decided = (!retried).then(|| verdict.clone());
+                }
+                fits
+            }
+            EventKind::CellFinished { .. } => {
+                let fits = entry.running.is_none();
+                entry.finished = fits;
+                fits
+            }
+            _ => entry.running == attempt,
+        }
+    }
+
+    /// The machine is lost: what is to be said of the cells that ran on it.
+    pub(crate) fn lost(&mut self, loss: &Loss) -> Vec<EventKind> {
+        let mut said = Vec::new();
+        for (id, entry) in self.0.iter_mut().filter(|(_, entry)| !entry.finished) {
+            if let Some(verdict) = entry.decided.take() {
+                entry.finished = true;
+                said.push(EventKind::CellFinished { cell: id.clone(), verdict });
+                continue;
+            }
+            let Some(attempt) = entry.running.take() else { continue };
+            entry.next = attempt + 1;
+            let retried = attempt < entry.last;
+            said.push(attempt_failed(id, attempt, loss, retried));
+            if !retried {
+                entry.finished = true;
+                let reason = format!("it was never finished: {}", loss.reason);
+                said.push(EventKind::CellFinished { cell: id.clone(), verdict: Verdict::NotRun { reason } });
+            }
+        }
+        said
+    }
+
+    /// No machine can be had at all: every cell that has not reported is an error of phase runner.
+    pub(crate) fn refuse(&mut self, loss: &Loss) -> Vec<EventKind> {
+        let mut said = self.lost(loss);
+        for (id, entry) in self.0.iter_mut().filter(|(_, entry)| !entry.finished) {
+            entry.finished = true;
+            said.extend(failed(id, entry.next, Phase::Runner, loss));
+        }
+        said
+    }
+
+    /// One cell cannot be run: what is to be said of it.
+    pub(crate) fn fail(&mut self, id: &CellId, phase: Phase, loss: &Loss) -> Vec<EventKind> {
+        let Some(entry) = self.0.get_mut(id).filter(|entry| !entry.finished) else { return Vec::new() };
+        entry.finished = true;
+        failed(id, entry.next, phase, loss)
+    }
+
+    /// Nothing more is to run: what is to be said of every cell that has not reported.
+    pub(crate) fn abandon(&mut self, reason: &str) -> Vec<EventKind> {
+        let mut said = Vec::new();
+        for (id, entry) in self.0.iter_mut().filter(|(_, entry)| !entry.finished) {
+            entry.finished = true;
+            let verdict = Verdict::NotRun { reason: reason.to_owned() };
+            said.push(EventKind::CellFinished { cell: id.clone(), verdict });
+        }
+        said
+    }
+}
+
+impl Entry {
+    fn new(cell: &Cell, next: u32, retries: u32) -> Self {
+        let last = next.saturating_add(retries);
+        Self { cell: cell.clone(), next, last, running: None, decided: None, finished: false }
+    }
+}
+
+fn attempt_failed(id: &CellId, attempt: u32, loss: &Loss, retried: bool) -> EventKind {
+    EventKind::AttemptFinished {
+        cell: id.clone(),
+        attempt,
+        verdict: Verdict::Error { phase: Phase::Runner, reason: loss.reason.clone() },
+        retried,
+        console_tail: loss.console_tail.clone(),
+        help: loss.help.clone(),
+    }
+}
+
+/// A cell without a guest: an attempt that ends before it begins.
+fn failed(id: &CellId, attempt: u32, phase: Phase, loss: &Loss) -> [EventKind; 3] {
+    let verdict = Verdict::Error { phase, reason: loss.reason.clone() };
+    [
+        EventKind::AttemptStarted { cell: id.clone(), attempt },
+        EventKind::AttemptFinished {
+            cell: id.clone(),
+            attempt,
+            verdict: verdict.clone(),
+            retried: false,
+            console_tail: loss.console_tail.clone(),
+            help: loss.help.clone(),
+        },
+        EventKind::CellFinished { cell: id.clone(), verdict },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use reports::{Event, Run};
+
+    use super::*;
+
+    fn plan(cells: usize) -> Plan {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("m.toml");
+        let suites: String =
+            (0..cells).map(|number| format!("[[suite]]\nname = 's{number}'\ninline = 'true'\n")).collect();
+        std::fs::write(&file, format!("images = ['a']\nrunner = {{ retries = 1 }}\n{suites}")).unwrap();
+        matrix::load(&file, &["a"]).unwrap().plan
+    }
+
+    fn started(plan: &Plan, cell: usize, attempt: u32) -> EventKind {
+        EventKind::AttemptStarted { cell: plan.cells[cell].id.clone(), attempt }
+    }
+
+    fn ended(plan: &Plan, cell: usize, attempt: u32, verdict: Verdict, retried: bool) -> EventKind {
+        let cell = plan.cells[cell].id.clone();
+        EventKind::AttemptFinished { cell, attempt, verdict, retried, console_tail: Vec::new(), help: None }
+    }
+
+    fn reported(plan: &Plan, cell: usize, verdict: Verdict) -> EventKind {
+        EventKind::CellFinished { cell: plan.cells[cell].id.clone(), verdict }
+    }
+
+    fn loss() -> Loss {
+        Loss { reason: "the L1 was lost".into(), help: None, console_tail: vec!["last words".into()] }
+    }
+
+    fn fold(plan: &Plan, events: &[EventKind]) -> Run {
+        let at = |kind: &EventKind| Event { at: jiff::Timestamp::UNIX_EPOCH, kind: kind.clone() };
+        Run::fold(plan, &events.iter().map(at).collect::<Vec<_>>())
+    }
+
+    fn begin(plan: &Plan) -> EventKind {
+        EventKind::RunStarted { run: "r".into(), plan: plan.digest, version: "0".into() }
+    }
+
+    #[test]
+    fn cells_that_ran_on_a_lost_machine_are_tried_again_and_in_the_end_not_run() {
+        let plan = plan(2);
+        let mut ledger = Ledger::new(&plan);
+        assert!(ledger.see(&started(&plan, 0, 1)));
+        let said = ledger.lost(&loss());
+        assert!(
+            matches!(&said[..], [EventKind::AttemptFinished { attempt: 1, retried: true, verdict: Verdict::Error { phase: Phase::Runner, .. }, console_tail, .. }] if console_tail == &["last words"]),
+            "{said:?}"
+        );
+        let next: Vec<_> = ledger.todo().iter().map(|todo| (todo.cell.suite.clone(), todo.next, todo.last)).collect();
+        assert_eq!(next, [("s1".into(), 1, 2), ("s0".into(), 2, 2)], "who may be to blame comes last");
+        assert!(ledger.see(&started(&plan, 0, 2)));
+        let said = ledger.lost(&loss());
+        assert!(
+            matches!(
+                &said[..],
+                [
+                    EventKind::AttemptFinished { attempt: 2, retried: false, .. },
+                    EventKind::CellFinished { verdict: Verdict::NotRun { .. }, .. }
+                ]
+            ),
+            "{said:?}"
+        );
+        assert_eq!(ledger.todo().len(), 1);
+    }
+
+    #[test]
+    fn a_verdict_that_was_reached_is_kept_even_if_the_machine_went_before_it_said_so() {
+        let plan = plan(1);
+        let mut ledger = Ledger::new(&plan);
+        assert!(ledger.see(&started(&plan, 0, 1)) && ledger.see(&ended(&plan, 0, 1, Verdict::Passed, false)));
+        assert_eq!(ledger.lost(&loss()), [reported(&plan, 0, Verdict::Passed)]);
+        assert!(ledger.todo().is_empty());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_passed_on() {
+        let plan = plan(1);
+        let mut ledger = Ledger::new(&plan);
+        assert!(!ledger.see(&started(&plan, 0, 2)), "the first attempt is number 1");
+        assert!(!ledger.see(&ended(&plan, 0, 1, Verdict::Passed, false)), "it has not started");
+        assert!(!ledger.see(&EventKind::RunFinished { elapsed_ms: 0 }), "that is ours to say");
+        let stranger: CellId = serde_json::from_str("\"other.cell\"").unwrap();
+        assert!(!ledger.see(&EventKind::CellFinished { cell: stranger, verdict: Verdict::Passed }));
+        assert!(ledger.see(&started(&plan, 0, 1)) && ledger.see(&ended(&plan, 0, 1, Verdict::Passed, false)));
+        assert!(ledger.see(&reported(&plan, 0, Verdict::Passed)));
+        assert!(!ledger.see(&reported(&plan, 0, Verdict::Passed)), "once");
+    }
+
+    #[test]
+    fn a_resumed_run_keeps_verdicts_and_goes_on_with_the_next_attempt() {
+        let plan = plan(4);
+        let not_run = || Verdict::NotRun { reason: "interrupted".into() };
+        let events = [
+            begin(&plan),
+            started(&plan, 0, 1),
+            ended(&plan, 0, 1, Verdict::Skipped { reason: "no".into() }, false),
+            reported(&plan, 0, Verdict::Skipped { reason: "no".into() }),
+            started(&plan, 1, 1),
+            started(&plan, 2, 1),
+            ended(&plan, 2, 1, Verdict::Skipped { reason: "no".into() }, false),
+            reported(&plan, 3, not_run()),
+        ];
+        let (ledger, said) = Ledger::resume(&plan, &fold(&plan, &events));
+        let next: Vec<_> = ledger.todo().iter().map(|todo| (todo.cell.suite.clone(), todo.next, todo.last)).collect();
+        assert_eq!(next, [("s3".into(), 1, 2), ("s1".into(), 2, 2)]);
+        assert!(matches!(&said[0], EventKind::AttemptFinished { attempt: 1, retried: true, .. }), "{said:?}");
+        assert!(matches!(&said[1], EventKind::CellFinished { verdict: Verdict::Skipped { .. }, .. }), "{said:?}");
+
+        let mut all = events.to_vec();
+        all.push(EventKind::RunResumed { version: "0".into() });
+        all.extend(said);
+        let run = fold(&plan, &all);
+        assert!(run.contradictions.is_empty(), "{:?}", run.contradictions);
+    }
+
+    proptest! {
+        /// Whatever an agent says and whenever its machine is lost, every cell is reported exactly once and nothing contradicts.
+        #[test]
+        fn every_cell_is_reported_once(steps in prop::collection::vec((0..3_usize, 0..7_u8), 0..60)) {
+            let plan = plan(3);
+            let mut ledger = Ledger::new(&plan);
+            let mut events = vec![begin(&plan)];
+            let mut attempts = [1_u32; 3];
+            for (cell, step) in steps {
+                let attempt = attempts[cell];
+                let skipped = || Verdict::Skipped { reason: "no".into() };
+                let error = Verdict::Error { phase: Phase::Boot, reason: "e".into() };
+                let event = match step {
+                    0 | 1 => started(&plan, cell, attempt),
+                    2 => ended(&plan, cell, attempt, skipped(), false),
+                    3 => ended(&plan, cell, attempt, error, true),
+                    4 | 5 => reported(&plan, cell, skipped()),
+                    _ => {
+                        events.extend(ledger.lost(&loss()));
+                        for (cell, attempt) in attempts.iter_mut().enumerate() {
+                            if let Some(todo) = ledger.todo().iter().find(|todo| todo.cell.id == plan.cells[cell].id) {
+                                *attempt = todo.next;
+                            }
+                        }
+                        continue;
+                    }
+                };
+                if ledger.see(&event) {
+                    if let EventKind::AttemptFinished { .. } = &event {
+                        attempts[cell] += 1;
+                    }
+                    events.push(event);
+                }
+            }
+            events.extend(ledger.abandon("the end"));
+            prop_assert!(ledger.todo().is_empty());
+            let run = fold(&plan, &events);
+            prop_assert!(run.cells.iter().all(|cell| cell.finished));
+            let twice = run.contradictions.iter().any(|words| words.contains("twice") || words.contains("after"));
+            prop_assert!(!twice, "{:?}", run.contradictions);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Where guests run: on this machine, or in an L1 that is booted on it.
+//!
+//! `size` decides how large an L1 is, `qemu` boots one and starts the agent in it, `campaign` gives it the cells and replaces it
+//! when it is lost, `ledger` knows which cells still have to report.
+
+mod campaign;
+mod ledger;
+mod qemu;
+mod size;
+
+pub(crate) use campaign::Campaign;
+pub(crate) use ledger::{Ledger, Loss};
+pub(crate) use size::{Size, Supply, TooLarge, size};

@@ -1,0 +1,296 @@
+//! An L1 on this machine: a virtual machine that can run virtual machines, with the agent in it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use matrix::{Network, Plan};
+use reports::{L1Facts, StepTime};
+use tokio_util::sync::CancellationToken;
+
+use super::size::Size;
+use crate::{
+    agent::{self, Link, brief},
+    fanout::BootImage,
+    guest::{self, Accelerator, Command, Cpu, Disk, DiskFormat, Ended, Firmware, Guest, Spawner},
+    host::{Proof, Qemu},
+    ssh::{self, Exec, Keypair, Open, Session, Sink, Stdin},
+};
+
+const SETUP: &str = include_str!("l1.sh");
+/// Time limits of an L1's way up, before scaling.
+const BOOT: Duration = Duration::from_secs(60);
+const CONNECT: Duration = Duration::from_secs(30);
+const UNPACK: Duration = Duration::from_secs(120);
+/// How long a lost connection waits for QEMU's word on why.
+const EXPLANATION: Duration = Duration::from_secs(2);
+/// Console lines that go with a loss.
+pub(super) const TAIL: usize = 30;
+
+/// What an L1 is made of.
+pub(crate) struct Blueprint<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) size: &'a Size,
+    /// What the L1 itself is booted from.
+    pub(crate) image: &'a BootImage,
+    /// Catalog name of that.
+    pub(crate) image_name: &'a str,
+    /// The plan's images.
+    pub(crate) images: &'a BTreeMap<String, BootImage>,
+    pub(crate) qemu: &'a Qemu,
+    /// What this machine can do.
+    pub(crate) proof: &'a Proof,
+    pub(crate) nesting: &'a str,
+    pub(crate) accelerator: Accelerator,
+    pub(crate) host_kernel: &'a str,
+}
+
+/// A booted L1 whose agent has greeted.
+pub(crate) struct L1 {
+    pub(crate) guest: Guest,
+    pub(crate) link: Link,
+    pub(crate) facts: L1Facts,
+    pub(crate) steps: Vec<StepTime>,
+}
+
+/// An L1 could not be had this time.
+#[derive(Debug)]
+pub(crate) struct OpenError {
+    /// One line.
+    pub(crate) reason: String,
+    /// What to do.
+    pub(crate) help: Option<String>,
+    /// Last lines of its console.
+    pub(crate) console_tail: Vec<String>,
+    /// We were told to stop.
+    pub(crate) cancelled: bool,
+}
+
+impl OpenError {
+    fn new(reason: impl Into<String>, help: Option<&str>) -> Self {
+        Self { reason: reason.into(), help: help.map(str::to_owned), console_tail: Vec::new(), cancelled: false }
+    }
+}
+
+/// Measures steps.
+struct Steps(Vec<StepTime>, Instant);
+
+impl Steps {
+    fn done(&mut self, step: &str) {
+        let now = Instant::now();
+        self.0.push(StepTime { step: step.to_owned(), elapsed_ms: (now - self.1).as_millis() as u64 });
+        self.1 = now;
+    }
+}
+
+impl Blueprint<'_> {
+    /// Boots the L1 and starts its agent. `scratch` and `logs` are folders of its own.
+    pub(crate) async fn open(
+        &self,
+        spawner: &Spawner,
+        scratch: &Path,
+        logs: &Path,
+        progress: &(dyn Fn(String) + Sync),
+        cancel: &CancellationToken,
+    ) -> Result<L1, OpenError> {
+        let mut steps = Steps(Vec::new(), Instant::now());
+        for folder in [scratch, logs] {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| OpenError::new(format!("could not create {}: {error}", folder.display()), None))?;
+        }
+        let keypair = |what: &str| {
+            Keypair::generate(&format!("nestmatrix L1 {what}"))
+                .map_err(|error| OpenError::new(format!("could not make a {what}: {error}"), None))
+        };
+        let (login, host_key) = (keypair("login")?, keypair("host key")?);
+        let command = self.command(scratch, &login, &host_key).await?;
+        steps.done("disks and brief");
+
+        progress(format!(
+            "booting the L1 with {} CPU and {}, {}",
+            self.size.cpus, self.size.memory, self.nesting
+        ));
+        // It dies with us, whatever happens: nothing in it can be kept.
+        let guest = Guest::start(spawner, command, true, logs)
+            .await
+            .map_err(|error| OpenError::new(error.to_string(), Some(&format!("see {}", logs.join("qemu.log").display()))))?;
+        let opened = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(OpenError { cancelled: true, ..OpenError::new("interrupted", None) }),
+            opened = self.start_agent(&guest, &login, &host_key, &mut steps, progress, cancel) => opened,
+            ended = guest.ended() => Err(died(&ended)),
+        };
+        let link = match opened {
+            Ok(link) => link,
+            Err(mut error) => {
+                // A machine that goes down closes its connections first.
+                if let Ok(ended) = tokio::time::timeout(EXPLANATION, guest.ended()).await {
+                    error.reason = died(&ended).reason;
+                }
+                error.console_tail = guest.console().tail(TAIL);
+                guest.kill().await;
+                return Err(error);
+            }
+        };
+        let facts = L1Facts {
+            image: self.image_name.to_owned(),
+            digest: self.image.digest,
+            accelerator: match guest.accelerator().await {
+                Ok(accelerator) => accelerator.to_string(),
+                Err(_) => self.accelerator.to_string(),
+            },
+            nesting: self.nesting.to_owned(),
+            machine: self.qemu.machine(),
+            qemu: self.qemu.words.clone(),
+            host_kernel: self.host_kernel.to_owned(),
+            memory: self.size.memory.bytes(),
+            cpus: self.size.cpus,
+            pid: guest.pid(),
+        };
+        Ok(L1 { guest, link, facts, steps: steps.0 })
+    }
+
+    /// Writes everything the L1 is started with, and says how.
+    async fn command(&self, scratch: &Path, login: &Keypair, host_key: &Keypair) -> Result<Command, OpenError> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            OpenError::new(format!("{what}: {error}"), Some(&format!("make room below {}", scratch.display())))
+        };
+        if self.images.len() + 2 > Command::MOST_DISKS {
+            let most = Command::MOST_DISKS - 2;
+            let help = "split the matrix: `--cell` chooses a part of it";
+            return Err(OpenError::new(format!("an L1 takes at most {most} images"), Some(help)));
+        }
+        let root = scratch.join("root.qcow2");
+        let disk_size = matrix::ByteSize::from_bytes(images::DISK_BYTES);
+        guest::create_overlay(&self.qemu.img, (&self.image.disk, self.image.format), disk_size, &root)
+            .await
+            .map_err(|error| failed("the L1's disk", &error))?;
+        // Sparse: what is never written takes no room.
+        let room = scratch.join("scratch.raw");
+        std::fs::File::create(&room)
+            .and_then(|file| file.set_len(self.size.scratch.bytes()))
+            .map_err(|error| failed("the L1's scratch disk", &error))?;
+        let archive = scratch.join("brief.tar");
+        let program = PathBuf::from("/proc/self/exe");
+        let (plan, images, to) = (self.plan.clone(), self.images.clone(), archive.clone());
+        tokio::task::spawn_blocking(move || brief::write(&to, &program, &plan, &images))
+            .await
+            .map_err(|error| failed("the brief", &error))?
+            .map_err(|error| failed("the brief", &error))?;
+        let mut more_disks = vec![
+            Disk { file: room, format: DiskFormat::Raw, serial: "scratch".to_owned(), writable: true },
+            Disk { file: archive, format: DiskFormat::Raw, serial: "brief".to_owned(), writable: false },
+        ];
+        // One image may have several names.
+        let disks: BTreeMap<String, &BootImage> =
+            self.images.values().map(|image| (brief::serial(image.digest), image)).collect();
+        more_disks.extend(disks.into_iter().map(|(serial, image)| Disk {
+            file: image.disk.clone(),
+            format: image.format,
+            serial,
+            writable: false,
+        }));
+        let firmware = guest::identity(scratch, login.public(), host_key.private(), "nestmatrix-l1")
+            .map_err(|error| failed("the L1's identity", &error))?;
+        let mut cmdline = self.image.cmdline.clone();
+        for word in &self.plan.runner.kernel_args {
+            cmdline.push(' ');
+            cmdline.push_str(word);
+        }
+        // A cell that may reach out does so through the L1, so then that one may too; every other guest stays isolated in it.
+        let open = self.plan.cells.iter().any(|cell| cell.guest.network == Network::Open);
+        Ok(Command {
+            qemu: self.qemu.system.clone(),
+            name: "nestmatrix-l1".to_owned(),
+            machine: self.qemu.machine(),
+            accelerator: self.accelerator,
+            cpus: self.size.cpus,
+            cpu: Cpu::Nesting,
+            memory_mib: self.size.memory.mib(),
+            disk: Some(root),
+            more_disks,
+            kernel: self.image.kernel.clone(),
+            initrd: self.image.initrd.clone(),
+            cmdline,
+            firmware,
+            network: Some(if open { Network::Open } else { Network::Isolated }),
+            qmp_fd: -1,
+        })
+    }
+
+    async fn start_agent(
+        &self,
+        guest: &Guest,
+        login: &Keypair,
+        host_key: &Keypair,
+        steps: &mut Steps,
+        progress: &(dyn Fn(String) + Sync),
+        cancel: &CancellationToken,
+    ) -> Result<Link, OpenError> {
+        let scaled = |limit: Duration| limit.mul_f64(self.proof.speed);
+        let deadline = |limit: Duration| Instant::now() + scaled(limit);
+        let address = guest.ssh().ok_or_else(|| OpenError::new("the L1 has no network", None))?;
+        let stream = ssh::banner(address, deadline(BOOT), cancel).await.map_err(|error| {
+            let help = "its console and screen say how far it came; does `runner.image` have an SSH server?";
+            OpenError::new(format!("the L1 did not boot: {error}"), Some(help))
+        })?;
+        steps.done("boot");
+        let session = Session::open(Open {
+            stream,
+            user: &self.image.login_user,
+            login,
+            host_key: host_key.public(),
+            deadline: deadline(CONNECT),
+            silence: scaled(Session::SILENCE),
+            cancel: cancel.child_token(),
+        })
+        .await
+        .map_err(|error| OpenError::new(format!("no SSH session with the L1: {error}"), None))?;
+        steps.done("connect");
+        progress("unpacking the plan in it".to_owned());
+        let setup = Exec {
+            command: "exec sh -s".to_owned(),
+            stdin: Stdin::Bytes(SETUP.as_bytes().to_vec()),
+            stdout: Sink::Tail,
+            stderr: Sink::Tail,
+            deadline: deadline(UNPACK),
+            over: None,
+        };
+        let exit = session
+            .exec(setup)
+            .await
+            .map_err(|error| OpenError::new(format!("the L1 could not be set up: {error}"), None))?;
+        if !exit.success() {
+            let said = reports::clean::line(&String::from_utf8_lossy(&exit.stderr_tail));
+            let help = "is `runner.disk` too small, or does `runner.image` lack what a Debian system has?";
+            return Err(OpenError::new(format!("the L1 could not be set up: {said}"), Some(help)));
+        }
+        steps.done("unpack");
+        let program = brief::PROGRAM;
+        let mut link = Link::start(Arc::new(session), format!("exec /scratch/brief/{program} agent /scratch/brief"));
+        link.greeted().await.map_err(|error| OpenError::new(broken(&error), None))?;
+        Ok(link)
+    }
+}
+
+/// Why a connection to an agent broke, in words for a report.
+pub(super) fn broken(error: &agent::Broken) -> String {
+    format!("the L1's agent was lost: {error}")
+}
+
+pub(super) fn died(ended: &Ended) -> OpenError {
+    let help = match ended {
+        Ended::HostDisk { full: true } => "make room for the store: the L1's disks grow there",
+        Ended::QemuGone { .. } => "see qemu.log in the runner's folder; was it killed, or out of memory?",
+        _ => "its last words are in console.log in the runner's folder",
+    };
+    OpenError::new(format!("the L1 was lost: {}", about_l1(ended)), Some(help))
+}
+
+/// The same sentence about an L1 as about a guest.
+fn about_l1(ended: &Ended) -> String {
+    ended.to_string().replace("the guest's", "its").replace("the guest ", "it ")
+}
