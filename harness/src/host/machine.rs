@@ -29,15 +29,10 @@ impl Machine {
     pub fn read() -> io::Result<Self> {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo")?;
         let meminfo = std::fs::read_to_string("/proc/meminfo")?;
-        let flags = field(&cpuinfo, "flags").unwrap_or_default();
         Ok(Self {
             cpu: field(&cpuinfo, "model name").unwrap_or("unknown").to_owned(),
             cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32),
-            flags: flags
-                .split_whitespace()
-                .filter(|flag| ["svm", "vmx", "hypervisor"].contains(flag))
-                .map(str::to_owned)
-                .collect(),
+            flags: virtualization_flags(&cpuinfo),
             memory: kibibytes(&meminfo, "MemTotal")?,
             available: kibibytes(&meminfo, "MemAvailable")?,
             kernel: kernel_release(),
@@ -53,6 +48,12 @@ impl Machine {
     pub fn is_virtual(&self) -> bool {
         self.flags.iter().any(|flag| flag == "hypervisor")
     }
+}
+
+/// Those of the first CPU's flags that [`Machine::flags`] keeps.
+pub(super) fn virtualization_flags(cpuinfo: &str) -> Vec<String> {
+    let flags = field(cpuinfo, "flags").unwrap_or_default().split_whitespace();
+    flags.filter(|flag| ["svm", "vmx", "hypervisor"].contains(flag)).map(str::to_owned).collect()
 }
 
 /// The running kernel's release.

@@ -16,7 +16,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{machine::Machine, tools::Qemu};
+use super::{machine::Machine, nesting::KvmDevice, tools::Qemu};
 use crate::guest::{Accelerator, Command, Cpu, Ended, Guest, Spawner, StartError};
 
 /// A guest that has not exited by then under hardware virtualization never will: it needs about a second.
@@ -143,16 +143,17 @@ fn remember(store: &Path, proof: &Proof) -> io::Result<()> {
 
 /// Can we open `/dev/kvm` at all? If not: why, and what to do.
 fn kvm_device() -> Result<(), String> {
-    match fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err("/dev/kvm does not exist (no hardware \
-             virtualization here: enable it in the firmware, or nested virtualization in the hypervisor below, and load \
-             kvm_intel or kvm_amd)"
-            .into()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+    match KvmDevice::open(Path::new("/")) {
+        KvmDevice::Opens => Ok(()),
+        KvmDevice::Missing => {
+            Err("/dev/kvm does not exist (no hardware virtualization here: enable it in the firmware, or \
+             nested virtualization in the hypervisor below, and load kvm_intel or kvm_amd)"
+                .into())
+        }
+        KvmDevice::Denied => {
             Err("/dev/kvm may not be opened by this user (`sudo usermod -aG kvm $USER`, then log in again)".into())
         }
-        Err(error) => Err(format!("/dev/kvm cannot be opened: {error}")),
+        KvmDevice::Fails(error) => Err(format!("/dev/kvm cannot be opened: {error}")),
     }
 }
 
