@@ -21,7 +21,7 @@ pub(super) enum Verb {
     Run(Run),
     /// Show what a matrix would run, and run nothing.
     Plan(Plan),
-    /// Check this machine: tools, size, accelerator; say what to do about what is missing.
+    /// Check this machine: tools, size, virtualization, which runner `auto` chooses; say what to do about what is missing.
     Doctor(Doctor),
     /// Operating-system images: what there is, what is in the store.
     Images {
