@@ -15,7 +15,7 @@ use super::{
     station::{Keep, Purpose, Station},
 };
 use crate::{
-    guest::{self, Command, Cpu, Ended, Firmware, Guest, StartError},
+    guest::{self, Command, Cpu, Ended, Guest, StartError},
     payload::{self, Install, InstallError, PackageFamily, Suite, SuiteOutcome, Upload},
     ssh::{self, Keypair, Open, Session, SshError},
 };
@@ -171,19 +171,9 @@ impl Attempt<'_> {
             .map_err(|failure| {
                 error(failure.to_string(), Some(format!("make room below {}", station.scratch.display())))
             })?;
-        let firmware = [
-            (images::seed::AUTHORIZED_KEYS, "authorized_keys", format!("{}\n", station.login.public())),
-            (images::seed::HOST_KEY, "ssh_host_ed25519_key", host_key.private().to_owned()),
-            (images::seed::HOSTNAME, "hostname", hostname(&self.cell.image)),
-        ]
-        .into_iter()
-        .map(|(name, file, content)| {
-            let file = scratch.join(file);
-            write_private(&file, &content)
-                .map_err(|source| error(format!("could not write {}: {source}", file.display()), None))?;
-            Ok(Firmware { name, file })
-        })
-        .collect::<Outcome<Vec<_>>>()?;
+        let firmware =
+            guest::identity(scratch, station.login.public(), host_key.private(), &hostname(&self.cell.image))
+                .map_err(|source| error(format!("could not write into {}: {source}", scratch.display()), None))?;
         let mut cmdline = image.cmdline.clone();
         for word in station.kernel_args(self.cell) {
             cmdline.push(' ');

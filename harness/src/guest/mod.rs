@@ -5,6 +5,7 @@
 
 mod command;
 mod console;
+mod identity;
 mod overlay;
 mod process;
 pub mod qmp;
@@ -12,6 +13,7 @@ mod vm;
 
 pub use command::{Accelerator, Command, Cpu, Disk, DiskFormat, Firmware};
 pub use console::Console;
+pub use identity::identity;
 pub use overlay::{OverlayError, create as create_overlay};
 pub use process::{Spawner, alive as process_alive, start_time as process_start_time};
 pub use vm::{Ended, Guest, StartError};

@@ -1,16 +1,20 @@
 //! One run, from plan to exit code.
 //!
 //! The run's folder holds what people read (`folder`). Everything that happens goes through the one `recorder`; `signals`
-//! turns Ctrl-C into a stop.
+//! turns Ctrl-C into a stop; `place` decides where the guests run, within the `limits` of this machine.
 
+mod error;
 mod folder;
 mod image_phase;
+mod limits;
 mod orchestrate;
+mod place;
 mod recorder;
 mod signals;
 
+pub use error::RunError;
 pub use folder::{RunFolder, locate};
 pub use image_phase::{Missing, Prepared, prepare_all};
-pub use orchestrate::{Finished, Options, RunError, run};
+pub use orchestrate::{Finished, Options, Start, run};
 pub use recorder::{MessageFormat, Recorder, style as terminal_style};
 pub use signals::listen;

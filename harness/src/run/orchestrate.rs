@@ -1,29 +1,42 @@
 //! The order of things in a run.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
 };
 
 use images::Store;
-use matrix::{ByteSize, Cell, Plan, RunnerKind};
-use reports::{EventKind, Phase, RunnerFacts, Verdict};
+use matrix::{Plan, RunnerKind};
+use reports::{EventKind, Phase, StepTime};
 
 use super::{
-    folder::RunFolder,
-    image_phase::{Prepared, prepare_all},
+    error::RunError,
+    folder::{RunFolder, locate},
+    image_phase::{Missing, Prepared, prepare_all},
+    limits,
+    place::{Place, Where},
     recorder::{MessageFormat, Recorder},
     signals,
 };
 use crate::{
     events::Events,
-    fanout::{Budget, Cost, Keep, Purpose, Station, Stop, dispatch},
+    fanout::{BootImage, Keep, Purpose, Stop},
     guest::Spawner,
-    host::{self, Machine, ProbeError, Proof, Qemu, ToolError},
-    scratch::{self, Scratch, ScratchError},
-    ssh::Keypair,
+    host::{self, Machine, Nesting, ProbeError, Proof, Qemu},
+    runner::{Ledger, Loss},
+    scratch::{self, Scratch},
 };
+
+/// What is to be run.
+#[derive(Debug)]
+pub enum Start {
+    /// A plan, from its beginning.
+    Plan(Box<Plan>),
+    /// What has no verdict yet of the run in this folder (or of this name).
+    Resume(PathBuf),
+}
 
 /// What was asked for on the command line.
 #[derive(Clone, Debug)]
@@ -42,163 +55,100 @@ pub struct Options {
     pub format: MessageFormat,
 }
 
-/// The run could not be started, or its results could not be recorded.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// A program is missing.
-    #[error(transparent)]
-    Tool(#[from] ToolError),
-    /// A guest of the plan is larger than what guests may take.
-    #[error(
-        "cell {cell} needs {} MiB with QEMU's own, but all guests together may take {} MiB: lower the guest's `memory`, or \
-         raise `runner.memory` (this machine can spare {} MiB)",
-        needed.mib(), budget.mib(), spare.mib()
-    )]
-    TooLarge {
-        /// The cell.
-        cell: String,
-        /// What it needs.
-        needed: ByteSize,
-        /// What there is.
-        budget: ByteSize,
-        /// What the machine could give.
-        spare: ByteSize,
-    },
-    /// The matrix asks for more memory than there is.
-    #[error("`runner.memory` asks for {} MiB, but this machine can spare {} MiB", asked.mib(), spare.mib())]
-    Budget {
-        /// What the matrix says.
-        asked: ByteSize,
-        /// What there is.
-        spare: ByteSize,
-    },
-    /// A guest's disk would cut its image short.
-    #[error(
-        "cell {cell} gives its guest a disk of {asked}, but the image itself has {least}: raise `disk`, or leave it out"
-    )]
-    SmallDisk {
-        /// The cell.
-        cell: String,
-        /// What the matrix says.
-        asked: ByteSize,
-        /// Size of the image's disk.
-        least: ByteSize,
-    },
-    /// The store cannot be used.
-    #[error(transparent)]
-    Store(#[from] images::StoreError),
-    /// The scratch folder cannot be had.
-    #[error(transparent)]
-    Scratch(#[from] ScratchError),
-    /// The run's folder cannot be had.
-    #[error("no folder for the results: {0}")]
-    Folder(std::io::Error),
-    /// The journal cannot be written.
-    #[error(transparent)]
-    Journal(#[from] reports::JournalError),
-    /// The plan cannot be written.
-    #[error(transparent)]
-    Plan(#[from] matrix::PlanFileError),
-    /// The reports cannot be written.
-    #[error(transparent)]
-    Render(#[from] reports::render::RenderError),
-    /// Keys, threads, signals: something of the machine that never fails.
-    #[error("could not {what}: {why}")]
-    Machine {
-        /// What.
-        what: &'static str,
-        /// Why.
-        why: String,
-    },
-    /// Guests were started, but what became of them is not on record or not reported.
-    #[error("could not {what}: {why}; `nestmatrix report` may still rebuild the reports")]
-    Lost {
-        /// What.
-        what: &'static str,
-        /// Why.
-        why: String,
-    },
-}
-
-impl RunError {
-    /// 2 where nothing was started, 3 where verdicts were lost.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Journal(_) | Self::Render(_) | Self::Lost { .. } => 3,
-            _ => 2,
-        }
-    }
-}
-
 /// A run that came to its end.
 #[derive(Debug)]
 pub struct Finished {
     /// Everything that happened.
     pub run: reports::Run,
+    /// The folder with its results.
+    pub folder: PathBuf,
+}
+
+/// A run whose plan is known and whose folder is not made yet.
+struct Begun {
+    plan: Plan,
+    /// The folder of a run that is resumed, and what is known of it.
+    resumed: Option<(PathBuf, reports::Run)>,
 }
 
 /// Runs a plan to its reports.
 ///
 /// `spawner` must live for as long as guests are meant to.
-pub async fn run(plan: Plan, spawner: &Spawner, options: &Options) -> Result<Finished, RunError> {
+pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<Finished, RunError> {
     let started = Instant::now();
     let machine_error = |what| move |error: std::io::Error| RunError::Machine { what, why: error.to_string() };
+    let Begun { plan, resumed } = begin(start)?;
     let qemu = Qemu::find().await?;
     let machine = Machine::read().map_err(machine_error("read the size of this machine"))?;
-    let limits = limits(&plan, &machine)?;
+    let nesting = Nesting::read(Path::new("/")).map_err(machine_error("read what this machine can virtualize"))?;
+    let place = Place { plan: &plan, options, qemu: &qemu, machine: &machine, nesting: &nesting };
+    place.check()?;
     let store = open_store(&options.store).await?;
     let swept = scratch::sweep(store.root());
 
-    let name = RunFolder::new_name();
-    let scratch = Scratch::create(store.root(), &name)?;
-    let login = Keypair::generate("nestmatrix login")
-        .map_err(|error| RunError::Machine { what: "make a login key", why: error.to_string() })?;
-    // Last, so that whatever cannot be had leaves no folder that looks like a run.
-    let folder = RunFolder::create(name, options.out.as_deref()).map_err(RunError::Folder)?;
-    plan.write(&folder.path.join("plan.json"))?;
-
+    let name = resumed.as_ref().and_then(|(_, run)| run.run.clone()).unwrap_or_else(RunFolder::new_name);
+    let scratch = Scratch::create(store.root(), &RunFolder::new_name())?;
     let stop = Stop::default();
     let (events, received) = Events::channel();
-    let recorder = Recorder::create(&folder.path, &plan, options.format)?;
+    // Last, so that whatever cannot be had leaves no folder that looks like a run.
+    let (folder, recorder, runners, mut ledger) = match &resumed {
+        None => {
+            let folder = RunFolder::create(name, options.out.as_deref()).map_err(RunError::Folder)?;
+            plan.write(&folder.path.join("plan.json"))?;
+            let recorder = Recorder::create(&folder.path, &plan, options.format)?;
+            events.send(EventKind::RunStarted {
+                run: folder.name.clone(),
+                plan: plan.digest,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            });
+            (folder, recorder, 0, Ledger::new(&plan))
+        }
+        Some((path, run)) => {
+            let recorder = Recorder::resume(path, &plan, options.format)?;
+            events.send(EventKind::RunResumed { version: env!("CARGO_PKG_VERSION").to_owned() });
+            let (ledger, said) = Ledger::resume(&plan, run);
+            said.into_iter().for_each(|event| events.send(event));
+            let runners = run.runners.last().map_or(0, |runner| runner.number);
+            (RunFolder { name, path: path.clone() }, recorder, runners, ledger)
+        }
+    };
     let broken = stop.clone();
     let recording = tokio::task::spawn_blocking(move || recorder.record(received, &broken));
     signals::listen(stop.clone(), events.clone()).map_err(machine_error("listen for signals"))?;
-
-    events.send(EventKind::RunStarted {
-        run: folder.name.clone(),
-        plan: plan.digest,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    });
     for message in swept.into_iter().chain(store.swept().iter().cloned()) {
         events.send(EventKind::Warning { cell: None, message });
     }
-    let plan = Arc::new(plan);
-    let prepared = prepare_all(&store, &image_names(&plan), plan.runner.retries, false, &events, &stop.drain).await;
+
+    let names = image_names(&ledger, &plan, place.l1_image());
+    let prepared = prepare_all(&store, &names, plan.runner.retries, false, &events, &stop.drain).await;
+    let began = Instant::now();
     let proof = tokio::select! {
         biased;
         // It may take minutes, and no cell starts any more: all are settled as interrupted.
         () = stop.drain.cancelled() => Err(None),
-        proof = prove(&plan, &prepared, &store, &qemu, &machine, spawner, scratch.path()) => proof,
+        proof = prove(&prepared, &store, &qemu, &machine, spawner, scratch.path()) => proof,
     };
-    let cells = settle_early(&plan, &prepared, &proof, &events, &stop);
-    if let Ok(proof) = proof {
-        events.send(EventKind::RunnerReady { runner: facts(&proof, &qemu, &machine, &limits, &plan) });
-        let station = Station {
-            plan: Arc::clone(&plan),
-            images: prepared.into_iter().filter_map(|(name, image)| Some((name, image.ok()?))).collect(),
-            spawner: spawner.clone(),
-            qemu,
-            accelerator: proof.accelerator,
-            speed: proof.speed,
-            scratch: scratch.path().to_owned(),
-            cells: folder.path.join("cells"),
-            login,
-            purpose: options.purpose,
-            keep: options.keep,
-            events: events.clone(),
+    let proved = StepTime { step: "proof of the accelerator".to_owned(), elapsed_ms: began.elapsed().as_millis() as u64 };
+    settle_early(&plan, &prepared, &proof, &mut ledger, &events, &stop);
+    if let Ok(proof) = &proof
+        && !ledger.todo().is_empty()
+    {
+        let to = Where {
+            number: runners + 1,
+            spawner,
+            events: &events,
+            stop: &stop,
+            scratch: scratch.path(),
+            run: &folder.path,
+            images: prepared
+                .iter()
+                .filter_map(|(name, image)| Some((name.clone(), BootImage::from(image.as_ref().ok()?.clone()))))
+                .collect::<BTreeMap<_, _>>(),
+            prepared: &prepared,
+            proof,
+            proved,
         };
-        let budget = Budget::new(limits.memory, limits.cpus, options.jobs.unwrap_or(usize::MAX));
-        dispatch(&Arc::new(station), cells, budget, &stop).await;
+        place.run_cells(to, &mut ledger).await;
     }
     drop(scratch);
     events.send(EventKind::RunFinished { elapsed_ms: started.elapsed().as_millis() as u64 });
@@ -213,33 +163,22 @@ pub async fn run(plan: Plan, spawner: &Spawner, options: &Options) -> Result<Fin
     if options.purpose == Purpose::Test {
         recorder.finish(&run, &folder.path);
     }
-    Ok(Finished { run })
+    Ok(Finished { run, folder: folder.path })
 }
 
-/// What guests may take together.
-struct Limits {
-    memory: ByteSize,
-    cpus: u32,
-}
-
-fn limits(plan: &Plan, machine: &Machine) -> Result<Limits, RunError> {
-    let spare = machine.spare();
-    let memory = plan.runner.memory.unwrap_or(spare);
-    if memory > spare {
-        return Err(RunError::Budget { asked: memory, spare });
+fn begin(start: Start) -> Result<Begun, RunError> {
+    let named = match start {
+        Start::Plan(plan) => return Ok(Begun { plan: *plan, resumed: None }),
+        Start::Resume(named) => named,
+    };
+    let folder = locate(&named).ok_or(RunError::NoSuchRun(named))?;
+    let folder = folder.canonicalize().map_err(RunError::Folder)?;
+    let plan = Plan::read(&folder.join("plan.json"))?;
+    let run = reports::render::fold(&folder)?;
+    if Ledger::resume(&plan, &run).0.todo().is_empty() && run.elapsed_ms.is_some() {
+        return Err(RunError::NothingToResume(folder));
     }
-    let limits = Limits { memory, cpus: plan.runner.cpus.unwrap_or(machine.cpus) };
-    let budget = Budget::new(limits.memory, limits.cpus, usize::MAX);
-    if let Some(cell) = plan.cells.iter().find(|cell| cell.guest.disk.bytes() < images::DISK_BYTES) {
-        let least = ByteSize::from_bytes(images::DISK_BYTES);
-        return Err(RunError::SmallDisk { cell: cell.id.to_string(), asked: cell.guest.disk, least });
-    }
-    match plan.cells.iter().map(|cell| (cell, Cost::of(&cell.guest))).find(|(_, cost)| !budget.allows(*cost)) {
-        Some((cell, cost)) => {
-            Err(RunError::TooLarge { cell: cell.id.to_string(), needed: cost.memory(), budget: memory, spare })
-        }
-        None => Ok(limits),
-    }
+    Ok(Begun { plan, resumed: Some((folder, run)) })
 }
 
 async fn open_store(root: &Path) -> Result<Arc<Store>, RunError> {
@@ -250,12 +189,14 @@ async fn open_store(root: &Path) -> Result<Arc<Store>, RunError> {
     Ok(Arc::new(store))
 }
 
-/// Every catalog image the plan needs, once, in its order.
-fn image_names(plan: &Plan) -> Vec<String> {
+/// Every catalog image that the open cells need, once, in the plan's order, and then that of an L1, if one may be booted.
+fn image_names(ledger: &Ledger, plan: &Plan, l1: Option<&str>) -> Vec<String> {
+    let todo = ledger.todo();
+    let used = plan.images.iter().filter(|image| todo.iter().any(|todo| todo.cell.image == image.name));
     let mut names: Vec<String> = Vec::new();
-    for image in &plan.images {
-        if !names.contains(&image.from) {
-            names.push(image.from.clone());
+    for name in used.map(|image| image.from.as_str()).chain(l1) {
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
         }
     }
     names
@@ -263,7 +204,6 @@ fn image_names(plan: &Plan) -> Vec<String> {
 
 /// The accelerator, from memory or by a proof with the first image there is; `None`: there is no image to prove it with.
 async fn prove(
-    plan: &Plan,
     prepared: &Prepared,
     store: &Store,
     qemu: &Qemu,
@@ -271,8 +211,7 @@ async fn prove(
     spawner: &Spawner,
     scratch: &Path,
 ) -> Result<Proof, Option<ProbeError>> {
-    let names = image_names(plan);
-    let ready = names.iter().find_map(|name| prepared.get(name)?.as_ref().ok());
+    let ready = prepared.values().find_map(|image| image.as_ref().ok());
     let Some(image) = ready else { return Err(None) };
     if let Some(proof) = host::known(store.root(), qemu, machine) {
         return Ok(proof);
@@ -281,63 +220,29 @@ async fn prove(
     host::prove(store.root(), qemu, machine, spawner, &target).await.map_err(Some)
 }
 
-/// Reports the cells that no guest can be started for; the others are returned.
+/// Reports the cells that no guest can be started for.
 fn settle_early(
     plan: &Plan,
     prepared: &Prepared,
     proof: &Result<Proof, Option<ProbeError>>,
+    ledger: &mut Ledger,
     events: &Events,
     stop: &Stop,
-) -> Vec<Cell> {
-    let mut ready = Vec::new();
-    for cell in &plan.cells {
-        if stop.drain.is_cancelled() {
-            let verdict = Verdict::NotRun { reason: "interrupted before it started".to_owned() };
-            events.send(EventKind::CellFinished { cell: cell.id.clone(), verdict });
-            continue;
-        }
-        let from = plan.images.iter().find(|image| image.name == cell.image).map(|image| &image.from);
+) {
+    let mut said = Vec::new();
+    if stop.drain.is_cancelled() {
+        said = ledger.abandon("interrupted before it started");
+    }
+    for todo in ledger.todo() {
+        let from = plan.images.iter().find(|image| image.name == todo.cell.image).map(|image| &image.from);
         let missing = from.and_then(|from| prepared.get(from)).map(|image| image.as_ref().err());
         let (phase, reason, help) = match (missing, proof) {
-            (Some(None), Ok(_)) => {
-                ready.push(cell.clone());
-                continue;
-            }
-            (Some(Some(missing)), _) => (Phase::Image, missing.reason.clone(), missing.help.clone()),
+            (Some(None), Ok(_)) => continue,
+            (Some(Some(Missing { reason, help })), _) => (Phase::Image, reason.clone(), help.clone()),
             (Some(None), Err(Some(error))) => (Phase::Runner, error.to_string(), None),
             _ => (Phase::Image, "its image was never prepared".to_owned(), None),
         };
-        let verdict = Verdict::Error { phase, reason };
-        let (id, attempt) = (|| cell.id.clone(), 1);
-        events.send(EventKind::AttemptStarted { cell: id(), attempt });
-        events.send(EventKind::AttemptFinished {
-            cell: id(),
-            attempt,
-            verdict: verdict.clone(),
-            retried: false,
-            console_tail: Vec::new(),
-            help,
-        });
-        events.send(EventKind::CellFinished { cell: id(), verdict });
+        said.extend(ledger.fail(&todo.cell.id, phase, &Loss { reason, help, console_tail: Vec::new() }));
     }
-    ready
-}
-
-fn facts(proof: &Proof, qemu: &Qemu, machine: &Machine, limits: &Limits, plan: &Plan) -> RunnerFacts {
-    let reason = match plan.runner.kind {
-        RunnerKind::Host => "the matrix says so",
-        RunnerKind::Auto if machine.is_virtual() => "this machine is a virtual machine already",
-        RunnerKind::Auto => "guests run directly on this machine",
-    };
-    RunnerFacts {
-        kind: "host".to_owned(),
-        reason: reason.to_owned(),
-        accelerator: proof.accelerator.to_string(),
-        accelerator_reason: proof.reason.clone(),
-        qemu: qemu.words.clone(),
-        kernel: machine.kernel.clone(),
-        speed: proof.speed,
-        memory: limits.memory.bytes(),
-        cpus: limits.cpus,
-    }
+    said.into_iter().for_each(|event| events.send(event));
 }

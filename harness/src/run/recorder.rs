@@ -35,11 +35,12 @@ pub struct Recorder {
 impl Recorder {
     /// A new journal in `folder`.
     pub fn create(folder: &Path, plan: &Plan, format: MessageFormat) -> Result<Self, reports::JournalError> {
-        let watcher = match format {
-            MessageFormat::Human => Watcher::Human(Box::new(Terminal::new(plan, style()).quoting_logs(folder))),
-            MessageFormat::Json => Watcher::Json(JsonLines::new(std::io::stdout())),
-        };
-        Ok(Self { journal: Journal::create(folder)?, watcher })
+        Ok(Self { journal: Journal::create(folder)?, watcher: watcher(folder, plan, format) })
+    }
+
+    /// The journal that is in `folder`, continued.
+    pub fn resume(folder: &Path, plan: &Plan, format: MessageFormat) -> Result<Self, reports::JournalError> {
+        Ok(Self { journal: Journal::resume(folder)?, watcher: watcher(folder, plan, format) })
     }
 
     /// Records until the run has finished; on a thread, because disks block.
@@ -82,6 +83,13 @@ impl Recorder {
             Watcher::Human(terminal) => terminal.finish(run, folder),
             Watcher::Json(_) => drop(std::io::stdout().flush()),
         }
+    }
+}
+
+fn watcher(folder: &Path, plan: &Plan, format: MessageFormat) -> Watcher {
+    match format {
+        MessageFormat::Human => Watcher::Human(Box::new(Terminal::new(plan, style()).quoting_logs(folder))),
+        MessageFormat::Json => Watcher::Json(JsonLines::new(std::io::stdout())),
     }
 }
 

@@ -8,6 +8,10 @@ mod ledger;
 mod qemu;
 mod size;
 
+/// Catalog name of the image that is made for L1s.
+pub(crate) const L1_IMAGE: &str = "debian-13-runner";
+
 pub(crate) use campaign::Campaign;
+pub(crate) use qemu::Blueprint;
 pub(crate) use ledger::{Ledger, Loss};
 pub(crate) use size::{Size, Supply, TooLarge, size};

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The catalog's image of the machine that the `qemu` runner boots.
-pub(super) const L1_IMAGE: &str = "debian-13-runner";
+pub(super) use crate::runner::L1_IMAGE;
 /// Programs that bootstrapping an image calls, and what they are for.
 const BUILDERS: [(&str, &str); 3] =
     [("mmdebstrap", "builds images"), ("mke2fs", "builds images"), ("unshare", "builds images")];

@@ -1,0 +1,130 @@
+//! Why a run could not be started, or its results not recorded.
+
+use matrix::ByteSize;
+
+use crate::{host::ToolError, scratch::ScratchError};
+
+/// The run could not be started, or its results could not be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A program is missing.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// A guest of the plan is larger than what guests may take.
+    #[error(
+        "cell {cell} needs {} MiB with QEMU's own, but all guests together may take {} MiB: lower the guest's `memory`, or \
+         raise `runner.memory` (this machine can spare {} MiB)",
+        needed.mib(), budget.mib(), spare.mib()
+    )]
+    TooLarge {
+        /// The cell.
+        cell: String,
+        /// What it needs.
+        needed: ByteSize,
+        /// What there is.
+        budget: ByteSize,
+        /// What the machine could give.
+        spare: ByteSize,
+    },
+    /// The matrix asks for more memory than there is.
+    #[error("`runner.memory` asks for {} MiB, but this machine can spare {} MiB", asked.mib(), spare.mib())]
+    Budget {
+        /// What the matrix says.
+        asked: ByteSize,
+        /// What there is.
+        spare: ByteSize,
+    },
+    /// The matrix asks for a larger L1 than this machine can carry.
+    #[error(
+        "`runner.memory` asks for an L1 of {} MiB with what it needs itself, but this machine can spare {} MiB: lower \
+         `runner.memory`, or leave it out",
+        asked.mib(), spare.mib()
+    )]
+    L1Memory {
+        /// What the L1 would have.
+        asked: ByteSize,
+        /// What there is.
+        spare: ByteSize,
+    },
+    /// A guest of the plan does not fit into any L1 this machine can carry.
+    #[error(
+        "cell {cell} needs an L1 of {} MiB, but `runner.memory` or this machine allows less ({} MiB can be spared here): lower \
+         the guest's `memory`, or raise `runner.memory`",
+        needed.mib(), spare.mib()
+    )]
+    L1Cell {
+        /// The cell.
+        cell: String,
+        /// What the L1 would need.
+        needed: ByteSize,
+        /// What there is.
+        spare: ByteSize,
+    },
+    /// A guest inside an L1 goes when the L1 goes.
+    #[error("guests in an L1 cannot be kept, they end with it: add `--runner host`, or leave out `--keep`")]
+    KeepInL1,
+    /// There is no such run.
+    #[error("there is no run {}: name its folder (it holds a plan.json), its name below .nestmatrix/runs, or `latest`", .0.display())]
+    NoSuchRun(std::path::PathBuf),
+    /// Nothing to resume.
+    #[error("the run in {} has a verdict for every cell: there is nothing to resume (`nestmatrix report` shows it)", .0.display())]
+    NothingToResume(std::path::PathBuf),
+    /// A guest's disk would cut its image short.
+    #[error(
+        "cell {cell} gives its guest a disk of {asked}, but the image itself has {least}: raise `disk`, or leave it out"
+    )]
+    SmallDisk {
+        /// The cell.
+        cell: String,
+        /// What the matrix says.
+        asked: ByteSize,
+        /// Size of the image's disk.
+        least: ByteSize,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] images::StoreError),
+    /// The scratch folder cannot be had.
+    #[error(transparent)]
+    Scratch(#[from] ScratchError),
+    /// The run's folder cannot be had.
+    #[error("no folder for the results: {0}")]
+    Folder(std::io::Error),
+    /// The journal cannot be written.
+    #[error(transparent)]
+    Journal(#[from] reports::JournalError),
+    /// The plan cannot be written.
+    #[error(transparent)]
+    Plan(#[from] matrix::PlanFileError),
+    /// The reports cannot be written.
+    #[error(transparent)]
+    Render(#[from] reports::render::RenderError),
+    /// Keys, threads, signals: something of the machine that never fails.
+    #[error("could not {what}: {why}")]
+    Machine {
+        /// What.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// Guests were started, but what became of them is not on record or not reported.
+    #[error("could not {what}: {why}; `nestmatrix report` may still rebuild the reports")]
+    Lost {
+        /// What.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+impl RunError {
+    /// 2 where nothing was started, 3 where verdicts were lost.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            // That it is in use, or not to be read, is known before anything starts.
+            Self::Journal(reports::JournalError { kind: reports::JournalErrorKind::InUse { .. }, .. }) => 2,
+            Self::Journal(_) | Self::Render(_) | Self::Lost { .. } => 3,
+            _ => 2,
+        }
+    }
+}

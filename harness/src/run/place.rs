@@ -1,0 +1,231 @@
+//! Where a run's guests run: chosen, checked, and put to work.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use matrix::{Plan, RunnerKind};
+use reports::{EventKind, RunnerFacts, StepTime};
+use tokio_util::sync::CancellationToken;
+
+use super::{error::RunError, image_phase::Prepared, limits, orchestrate::Options};
+use crate::{
+    events::Events,
+    fanout::{BootImage, Budget, Keep, Purpose, Station, Stop, dispatch},
+    guest::{Accelerator, Spawner},
+    host::{self, Choice, Machine, Nesting, Proof, Qemu, RunnerChoice},
+    runner::{Blueprint, Campaign, L1_IMAGE, Ledger, Loss, Supply, size},
+    ssh::Keypair,
+};
+
+/// This machine and what is asked of it.
+pub(super) struct Place<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) options: &'a Options,
+    pub(super) qemu: &'a Qemu,
+    pub(super) machine: &'a Machine,
+    pub(super) nesting: &'a Nesting,
+}
+
+/// What a run has made ready for its cells.
+pub(super) struct Where<'a> {
+    /// Number of the first runner.
+    pub(super) number: u32,
+    pub(super) spawner: &'a Spawner,
+    pub(super) events: &'a Events,
+    pub(super) stop: &'a Stop,
+    /// The run's own scratch folder.
+    pub(super) scratch: &'a Path,
+    /// The run's folder.
+    pub(super) run: &'a Path,
+    /// Images by catalog name.
+    pub(super) images: BTreeMap<String, BootImage>,
+    /// The same, with those that could not be had.
+    pub(super) prepared: &'a Prepared,
+    pub(super) proof: &'a Proof,
+    /// What the proof took.
+    pub(super) proved: StepTime,
+}
+
+impl Place<'_> {
+    /// Refuses what cannot be done, before anything is started.
+    pub(super) fn check(&self) -> Result<(), RunError> {
+        limits::check_disks(self.plan)?;
+        let (spare, cpus) = (self.machine.spare(), self.machine.cpus);
+        if self.plan.runner.kind != RunnerKind::Qemu {
+            return limits::on_this_machine(self.plan, spare, cpus).map(drop);
+        }
+        if self.keeps() {
+            return Err(RunError::KeepInL1);
+        }
+        let supply = Supply { spare, cpus, emulated: !self.may_nest() };
+        size(self.plan, self.options.jobs, supply).map(drop).map_err(|error| limits::l1_too_large(error, spare))
+    }
+
+    /// Guests are left to a person.
+    fn keeps(&self) -> bool {
+        self.options.keep != Keep::Never || self.options.purpose == Purpose::Shell
+    }
+
+    fn may_nest(&self) -> bool {
+        self.nesting.hardware.as_ref().is_some_and(|hardware| hardware.nests())
+    }
+
+    /// Catalog name of the image an L1 is booted from; `None`: no L1 will be.
+    pub(super) fn l1_image(&self) -> Option<&str> {
+        let wanted = match self.plan.runner.kind {
+            RunnerKind::Host => false,
+            RunnerKind::Qemu => true,
+            RunnerKind::Auto => self.choose(Accelerator::Kvm).kind == RunnerChoice::Qemu,
+        };
+        wanted.then(|| self.plan.runner.image.as_deref().unwrap_or(L1_IMAGE))
+    }
+
+    fn choose(&self, accelerator: Accelerator) -> Choice {
+        let asked = match self.plan.runner.kind {
+            RunnerKind::Auto if self.keeps() => {
+                let reason = "guests that are kept must not end with an L1".to_owned();
+                return Choice { kind: RunnerChoice::Host, reason };
+            }
+            RunnerKind::Auto => None,
+            RunnerKind::Host => Some(RunnerChoice::Host),
+            RunnerKind::Qemu => Some(RunnerChoice::Qemu),
+        };
+        let choice = host::choose(asked, self.nesting, Some(accelerator == Accelerator::Kvm));
+        if asked.is_none() && choice.kind == RunnerChoice::Qemu {
+            let supply = Supply { spare: self.machine.spare(), cpus: self.machine.cpus, emulated: false };
+            if size(self.plan, self.options.jobs, supply).is_err() {
+                let reason = "the guests fit beside each other here, but not into an L1".to_owned();
+                return Choice { kind: RunnerChoice::Host, reason };
+            }
+        }
+        choice
+    }
+
+    /// Runs every open cell of the ledger where it is best run.
+    pub(super) async fn run_cells(&self, to: Where<'_>, ledger: &mut Ledger) {
+        let choice = self.choose(to.proof.accelerator);
+        match choice.kind {
+            RunnerChoice::Host => self.on_this_machine(to, &choice.reason, ledger).await,
+            RunnerChoice::Qemu => self.in_an_l1(to, &choice.reason, ledger).await,
+        }
+    }
+
+    async fn on_this_machine(&self, to: Where<'_>, reason: &str, ledger: &mut Ledger) {
+        let refuse = |ledger: &mut Ledger, reason: String| {
+            let loss = Loss { reason, ..Loss::default() };
+            ledger.refuse(&loss).into_iter().for_each(|event| to.events.send(event));
+        };
+        let spare = self.machine.spare();
+        let limits = match limits::on_this_machine(self.plan, spare, self.machine.cpus) {
+            Ok(limits) => limits,
+            Err(error) => return refuse(ledger, error.to_string()),
+        };
+        let login = match Keypair::generate("nestmatrix login") {
+            Ok(login) => login,
+            Err(error) => return refuse(ledger, format!("could not make a login key: {error}")),
+        };
+        let (kind, reason) = ("host".to_owned(), reason.to_owned());
+        to.events.send(EventKind::RunnerStarted { runner: to.number, kind: kind.clone(), reason: reason.clone() });
+        let runner = RunnerFacts {
+            number: to.number,
+            kind,
+            reason,
+            accelerator: to.proof.accelerator.to_string(),
+            accelerator_reason: to.proof.reason.clone(),
+            qemu: self.qemu.words.clone(),
+            kernel: self.machine.kernel.clone(),
+            speed: to.proof.speed,
+            memory: limits.memory.bytes(),
+            cpus: limits.cpus,
+            depth: self.depth() + 1,
+            l1: None,
+            steps: vec![to.proved],
+        };
+        to.events.send(EventKind::RunnerReady { runner });
+        let station = Station {
+            runner: to.number,
+            plan: Arc::new(self.plan.clone()),
+            images: to.images.into_iter().collect(),
+            spawner: to.spawner.clone(),
+            qemu: self.qemu.clone(),
+            accelerator: to.proof.accelerator,
+            speed: to.proof.speed,
+            scratch: to.scratch.to_owned(),
+            cells: to.run.join("cells"),
+            login,
+            purpose: self.options.purpose,
+            keep: self.options.keep,
+            disk_full: CancellationToken::new(),
+            events: to.events.clone(),
+        };
+        let budget = Budget::new(limits.memory, limits.cpus, self.options.jobs.unwrap_or(usize::MAX));
+        dispatch(&Arc::new(station), ledger.todo(), budget, to.stop).await;
+    }
+
+    async fn in_an_l1(&self, to: Where<'_>, reason: &str, ledger: &mut Ledger) {
+        let refuse = |ledger: &mut Ledger, loss: Loss| {
+            ledger.refuse(&loss).into_iter().for_each(|event| to.events.send(event));
+        };
+        let name = self.plan.runner.image.as_deref().unwrap_or(L1_IMAGE);
+        let image = match (to.images.get(name), to.prepared.get(name)) {
+            (Some(image), _) => image,
+            (None, Some(Err(missing))) => {
+                let reason = format!("the L1's image {name} is not there: {}", missing.reason);
+                return refuse(ledger, Loss { reason, help: missing.help.clone(), console_tail: Vec::new() });
+            }
+            (None, _) => {
+                let reason = format!("the L1's image {name} was never prepared");
+                return refuse(ledger, Loss { reason, ..Loss::default() });
+            }
+        };
+        // Where KVM does not let virtual machines be run in virtual machines, a CPU that does is emulated.
+        let (accelerator, nesting) = if to.proof.accelerator == Accelerator::Kvm && self.may_nest() {
+            (Accelerator::Kvm, "nested virtualization of this machine's KVM")
+        } else {
+            (Accelerator::Tcg, "emulated AMD SVM (this machine does not nest)")
+        };
+        let spare = self.machine.spare();
+        let supply = Supply { spare, cpus: self.machine.cpus, emulated: accelerator == Accelerator::Tcg };
+        let size = match size(self.plan, self.options.jobs, supply) {
+            Ok(size) => size,
+            Err(error) => {
+                let reason = limits::l1_too_large(error, spare).to_string();
+                return refuse(ledger, Loss { reason, ..Loss::default() });
+            }
+        };
+        if let Some(message) = size.warning.clone() {
+            to.events.send(EventKind::Warning { cell: None, message });
+        }
+        let used = |name: &str| self.plan.images.iter().any(|image| image.from == name);
+        let images = to.images.iter().filter(|(name, _)| used(name));
+        let images = images.map(|(name, image)| (name.clone(), image.clone())).collect();
+        let blueprint = Blueprint {
+            plan: self.plan,
+            size: &size,
+            image,
+            image_name: name,
+            images: &images,
+            qemu: self.qemu,
+            proof: to.proof,
+            nesting,
+            accelerator,
+            host_kernel: &self.machine.kernel,
+        };
+        let campaign = Campaign {
+            blueprint,
+            reason,
+            spawner: to.spawner,
+            events: to.events,
+            stop: to.stop,
+            scratch: to.scratch,
+            run: to.run,
+            jobs: self.options.jobs,
+            depth: self.depth(),
+        };
+        campaign.run(to.number, ledger).await;
+    }
+
+    /// How many virtual machines this machine lies in, as far as it can be seen from here.
+    fn depth(&self) -> u32 {
+        u32::from(self.machine.is_virtual())
+    }
+}
