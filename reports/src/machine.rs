@@ -52,6 +52,8 @@ pub(crate) fn of_attempt(run: &Run, attempt: &Attempt) -> Option<String> {
         return None;
     }
     let what = l1.map(|l1| format!(": a virtual machine of image {}", l1.image)).unwrap_or_default();
-    let lost = runner.lost.as_ref().map(|lost| format!("; it was lost: {}", lost.reason)).unwrap_or_default();
+    // An attempt that was over by then did not suffer from it.
+    let lost = runner.lost.as_ref().filter(|lost| attempt.ended.is_none_or(|ended| ended >= lost.at));
+    let lost = lost.map(|lost| format!("; it was lost: {}", lost.reason)).unwrap_or_default();
     Some(format!("{}{what}{lost}", name(runner)))
 }
