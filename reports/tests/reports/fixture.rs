@@ -103,11 +103,13 @@ pub(crate) struct Story {
     now: Timestamp,
     /// The runner guests are started on.
     pub(crate) runner: u32,
+    /// What they are run with there.
+    accelerator: &'static str,
 }
 
 impl Story {
     pub(crate) fn new() -> Self {
-        Self { events: Vec::new(), now: "2026-11-22T10:30:00Z".parse().expect("a time"), runner: 1 }
+        Self { events: Vec::new(), now: "2026-11-22T10:30:00Z".parse().expect("a time"), runner: 1, accelerator: "tcg" }
     }
 
     pub(crate) fn tell(&mut self, kind: EventKind) {
@@ -143,7 +145,7 @@ impl Story {
         self.tell(EventKind::RunnerProgress { runner, message: "proving that guests run on it".to_owned() });
         self.wait(9_000);
         self.tell(EventKind::RunnerReady { runner: l1_facts(runner, reason) });
-        self.runner = runner;
+        (self.runner, self.accelerator) = (runner, "kvm");
     }
 
     pub(crate) fn lose_runner(&mut self, runner: u32) {
@@ -175,7 +177,7 @@ impl Story {
             let guest = GuestFacts {
                 runner: self.runner,
                 image: Digest::of(b"image"),
-                accelerator: "tcg".to_owned(),
+                accelerator: self.accelerator.to_owned(),
                 machine: "pc-q35-10.0".to_owned(),
                 pid: 4711,
             };

@@ -101,7 +101,7 @@ fn run_json_has_a_version_counts_and_every_attempt() {
     }
     "#);
     let attempt = &value["cells"][5]["attempts"][0];
-    insta::assert_snapshot!(serde_json::to_string(attempt).expect("JSON"), @r#"{"artifacts":[],"cases":[],"console_tail":[],"ended":"2026-11-22T10:33:54.2Z","guest":{"accelerator":"tcg","image":"sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d","machine":"pc-q35-10.0","pid":4711,"runner":1},"help":null,"kept":null,"number":1,"outcome":{"phase":"runner","reason":"runner 1 was lost","verdict":"error"},"phases":[{"elapsed_ms":21400,"phase":"boot","started":"2026-11-22T10:33:30.6Z","timeout_ms":810000},{"elapsed_ms":1900,"phase":"connect","started":"2026-11-22T10:33:52Z","timeout_ms":600000},{"elapsed_ms":300,"phase":"prepare","started":"2026-11-22T10:33:53.9Z","timeout_ms":600000}],"retried":true,"running":null,"started":"2026-11-22T10:33:30.6Z"}"#);
+    insta::assert_snapshot!(serde_json::to_string(attempt).expect("JSON"), @r#"{"artifacts":[],"cases":[],"console_tail":[],"ended":"2026-11-22T10:33:54.2Z","guest":{"accelerator":"kvm","image":"sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d","machine":"pc-q35-10.0","pid":4711,"runner":1},"help":null,"kept":null,"number":1,"outcome":{"phase":"runner","reason":"runner 1 was lost","verdict":"error"},"phases":[{"elapsed_ms":21400,"phase":"boot","started":"2026-11-22T10:33:30.6Z","timeout_ms":810000},{"elapsed_ms":1900,"phase":"connect","started":"2026-11-22T10:33:52Z","timeout_ms":600000},{"elapsed_ms":300,"phase":"prepare","started":"2026-11-22T10:33:53.9Z","timeout_ms":600000}],"retried":true,"running":null,"started":"2026-11-22T10:33:30.6Z"}"#);
 }
 
 #[test]
