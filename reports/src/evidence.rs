@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     CaseVerdict, Phase, logs,
-    run::{Attempt, CellRun, ImageState, Run},
+    run::{Attempt, CellRun, ImageState, Run, RunnerLoss},
 };
 
 /// Most bytes of a log that are searched for last words.
@@ -31,14 +31,18 @@ pub fn words(run: &Run, cell: &CellRun, run_dir: Option<&Path>, max_lines: usize
         ImageState::Failed { tail, .. } => from_lines("image", tail, max_lines),
         _ => None,
     };
-    let Some(attempt) = cell.last_attempt() else { return image_failure() };
+    let runner_failure = || from_lines("runner's console", &lost_runner(run, cell)?.console_tail, max_lines);
     let phase = cell.verdict.phase();
+    let Some(attempt) = cell.last_attempt() else {
+        return if phase == Some(Phase::Runner) { runner_failure() } else { image_failure() };
+    };
     if phase == Some(Phase::Image) {
         return image_failure();
     }
     let log = |name: &str| from_log(cell, attempt, run_dir?, name, max_lines);
     let console = || from_lines("console", &attempt.console_tail, max_lines).or_else(|| log("console.log"));
     match phase {
+        Some(Phase::Runner) => from_lines("console", &attempt.console_tail, max_lines).or_else(runner_failure),
         Some(Phase::Install) => log("install.log").or_else(console),
         Some(Phase::Test) => {
             // When the guest went down, its console says why; a test that failed says so itself.
@@ -48,6 +52,14 @@ pub fn words(run: &Run, cell: &CellRun, run_dir: Option<&Path>, max_lines: usize
                 .or_else(|| log("stdout.log"))
         }
         _ => console().or_else(|| log("qemu.log")),
+    }
+}
+
+/// The lost runner a cell was on, or else the last one that was lost: without one it never got to a guest.
+fn lost_runner<'a>(run: &'a Run, cell: &CellRun) -> Option<&'a RunnerLoss> {
+    match cell.last_attempt().and_then(|attempt| attempt.guest.as_ref()) {
+        Some(guest) => run.runner(guest.runner)?.lost.as_ref(),
+        None => run.runners.iter().rev().find_map(|runner| runner.lost.as_ref()),
     }
 }
 

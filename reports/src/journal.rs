@@ -88,10 +88,10 @@ impl Journal {
             lock(&file)?;
             let end = scan(&file, &path, |_| {})?;
             file.set_len(end.length)?;
-            if end.unended {
+            if end.lacks_newline {
                 file.write_all(b"\n")?;
             }
-            Ok((file, end.length + u64::from(end.unended)))
+            Ok((file, end.length + u64::from(end.lacks_newline)))
         };
         match open() {
             Ok((file, length)) => Ok(Self { file, path, length }),
@@ -142,15 +142,16 @@ struct End {
     /// Length of the file up to the end of its last event.
     length: u64,
     /// The last event is whole but for its line end.
-    unended: bool,
+    lacks_newline: bool,
 }
 
+/// Sees every event of a journal, in order.
 fn scan(file: &File, path: &Path, mut see: impl FnMut(Event)) -> Result<End, JournalErrorKind> {
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
     // A bad line is only an error once another line follows it.
     let mut torn = None;
-    let mut end = End { length: 0, unended: false };
+    let mut end = End { length: 0, lacks_newline: false };
     for number in 1.. {
         line.clear();
         let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
@@ -164,7 +165,7 @@ fn scan(file: &File, path: &Path, mut see: impl FnMut(Event)) -> Result<End, Jou
             Ok(event) => {
                 see(event);
                 end.length += read as u64;
-                end.unended = line.last() != Some(&b'\n');
+                end.lacks_newline = line.last() != Some(&b'\n');
             }
             Err(error) => torn = Some((number, error.to_string())),
         }
@@ -172,6 +173,7 @@ fn scan(file: &File, path: &Path, mut see: impl FnMut(Event)) -> Result<End, Jou
     Ok(end)
 }
 
+/// Held until the file is closed.
 fn lock(file: &File) -> Result<(), JournalErrorKind> {
     file.try_lock().map_err(|error| match error {
         TryLockError::WouldBlock => JournalErrorKind::InUse,

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use crate::{
     CellRun, Outcome, ReportedCase, Run, evidence,
     fold::stays_inside,
-    human, logs,
+    human, logs, machine,
     names::UniqueNames,
     run::{Attempt, ImageState},
 };
@@ -120,11 +120,13 @@ fn system_out(run: &Run, cell: &CellRun, run_dir: &Path, budget: u64) -> String 
     }
     for attempt in &cell.attempts {
         property(&format!("attempt {}", attempt.number), &outcome(attempt));
+        if let Some(machine) = machine::of_attempt(run, attempt) {
+            property(&format!("attempt {} ran on", attempt.number), &machine);
+        }
     }
     if let Some(guest) = cell.last_attempt().and_then(|attempt| attempt.guest.as_ref()) {
         property("guest", &format!("{} under {}", guest.machine, guest.accelerator));
     }
-    // The machine it ran on.
     let runner = cell.last_attempt().and_then(|attempt| run.runner(attempt.guest.as_ref()?.runner));
     if let Some(runner) = runner {
         property("runner", &format!("{} ({})", runner.number, runner.kind));

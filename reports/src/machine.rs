@@ -43,9 +43,17 @@ pub(crate) fn l1(l1: &L1Facts) -> String {
     format!("{cpus}, {}, {}{nesting}, QEMU {}", human::bytes(l1.memory), l1.accelerator, l1.qemu)
 }
 
-/// Where an attempt's guest ran, where that goes without saying `None`: on the only machine there was, not booted for it.
-pub(crate) fn of_attempt<'a>(run: &'a Run, attempt: &Attempt) -> Option<&'a RunnerRun> {
+/// Where an attempt's guest ran: `runner 2 (qemu): a virtual machine of image debian-13-runner`. `None` where that goes without
+/// saying: on the only machine there was, and nothing was booted for it.
+pub(crate) fn of_attempt(run: &Run, attempt: &Attempt) -> Option<String> {
     let runner = run.runner(attempt.guest.as_ref()?.runner)?;
-    let booted = runner.facts.as_ref().is_some_and(|facts| facts.l1.is_some());
-    (run.runners.len() > 1 || booted).then_some(runner)
+    let l1 = runner.facts.as_ref().and_then(|facts| facts.l1.as_ref());
+    if run.runners.len() < 2 && l1.is_none() {
+        return None;
+    }
+    let what = l1.map(|l1| format!(": a virtual machine of image {}", l1.image)).unwrap_or_default();
+    // An attempt that was over by then did not suffer from it.
+    let lost = runner.lost.as_ref().filter(|lost| attempt.ended.is_none_or(|ended| ended >= lost.at));
+    let lost = lost.map(|lost| format!("; it was lost: {}", lost.reason)).unwrap_or_default();
+    Some(format!("{}{what}{lost}", name(runner)))
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use matrix::{CellId, Digest};
 use serde::Serialize;
 
-use crate::{GuestFacts, Phase, RunnerFacts, TestCase, Verdict};
+use crate::{GuestFacts, Phase, RunnerFacts, TestCase, Verdict, human};
 
 /// A run: the plan as a ledger, and what was entered in it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -247,6 +247,15 @@ impl Run {
     pub fn duration_ms(&self) -> u64 {
         let measured = self.elapsed_ms.filter(|_| self.resumed == 0);
         measured.unwrap_or_else(|| between(self.started, self.ended))
+    }
+
+    /// [`Run::duration_ms`] for people.
+    pub(crate) fn took(&self) -> String {
+        let duration = human::duration(self.duration_ms());
+        match self.resumed {
+            0 => duration,
+            resumed => format!("{duration} (resumed {}, pauses included)", human::count(resumed as usize, "time")),
+        }
     }
 
     /// The package's name and version, or the matrix file's name if there is no package.

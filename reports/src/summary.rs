@@ -44,7 +44,7 @@ fn write(run: &Run, run_dir: &Path, md: &mut String) -> std::fmt::Result {
         counts.cells,
         human::count(counts.tests.total, "test"),
         counts.tests,
-        human::duration(run.duration_ms()),
+        run.took(),
     )?;
     for problem in run.problems() {
         writeln!(md, "> ⚠️ {}\n", escape(&problem))?;

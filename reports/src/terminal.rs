@@ -75,6 +75,11 @@ impl Terminal {
         self
     }
 
+    /// Takes note of an event of a process that this one continues, without showing it.
+    pub fn recall(&mut self, event: &Event) {
+        self.run.fold_one(event);
+    }
+
     /// Shows one event.
     pub fn event(&mut self, event: &Event) {
         self.run.fold_one(event);

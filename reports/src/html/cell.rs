@@ -9,7 +9,7 @@ use crate::{
     CellRun, Outcome, ReportedCase, Tally, evidence,
     fold::percent_encode,
     human, logs, machine,
-    run::{Attempt, KeptGuest, Run, RunnerRun},
+    run::{Attempt, KeptGuest, Run},
 };
 
 /// Most test cases and artifacts shown per cell.
@@ -169,20 +169,11 @@ impl AttemptView {
                 .guest
                 .as_ref()
                 .map(|guest| format!("{} under {}, image {}", guest.machine, guest.accelerator, guest.image.short())),
-            runner: machine::of_attempt(run, attempt).map(ran_on),
+            runner: machine::of_attempt(run, attempt),
             tail: (tail && !attempt.console_tail.is_empty())
                 .then(|| last_lines(&attempt.console_tail.join("\n"), 2 << 10).to_owned()),
         }
     }
-}
-
-/// The machine a guest ran on, and what kind of machine that is.
-fn ran_on(runner: &RunnerRun) -> String {
-    let name = machine::name(runner);
-    let l1 = runner.facts.as_ref().and_then(|facts| facts.l1.as_ref());
-    let what = l1.map(|l1| format!(": a virtual machine of image {}", l1.image)).unwrap_or_default();
-    let lost = if runner.lost.is_some() { ", which was lost" } else { "" };
-    format!("{name}{what}{lost}")
 }
 
 /// The worst test cases first; their details share `budget` bytes.

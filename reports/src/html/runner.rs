@@ -18,7 +18,8 @@ pub(super) struct RunnerView<'a> {
     number: u32,
     kind: &'a str,
     reason: &'a str,
-    state: String,
+    /// How far it came, if it never was ready.
+    unready: String,
     ready_after: Option<String>,
     guests: Option<GuestsView<'a>>,
     l1: Option<L1View<'a>>,
@@ -78,7 +79,7 @@ impl<'a> RunnerView<'a> {
             number: runner.number,
             kind: &runner.kind,
             reason: &runner.reason,
-            state: match (facts, &runner.progress) {
+            unready: match (facts, &runner.progress) {
                 (None, Some(message)) => format!("never ready; the last that was said: {message}"),
                 (None, None) => "never ready".to_owned(),
                 (Some(_), _) => String::new(),

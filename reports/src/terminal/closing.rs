@@ -25,7 +25,7 @@ pub(super) fn lines(run: &Run, run_dir: &Path, paint: Paint) -> Vec<String> {
             "  {} {} in {}",
             paint.outcome(outcome, if code == 0 { "GREEN" } else { "NOT GREEN" }),
             paint.bold(&run.title()),
-            human::duration(run.duration_ms())
+            run.took()
         ),
         row("cells", &format!("{}: {}", counts.cells.total, counts.cells)),
         row("tests", &format!("{}: {}", counts.tests.total, counts.tests)),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{paint::Paint, runners};
-use crate::{CellRun, Event, EventKind, Outcome, Run, clean, evidence, fold::THEN, human, run::ImageState};
+use crate::{CellRun, Event, EventKind, Outcome, Phase, Run, clean, evidence, fold::THEN, human, run::ImageState};
 
 /// Lines of evidence below a failure, and below an attempt that is tried again.
 pub(super) const MAX_EVIDENCE: usize = 12;
@@ -21,8 +21,8 @@ pub(super) fn about(run: &Run, event: &Event, paint: Paint, logs: Option<&Path>,
         EventKind::RunStarted { .. } => heading(run, paint),
         EventKind::RunResumed { .. } => {
             let open = run.cells.iter().filter(|cell| !cell.finished).count();
-            let text = format!("{} of {}", open, human::count(run.cells.len(), "cell"));
-            vec![label("RESUME", paint.notice("RESUME"), &format!("{text} without a verdict"))]
+            let text = format!("{open} of {} have no verdict yet", human::count(run.cells.len(), "cell"));
+            vec![label("RESUME", paint.notice("RESUME"), &text)]
         }
         EventKind::RunnerStarted { runner, .. } => runners::started(run, *runner),
         EventKind::RunnerProgress { message, .. } if plain => runners::progress(message),
@@ -104,7 +104,9 @@ fn retry(run: &Run, cell: &CellRun, number: u32, paint: Paint, logs: Option<&Pat
     let text = format!("{}  attempt {number}: {} on a fresh guest", name(run, cell), crate::junit::outcome(attempt));
     let mut lines = vec![label("RETRY", paint.notice("RETRY"), &text)];
     let tail = &attempt.console_tail;
-    if tail.is_empty() {
+    // Of a lost runner its own lines have just told; its guests were not the cause.
+    let runner_lost = attempt.outcome.as_ref().and_then(|verdict| verdict.phase()) == Some(Phase::Runner);
+    if tail.is_empty() && !runner_lost {
         lines.extend(evidence(run, cell, paint, logs, MAX_RETRY_EVIDENCE));
     } else {
         lines.extend(tail[tail.len().saturating_sub(MAX_RETRY_EVIDENCE)..].iter().map(|line| quoted(line, paint)));

@@ -254,6 +254,23 @@ mod tests {
     }
 
     #[test]
+    fn a_runner_in_the_making_is_a_row_with_the_last_that_was_said_of_it() {
+        let plan = plan();
+        let paper = Paper::default();
+        let target = ProgressDrawTarget::term_like(Box::new(paper.clone()));
+        let mut live = Live::new(target, 100, Paint::new(false));
+        let mut run = Run::new(&plan);
+        let (kind, reason) = ("qemu".to_owned(), "asked for".to_owned());
+        tell(&mut live, &mut run, EventKind::RunnerStarted { runner: 1, kind, reason: reason.clone() });
+        tell(&mut live, &mut run, EventKind::RunnerProgress { runner: 1, message: "booting\u{1b}[2J".to_owned() });
+        let text = paper.text();
+        assert!(text.lines().any(|line| line.contains("runner 1") && line.contains("booting")), "{text}");
+        let lost = EventKind::RunnerLost { runner: 1, reason, console_tail: Vec::new(), help: None };
+        tell(&mut live, &mut run, lost);
+        assert!(live.rows.is_empty());
+    }
+
+    #[test]
     fn a_name_that_is_too_long_keeps_its_end() {
         assert_eq!(shorten("debian-12.smoke.locale=C", 10), "….locale=C");
         assert_eq!(shorten("short", 10), "short");

@@ -8,4 +8,6 @@ mod journal;
 mod junit;
 mod large;
 mod render;
+mod resume;
+mod runners;
 mod terminal;

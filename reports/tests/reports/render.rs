@@ -14,7 +14,7 @@ fn the_summary_fits_the_page_of_a_ci_job() {
     insta::assert_snapshot!(fs::read_to_string(rendered.summary_md).expect("written"), @r#"
     ## ❌ hello 2.12: at least one test failed
 
-    **8 cells**: 2 passed, 3 failed, 1 error, 1 not-run, 1 skipped. **10 tests**: 3 passed, 3 failed, 1 error, 1 not-run, 2 skipped. Took 3m 11s. Exit code 1.
+    **8 cells**: 2 passed, 3 failed, 1 error, 1 not-run, 1 skipped. **10 tests**: 3 passed, 3 failed, 1 error, 1 not-run, 2 skipped. Took 4m 21s. Exit code 1.
 
     | image | smoke | service |
     |---|---|---|
@@ -54,7 +54,7 @@ fn the_summary_fits_the_page_of_a_ci_job() {
 
     **`debian-13-minimal.service`**: error in boot: the guest's kernel panicked
 
-    Attempt 1: error in boot: the guest's kernel panicked; tried again.
+    Attempt 1: error in runner: runner 1 was lost; tried again.
 
     ```text
     [    1.902] VFS: Unable to mount root fs on unknown-block(0,0)
@@ -65,7 +65,9 @@ fn the_summary_fits_the_page_of_a_ci_job() {
 
     **`debian-sid-minimal.service`**: not-run: the run's time was up
 
-    <sub>Guests ran on `host` with tcg (/dev/kvm opens, but a guest under it never printed a line in 10s), QEMU 10.0.2; time limits x 4.5.</sub>
+    <sub>Guests ran on runner 1 (qemu) with kvm (a guest under it came up in 3.1s), QEMU 10.0.2, kernel 6.12.43+deb13-cloud-amd64; guests are L2: 2 virtual machines deep; time limits x 4.5. It is a virtual machine of image debian-13-runner: 1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2. It was lost: it no longer answers: no heartbeat for 30s.</sub>
+
+    <sub>Guests ran on runner 2 (qemu) with kvm (a guest under it came up in 3.1s), QEMU 10.0.2, kernel 6.12.43+deb13-cloud-amd64; guests are L2: 2 virtual machines deep; time limits x 4.5. It is a virtual machine of image debian-13-runner: 1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2.</sub>
     "#);
 }
 
@@ -99,7 +101,7 @@ fn run_json_has_a_version_counts_and_every_attempt() {
     }
     "#);
     let attempt = &value["cells"][5]["attempts"][0];
-    insta::assert_snapshot!(serde_json::to_string(attempt).expect("JSON"), @r#"{"artifacts":[],"cases":[],"console_tail":["[    1.902] VFS: Unable to mount root fs on unknown-block(0,0)","[    1.903] Kernel panic - not syncing: VFS"],"ended":"2026-11-22T10:33:08.3Z","guest":{"accelerator":"tcg","image":"sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d","machine":"pc-q35-10.0","pid":4711},"help":null,"kept":null,"number":1,"outcome":{"phase":"boot","reason":"the guest's kernel panicked","verdict":"error"},"phases":[{"elapsed_ms":2400,"phase":"boot","started":"2026-11-22T10:33:05.9Z","timeout_ms":810000}],"retried":true,"running":null,"started":"2026-11-22T10:33:05.9Z"}"#);
+    insta::assert_snapshot!(serde_json::to_string(attempt).expect("JSON"), @r#"{"artifacts":[],"cases":[],"console_tail":[],"ended":"2026-11-22T10:33:54.2Z","guest":{"accelerator":"kvm","image":"sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d","machine":"pc-q35-10.0","pid":4711,"runner":1},"help":null,"kept":null,"number":1,"outcome":{"phase":"runner","reason":"runner 1 was lost","verdict":"error"},"phases":[{"elapsed_ms":21400,"phase":"boot","started":"2026-11-22T10:33:30.6Z","timeout_ms":810000},{"elapsed_ms":1900,"phase":"connect","started":"2026-11-22T10:33:52Z","timeout_ms":600000},{"elapsed_ms":300,"phase":"prepare","started":"2026-11-22T10:33:53.9Z","timeout_ms":600000}],"retried":true,"running":null,"started":"2026-11-22T10:33:30.6Z"}"#);
 }
 
 #[test]

@@ -12,7 +12,14 @@ use reports::{CaseVerdict, Event, EventKind, Phase, Run, Terminal, TerminalStyle
 use crate::fixture::{self, Story};
 
 #[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Sink {
+    pub(crate) fn text(&self) -> String {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+}
 
 impl io::Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -32,8 +39,7 @@ pub(crate) fn shown(plan: &Plan, events: &[Event], run_dir: &Path) -> String {
     let mut terminal = Terminal::plain(plan, style, sink.clone()).quoting_logs(run_dir);
     events.iter().for_each(|event| terminal.event(event));
     terminal.finish(&Run::fold(plan, events), Path::new("runs/latest"));
-    let bytes = sink.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    String::from_utf8(bytes).expect("UTF-8")
+    sink.text()
 }
 
 #[test]
@@ -42,14 +48,19 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
     let plan = fixture::write(dir.path());
     insta::assert_snapshot!(shown(&plan, &fixture::story(&plan).events, dir.path()), @r#"
     nestmatrix 0.1.0: hello 2.12, 8 cells on 4 images
-      runner  host: this machine is a virtual machine already
-      guests  tcg: /dev/kvm opens, but a guest under it never printed a line in 10s
-              QEMU 10.0.2, 2 CPUs and 6.0 GiB for all guests, time limits x 4.5
        IMAGE  debian-11-minimal: from the store, 0.3s  b8720b7fd445
        IMAGE  debian-12-minimal: from the store, 0.4s  742e192ef6eb
        IMAGE  debian-13-minimal: built, 41.2s  f212df2e4f45
        IMAGE  debian-sid-minimal: unpacking 112 packages
        IMAGE  debian-sid-minimal: built, 9.0s  34b36454cab2
+      runner  qemu: the matrix asks for a virtual machine of its own
+              booting debian-13-runner under tcg
+              uploading nestmatrix
+              proving that guests run on it
+      l1      image debian-13-runner, 1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2; ready after 24.7s: boot 14.5s, upload 1.2s, proof 9.0s
+      guests  kvm: a guest under it came up in 3.1s
+              QEMU 10.0.2, 1 CPU and 3.0 GiB for all guests, time limits x 4.5
+              guests are L2: 2 virtual machines deep
        START  debian-11-minimal.smoke
         FAIL  debian-11-minimal.smoke       25.8s  install: hello 2.12 does not install: dpkg exited with 1
               install.log:
@@ -93,11 +104,21 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
        START  debian-13-minimal.smoke
         PASS  debian-13-minimal.smoke       27.7s
        START  debian-13-minimal.service
-       RETRY  debian-13-minimal.service   attempt 1: error in boot: the guest's kernel panicked; tried again on a fresh guest
-              | [    1.902] VFS: Unable to mount root fs on unknown-block(0,0)
-              | [    1.903] Kernel panic - not syncing: VFS
+        LOST  runner 1 (qemu): it no longer answers: no heartbeat for 30s
+              | [  131.402] Out of memory: Killed process 812 (qemu-system-x86)
+              | [  131.911] EXT4-fs error
+              help: give it more memory: runner.memory in the matrix file
+       RETRY  debian-13-minimal.service   attempt 1: error in runner: runner 1 was lost; tried again on a fresh guest
+      runner  qemu (number 2): the matrix asks for a virtual machine of its own
+              booting debian-13-runner under tcg
+              uploading nestmatrix
+              proving that guests run on it
+      l1      image debian-13-runner, 1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2; ready after 24.7s: boot 14.5s, upload 1.2s, proof 9.0s
+      guests  kvm: a guest under it came up in 3.1s
+              QEMU 10.0.2, 1 CPU and 3.0 GiB for all guests, time limits x 4.5
+              guests are L2: 2 virtual machines deep
        START  debian-13-minimal.service  attempt 2
-       ERROR  debian-13-minimal.service      4.8s  attempt 2  boot: the guest's kernel panicked
+       ERROR  debian-13-minimal.service     50.7s  attempt 2  boot: the guest's kernel panicked
               console:
               | [    1.902] VFS: Unable to mount root fs on unknown-block(0,0)
               | [    1.903] Kernel panic - not syncing: VFS
@@ -106,11 +127,11 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
         WARN  little disk space left: 1.2 GiB
      NOT RUN  debian-sid-minimal.service           the run's time was up
 
-      NOT GREEN hello 2.12 in 3m 11s
+      NOT GREEN hello 2.12 in 4m 21s
       cells    8: 2 passed, 3 failed, 1 error, 1 not-run, 1 skipped
       tests    10: 3 passed, 3 failed, 1 error, 1 not-run, 2 skipped
-      time     boot 80% (1m 52s), install 10% (13.8s), connect 7% (9.5s), test 2% (2.9s), prepare 1% (1.5s)
-      slowest  debian-12-minimal.smoke 28.0s, debian-12-minimal.service 27.7s, debian-13-minimal.smoke 27.7s
+      time     boot 81% (2m 11s), install 9% (13.8s), connect 7% (11.4s), test 2% (2.9s), prepare 1% (1.8s)
+      slowest  debian-13-minimal.service 50.7s, debian-12-minimal.smoke 28.0s, debian-12-minimal.service 27.7s
                debian-11-minimal.smoke failed in install: hello 2.12 does not install: dpkg exited with 1
                debian-11-minimal.service failed in install: hello 2.12 does not install: dpkg exited with 1
                debian-12-minimal.service failed in test: service: exit code 3
@@ -171,8 +192,8 @@ fn colour_is_only_used_when_it_is_wanted() {
     let style = TerminalStyle { live: false, color: true, width: 100 };
     let mut terminal = Terminal::plain(&plan, style, sink.clone());
     fixture::story(&plan).events.iter().for_each(|event| terminal.event(event));
-    let bytes = sink.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    assert!(String::from_utf8_lossy(&bytes).contains("\u{1b}[1;32mPASS\u{1b}[0m"));
+    assert!(sink.text().contains("\u{1b}[1;32mPASS\u{1b}[0m"));
+    assert!(sink.text().contains("\u{1b}[1;31mLOST\u{1b}[0m"));
 }
 
 #[test]
