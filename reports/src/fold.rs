@@ -156,14 +156,17 @@ impl Run {
         self.cells.iter_mut().for_each(CellRun::reopen);
     }
 
+    /// An image the plan does not name is that of a machine the guests run on.
     fn set_image(&mut self, from: &str, state: ImageState) {
-        let mut known = false;
-        for image in self.images.iter_mut().filter(|image| image.from == from) {
-            known = true;
-            image.state = state.clone();
+        if !self.images.iter().any(|image| image.from == from) {
+            let name = clean::line(from);
+            if self.images.len() >= self.cells.len() + MAX_LIST {
+                return self.contradict(format!("an event about image {name}, one of too many"));
+            }
+            self.images.push(ImageRun { name: name.clone(), from: name, state: ImageState::Unused });
         }
-        if !known {
-            self.contradict(format!("an event about image {}, which is not in the plan", clean::line(from)));
+        for image in self.images.iter_mut().filter(|image| image.from == from) {
+            image.state = state.clone();
         }
     }
 

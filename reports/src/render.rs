@@ -61,13 +61,18 @@ pub enum RenderError {
 /// Makes the content of one report.
 type Renderer = fn(&Run, &Path) -> Result<Vec<u8>, String>;
 
-/// Reads `plan.json` and `events.jsonl` in the folder of a run and writes `run.json`, `junit.xml`, `report.html` and
-/// `summary.md` beside them. Also works on a run that crashed.
-pub fn all(run_dir: &Path) -> Result<Rendered, RenderError> {
+/// The run in this folder, as its plan and its journal tell it. Also of a run that crashed.
+pub fn fold(run_dir: &Path) -> Result<Run, RenderError> {
     let plan = Plan::read(&run_dir.join("plan.json"))?;
     let mut run = Run::new(&plan);
     journal::for_each(run_dir, |event| run.fold_one(&event))?;
+    Ok(run)
+}
 
+/// Reads `plan.json` and `events.jsonl` in the folder of a run and writes `run.json`, `junit.xml`, `report.html` and
+/// `summary.md` beside them. Also works on a run that crashed.
+pub fn all(run_dir: &Path) -> Result<Rendered, RenderError> {
+    let run = fold(run_dir)?;
     let reports: [(&str, Renderer); 4] = [
         ("run.json", |run, _| serde_json::to_vec_pretty(&RunRecord::new(run)).map_err(|error| error.to_string())),
         ("junit.xml", junit::render),

@@ -179,7 +179,8 @@ mod tests {
         for (name, text) in [("one", "same"), ("two", "same"), ("smoke.sh", "true"), ("kernel", "k"), ("initrd", "i")] {
             std::fs::write(path(name), text).unwrap();
         }
-        let matrix = "images = ['debian-12-minimal']\n[[suite]]\nname = 's'\nrun = 'smoke.sh'\nfiles = ['one', 'two']\n";
+        let matrix =
+            "images = ['debian-12-minimal']\n[[suite]]\nname = 's'\nrun = 'smoke.sh'\nfiles = ['one', 'two']\n";
         std::fs::write(path("m.toml"), matrix).unwrap();
         let plan = matrix::load(&path("m.toml"), &["debian-12-minimal"]).unwrap().plan;
         let image = BootImage {

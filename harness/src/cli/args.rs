@@ -32,6 +32,9 @@ pub(super) enum Verb {
     Report(Report),
     /// Boot a cell's guest, install the package, and give a shell in it.
     Shell(Shell),
+    /// Run cells on this machine for an orchestrator elsewhere: what a runner's machine is started with.
+    #[command(hide = true)]
+    Agent(Agent),
     /// Print the JSON Schema of the matrix file.
     Schema,
     /// Print completions for a shell.
@@ -70,6 +73,12 @@ pub(super) struct Run {
     pub(super) which: Which,
     #[command(flatten)]
     pub(super) store: StoreFolder,
+    /// Where guests run: on this machine, or in an L1 booted on it [default: what the matrix says, else `auto`].
+    #[arg(long, value_name = "RUNNER")]
+    pub(super) runner: Option<Runner>,
+    /// Continue a run that died or was interrupted: only cells without a verdict run. Its folder, its name, or `latest`.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["matrix", "cells", "out", "runner"])]
+    pub(super) resume: Option<PathBuf>,
     /// At most so many guests at once [default: as many as memory and CPUs allow].
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) jobs: Option<u16>,
@@ -82,6 +91,33 @@ pub(super) struct Run {
     /// What is printed while it runs.
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub(super) message_format: MessageFormat,
+}
+
+/// The kinds of runner, as they are named on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Runner {
+    /// Choose one and say why.
+    Auto,
+    /// This machine is the L1.
+    Host,
+    /// Boot an L1 on this machine with QEMU.
+    Qemu,
+}
+
+impl From<Runner> for matrix::RunnerKind {
+    fn from(runner: Runner) -> Self {
+        match runner {
+            Runner::Auto => Self::Auto,
+            Runner::Host => Self::Host,
+            Runner::Qemu => Self::Qemu,
+        }
+    }
+}
+
+#[derive(Debug, Arguments)]
+pub(super) struct Agent {
+    /// The folder with the unpacked brief.
+    pub(super) brief: PathBuf,
 }
 
 #[derive(Debug, Arguments)]

@@ -64,6 +64,10 @@ async fn verb(args: Args) -> Outcome {
         Verb::Images { verb } => images::images(verb).await,
         Verb::Report(args) => report::report(&args),
         Verb::Shell(args) => shell::shell(args).await,
+        Verb::Agent(args) => match crate::agent::serve(&args.brief).await {
+            Ok(()) => Ok(0),
+            Err(error) => Err(Failure::message(3, error)),
+        },
         Verb::Schema => print(&pretty(&matrix::schema())?),
         Verb::Completions { shell } => {
             // By way of memory: it panics on an output that fails.

@@ -4,11 +4,21 @@ use super::{Failure, Outcome, args, matrix_file};
 use crate::{
     fanout::Purpose,
     guest::Spawner,
-    run::{Options, RunError},
+    run::{Options, RunError, Start},
 };
 
 pub(super) async fn run(args: args::Run) -> Outcome {
-    let plan = matrix_file::load(&args.which)?;
+    let start = match args.resume {
+        Some(run) => Start::Resume(run),
+        None => {
+            let plan = matrix_file::load(&args.which)?;
+            let plan = match args.runner {
+                Some(runner) => plan.on(runner.into()),
+                None => plan,
+            };
+            Start::Plan(Box::new(plan))
+        }
+    };
     let options = Options {
         out: args.out,
         store: args.store.path()?,
@@ -18,7 +28,7 @@ pub(super) async fn run(args: args::Run) -> Outcome {
         format: args.message_format,
     };
     let spawner = Spawner::start().map_err(|error| Failure::message(2, error))?;
-    let finished = crate::run::run(plan, &spawner, &options).await.map_err(failure)?;
+    let finished = crate::run::run(start, &spawner, &options).await.map_err(failure)?;
     Ok(finished.run.exit_code())
 }
 

@@ -9,7 +9,7 @@ use crate::{
     fanout::{Keep, Purpose},
     guest::{Spawner, process_alive, process_start_time},
     host,
-    run::{MessageFormat, Options},
+    run::{MessageFormat, Options, Start},
     scratch::sweep,
 };
 
@@ -37,7 +37,8 @@ pub(super) async fn shell(args: args::Shell) -> Outcome {
     };
     // It lives until the shell is left: the guest dies when this thread does.
     let spawner = Spawner::start().map_err(|error| Failure::message(2, error))?;
-    let finished = crate::run::run(plan, &spawner, &options).await.map_err(failure)?;
+    let start = Start::Plan(Box::new(plan.on(matrix::RunnerKind::Host)));
+    let finished = crate::run::run(start, &spawner, &options).await.map_err(failure)?;
     let attempt = finished.run.cell(&id).and_then(|cell| cell.last_attempt());
     let Some((kept, pid)) = attempt.and_then(|attempt| Some((attempt.kept.as_ref()?, attempt.guest.as_ref()?.pid)))
     else {

@@ -192,6 +192,7 @@ impl Attempt<'_> {
             kernel: image.kernel.clone(),
             initrd: image.initrd.clone(),
             cmdline,
+            screen: station.screens,
             firmware,
             network: Some(self.cell.guest.network),
             qmp_fd: -1,

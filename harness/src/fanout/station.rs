@@ -89,6 +89,8 @@ pub struct Station {
     pub qemu: Qemu,
     /// What guests are run with.
     pub accelerator: Accelerator,
+    /// Guests have screens, of which pictures can be taken.
+    pub screens: bool,
     /// What time limits are multiplied by.
     pub speed: f64,
     /// Overlays, keys: one folder for each attempt, gone when the attempt is.

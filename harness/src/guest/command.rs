@@ -29,7 +29,6 @@ impl Accelerator {
             Self::Tcg => "tcg",
         }
     }
-
 }
 
 /// What a guest's CPU must be able to do.
@@ -50,9 +49,7 @@ impl Cpu {
             (Self::Fullest, Accelerator::Tcg) => "max",
             // TCG emulates AMD's extensions only. The baseline x86-64-v2 and no more: with `max` everything in the L1 takes a
             // fifth longer (measured: boot 17.8 s instead of 14.6 s, a guest in it 27 s instead of 23 s).
-            (Self::Nesting, Accelerator::Tcg) => {
-                "qemu64,+svm,+npt,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm,+nx"
-            }
+            (Self::Nesting, Accelerator::Tcg) => "qemu64,+svm,+npt,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm,+nx",
         }
     }
 }
@@ -131,6 +128,8 @@ pub struct Command {
     pub initrd: PathBuf,
     /// The kernel's command line.
     pub cmdline: String,
+    /// It has a screen, of which a picture can be taken.
+    pub screen: bool,
     /// Firmware-configuration items.
     pub firmware: Vec<Firmware>,
     /// What it may reach; `None`: no network card at all.
@@ -156,7 +155,7 @@ impl Command {
         args.pair("-m", self.memory_mib.to_string());
         args.pair("-kernel", &self.kernel);
         args.pair("-initrd", &self.initrd);
-        args.pair("-append", &self.cmdline);
+        args.pair("-append", self.kernel_words());
         if let Some(disk) = &self.disk {
             // cache=unsafe: the overlay dies with the guest, so the host need never wait for its own disk.
             // werror=stop: a full host disk pauses the guest with an event instead of looking like the package's fault.
@@ -165,11 +164,7 @@ impl Command {
             args.pair("-device", "virtio-blk-pci,drive=root,serial=root");
         }
         for (index, disk) in self.more_disks.iter().enumerate() {
-            let mode = if disk.writable {
-                "cache=unsafe,discard=unmap,werror=stop,rerror=stop"
-            } else {
-                "readonly=on"
-            };
+            let mode = if disk.writable { "cache=unsafe,discard=unmap,werror=stop,rerror=stop" } else { "readonly=on" };
             let options = format!(",format={},{mode}", disk.format.name());
             args.pair("-drive", joined(&format!("if=none,id=disk{index},file="), &disk.file, &options));
             // Above the root disk's slot, so that that one stays the first; eight in a slot, because there are few slots.
@@ -191,7 +186,9 @@ impl Command {
         args.pair("-object", "rng-builtin,id=rng");
         args.pair("-device", "virtio-rng-pci,rng=rng");
         args.pair("-device", "pvpanic-pci");
-        args.pair("-device", "VGA,romfile=vgabios-stdvga.bin");
+        if self.screen {
+            args.pair("-device", "VGA,romfile=vgabios-stdvga.bin");
+        }
         args.pair("-display", "none");
         // The console comes over QEMU's stdout, where we count what a hostile guest prints, and not into a file that grows.
         args.pair("-chardev", "stdio,id=console,signal=off").pair("-serial", "chardev:console");
@@ -204,6 +201,12 @@ impl Command {
             args.pair("-fw_cfg", joined(&format!("name={},file=", item.name), &item.file, ""));
         }
         args.0
+    }
+
+    /// The kernel's command line; without a screen nothing is printed on one.
+    fn kernel_words(&self) -> String {
+        let words = self.cmdline.split_whitespace().filter(|word| self.screen || *word != "console=tty0");
+        words.collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -253,7 +256,8 @@ mod tests {
             more_disks: Vec::new(),
             kernel: "/store/vmlinuz".into(),
             initrd: "/store/initrd.img".into(),
-            cmdline: "root=/dev/vda rw console=ttyS0".into(),
+            cmdline: "root=/dev/vda rw console=tty0 console=ttyS0".into(),
+            screen: true,
             firmware: vec![Firmware { name: images::seed::HOSTNAME, file: "/scratch/hostname".into() }],
             network: Some(Network::Isolated),
             qmp_fd: 7,
@@ -277,7 +281,7 @@ mod tests {
         -m 512
         -kernel /store/vmlinuz
         -initrd /store/initrd.img
-        -append root=/dev/vda rw console=ttyS0
+        -append root=/dev/vda rw console=tty0 console=ttyS0
         -drive if=none,id=root,file=/scratch/a,,b/disk.qcow2,format=qcow2,cache=unsafe,discard=unmap,werror=stop,rerror=stop
         -device virtio-blk-pci,drive=root,serial=root
         -netdev user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22
@@ -317,6 +321,12 @@ mod tests {
         assert!(nesting(Accelerator::Tcg).contains("+svm,+npt"));
         assert!(nesting(Accelerator::Kvm).contains("-cpu host"));
         assert!(!text(&command()).contains("svm"));
+    }
+
+    #[test]
+    fn without_a_screen_the_kernel_prints_on_the_serial_console_alone() {
+        let text = text(&Command { screen: false, ..command() });
+        assert!(text.contains("-append root=/dev/vda rw console=ttyS0\n") && !text.contains("VGA"), "{text}");
     }
 
     #[test]

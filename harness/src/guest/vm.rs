@@ -48,17 +48,25 @@ pub enum Ended {
     },
 }
 
+impl Ended {
+    /// The same sentence about another machine than a guest: `who` is `the guest`, or `it` after something else was named.
+    pub fn of(&self, who: &str) -> String {
+        let whose = if who == "it" { "its".to_owned() } else { format!("{who}'s") };
+        match self {
+            Self::Panicked { words: None } => format!("{whose} kernel panicked"),
+            Self::Panicked { words: Some(words) } => format!("{whose} kernel panicked: {words}"),
+            Self::PoweredOff => format!("{who} powered itself off"),
+            Self::Reset => format!("{who} rebooted itself"),
+            Self::HostDisk { full: true } => format!("the host's disk is full: {whose} disk cannot grow"),
+            Self::HostDisk { full: false } => format!("{whose} disk cannot be read or written on the host"),
+            Self::QemuGone { how } => format!("QEMU ended by itself: {how}"),
+        }
+    }
+}
+
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Panicked { words: None } => f.write_str("the guest's kernel panicked"),
-            Self::Panicked { words: Some(words) } => write!(f, "the guest's kernel panicked: {words}"),
-            Self::PoweredOff => f.write_str("the guest powered itself off"),
-            Self::Reset => f.write_str("the guest rebooted itself"),
-            Self::HostDisk { full: true } => f.write_str("the host's disk is full: the guest's overlay cannot grow"),
-            Self::HostDisk { full: false } => f.write_str("the guest's disk cannot be read or written on the host"),
-            Self::QemuGone { how } => write!(f, "QEMU ended by itself: {how}"),
-        }
+        f.write_str(&self.of("the guest"))
     }
 }
 

@@ -177,6 +177,7 @@ async fn boot(
         kernel: target.kernel.to_owned(),
         initrd: target.initrd.to_owned(),
         cmdline: "console=ttyS0 rdinit=/bin/true panic=-1".to_owned(),
+        screen: false,
         firmware: Vec::new(),
         network: None,
         qmp_fd: -1,

@@ -8,14 +8,13 @@ use std::{
 };
 
 use images::Store;
-use matrix::{Plan, RunnerKind};
+use matrix::Plan;
 use reports::{EventKind, Phase, StepTime};
 
 use super::{
     error::RunError,
     folder::{RunFolder, locate},
     image_phase::{Missing, Prepared, prepare_all},
-    limits,
     place::{Place, Where},
     recorder::{MessageFormat, Recorder},
     signals,
@@ -128,7 +127,8 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
         () = stop.drain.cancelled() => Err(None),
         proof = prove(&prepared, &store, &qemu, &machine, spawner, scratch.path()) => proof,
     };
-    let proved = StepTime { step: "proof of the accelerator".to_owned(), elapsed_ms: began.elapsed().as_millis() as u64 };
+    let proved =
+        StepTime { step: "proof of the accelerator".to_owned(), elapsed_ms: began.elapsed().as_millis() as u64 };
     settle_early(&plan, &prepared, &proof, &mut ledger, &events, &stop);
     if let Ok(proof) = &proof
         && !ledger.todo().is_empty()

@@ -148,6 +148,7 @@ impl Place<'_> {
             spawner: to.spawner.clone(),
             qemu: self.qemu.clone(),
             accelerator: to.proof.accelerator,
+            screens: true,
             speed: to.proof.speed,
             scratch: to.scratch.to_owned(),
             cells: to.run.join("cells"),

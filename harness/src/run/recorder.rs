@@ -40,7 +40,12 @@ impl Recorder {
 
     /// The journal that is in `folder`, continued.
     pub fn resume(folder: &Path, plan: &Plan, format: MessageFormat) -> Result<Self, reports::JournalError> {
-        Ok(Self { journal: Journal::resume(folder)?, watcher: watcher(folder, plan, format) })
+        let journal = Journal::resume(folder)?;
+        let mut watcher = watcher(folder, plan, format);
+        if let Watcher::Human(terminal) = &mut watcher {
+            reports::journal::for_each(folder, |event| terminal.recall(&event))?;
+        }
+        Ok(Self { journal, watcher })
     }
 
     /// Records until the run has finished; on a thread, because disks block.

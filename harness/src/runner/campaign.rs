@@ -1,10 +1,6 @@
 //! All cells on an L1, and on another one when that is lost, until every cell has reported.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::Path,
-    time::Duration,
-};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use matrix::CellId;
 use reports::{EventKind, RunnerFacts};
@@ -12,7 +8,6 @@ use reports::{EventKind, RunnerFacts};
 use super::{
     ledger::{Ledger, Loss},
     qemu::{Blueprint, L1, OpenError, TAIL, broken, died},
-    size::Size,
 };
 use crate::{
     agent::{
@@ -20,7 +15,7 @@ use crate::{
         protocol::{CellWork, FromAgent, Ready, ToAgent, Work},
     },
     events::Events,
-    fanout::{BootImage, Stop},
+    fanout::Stop,
     guest::Spawner,
 };
 
@@ -257,8 +252,7 @@ impl Stay<'_> {
             return;
         }
         let folder = self.campaign.run.join(reports::attempt_folder(&cell, attempt));
-        let received =
-            self.received.entry((cell.clone(), attempt)).or_insert_with(|| Ok(Received::new(folder)));
+        let received = self.received.entry((cell.clone(), attempt)).or_insert_with(|| Ok(Received::new(folder)));
         if let Ok(files) = received
             && let Err(why) = files.take(path, piece)
         {

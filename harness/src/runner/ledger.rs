@@ -181,7 +181,7 @@ impl Ledger {
     pub(crate) fn fail(&mut self, id: &CellId, phase: Phase, loss: &Loss) -> Vec<EventKind> {
         let Some(entry) = self.0.get_mut(id).filter(|entry| !entry.finished) else { return Vec::new() };
         entry.finished = true;
-        failed(id, entry.next, phase, loss)
+        failed(id, entry.next, phase, loss).into()
     }
 
     /// Nothing more is to run: what is to be said of every cell that has not reported.

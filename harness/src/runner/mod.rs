@@ -12,6 +12,6 @@ mod size;
 pub(crate) const L1_IMAGE: &str = "debian-13-runner";
 
 pub(crate) use campaign::Campaign;
-pub(crate) use qemu::Blueprint;
 pub(crate) use ledger::{Ledger, Loss};
-pub(crate) use size::{Size, Supply, TooLarge, size};
+pub(crate) use qemu::Blueprint;
+pub(crate) use size::{Supply, TooLarge, size};

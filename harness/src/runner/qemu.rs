@@ -15,7 +15,7 @@ use super::size::Size;
 use crate::{
     agent::{self, Link, brief},
     fanout::BootImage,
-    guest::{self, Accelerator, Command, Cpu, Disk, DiskFormat, Ended, Firmware, Guest, Spawner},
+    guest::{self, Accelerator, Command, Cpu, Disk, DiskFormat, Ended, Guest, Spawner},
     host::{Proof, Qemu},
     ssh::{self, Exec, Keypair, Open, Session, Sink, Stdin},
 };
@@ -70,7 +70,7 @@ pub(crate) struct OpenError {
 }
 
 impl OpenError {
-    fn new(reason: impl Into<String>, help: Option<&str>) -> Self {
+    pub(super) fn new(reason: impl Into<String>, help: Option<&str>) -> Self {
         Self { reason: reason.into(), help: help.map(str::to_owned), console_tail: Vec::new(), cancelled: false }
     }
 }
@@ -109,14 +109,11 @@ impl Blueprint<'_> {
         let command = self.command(scratch, &login, &host_key).await?;
         steps.done("disks and brief");
 
-        progress(format!(
-            "booting the L1 with {} CPU and {}, {}",
-            self.size.cpus, self.size.memory, self.nesting
-        ));
+        progress(format!("booting the L1 with {} CPU and {}, {}", self.size.cpus, self.size.memory, self.nesting));
         // It dies with us, whatever happens: nothing in it can be kept.
-        let guest = Guest::start(spawner, command, true, logs)
-            .await
-            .map_err(|error| OpenError::new(error.to_string(), Some(&format!("see {}", logs.join("qemu.log").display()))))?;
+        let guest = Guest::start(spawner, command, true, logs).await.map_err(|error| {
+            OpenError::new(error.to_string(), Some(&format!("see {}", logs.join("qemu.log").display())))
+        })?;
         let opened = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(OpenError { cancelled: true, ..OpenError::new("interrupted", None) }),
@@ -215,6 +212,7 @@ impl Blueprint<'_> {
             kernel: self.image.kernel.clone(),
             initrd: self.image.initrd.clone(),
             cmdline,
+            screen: false,
             firmware,
             network: Some(if open { Network::Open } else { Network::Isolated }),
             qmp_fd: -1,
@@ -287,10 +285,5 @@ pub(super) fn died(ended: &Ended) -> OpenError {
         Ended::QemuGone { .. } => "see qemu.log in the runner's folder; was it killed, or out of memory?",
         _ => "its last words are in console.log in the runner's folder",
     };
-    OpenError::new(format!("the L1 was lost: {}", about_l1(ended)), Some(help))
-}
-
-/// The same sentence about an L1 as about a guest.
-fn about_l1(ended: &Ended) -> String {
-    ended.to_string().replace("the guest's", "its").replace("the guest ", "it ")
+    OpenError::new(format!("the L1 was lost: {}", ended.of("it")), Some(help))
 }

@@ -59,17 +59,19 @@ pub(crate) fn size(plan: &Plan, jobs: Option<usize>, supply: Supply) -> Result<S
     let Supply { spare, cpus, emulated } = supply;
     let asked = plan.runner.cpus.unwrap_or(cpus);
     // QEMU 10.0's emulated SVM loses guests of an L1 with several CPUs, or the L1 itself, in most runs (measured); with one, none.
-    let (cpus, guest_cpus) = if emulated { (1, EMULATED_GUESTS.max(plan.runner.cpus.unwrap_or(0))) } else { (asked, asked) };
-    let warning = (emulated && plan.runner.cpus.is_some_and(|asked| asked > 1)).then(|| {
-        format!("the L1 has 1 CPU and not {asked}: emulated nested virtualization is not reliable with more")
-    });
+    let (cpus, guest_cpus) =
+        if emulated { (1, EMULATED_GUESTS.max(plan.runner.cpus.unwrap_or(0))) } else { (asked, asked) };
+    let warning = (emulated && plan.runner.cpus.is_some_and(|asked| asked > 1))
+        .then(|| format!("the L1 has 1 CPU and not {asked}: emulated nested virtualization is not reliable with more"));
     let mut costs: Vec<u64> = plan.cells.iter().map(|cell| Cost::of(&cell.guest).memory().bytes()).collect();
     costs.sort_unstable_by(|one, other| other.cmp(one));
     let at_once = usize::try_from(guest_cpus).unwrap_or(usize::MAX).min(jobs.unwrap_or(usize::MAX)).max(1);
     let wanted = costs.iter().take(at_once).fold(0_u64, |sum, cost| sum.saturating_add(*cost));
     let with_own = |bytes: u64| ByteSize::from_bytes(bytes.saturating_add(OWN.bytes()));
     let memory = match plan.runner.memory {
-        Some(memory) if with_own(memory.bytes()) > spare => return Err(TooLarge::Asked { asked: with_own(memory.bytes()) }),
+        Some(memory) if with_own(memory.bytes()) > spare => {
+            return Err(TooLarge::Asked { asked: with_own(memory.bytes()) });
+        }
         Some(memory) => with_own(memory.bytes()),
         None => with_own(wanted).min(spare),
     };
