@@ -340,6 +340,11 @@ mod tests {
         let more_disks = (0..10).map(|number| disk(number, number == 0)).collect();
         let text = text(&Command { more_disks, ..command() });
         let lines: Vec<&str> = text.lines().filter(|line| line.contains("disk0") || line.contains("disk9")).collect();
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        -drive if=none,id=disk0,file=/store/0,,x,format=qcow2,cache=unsafe,discard=unmap,werror=stop,rerror=stop
+        -device virtio-blk-pci,drive=disk0,serial=disk-0,addr=0x10.0,multifunction=on
+        -drive if=none,id=disk9,file=/store/9,,x,format=raw,readonly=on
+        -device virtio-blk-pci,drive=disk9,serial=disk-9,addr=0x11.1,multifunction=on
+        ");
     }
 }

@@ -339,7 +339,7 @@ mod tests {
         ];
         let (ledger, said) = Ledger::resume(&plan, &fold(&plan, &events));
         let next: Vec<_> = ledger.todo().iter().map(|todo| (todo.cell.suite.clone(), todo.next, todo.last)).collect();
-        assert_eq!(next, [("s3".into(), 1, 2), ("s1".into(), 2, 2)]);
+        assert_eq!(next, [("s3".into(), 1, 2), ("s1".into(), 2, 3)], "with as many retries as a new run has");
         assert!(matches!(&said[0], EventKind::AttemptFinished { attempt: 1, retried: true, .. }), "{said:?}");
         assert!(matches!(&said[1], EventKind::CellFinished { verdict: Verdict::Skipped { .. }, .. }), "{said:?}");
 
