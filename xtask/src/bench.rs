@@ -164,7 +164,7 @@ fn disk(image: &Path) -> io::Result<PathBuf> {
 }
 
 fn fresh_folder() -> Result<PathBuf, Failure> {
-    let folder = build::target_folder().join("bench").join(std::process::id().to_string());
+    let folder = build::output_folder().join("bench").join(std::process::id().to_string());
     fs::create_dir_all(&folder).map_err(at(&folder))?;
     Ok(folder)
 }

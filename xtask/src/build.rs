@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, openssl};
 
 /// The checkout this was compiled from.
 pub(crate) fn checkout() -> &'static Path {
@@ -16,8 +16,9 @@ pub(crate) fn checkout() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
-/// Cargo's target folder. We are `<target>/<profile>/xtask` ourselves: this honours every way of moving it.
-pub(crate) fn target_folder() -> PathBuf {
+/// Where cargo puts what it builds, a folder for each profile: `target/<triple>`. We are `<that>/<profile>/xtask` ourselves,
+/// which honours every way of moving it.
+pub(crate) fn output_folder() -> PathBuf {
     let us = std::env::current_exe().ok();
     us.as_deref().and_then(|us| us.ancestors().nth(2)).map_or_else(|| checkout().join("target"), Path::to_owned)
 }
@@ -32,13 +33,13 @@ pub(crate) fn cargo() -> Command {
 /// Builds `nestmatrix` in release mode and says where it is. Shows cargo's progress on a terminal, else only its errors.
 pub(crate) fn nestmatrix() -> Result<PathBuf, Failure> {
     let mut build = cargo();
-    build.args(["build", "--release", "--package", "nestmatrix"]);
+    build.args(["build", "--release", "--package", "nestmatrix"]).args(openssl::features(openssl::is_there()));
     if !std::io::stderr().is_terminal() {
         eprintln!("xtask: building nestmatrix (release)");
         build.arg("--quiet");
     }
     run(build.stdout(Stdio::null()))?;
-    let binary = target_folder().join("release").join("nestmatrix");
+    let binary = output_folder().join("release").join("nestmatrix");
     if binary.is_file() { Ok(binary) } else { Err(Failure::NotBuilt(binary)) }
 }
 
@@ -80,6 +81,13 @@ pub(crate) fn take_yes(args: &mut Vec<OsString>) -> bool {
         keep
     });
     args.len() < before
+}
+
+/// What a command prints, if it succeeds.
+pub(crate) fn output(words: &[&str]) -> Option<String> {
+    let (program, args) = words.split_first()?;
+    let output = Command::new(program).args(args).env("LC_ALL", "C").stdin(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn typed(command: &Command) -> String {

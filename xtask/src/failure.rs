@@ -55,7 +55,7 @@ impl fmt::Display for Failure {
             }
             Self::NotBuilt(path) => write!(
                 f,
-                "the build went well but {} is not there; is a build target or profile set in a cargo configuration file?",
+                "the build went well but {} is not there; is another build target or profile set in a cargo configuration file?",
                 path.display()
             ),
             Self::NewShape(path) => write!(

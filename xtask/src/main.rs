@@ -7,6 +7,7 @@
 mod bench;
 mod build;
 mod failure;
+mod openssl;
 mod run_matrix;
 mod setup;
 mod test;

@@ -5,10 +5,10 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use super::item::{Installer, Item};
+use crate::{build::output, openssl};
 
 /// Major and minor version.
 pub(super) type Version = (u32, u32);
@@ -95,6 +95,10 @@ const INDEX_TARGETS: [&str; 6] = [
     "Created-By: Packages",
 ];
 
+/// Perl, if it has the modules that OpenSSL's configuration and build use.
+const PERL: [&str; 8] =
+    ["perl", "-MFile::Compare", "-MFile::Copy", "-MFindBin", "-MIPC::Cmd", "-MTime::Piece", "-e", "1"];
+
 fn is_present(item: Item) -> bool {
     match item {
         Item::Qemu => on_path("qemu-system-x86_64"),
@@ -106,21 +110,15 @@ fn is_present(item: Item) -> bool {
         Item::Newuidmap => on_path("newuidmap") && on_path("newgidmap"),
         Item::SubordinateIds => false,
         Item::CCompiler => on_path("cc"),
-        Item::PkgConfig => openssl_is_elsewhere() || on_path("pkg-config") || on_path("pkgconf"),
-        Item::OpenSsl => {
-            openssl_is_elsewhere()
-                || Path::new("/usr/include/openssl/ssl.h").exists()
-                || output(&["pkg-config", "--exists", "openssl"]).is_some()
-        }
+        Item::PkgConfig => openssl::is_elsewhere() || on_path("pkg-config") || on_path("pkgconf"),
+        Item::OpenSsl => openssl::is_there(),
+        // Fedora's bare interpreter comes without most of Perl's own modules.
+        Item::Perl => output(&PERL).is_some(),
+        Item::Make => on_path("make"),
         Item::DpkgDeb => on_path("dpkg-deb"),
         Item::SshServer => on_path("sshd"),
         Item::SshClient => on_path("ssh") && on_path("ssh-keygen"),
     }
-}
-
-/// The build of OpenSSL's bindings honours this before it looks for headers.
-fn openssl_is_elsewhere() -> bool {
-    std::env::var_os("OPENSSL_DIR").is_some()
 }
 
 /// Debian keeps mke2fs and sshd out of an ordinary user's PATH, so the system's own folders are searched as well.
@@ -131,13 +129,6 @@ fn on_path(program: &str) -> bool {
         let file = folder.join(program);
         fs::metadata(file).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
     })
-}
-
-/// What a command prints, if it succeeds.
-fn output(words: &[&str]) -> Option<String> {
-    let (program, args) = words.split_first()?;
-    let output = Command::new(program).args(args).env("LC_ALL", "C").stdin(Stdio::null()).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn os_release_value<'a>(text: &'a str, key: &str) -> Option<&'a str> {

@@ -23,6 +23,8 @@ pub(super) enum Item {
     CCompiler,
     PkgConfig,
     OpenSsl,
+    Perl,
+    Make,
     DpkgDeb,
     SshServer,
     SshClient,
@@ -42,6 +44,11 @@ impl Installer {
     /// In the order in which they are looked for: Homebrew may stand beside a system's own.
     pub(super) const ALL: [Self; 5] = [Self::Apt, Self::Dnf, Self::Pacman, Self::Zypper, Self::Brew];
 
+    /// Whether its OpenSSL has static archives; else nestmatrix builds one along.
+    pub(super) const fn has_static_openssl(self) -> bool {
+        matches!(self, Self::Apt | Self::Brew)
+    }
+
     /// The program whose presence proves it.
     pub(super) const fn program(self) -> &'static str {
         match self {
@@ -56,7 +63,7 @@ impl Installer {
 
 impl Item {
     /// All of them, in the order in which they are named to people.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::Qemu,
         Self::QemuImg,
         Self::Mmdebstrap,
@@ -68,15 +75,20 @@ impl Item {
         Self::CCompiler,
         Self::PkgConfig,
         Self::OpenSsl,
+        Self::Perl,
+        Self::Make,
         Self::DpkgDeb,
         Self::SshServer,
         Self::SshClient,
     ];
 
-    /// Whether this purpose needs it. Root builds images without the help of `newuidmap`.
-    pub(super) const fn needed(self, purpose: Purpose, root: bool) -> bool {
+    /// Whether this purpose needs it. Root builds images without the help of `newuidmap`; `vendored`: OpenSSL is built along
+    /// with nestmatrix.
+    pub(super) const fn needed(self, purpose: Purpose, root: bool, vendored: bool) -> bool {
         match self {
             Self::Newuidmap | Self::SubordinateIds => !root,
+            Self::PkgConfig | Self::OpenSsl => !vendored,
+            Self::Perl | Self::Make => vendored,
             Self::SshServer => matches!(purpose, Purpose::Test),
             _ => true,
         }
@@ -95,7 +107,9 @@ impl Item {
             Self::SubordinateIds => ("subordinate ids", "the ids newuidmap may hand out (/etc/subuid, /etc/subgid)"),
             Self::CCompiler => ("cc", "compiles C parts of nestmatrix and the sample package"),
             Self::PkgConfig => ("pkg-config", "finds OpenSSL when nestmatrix is built"),
-            Self::OpenSsl => ("OpenSSL's headers", "nestmatrix speaks SSH through libssh2 and OpenSSL"),
+            Self::OpenSsl => ("OpenSSL", "its headers and static archives: nestmatrix speaks SSH through it"),
+            Self::Perl => ("perl", "with its own modules: builds OpenSSL, of which this system has no static archives"),
+            Self::Make => ("make", "builds OpenSSL, of which this system has no static archives"),
             Self::DpkgDeb => ("dpkg-deb", "builds the sample package"),
             Self::SshServer => {
                 ("sshd", "the tests talk to one of their own (Debian's package also starts one on port 22)")
@@ -134,10 +148,11 @@ impl Item {
             (Self::PkgConfig, Dnf | Zypper) => &["pkgconf-pkg-config"],
             (Self::PkgConfig, Pacman) => &["pkgconf"],
             (Self::OpenSsl, Apt) => &["libssl-dev"],
-            (Self::OpenSsl, Dnf) => &["openssl-devel"],
-            (Self::OpenSsl, Zypper) => &["libopenssl-devel"],
-            (Self::OpenSsl, Pacman) => &["openssl"],
             (Self::OpenSsl, Brew) => &["openssl@3"],
+            // They have it without archives, which does not help.
+            (Self::OpenSsl, Dnf | Pacman | Zypper) => &[],
+            (Self::Perl, _) => &["perl"],
+            (Self::Make, _) => &["make"],
             (Self::DpkgDeb, _) => &["dpkg"],
             (Self::SshServer, Apt | Dnf) => &["openssh-server"],
             (Self::SshClient, Apt) => &["openssh-client"],

@@ -33,9 +33,12 @@ pub(super) struct Plan {
 /// Decides what to do so that the machine serves the purpose.
 pub(super) fn plan(facts: &Facts, purpose: Purpose) -> Plan {
     let too_old = |item| item == Item::Qemu && facts.qemu.is_none_or(|version| version < OLDEST_QEMU);
+    // Where no package brings archives of OpenSSL it is built, unless somebody has put some there.
+    let vendored =
+        !facts.present.contains(&Item::OpenSsl) && !facts.installer.is_some_and(Installer::has_static_openssl);
     let missing = Item::ALL
         .into_iter()
-        .filter(|item| item.needed(purpose, facts.root))
+        .filter(|item| item.needed(purpose, facts.root, vendored))
         .filter(|item| !facts.present.contains(item) || too_old(*item));
     let mut plan = Plan { missing: missing.collect(), ..Plan::default() };
     if plan.missing.is_empty() {

@@ -170,7 +170,7 @@ fn other_package_managers_get_a_command_to_check_and_run() {
     };
     assert_eq!(
         command(Installer::Dnf),
-        ["dnf install qemu-system-x86-core qemu-img mmdebstrap gnupg2 e2fsprogs pkgconf-pkg-config openssl-devel"]
+        ["dnf install qemu-system-x86-core qemu-img mmdebstrap gnupg2 e2fsprogs perl make"]
     );
     assert_eq!(command(Installer::Brew), ["brew install qemu mmdebstrap gnupg e2fsprogs pkgconf openssl@3"]);
     for installer in [Installer::Pacman, Installer::Zypper] {
@@ -181,6 +181,27 @@ fn other_package_managers_get_a_command_to_check_and_run() {
 }
 
 #[test]
+fn where_no_package_brings_archives_of_openssl_perl_and_make_are_needed_to_build_it() {
+    let missing = |installer, present: &[Item]| {
+        let mut facts = Facts { installer, ..complete(bookworm()) };
+        for item in [Item::PkgConfig, Item::OpenSsl, Item::Perl, Item::Make] {
+            facts.present.remove(&item);
+        }
+        facts.present.extend(present);
+        plan(&facts, Purpose::Run).missing
+    };
+    for installer in [Some(Installer::Dnf), Some(Installer::Pacman), Some(Installer::Zypper), None] {
+        assert_eq!(missing(installer, &[]), [Item::Perl, Item::Make], "{installer:?}");
+        assert_eq!(missing(installer, &[Item::Perl, Item::Make]), [], "{installer:?}");
+        // Somebody has built archives: they are found by pkg-config like everybody's.
+        assert_eq!(missing(installer, &[Item::OpenSsl]), [Item::PkgConfig], "{installer:?}");
+    }
+    for installer in [Installer::Apt, Installer::Brew] {
+        assert_eq!(missing(Some(installer), &[]), [Item::PkgConfig, Item::OpenSsl], "{installer:?}");
+    }
+}
+
+#[test]
 fn what_people_read_names_each_thing_its_use_and_every_command() {
     let mut facts = Facts { root: false, sudo: false, ..complete(bookworm()) };
     facts.present.remove(&Item::OpenSsl);
@@ -188,7 +209,7 @@ fn what_people_read_names_each_thing_its_use_and_every_command() {
         plan(&facts, Purpose::Run).to_string(),
         format!(
             "setup: this machine lacks\n  \
-             OpenSSL's headers   nestmatrix speaks SSH through libssh2 and OpenSSL\n\
+             OpenSSL             its headers and static archives: nestmatrix speaks SSH through it\n\
              these commands get it:\n\
              apt-get update\n\
              {INSTALL} libssl-dev\n\
