@@ -28,6 +28,8 @@ pub(crate) enum Failure {
     },
     /// A file that was just built is not there.
     NotBuilt(PathBuf),
+    /// The binary wants libraries of the system it runs on.
+    NotStatic(PathBuf),
     /// nestmatrix calls QEMU in a way the benchmark does not know.
     NewShape(PathBuf),
     /// A file could not be read or written.
@@ -56,6 +58,11 @@ impl fmt::Display for Failure {
             Self::NotBuilt(path) => write!(
                 f,
                 "the build went well but {} is not there; is another build target or profile set in a cargo configuration file?",
+                path.display()
+            ),
+            Self::NotStatic(path) => write!(
+                f,
+                "{} is not linked statically: is RUSTFLAGS set? It replaces the flags in .cargo/config.toml: unset it",
                 path.display()
             ),
             Self::NewShape(path) => write!(

@@ -6,6 +6,7 @@
 
 mod bench;
 mod build;
+mod dist;
 mod failure;
 mod openssl;
 mod run_matrix;
@@ -25,6 +26,7 @@ cargo xtask <verb>
   test [--yes] [ARGS]                set up and run every test, as `cargo test --workspace ARGS`
   bench [--pairs N] [--store DIR] [--json FILE] [--yes]
                                      what nestmatrix costs on top of a bare script that boots the same guest
+  dist [--out DIR] [--yes]           build the one file that runs on any Linux, into DIR (default: dist)
   help                               this text
 
   --yes     install without asking
@@ -39,7 +41,7 @@ fn main() -> ExitCode {
     // `run-matrix --help` is answered by nestmatrix itself, where that can be built.
     let help = build::asks_for_help(&rest) && (verb != "run-matrix" || !setup::is_done());
     let outcome = match verb.to_str() {
-        Some("setup" | "run-matrix" | "test" | "bench") if help => {
+        Some("setup" | "run-matrix" | "test" | "bench" | "dist") if help => {
             println!("{HELP}");
             Ok(())
         }
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Some("run-matrix") => run_matrix::run(rest),
         Some("test") => test::run(rest),
         Some("bench") => bench::run(rest),
+        Some("dist") => dist::run(rest),
         Some("help" | "--help" | "-h") => {
             println!("{HELP}");
             Ok(())
