@@ -9,7 +9,7 @@ const GOOD: &str = "images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"smoke\
 /// Runs the matrix; it must end with 2, name file and line, and leave no results.
 #[track_caller]
 fn refused(matrix: &str, words: &[&str]) -> Finished {
-    let lab = Lab::open();
+    let lab = Lab::without_guests();
     let run = lab.run(matrix, "out", &[]);
     assert_eq!(run.code, 2, "{}", run.stderr);
     // The terminal breaks long lines anywhere.
@@ -56,7 +56,7 @@ fn a_matrix_of_no_cells_or_of_too_many_is_refused() {
 
 #[test]
 fn a_results_folder_that_holds_something_is_not_touched() {
-    let lab = Lab::open();
+    let lab = Lab::without_guests();
     let precious = lab.write("out/precious.txt", "mine");
     let run = lab.run(GOOD, "out", &[]);
     assert_eq!(run.code, 2, "{}", run.stderr);
@@ -72,7 +72,7 @@ fn a_guest_larger_than_the_machine_is_refused_before_anything_starts() {
 
 #[test]
 fn an_unknown_cell_glob_or_matrix_name_says_what_there_is() {
-    let lab = Lab::open();
+    let lab = Lab::without_guests();
     let run = lab.run(GOOD, "out", &["--cell", "nothing-like-it"]);
     assert_eq!(run.code, 2, "{}", run.stderr);
     assert!(run.stderr.contains("nothing-like-it"), "{}", run.stderr);
@@ -83,7 +83,7 @@ fn an_unknown_cell_glob_or_matrix_name_says_what_there_is() {
 
 #[test]
 fn without_qemu_the_remedy_is_named() {
-    let lab = Lab::open();
+    let lab = Lab::without_guests();
     let file = lab.write("good.toml", GOOD);
     let run = lab.nestmatrix().arg("run").arg(&file).env("PATH", "/nonexistent").output().unwrap();
     assert_eq!(run.status.code(), Some(2), "{run:?}");

@@ -145,7 +145,7 @@ fn two_runs_at_once_share_one_store() {
 
 /// Starts a run whose scratch folder is a file system of `size`, seen by that process alone.
 fn run_with_small_scratch(lab: &Lab, size: &str, out: &str) -> crate::lab::Finished {
-    let scratch = lab.store.join("scratch");
+    let scratch = lab.store().join("scratch");
     fs::create_dir_all(&scratch).unwrap();
     let matrix = lab.write(
         "fill.toml",
@@ -162,7 +162,7 @@ fn run_with_small_scratch(lab: &Lab, size: &str, out: &str) -> crate::lab::Finis
     // A mount namespace of its own: whatever happens, nobody else sees the mount and nobody must undo it.
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
-    command.env("NESTMATRIX_STORE", &lab.store).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env("NESTMATRIX_STORE", lab.store()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     lab.finish(command.spawn().unwrap(), out)
 }
 

@@ -1,24 +1,24 @@
-//! A place to run `nestmatrix` in: a folder of its own, the shared store, and nobody else's guests meanwhile.
+//! A place to run `nestmatrix` in: a folder and a store of its own, and at most one other test's guests meanwhile.
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+use crate::{places::Place, store::LabStore};
 
 /// No run of these tests takes longer; what does has hung.
 const LIMIT: Duration = Duration::from_secs(900);
 
 pub(crate) struct Lab {
-    _turn: MutexGuard<'static, ()>,
     folder: tempfile::TempDir,
-    pub(crate) store: PathBuf,
+    store: LabStore,
+    // Last, so that no other test starts before everything else is gone.
+    _place: Option<Place>,
 }
 
 /// A run that has ended.
@@ -29,17 +29,19 @@ pub(crate) struct Finished {
     pub(crate) stderr: String,
 }
 
-pub(crate) fn store() -> PathBuf {
-    match std::env::var_os("NESTMATRIX_TEST_STORE") {
-        Some(store) => store.into(),
-        None => Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("test-store"),
-    }
-}
-
 impl Lab {
     pub(crate) fn open() -> Self {
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        Self { _turn: turn, folder: tempfile::tempdir().unwrap(), store: store() }
+        let place = Place::take();
+        Self { folder: tempfile::tempdir().unwrap(), store: LabStore::with_images(), _place: Some(place) }
+    }
+
+    /// For what must start none: it waits for nobody, and its store is empty.
+    pub(crate) fn without_guests() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), store: LabStore::empty(), _place: None }
+    }
+
+    pub(crate) fn store(&self) -> &Path {
+        self.store.path()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -53,12 +55,12 @@ impl Lab {
         path
     }
 
-    /// The binary, in the lab's folder, with the shared store.
+    /// The binary, in the lab's folder, with the lab's store.
     pub(crate) fn nestmatrix(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nestmatrix"));
         command
             .current_dir(self.folder.path())
-            .env("NESTMATRIX_STORE", &self.store)
+            .env("NESTMATRIX_STORE", self.store())
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -88,15 +90,15 @@ impl Lab {
         self.finish(self.start(matrix, out, args), out)
     }
 
-    /// Process ids of QEMUs whose overlay lies in our store.
+    /// Process ids of QEMUs whose overlay lies in the lab's store.
     pub(crate) fn guests(&self) -> Vec<u32> {
-        guests_in(&self.store)
+        self.store.guests()
     }
 
     /// Nothing of any run is left: no process, no overlay, no key, no folder.
     pub(crate) fn assert_nothing_left(&self) {
         assert_eq!(self.guests(), Vec::<u32>::new(), "QEMU still runs");
-        let scratch = self.store.join("scratch");
+        let scratch = self.store().join("scratch");
         let left: Vec<_> = fs::read_dir(&scratch)
             .into_iter()
             .flatten()
@@ -126,25 +128,14 @@ impl Drop for Lab {
     fn drop(&mut self) {
         // For the curious: the results of a failed test stay where CI can collect them.
         if std::thread::panicking() {
-            let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("failed-{}", std::process::id()));
+            // The test's name alone would not tell one failure from an earlier one; and CI takes no colons in names.
+            let test = std::thread::current().name().unwrap_or("test").replace("::", ".");
+            let lab = self.store().file_name().unwrap_or_default().to_string_lossy();
+            let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("failed-{test}-{lab}"));
             let _ = Command::new("cp").arg("-a").arg(self.folder.path()).arg(&kept).status();
             eprintln!("the run's folder is kept in {}", kept.display());
         }
     }
-}
-
-pub(crate) fn guests_in(store: &Path) -> Vec<u32> {
-    let scratch = store.join("scratch");
-    let scratch = scratch.to_string_lossy();
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    processes
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| {
-            let args = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let args = String::from_utf8_lossy(&args);
-            args.contains("qemu-system") && args.contains(&*scratch)
-        })
-        .collect()
 }
 
 fn wait(mut child: Child) -> Output {

@@ -1,7 +1,7 @@
 //! The whole path with real parts: the real binary, real QEMU, real Debian guests.
 //!
-//! Images are built once into a store that is kept between test runs: `NESTMATRIX_TEST_STORE`, else `target/test-store`.
-//! Guests are heavy, so only one of these tests runs at a time, whatever the test runner does.
+//! Images are built once into a store that is kept between test runs: `NESTMATRIX_TEST_STORE`, else
+//! `target/<triple>/test-store`. Guests are heavy, so two of these tests run at a time, whatever the test runner does.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -9,5 +9,7 @@ mod bad_input;
 mod endings;
 mod faults;
 mod lab;
+mod places;
 mod release;
 mod stops;
+mod store;

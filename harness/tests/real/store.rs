@@ -1,0 +1,123 @@
+//! The store that is kept between test runs, and what each lab sees of it.
+//!
+//! ```text
+//! images/ recipes/ lock     built once, before the first guest; every lab's store has links to these
+//! probe.json                the proof of the accelerator, made once and alone; every lab's store has a copy
+//! labs/<lab>/               the store of one test: with links and copy, and with a `scratch/` and a `builds/` of its own
+//! ```
+//!
+//! So no test sees another one's guests, overlays and dead runs, and none builds or proves what another one has.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::LazyLock,
+};
+
+use tempfile::TempDir;
+
+/// Every image a test boots.
+const IMAGES: [&str; 4] = ["debian-11-minimal", "debian-12-minimal", "debian-13-minimal", "debian-13-runner"];
+
+/// `NESTMATRIX_TEST_STORE`, else `target/<triple>/test-store`; with all images in it. If they cannot be built every test fails at once.
+static KEPT: LazyLock<PathBuf> = LazyLock::new(|| {
+    let store = match std::env::var_os("NESTMATRIX_TEST_STORE") {
+        Some(store) => std::path::absolute(store).unwrap(),
+        None => Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("test-store"),
+    };
+    let nestmatrix = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nestmatrix"));
+        command.args(args).env("NESTMATRIX_STORE", &store).env("NO_COLOR", "1").stdin(Stdio::null()).output().unwrap()
+    };
+    let prepared = nestmatrix(&[&["images", "prepare"], &IMAGES[..]].concat());
+    assert!(prepared.status.success(), "the images: {}", String::from_utf8_lossy(&prepared.stderr));
+    // It proves the accelerator if that is not on record, and says whether this machine is fit. That is for the tests to find
+    // out: where it is not, they fail with better words.
+    nestmatrix(&["doctor"]);
+    fs::create_dir_all(store.join("labs")).unwrap();
+    // As guests have it on their command lines.
+    let store = store.canonicalize().unwrap();
+    remove_dead_labs(&store.join("labs"));
+    store
+});
+
+/// The store of one test.
+pub(crate) struct LabStore {
+    folder: TempDir,
+    /// Locked: its test lives.
+    _alive: File,
+}
+
+impl LabStore {
+    /// With every image and the proof.
+    pub(crate) fn with_images() -> Self {
+        let own = Self::below(&KEPT.join("labs"));
+        for shared in ["images", "recipes", "lock"] {
+            symlink(KEPT.join(shared), own.path().join(shared)).unwrap();
+        }
+        // If there is no proof to copy, the lab's first run makes one.
+        let _ = fs::copy(KEPT.join("probe.json"), own.path().join("probe.json"));
+        own
+    }
+
+    /// With nothing at all.
+    pub(crate) fn empty() -> Self {
+        Self::below(&std::env::temp_dir())
+    }
+
+    fn below(folder: &Path) -> Self {
+        let folder = tempfile::Builder::new().prefix("lab-").tempdir_in(folder).unwrap();
+        let alive = File::open(folder.path()).unwrap();
+        alive.lock().unwrap();
+        Self { folder, _alive: alive }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Process ids of the guests whose overlays lie in it.
+    pub(crate) fn guests(&self) -> Vec<u32> {
+        guests_in(self.path())
+    }
+}
+
+impl Drop for LabStore {
+    fn drop(&mut self) {
+        // A test that failed may leave some; nobody else would find them.
+        end_guests(self.path());
+    }
+}
+
+/// What tests that were killed have left, their guests first.
+fn remove_dead_labs(labs: &Path) {
+    for lab in fs::read_dir(labs).unwrap().flatten().map(|entry| entry.path()) {
+        let Ok(lock) = File::open(&lab) else { continue };
+        if lock.try_lock().is_ok() {
+            end_guests(&lab);
+            fs::remove_dir_all(&lab).unwrap();
+        }
+    }
+}
+
+fn end_guests(lab: &Path) {
+    for guest in guests_in(lab) {
+        let _ = Command::new("kill").args(["-KILL", &guest.to_string()]).status();
+    }
+}
+
+/// Process ids of QEMUs with a file of this lab's runs on their command line.
+fn guests_in(lab: &Path) -> Vec<u32> {
+    let scratch = format!("{}/", lab.join("scratch").display());
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| {
+            let args = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let args = String::from_utf8_lossy(&args);
+            args.contains("qemu-system") && args.contains(&scratch)
+        })
+        .collect()
+}
