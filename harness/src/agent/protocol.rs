@@ -5,8 +5,6 @@ use matrix::CellId;
 use reports::{EventKind, StepTime};
 use serde::{Deserialize, Serialize};
 
-use crate::guest::Accelerator;
-
 /// Raised whenever a message changes.
 pub const PROTOCOL: u32 = 1;
 
@@ -56,7 +54,7 @@ pub enum ToAgent {
 }
 
 /// What an agent is to do; plan and images are in its brief.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Work {
     /// Number of the runner the agent is on.
     pub runner: u32,
@@ -64,8 +62,19 @@ pub struct Work {
     pub cpus: u32,
     /// At most so many guests at once.
     pub jobs: Option<usize>,
+    /// What was proved in an earlier L1 of the same kind.
+    pub known: Option<KvmProof>,
     /// Which cells.
     pub cells: Vec<CellWork>,
+}
+
+/// That guests run under KVM in an L1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KvmProof {
+    /// What was seen.
+    pub reason: String,
+    /// What time limits are multiplied by.
+    pub speed: f64,
 }
 
 /// A cell and the attempts it may have.
@@ -131,16 +140,12 @@ pub enum FromAgent {
 /// What an agent found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ready {
-    /// What guests are run with.
-    pub accelerator: Accelerator,
-    /// Why.
-    pub accelerator_reason: String,
+    /// Guests run under KVM, which was proved.
+    pub proof: KvmProof,
     /// Version of QEMU.
     pub qemu: String,
     /// Kernel.
     pub kernel: String,
-    /// What time limits are multiplied by.
-    pub speed: f64,
     /// Memory guests may take together, in bytes.
     pub memory: u64,
     /// What making ready took.

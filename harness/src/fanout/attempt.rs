@@ -10,7 +10,6 @@ use reports::{CaseVerdict, EventKind, GuestFacts, Phase, TestCase, Verdict};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    enter::ssh_command,
     judge::{case_verdict, verdict_of},
     station::{Keep, Purpose, Station},
 };
@@ -438,7 +437,7 @@ impl Attempt<'_> {
             return false;
         }
         let user = self.station.image(self.cell).map_or("root", |image| &image.login_user);
-        let ssh = ssh_command(&kept.key, &kept.known_hosts, user, address.port());
+        let ssh = ssh::command_to_enter(&kept.key, &kept.known_hosts, user, address.port());
         let stop = format!("kill {pid}");
         self.send(|cell, attempt| EventKind::GuestKept { cell, attempt, ssh, stop });
         true

@@ -6,7 +6,6 @@
 mod attempt;
 mod budget;
 mod dispatch;
-mod enter;
 mod harvest;
 mod judge;
 mod station;

@@ -9,5 +9,5 @@ mod tools;
 pub use choice::{Choice, RunnerChoice, choose, switch_on};
 pub use machine::{Machine, free_bytes, kernel_release};
 pub use nesting::{Extension, Hardware, KvmDevice, Nesting};
-pub use probe::{ProbeError, Proof, Target, known, prove, prove_kvm};
+pub use probe::{ProbeError, Proof, Target, known, kvm_opens, prove, prove_kvm};
 pub use tools::{Qemu, ToolError, Version, find};

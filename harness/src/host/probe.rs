@@ -107,6 +107,11 @@ pub async fn prove(
     Ok(proof)
 }
 
+/// Whether `/dev/kvm` can be opened at all, which proves little; if not: why, and what to do.
+pub fn kvm_opens() -> Result<(), String> {
+    kvm_device()
+}
+
 /// Boots the probe guest under KVM, and under nothing else, within `limit`. The error says why that did not go well.
 pub async fn prove_kvm(
     qemu: &Qemu,

@@ -138,6 +138,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
             spawner,
             events: &events,
             stop: &stop,
+            store: store.root(),
             scratch: scratch.path(),
             run: &folder.path,
             images: prepared

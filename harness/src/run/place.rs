@@ -12,7 +12,7 @@ use crate::{
     fanout::{BootImage, Budget, Keep, Purpose, Station, Stop, dispatch},
     guest::{Accelerator, Spawner},
     host::{self, Choice, Machine, Nesting, Proof, Qemu, RunnerChoice},
-    runner::{Blueprint, Campaign, L1_IMAGE, Ledger, Loss, Supply, size},
+    runner::{Blueprint, Campaign, L1_IMAGE, Ledger, Loss, Proofs, Supply, size},
     ssh::Keypair,
 };
 
@@ -32,6 +32,8 @@ pub(super) struct Where<'a> {
     pub(super) spawner: &'a Spawner,
     pub(super) events: &'a Events,
     pub(super) stop: &'a Stop,
+    /// The store's folder.
+    pub(super) store: &'a Path,
     /// The run's own scratch folder.
     pub(super) scratch: &'a Path,
     /// The run's folder.
@@ -180,9 +182,9 @@ impl Place<'_> {
         };
         // Where KVM does not let virtual machines be run in virtual machines, a CPU that does is emulated.
         let (accelerator, nesting) = if to.proof.accelerator == Accelerator::Kvm && self.may_nest() {
-            (Accelerator::Kvm, "nested virtualization of this machine's KVM")
+            (Accelerator::Kvm, "KVM of this machine nests")
         } else {
-            (Accelerator::Tcg, "emulated AMD SVM (this machine does not nest)")
+            (Accelerator::Tcg, "emulated AMD SVM")
         };
         let spare = self.machine.spare();
         let supply = Supply { spare, cpus: self.machine.cpus, emulated: accelerator == Accelerator::Tcg };
@@ -211,6 +213,10 @@ impl Place<'_> {
             accelerator,
             host_kernel: &self.machine.kernel,
         };
+        let key = format!(
+            "{} | {:?} | {accelerator} | qemu {} | {} | {}",
+            image.digest, self.plan.runner.kernel_args, self.qemu.words, self.machine.kernel, self.machine.cpu
+        );
         let campaign = Campaign {
             blueprint,
             reason,
@@ -220,6 +226,7 @@ impl Place<'_> {
             scratch: to.scratch,
             run: to.run,
             jobs: self.options.jobs,
+            proofs: Proofs::new(to.store, key),
             depth: self.depth(),
         };
         campaign.run(to.number, ledger).await;

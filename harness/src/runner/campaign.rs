@@ -7,6 +7,7 @@ use reports::{EventKind, RunnerFacts};
 
 use super::{
     ledger::{Ledger, Loss},
+    proof::Proofs,
     qemu::{Blueprint, L1, OpenError, TAIL, broken, died},
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     },
     events::Events,
     fanout::Stop,
-    guest::Spawner,
+    guest::{Accelerator, Spawner},
 };
 
 /// How long an agent that was told to end everything may take to say so.
@@ -38,6 +39,8 @@ pub(crate) struct Campaign<'a> {
     pub(crate) run: &'a Path,
     /// At most so many guests at once.
     pub(crate) jobs: Option<usize>,
+    /// What earlier L1s of this kind have proved.
+    pub(crate) proofs: Proofs,
     /// How many virtual machines this machine lies in.
     pub(crate) depth: u32,
 }
@@ -79,6 +82,8 @@ impl Campaign<'_> {
                 }
                 End::Lost(loss) => loss,
             };
+            // It may have been good luck.
+            self.proofs.forget();
             self.lost(number, &loss);
             self.say(ledger.lost(&loss));
             // A cell that was tried has used up one of its attempts; a machine that did nothing at all must not be replaced for ever.
@@ -130,11 +135,11 @@ impl Campaign<'_> {
             number,
             kind: "qemu".to_owned(),
             reason: self.reason.to_owned(),
-            accelerator: ready.accelerator.to_string(),
-            accelerator_reason: ready.accelerator_reason,
+            accelerator: Accelerator::Kvm.to_string(),
+            accelerator_reason: ready.proof.reason,
             qemu: ready.qemu,
             kernel: ready.kernel,
-            speed: ready.speed,
+            speed: ready.proof.speed,
             memory: ready.memory,
             cpus: self.blueprint.size.guest_cpus,
             depth: self.depth + 2,
@@ -163,12 +168,14 @@ impl Stay<'_> {
         steps: Vec<reports::StepTime>,
     ) -> End {
         let stop = self.campaign.stop;
+        let known = self.campaign.proofs.known();
         let cells = self.ledger.todo();
         let cells = cells.into_iter().map(|todo| CellWork { id: todo.cell.id, next: todo.next, last: todo.last });
         link.say(&ToAgent::Run(Work {
             runner: self.number,
             cpus: self.campaign.blueprint.size.guest_cpus,
             jobs: self.campaign.jobs,
+            known: known.clone(),
             cells: cells.collect(),
         }));
         let mut machine = Some((facts, steps));
@@ -217,6 +224,9 @@ impl Stay<'_> {
                 }
                 FromAgent::Ready(ready) => {
                     if let Some((facts, steps)) = machine.take() {
+                        if known.is_none() {
+                            self.campaign.proofs.remember(&ready.proof);
+                        }
                         let runner = self.campaign.facts(self.number, ready, facts, steps);
                         self.campaign.events.send(EventKind::RunnerReady { runner });
                     }

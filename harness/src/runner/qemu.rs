@@ -106,6 +106,10 @@ impl Blueprint<'_> {
                 .map_err(|error| OpenError::new(format!("could not make a {what}: {error}"), None))
         };
         let (login, host_key) = (keypair("login")?, keypair("host key")?);
+        let key = scratch.join("login_key");
+        login
+            .write_private(&key)
+            .map_err(|error| OpenError::new(format!("could not write {}: {error}", key.display()), None))?;
         let command = self.command(scratch, &login, &host_key).await?;
         steps.done("disks and brief");
 
@@ -146,8 +150,17 @@ impl Blueprint<'_> {
             memory: self.size.memory.bytes(),
             cpus: self.size.cpus,
             pid: guest.pid(),
+            ssh: self.enter(&guest, scratch, &key, host_key.public()),
         };
         Ok(L1 { guest, link, facts, steps: steps.0 })
+    }
+
+    /// The command a person enters the L1 with; not worth failing for.
+    fn enter(&self, guest: &Guest, scratch: &Path, key: &Path, host_key: &str) -> String {
+        let port = guest.ssh().map_or(0, |address| address.port());
+        let known_hosts = scratch.join("known_hosts");
+        let _ = std::fs::write(&known_hosts, format!("[127.0.0.1]:{port} {host_key}\n"));
+        ssh::command_to_enter(key, &known_hosts, &self.image.login_user, port)
     }
 
     /// Writes everything the L1 is started with, and says how.

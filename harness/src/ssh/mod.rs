@@ -5,6 +5,7 @@
 //! cancelled. The guest is hostile: its host key is pinned, its output capped, its silence noticed.
 
 mod banner;
+mod enter;
 mod error;
 mod exec;
 pub mod keys;
@@ -16,6 +17,7 @@ mod wake;
 mod wire;
 
 pub use banner::{BannerError, BannerStream, banner};
+pub use enter::command_to_enter;
 pub use error::SshError;
 pub use exec::{Exec, Exit, Stdin, StdinWriter};
 pub use keys::Keypair;

@@ -90,3 +90,23 @@ fn without_qemu_the_remedy_is_named() {
     assert!(String::from_utf8_lossy(&run.stderr).contains("cargo xtask setup"), "{run:?}");
     assert!(!Path::new(&lab.path(".nestmatrix")).exists());
 }
+
+#[test]
+fn a_runner_that_does_not_exist_or_is_larger_than_this_machine_is_refused_before_anything_starts() {
+    let qemu = format!("{GOOD}[runner]\nkind = \"qemu\"\n");
+    refused(&qemu.replace("qemu", "qmeu"), &["out.toml:6", "qmeu", "qemu"]);
+    refused(&format!("{qemu}memory = \"4TiB\"\n"), &["runner.memory", "4195328 MiB"]);
+    refused(&format!("{qemu}image = \"debian-13-runer\"\n"), &["out.toml:7", "debian-13-runner"]);
+    refused(&format!("{qemu}[guest]\nmemory = \"4TiB\"\n"), &["debian-12-minimal.smoke", "MiB"]);
+
+    let lab = Lab::without_guests();
+    let unknown = lab.run(GOOD, "unknown", &["--runner", "cloud"]);
+    assert_eq!(unknown.code, 2, "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("auto, host, qemu"), "{}", unknown.stderr);
+    let keep = lab.run(&qemu, "keep", &["--keep", "failed"]);
+    assert_eq!(keep.code, 2, "{}", keep.stderr);
+    assert!(keep.stderr.contains("--runner host"), "{}", keep.stderr);
+    let resume = lab.nestmatrix().args(["run", "--resume", "nowhere"]).output().unwrap();
+    assert_eq!(resume.status.code(), Some(2), "{resume:?}");
+    assert!(String::from_utf8_lossy(&resume.stderr).contains("there is no run nowhere"), "{resume:?}");
+}

@@ -9,6 +9,7 @@ mod bad_input;
 mod endings;
 mod faults;
 mod lab;
+mod nested;
 mod places;
 mod release;
 mod stops;

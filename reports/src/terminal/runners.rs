@@ -25,7 +25,10 @@ pub(super) fn ready(run: &Run, number: u32) -> Vec<String> {
     let state = machine::state(runner);
     let mut lines = Vec::new();
     match &facts.l1 {
-        Some(l1) => lines.push(format!("  l1      image {}, {}; {state}", l1.image, machine::l1(l1))),
+        Some(l1) => {
+            lines.push(format!("  l1      image {}, {}; {state}", l1.image, machine::l1(l1)));
+            lines.push(format!("{INDENT}enter it with: {}", l1.ssh));
+        }
         None if !facts.steps.is_empty() => lines.push(format!("{INDENT}{state}")),
         None => {}
     }

@@ -1,9 +1,9 @@
-//! The command a person types to enter a guest that was left running.
+//! The command a person types to enter a guest that was left running, or an L1.
 
 use std::path::Path;
 
 /// `ssh` for this guest, quoted for a shell; its host key is pinned as ours was.
-pub(super) fn ssh_command(key: &Path, known_hosts: &Path, user: &str, port: u16) -> String {
+pub fn command_to_enter(key: &Path, known_hosts: &Path, user: &str, port: u16) -> String {
     let (key, known_hosts) = (key.to_string_lossy(), known_hosts.to_string_lossy());
     // ssh takes this for a list of files, in which `%` and backslashes mean something too.
     let known_hosts = known_hosts.replace('\\', r"\\").replace('"', "\\\"").replace('%', "%%");
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn the_command_pins_the_host_key_and_survives_blanks_in_paths() {
-        let command = ssh_command(Path::new("/my store/key"), Path::new("/my store/known"), "root", 4022);
+        let command = command_to_enter(Path::new("/my store/key"), Path::new("/my store/known"), "root", 4022);
         assert_eq!(
             shlex::split(&command).unwrap(),
             [
