@@ -66,8 +66,8 @@ pub struct Finished {
 /// A run whose plan is known and whose folder is not made yet.
 struct Begun {
     plan: Plan,
-    /// The folder of a run that is resumed, and what is known of it.
-    resumed: Option<(PathBuf, reports::Run)>,
+    /// The folder of a run that is resumed.
+    resumed: Option<PathBuf>,
 }
 
 /// Runs a plan to its reports.
@@ -85,8 +85,8 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     let store = open_store(&options.store).await?;
     let swept = scratch::sweep(store.root());
 
-    let name = resumed.as_ref().and_then(|(_, run)| run.run.clone()).unwrap_or_else(RunFolder::new_name);
-    let scratch = Scratch::create(store.root(), &RunFolder::new_name())?;
+    let name = RunFolder::new_name();
+    let scratch = Scratch::create(store.root(), &name)?;
     let stop = Stop::default();
     let (events, received) = Events::channel();
     // Last, so that whatever cannot be had leaves no folder that looks like a run.
@@ -102,10 +102,12 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
             });
             (folder, recorder, 0, Ledger::new(&plan))
         }
-        Some((path, run)) => {
+        Some(path) => {
             let recorder = Recorder::resume(path, &plan, options.format)?;
+            // Again, now that nobody else can write to the journal.
+            let run = reports::render::fold(path)?;
             events.send(EventKind::RunResumed { version: env!("CARGO_PKG_VERSION").to_owned() });
-            let (ledger, said) = Ledger::resume(&plan, run);
+            let (ledger, said) = Ledger::resume(&plan, &run);
             said.into_iter().for_each(|event| events.send(event));
             let runners = run.runners.last().map_or(0, |runner| runner.number);
             (RunFolder { name, path: path.clone() }, recorder, runners, ledger)
@@ -179,7 +181,7 @@ fn begin(start: Start) -> Result<Begun, RunError> {
     if Ledger::resume(&plan, &run).0.todo().is_empty() && run.elapsed_ms.is_some() {
         return Err(RunError::NothingToResume(folder));
     }
-    Ok(Begun { plan, resumed: Some((folder, run)) })
+    Ok(Begun { plan, resumed: Some(folder) })
 }
 
 async fn open_store(root: &Path) -> Result<Arc<Store>, RunError> {

@@ -256,7 +256,8 @@ impl Blueprint<'_> {
             host_key: host_key.public(),
             deadline: deadline(CONNECT),
             silence: scaled(Session::SILENCE),
-            cancel: cancel.child_token(),
+            // A stop is told to the agent, which then has its last words; what waits here ends with our caller.
+            cancel: CancellationToken::new(),
         })
         .await
         .map_err(|error| OpenError::new(format!("no SSH session with the L1: {error}"), None))?;
