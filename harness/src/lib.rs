@@ -4,6 +4,7 @@
 //! them, [`fanout`] decides who runs when, and everything that happens leaves as `reports::Event`s.
 
 pub mod agent;
+mod bench;
 pub mod cli;
 pub mod events;
 pub mod fanout;

@@ -23,6 +23,13 @@ pub(super) enum Verb {
     Plan(Plan),
     /// Check this machine: tools, size, virtualization, which runner `auto` chooses; say what to do about what is missing.
     Doctor(Doctor),
+    /// Do the same work on this machine, in a guest on it, and in a guest inside a guest; show what each level costs. Takes
+    /// minutes where the levels are emulated.
+    #[command(after_help = BENCH_EXIT_CODES)]
+    BenchNesting(BenchNesting),
+    /// The work of `bench-nesting`, done here.
+    #[command(hide = true)]
+    BenchWork(BenchWork),
     /// Operating-system images: what there is, what is in the store.
     Images {
         #[command(subcommand)]
@@ -47,6 +54,9 @@ pub(super) enum Verb {
 const EXIT_CODES: &str = "Exit codes: 0 all passed (or were skipped for a stated reason); 1 a test failed; 2 usage, matrix or \
                           configuration error, nothing was started; 3 no test failed, but not every cell got a verdict; 130 \
                           interrupted.";
+
+const BENCH_EXIT_CODES: &str = "Exit codes: 0 the work was done in all three places; 2 usage or configuration error, nothing was \
+                                started; 3 one place has no figures, and why is said; 130 interrupted.";
 
 /// Which matrix, and which of its cells.
 #[derive(Debug, Arguments)]
@@ -126,11 +136,11 @@ pub(super) struct Plan {
     pub(super) which: Which,
     /// For people, or for programs.
     #[arg(long, default_value = "table")]
-    pub(super) format: PlanFormat,
+    pub(super) format: Format,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum PlanFormat {
+pub(super) enum Format {
     Table,
     Json,
 }
@@ -142,6 +152,28 @@ pub(super) struct Doctor {
     /// Prove the accelerator again, even if this machine's answer is known.
     #[arg(long)]
     pub(super) fresh: bool,
+}
+
+#[derive(Debug, Arguments)]
+pub(super) struct BenchNesting {
+    /// The catalog image of both guests.
+    #[arg(long, value_name = "NAME", default_value = "debian-12-minimal")]
+    pub(super) image: String,
+    /// How often the work is done in each place; the medians are compared.
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(super) rounds: u16,
+    /// For people, or for programs.
+    #[arg(long, default_value = "table")]
+    pub(super) format: Format,
+    #[command(flatten)]
+    pub(super) store: StoreFolder,
+}
+
+#[derive(Debug, Arguments)]
+pub(super) struct BenchWork {
+    /// How often.
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(super) rounds: u16,
 }
 
 #[derive(Debug, Subcommand)]

@@ -41,12 +41,16 @@ fn list(root: PathBuf) -> Outcome {
     print(&format!("{text}\nstore: {}", root.display()))
 }
 
+/// Refuses names that the catalog does not have.
+pub(super) fn check(names: &[String]) -> Result<(), Failure> {
+    let Some(unknown) = names.iter().find(|name| Catalog::shipped().get(name).is_none()) else { return Ok(()) };
+    let known = Catalog::shipped().names().join("`, `");
+    let report = miette::miette!(help = format!("the catalog has `{known}`"), "there is no image `{unknown}`");
+    Err(Failure::usage(report))
+}
+
 async fn prepare(names: Vec<String>, refresh: bool, root: PathBuf) -> Outcome {
-    if let Some(unknown) = names.iter().find(|name| Catalog::shipped().get(name).is_none()) {
-        let known = Catalog::shipped().names().join("`, `");
-        let report = miette::miette!(help = format!("the catalog has `{known}`"), "there is no image `{unknown}`");
-        return Err(Failure::usage(report));
-    }
+    check(&names)?;
     let store = Arc::new(open(&root)?);
     let (events, mut received) = Events::channel();
     let stop = Stop::default();

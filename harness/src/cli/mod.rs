@@ -1,6 +1,7 @@
 //! The command line: one file a verb, nothing but asking the other rooms and printing what they say.
 
 mod args;
+mod bench_nesting;
 mod doctor;
 mod images;
 mod matrix_file;
@@ -61,6 +62,8 @@ async fn verb(args: Args) -> Outcome {
         Verb::Run(args) => run::run(args).await,
         Verb::Plan(args) => plan::plan(&args),
         Verb::Doctor(args) => doctor::doctor(&args).await,
+        Verb::BenchNesting(args) => bench_nesting::bench_nesting(args).await,
+        Verb::BenchWork(args) => bench_nesting::bench_work(&args),
         Verb::Images { verb } => images::images(verb).await,
         Verb::Report(args) => report::report(&args),
         Verb::Shell(args) => shell::shell(args).await,

@@ -7,8 +7,8 @@ use super::{Outcome, args, matrix_file, pretty, print, table};
 pub(super) fn plan(args: &args::Plan) -> Outcome {
     let plan = matrix_file::load(&args.which)?;
     match args.format {
-        args::PlanFormat::Json => print(&pretty(&plan)?),
-        args::PlanFormat::Table => print(&text(&plan)),
+        args::Format::Json => print(&pretty(&plan)?),
+        args::Format::Table => print(&text(&plan)),
     }
 }
 
