@@ -91,6 +91,7 @@ pub struct CellWork {
 /// From the agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "nearly all messages are events, and they are seen one by one")]
 pub enum FromAgent {
     /// First message.
     Hello(Hello),

@@ -122,7 +122,7 @@ impl RunError {
     pub fn exit_code(&self) -> u8 {
         match self {
             // That it is in use, or not to be read, is known before anything starts.
-            Self::Journal(reports::JournalError { kind: reports::JournalErrorKind::InUse { .. }, .. }) => 2,
+            Self::Journal(reports::JournalError { kind: reports::JournalErrorKind::InUse, .. }) => 2,
             Self::Journal(_) | Self::Render(_) | Self::Lost { .. } => 3,
             _ => 2,
         }
