@@ -26,6 +26,11 @@ use crate::{
 /// What this program is called in the guests.
 const PROGRAM: &str = "nestmatrix";
 
+/// The places, in the order they are taken.
+const HOST: &str = "host";
+const L1: &str = "L1 guest";
+const L2: &str = "L2 guest";
+
 /// What is to be compared.
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -80,8 +85,8 @@ impl BenchError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Prepare { .. } | Self::Scratch(_) => 2,
-            Self::Run { source, .. } => source.exit_code(),
-            Self::Work { .. } | Self::Different(_) => 3,
+            Self::Run { place: L1, source } => source.exit_code(),
+            Self::Run { .. } | Self::Work { .. } | Self::Different(_) => 3,
             Self::Interrupted => 130,
         }
     }
@@ -104,9 +109,9 @@ pub(crate) async fn compare(request: &Request, spawner: &Spawner) -> Result<Comp
 
     eprintln!("bench-nesting: the work on this machine; then two runs, whose folders are removed in the end");
     let host = on_this_machine(&program, request.rounds, depth).await?;
-    let l1 = Guest { place: "L1 guest", out: folder.join("l1"), request, spawner };
+    let l1 = Guest { place: L1, out: folder.join("l1"), request, spawner };
     let l1 = l1.work(plan.clone().on(RunnerKind::Host)).await?;
-    let l2 = Guest { place: "L2 guest", out: folder.join("l2"), request, spawner };
+    let l2 = Guest { place: L2, out: folder.join("l2"), request, spawner };
     let l2 = l2.work(plan.on(RunnerKind::Qemu)).await?;
     Comparison::new(host, l1, l2, &setting).map_err(BenchError::Different)
 }
@@ -141,7 +146,7 @@ fn matrix(image: &str, rounds: u16) -> String {
 }
 
 async fn on_this_machine(program: &Path, rounds: u16, depth: u32) -> Result<Place, BenchError> {
-    let place = "host";
+    let place = HOST;
     let wrong = |why| BenchError::Work { place, why };
     let mut command = tokio::process::Command::new(program);
     command.args(["bench-work", "--rounds", &rounds.to_string()]);
@@ -227,7 +232,148 @@ fn read(place: &'static str, run: &Run, folder: &Path, rounds: u16) -> Result<Pl
 
 #[cfg(test)]
 mod tests {
+    use matrix::Digest;
+    use reports::{CaseVerdict, Event, EventKind, GuestFacts, L1Facts, RunnerFacts, TestCase, Verdict};
+
     use super::*;
+
+    /// A plan of one cell, in a folder with a program in it.
+    fn planned(folder: &Path) -> Plan {
+        fs::write(folder.join(PROGRAM), "program").unwrap();
+        plan(folder, "debian-12-minimal", 3).unwrap()
+    }
+
+    fn runner(l1: Option<L1Facts>) -> RunnerFacts {
+        RunnerFacts {
+            number: 1,
+            kind: "qemu".into(),
+            reason: "it was asked for".into(),
+            accelerator: "kvm".into(),
+            accelerator_reason: "a guest ran under it".into(),
+            qemu: "10.0.2".into(),
+            kernel: "6.12".into(),
+            speed: 1.0,
+            memory: 1 << 30,
+            cpus: 2,
+            depth: 2,
+            l1,
+            steps: Vec::new(),
+        }
+    }
+
+    fn l1(accelerator: &str) -> L1Facts {
+        L1Facts {
+            image: "debian-13-runner".into(),
+            digest: Digest::of(b"image"),
+            accelerator: accelerator.into(),
+            nesting: "how it nests".into(),
+            machine: "pc-q35-10.0".into(),
+            qemu: "10.0.2".into(),
+            host_kernel: "6.12".into(),
+            memory: 4 << 30,
+            cpus: 2,
+            pid: 1,
+            ssh: "ssh".into(),
+        }
+    }
+
+    /// A run of the plan's one cell on this runner, with this end.
+    fn ran(plan: &Plan, runner: RunnerFacts, verdict: Verdict) -> Run {
+        let cell = &plan.cells[0].id;
+        let (cell, attempt) = (|| cell.clone(), 1);
+        let (kind, reason) = (runner.kind.clone(), runner.reason.clone());
+        let guest = GuestFacts {
+            runner: 1,
+            image: Digest::of(b"image"),
+            accelerator: runner.accelerator.clone(),
+            machine: "pc-q35-10.0".into(),
+            pid: 2,
+        };
+        let case =
+            TestCase { name: "exit".into(), verdict: CaseVerdict::Passed, elapsed_ms: 900, file: None, line: None };
+        let mut events = vec![
+            EventKind::RunStarted { run: "run".into(), plan: plan.digest, version: "0".into() },
+            EventKind::RunnerStarted { runner: 1, kind, reason },
+            EventKind::RunnerReady { runner },
+            EventKind::AttemptStarted { cell: cell(), attempt },
+            EventKind::GuestStarted { cell: cell(), attempt, guest },
+            EventKind::PhaseStarted { cell: cell(), attempt, phase: Phase::Test, timeout_ms: None },
+            EventKind::PhaseFinished { cell: cell(), attempt, phase: Phase::Test, elapsed_ms: 1000 },
+        ];
+        if verdict == Verdict::Passed {
+            events.push(EventKind::TestStarted { cell: cell(), attempt, name: case.name.clone() });
+            events.push(EventKind::TestFinished { cell: cell(), attempt, case });
+        }
+        events.extend([
+            EventKind::AttemptFinished {
+                cell: cell(),
+                attempt,
+                verdict: verdict.clone(),
+                retried: false,
+                console_tail: Vec::new(),
+                help: None,
+            },
+            EventKind::CellFinished { cell: cell(), verdict },
+            EventKind::RunFinished { elapsed_ms: 2000 },
+        ]);
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        let events: Vec<Event> = events.into_iter().map(|kind| Event { at, kind }).collect();
+        Run::fold(plan, &events)
+    }
+
+    /// Leaves what the program printed where a run leaves it.
+    fn printed(folder: &Path, plan: &Plan, text: &str) {
+        let attempt = folder.join(reports::attempt_folder(&plan.cells[0].id, 1));
+        fs::create_dir_all(&attempt).unwrap();
+        fs::write(attempt.join("stdout.log"), text).unwrap();
+    }
+
+    const TIMES: &str = r#"{"checksum":"00ff","cpu_ms":[1.0,2.0,3.0],"io_ms":[4.0,5.0,6.0]}"#;
+
+    #[test]
+    fn a_guest_of_hardware_in_an_emulated_l1_is_emulated() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = planned(folder.path());
+        printed(folder.path(), &plan, TIMES);
+        let place = |l1| {
+            let run = ran(&plan, runner(l1), Verdict::Passed);
+            assert_eq!(run.exit_code(), 0, "{:?}", run.problems());
+            read(L2, &run, folder.path(), 3).unwrap()
+        };
+        let emulated = place(Some(l1("tcg")));
+        assert_eq!(emulated.accelerator, "kvm, in an L1 run by tcg: how it nests");
+        assert!(emulated.emulated);
+        assert_eq!((emulated.depth, emulated.outside_ms), (2, 1000));
+        assert_eq!(emulated.times.io_ms, [4.0, 5.0, 6.0]);
+        assert!(!place(Some(l1("kvm"))).emulated);
+        assert_eq!(place(None).accelerator, "kvm");
+    }
+
+    #[test]
+    fn a_guest_that_printed_something_else_has_no_figures() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = planned(folder.path());
+        let run = ran(&plan, runner(None), Verdict::Passed);
+        let read = || read(L1, &run, folder.path(), 3).unwrap_err();
+        assert!(read().contains("stdout.log"), "{}", read());
+        printed(folder.path(), &plan, "Illegal instruction");
+        assert!(read().contains("printed no times"), "{}", read());
+    }
+
+    #[test]
+    fn a_run_that_did_not_end_well_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = planned(folder.path());
+        let verdict = Verdict::Error { phase: Phase::Boot, reason: "no sign of an SSH server".into() };
+        let run = ran(&plan, runner(None), verdict);
+        assert_eq!(why(&run), "error in phase boot: no sign of an SSH server");
+    }
+
+    #[test]
+    fn what_was_refused_before_anything_ran_is_a_usage_error_and_nothing_else_is() {
+        let refused = |place| BenchError::Run { place, source: RunError::KeepInL1 }.exit_code();
+        assert_eq!((refused(L1), refused(L2)), (2, 3));
+    }
 
     #[test]
     fn the_matrix_sends_this_program_to_one_guest_and_is_valid_whatever_the_rounds() {
