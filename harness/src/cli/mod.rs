@@ -13,6 +13,7 @@ mod shell;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
+use miette::IntoDiagnostic as _;
 
 use self::args::{Args, Verb};
 
@@ -26,6 +27,13 @@ impl Failure {
     /// A usage, matrix or configuration error: nothing was started.
     fn usage(error: impl Into<miette::Report>) -> Self {
         Self { report: error.into(), code: 2 }
+    }
+
+    /// An error with everything that led to it.
+    fn caused(code: u8, error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        let words = error.to_string();
+        let report = Err::<(), _>(error).into_diagnostic().err().unwrap_or_else(|| miette::Report::msg(words));
+        Self { report, code }
     }
 
     fn message(code: u8, message: impl std::fmt::Display) -> Self {

@@ -13,8 +13,8 @@ pub(super) fn report(args: &args::Report) -> Outcome {
         );
         Failure::usage(report)
     })?;
-    let rendered = reports::render::all(&folder).map_err(|error| Failure::message(3, error))?;
-    let plan = matrix::Plan::read(&folder.join("plan.json")).map_err(|error| Failure::message(3, error))?;
+    let rendered = reports::render::all(&folder).map_err(|error| Failure::caused(3, error))?;
+    let plan = matrix::Plan::read(&folder.join("plan.json")).map_err(|error| Failure::caused(3, error))?;
     let style = TerminalStyle { live: false, ..crate::run::terminal_style() };
     Terminal::new(&plan, style).quoting_logs(&folder).finish(&rendered.run, &folder);
     Ok(rendered.run.exit_code())

@@ -35,5 +35,5 @@ pub(super) async fn run(args: args::Run) -> Outcome {
 /// A run that could not be started or recorded.
 pub(super) fn failure(error: RunError) -> Failure {
     let code = error.exit_code();
-    Failure { report: miette::Report::msg(error.to_string()), code }
+    Failure::caused(code, error)
 }
