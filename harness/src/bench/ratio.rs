@@ -136,8 +136,8 @@ impl Comparison {
 fn notes(places: [&Place; 3], setting: &Setting) -> Vec<String> {
     let rounds = places[0].times.cpu_ms.len();
     let mut notes = vec![format!(
-        "times are medians of {rounds} rounds (from - to); both guests are {}; depth: in how many virtual machines a place lies, \
-         as far as can be seen from here",
+        "rounds in each place: {rounds}; times are their medians (from - to); both guests are {}; depth: in how many virtual \
+         machines a place lies, as far as can be seen from here",
         setting.guest
     )];
     if places.iter().any(|place| place.emulated) {
