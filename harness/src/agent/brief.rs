@@ -17,6 +17,7 @@ use std::{
 use images::PackageFamily;
 use matrix::{Digest, Plan};
 use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
 
 use crate::fanout::BootImage;
 
@@ -50,10 +51,33 @@ pub(crate) fn serial(digest: Digest) -> String {
 
 /// The brief could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("the brief for the L1 cannot be written: {}: {source}", path.display())]
-pub(crate) struct BriefError {
-    path: PathBuf,
-    source: io::Error,
+pub(crate) enum BriefError {
+    /// It cannot be written where it is to be.
+    #[error("{} cannot be written: {source}", path.display())]
+    Write {
+        /// The archive.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file that belongs into it cannot be read.
+    #[error("{} cannot be read: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file is not what it was when the plan was made.
+    #[error("{} has changed since the plan was made ({was} then, {now} now)", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Its digest then, for people.
+        was: String,
+        /// Its digest now.
+        now: String,
+    },
 }
 
 /// Writes the archive.
@@ -63,15 +87,12 @@ pub(crate) fn write(
     plan: &Plan,
     images: &BTreeMap<String, BootImage>,
 ) -> Result<(), BriefError> {
-    let at = |path: &Path| {
-        let path = path.to_owned();
-        move |source| BriefError { path, source }
-    };
-    let file = File::create(archive).map_err(at(archive))?;
+    let unwritable = |source| BriefError::Write { path: archive.to_owned(), source };
+    let file = File::create(archive).map_err(unwritable)?;
     let mut tar = tar::Builder::new(io::BufWriter::with_capacity(1 << 20, file));
     let mut add = |from: &Path, name: &str| {
-        let mut file = File::open(from).map_err(at(from))?;
-        tar.append_file(name, &mut file).map_err(at(from))
+        let mut file = File::open(from).map_err(|source| BriefError::File { path: from.to_owned(), source })?;
+        tar.append_file(name, &mut file).map_err(unwritable)
     };
     add(program, PROGRAM)?;
     let mut plan = plan.clone();
@@ -82,6 +103,7 @@ pub(crate) fn write(
     for (path, digest) in artifacts.chain(files) {
         let name = format!("files/{}", digest.hex());
         if sent.insert(digest) {
+            check(path, digest)?;
             add(path, &name)?;
         }
         *path = name.into();
@@ -102,13 +124,40 @@ pub(crate) fn write(
             },
         );
     }
-    let text = serde_json::to_vec(&Brief { plan, images: attached }).map_err(|error| at(archive)(error.into()))?;
+    let text = serde_json::to_vec(&Brief { plan, images: attached }).map_err(|error| unwritable(error.into()))?;
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o644);
     header.set_size(text.len() as u64);
-    tar.append_data(&mut header, BRIEF, text.as_slice()).map_err(at(archive))?;
-    tar.into_inner().and_then(|buffer| buffer.into_inner().map_err(|error| error.into_error())).map_err(at(archive))?;
+    tar.append_data(&mut header, BRIEF, text.as_slice()).map_err(unwritable)?;
+    tar.into_inner().and_then(|buffer| buffer.into_inner().map_err(|error| error.into_error())).map_err(unwritable)?;
     Ok(())
+}
+
+/// A file of the plan must be what it was when the plan was made: the guest would find out, but could not name it.
+fn check(path: &Path, digest: Digest) -> Result<(), BriefError> {
+    let mut hasher = sha2::Sha256::new();
+    File::open(path)
+        .and_then(|mut file| io::copy(&mut file, &mut Hash(&mut hasher)))
+        .map_err(|source| BriefError::File { path: path.to_owned(), source })?;
+    let now = Digest::from_bytes(hasher.finalize().into());
+    if now == digest {
+        return Ok(());
+    }
+    Err(BriefError::Changed { path: path.to_owned(), was: digest.short(), now: now.short() })
+}
+
+/// What is written is hashed.
+struct Hash<'a>(&'a mut sha2::Sha256);
+
+impl io::Write for Hash<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Brief {
@@ -205,6 +254,10 @@ mod tests {
         for file in &brief.plan.cells[0].files {
             assert_eq!(std::fs::read_to_string(&file.path).unwrap(), "same");
         }
+        std::fs::write(path("two"), "other").unwrap();
+        std::fs::write(path("one"), "other").unwrap();
+        let changed = write(&path("again.tar"), &path("smoke.sh"), &plan, &images).unwrap_err();
+        assert!(matches!(&changed, BriefError::Changed { path, .. } if path.ends_with("one")), "{changed}");
         let serial = &brief.images["debian-12-minimal"].serial;
         assert_eq!(std::fs::read_to_string(unpacked.join("kernels").join(serial).join("initrd.img")).unwrap(), "i");
     }

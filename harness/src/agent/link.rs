@@ -19,10 +19,10 @@ use crate::ssh::{Exec, Exit, Session, Sink, SshError, StdinWriter};
 
 /// An agent from which nothing has come for so many looks is given up. A look is a second at least: should *we* stand still, no
 /// time passes.
-const PATIENCE: u32 = 12;
+const PATIENCE: u32 = 10;
 const LOOK: Duration = Duration::from_secs(1);
-/// Longest message.
-const LONGEST: usize = 64 << 20;
+/// Longest message: half of what a line of the journal may have, in which it is written with more around it.
+const LONGEST: usize = 32 << 20;
 /// Longest run.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Pieces of output that wait for us.
@@ -38,8 +38,8 @@ pub(crate) enum Broken {
     #[error("{0}")]
     Connection(SshError),
     /// It does not say anything.
-    #[error("nothing was heard from the agent for {} s", (LOOK * PATIENCE).as_secs())]
-    Silent,
+    #[error("nothing was heard from it for {} s", .0.as_secs())]
+    Silent(Duration),
     /// It says what no agent says.
     #[error("the agent sent what is no message: {0}")]
     Garbage(String),
@@ -59,12 +59,15 @@ pub(crate) struct Link {
     searched: usize,
     looks: Interval,
     silent: u32,
-    beaten: Instant,
+    /// Looks without a word before the agent is given up.
+    patience: u32,
+    /// When we last said that we are here; `None`: it has not greeted, and knows of no heartbeats.
+    beaten: Option<Instant>,
 }
 
 impl Link {
-    /// Starts the command that becomes the agent, and greets it.
-    pub(crate) fn start(session: Arc<Session>, command: String) -> Self {
+    /// Starts the command that becomes the agent, and greets it; it may take `greeting` to answer.
+    pub(crate) fn start(session: Arc<Session>, command: String, greeting: Duration) -> Self {
         let (writer, stdin) = session.stdin_stream();
         let (sender, pieces) = mpsc::channel(PIECES);
         let exec = Exec {
@@ -86,7 +89,8 @@ impl Link {
             searched: 0,
             looks,
             silent: 0,
-            beaten: Instant::now(),
+            patience: u32::try_from(greeting.as_secs()).unwrap_or(u32::MAX),
+            beaten: None,
         };
         link.say(&ToAgent::Hello(Hello::ours()));
         link
@@ -103,7 +107,10 @@ impl Link {
     /// Waits for the agent's greeting; a program that is no agent, or another version, is an error.
     pub(crate) async fn greeted(&mut self) -> Result<(), Broken> {
         match self.next().await? {
-            FromAgent::Hello(hello) => hello.check().map_err(Broken::Version),
+            FromAgent::Hello(hello) => {
+                (self.patience, self.beaten) = (PATIENCE, Some(Instant::now()));
+                hello.check().map_err(Broken::Version)
+            }
             other => Err(Broken::Garbage(format!("{other:?} instead of a greeting"))),
         }
     }
@@ -115,6 +122,9 @@ impl Link {
                 let rest = self.received.split_off(self.searched + end + 1);
                 let line = std::mem::replace(&mut self.received, rest);
                 self.searched = 0;
+                if line.len() > LONGEST {
+                    return Err(Broken::Garbage(format!("a line of {} bytes", line.len())));
+                }
                 match serde_json::from_slice(&line) {
                     Ok(FromAgent::Heartbeat) => continue,
                     Ok(message) => return Ok(message),
@@ -139,13 +149,13 @@ impl Link {
                 },
                 _ = self.looks.tick() => {
                     self.silent += 1;
-                    if self.silent > PATIENCE {
-                        return Err(Broken::Silent);
+                    if self.silent > self.patience {
+                        return Err(Broken::Silent(LOOK * self.patience));
                     }
                 }
             }
-            if self.beaten.elapsed() >= HEARTBEAT {
-                self.beaten = Instant::now();
+            if self.beaten.is_some_and(|beaten| beaten.elapsed() >= HEARTBEAT) {
+                self.beaten = Some(Instant::now());
                 self.say(&ToAgent::Heartbeat);
             }
         }

@@ -58,6 +58,8 @@ pub enum ToAgent {
 pub struct Work {
     /// Number of the runner the agent is on.
     pub runner: u32,
+    /// The CPU of the machine it is on is emulated.
+    pub emulated: bool,
     /// Virtual CPUs its guests may take together.
     pub cpus: u32,
     /// At most so many guests at once.
@@ -104,6 +106,8 @@ pub enum FromAgent {
     Ready(Ready),
     /// No guest can run here, now or ever.
     Unfit {
+        /// KVM does not work there, and nothing else is wrong.
+        kvm: bool,
         /// Why.
         reason: String,
         /// What to do.

@@ -1,6 +1,7 @@
 //! The agent: runs cells on the machine it was started on, for an orchestrator at the other end of its standard streams.
 
 use std::{
+    collections::HashMap,
     io::{self, BufRead as _, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
@@ -44,19 +45,23 @@ pub async fn serve(folder: &Path) -> io::Result<()> {
     let say = Say::start()?;
     let mut orders = listen()?;
     say.message(FromAgent::Hello(Hello::ours()));
-    let work = match next(&mut orders).await {
-        Some(ToAgent::Hello(hello)) if hello.check().is_ok() => match next(&mut orders).await {
-            Some(ToAgent::Run(work)) => work,
-            _ => return Ok(()),
-        },
+    match next(&mut orders).await {
+        Some(ToAgent::Hello(hello)) if hello.check().is_ok() => {}
         _ => return Ok(()),
+    }
+    let work = loop {
+        match next(&mut orders).await {
+            Some(ToAgent::Run(work)) => break work,
+            Some(ToAgent::Heartbeat) => {}
+            _ => return Ok(()),
+        }
     };
     let stop = Stop::default();
     let heart = tokio::spawn(beat(say.clone()));
     let obeying = tokio::spawn(obey(orders, stop.clone()));
     let served = Agent { folder, spawner: &spawner, say: &say, stop: &stop }.run(work).await;
-    if let Err(Unfit { reason, help }) = served {
-        say.message(FromAgent::Unfit { reason, help });
+    if let Err(Unfit { kvm, reason, help }) = served {
+        say.message(FromAgent::Unfit { kvm, reason, help });
     }
     heart.abort();
     obeying.abort();
@@ -66,6 +71,7 @@ pub async fn serve(folder: &Path) -> io::Result<()> {
 
 /// Why no guest can run here.
 struct Unfit {
+    kvm: bool,
     reason: String,
     help: String,
 }
@@ -81,6 +87,7 @@ impl Agent<'_> {
     async fn run(&self, work: Work) -> Result<(), Unfit> {
         let broken = |error: &dyn std::fmt::Display| {
             Unfit {
+            kvm: false,
             reason: error.to_string(),
             help: "this is a defect of nestmatrix or of the L1's image: build it anew with `nestmatrix images prepare --refresh \
                    debian-13-runner`"
@@ -89,12 +96,13 @@ impl Agent<'_> {
         };
         let brief = Brief::read(self.folder).map_err(|error| broken(&error))?;
         let qemu = Qemu::find().await.map_err(|error| Unfit {
+            kvm: false,
             reason: format!("the L1's image cannot run guests: {error}"),
             help: "leave out `runner.image`, or name one that has QEMU in it, such as `debian-13-runner`".to_owned(),
         })?;
         let machine = Machine::read().map_err(|error| broken(&error))?;
         let images = brief.images.iter().map(|(name, image)| Ok((name.clone(), image.here(self.folder)?)));
-        let images = images.collect::<io::Result<std::collections::HashMap<_, _>>>().map_err(|error| broken(&error))?;
+        let images = images.collect::<io::Result<HashMap<_, _>>>().map_err(|error| broken(&error))?;
 
         let beside = self.folder.parent().unwrap_or(self.folder);
         let (scratch, cells) = (beside.join("guests"), beside.join("cells"));
@@ -138,12 +146,10 @@ impl Agent<'_> {
             spawner: self.spawner.clone(),
             qemu,
             accelerator: Accelerator::Kvm,
-            // In an emulated L1 every character on a screen takes a detour through two machines: a sixth of a boot (measured:
-            // 27.7 s with one, 23.4 s without). The serial console says the same.
-            screens: false,
+            terse: work.emulated,
             speed: proof.speed,
             scratch,
-            cells: cells.clone(),
+            cells,
             login: Keypair::generate("nestmatrix login").map_err(|error| broken(&error))?,
             purpose: Purpose::Test,
             keep: Keep::Never,
@@ -151,14 +157,17 @@ impl Agent<'_> {
             events,
         };
         let (say, full) = (self.say.clone(), disk_full.clone());
-        let passing_on = tokio::task::spawn_blocking(move || pass_on(received, &cells, &say, &full));
+        let results = beside.to_owned();
+        let passing_on = tokio::task::spawn_blocking(move || pass_on(received, &results, &say, &full));
         let budget = Budget::new(memory, work.cpus, work.jobs.unwrap_or(usize::MAX));
         let station = Arc::new(station);
         let dispatched = dispatch(&station, todo, budget, self.stop);
-        let is_full = tokio::select! {
-            () = dispatched => false,
-            () = watch_room(beside.to_owned(), disk_full) => true,
-        };
+        tokio::select! {
+            () = dispatched => {}
+            () = watch_room(beside.to_owned(), disk_full.clone()) => {}
+        }
+        // Not which of the two was first: the last cell may have met the full disk.
+        let is_full = disk_full.is_cancelled();
         // With the last sender the stream of events ends.
         drop(station);
         if is_full {
@@ -195,6 +204,7 @@ fn ready(proof: &KvmProof, qemu: &Qemu, machine: &Machine, memory: ByteSize, too
 
 fn no_kvm(why: String) -> Unfit {
     Unfit {
+        kvm: true,
         reason: format!("guests cannot run under KVM in the L1: {why}"),
         help: "an L1 needs a kernel with KVM (leave out `runner.image` and `runner.kernel_args`) and a host that nests (see \
                `nestmatrix doctor`); `--runner host` runs the guests without an L1"
@@ -202,34 +212,77 @@ fn no_kvm(why: String) -> Unfit {
     }
 }
 
-/// Every event in its order; the files of an attempt go before the event that it has finished.
-fn pass_on(mut events: UnboundedReceiver<Event>, cells: &Path, say: &Say, disk_full: &CancellationToken) {
-    while let Some(event) = events.blocking_recv() {
-        // What ended because the disk is full says nothing about a cell.
-        if disk_full.is_cancelled() {
-            return;
-        }
-        if let EventKind::AttemptFinished { cell, attempt, .. } = &event.kind {
-            let folder = attempt_folder(cells, cell, *attempt);
-            let sent = files::send(&folder, cell, *attempt, &mut |message| say.message(message));
-            if let Err(error) = sent
-                && folder.exists()
-            {
-                let message = format!("not all files of attempt {attempt} could be fetched from the L1: {error}");
-                let cell = Some(cell.clone());
-                say.message(FromAgent::Event { event: EventKind::Warning { cell, message } });
+/// Passes events on as they come. The files of an attempt go before the event that it has finished, and what follows of its cell
+/// waits for them; other cells do not.
+fn pass_on(mut events: UnboundedReceiver<Event>, folder: &Path, say: &Say, disk_full: &CancellationToken) {
+    std::thread::scope(|scope| {
+        let mut couriers: HashMap<CellId, mpsc::Sender<EventKind>> = HashMap::new();
+        while let Some(Event { kind, .. }) = events.blocking_recv() {
+            // What ended because the disk is full says nothing about a cell.
+            if disk_full.is_cancelled() {
+                return;
             }
-            // Its room is needed by those that follow.
-            let _ = std::fs::remove_dir_all(&folder);
+            let Some(cell) = about(&kind).cloned() else {
+                say.message(FromAgent::Event { event: kind });
+                continue;
+            };
+            let last = matches!(kind, EventKind::CellFinished { .. });
+            if matches!(kind, EventKind::AttemptFinished { .. }) && !couriers.contains_key(&cell) {
+                let (sender, parcels) = mpsc::channel();
+                scope.spawn(move || {
+                    for event in parcels {
+                        if disk_full.is_cancelled() || !deliver(event, folder, say) {
+                            return;
+                        }
+                    }
+                });
+                couriers.insert(cell.clone(), sender);
+            }
+            match couriers.get(&cell) {
+                Some(courier) => drop(courier.send(kind)),
+                None => drop(say.message(FromAgent::Event { event: kind })),
+            }
+            if last {
+                couriers.remove(&cell);
+            }
         }
-        if !say.message(FromAgent::Event { event: event.kind }) {
-            return;
-        }
-    }
+    });
 }
 
-fn attempt_folder(cells: &Path, cell: &CellId, attempt: u32) -> PathBuf {
-    cells.join(cell.as_str()).join(format!("attempt-{attempt}"))
+/// One event, with the files that belong to it before it; false: nobody takes them any more.
+fn deliver(event: EventKind, folder: &Path, say: &Say) -> bool {
+    if let EventKind::AttemptFinished { cell, attempt, .. } = &event {
+        let files = folder.join(reports::attempt_folder(cell, *attempt));
+        let sent = files::send(&files, cell, *attempt, &mut |message| say.message(message));
+        if let Err(error) = sent
+            && files.exists()
+        {
+            let message = format!("not all files of attempt {attempt} could be fetched from the L1: {error}");
+            let cell = Some(cell.clone());
+            say.message(FromAgent::Event { event: EventKind::Warning { cell, message } });
+        }
+        // Its room is needed by those that follow.
+        let _ = std::fs::remove_dir_all(&files);
+    }
+    say.message(FromAgent::Event { event })
+}
+
+/// The cell an event is about, if it is about one.
+fn about(event: &EventKind) -> Option<&CellId> {
+    match event {
+        EventKind::Warning { cell, .. } => cell.as_ref(),
+        EventKind::AttemptStarted { cell, .. }
+        | EventKind::PhaseStarted { cell, .. }
+        | EventKind::PhaseFinished { cell, .. }
+        | EventKind::GuestStarted { cell, .. }
+        | EventKind::TestStarted { cell, .. }
+        | EventKind::TestFinished { cell, .. }
+        | EventKind::ArtifactCollected { cell, .. }
+        | EventKind::GuestKept { cell, .. }
+        | EventKind::AttemptFinished { cell, .. }
+        | EventKind::CellFinished { cell, .. } => Some(cell),
+        _ => None,
+    }
 }
 
 /// Returns when there is no room for guests any more.

@@ -107,14 +107,23 @@ pub(crate) async fn compare(request: &Request, spawner: &Spawner) -> Result<Comp
     let setting = Setting { guest, load: load().map_err(prepare("read the load of this machine"))? };
     let depth = u32::from(Machine::read().map_err(prepare("read the size of this machine"))?.is_virtual());
 
-    eprintln!("bench-nesting: the work on this machine; then two runs, whose folders are removed in the end");
+    // In the current folder, as those of other runs: after a failure the evidence is in them.
+    let runs = Path::new(RUNS).join(RunFolder::new_name());
+    eprintln!(
+        "bench-nesting: the work on this machine; then two runs, below {} until they have ended well",
+        runs.display()
+    );
     let host = on_this_machine(&program, request.rounds, depth).await?;
-    let l1 = Guest { place: L1, out: folder.join("l1"), request, spawner };
+    let l1 = Guest { place: L1, out: runs.join("l1"), request, spawner };
     let l1 = l1.work(plan.clone().on(RunnerKind::Host)).await?;
-    let l2 = Guest { place: L2, out: folder.join("l2"), request, spawner };
+    let l2 = Guest { place: L2, out: runs.join("l2"), request, spawner };
     let l2 = l2.work(plan.on(RunnerKind::Qemu)).await?;
+    fs::remove_dir_all(&runs).map_err(prepare("remove the folders of the runs"))?;
     Comparison::new(host, l1, l2, &setting).map_err(BenchError::Different)
 }
+
+/// Where the two runs lie.
+const RUNS: &str = ".nestmatrix/bench";
 
 /// The mean of the last minute.
 fn load() -> io::Result<f64> {

@@ -13,7 +13,7 @@ pub(super) async fn bench_nesting(args: args::BenchNesting) -> Outcome {
     let request = Request { image: args.image, rounds: args.rounds, store: args.store.path()? };
     let spawner = Spawner::start().map_err(|error| Failure::message(2, error))?;
     let comparison = bench::compare(&request, &spawner).await;
-    let comparison = comparison.map_err(|error| Failure::message(error.exit_code(), error))?;
+    let comparison = comparison.map_err(|error| Failure::caused(error.exit_code(), error))?;
     match args.format {
         args::Format::Json => print(&pretty(&comparison)?),
         args::Format::Table => print(&text(&comparison)),

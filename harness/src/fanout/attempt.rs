@@ -174,6 +174,10 @@ impl Attempt<'_> {
             guest::identity(scratch, station.login.public(), host_key.private(), &hostname(&self.cell.image))
                 .map_err(|source| error(format!("could not write into {}: {source}", scratch.display()), None))?;
         let mut cmdline = image.cmdline.clone();
+        let terse = station.is_terse(self.number, self.last);
+        if terse {
+            cmdline.push_str(" quiet");
+        }
         for word in station.kernel_args(self.cell) {
             cmdline.push(' ');
             cmdline.push_str(word);
@@ -191,7 +195,7 @@ impl Attempt<'_> {
             kernel: image.kernel.clone(),
             initrd: image.initrd.clone(),
             cmdline,
-            screen: station.screens,
+            screen: !terse,
             firmware,
             network: Some(self.cell.guest.network),
             qmp_fd: -1,
@@ -430,7 +434,7 @@ impl Attempt<'_> {
             .station
             .login
             .write_private(&kept.key)
-            .and_then(|()| write_private(&kept.known_hosts, &line))
+            .and_then(|()| guest::write_private(&kept.known_hosts, &line))
             .and_then(|()| crate::scratch::note_kept(scratch, pid));
         if let Err(error) = written {
             self.warn(format!("the guest is not kept, its keys or its note could not be written: {error}"));
@@ -473,10 +477,4 @@ fn hostname(image: &str) -> String {
     let mut label: String = image.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
     label = label.trim_matches('-').to_owned();
     if label.is_empty() { "guest".into() } else { label }
-}
-
-fn write_private(file: &Path, content: &str) -> std::io::Result<()> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).open(file)?.write_all(content.as_bytes())
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     attempt::{Attempt, Conclusion},
     budget::{Budget, Cost},
-    station::Station,
+    station::{Keep, Station},
 };
 
 /// The two ways to stop a run early.
@@ -78,7 +78,12 @@ pub async fn dispatch(station: &Arc<Station>, todo: Vec<Todo>, mut budget: Budge
     }
     // Nothing runs any more, and still they do not fit.
     for todo in waiting {
-        let reason = "guests that were kept take the memory it needs: keep fewer, or run it by itself with --cell";
+        let reason = match station.keep {
+            Keep::Never => {
+                "it needs more memory than guests may take here: lower its `memory`, or raise `runner.memory`"
+            }
+            _ => "guests that were kept take the memory it needs: keep fewer, or run it by itself with --cell",
+        };
         let verdict = Verdict::NotRun { reason: reason.into() };
         station.events.send(EventKind::CellFinished { cell: todo.cell.id, verdict });
     }

@@ -89,8 +89,8 @@ pub struct Station {
     pub qemu: Qemu,
     /// What guests are run with.
     pub accelerator: Accelerator,
-    /// Guests have screens, of which pictures can be taken.
-    pub screens: bool,
+    /// Guests say little at their first attempt: see [`Station::is_terse`].
+    pub terse: bool,
     /// What time limits are multiplied by.
     pub speed: f64,
     /// Overlays, keys: one folder for each attempt, gone when the attempt is.
@@ -113,6 +113,15 @@ impl Station {
     /// A time limit on this machine.
     pub fn scaled(&self, limit: Duration) -> Duration {
         limit.mul_f64(self.speed)
+    }
+
+    /// Whether this attempt's guest has no screen, and prints only what went wrong on its serial console.
+    ///
+    /// Where the CPU is emulated and nested as well, every character printed takes a detour through two machines: 10 of the 27
+    /// seconds of a boot (measured). An attempt that follows another, because that one failed, says everything; so does one that
+    /// is the only one.
+    pub(super) fn is_terse(&self, number: u32, last: u32) -> bool {
+        self.terse && number == 1 && last > 1
     }
 
     /// The image of a cell; `None`: it could not be had.

@@ -19,9 +19,14 @@ pub fn identity(folder: &Path, login_public: &str, host_private: &str, name: &st
     let mut firmware = Vec::new();
     for (name, file, content) in items {
         let file = folder.join(file);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600).open(&file)?.write_all(content.as_bytes())?;
+        write_private(&file, &content)?;
         firmware.push(Firmware { name, file });
     }
     Ok(firmware)
+}
+
+/// Writes a file that only its owner can read.
+pub fn write_private(file: &Path, content: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).open(file)?.write_all(content.as_bytes())
 }

@@ -13,7 +13,7 @@ mod vm;
 
 pub use command::{Accelerator, Command, Cpu, Disk, DiskFormat, Firmware};
 pub use console::Console;
-pub use identity::identity;
+pub use identity::{identity, write_private};
 pub use overlay::{OverlayError, create as create_overlay};
 pub use process::{Spawner, alive as process_alive, start_time as process_start_time};
 pub use vm::{Ended, Guest, StartError};

@@ -99,6 +99,9 @@ pub enum RunError {
     /// The reports cannot be written.
     #[error(transparent)]
     Render(#[from] reports::render::RenderError),
+    /// A run that is to be resumed cannot be read.
+    #[error("the run cannot be resumed")]
+    Unreadable(#[source] reports::render::RenderError),
     /// Keys, threads, signals: something of the machine that never fails.
     #[error("could not {what}: {why}")]
     Machine {
@@ -121,7 +124,7 @@ impl RunError {
     /// 2 where nothing was started, 3 where verdicts were lost.
     pub fn exit_code(&self) -> u8 {
         match self {
-            // That it is in use, or not to be read, is known before anything starts.
+            // That it is in use is known before anything starts.
             Self::Journal(reports::JournalError { kind: reports::JournalErrorKind::InUse, .. }) => 2,
             Self::Journal(_) | Self::Render(_) | Self::Lost { .. } => 3,
             _ => 2,

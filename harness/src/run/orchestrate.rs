@@ -105,8 +105,13 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
         Some(path) => {
             let recorder = Recorder::resume(path, &plan, options.format)?;
             // Again, now that nobody else can write to the journal.
-            let run = reports::render::fold(path)?;
-            events.send(EventKind::RunResumed { version: env!("CARGO_PKG_VERSION").to_owned() });
+            let run = reports::render::fold(path).map_err(RunError::Unreadable)?;
+            let version = env!("CARGO_PKG_VERSION").to_owned();
+            events.send(match &run.run {
+                Some(_) => EventKind::RunResumed { version },
+                // It died before it could even say that it had started.
+                None => EventKind::RunStarted { run: name.clone(), plan: plan.digest, version },
+            });
             let (ledger, said) = Ledger::resume(&plan, &run);
             said.into_iter().for_each(|event| events.send(event));
             let runners = run.runners.last().map_or(0, |runner| runner.number);
@@ -177,7 +182,7 @@ fn begin(start: Start) -> Result<Begun, RunError> {
     let folder = locate(&named).ok_or(RunError::NoSuchRun(named))?;
     let folder = folder.canonicalize().map_err(RunError::Folder)?;
     let plan = Plan::read(&folder.join("plan.json"))?;
-    let run = reports::render::fold(&folder)?;
+    let run = reports::render::fold(&folder).map_err(RunError::Unreadable)?;
     if Ledger::resume(&plan, &run).0.todo().is_empty() && run.elapsed_ms.is_some() {
         return Err(RunError::NothingToResume(folder));
     }
@@ -197,7 +202,7 @@ fn image_names(ledger: &Ledger, plan: &Plan, l1: Option<&str>) -> Vec<String> {
     let todo = ledger.todo();
     let used = plan.images.iter().filter(|image| todo.iter().any(|todo| todo.cell.image == image.name));
     let mut names: Vec<String> = Vec::new();
-    for name in used.map(|image| image.from.as_str()).chain(l1) {
+    for name in used.map(|image| image.from.as_str()).chain(l1.filter(|_| !todo.is_empty())) {
         if !names.iter().any(|known| known == name) {
             names.push(name.to_owned());
         }

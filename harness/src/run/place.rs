@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use matrix::{Plan, RunnerKind};
+use matrix::{Network, Plan, RunnerKind};
 use reports::{EventKind, RunnerFacts, StepTime};
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +15,9 @@ use crate::{
     runner::{Blueprint, Campaign, L1_IMAGE, Ledger, Loss, Proofs, Supply, size},
     ssh::Keypair,
 };
+
+/// What time limits are multiplied by at least where an L1's CPU is emulated: the proof of this machine may be one of KVM.
+const EMULATION: f64 = 3.0;
 
 /// This machine and what is asked of it.
 pub(super) struct Place<'a> {
@@ -150,7 +153,7 @@ impl Place<'_> {
             spawner: to.spawner.clone(),
             qemu: self.qemu.clone(),
             accelerator: to.proof.accelerator,
-            screens: true,
+            terse: false,
             speed: to.proof.speed,
             scratch: to.scratch.to_owned(),
             cells: to.run.join("cells"),
@@ -180,56 +183,69 @@ impl Place<'_> {
                 return refuse(ledger, Loss { reason, ..Loss::default() });
             }
         };
-        // Where KVM does not let virtual machines be run in virtual machines, a CPU that does is emulated.
-        let (accelerator, nesting) = if to.proof.accelerator == Accelerator::Kvm && self.may_nest() {
-            (Accelerator::Kvm, "KVM of this machine nests")
-        } else {
-            (Accelerator::Tcg, "emulated AMD SVM")
-        };
-        let spare = self.machine.spare();
-        let supply = Supply { spare, cpus: self.machine.cpus, emulated: accelerator == Accelerator::Tcg };
-        let size = match size(self.plan, self.options.jobs, supply) {
-            Ok(size) => size,
-            Err(error) => {
-                let reason = limits::l1_too_large(error, spare).to_string();
-                return refuse(ledger, Loss { reason, ..Loss::default() });
-            }
-        };
-        if let Some(message) = size.warning.clone() {
-            to.events.send(EventKind::Warning { cell: None, message });
-        }
         let used = |name: &str| self.plan.images.iter().any(|image| image.from == name);
         let images = to.images.iter().filter(|(name, _)| used(name));
         let images = images.map(|(name, image)| (name.clone(), image.clone())).collect();
-        let blueprint = Blueprint {
-            plan: self.plan,
-            size: &size,
-            image,
-            image_name: name,
-            images: &images,
-            qemu: self.qemu,
-            proof: to.proof,
-            nesting,
-            accelerator,
-            host_kernel: &self.machine.kernel,
-        };
-        let key = format!(
-            "{} | {:?} | {accelerator} | qemu {} | {} | {}",
-            image.digest, self.plan.runner.kernel_args, self.qemu.words, self.machine.kernel, self.machine.cpu
-        );
-        let campaign = Campaign {
-            blueprint,
-            reason,
-            spawner: to.spawner,
-            events: to.events,
-            stop: to.stop,
-            scratch: to.scratch,
-            run: to.run,
-            jobs: self.options.jobs,
-            proofs: Proofs::new(to.store, key),
-            depth: self.depth(),
-        };
-        campaign.run(to.number, ledger).await;
+        // Where KVM does not let virtual machines be run in virtual machines, whatever it says, a CPU that does is emulated.
+        let mut kinds = vec![(Accelerator::Tcg, "emulated AMD SVM")];
+        if to.proof.accelerator == Accelerator::Kvm && self.may_nest() {
+            kinds.insert(0, (Accelerator::Kvm, "KVM of this machine nests"));
+        }
+        if let Some(cell) = self.plan.cells.iter().find(|cell| cell.guest.network == Network::Open) {
+            let message = format!(
+                "the L1 reaches what this machine reaches, because guests of {} may (`network = \"open\"`); every other guest stays \
+                 isolated in it",
+                cell.id
+            );
+            to.events.send(EventKind::Warning { cell: None, message });
+        }
+        let mut number = to.number;
+        while let Some((accelerator, nesting)) = (!kinds.is_empty()).then(|| kinds.remove(0)) {
+            let emulated = accelerator == Accelerator::Tcg;
+            let spare = self.machine.spare();
+            let supply = Supply { spare, cpus: self.machine.cpus, emulated };
+            let size = match size(self.plan, self.options.jobs, supply) {
+                Ok(size) => size,
+                Err(error) => {
+                    let reason = limits::l1_too_large(error, spare).to_string();
+                    return refuse(ledger, Loss { reason, ..Loss::default() });
+                }
+            };
+            if let Some(message) = size.warning.clone() {
+                to.events.send(EventKind::Warning { cell: None, message });
+            }
+            let key = format!(
+                "{} | {:?} | {accelerator} | qemu {} | {} | {}",
+                image.digest, self.plan.runner.kernel_args, self.qemu.words, self.machine.kernel, self.machine.cpu
+            );
+            let campaign = Campaign {
+                blueprint: Blueprint {
+                    plan: self.plan,
+                    size: &size,
+                    image,
+                    image_name: name,
+                    images: &images,
+                    qemu: self.qemu,
+                    speed: if emulated { to.proof.speed.max(EMULATION) } else { to.proof.speed },
+                    nesting,
+                    accelerator,
+                    host_kernel: &self.machine.kernel,
+                },
+                reason,
+                spawner: to.spawner,
+                events: to.events,
+                stop: to.stop,
+                scratch: to.scratch,
+                run: to.run,
+                jobs: self.options.jobs,
+                proofs: Proofs::new(to.store, key),
+                depth: self.depth(),
+            };
+            match campaign.run(number, kinds.is_empty(), ledger).await {
+                Some(next) => number = next,
+                None => return,
+            }
+        }
     }
 
     /// How many virtual machines this machine lies in, as far as it can be seen from here.

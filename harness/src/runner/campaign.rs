@@ -1,19 +1,23 @@
 //! All cells on an L1, and on another one when that is lost, until every cell has reported.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{
+    collections::HashMap,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use matrix::CellId;
-use reports::{EventKind, RunnerFacts};
+use reports::{EventKind, Phase, RunnerFacts, Verdict};
 
 use super::{
     ledger::{Ledger, Loss},
     proof::Proofs,
-    qemu::{Blueprint, L1, OpenError, TAIL, broken, died},
+    qemu::{Blueprint, L1, OpenError, TAIL, died, explained},
 };
 use crate::{
     agent::{
         Received,
-        protocol::{CellWork, FromAgent, Ready, ToAgent, Work},
+        protocol::{CellWork, FromAgent, KvmProof, Ready, ToAgent, Work},
     },
     events::Events,
     fanout::Stop,
@@ -22,8 +26,14 @@ use crate::{
 
 /// How long an agent that was told to end everything may take to say so.
 const LAST_WORDS: Duration = Duration::from_secs(20);
-/// How long a lost connection waits for QEMU's word on why.
-const EXPLANATION: Duration = Duration::from_secs(2);
+/// How long an agent may take to prove that guests run.
+const UNTIL_READY: Duration = Duration::from_secs(300);
+/// What ending a phase takes at the most beyond its limit, before scaling.
+const ENDING: Duration = Duration::from_secs(120);
+/// Most bytes of events taken from one L1: what they say is kept in a journal, and in memory when that is read.
+const MOST_SAID: u64 = 512 << 20;
+/// What a line of the journal has around its words.
+const ENVELOPE: u64 = 100;
 
 /// One run's cells, on as many L1s as it takes.
 pub(crate) struct Campaign<'a> {
@@ -51,47 +61,61 @@ enum End {
     Done,
     /// It is gone; another one may do better.
     Lost(Loss),
-    /// No L1 will do.
-    Unfit(Loss),
+    /// No L1 of this kind will do.
+    Unfit {
+        /// Because KVM does not work in it.
+        kvm: bool,
+        loss: Loss,
+    },
 }
 
 impl Campaign<'_> {
     /// Runs every open cell of the ledger; afterwards all have reported. `first` is the number of the first L1.
-    pub(crate) async fn run(&self, first: u32, ledger: &mut Ledger) {
+    ///
+    /// If KVM turns out not to work in such an L1 and this is not the `last_resort`, nothing has run, and the number of the next L1 is
+    /// returned: one of another kind may do.
+    pub(crate) async fn run(&self, first: u32, last_resort: bool, ledger: &mut Ledger) -> Option<u32> {
         let mut fruitless = 0;
-        for number in first.. {
-            if ledger.todo().is_empty() {
-                return;
-            }
+        let mut number = first;
+        while !ledger.todo().is_empty() {
             if self.stop.drain.is_cancelled() {
-                return self.say(ledger.abandon("interrupted before it started"));
+                self.say(ledger.abandon("interrupted before it started"));
+                break;
             }
             let (kind, reason) = ("qemu".to_owned(), self.reason.to_owned());
             self.events.send(EventKind::RunnerStarted { runner: number, kind, reason });
             let reported = ledger.finished();
-            let (end, ran) = self.on_a_fresh_l1(number, ledger).await;
+            let end = self.on_a_fresh_l1(number, ledger).await;
             let loss = match end {
                 End::Done if self.stop.drain.is_cancelled() => {
-                    return self.say(ledger.abandon("interrupted before it was finished"));
+                    self.say(ledger.abandon("interrupted before it was finished"));
+                    break;
                 }
                 // A cell the agent says nothing of is a defect of ours, and red.
-                End::Done => return self.say(ledger.abandon("the agent did not report it: a defect of nestmatrix")),
-                End::Unfit(loss) => {
-                    self.lost(number, &loss);
-                    return self.say(ledger.refuse(&loss));
+                End::Done => {
+                    self.say(ledger.abandon("the agent did not report it: a defect of nestmatrix"));
+                    break;
+                }
+                End::Unfit { kvm, loss } => {
+                    if kvm && !last_resort {
+                        return Some(number + 1);
+                    }
+                    self.say(ledger.refuse(&loss));
+                    break;
                 }
                 End::Lost(loss) => loss,
             };
             // It may have been good luck.
             self.proofs.forget();
-            self.lost(number, &loss);
             self.say(ledger.lost(&loss));
-            // A cell that was tried has used up one of its attempts; a machine that did nothing at all must not be replaced for ever.
-            fruitless = if ran || ledger.finished() > reported { 0 } else { fruitless + 1 };
-            if fruitless > self.blueprint.plan.runner.retries {
-                return self.say(ledger.refuse(&loss));
+            // One cell may take its L1 along as often as it has attempts; more losses in a row say that L1s do not live here.
+            fruitless = if ledger.finished() > reported { 0 } else { fruitless + 1 };
+            if fruitless > self.blueprint.plan.runner.retries + 1 {
+                self.say(ledger.refuse(&loss));
             }
+            number += 1;
         }
+        None
     }
 
     fn say(&self, events: Vec<EventKind>) {
@@ -105,28 +129,34 @@ impl Campaign<'_> {
         self.events.send(EventKind::RunnerLost { runner, reason, console_tail, help });
     }
 
-    /// How it ended, and whether any attempt was made on it.
-    async fn on_a_fresh_l1(&self, number: u32, ledger: &mut Ledger) -> (End, bool) {
+    async fn on_a_fresh_l1(&self, number: u32, ledger: &mut Ledger) -> End {
         let scratch = self.scratch.join(format!("l1-{number}"));
         let logs = self.run.join("runners").join(number.to_string());
         let progress = |message: String| self.events.send(EventKind::RunnerProgress { runner: number, message });
         let opened = self.blueprint.open(self.spawner, &scratch, &logs, &progress, &self.stop.drain).await;
-        let result = match opened {
+        let (end, guest) = match opened {
             Ok(L1 { guest, link, facts, steps }) => {
-                let mut stay = Stay { campaign: self, number, ledger, received: HashMap::new(), ran: false };
+                let mut stay = Stay::new(self, number, ledger);
                 let end = stay.until_the_end(&guest, link, facts, steps).await;
-                let ran = stay.ran;
-                guest.kill().await;
-                (end, ran)
+                stay.judge_proof(&end);
+                (end, Some(guest))
             }
-            Err(OpenError { cancelled: true, .. }) => (End::Done, false),
-            Err(OpenError { reason, help, console_tail, .. }) => {
-                (End::Lost(Loss { reason, help, console_tail }), false)
+            Err(OpenError { cancelled: true, .. }) => (End::Done, None),
+            Err(OpenError { reason, help, console_tail, hopeless, .. }) => {
+                let loss = Loss { reason, help, console_tail };
+                (if hopeless { End::Unfit { kvm: false, loss } } else { End::Lost(loss) }, None)
             }
         };
+        // Said before anything is cleaned up, which takes its time.
+        if let End::Lost(loss) | End::Unfit { loss, .. } = &end {
+            self.lost(number, loss);
+        }
+        if let Some(guest) = guest {
+            guest.kill().await;
+        }
         // Its disks may be large, and the next L1 needs the room.
         let _ = tokio::fs::remove_dir_all(&scratch).await;
-        result
+        end
     }
 
     fn facts(&self, number: u32, ready: Ready, l1: reports::L1Facts, mut steps: Vec<reports::StepTime>) -> RunnerFacts {
@@ -156,10 +186,56 @@ struct Stay<'a> {
     ledger: &'a mut Ledger,
     /// Files of the attempts that run, as they come.
     received: HashMap<(CellId, u32), Result<Received, ()>>,
-    ran: bool,
+    /// What was known of KVM in such an L1 before.
+    known: Option<KvmProof>,
+    /// What this one has proved.
+    proof: Option<KvmProof>,
+    /// A guest did not come up.
+    doubt: bool,
+    /// Bytes of messages so far, as the journal would hold them.
+    said: u64,
+    /// When it last said something that is not only a sign of life.
+    progress: Instant,
+    /// The longest time limit of any phase of the cells, before scaling.
+    longest: Duration,
 }
 
-impl Stay<'_> {
+impl<'a> Stay<'a> {
+    fn new(campaign: &'a Campaign<'a>, number: u32, ledger: &'a mut Ledger) -> Self {
+        let limits = ledger.todo().into_iter().flat_map(|todo| {
+            let limits = todo.cell.timeouts;
+            [limits.boot, limits.prepare, limits.install, limits.suite, limits.collect]
+        });
+        Self {
+            longest: limits.max().unwrap_or_default(),
+            campaign,
+            number,
+            ledger,
+            received: HashMap::new(),
+            known: campaign.proofs.known(),
+            proof: None,
+            doubt: false,
+            said: 0,
+            progress: Instant::now(),
+        }
+    }
+
+    /// Remembers what was proved where guests then really ran, and forgets what one that did not come up casts doubt on.
+    fn judge_proof(&self, end: &End) {
+        if self.doubt {
+            self.campaign.proofs.forget();
+        } else if let (End::Done, None, Some(proof)) = (end, &self.known, &self.proof)
+            && self.ledger.finished() > 0
+        {
+            self.campaign.proofs.remember(proof);
+        }
+    }
+
+    /// How long an agent may say nothing but that it is there: the longest phase there is, and what ending it takes.
+    fn longest_silence(&self) -> Duration {
+        self.proof.as_ref().map_or(UNTIL_READY, |proof| (self.longest + ENDING).mul_f64(proof.speed))
+    }
+
     async fn until_the_end(
         &mut self,
         guest: &crate::guest::Guest,
@@ -168,14 +244,14 @@ impl Stay<'_> {
         steps: Vec<reports::StepTime>,
     ) -> End {
         let stop = self.campaign.stop;
-        let known = self.campaign.proofs.known();
         let cells = self.ledger.todo();
         let cells = cells.into_iter().map(|todo| CellWork { id: todo.cell.id, next: todo.next, last: todo.last });
         link.say(&ToAgent::Run(Work {
             runner: self.number,
+            emulated: self.campaign.blueprint.accelerator == Accelerator::Tcg,
             cpus: self.campaign.blueprint.size.guest_cpus,
             jobs: self.campaign.jobs,
-            known: known.clone(),
+            known: self.known.clone(),
             cells: cells.collect(),
         }));
         let mut machine = Some((facts, steps));
@@ -195,38 +271,43 @@ impl Stay<'_> {
                     link.say(&ToAgent::Stop { kill: false });
                     continue;
                 }
+                () = tokio::time::sleep_until((self.progress + self.longest_silence()).into()) => {
+                    let error = OpenError::new("the L1's agent is there, but does not get on", None);
+                    return End::Lost(self.gone(guest, error));
+                }
                 () = async { tokio::time::sleep_until(killed.unwrap_or_else(tokio::time::Instant::now)).await }, if killed.is_some() => {
                     return End::Done;
                 }
             };
             let message = match message {
                 Ok(message) => message,
-                Err(error) => {
-                    // A machine that goes down closes its connections first.
-                    let error = match tokio::time::timeout(EXPLANATION, guest.ended()).await {
-                        Ok(ended) => died(&ended),
-                        Err(_) => OpenError::new(broken(&error), None),
-                    };
-                    return End::Lost(self.gone(guest, error));
-                }
+                Err(error) => return End::Lost(self.gone(guest, explained(guest, &error).await)),
             };
+            self.progress = Instant::now();
+            if self.said > MOST_SAID {
+                let error = OpenError::new("the L1's agent says more than any agent has to say", None);
+                return End::Lost(self.gone(guest, error));
+            }
             match message {
                 FromAgent::Done => return End::Done,
                 FromAgent::Lost { reason, help } => {
                     let error = OpenError::new(format!("the L1 was lost: {reason}"), Some(&help));
                     return End::Lost(self.gone(guest, error));
                 }
-                FromAgent::Unfit { reason, help } => {
-                    return End::Unfit(self.gone(guest, OpenError::new(reason, Some(&help))));
+                FromAgent::Unfit { kvm, reason, help } => {
+                    return End::Unfit { kvm, loss: self.gone(guest, OpenError::new(reason, Some(&help))) };
                 }
                 FromAgent::Progress { message } => {
+                    self.said += message.len() as u64 + ENVELOPE;
                     self.campaign.events.send(EventKind::RunnerProgress { runner: self.number, message });
                 }
                 FromAgent::Ready(ready) => {
+                    if !(1.0..=100.0).contains(&ready.proof.speed) {
+                        let error = OpenError::new("the L1's agent measured a speed that no machine has", None);
+                        return End::Lost(self.gone(guest, error));
+                    }
                     if let Some((facts, steps)) = machine.take() {
-                        if known.is_none() {
-                            self.campaign.proofs.remember(&ready.proof);
-                        }
+                        self.proof = Some(ready.proof.clone());
                         let runner = self.campaign.facts(self.number, ready, facts, steps);
                         self.campaign.events.send(EventKind::RunnerReady { runner });
                     }
@@ -243,16 +324,14 @@ impl Stay<'_> {
     }
 
     fn event(&mut self, event: EventKind) {
+        self.said += ENVELOPE + serde_json::to_vec(&event).map_or(0, |text| text.len() as u64);
         if !self.ledger.see(&event) {
             let message = "the agent reported something that does not fit what it had reported before".to_owned();
             return self.campaign.events.send(EventKind::Warning { cell: None, message });
         }
-        match &event {
-            EventKind::AttemptStarted { .. } => self.ran = true,
-            EventKind::AttemptFinished { cell, attempt, .. } => {
-                self.received.remove(&(cell.clone(), *attempt));
-            }
-            _ => {}
+        if let EventKind::AttemptFinished { cell, attempt, verdict, .. } = &event {
+            self.doubt |= matches!(verdict, Verdict::Error { phase: Phase::Boot | Phase::Connect, .. });
+            self.received.remove(&(cell.clone(), *attempt));
         }
         self.campaign.events.send(event);
     }

@@ -189,7 +189,8 @@ impl Ledger {
         let mut said = Vec::new();
         for (id, entry) in self.0.iter_mut().filter(|(_, entry)| !entry.finished) {
             entry.finished = true;
-            let verdict = Verdict::NotRun { reason: reason.to_owned() };
+            let not_run = || Verdict::NotRun { reason: reason.to_owned() };
+            let verdict = entry.decided.take().unwrap_or_else(not_run);
             said.push(EventKind::CellFinished { cell: id.clone(), verdict });
         }
         said
@@ -307,6 +308,14 @@ mod tests {
         assert!(ledger.see(&started(&plan, 0, 1)) && ledger.see(&ended(&plan, 0, 1, Verdict::Passed, false)));
         assert_eq!(ledger.lost(&loss()), [reported(&plan, 0, Verdict::Passed)]);
         assert!(ledger.todo().is_empty());
+    }
+
+    #[test]
+    fn nor_is_it_lost_when_nothing_more_is_to_run() {
+        let plan = plan(1);
+        let mut ledger = Ledger::new(&plan);
+        assert!(ledger.see(&started(&plan, 0, 1)) && ledger.see(&ended(&plan, 0, 1, Verdict::Passed, false)));
+        assert_eq!(ledger.abandon("interrupted"), [reported(&plan, 0, Verdict::Passed)]);
     }
 
     #[test]

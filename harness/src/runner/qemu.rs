@@ -13,10 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::size::Size;
 use crate::{
-    agent::{self, Link, brief},
+    agent::{
+        self, Link,
+        brief::{self, BriefError},
+    },
     fanout::BootImage,
     guest::{self, Accelerator, Command, Cpu, Disk, DiskFormat, Ended, Guest, Spawner},
-    host::{Proof, Qemu},
+    host::Qemu,
     ssh::{self, Exec, Keypair, Open, Session, Sink, Stdin},
 };
 
@@ -25,6 +28,7 @@ const SETUP: &str = include_str!("l1.sh");
 const BOOT: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(30);
 const UNPACK: Duration = Duration::from_secs(120);
+const GREETING: Duration = Duration::from_secs(20);
 /// How long a lost connection waits for QEMU's word on why.
 const EXPLANATION: Duration = Duration::from_secs(2);
 /// Console lines that go with a loss.
@@ -41,8 +45,8 @@ pub(crate) struct Blueprint<'a> {
     /// The plan's images.
     pub(crate) images: &'a BTreeMap<String, BootImage>,
     pub(crate) qemu: &'a Qemu,
-    /// What this machine can do.
-    pub(crate) proof: &'a Proof,
+    /// What time limits of its way up are multiplied by.
+    pub(crate) speed: f64,
     pub(crate) nesting: &'a str,
     pub(crate) accelerator: Accelerator,
     pub(crate) host_kernel: &'a str,
@@ -67,11 +71,14 @@ pub(crate) struct OpenError {
     pub(crate) console_tail: Vec<String>,
     /// We were told to stop.
     pub(crate) cancelled: bool,
+    /// Another try would end in the same way.
+    pub(crate) hopeless: bool,
 }
 
 impl OpenError {
     pub(super) fn new(reason: impl Into<String>, help: Option<&str>) -> Self {
-        Self { reason: reason.into(), help: help.map(str::to_owned), console_tail: Vec::new(), cancelled: false }
+        let help = help.map(str::to_owned);
+        Self { reason: reason.into(), help, console_tail: Vec::new(), cancelled: false, hopeless: false }
     }
 }
 
@@ -128,8 +135,10 @@ impl Blueprint<'_> {
             Ok(link) => link,
             Err(mut error) => {
                 // A machine that goes down closes its connections first.
-                if let Ok(ended) = tokio::time::timeout(EXPLANATION, guest.ended()).await {
-                    error.reason = died(&ended).reason;
+                if !error.cancelled
+                    && let Ok(ended) = tokio::time::timeout(EXPLANATION, guest.ended()).await
+                {
+                    error = died(&ended);
                 }
                 error.console_tail = guest.console().tail(TAIL);
                 guest.kill().await;
@@ -171,7 +180,8 @@ impl Blueprint<'_> {
         if self.images.len() + 2 > Command::MOST_DISKS {
             let most = Command::MOST_DISKS - 2;
             let help = "split the matrix: `--cell` chooses a part of it";
-            return Err(OpenError::new(format!("an L1 takes at most {most} images"), Some(help)));
+            let error = OpenError::new(format!("an L1 takes at most {most} images"), Some(help));
+            return Err(OpenError { hopeless: true, ..error });
         }
         let root = scratch.join("root.qcow2");
         let disk_size = matrix::ByteSize::from_bytes(images::DISK_BYTES);
@@ -189,7 +199,13 @@ impl Blueprint<'_> {
         tokio::task::spawn_blocking(move || brief::write(&to, &program, &plan, &images))
             .await
             .map_err(|error| failed("the brief", &error))?
-            .map_err(|error| failed("the brief", &error))?;
+            .map_err(|error| match error {
+                BriefError::Write { .. } => failed("the brief", &error),
+                BriefError::File { .. } | BriefError::Changed { .. } => {
+                    let help = "restore the file, or start a new run: this one was planned with the file as it was";
+                    OpenError { hopeless: true, ..OpenError::new(error.to_string(), Some(help)) }
+                }
+            })?;
         let mut more_disks = vec![
             Disk { file: room, format: DiskFormat::Raw, serial: "scratch".to_owned(), writable: true },
             Disk { file: archive, format: DiskFormat::Raw, serial: "brief".to_owned(), writable: false },
@@ -241,7 +257,7 @@ impl Blueprint<'_> {
         progress: &(dyn Fn(String) + Sync),
         cancel: &CancellationToken,
     ) -> Result<Link, OpenError> {
-        let scaled = |limit: Duration| limit.mul_f64(self.proof.speed);
+        let scaled = |limit: Duration| limit.mul_f64(self.speed);
         let deadline = |limit: Duration| Instant::now() + scaled(limit);
         let address = guest.ssh().ok_or_else(|| OpenError::new("the L1 has no network", None))?;
         let stream = ssh::banner(address, deadline(BOOT), cancel).await.map_err(|error| {
@@ -282,14 +298,25 @@ impl Blueprint<'_> {
         }
         steps.done("unpack");
         let program = brief::PROGRAM;
-        let mut link = Link::start(Arc::new(session), format!("exec /scratch/brief/{program} agent /scratch/brief"));
+        let command = format!("exec /scratch/brief/{program} agent /scratch/brief");
+        let mut link = Link::start(Arc::new(session), command, scaled(GREETING));
         link.greeted().await.map_err(|error| OpenError::new(broken(&error), None))?;
         Ok(link)
     }
 }
 
+/// Why nothing more comes from an agent. A machine that goes down closes its connections first; one that stands still does not.
+pub(super) async fn explained(guest: &Guest, error: &agent::Broken) -> OpenError {
+    if !matches!(error, agent::Broken::Silent(_))
+        && let Ok(ended) = tokio::time::timeout(EXPLANATION, guest.ended()).await
+    {
+        return died(&ended);
+    }
+    OpenError::new(broken(error), None)
+}
+
 /// Why a connection to an agent broke, in words for a report.
-pub(super) fn broken(error: &agent::Broken) -> String {
+fn broken(error: &agent::Broken) -> String {
     format!("the L1's agent was lost: {error}")
 }
 

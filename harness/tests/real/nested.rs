@@ -15,8 +15,8 @@ use crate::{
 /// A machine that is lost must be missed by then.
 const NOTICED: Duration = Duration::from_secs(15);
 
-fn kill(pid: u64) {
-    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+fn signal(pid: u64, name: &str) {
+    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
 }
 
 /// Waits for an event that holds all of these.
@@ -60,30 +60,33 @@ fn assert_sound(run: &Finished) {
 }
 
 #[test]
-fn an_l1_that_is_killed_in_the_middle_is_replaced_and_every_verdict_is_the_same() {
+fn an_l1_that_freezes_or_is_killed_in_the_middle_is_replaced_and_every_verdict_is_the_same() {
     let lab = Lab::open();
     let child = lab.nestmatrix().args(["run", "nested", "--out"]).arg(lab.path("out")).spawn().unwrap();
-    let first = ready(&lab, "out", 1);
-    event(&lab, "out", &["guest-started"]);
-    kill(first["l1"]["pid"].as_u64().unwrap());
-    let killed = Instant::now();
-    event(&lab, "out", &["runner-lost"]);
-    assert!(killed.elapsed() < NOTICED, "{:?}", killed.elapsed());
+    for (number, name) in [(1, "-STOP"), (2, "-KILL")] {
+        let runner = ready(&lab, "out", number);
+        event(&lab, "out", &["guest-started", &format!("\"runner\":{number},")]);
+        signal(runner["l1"]["pid"].as_u64().unwrap(), name);
+        let done = Instant::now();
+        event(&lab, "out", &["runner-lost", &format!("\"runner\":{number},")]);
+        assert!(done.elapsed() < NOTICED, "{name}: {:?}", done.elapsed());
+    }
     let run = lab.finish(child, "out");
 
     run.assert_code(1);
     assert_eq!(run.verdict("debian-12-minimal.runs-under-kvm"), "passed", "{}", run.stderr);
     assert_eq!(run.verdict("debian-13-minimal.fails-on-purpose"), "failed(test)", "{}", run.stderr);
-    assert!(run.file("cells/debian-13-minimal.fails-on-purpose/attempt-2/stderr.log").contains("fails on purpose"));
+    assert!(run.file("cells/debian-13-minimal.fails-on-purpose/attempt-3/stderr.log").contains("fails on purpose"));
     assert_sound(&run);
 
     // The report says on which machine each guest ran, and what became of the first one.
     let record = run.json();
     let runners = record["runners"].as_array().unwrap();
-    assert_eq!(runners.len(), 2, "{runners:?}");
-    assert!(runners[0]["lost"]["reason"].as_str().unwrap().contains("signal: 9"), "{runners:?}");
+    assert_eq!(runners.len(), 3, "{runners:?}");
+    assert!(runners[0]["lost"]["reason"].as_str().unwrap().contains("nothing was heard"), "{runners:?}");
+    assert!(runners[1]["lost"]["reason"].as_str().unwrap().contains("signal: 9"), "{runners:?}");
     assert!(!runners[0]["lost"]["console_tail"].as_array().unwrap().is_empty(), "with its console");
-    let facts = &runners[1]["facts"];
+    let facts = &runners[2]["facts"];
     assert_eq!(facts["accelerator"], "kvm");
     assert!(facts["depth"].as_u64().unwrap() >= 2, "{facts}");
     assert!(facts["kernel"].as_str().unwrap().contains("deb13"), "the L1's kernel, not this machine's: {facts}");
@@ -97,7 +100,7 @@ fn an_l1_that_is_killed_in_the_middle_is_replaced_and_every_verdict_is_the_same(
         let last = cell["attempts"].as_array().unwrap().last().unwrap();
         // What QEMU itself says of the guest (`query-kvm`).
         assert_eq!(last["guest"]["accelerator"], "kvm", "{cell}");
-        assert_eq!(last["guest"]["runner"], 2, "{cell}");
+        assert_eq!(last["guest"]["runner"], 3, "{cell}");
         let time = |name: &str| last[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
         times.push((time("started"), time("ended")));
     }
@@ -116,7 +119,7 @@ name = "first"
 inline = "echo first"
 [[suite]]
 name = "second"
-inline = "sleep 5; echo second"
+inline = "sleep 30; echo second"
 "#;
 
 /// The agent's own death, then the orchestrator's: the run goes on, and what has a verdict is not run again.
@@ -126,15 +129,15 @@ fn neither_the_agent_nor_the_orchestrator_is_needed_to_the_end() {
     let mut child: Child = lab.start(TWO, "out", &["--jobs", "1"]);
     let first = ready(&lab, "out", 1);
     event(&lab, "out", &["test-started", ".second"]);
-    let killed = Instant::now();
     let output = in_l1(&first, "pkill -KILL -x nestmatrix");
     assert!(output.status.success(), "{output:?}");
+    let killed = Instant::now();
     let lost = event(&lab, "out", &["runner-lost"]);
     assert!(killed.elapsed() < NOTICED, "{:?}", killed.elapsed());
     assert!(lost["reason"].as_str().unwrap().contains("agent"), "{lost}");
 
     event(&lab, "out", &["guest-started", "\"runner\":2"]);
-    kill(child.id().into());
+    signal(child.id().into(), "-KILL");
     child.wait().unwrap();
     let in_use = Instant::now();
     while !lab.guests().is_empty() {
