@@ -89,7 +89,7 @@ pub struct Station {
     pub qemu: Qemu,
     /// What guests are run with.
     pub accelerator: Accelerator,
-    /// Guests say little at their first attempt: see [`Station::is_terse`].
+    /// Guests have no screen and print only what went wrong at their first attempt, where printing is dear.
     pub terse: bool,
     /// What time limits are multiplied by.
     pub speed: f64,

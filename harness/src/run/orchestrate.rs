@@ -15,13 +15,14 @@ use super::{
     error::RunError,
     folder::{RunFolder, locate},
     image_phase::{Missing, Prepared, prepare_all},
+    options::Options,
     place::{Place, Where},
-    recorder::{MessageFormat, Recorder},
+    recorder::Recorder,
     signals,
 };
 use crate::{
     events::Events,
-    fanout::{BootImage, Keep, Purpose, Stop},
+    fanout::{BootImage, Purpose, Stop},
     guest::Spawner,
     host::{self, Machine, Nesting, ProbeError, Proof, Qemu},
     runner::{Ledger, Loss},
@@ -35,23 +36,6 @@ pub enum Start {
     Plan(Box<Plan>),
     /// What has no verdict yet of the run in this folder (or of this name).
     Resume(PathBuf),
-}
-
-/// What was asked for on the command line.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Folder for the results; `None`: a new one.
-    pub out: Option<PathBuf>,
-    /// The store.
-    pub store: PathBuf,
-    /// At most so many guests at once; `None`: as many as fit.
-    pub jobs: Option<usize>,
-    /// Which guests are kept.
-    pub keep: Keep,
-    /// How far a cell goes.
-    pub purpose: Purpose,
-    /// What is printed.
-    pub format: MessageFormat,
 }
 
 /// A run that came to its end.

@@ -6,7 +6,7 @@ use matrix::{Network, Plan, RunnerKind};
 use reports::{EventKind, RunnerFacts, StepTime};
 use tokio_util::sync::CancellationToken;
 
-use super::{error::RunError, image_phase::Prepared, limits, orchestrate::Options};
+use super::{error::RunError, image_phase::Prepared, limits, options::Options};
 use crate::{
     events::Events,
     fanout::{BootImage, Budget, Keep, Purpose, Station, Stop, dispatch},

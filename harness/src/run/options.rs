@@ -1,0 +1,23 @@
+//! What the command line asks of a run besides its plan.
+
+use std::path::PathBuf;
+
+use super::recorder::MessageFormat;
+use crate::fanout::{Keep, Purpose};
+
+/// What was asked for on the command line.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Folder for the results; `None`: a new one.
+    pub out: Option<PathBuf>,
+    /// The store.
+    pub store: PathBuf,
+    /// At most so many guests at once; `None`: as many as fit.
+    pub jobs: Option<usize>,
+    /// Which guests are kept.
+    pub keep: Keep,
+    /// How far a cell goes.
+    pub purpose: Purpose,
+    /// What is printed.
+    pub format: MessageFormat,
+}
