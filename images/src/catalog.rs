@@ -95,10 +95,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shipped_catalog_names_five_debian_systems_once_each() {
+    fn the_shipped_catalog_names_five_debian_systems_and_the_machine_they_run_on() {
         insta::assert_snapshot!(
             Catalog::shipped().names().join(" "),
-            @"debian-11-minimal debian-12-minimal debian-13-minimal debian-testing-minimal debian-sid-minimal"
+            @"debian-11-minimal debian-12-minimal debian-13-minimal debian-testing-minimal debian-sid-minimal debian-13-runner"
         );
     }
 

@@ -37,11 +37,13 @@ fn matches(glob: &At<String>, folder: &Path, mistakes: &mut Mistakes) -> Option<
         wrong(mistakes, format!("{text:?} names no file"), "write a path or a glob, relative to the matrix file");
         return None;
     }
+    // To the library a `**` at the end matches folders only; to everybody else, what is in them.
+    let everything = if text == "**" || text.ends_with("/**") { "/*" } else { "" };
     let pattern = if text.starts_with('/') {
-        text.to_owned()
+        format!("{text}{everything}")
     } else {
         // The folder's own name may hold `[` or `*`; it is no pattern.
-        format!("{}/{text}", glob::Pattern::escape(folder.to_str()?))
+        format!("{}/{text}{everything}", glob::Pattern::escape(folder.to_str()?))
     };
     let paths = match glob::glob(&pattern) {
         Ok(paths) => paths,

@@ -278,8 +278,6 @@ pub struct L1Facts {
     pub cpus: u32,
     /// Process id of its QEMU.
     pub pid: u32,
-    /// The command that enters it for as long as it runs.
-    pub ssh: String,
 }
 
 /// How long one step took.

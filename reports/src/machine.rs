@@ -1,7 +1,7 @@
 //! The machines guests run on, in the words every output uses.
 
 use crate::{
-    L1Facts, human,
+    L1Facts, RunnerFacts, human,
     run::{Attempt, Run, RunnerRun},
 };
 
@@ -31,9 +31,15 @@ pub(crate) fn state(runner: &RunnerRun) -> String {
     }
 }
 
-/// `guests are L2: 2 virtual machines deep`.
-pub(crate) fn depth(depth: u32) -> String {
-    format!("guests are L{depth}: {} deep", human::count(depth as usize, "virtual machine"))
+/// In how many virtual machines a guest lies, itself included, and in which.
+pub(crate) fn depth(facts: &RunnerFacts) -> String {
+    let inside = match (facts.l1.is_some(), facts.depth) {
+        (false, 0 | 1) => "guests on bare metal",
+        (false, _) => "guests on this machine, which is virtual itself",
+        (true, 0..=2) => "guests in the L1, the L1 on bare metal",
+        (true, _) => "guests in the L1, the L1 on this machine, which is virtual itself",
+    };
+    format!("nesting depth {}: {inside}", facts.depth)
 }
 
 /// `1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2`.

@@ -87,11 +87,11 @@ fn write_runner(runner: &RunnerRun, md: &mut String) -> std::fmt::Result {
         escape(&facts.accelerator_reason),
         escape(&facts.qemu),
         escape(&facts.kernel),
-        machine::depth(facts.depth),
+        machine::depth(facts),
         facts.speed,
     )?;
     if let Some(l1) = &facts.l1 {
-        write!(md, " It is a virtual machine of image {}: {}.", escape(&l1.image), escape(&machine::l1(l1)))?;
+        write!(md, " The L1 is a virtual machine of image {}: {}.", escape(&l1.image), escape(&machine::l1(l1)))?;
     }
     if let Some(lost) = &runner.lost {
         write!(md, " It was lost: {}.", escape(&lost.reason))?;

@@ -282,7 +282,6 @@ mod tests {
             memory: 4 << 30,
             cpus: 2,
             pid: 1,
-            ssh: "ssh".into(),
         }
     }
 

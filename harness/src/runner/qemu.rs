@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -125,6 +126,7 @@ impl Blueprint<'_> {
         let guest = Guest::start(spawner, command, true, logs).await.map_err(|error| {
             OpenError::new(error.to_string(), Some(&format!("see {}", logs.join("qemu.log").display())))
         })?;
+        self.leave_a_way_in(&guest, scratch, logs, &key, host_key.public());
         let opened = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(OpenError { cancelled: true, ..OpenError::new("interrupted", None) }),
@@ -159,17 +161,19 @@ impl Blueprint<'_> {
             memory: self.size.memory.bytes(),
             cpus: self.size.cpus,
             pid: guest.pid(),
-            ssh: self.enter(&guest, scratch, &key, host_key.public()),
         };
         Ok(L1 { guest, link, facts, steps: steps.0 })
     }
 
-    /// The command a person enters the L1 with; not worth failing for.
-    fn enter(&self, guest: &Guest, scratch: &Path, key: &Path, host_key: &str) -> String {
+    /// Leaves the script that a person enters the L1 with for as long as it runs; not worth failing for.
+    fn leave_a_way_in(&self, guest: &Guest, scratch: &Path, logs: &Path, key: &Path, host_key: &str) {
         let port = guest.ssh().map_or(0, |address| address.port());
         let known_hosts = scratch.join("known_hosts");
+        let command = ssh::command_to_enter(key, &known_hosts, &self.image.login_user, port);
         let _ = std::fs::write(&known_hosts, format!("[127.0.0.1]:{port} {host_key}\n"));
-        ssh::command_to_enter(key, &known_hosts, &self.image.login_user, port)
+        let script = logs.join("enter");
+        let _ = std::fs::write(&script, format!("#!/bin/sh\nexec {command} \"$@\"\n"))
+            .and_then(|()| std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)));
     }
 
     /// Writes everything the L1 is started with, and says how.

@@ -38,9 +38,8 @@ fn ready(lab: &Lab, out: &str, number: u32) -> Value {
 }
 
 /// Runs a script in the L1, as a person would who looks into it.
-fn in_l1(runner: &Value, script: &str) -> std::process::Output {
-    let ssh = runner["l1"]["ssh"].as_str().unwrap();
-    Command::new("sh").arg("-c").arg(format!("exec {ssh} {}", shlex::try_quote(script).unwrap())).output().unwrap()
+fn in_l1(lab: &Lab, out: &str, number: u32, script: &str) -> std::process::Output {
+    Command::new(lab.path(out).join(format!("runners/{number}/enter"))).arg(script).output().unwrap()
 }
 
 fn events(run: &Finished) -> Vec<Value> {
@@ -127,9 +126,9 @@ inline = "sleep 30; echo second"
 fn neither_the_agent_nor_the_orchestrator_is_needed_to_the_end() {
     let lab = Lab::open();
     let mut child: Child = lab.start(TWO, "out", &["--jobs", "1"]);
-    let first = ready(&lab, "out", 1);
+    ready(&lab, "out", 1);
     event(&lab, "out", &["test-started", ".second"]);
-    let output = in_l1(&first, "pkill -KILL -x nestmatrix");
+    let output = in_l1(&lab, "out", 1, "pkill -KILL -x nestmatrix");
     assert!(output.status.success(), "{output:?}");
     let killed = Instant::now();
     let lost = event(&lab, "out", &["runner-lost"]);
@@ -196,9 +195,9 @@ inline = "head -c 600000000 /dev/urandom > /big; sync; sleep 600"
 "#
     );
     let child = lab.start(&matrix, "out", &["--jobs", "1"]);
-    let runner = ready(&lab, "out", 1);
+    ready(&lab, "out", 1);
     // An open guest of a run on this machine proves that there is something to reach (see `release.rs`).
-    let reached = in_l1(&runner, &reach);
+    let reached = in_l1(&lab, "out", 1, &reach);
     assert!(reached.status.success(), "the L1 reached somebody: {reached:?}");
     let run = lab.finish(child, "out");
     run.assert_code(3);

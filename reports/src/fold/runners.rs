@@ -115,6 +115,5 @@ fn clean_l1(l1: &L1Facts) -> L1Facts {
         memory: l1.memory,
         cpus: l1.cpus,
         pid: l1.pid,
-        ssh: clean::line(&l1.ssh),
     }
 }

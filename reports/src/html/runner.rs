@@ -93,7 +93,7 @@ impl<'a> RunnerView<'a> {
                 speed: format!("{:.1}", facts.speed),
                 memory: human::bytes(facts.memory),
                 cpus: human::count(facts.cpus as usize, "CPU"),
-                depth: machine::depth(facts.depth),
+                depth: machine::depth(facts),
             }),
             l1: facts.and_then(|facts| facts.l1.as_ref()).map(L1View::new),
             steps: facts.map(|facts| steps(&facts.steps)).unwrap_or_default(),

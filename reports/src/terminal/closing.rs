@@ -36,7 +36,10 @@ pub(super) fn lines(run: &Run, run_dir: &Path, paint: Paint) -> Vec<String> {
     lines.extend(bad_cells(run, paint));
     lines.push(row("report", &shown(&run_dir.join("report.html"))));
     lines.push(row("junit", &shown(&run_dir.join("junit.xml"))));
-    lines.extend(again(run).map(|command| row("again", &command)));
+    match resume(run, run_dir) {
+        Some(command) => lines.push(row("resume", &command)),
+        None => lines.extend(again(run).map(|command| row("again", &command))),
+    }
     lines.push(row("exit", &format!("{code}: {}", run.conclusion())));
     lines
 }
@@ -92,6 +95,14 @@ fn bad_cells(run: &Run, paint: Paint) -> Vec<String> {
     lines
 }
 
+/// The command that goes on with a run that was not run to its end.
+fn resume(run: &Run, run_dir: &Path) -> Option<String> {
+    let is_cut_short = run.elapsed_ms.is_none() || run.interrupted.is_some();
+    let is_open = run.cells.iter().any(|cell| matches!(cell.verdict, crate::Verdict::NotRun { .. }));
+    let folder = quote(&clean::line(&run_dir.to_string_lossy()));
+    (is_cut_short && is_open).then(|| format!("nestmatrix run --resume {folder}   (what has a verdict keeps it)"))
+}
+
 /// The command that runs the bad cells again.
 fn again(run: &Run) -> Option<String> {
     let bad = run.bad_cells();
@@ -101,7 +112,9 @@ fn again(run: &Run) -> Option<String> {
     let matrix = quote(&clean::line(&run.matrix.to_string_lossy()));
     let cells: Vec<String> = bad.iter().take(MAX_AGAIN).map(|cell| format!(" --cell {}", cell.id)).collect();
     let more = if bad.len() > MAX_AGAIN { format!("   (and {} more)", bad.len() - MAX_AGAIN) } else { String::new() };
-    Some(format!("nestmatrix run {matrix}{}{more}", cells.concat()))
+    // It was asked for, or chosen; either way the cells were bad there.
+    let runner = if run.runners.iter().any(|runner| runner.kind == "qemu") { " --runner qemu" } else { "" };
+    Some(format!("nestmatrix run {matrix}{runner}{}{more}", cells.concat()))
 }
 
 /// A word as a shell reads it.

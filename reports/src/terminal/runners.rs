@@ -25,22 +25,20 @@ pub(super) fn ready(run: &Run, number: u32) -> Vec<String> {
     let state = machine::state(runner);
     let mut lines = Vec::new();
     match &facts.l1 {
-        Some(l1) => {
-            lines.push(format!("  l1      image {}, {}; {state}", l1.image, machine::l1(l1)));
-            lines.push(format!("{INDENT}enter it with: {}", l1.ssh));
-        }
+        Some(l1) => lines.push(format!("  l1      image {}, {}; {state}", l1.image, machine::l1(l1))),
         None if !facts.steps.is_empty() => lines.push(format!("{INDENT}{state}")),
         None => {}
     }
     lines.push(format!("  guests  {}: {}", facts.accelerator, facts.accelerator_reason));
     lines.push(format!(
-        "{INDENT}QEMU {}, {} and {} for all guests, time limits x {:.1}",
+        "{INDENT}QEMU {}{}, {} and {} for all guests, time limits x {:.1}",
         facts.qemu,
+        if facts.l1.is_some() { " in the L1" } else { "" },
         human::count(facts.cpus as usize, "CPU"),
         human::bytes(facts.memory),
         facts.speed
     ));
-    lines.push(format!("{INDENT}{}", machine::depth(facts.depth)));
+    lines.push(format!("{INDENT}{}", machine::depth(facts)));
     lines
 }
 

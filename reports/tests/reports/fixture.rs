@@ -91,7 +91,6 @@ pub(crate) fn l1_facts(number: u32, reason: &str) -> RunnerFacts {
             memory: 4 << 30,
             cpus: 1,
             pid: 4_700,
-            ssh: "ssh -p 4022 root@127.0.0.1".to_owned(),
         }),
         steps: [("boot", 14_500), ("upload", 1_200), ("proof", 9_000)].map(step).into(),
         ..runner_facts(number, "qemu", reason)

@@ -79,13 +79,12 @@ fn a_stream_that_contradicts_the_plan_or_itself_is_not_green() {
         fixture::plan_of("[[image]]\nname = \"debian-12-minimal\"\n[[suite]]\nname = \"x\"\ninline = \"true\"\n");
     let cell = &plan.cells[0].id;
     type Twist<'a> = (&'a str, &'a dyn Fn(&mut Story));
-    let twists: [Twist<'_>; 9] = [
+    let twists: [Twist<'_>; 8] = [
         ("is not in the plan", &|story| story.end(&other.cells[0].id, Verdict::Passed)),
         ("reported twice", &|story| story.end(cell, Verdict::Passed)),
         ("after it reported", &|story| story.attempt(cell, 2)),
         ("the run started twice", &|story| story.start(&plan)),
         ("belongs to plan", &|story| story.start(&other)),
-        ("image nonsense", &|story| story.image("nonsense", 1, true)),
         ("passed without a test case that passed", &|story| story.end(&plan.cells[7].id, Verdict::Passed)),
         ("skipped without a reason", &|story| {
             story.end(&plan.cells[7].id, Verdict::Skipped { reason: " \u{1b}[0m ".to_owned() });

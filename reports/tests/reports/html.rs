@@ -33,7 +33,7 @@ fn the_same_failure_of_two_cells_is_told_once() {
 fn every_link_leads_into_the_run_or_the_page() {
     let html = html();
     for link in html.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
-        let inside = link.starts_with('#') || link.starts_with("cells/");
+        let inside = ["#", "cells/", "runners/"].iter().any(|start| link.starts_with(start));
         assert!(inside || ["run.json", "junit.xml", "events.jsonl"].contains(&link), "{link}");
         if let Some(anchor) = link.strip_prefix('#') {
             assert!(html.contains(&format!("id=\"{anchor}\"")), "{link} leads nowhere");

@@ -181,7 +181,7 @@ fn every_output_names_the_machine_and_how_it_was_lost() {
             "summary.md" => &[
                 "runner 1 (qemu) with kvm",
                 "kernel 6.12.43+deb13-cloud-amd64",
-                "guests are L2: 2 virtual machines deep",
+                "nesting depth 2: guests in the L1, the L1 on bare metal",
                 "It was lost: its kernel panicked.",
                 "No guest ran on runner 2 (qemu): never ready; lost: its kernel panicked.",
             ],

@@ -59,8 +59,8 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
               proving that guests run on it
       l1      image debian-13-runner, 1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2; ready after 24.7s: boot 14.5s, upload 1.2s, proof 9.0s
       guests  kvm: a guest under it came up in 3.1s
-              QEMU 10.0.2, 1 CPU and 3.0 GiB for all guests, time limits x 4.5
-              guests are L2: 2 virtual machines deep
+              QEMU 10.0.2 in the L1, 1 CPU and 3.0 GiB for all guests, time limits x 4.5
+              nesting depth 2: guests in the L1, the L1 on bare metal
        START  debian-11-minimal.smoke
         FAIL  debian-11-minimal.smoke       25.8s  install: hello 2.12 does not install: dpkg exited with 1
               install.log:
@@ -115,8 +115,8 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
               proving that guests run on it
       l1      image debian-13-runner, 1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2; ready after 24.7s: boot 14.5s, upload 1.2s, proof 9.0s
       guests  kvm: a guest under it came up in 3.1s
-              QEMU 10.0.2, 1 CPU and 3.0 GiB for all guests, time limits x 4.5
-              guests are L2: 2 virtual machines deep
+              QEMU 10.0.2 in the L1, 1 CPU and 3.0 GiB for all guests, time limits x 4.5
+              nesting depth 2: guests in the L1, the L1 on bare metal
        START  debian-13-minimal.service  attempt 2
        ERROR  debian-13-minimal.service     50.7s  attempt 2  boot: the guest's kernel panicked
               console:
@@ -139,7 +139,7 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
                debian-sid-minimal.service not-run: the run's time was up
       report   runs/latest/report.html
       junit    runs/latest/junit.xml
-      again    nestmatrix run hello.toml --cell debian-11-minimal.smoke --cell debian-11-minimal.service --cell debian-12-minimal.service --cell debian-13-minimal.service --cell debian-sid-minimal.service
+      again    nestmatrix run hello.toml --runner qemu --cell debian-11-minimal.smoke --cell debian-11-minimal.service --cell debian-12-minimal.service --cell debian-13-minimal.service --cell debian-sid-minimal.service
       exit     1: at least one test failed
     "#);
 }
