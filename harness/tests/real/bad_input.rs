@@ -95,7 +95,7 @@ fn without_qemu_the_remedy_is_named() {
 fn a_runner_that_does_not_exist_or_is_larger_than_this_machine_is_refused_before_anything_starts() {
     let qemu = format!("{GOOD}[runner]\nkind = \"qemu\"\n");
     refused(&qemu.replace("qemu", "qmeu"), &["out.toml:6", "qmeu", "qemu"]);
-    refused(&format!("{qemu}memory = \"4TiB\"\n"), &["runner.memory", "4195328 MiB"]);
+    refused(&format!("{qemu}memory = \"4TiB\"\n"), &["runner.memory", "4282709 MiB"]);
     refused(&format!("{qemu}image = \"debian-13-runer\"\n"), &["out.toml:7", "debian-13-runner"]);
     refused(&format!("{qemu}[guest]\nmemory = \"4TiB\"\n"), &["debian-12-minimal.smoke", "MiB"]);
 
