@@ -67,7 +67,7 @@ fn key(qemu: &Qemu, machine: &Machine) -> String {
         machine.kernel,
         qemu.words,
         machine.cpu,
-        kvm_device().err().unwrap_or_default()
+        kvm_opens().err().unwrap_or_default()
     )
 }
 
@@ -90,7 +90,7 @@ pub async fn prove(
     target: &Target<'_>,
 ) -> Result<Proof, ProbeError> {
     let attempt = |accelerator, limit| boot(qemu, spawner, target, accelerator, limit);
-    let kvm = match kvm_device() {
+    let kvm = match kvm_opens() {
         Ok(()) => attempt(Accelerator::Kvm, KVM_LIMIT).await,
         Err(why) => Err(why),
     };
@@ -107,11 +107,6 @@ pub async fn prove(
     Ok(proof)
 }
 
-/// Whether `/dev/kvm` can be opened at all, which proves little; if not: why, and what to do.
-pub fn kvm_opens() -> Result<(), String> {
-    kvm_device()
-}
-
 /// Boots the probe guest under KVM, and under nothing else, within `limit`. The error says why that did not go well.
 pub async fn prove_kvm(
     qemu: &Qemu,
@@ -120,7 +115,7 @@ pub async fn prove_kvm(
     target: &Target<'_>,
     limit: Duration,
 ) -> Result<Proof, String> {
-    kvm_device()?;
+    kvm_opens()?;
     let cost = boot(qemu, spawner, target, Accelerator::Kvm, limit).await?;
     Ok(Proof {
         key: key(qemu, machine),
@@ -147,7 +142,7 @@ fn remember(store: &Path, proof: &Proof) -> io::Result<()> {
 }
 
 /// Can we open `/dev/kvm` at all? If not: why, and what to do.
-fn kvm_device() -> Result<(), String> {
+pub fn kvm_opens() -> Result<(), String> {
     match KvmDevice::open(Path::new("/")) {
         KvmDevice::Opens => Ok(()),
         KvmDevice::Missing => {
