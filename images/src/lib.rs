@@ -1,7 +1,7 @@
 //! Which disk: the catalog of operating-system images and the store they are kept in.
 //!
 //! This crate makes an image exist and proves that it is what it should be. It boots nothing and knows nothing of cells,
-//! suites or SSH; what a booted guest needs from its image is written down in [`seed`].
+//! suites or SSH; of frozen guests it only keeps the files ([`Templates`]); what a booted guest needs from its image is written down in [`seed`].
 //!
 //! ```text
 //! Catalog -> Entry -> Store::prepare -> PreparedImage
@@ -23,6 +23,7 @@ pub mod seed;
 mod site;
 mod space;
 mod store;
+mod templates;
 mod tool;
 
 pub use catalog::{Catalog, Entry, PackageFamily, Suite};
@@ -30,3 +31,4 @@ pub use error::{Mismatch, PrepareError, PrepareErrorKind, StoreError, StoreError
 pub use prepared::PreparedImage;
 pub use recipe::DISK_BYTES;
 pub use store::{Control, ImageStatus, PresentImage, Store};
+pub use templates::{Begun, Template, TemplateError, Templates, Unfinished};

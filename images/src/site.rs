@@ -127,6 +127,11 @@ impl Drop for Site {
     }
 }
 
+/// Keeps others out of a folder.
+pub(crate) fn only_ours(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+}
+
 /// Removes the sites in `builds` whose processes are gone; returns a line for each, for people.
 ///
 /// `store_lock` is held while they are found, and given up before they are removed: that may take longer than others wait.

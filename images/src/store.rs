@@ -5,6 +5,7 @@
 //! recipes/<digest>.json     which content the recipe was last built to; replaced by renaming
 //! recipes/<digest>.lock     held by who builds that recipe
 //! images/<digest>/          disk.qcow2, vmlinuz, initrd.img, packages.tsv, image.json; locked by who uses it
+//! templates/                frozen guests, see `templates`
 //! builds/                   half-built things, see `site`
 //! ```
 //!
@@ -355,14 +356,14 @@ impl Store {
 
     /// The store's own lock, for moments.
     fn lock(&self) -> io::Result<File> {
-        let file = lock::open(&self.root.join("lock"))?;
-        if lock::exclusive_within(&file, MOMENT)? {
-            return Ok(file);
-        }
-        Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds its lock and does not go on"))
+        self.own_lock().take()
     }
 
-    fn builds(&self) -> PathBuf {
+    pub(crate) fn own_lock(&self) -> StoreLock {
+        StoreLock(self.root.join("lock"))
+    }
+
+    pub(crate) fn builds(&self) -> PathBuf {
         self.root.join("builds")
     }
 
@@ -372,6 +373,21 @@ impl Store {
 
     fn pointer_path(&self, recipe: Digest) -> PathBuf {
         self.root.join("recipes").join(format!("{}.json", recipe.hex()))
+    }
+}
+
+/// The lock that is held while folders of the store are given or lose their names.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreLock(PathBuf);
+
+impl StoreLock {
+    /// Held until the file is dropped.
+    pub(crate) fn take(&self) -> io::Result<File> {
+        let file = lock::open(&self.0)?;
+        if lock::exclusive_within(&file, MOMENT)? {
+            return Ok(file);
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds its lock and does not go on"))
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     station::{Keep, Purpose, Station},
 };
 use crate::{
-    guest::{self, Command, Cpu, Ended, Guest, StartError},
+    guest::{self, Command, Cpu, Ended, Guest, Port, Ram, StartError},
     payload::{self, Install, InstallError, PackageFamily, Suite, SuiteOutcome, Upload},
     ssh::{self, Keypair, Open, Session, SshError},
 };
@@ -190,6 +190,7 @@ impl Attempt<'_> {
             cpus: self.cell.guest.cpus,
             cpu: Cpu::Fullest,
             memory_mib: self.cell.guest.memory.mib(),
+            ram: Ram::Anonymous,
             disk: Some(disk),
             more_disks: Vec::new(),
             kernel: image.kernel.clone(),
@@ -198,7 +199,9 @@ impl Attempt<'_> {
             screen: !terse,
             firmware,
             network: Some(self.cell.guest.network),
+            port: Port::Absent,
             qmp_fd: -1,
+            port_fd: -1,
         };
         let machine = command.machine.clone();
         // A guest that may be kept must survive us; if we are killed, the next start ends it (see `scratch::sweep`).

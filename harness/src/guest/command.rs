@@ -92,6 +92,29 @@ impl fmt::Display for Accelerator {
     }
 }
 
+/// Where a guest's memory is kept.
+#[derive(Clone, Debug)]
+pub enum Ram {
+    /// Nowhere: it is gone when the guest is.
+    Anonymous,
+    /// In this file, which is made: what a guest is frozen with.
+    Kept(PathBuf),
+    /// What is in this file at first; nothing is ever written to it. The guest does not boot: it waits for the state of the devices that
+    /// belong to it ([`super::Guest::thaw`]).
+    Forked(PathBuf),
+}
+
+/// A port that the guest's first program speaks on, without a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// There is none.
+    Absent,
+    /// Nobody is at its other end.
+    Idle,
+    /// We are at its other end ([`super::Guest::take_port`]).
+    Open,
+}
+
 /// A file handed to the guest as a firmware-configuration item.
 #[derive(Clone, Debug)]
 pub struct Firmware {
@@ -118,6 +141,8 @@ pub struct Command {
     pub cpu: Cpu,
     /// Memory in MiB.
     pub memory_mib: u64,
+    /// Where that is kept.
+    pub ram: Ram,
     /// Its root disk (qcow2), written to; `None`: no disk.
     pub disk: Option<PathBuf>,
     /// More disks, at most [`Command::MOST_DISKS`].
@@ -134,8 +159,12 @@ pub struct Command {
     pub firmware: Vec<Firmware>,
     /// What it may reach; `None`: no network card at all.
     pub network: Option<Network>,
+    /// It has a port of this kind, found as [`Command::PORT`].
+    pub port: Port,
     /// Number of the inherited, connected socket that QMP is spoken on.
     pub qmp_fd: i32,
+    /// Number of the inherited, connected socket behind an open port.
+    pub port_fd: i32,
 }
 
 impl Command {
@@ -144,15 +173,29 @@ impl Command {
     /// Most disks besides the root disk.
     pub const MOST_DISKS: usize = (Self::DISK_SLOTS.end - Self::DISK_SLOTS.start) * 8;
 
+    /// The port's name in the guest: `/dev/virtio-ports/` and this.
+    pub const PORT: &str = "nestmatrix.wake";
+
     /// The arguments, the program's own name excluded.
     pub fn args(&self) -> Vec<OsString> {
         let mut args = Args(Vec::new());
         args.flag("-nodefaults").flag("-no-user-config");
         args.pair("-name", format!("guest={}", self.name));
-        args.pair("-machine", format!("{},accel={},hpet=off,vmport=off", self.machine, self.accelerator));
+        let memory = if matches!(self.ram, Ram::Anonymous) { "" } else { ",memory-backend=ram" };
+        args.pair("-machine", format!("{},accel={},hpet=off,vmport=off{memory}", self.machine, self.accelerator));
         args.pair("-cpu", self.cpu.model(self.accelerator));
         args.pair("-smp", self.cpus.to_string());
         args.pair("-m", self.memory_mib.to_string());
+        let file = format!("memory-backend-file,id=ram,size={}M,mem-path=", self.memory_mib);
+        match &self.ram {
+            Ram::Anonymous => {}
+            Ram::Kept(path) => drop(args.pair("-object", joined(&file, path, ",share=on"))),
+            Ram::Forked(path) => {
+                args.pair("-object", joined(&file, path, ",share=off,readonly=on,rom=off"));
+                // -S: not one instruction before the state is all there.
+                args.pair("-incoming", "defer").flag("-S");
+            }
+        }
         args.pair("-kernel", &self.kernel);
         args.pair("-initrd", &self.initrd);
         args.pair("-append", self.kernel_words());
@@ -182,6 +225,12 @@ impl Command {
             None => {
                 args.pair("-nic", "none");
             }
+        }
+        if self.port != Port::Absent {
+            let end = if self.port == Port::Open { format!("socket,id=port,fd={}", self.port_fd) } else { "null,id=port".into() };
+            // Behind the disks of a machine that has more of them.
+            args.pair("-device", "virtio-serial-pci,addr=0x1e").pair("-chardev", end);
+            args.pair("-device", format!("virtserialport,chardev=port,name={}", Self::PORT));
         }
         args.pair("-object", "rng-builtin,id=rng");
         args.pair("-device", "virtio-rng-pci,rng=rng");
@@ -257,6 +306,7 @@ mod tests {
             cpus: 1,
             cpu: Cpu::Fullest,
             memory_mib: 512,
+            ram: Ram::Anonymous,
             disk: Some("/scratch/a,b/disk.qcow2".into()),
             more_disks: Vec::new(),
             kernel: "/store/vmlinuz".into(),
@@ -265,7 +315,9 @@ mod tests {
             screen: true,
             firmware: vec![Firmware { name: images::seed::HOSTNAME, file: "/scratch/hostname".into() }],
             network: Some(Network::Isolated),
+            port: Port::Absent,
             qmp_fd: 7,
+            port_fd: 8,
         }
     }
 
@@ -304,6 +356,19 @@ mod tests {
         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
         -fw_cfg name=opt/nestmatrix/hostname,file=/scratch/hostname
         ");
+    }
+
+    /// The lines of `changed` that are not those of a guest that is booted.
+    fn difference(changed: &Command) -> String {
+        let (before, after) = (text(&command()), text(changed));
+        after.lines().filter(|line| !before.lines().any(|known| known == *line)).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn a_fork_differs_from_what_was_frozen_in_where_its_memory_is_and_in_that_it_waits() {
+        let with = |ram| difference(&Command { ram, port: Port::Open, ..command() });
+        insta::assert_snapshot!(with(Ram::Kept("/t/a,b/ram".into())), @"");
+        insta::assert_snapshot!(with(Ram::Forked("/t/a,b/ram".into())), @"");
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! One L2 guest: a QEMU process, its serial console, its QMP channel.
 //!
 //! `command` is the argument list and nothing else; `process` starts and ends the program; `console` keeps what the
-//! guest prints; `qmp` speaks to QEMU; `vm` puts them together as a [`Guest`].
+//! guest prints; `qmp` speaks to QEMU; `vm` puts them together as a [`Guest`]; `migration` freezes and thaws one.
 
 mod command;
 mod console;
 mod identity;
+mod migration;
 mod overlay;
 mod process;
 pub mod qmp;
 mod vm;
 
-pub use command::{Accelerator, Command, Cpu, Disk, DiskFormat, Firmware};
+pub use command::{Accelerator, Command, Cpu, Disk, DiskFormat, Firmware, Port, Ram};
 pub use console::Console;
 pub use identity::{identity, write_private};
+pub use migration::MigrationError;
 pub use overlay::{OverlayError, create as create_overlay};
 pub use process::{Spawner, alive as process_alive, start_time as process_start_time};
 pub use vm::{Ended, Guest, StartError};

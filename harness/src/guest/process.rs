@@ -14,7 +14,7 @@ use rustix::{
 };
 use tokio::sync::{oneshot, watch};
 
-type Job = (Command, OwnedFd, bool, oneshot::Sender<io::Result<Process>>);
+type Job = (Command, Vec<OwnedFd>, bool, oneshot::Sender<io::Result<Process>>);
 
 /// A thread that starts guests for as long as the run lives.
 ///
@@ -39,19 +39,19 @@ impl Spawner {
         Ok(Self { jobs })
     }
 
-    /// Starts `command`; it inherits `fd` under its own number. `dies_with_us`: it is killed when this process ends, however.
-    pub(super) async fn spawn(&self, command: Command, fd: OwnedFd, dies_with_us: bool) -> io::Result<Process> {
+    /// Starts `command`; it inherits each of `fds` under its own number. `dies_with_us`: it is killed when this process ends, however.
+    pub(super) async fn spawn(&self, command: Command, fds: Vec<OwnedFd>, dies_with_us: bool) -> io::Result<Process> {
         let (reply, answer) = oneshot::channel();
         let gone = || io::Error::other("the thread that starts guests is gone");
-        self.jobs.send((command, fd, dies_with_us, reply)).map_err(|_| gone())?;
+        self.jobs.send((command, fds, dies_with_us, reply)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
 
-fn spawn(mut command: Command, inherited: &OwnedFd, dies_with_us: bool) -> io::Result<Child> {
+fn spawn(mut command: Command, inherited: &[OwnedFd], dies_with_us: bool) -> io::Result<Child> {
     // A group of its own: Ctrl-C in the terminal is for us, and we decide what happens to guests.
     command.process_group(0);
-    let fd = inherited.as_raw_fd();
+    let fds: Vec<_> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
     let parent = std::process::id();
     // SAFETY: between fork and exec only async-signal-safe system calls are made (prctl, getppid, fcntl); no allocation.
     unsafe {
@@ -63,7 +63,9 @@ fn spawn(mut command: Command, inherited: &OwnedFd, dies_with_us: bool) -> io::R
                     return Err(io::ErrorKind::Interrupted.into());
                 }
             }
-            fcntl_setfd(rustix::fd::BorrowedFd::borrow_raw(fd), FdFlags::empty())?;
+            for &fd in &fds {
+                fcntl_setfd(rustix::fd::BorrowedFd::borrow_raw(fd), FdFlags::empty())?;
+            }
             Ok(())
         });
     }
@@ -173,7 +175,7 @@ mod tests {
         command.arg("-c").arg("echo $$ >\"$0.new\" && mv \"$0.new\" \"$0\" && exec sleep 600").arg(&pid_file);
         let (fd, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let spawner = Spawner::start().unwrap();
-        let mut start = Box::pin(spawner.spawn(command, OwnedFd::from(fd), false));
+        let mut start = Box::pin(spawner.spawn(command, vec![OwnedFd::from(fd)], false));
         // Asked for once and then not looked at again, like a start that is cancelled.
         assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(start.as_mut().poll(cx))).await.is_pending());
         while !pid_file.exists() {

@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddr},
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    command::{Accelerator, Command},
+    command::{Accelerator, Command, Port},
     console::Console,
     process::{Process, Spawner},
     qmp::{Qmp, QmpError, QmpEvent},
@@ -103,6 +103,7 @@ pub struct Guest {
     console: Console,
     ended: watch::Receiver<Option<Ended>>,
     ssh: Option<SocketAddr>,
+    port: Option<OwnedFd>,
 }
 
 impl Guest {
@@ -119,13 +120,20 @@ impl Guest {
         let spawn_error = |source| StartError::Spawn { program: program.clone(), source };
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(spawn_error)?;
         ours.set_nonblocking(true).map_err(spawn_error)?;
-        let theirs = OwnedFd::from(theirs);
-        command.qmp_fd = std::os::fd::AsRawFd::as_raw_fd(&theirs);
+        let mut inherited = vec![OwnedFd::from(theirs)];
+        command.qmp_fd = inherited[0].as_raw_fd();
+        let mut port = None;
+        if command.port == Port::Open {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(spawn_error)?;
+            command.port_fd = theirs.as_raw_fd();
+            inherited.push(theirs.into());
+            port = Some(OwnedFd::from(ours));
+        }
         write_args(&command, &logs.join("qemu.args")).map_err(spawn_error)?;
 
         let mut qemu = std::process::Command::new(&command.qemu);
         qemu.args(command.args()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = spawner.spawn(qemu, theirs, dies_with_us).await.map_err(spawn_error)?;
+        let mut process = spawner.spawn(qemu, inherited, dies_with_us).await.map_err(spawn_error)?;
         let pipes = process.stdout.take().zip(process.stderr.take());
         let (stdout, stderr) = pipes.ok_or_else(|| spawn_error(io::Error::other("its output is not piped")))?;
         let console = Console::drain(stdout, &logs.join("console.log")).map_err(spawn_error)?;
@@ -145,7 +153,7 @@ impl Guest {
         };
         let (end, ended) = watch::channel(None);
         tokio::spawn(watch_events(events, process.gone(), console.clone(), messages, end));
-        Ok(Self { process, qmp, console, ended, ssh })
+        Ok(Self { process, qmp, console, ended, ssh, port })
     }
 
     /// Process id of its QEMU.
@@ -156,6 +164,11 @@ impl Guest {
     /// Where its SSH port is reached; `None`: it has no network.
     pub fn ssh(&self) -> Option<SocketAddr> {
         self.ssh
+    }
+
+    /// Our end of its open port, once; `None`: it has none, or it was taken.
+    pub fn take_port(&mut self) -> Option<OwnedFd> {
+        self.port.take()
     }
 
     /// Its console.

@@ -17,7 +17,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{machine::Machine, nesting::KvmDevice, tools::Qemu};
-use crate::guest::{Accelerator, Command, Cpu, Ended, Guest, Spawner, StartError};
+use crate::guest::{Accelerator, Command, Cpu, Ended, Guest, Port, Ram, Spawner, StartError};
 
 /// A guest that has not exited by then under hardware virtualization never will: it needs about a second.
 const KVM_LIMIT: Duration = Duration::from_secs(30);
@@ -172,6 +172,7 @@ async fn boot(
         cpus: 1,
         cpu: Cpu::Fullest,
         memory_mib: 256,
+        ram: Ram::Anonymous,
         disk: None,
         more_disks: Vec::new(),
         kernel: target.kernel.to_owned(),
@@ -180,7 +181,9 @@ async fn boot(
         screen: false,
         firmware: Vec::new(),
         network: None,
+        port: Port::Absent,
         qmp_fd: -1,
+        port_fd: -1,
     };
     let started = Instant::now();
     let guest = match tokio::time::timeout(limit, Guest::start(spawner, command, true, target.scratch)).await {

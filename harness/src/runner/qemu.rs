@@ -19,7 +19,7 @@ use crate::{
         brief::{self, BriefError},
     },
     fanout::BootImage,
-    guest::{self, Accelerator, Command, Cpu, Disk, DiskFormat, Ended, Guest, Spawner},
+    guest::{self, Accelerator, Command, Cpu, Disk, DiskFormat, Ended, Guest, Port, Ram, Spawner},
     host::Qemu,
     ssh::{self, Exec, Keypair, Open, Session, Sink, Stdin},
 };
@@ -240,6 +240,7 @@ impl Blueprint<'_> {
             cpus: self.size.cpus,
             cpu: Cpu::Nesting,
             memory_mib: self.size.memory.mib(),
+            ram: Ram::Anonymous,
             disk: Some(root),
             more_disks,
             kernel: self.image.kernel.clone(),
@@ -248,7 +249,9 @@ impl Blueprint<'_> {
             screen: false,
             firmware,
             network: Some(if open { Network::Open } else { Network::Isolated }),
+            port: Port::Absent,
             qmp_fd: -1,
+            port_fd: -1,
         })
     }
 

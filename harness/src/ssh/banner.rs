@@ -9,6 +9,7 @@
 use std::{
     io,
     net::SocketAddr,
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
@@ -18,9 +19,16 @@ use tokio_util::sync::CancellationToken;
 /// A connection whose server has said `SSH-`; nothing of it has been read yet.
 #[derive(Debug)]
 pub struct BannerStream {
-    pub(super) stream: std::net::TcpStream,
+    pub(super) socket: OwnedFd,
     /// The server's first line, for people; cleaned and cut to 255 bytes.
     pub banner: String,
+}
+
+impl BannerStream {
+    /// A connected stream socket whose server is about to say `SSH-`.
+    pub fn over(socket: OwnedFd) -> Self {
+        Self { socket, banner: String::new() }
+    }
 }
 
 /// No SSH server answered.
@@ -73,7 +81,7 @@ pub async fn banner(
     cancel: &CancellationToken,
 ) -> Result<BannerStream, BannerError> {
     let started = Instant::now();
-    let mut probes = JoinSet::new();
+    let mut probes: JoinSet<Result<(TcpStream, String), Silence>> = JoinSet::new();
     let mut last = "no connection was made".to_owned();
     let mut tick = time::interval(INTERVAL);
     tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
@@ -83,8 +91,9 @@ pub async fn banner(
             () = cancel.cancelled() => return Err(BannerError::Cancelled),
             Some(probe) = probes.join_next() => match probe {
                 Ok(Ok((stream, banner))) => {
-                    let stream = TcpStream::into_std(stream).map_err(|source| BannerError::Local { addr, source })?;
-                    return Ok(BannerStream { stream, banner });
+                    let socket = stream.set_nodelay(true).and_then(|()| stream.into_std()).map(OwnedFd::from);
+                    let socket = socket.map_err(|source| BannerError::Local { addr, source })?;
+                    return Ok(BannerStream { socket, banner });
                 }
                 Ok(Err(Silence::Other(said))) => return Err(BannerError::NotSsh { addr, said }),
                 Ok(Err(Silence::Local(source))) => return Err(BannerError::Local { addr, source }),

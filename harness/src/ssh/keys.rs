@@ -24,6 +24,12 @@ impl Keypair {
         Ok(Self { private: key.to_openssh(LineEnding::LF)?.to_string(), public: key.public_key().to_openssh()? })
     }
 
+    /// The pair whose private half is this text.
+    pub fn read(private: &str) -> Result<Self, KeyError> {
+        let public = PrivateKey::from_openssh(private)?.public_key().to_openssh()?;
+        Ok(Self { private: private.to_owned(), public })
+    }
+
     /// The private half, in OpenSSH's own format, ending in a newline.
     pub fn private(&self) -> &str {
         &self.private

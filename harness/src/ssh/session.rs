@@ -1,7 +1,7 @@
 //! The handle to a session, for async callers.
 
 use std::{
-    net::{Shutdown, TcpStream},
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,7 +26,7 @@ const SLACK: Duration = Duration::from_secs(10);
 /// How to open a session.
 #[derive(Debug)]
 pub struct Open<'a> {
-    /// The connection [`super::banner`] found.
+    /// The connection: one that [`super::banner`] found, or any other at whose end a server speaks first.
     pub stream: BannerStream,
     /// The account in the guest.
     pub user: &'a str,
@@ -49,7 +49,7 @@ pub struct Session {
     requests: mpsc::Sender<Request>,
     wake: Wake,
     ended: Arc<AtomicBool>,
-    socket: TcpStream,
+    socket: OwnedFd,
     cancel: CancellationToken,
     watcher: tokio::task::AbortHandle,
 }
@@ -64,7 +64,7 @@ impl Session {
             let what = what.to_owned();
             move |source| SshError::Local { what, source }
         };
-        let stream = open.stream.stream;
+        let stream = open.stream.socket;
         let socket = stream.try_clone().map_err(local("the socket cannot be shared"))?;
         let wake = Wake::new().map_err(local("no eventfd"))?;
         let credentials = Credentials {
@@ -145,7 +145,7 @@ impl Session {
             answer = answer => answer.unwrap_or_else(|_| Err(self.gone(doing))),
             () = self.cancel.cancelled() => Err(SshError::Cancelled),
             () = tokio::time::sleep_until((deadline + SLACK).into()) => {
-                let _ = self.socket.shutdown(Shutdown::Both);
+                let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
                 Err(SshError::Timeout { doing })
             }
         }
@@ -164,7 +164,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.watcher.abort();
         self.ended.store(true, Ordering::Release);
-        let _ = self.socket.shutdown(Shutdown::Both);
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         self.wake.wake();
     }
 }

@@ -4,7 +4,7 @@
 //! through; any other call that sends fails with "bad use". So whoever is stuck in sending is remembered and goes first.
 
 use std::{
-    net::{Shutdown, TcpStream},
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -41,7 +41,7 @@ pub(super) struct Request {
 /// A connection and everything needed to wait on it.
 pub(super) struct Line {
     pub(super) ssh: ssh2::Session,
-    socket: TcpStream,
+    socket: OwnedFd,
     wake: Wake,
     ended: Arc<AtomicBool>,
     given_up: Option<Arc<AtomicBool>>,
@@ -58,14 +58,13 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: OwnedFd,
         wake: Wake,
         ended: Arc<AtomicBool>,
         silence: Duration,
     ) -> Result<Self, SshError> {
         let local = |source| SshError::Local { what: "the socket cannot be used".to_owned(), source };
-        stream.set_nonblocking(true).map_err(local)?;
-        stream.set_nodelay(true).map_err(local)?;
+        rustix::io::ioctl_fionbio(&stream, true).map_err(|error| local(error.into()))?;
         let socket = stream.try_clone().map_err(local)?;
         let mut ssh = ssh2::Session::new().map_err(|error| SshError::Handshake { reason: error.to_string() })?;
         ssh.set_tcp_stream(stream);
@@ -252,7 +251,7 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         // Before libssh2 says goodbye: on a closed socket it frees its memory at once instead of asking to be called again.
-        let _ = self.socket.shutdown(Shutdown::Both);
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
     }
 }
 

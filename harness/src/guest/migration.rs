@@ -1,0 +1,96 @@
+//! Freezing a guest into files, and going on from them: QEMU's migration to a file without the memory, which lies in a file
+//! of its own already (QEMU docs: system/vm-templating).
+
+use std::{path::Path, time::Duration};
+
+use qapi::qmp::{self, MigrationCapability, MigrationCapabilityStatus, MigrationStatus, RunState};
+
+use super::{qmp::QmpError, vm::Guest};
+
+/// The state of the devices is half a megabyte; a disk that needs longer than this for it is broken.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How often QEMU is asked how far it is.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// A guest could not be frozen, or not be thawed.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrationError {
+    /// QEMU cannot, or is gone.
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    /// It tried.
+    #[error("QEMU could not {what}: {words}")]
+    Failed {
+        /// `save the state of the devices` or `load` it.
+        what: &'static str,
+        /// In its words.
+        words: String,
+    },
+    /// It came to no end.
+    #[error("QEMU did not {what} within {} s", LIMIT.as_secs())]
+    Endless {
+        /// The same.
+        what: &'static str,
+    },
+}
+
+const SAVE: &str = "save the state of the devices";
+const LOAD: &str = "load the state of the devices";
+
+impl Guest {
+    /// Stops the guest and writes the state of its devices to `state`. It cannot go on afterwards; its memory's file is complete when
+    /// its QEMU has ended ([`Guest::kill`]).
+    pub async fn freeze(&self, state: &Path) -> Result<(), MigrationError> {
+        self.qmp().execute(qmp::stop {}).await?;
+        self.leave_memory_where_it_is().await?;
+        let uri = Some(format!("file:{}", state.display()));
+        self.qmp().execute(qmp::migrate { channels: None, detach: None, resume: None, uri }).await?;
+        self.watch(SAVE, async || {
+            let info = self.qmp().execute(qmp::query_migrate {}).await?;
+            match info.status {
+                Some(MigrationStatus::completed) => Ok(true),
+                Some(MigrationStatus::failed | MigrationStatus::cancelled) => {
+                    let words = info.error_desc.unwrap_or_else(|| "no reason given".to_owned());
+                    Err(MigrationError::Failed { what: SAVE, words })
+                }
+                _ => Ok(false),
+            }
+        })
+        .await
+    }
+
+    /// Loads the state of the devices from `state` and lets the guest run. It was started with [`super::Ram::Forked`].
+    pub async fn thaw(&self, state: &Path) -> Result<(), MigrationError> {
+        self.leave_memory_where_it_is().await?;
+        let uri = Some(format!("file:{}", state.display()));
+        // A state that cannot be loaded ends QEMU, which says why.
+        self.qmp().execute(qmp::migrate_incoming { channels: None, exit_on_error: None, uri }).await?;
+        self.watch(LOAD, async || {
+            let status = self.qmp().execute(qmp::query_status {}).await?;
+            Ok(status.status != RunState::inmigrate)
+        })
+        .await?;
+        self.qmp().execute(qmp::cont {}).await?;
+        Ok(())
+    }
+
+    async fn leave_memory_where_it_is(&self) -> Result<(), QmpError> {
+        let capability = MigrationCapabilityStatus { capability: MigrationCapability::x_ignore_shared, state: true };
+        self.qmp().execute(qmp::migrate_set_capabilities { capabilities: vec![capability] }).await?;
+        Ok(())
+    }
+
+    async fn watch(
+        &self,
+        what: &'static str,
+        mut is_done: impl AsyncFnMut() -> Result<bool, MigrationError>,
+    ) -> Result<(), MigrationError> {
+        let watching = async {
+            while !is_done().await? {
+                tokio::time::sleep(LOOK).await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(LIMIT, watching).await.unwrap_or(Err(MigrationError::Endless { what }))
+    }
+}
