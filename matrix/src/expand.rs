@@ -7,7 +7,7 @@ use serde::Serialize;
 use tera::Context;
 
 use crate::{
-    Cell, CellId, Digest, Guest, Image, Timeouts,
+    Cell, CellId, Digest, Guest, Image, Prepare, Timeouts,
     error::Mistakes,
     payload::{Payload, check_script},
     quantity::{GuestSize, Limits},
@@ -21,15 +21,33 @@ pub(crate) const MOST_CELLS: usize = 100_000;
 /// More text than this (environments, scripts, lists of files) does not belong into one plan.
 const MOST_TEXT: usize = 256 << 20;
 
+/// The templates of the matrix.
+pub(crate) struct Compiled {
+    /// For every suite, in their order.
+    suites: Vec<SuiteTemplates>,
+    /// For every image, in their order: the inline script it is prepared with.
+    prepares: Vec<Option<Template>>,
+}
+
+/// What a matrix expands to.
+pub(crate) struct Expanded {
+    /// The cells in their order.
+    pub(crate) cells: Vec<Cell>,
+    /// For every image of the matrix, in its order.
+    pub(crate) prepares: Vec<Option<Prepare>>,
+    /// The scripts that both point to.
+    pub(crate) scripts: BTreeMap<Digest, String>,
+}
+
 /// The templates of one suite.
-pub(crate) struct SuiteTemplates {
+struct SuiteTemplates {
     /// `None`: the script is a file.
     script: Option<Template>,
     env: Vec<(String, Template)>,
 }
 
-/// Compiles the templates of every suite.
-pub(crate) fn compile(matrix: &Matrix, templates: &mut Templates, mistakes: &mut Mistakes) -> Vec<SuiteTemplates> {
+/// Compiles the templates of every suite and image.
+pub(crate) fn compile(matrix: &Matrix, templates: &mut Templates, mistakes: &mut Mistakes) -> Compiled {
     let mut suite = |suite: &Suite| SuiteTemplates {
         script: match &suite.script {
             Script::File(_) => None,
@@ -41,7 +59,12 @@ pub(crate) fn compile(matrix: &Matrix, templates: &mut Templates, mistakes: &mut
             .filter_map(|(name, value)| Some((name.clone(), templates.compile(value, mistakes)?)))
             .collect(),
     };
-    matrix.suites.iter().map(&mut suite).collect()
+    let suites = matrix.suites.iter().map(&mut suite).collect();
+    let mut prepare = |image: &MatrixImage| match image.prepare.as_ref()?.script.as_ref()? {
+        Script::File(_) => None,
+        Script::Inline(text) => templates.compile(text, mistakes),
+    };
+    Compiled { suites, prepares: matrix.images.iter().map(&mut prepare).collect() }
 }
 
 /// The number of cells before any rule, or a mistake if there are none or too many. Nothing has been expanded by then.
@@ -60,18 +83,18 @@ pub(crate) fn check_size(matrix: &Matrix, mistakes: &mut Mistakes) {
     }
 }
 
-/// The cells in their order, and the scripts they point to.
+/// Expands the matrix. What it returns is whole only if no mistake was found.
 pub(crate) fn expand(
     matrix: &Matrix,
     payload: &Payload,
-    suites: &[SuiteTemplates],
+    compiled: &Compiled,
     templates: &Templates,
     mistakes: &mut Mistakes,
-) -> (Vec<Cell>, BTreeMap<Digest, String>) {
+) -> Expanded {
     let mut expansion = Expansion {
         matrix,
         payload,
-        suites,
+        compiled,
         templates,
         cells: Vec::new(),
         ids: HashMap::new(),
@@ -79,6 +102,8 @@ pub(crate) fn expand(
         text: 0,
         failed: Vec::new(),
     };
+    let images = matrix.images.iter().enumerate();
+    let prepares = images.map(|(index, image)| expansion.prepare(index, image, mistakes)).collect();
     let mut matched = vec![false; matrix.excludes.len()];
     for (image_index, image) in matrix.images.iter().enumerate() {
         for (suite_index, suite) in matrix.suites.iter().enumerate() {
@@ -126,7 +151,7 @@ pub(crate) fn expand(
         mistakes
             .push(mistakes.at(span, "the matrix has no cells: every one is excluded", "an exclude").with_help(help));
     }
-    (expansion.cells, expansion.scripts)
+    Expanded { cells: expansion.cells, prepares, scripts: expansion.scripts }
 }
 
 /// Calls with one index per axis, for every choice of values, the last axis changing fastest.
@@ -147,7 +172,7 @@ fn for_each_choice(axes: &IndexMap<String, Vec<String>>, mut call: impl FnMut(&[
 struct Expansion<'a> {
     matrix: &'a Matrix,
     payload: &'a Payload,
-    suites: &'a [SuiteTemplates],
+    compiled: &'a Compiled,
     templates: &'a Templates,
     cells: Vec<Cell>,
     /// Position in `cells`.
@@ -157,6 +182,15 @@ struct Expansion<'a> {
     text: usize,
     /// Templates that could not be rendered: said once, not for every cell.
     failed: Vec<usize>,
+}
+
+/// What a template is about.
+#[derive(Clone, Copy)]
+enum Scope {
+    /// An image, before any cell.
+    Prepare,
+    /// A cell.
+    Cell,
 }
 
 /// What the cells of one image and suite share.
@@ -173,6 +207,25 @@ struct Group<'a> {
 }
 
 impl<'a> Expansion<'a> {
+    /// What is done to an image's guests. Nothing of a cell is known to it: it is done once for all of them.
+    fn prepare(&mut self, index: usize, image: &MatrixImage, mistakes: &mut Mistakes) -> Option<Prepare> {
+        let prepare = image.prepare.as_ref()?;
+        let script = match &self.compiled.prepares[index] {
+            None => self.payload.prepares[index].clone().map(|text| self.add_script(text)),
+            Some(template) => {
+                let context = context(self.matrix, &image.image, None);
+                self.render_script(template, &context, Scope::Prepare, mistakes)
+            }
+        };
+        Some(Prepare {
+            script,
+            script_origin: prepare.script.as_ref().map(Script::origin),
+            packages: prepare.packages.clone(),
+            network: prepare.network,
+            timeout: prepare.timeout,
+        })
+    }
+
     fn group(
         &mut self,
         image: &'a MatrixImage,
@@ -180,17 +233,21 @@ impl<'a> Expansion<'a> {
         suite: &'a Suite,
         mistakes: &mut Mistakes,
     ) -> Group<'a> {
-        let context = context(self.matrix, &image.image, suite);
-        let templates = &self.suites[suite_index];
+        let context = context(self.matrix, &image.image, Some(suite));
+        let templates = &self.compiled.suites[suite_index];
         let script = match &templates.script {
             None => self.payload.suites[suite_index].script.clone().map(|text| self.add_script(text)),
             Some(template) if template.is_per_cell() => None,
-            Some(template) => self.render_script(template, &context, mistakes),
+            Some(template) => self.render_script(template, &context, Scope::Cell, mistakes),
         };
         let env = templates
             .env
             .iter()
-            .map(|(_, value)| if value.is_per_cell() { None } else { self.render(value, &context, mistakes) })
+            .map(
+                |(_, value)| {
+                    if value.is_per_cell() { None } else { self.render(value, &context, Scope::Cell, mistakes) }
+                },
+            )
             .collect();
         Group {
             image: &image.image,
@@ -238,17 +295,17 @@ impl<'a> Expansion<'a> {
             }
             return;
         }
-        let templates = &self.suites[group.suite_index];
+        let templates = &self.compiled.suites[group.suite_index];
         if group.script.is_none() || group.env.iter().any(Option::is_none) {
             group.context.insert("axes", &axes);
         }
         let script = match (group.script, &templates.script) {
-            (None, Some(template)) => self.render_script(template, &group.context, mistakes),
+            (None, Some(template)) => self.render_script(template, &group.context, Scope::Cell, mistakes),
             (script, _) => script,
         };
         let mut env = own_env(self.matrix, &id, image, suite, &axes);
         for ((name, template), rendered) in templates.env.iter().zip(&group.env) {
-            let value = rendered.clone().or_else(|| self.render(template, &group.context, mistakes));
+            let value = rendered.clone().or_else(|| self.render(template, &group.context, Scope::Cell, mistakes));
             env.insert(name.clone(), value.unwrap_or_default());
         }
         let files = &self.payload.suites[group.suite_index].files;
@@ -262,12 +319,11 @@ impl<'a> Expansion<'a> {
             suite: suite.name.text().to_owned(),
             axes,
             guest: group.guest.clone(),
+            boot: suite.boot,
+            identity: suite.identity,
             timeouts: group.timeouts.clone(),
             script,
-            script_origin: match &suite.script {
-                Script::File(file) => file.text().to_owned(),
-                Script::Inline(_) => "inline".to_owned(),
-            },
+            script_origin: suite.script.origin(),
             env,
             files: files.clone(),
             install: suite.install,
@@ -276,7 +332,13 @@ impl<'a> Expansion<'a> {
         });
     }
 
-    fn render(&mut self, template: &Template, context: &Context, mistakes: &mut Mistakes) -> Option<String> {
+    fn render(
+        &mut self,
+        template: &Template,
+        context: &Context,
+        scope: Scope,
+        mistakes: &mut Mistakes,
+    ) -> Option<String> {
         if self.failed.contains(&template.span().start) {
             return None;
         }
@@ -285,15 +347,21 @@ impl<'a> Expansion<'a> {
                 mistakes.at(template.span(), "template: a NUL character", "yields NUL").with_help("remove it")
             }
             Ok(text) => return Some(text),
-            Err(problem) => problem.with_help(self.template_help()),
+            Err(problem) => problem.with_help(self.template_help(scope)),
         };
         self.failed.push(template.span().start);
         mistakes.push(problem);
         None
     }
 
-    fn render_script(&mut self, template: &Template, context: &Context, mistakes: &mut Mistakes) -> Option<Digest> {
-        let text = self.render(template, context, mistakes)?;
+    fn render_script(
+        &mut self,
+        template: &Template,
+        context: &Context,
+        scope: Scope,
+        mistakes: &mut Mistakes,
+    ) -> Option<Digest> {
+        let text = self.render(template, context, scope, mistakes)?;
         match check_script(text.into_bytes()) {
             Ok(text) => Some(self.add_script(text)),
             Err((what, help)) => {
@@ -314,15 +382,21 @@ impl<'a> Expansion<'a> {
         digest
     }
 
-    fn template_help(&self) -> String {
+    fn template_help(&self, scope: Scope) -> String {
         let mut names = Vec::new();
         if let Some(package) = &self.matrix.package {
             names.push("package.name".to_owned());
             names.extend(package.version.is_some().then(|| "package.version".to_owned()));
         }
-        names.extend(["image.name", "image.from", "suite.name"].map(str::to_owned));
-        names.extend(self.matrix.axes.keys().map(|axis| format!("axes.{axis}")));
-        format!("a template of this matrix can use {}", names.join(", "))
+        names.extend(["image.name", "image.from"].map(str::to_owned));
+        match scope {
+            Scope::Prepare => format!("an image is prepared for all its cells: it can use {}", names.join(", ")),
+            Scope::Cell => {
+                names.push("suite.name".to_owned());
+                names.extend(self.matrix.axes.keys().map(|axis| format!("axes.{axis}")));
+                format!("a template of this matrix can use {}", names.join(", "))
+            }
+        }
     }
 }
 
@@ -352,7 +426,7 @@ fn own_env(
 }
 
 /// What templates see, but for the axes. A version that is not known is undefined, so using it is an error.
-fn context(matrix: &Matrix, image: &Image, suite: &Suite) -> Context {
+fn context(matrix: &Matrix, image: &Image, suite: Option<&Suite>) -> Context {
     #[derive(Serialize)]
     struct PackageView<'a> {
         name: &'a str,
@@ -365,6 +439,8 @@ fn context(matrix: &Matrix, image: &Image, suite: &Suite) -> Context {
         context.insert("package", &PackageView { name: package.name.text(), version });
     }
     context.insert("image", &BTreeMap::from([("name", &image.name), ("from", &image.from)]));
-    context.insert("suite", &BTreeMap::from([("name", suite.name.text())]));
+    if let Some(suite) = suite {
+        context.insert("suite", &BTreeMap::from([("name", suite.name.text())]));
+    }
     context
 }

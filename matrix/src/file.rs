@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    Network, RunnerKind,
+    Boot, Identity, Network, RunnerKind,
     located::At,
     scalar::{DurationText, OneOrMany, Scalar, SizeText},
 };
@@ -132,6 +132,25 @@ pub(crate) struct ImageTable {
     /// Size and connectivity of its guests, where they differ from `[guest]`.
     #[serde(default)]
     pub(crate) guest: GuestTable,
+    /// What to do to its guests before any suite: once, if they are forked from a template.
+    pub(crate) prepare: Option<At<PrepareTable>>,
+}
+
+/// What to do to an image's guests before any suite: packages, a script, or both (the packages first).
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PrepareTable {
+    /// The script: a file, relative to this matrix file. Sent as it is, not a template. (Or `inline`.)
+    pub(crate) run: Option<At<String>>,
+    /// The script itself, a template over package and image. (Or `run`.)
+    pub(crate) inline: Option<At<String>>,
+    /// Names of packages that the guest's own package manager installs, such as `gcc`.
+    #[serde(default)]
+    pub(crate) packages: Vec<At<String>>,
+    /// What the guest may reach while it is prepared, and only then; default: nothing.
+    pub(crate) network: Option<Network>,
+    /// Time limit of all of it; default: 10m.
+    pub(crate) timeout: Option<At<DurationText>>,
 }
 
 /// What to run in every guest: a script, and what belongs to it.
@@ -161,6 +180,10 @@ pub(crate) struct SuiteTable {
     pub(crate) artifacts: Vec<At<String>>,
     /// Install the package before the suite runs; default: yes, if there are package artifacts.
     pub(crate) install: Option<At<bool>>,
+    /// How its guests come to be; default: forked from a template.
+    pub(crate) boot: Option<Boot>,
+    /// Whose machine-id, SSH host key and host name its guests have; default: those of their template.
+    pub(crate) identity: Option<Identity>,
     /// Size and connectivity of this suite's guests; wins over the image's.
     #[serde(default)]
     pub(crate) guest: GuestTable,

@@ -3,10 +3,10 @@
 use serde::Serialize;
 use sha2::Digest as _;
 
-use crate::{Artifact, Cell, Digest, Package, Plan, UploadFile};
+use crate::{Artifact, Cell, Digest, Image, Package, Plan, Prepare, UploadFile};
 
 /// Changes whenever the form below does, so that equal digests of different versions mean equal work, too.
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 
 impl Plan {
     /// The digest that this plan should carry.
@@ -21,6 +21,16 @@ impl Plan {
                 .collect();
             (name, version, artifacts)
         });
+        let images: Vec<_> = images
+            .iter()
+            .map(|Image { name, from, kernel_args, prepare }| {
+                let prepare =
+                    prepare.as_ref().map(|Prepare { script, script_origin: _, packages, network, timeout }| {
+                        (script, packages, network, timeout)
+                    });
+                (name, from, kernel_args, prepare)
+            })
+            .collect();
         // Cell by cell: a plan of 100,000 cells need not be in memory twice.
         let mut hasher = sha2::Sha256::new();
         hash_json(&mut hasher, &(FORM, package, runner, images, scripts));
@@ -38,6 +48,8 @@ fn decisive(cell: &Cell) -> impl Serialize + '_ {
         suite,
         axes,
         guest,
+        boot,
+        identity,
         timeouts,
         script,
         script_origin: _,
@@ -49,10 +61,11 @@ fn decisive(cell: &Cell) -> impl Serialize + '_ {
     } = cell;
     let files: Vec<_> =
         files.iter().map(|UploadFile { path: _, relative, bytes, digest }| (relative, bytes, digest)).collect();
-    ((id, image, suite, axes, guest, timeouts), (script, env, files, install, results, artifacts))
+    ((id, image, suite, axes, guest, boot, identity, timeouts), (script, env, files, install, results, artifacts))
 }
 
-fn hash_json(hasher: &mut sha2::Sha256, value: &impl Serialize) {
+/// Hashes a value by its JSON.
+pub(crate) fn hash_json(hasher: &mut sha2::Sha256, value: &impl Serialize) {
     // It fails for maps whose keys are no text, and there are none here.
     hasher.update(serde_json::to_vec(value).unwrap_or_default());
 }

@@ -20,6 +20,7 @@ mod near;
 mod parse;
 mod payload;
 mod plan;
+mod prepare;
 mod quantity;
 mod rules;
 mod scalar;
@@ -36,7 +37,8 @@ pub use error::{LoadError, LoadWarning, Problem};
 pub use id::CellIdParseError;
 pub use load::{Loaded, load};
 pub use plan::{
-    Artifact, Cell, CellId, Guest, Image, Network, Package, Plan, Results, Runner, RunnerKind, Timeouts, UploadFile,
+    Artifact, Boot, Cell, CellId, Guest, Identity, Image, Network, Package, Plan, Prepare, Results, Runner, RunnerKind,
+    Timeouts, UploadFile,
 };
 pub use schema::schema;
 pub use select::SelectError;

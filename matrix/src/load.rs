@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Digest, LoadError, LoadWarning, Package, Plan,
+    Digest, Image, LoadError, LoadWarning, Package, Plan,
     error::{Mistakes, Problem, Source},
     expand, near, parse, payload,
     template::Templates,
@@ -40,11 +40,12 @@ pub fn load(file: &Path, catalog: &[&str]) -> Result<Loaded, LoadError> {
     let payload = payload::read(&matrix, &folder, &mut mistakes);
     let mut templates =
         Templates::new().map_err(|error| Problem::file(file, format!("the template engine failed: {error}")))?;
-    let suites = expand::compile(&matrix, &mut templates, &mut mistakes);
+    let compiled = expand::compile(&matrix, &mut templates, &mut mistakes);
     expand::check_size(&matrix, &mut mistakes);
     mistakes.check()?;
 
-    let (cells, scripts) = expand::expand(&matrix, &payload, &suites, &templates, &mut mistakes);
+    let expand::Expanded { cells, prepares, scripts } =
+        expand::expand(&matrix, &payload, &compiled, &templates, &mut mistakes);
     mistakes.check()?;
     let mut plan = Plan {
         digest: Digest::from_bytes([0; 32]),
@@ -55,7 +56,12 @@ pub fn load(file: &Path, catalog: &[&str]) -> Result<Loaded, LoadError> {
             artifacts: payload.artifacts,
         }),
         runner: matrix.runner,
-        images: matrix.images.into_iter().map(|image| image.image).collect(),
+        images: matrix
+            .images
+            .into_iter()
+            .zip(prepares)
+            .map(|(image, prepare)| Image { prepare, ..image.image })
+            .collect(),
         scripts,
         cells,
     };

@@ -27,6 +27,8 @@ pub(crate) struct Payload {
     pub(crate) artifacts: Vec<Artifact>,
     /// For every suite of the matrix, in its order.
     pub(crate) suites: Vec<SuitePayload>,
+    /// For every image of the matrix, in its order: the text of the script file it is prepared with.
+    pub(crate) prepares: Vec<Option<String>>,
 }
 
 /// What was read for one suite.
@@ -71,6 +73,13 @@ pub(crate) fn read(matrix: &Matrix, folder: &Path, mistakes: &mut Mistakes) -> P
             .collect(),
     });
     let suites = suites.collect();
+    let mut prepares = Vec::new();
+    for image in &matrix.images {
+        prepares.push(match image.prepare.as_ref().and_then(|prepare| prepare.script.as_ref()) {
+            Some(Script::File(file)) => read_script(file, folder, mistakes),
+            Some(Script::Inline(_)) | None => None,
+        });
+    }
     let artifacts = artifacts
         .iter()
         .filter_map(|(file_name, (path, _))| {
@@ -78,7 +87,7 @@ pub(crate) fn read(matrix: &Matrix, folder: &Path, mistakes: &mut Mistakes) -> P
             Some(Artifact { path: path.clone(), file_name: file_name.clone(), bytes, digest })
         })
         .collect();
-    Payload { artifacts, suites }
+    Payload { artifacts, suites, prepares }
 }
 
 /// Name in the guest -> where it is here, and the glob that named it.
@@ -215,7 +224,7 @@ fn read_script(file: &At<String>, folder: &Path, mistakes: &mut Mistakes) -> Opt
         // Also pipes and devices: reading them may never end.
         Ok(metadata) if !metadata.is_file() => mistakes
             .at(file.span(), format!("the script `{}` is not a file", file.text()), "not a file")
-            .with_help("name the script itself; what lies beside it goes into `files`"),
+            .with_help("name the script itself; what lies beside it goes into a suite's `files`"),
         Ok(_) => {
             let mut bytes = Vec::new();
             if let Err(error) = File::open(&path).and_then(|file| file.take(LONGEST_SCRIPT + 1).read_to_end(&mut bytes))
@@ -238,15 +247,18 @@ fn read_script(file: &At<String>, folder: &Path, mistakes: &mut Mistakes) -> Opt
 /// Text that can be a script; `Err` says what is wrong with it, and the remedy.
 pub(crate) fn check_script(bytes: Vec<u8>) -> Result<String, (&'static str, &'static str)> {
     if bytes.len() as u64 > LONGEST_SCRIPT {
-        return Err(("is longer than 1 MiB", "put programs and data into `files`, and start them from a short script"));
+        return Err((
+            "is longer than 1 MiB",
+            "put programs and data into a suite's `files`, and start them from a short script",
+        ));
     }
     match String::from_utf8(bytes) {
         Ok(text) if text.contains('\0') => {
-            Err(("holds a NUL character", "a script is plain text; put a program into `files`"))
+            Err(("holds a NUL character", "a script is plain text; put a program into a suite's `files`"))
         }
-        // A script that does nothing always passes.
-        Ok(text) if text.trim().is_empty() => Err(("is empty", "write down what is to be tested")),
+        // A script that does nothing always succeeds.
+        Ok(text) if text.trim().is_empty() => Err(("is empty", "write down what is to be run")),
         Ok(text) => Ok(text),
-        Err(_) => Err(("is not UTF-8 text", "a script is plain text; put a program into `files`")),
+        Err(_) => Err(("is not UTF-8 text", "a script is plain text; put a program into a suite's `files`")),
     }
 }

@@ -14,7 +14,7 @@ use crate::{ByteSize, Digest};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Digest of everything here that decides the work: equal digests mean the same work. Where things lie on this machine
-    /// (`matrix`, the paths, [`Cell::script_origin`]) decides nothing.
+    /// (`matrix`, the paths, the origins of scripts) decides nothing.
     pub digest: Digest,
     /// The matrix file, as it was named to us. Not part of the digest.
     pub matrix: PathBuf,
@@ -24,7 +24,7 @@ pub struct Plan {
     pub runner: Runner,
     /// Every image that at least one cell uses, in the order of the matrix file.
     pub images: Vec<Image>,
-    /// Scripts by the digest of their text; [`Cell::script`] points here. Cells share equal scripts.
+    /// Scripts by the digest of their text; [`Cell::script`] and [`Prepare::script`] point here. Equal scripts are shared.
     pub scripts: BTreeMap<Digest, String>,
     /// Every cell, in the order of the matrix file: image by image, then suite, then axes (the last one changing fastest);
     /// cells added by `[[include]]` follow the others of their image and suite.
@@ -105,6 +105,23 @@ pub struct Image {
     pub from: String,
     /// Words added to the guest kernel's command line.
     pub kernel_args: Vec<String>,
+    /// What is done to its guests before any cell of theirs; `None`: nothing.
+    pub prepare: Option<Prepare>,
+}
+
+/// What is done to a guest before any cell: once per template, from which the guests of the cells are forked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Prepare {
+    /// The script to run: a key of [`Plan::scripts`]; `None`: packages only.
+    pub script: Option<Digest>,
+    /// Where the script's text came from, for people: a path relative to the matrix file, or `inline`.
+    pub script_origin: Option<String>,
+    /// What the guest's package manager installs, before the script runs; in the order of the matrix file.
+    pub packages: Vec<String>,
+    /// What the guest may reach meanwhile; the cells' own network is [`Guest::network`].
+    pub network: Network,
+    /// Time limit of all of it, before scaling by the measured speed.
+    pub timeout: Duration,
 }
 
 /// One image x one value of every axis x one suite.
@@ -118,8 +135,12 @@ pub struct Cell {
     pub suite: String,
     /// Axis name -> value, in the order of the matrix file.
     pub axes: IndexMap<String, String>,
-    /// The virtual machine to boot.
+    /// The virtual machine to run it in.
     pub guest: Guest,
+    /// How that machine comes to be.
+    pub boot: Boot,
+    /// Whose machine-id and host key it has.
+    pub identity: Identity,
     /// Time limits, before scaling by the measured speed.
     pub timeouts: Timeouts,
     /// The script to run: a key of [`Plan::scripts`].
@@ -184,6 +205,29 @@ pub enum Network {
     Isolated,
     /// Whatever the host reaches, by user-mode networking.
     Open,
+}
+
+/// How a guest comes to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Boot {
+    /// Forked from a template, a guest that was booted and frozen once, where one can be had; booted where not.
+    #[default]
+    Warm,
+    /// Booted: for tests of the boot itself and of what happens at the first one.
+    Cold,
+}
+
+/// Whose identity a guest has: machine-id, SSH host key and host name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Identity {
+    /// Guests forked from one template have the same one.
+    #[default]
+    Shared,
+    /// Each guest gets its own after the fork, before the payload. (One that is booted has a machine-id and a host key of
+    /// its own anyway.)
+    Unique,
 }
 
 /// Time limits by phase, before scaling by the measured speed of this machine.

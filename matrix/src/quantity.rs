@@ -160,7 +160,8 @@ fn size_meant(text: &str) -> ByteSize {
     format!("{number}{unit}").parse().unwrap_or(GUEST_MEMORY)
 }
 
-fn duration(at: &At<DurationText>, mistakes: &mut Mistakes) -> Option<Duration> {
+/// A time limit within its range.
+pub(crate) fn duration(at: &At<DurationText>, mistakes: &mut Mistakes) -> Option<Duration> {
     let text = &at.get().0;
     let parsed = text.parse::<jiff::SignedDuration>();
     let problem = match parsed {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use globset::{Glob, GlobSetBuilder};
 
-use crate::{Cell, CellId, Plan, near};
+use crate::{Cell, CellId, Digest, Plan, near};
 
 /// The cells asked for cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -60,11 +60,17 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Drops images and scripts that no cell uses, and stamps the plan with its digest.
+    /// The key of the script of every cell and of every image that has one, with repetitions.
+    pub(crate) fn script_uses(&self) -> impl Iterator<Item = Digest> {
+        let prepares = self.images.iter().filter_map(|image| image.prepare.as_ref()?.script);
+        self.cells.iter().map(|cell| cell.script).chain(prepares)
+    }
+
+    /// Drops images that no cell uses and scripts that nothing uses, and stamps the plan with its digest.
     pub(crate) fn keep_what_is_used(&mut self) {
         let images: HashSet<_> = self.cells.iter().map(|cell| cell.image.as_str()).collect();
-        let scripts: HashSet<_> = self.cells.iter().map(|cell| cell.script).collect();
         self.images.retain(|image| images.contains(image.name.as_str()));
+        let scripts: HashSet<_> = self.script_uses().collect();
         self.scripts.retain(|digest, _| scripts.contains(digest));
         self.digest = self.fingerprint();
     }

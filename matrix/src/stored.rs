@@ -1,12 +1,13 @@
 //! A plan on disk (`plan.json`): what a later report or a resumed run starts from.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, BufWriter, Write as _},
     path::{Path, PathBuf},
 };
 
-use crate::{Digest, Plan};
+use crate::{Digest, Plan, text};
 
 /// `plan.json` could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,12 @@ pub enum PlanFileErrorKind {
         /// The digest of its content.
         found: Digest,
     },
+    /// A script that something runs is not in it.
+    #[error("it runs the script {0} and does not hold its text")]
+    Script(Digest),
+    /// What is to be installed is not the name of a package: it could be an option of the package manager.
+    #[error("{0:?} is not the name of a package")]
+    Package(String),
 }
 
 impl Plan {
@@ -68,7 +75,21 @@ fn write(plan: &Plan, path: &Path) -> Result<(), PlanFileErrorKind> {
 fn read(path: &Path) -> Result<Plan, PlanFileErrorKind> {
     let plan: Plan = serde_json::from_slice(&fs::read(path)?)?;
     match plan.fingerprint() {
-        found if found == plan.digest => Ok(plan),
+        found if found == plan.digest => check(&plan).map(|()| plan),
         found => Err(PlanFileErrorKind::Digest { said: plan.digest, found }),
+    }
+}
+
+/// What the types alone do not promise of a plan that was read, and whoever runs it relies on.
+fn check(plan: &Plan) -> Result<(), PlanFileErrorKind> {
+    let is_text = |digest: &Digest| plan.scripts.get(digest).is_some_and(|text| Digest::of(text.as_bytes()) == *digest);
+    if let Some(missing) = plan.script_uses().collect::<BTreeSet<_>>().into_iter().find(|digest| !is_text(digest)) {
+        return Err(PlanFileErrorKind::Script(missing));
+    }
+    let mut packages =
+        plan.images.iter().filter_map(|image| image.prepare.as_ref()).flat_map(|prepare| &prepare.packages);
+    match packages.find(|name| !text::is_package(name)) {
+        Some(bad) => Err(PlanFileErrorKind::Package(bad.clone())),
+        None => Ok(()),
     }
 }

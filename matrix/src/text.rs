@@ -4,6 +4,8 @@ use crate::{error::Mistakes, located::At};
 
 /// Longest name: it stands in tables, file names and host names.
 const LONGEST_NAME: usize = 100;
+/// Longest name of a package for a guest, in bytes; there are none half as long.
+const LONGEST_PACKAGE: usize = 250;
 
 /// A name a person can read in a table: not empty, no control characters, no blanks at its ends.
 pub(crate) fn check_name(at: &At<String>, what: &str, mistakes: &mut Mistakes) {
@@ -39,6 +41,14 @@ pub(crate) fn check_no_nul(at: &At<String>, mistakes: &mut Mistakes) {
 pub(crate) fn is_identifier(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// The name of a package as the package managers of guests take it, a version or an architecture included (`gcc:i386`,
+/// `gcc=12.2`). Never what one could read as an option.
+pub(crate) fn is_package(text: &str) -> bool {
+    text.len() <= LONGEST_PACKAGE
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "+._:=~-".contains(c))
 }
 
 /// An absolute path or glob in a guest: `Err` says what is wrong with it, and the remedy.

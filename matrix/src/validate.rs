@@ -7,11 +7,12 @@ use std::{collections::HashMap, ops::Range};
 use indexmap::IndexMap;
 
 use crate::{
-    Image, Results, Runner,
+    Boot, Identity, Image, Results, Runner,
     error::Mistakes,
     file::{ImageTable, MatrixFile, PackageTable, SuiteTable},
     located::At,
     near,
+    prepare::{self, ImagePrepare},
     quantity::{self, GuestSize, Limits},
     rules::{self, Exclude, Include},
     text,
@@ -32,7 +33,9 @@ pub(crate) struct Matrix {
 
 /// An image, and what its guests want.
 pub(crate) struct MatrixImage {
+    /// Its `prepare` is filled in by [`crate::expand`].
     pub(crate) image: Image,
+    pub(crate) prepare: Option<ImagePrepare>,
     pub(crate) guest: GuestSize,
 }
 
@@ -45,16 +48,28 @@ pub(crate) struct Suite {
     pub(crate) results: Option<Results>,
     pub(crate) artifacts: Vec<String>,
     pub(crate) install: bool,
+    pub(crate) boot: Boot,
+    pub(crate) identity: Identity,
     pub(crate) guest: GuestSize,
     pub(crate) limits: Limits,
 }
 
-/// Where a suite's script comes from.
+/// Where a script comes from.
 pub(crate) enum Script {
     /// This file, relative to the matrix file.
     File(At<String>),
     /// This text, a template.
     Inline(At<String>),
+}
+
+impl Script {
+    /// For people: a path relative to the matrix file, or `inline`.
+    pub(crate) fn origin(&self) -> String {
+        match self {
+            Self::File(file) => file.text().to_owned(),
+            Self::Inline(_) => "inline".to_owned(),
+        }
+    }
 }
 
 /// Checks the file. What it returns is whole only if no mistake was found.
@@ -148,7 +163,11 @@ fn images(file: &MatrixFile, catalog: &[&str], mistakes: &mut Mistakes) -> Vec<M
                     name: name.text().to_owned(),
                     from: from.text().to_owned(),
                     kernel_args: quantity::words(table.and_then(|table| table.kernel_args.as_ref())),
+                    prepare: None,
                 },
+                prepare: table
+                    .and_then(|table| table.prepare.as_ref())
+                    .and_then(|table| prepare::check(table, mistakes)),
                 guest: table.map(|table| GuestSize::check(&table.guest, &file.runner, mistakes)).unwrap_or_default(),
             });
         }
@@ -211,8 +230,7 @@ fn suite(table: &SuiteTable, file: &MatrixFile, installable: bool, mistakes: &mu
         (Some(file), None) => Script::File(file.clone()),
         (None, Some(text)) => Script::Inline(text.clone()),
         (Some(file), Some(text)) => {
-            let problem = mistakes.at(text.span(), "the suite has two scripts", "a script");
-            mistakes.push(problem.with_label(file.span(), "and another").with_help("keep `run` or `inline`, not both"));
+            two_scripts("suite", file, text, mistakes);
             return None;
         }
         (None, None) => {
@@ -233,9 +251,17 @@ fn suite(table: &SuiteTable, file: &MatrixFile, installable: bool, mistakes: &mu
         results,
         artifacts: table.artifacts.iter().map(|glob| glob.text().to_owned()).collect(),
         install: table.install.as_ref().map_or(installable, |install| *install.get()),
+        boot: table.boot.unwrap_or_default(),
+        identity: table.identity.unwrap_or_default(),
         guest,
         limits,
     })
+}
+
+/// Says that there are two scripts where one can run.
+pub(crate) fn two_scripts(owner: &str, file: &At<String>, text: &At<String>, mistakes: &mut Mistakes) {
+    let problem = mistakes.at(text.span(), format!("the {owner} has two scripts"), "a script");
+    mistakes.push(problem.with_label(file.span(), "and another").with_help("keep `run` or `inline`, not both"));
 }
 
 fn check_env(name: &At<String>, value: &At<String>, mistakes: &mut Mistakes) {

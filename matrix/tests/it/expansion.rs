@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use insta::assert_snapshot;
-use matrix::{ByteSize, Network, Plan};
+use matrix::{Boot, ByteSize, Identity, Network, Plan};
 use proptest::prelude::*;
 
 use crate::folder::{CATALOG, Folder};
@@ -233,6 +233,83 @@ fn cells_share_equal_scripts() {
     let plan = folder.load().plan;
     assert_eq!((plan.cells.len(), plan.scripts.len()), (4, 1));
     assert_eq!((plan.cells[0].script_origin.as_str(), plan.cells[1].script_origin.as_str()), ("t/a.sh", "inline"));
+}
+
+#[test]
+fn a_suite_says_how_its_guests_come_to_be_and_whose_identity_they_have() {
+    let folder = Folder::with(
+        r#"
+images = ["debian-12-minimal"]
+[[suite]]
+name = "usual"
+inline = "true"
+[[suite]]
+name = "own"
+inline = "true"
+boot = "cold"
+identity = "unique"
+[[suite]]
+name = "said"
+inline = "true"
+boot = "warm"
+identity = "shared"
+"#,
+    );
+    let cells = folder.load().plan.cells;
+    let usual = (Boot::Warm, Identity::Shared);
+    let said: Vec<_> = cells.iter().map(|cell| (cell.boot, cell.identity)).collect();
+    assert_eq!(said, [usual, (Boot::Cold, Identity::Unique), usual]);
+}
+
+#[test]
+fn an_image_says_what_is_done_to_its_guests_before_any_suite() {
+    let folder = Folder::with(
+        r#"
+images = ["debian-11-minimal"]
+package = { name = "hello", version = "2.12" }
+suite = [{ name = "smoke", inline = "true" }]
+[[image]]
+name = "deb"
+from = "debian-12-minimal"
+[image.prepare]
+inline = "echo {{ package.name }} {{ package.version }} {{ image.name }} {{ image.from }} ${#1}"
+packages = ["gcc", "libssl-dev", "g++-12:amd64"]
+network = "open"
+timeout = "20m"
+[[image]]
+name = "debian-13-minimal"
+prepare = { run = "prepare.sh" }
+"#,
+    )
+    .file("prepare.sh", "true {{ no template }}\n");
+    let plan = folder.load().plan;
+    assert_eq!(plan.images[0].prepare, None);
+    let (inline, file) = (plan.images[1].prepare.as_ref(), plan.images[2].prepare.as_ref());
+    let inline = inline.expect("prepared");
+    let text = &plan.scripts[&inline.script.expect("a script")];
+    assert_snapshot!(text, @"echo hello 2.12 deb debian-12-minimal ${#1}");
+    assert_eq!(inline.script_origin.as_deref(), Some("inline"));
+    assert_eq!(inline.packages, ["gcc", "libssl-dev", "g++-12:amd64"]);
+    assert_eq!((inline.network, inline.timeout), (Network::Open, Duration::from_secs(20 * 60)));
+
+    let file = file.expect("prepared");
+    assert_eq!(plan.scripts[&file.script.expect("a script")], "true {{ no template }}\n");
+    assert_eq!(file.script_origin.as_deref(), Some("prepare.sh"));
+    assert_eq!((file.network, file.timeout), (Network::Isolated, Duration::from_secs(10 * 60)));
+    assert!(file.packages.is_empty());
+    // The network of the preparation is not that of the cells.
+    assert!(plan.cells.iter().all(|cell| cell.guest.network == Network::Isolated));
+}
+
+#[test]
+fn packages_alone_prepare_an_image_also_without_a_network() {
+    let folder = Folder::with(
+        "image = [{ name = \"debian-12-minimal\", prepare = { packages = [\"gcc\"] } }]\nsuite = [{ name = \"a\", inline = \"true\" }]\n",
+    );
+    let loaded = folder.load();
+    let prepare = loaded.plan.images[0].prepare.as_ref().expect("prepared");
+    assert_eq!((prepare.script, prepare.script_origin.as_deref(), prepare.network), (None, None, Network::Isolated));
+    assert!(loaded.warnings.is_empty());
 }
 
 /// A matrix of this many images and suites, these axes, and one exclude per entry: an index into each of them.

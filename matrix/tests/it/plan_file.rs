@@ -3,14 +3,17 @@
 use std::fs;
 
 use insta::assert_snapshot;
-use matrix::{CellId, Digest, Plan, SelectError};
+use matrix::{CellId, Digest, Plan, RunnerKind, SelectError};
 use proptest::prelude::*;
 
 use crate::folder::Folder;
 
 const MATRIX: &str = r#"
-images = ["debian-11-minimal", "debian-12-minimal"]
+images = ["debian-11-minimal"]
 package = { name = "hello", version = "2.12", artifacts = ["*.deb"] }
+[[image]]
+name = "debian-12-minimal"
+prepare = { inline = "locale-gen {{ image.name }}", packages = ["gcc", "make"], timeout = "3m" }
 [axes]
 locale = ["C", "tr"]
 [[suite]]
@@ -64,6 +67,57 @@ fn a_plan_that_was_changed_is_not_taken() {
 }
 
 #[test]
+fn a_plan_read_back_holds_every_script_and_no_package_that_is_an_option() {
+    let folder = folder(b"deb", b"data");
+    let file = folder.path("plan.json");
+    let whole = folder.load().plan;
+    let read = |change: &dyn Fn(&mut Plan)| {
+        let mut plan = whole.clone();
+        change(&mut plan);
+        // Under the digest of its own content, as whoever forges one would write it.
+        let kind = if plan.runner.kind == RunnerKind::Auto { RunnerKind::Host } else { RunnerKind::Auto };
+        plan.on(kind).write(&file).expect("written");
+        Plan::read(&file)
+    };
+    assert!(read(&|_| {}).is_ok());
+    let prepare = whole.images[1].prepare.as_ref().and_then(|prepare| prepare.script).expect("a script");
+    for script in [prepare, whole.cells[0].script] {
+        let gone = read(&|plan| drop(plan.scripts.remove(&script))).expect_err("gone").to_string();
+        assert!(gone.ends_with(&format!("it runs the script {script} and does not hold its text")), "{gone}");
+        let other = read(&|plan| drop(plan.scripts.insert(script, "rm -rf /".to_owned())));
+        assert!(other.is_err(), "another text under its digest");
+    }
+    let option = read(&|plan| {
+        plan.images[1].prepare.as_mut().expect("prepared").packages.push("--allow-unauthenticated".to_owned());
+    });
+    let option = option.expect_err("an option").to_string();
+    assert!(option.ends_with("\"--allow-unauthenticated\" is not the name of a package"), "{option}");
+}
+
+#[test]
+fn what_a_preparation_does_has_an_identity_of_its_own() {
+    let prepare = |from: &str, to: &str| {
+        let plan = folder(b"deb", b"data").file("m.toml", MATRIX.replace(from, to)).load().plan;
+        plan.images.into_iter().find_map(|image| image.prepare).expect("prepared")
+    };
+    let usual = prepare("", "").digest();
+    for (from, to) in [
+        ("locale-gen", "true"),
+        ("inline = \"locale-gen {{ image.name }}\", packages", "packages"),
+        ("\"gcc\", \"make\"", "\"make\", \"gcc\""),
+        ("\"gcc\", \"make\"", "\"gcc\""),
+        ("timeout = \"3m\"", "network = \"open\""),
+    ] {
+        assert_ne!(prepare(from, to).digest(), usual, "{from} -> {to}");
+    }
+    // How long it may take changes nothing in what it does, nor does where its text comes from.
+    assert_eq!(prepare("\"3m\"", "\"4m\"").digest(), usual);
+    let mut moved = prepare("", "");
+    moved.script_origin = Some("prepare.sh".to_owned());
+    assert_eq!(moved.digest(), usual);
+}
+
+#[test]
 fn a_cell_id_read_back_is_one_safe_path_component() {
     let read = |text: &str| serde_json::from_value::<CellId>(text.into());
     for bad in ["", ".", "..", ".hidden", "-x", "a/b", "a\\b", "a b", "a\0", "ä", &"x".repeat(121)] {
@@ -90,6 +144,12 @@ fn the_place_does_not_decide_the_digest_but_every_byte_does() {
         ("echo", "printf"),
         ("name = \"own\"", "name = \"mine\""),
         ("name = \"own\"", "guest = { cpus = 2 }\nname = \"own\""),
+        ("name = \"own\"", "boot = \"cold\"\nname = \"own\""),
+        ("name = \"own\"", "identity = \"unique\"\nname = \"own\""),
+        ("locale-gen", "true"),
+        ("\"gcc\", \"make\"", "\"make\", \"gcc\""),
+        ("timeout = \"3m\"", "timeout = \"4m\""),
+        ("timeout = \"3m\"", "timeout = \"3m\", network = \"open\""),
         ("[axes]", "[runner]\nretries = 0\n[axes]"),
     ] {
         assert_ne!(changed(from, to), plan.digest, "{from} -> {to}");
@@ -102,7 +162,10 @@ fn a_part_of_a_plan_holds_what_its_cells_need_and_has_a_digest_of_its_own() {
     let plan = plan();
     let part = plan.select(&["debian-12*.own.*=tr", "nothing"]).expect("a part");
     assert_eq!(part.cells.iter().map(|cell| cell.id.as_str()).collect::<Vec<_>>(), ["debian-12-minimal.own.locale=tr"]);
-    assert_eq!((part.images.len(), part.scripts.len()), (1, 1));
+    // Its own script, and the one that prepares its image.
+    assert_eq!((part.images.len(), part.scripts.len()), (1, 2));
+    let unprepared = plan.select(&["debian-11*.own.*=tr"]).expect("a part");
+    assert_eq!(unprepared.scripts.len(), 1);
     assert_ne!(part.digest, plan.digest);
     assert_eq!(plan.select(&["*"]).expect("all of it"), plan);
     let id = &part.cells[0].id;

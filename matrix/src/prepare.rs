@@ -1,0 +1,75 @@
+//! `[image.prepare]`: what is done to an image's guests before any cell. The table checked, and its identity.
+
+use std::time::Duration;
+
+use sha2::Digest as _;
+
+use crate::{
+    Digest, Network, Prepare,
+    error::Mistakes,
+    file::PrepareTable,
+    fingerprint::hash_json,
+    located::At,
+    quantity, text,
+    validate::{Script, two_scripts},
+};
+
+/// Time limit where none is written.
+const TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// Changes whenever what [`Prepare::digest`] is made of does.
+const FORM: &str = "prepare 1";
+
+/// The table without a mistake in itself. The file it names is not looked at yet.
+pub(crate) struct ImagePrepare {
+    pub(crate) script: Option<Script>,
+    pub(crate) packages: Vec<String>,
+    pub(crate) network: Network,
+    pub(crate) timeout: Duration,
+}
+
+/// Checks the table; `None`, and a mistake, if nothing can be done by it.
+pub(crate) fn check(at: &At<PrepareTable>, mistakes: &mut Mistakes) -> Option<ImagePrepare> {
+    let table = at.get();
+    for name in table.packages.iter().filter(|name| !text::is_package(name.text())) {
+        mistakes.push(
+            mistakes
+                .at(name.span(), format!("{:?} is not the name of a package", name.text()), "not a package")
+                .with_help("write one name as the guest's package manager knows it, such as `gcc` or `libssl-dev`: letters, digits and `+._:=~-`, not beginning with a sign"),
+        );
+    }
+    let timeout = table.timeout.as_ref().map_or(Some(TIMEOUT), |timeout| quantity::duration(timeout, mistakes));
+    let script =
+        match (&table.run, &table.inline) {
+            (Some(file), None) => Some(Script::File(file.clone())),
+            (None, Some(text)) => Some(Script::Inline(text.clone())),
+            (Some(file), Some(text)) => {
+                two_scripts("table `prepare`", file, text, mistakes);
+                return None;
+            }
+            (None, None) if table.packages.is_empty() => {
+                mistakes.push(mistakes.at(at.span(), "this `prepare` prepares nothing", "nothing to do").with_help(
+                    "add `packages = [\"gcc\"]`, `run = \"prepare.sh\"` or `inline = \"...\"`, or remove it",
+                ));
+                return None;
+            }
+            (None, None) => None,
+        };
+    Some(ImagePrepare {
+        script,
+        packages: table.packages.iter().map(|name| name.text().to_owned()).collect(),
+        network: table.network.unwrap_or_default(),
+        timeout: timeout.unwrap_or(TIMEOUT),
+    })
+}
+
+impl Prepare {
+    /// Identity of what it does: equal digests mean the same packages in the same order, the same script and the same network.
+    /// Its time limit is not part of it: a template that was made in time is the same under every limit.
+    pub fn digest(&self) -> Digest {
+        let Self { script, script_origin: _, packages, network, timeout: _ } = self;
+        let mut hasher = sha2::Sha256::new();
+        hash_json(&mut hasher, &(FORM, script, packages, network));
+        Digest::from_bytes(hasher.finalize().into())
+    }
+}
