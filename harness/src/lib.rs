@@ -1,6 +1,6 @@
 //! How it is run: the orchestrator, its guests and what is done in them.
 //!
-//! Data flows one way: a `matrix::Plan` comes in, `images` gives disks, [`guest`] boots them, [`ssh`] and [`payload`] work in
+//! Data flows one way: a `matrix::Plan` comes in, `images` gives disks, [`guest`] boots them, [`template`] forks them, [`ssh`] and [`payload`] work in
 //! them, [`fanout`] decides who runs when, and everything that happens leaves as `reports::Event`s.
 
 pub mod agent;
@@ -15,3 +15,4 @@ pub mod run;
 mod runner;
 pub mod scratch;
 pub mod ssh;
+pub mod template;

@@ -6,7 +6,7 @@ use reports::{EventKind, StepTime};
 use serde::{Deserialize, Serialize};
 
 /// Raised whenever a message changes.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Who speaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,8 @@ pub struct Work {
     pub cpus: u32,
     /// At most so many guests at once.
     pub jobs: Option<usize>,
+    /// Every guest is booted, none forked.
+    pub cold: bool,
     /// What was proved in an earlier L1 of the same kind.
     pub known: Option<KvmProof>,
     /// Which cells.

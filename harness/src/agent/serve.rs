@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use images::{Store, Templates};
 use matrix::{ByteSize, CellId};
 use reports::{Event, EventKind, StepTime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -20,10 +21,11 @@ use super::{
 };
 use crate::{
     events::Events,
-    fanout::{Budget, Keep, Purpose, Station, Stop, Todo, dispatch},
+    fanout::{Budget, Keep, Purpose, Station, Stop, Todo, Warmth, dispatch},
     guest::{Accelerator, Spawner},
     host::{self, Machine, Qemu},
     ssh::Keypair,
+    template::Birthplace,
 };
 
 /// How often the agent says that it is there.
@@ -137,6 +139,7 @@ impl Agent<'_> {
             .iter()
             .filter_map(|work| Some(Todo { cell: plan.cell(&work.id)?.clone(), next: work.next, last: work.last }));
         let todo = todo.collect();
+        let warmth = Warmth::new(templates(beside, &qemu, &machine), work.cold, beside.join("templates"));
         let (events, received) = Events::channel();
         let disk_full = CancellationToken::new();
         let station = Station {
@@ -150,6 +153,7 @@ impl Agent<'_> {
             speed: proof.speed,
             scratch,
             cells,
+            warmth,
             login: Keypair::generate("nestmatrix login").map_err(|error| broken(&error))?,
             purpose: Purpose::Test,
             keep: Keep::Never,
@@ -190,6 +194,15 @@ impl Agent<'_> {
         self.say.message(FromAgent::Done);
         Ok(())
     }
+}
+
+/// Where guests are forked from here.
+fn templates(beside: &Path, qemu: &Qemu, machine: &Machine) -> Result<(Templates, Birthplace), String> {
+    let store = Store::open(&beside.join("store")).map_err(|error| error.to_string())?;
+    // What there is room for is looked at each time one is made; and what was made here ends with this machine.
+    let templates = store.templates(ByteSize::from_bytes(u64::MAX)).map_err(|error| error.to_string())?;
+    let birthplace = Birthplace::new(qemu, machine, Accelerator::Kvm);
+    Ok((templates, birthplace.map_err(|error| format!("{}: {error}", qemu.system.display()))?))
 }
 
 fn ready(proof: &KvmProof, qemu: &Qemu, machine: &Machine, memory: ByteSize, took: Duration) -> Ready {

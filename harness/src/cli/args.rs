@@ -75,6 +75,9 @@ pub(super) struct StoreFolder {
     /// Folder of the image store [default: `$XDG_CACHE_HOME/nestmatrix`].
     #[arg(long, value_name = "DIR", env = "NESTMATRIX_STORE")]
     pub(super) store: Option<PathBuf>,
+    /// What frozen guests may take in the store together; those not used for the longest time go first.
+    #[arg(long = "template-limit", value_name = "SIZE", env = "NESTMATRIX_TEMPLATE_LIMIT", default_value = "16GiB")]
+    pub(super) templates: matrix::ByteSize,
 }
 
 #[derive(Debug, Arguments)]
@@ -89,6 +92,9 @@ pub(super) struct Run {
     /// Continue a run that died or was interrupted: only cells without a verdict run. Its folder, its name, or `latest`.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["matrix", "cells", "out", "runner"])]
     pub(super) resume: Option<PathBuf>,
+    /// Boot every guest; fork none from a frozen one.
+    #[arg(long)]
+    pub(super) cold: bool,
     /// At most so many guests at once [default: as many as memory and CPUs allow].
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) jobs: Option<u16>,

@@ -19,9 +19,13 @@ pub(super) async fn run(args: args::Run) -> Outcome {
             Start::Plan(Box::new(plan))
         }
     };
+    let templates = args.store.templates;
+    let store = args.store.path()?;
     let options = Options {
+        cold: args.cold,
+        templates,
         out: args.out,
-        store: args.store.path()?,
+        store,
         jobs: args.jobs.map(usize::from),
         keep: args.keep,
         purpose: Purpose::Test,

@@ -26,8 +26,11 @@ pub(super) async fn shell(args: args::Shell) -> Outcome {
     };
     let id = cell.id.clone();
     let folder = tempfile::tempdir().map_err(|error| Failure::message(2, error))?;
+    let templates = args.store.templates;
     let store = args.store.path()?;
     let options = Options {
+        cold: false,
+        templates,
         out: Some(folder.path().join("run")),
         store: store.clone(),
         jobs: Some(1),

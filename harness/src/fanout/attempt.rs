@@ -6,17 +6,18 @@ use std::{
 };
 
 use matrix::Cell;
-use reports::{CaseVerdict, EventKind, GuestFacts, Phase, TestCase, Verdict};
+use reports::{CaseVerdict, EventKind, Phase, TestCase, Verdict};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    budget::Gauge,
     judge::{case_verdict, verdict_of},
     station::{Keep, Purpose, Station},
 };
 use crate::{
-    guest::{self, Command, Cpu, Ended, Guest, Port, Ram, StartError},
+    guest::{self, Ended, Guest},
     payload::{self, Install, InstallError, PackageFamily, Suite, SuiteOutcome, Upload},
-    ssh::{self, Keypair, Open, Session, SshError},
+    ssh::{self, BannerStream, Keypair, Open, Session, SshError},
 };
 
 /// How long processes have between TERM and KILL when a time limit is reached, before scaling.
@@ -54,6 +55,18 @@ pub(super) struct Stopped {
 
 pub(super) type Outcome<T> = Result<T, Stopped>;
 
+/// A guest that runs.
+pub(super) struct Up {
+    pub(super) guest: Guest,
+    /// What opens it.
+    pub(super) login: Keypair,
+    pub(super) host_key: Keypair,
+    /// Of a fork: the connection its SSH server waits at.
+    pub(super) connection: Option<BannerStream>,
+    /// It was forked.
+    pub(super) forked: bool,
+}
+
 /// Where a running guest is reached by a person.
 struct Kept {
     key: PathBuf,
@@ -68,6 +81,10 @@ pub(super) struct Attempt<'a> {
     pub(super) number: u32,
     /// Number of the last one there may be.
     pub(super) last: u32,
+    /// It follows one that failed for no fault of the package.
+    pub(super) again: bool,
+    /// Told which process the guest is.
+    pub(super) gauge: &'a Gauge,
     /// Ends everything at once.
     pub(super) kill: &'a CancellationToken,
 }
@@ -90,9 +107,9 @@ impl Attempt<'_> {
     }
 
     async fn with_guest(&self, logs: &Path, scratch: &Path) -> Outcome<Conclusion> {
-        let host_key = self.keypair("host key")?;
-        let guest = self.phase(Phase::Runner, None, None, self.start(logs, scratch, &host_key)).await??;
-        let result = self.inside(&guest, logs, &host_key).await;
+        let mut up = self.phase(Phase::Runner, None, None, self.power_on(logs, scratch)).await??;
+        let result = self.inside(&mut up, logs).await;
+        let Up { guest, login, host_key, .. } = up;
         let (verdict, help) = match result {
             Ok(verdict) => (verdict, None),
             Err(Stopped { verdict, help }) => (verdict, help),
@@ -112,7 +129,7 @@ impl Attempt<'_> {
             Keep::Always => true,
         };
         let keep = keep && guest.has_ended().is_none() && !self.kill.is_cancelled() && !self.is_retried(&verdict);
-        let kept = keep && self.note(&guest, scratch, &host_key);
+        let kept = keep && self.note(&guest, scratch, (&login, &host_key));
         if kept {
             guest.release();
         } else {
@@ -122,9 +139,10 @@ impl Attempt<'_> {
     }
 
     /// Everything between a started guest and its verdict.
-    async fn inside(&self, guest: &Guest, logs: &Path, host_key: &Keypair) -> Outcome<Verdict> {
-        let session = self.open(guest, host_key).await?;
-        let cell = self.cell;
+    async fn inside(&self, up: &mut Up, logs: &Path) -> Outcome<Verdict> {
+        let session = self.open(up).await?;
+        self.make_unique(up, &session).await?;
+        let (cell, guest) = (self.cell, &up.guest);
         let family = self.family();
         let artifacts = match (&self.station.plan.package, cell.install) {
             (Some(package), true) => package.artifacts.as_slice(),
@@ -154,86 +172,31 @@ impl Attempt<'_> {
         Ok(verdict_of(&cases))
     }
 
-    /// Disk, keys, QEMU.
-    async fn start(&self, logs: &Path, scratch: &Path, host_key: &Keypair) -> Outcome<Guest> {
-        let station = self.station;
-        let error = |what: String, help: Option<String>| self.error(Phase::Runner, what, help);
-        let image = station.image(self.cell).ok_or_else(|| error("its image is not there".into(), None))?;
-        for folder in [logs, scratch] {
-            tokio::fs::create_dir_all(folder)
-                .await
-                .map_err(|source| error(format!("could not create {}: {source}", folder.display()), None))?;
-        }
-        let disk = scratch.join("disk.qcow2");
-        guest::create_overlay(&station.qemu.img, (&image.disk, image.format), self.cell.guest.disk, &disk)
-            .await
-            .map_err(|failure| {
-                error(failure.to_string(), Some(format!("make room below {}", station.scratch.display())))
-            })?;
-        let firmware =
-            guest::identity(scratch, station.login.public(), host_key.private(), &hostname(&self.cell.image))
-                .map_err(|source| error(format!("could not write into {}: {source}", scratch.display()), None))?;
-        let mut cmdline = image.cmdline.clone();
-        let terse = station.is_terse(self.number, self.last);
-        if terse {
-            cmdline.push_str(" quiet");
-        }
-        for word in station.kernel_args(self.cell) {
-            cmdline.push(' ');
-            cmdline.push_str(word);
-        }
-        let command = Command {
-            qemu: station.qemu.system.clone(),
-            name: self.cell.id.to_string(),
-            machine: station.qemu.machine(),
-            accelerator: station.accelerator,
-            cpus: self.cell.guest.cpus,
-            cpu: Cpu::Fullest,
-            memory_mib: self.cell.guest.memory.mib(),
-            ram: Ram::Anonymous,
-            disk: Some(disk),
-            more_disks: Vec::new(),
-            kernel: image.kernel.clone(),
-            initrd: image.initrd.clone(),
-            cmdline,
-            screen: !terse,
-            firmware,
-            network: Some(self.cell.guest.network),
-            port: Port::Absent,
-            qmp_fd: -1,
-            port_fd: -1,
-        };
-        let machine = command.machine.clone();
-        // A guest that may be kept must survive us; if we are killed, the next start ends it (see `scratch::sweep`).
-        let dies_with_us = station.keep == Keep::Never || station.purpose == Purpose::Shell;
-        let guest = Guest::start(&station.spawner, command, dies_with_us, logs).await.map_err(|failure| {
-            let help =
-                matches!(failure, StartError::Gone { .. }).then(|| format!("see {}", logs.join("qemu.log").display()));
-            error(failure.to_string(), help)
-        })?;
-        let accelerator = guest.accelerator().await.map_err(|failure| error(failure.to_string(), None))?.to_string();
-        let facts = GuestFacts { runner: station.runner, image: image.digest, accelerator, machine, pid: guest.pid() };
-        self.send(|cell, attempt| EventKind::GuestStarted { cell, attempt, guest: facts });
-        Ok(guest)
-    }
-
     /// The phases boot and connect.
-    async fn open(&self, guest: &Guest, host_key: &Keypair) -> Outcome<Session> {
-        let none = || self.error(Phase::Boot, "the guest has no network".into(), None);
-        let address = guest.ssh().ok_or_else(none)?;
-        let limit = self.station.scaled(self.cell.timeouts.boot);
-        let banner = ssh::banner(address, deadline(limit), self.kill);
-        let stream = self.phase(Phase::Boot, Some(guest), Some(limit), banner).await?.map_err(|error| {
-            let help = "the guest runs but its SSH server never spoke: see its console and screen.png; if it is only slow, \
-                        raise `timeout.boot`";
-            self.error(Phase::Boot, error.to_string(), Some(help.into()))
-        })?;
+    ///
+    /// A fork does not boot, and its SSH server waits for us already.
+    async fn open(&self, up: &mut Up) -> Outcome<Session> {
+        let guest = &up.guest;
+        let stream = match up.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let none = || self.error(Phase::Boot, "the guest has no network".into(), None);
+                let address = guest.ssh().ok_or_else(none)?;
+                let limit = self.station.scaled(self.cell.timeouts.boot);
+                let banner = ssh::banner(address, deadline(limit), self.kill);
+                self.phase(Phase::Boot, Some(guest), Some(limit), banner).await?.map_err(|error| {
+                    let help = "the guest runs but its SSH server never spoke: see its console and screen.png; if it is only \
+                                slow, raise `timeout.boot`";
+                    self.error(Phase::Boot, error.to_string(), Some(help.into()))
+                })?
+            }
+        };
         let limit = self.station.scaled(CONNECT);
         let open = Session::open(Open {
             stream,
             user: self.station.image(self.cell).map_or("root", |image| &image.login_user),
-            login: &self.station.login,
-            host_key: host_key.public(),
+            login: &up.login,
+            host_key: up.host_key.public(),
             deadline: deadline(limit),
             silence: self.station.scaled(Session::SILENCE),
             cancel: self.kill.child_token(),
@@ -405,11 +368,11 @@ impl Attempt<'_> {
         }
     }
 
-    fn error(&self, phase: Phase, reason: String, help: Option<String>) -> Stopped {
+    pub(super) fn error(&self, phase: Phase, reason: String, help: Option<String>) -> Stopped {
         Stopped { verdict: Verdict::Error { phase, reason }, help }
     }
 
-    fn keypair(&self, what: &str) -> Outcome<Keypair> {
+    pub(super) fn keypair(&self, what: &str) -> Outcome<Keypair> {
         Keypair::generate(&format!("nestmatrix {what}"))
             .map_err(|error| self.error(Phase::Runner, format!("could not make a {what}: {error}"), None))
     }
@@ -427,15 +390,13 @@ impl Attempt<'_> {
     }
 
     /// Writes down what a person needs to enter the guest and a sweep to spare it; whether the guest can be left running.
-    fn note(&self, guest: &Guest, scratch: &Path, host_key: &Keypair) -> bool {
+    fn note(&self, guest: &Guest, scratch: &Path, (login, host_key): (&Keypair, &Keypair)) -> bool {
         let Some(address) = guest.ssh() else { return false };
         let kept = Kept { key: scratch.join("login_key"), known_hosts: scratch.join("known_hosts") };
         let line = format!("[127.0.0.1]:{} {}\n", address.port(), host_key.public());
         let pid = guest.pid();
         // All of it first: a guest that is let go without a note is found by nobody, and its disk swept away under it.
-        let written = self
-            .station
-            .login
+        let written = login
             .write_private(&kept.key)
             .and_then(|()| guest::write_private(&kept.known_hosts, &line))
             .and_then(|()| crate::scratch::note_kept(scratch, pid));
@@ -473,11 +434,4 @@ fn millis(since: Instant) -> u64 {
 
 fn lost_upload(error: &payload::UploadError) -> bool {
     matches!(error, payload::UploadError::Ssh(error) if error.is_connection_lost())
-}
-
-/// A host name from an image's name: one label, letters, digits and hyphens, at most 63.
-fn hostname(image: &str) -> String {
-    let mut label: String = image.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
-    label = label.trim_matches('-').to_owned();
-    if label.is_empty() { "guest".into() } else { label }
 }

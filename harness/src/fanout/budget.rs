@@ -2,6 +2,8 @@
 //!
 //! The host never swaps because of us: what guests may take together is fixed before the first one starts.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use matrix::{ByteSize, Guest};
 
 /// What QEMU itself needs beside a guest's memory (measured: 60-110 MiB of private pages for small guests).
@@ -20,9 +22,31 @@ impl Cost {
         Self { memory: ByteSize::from_bytes(guest.memory.bytes().saturating_add(OVERHEAD.bytes())), cpus: guest.cpus }
     }
 
+    /// The cost of a fork that takes so much memory for itself.
+    pub fn of_fork(guest: &Guest, memory: ByteSize) -> Self {
+        // Never more than if it shared nothing.
+        Self { memory: memory.min(Self::of(guest).memory), cpus: guest.cpus }
+    }
+
     /// Its memory, QEMU's own included.
     pub fn memory(&self) -> ByteSize {
         self.memory
+    }
+}
+
+/// Looks at what a guest really takes.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU32);
+
+impl Gauge {
+    /// From now on at this process.
+    pub fn watch(&self, pid: u32) {
+        self.0.store(pid, Ordering::Relaxed);
+    }
+
+    /// Process id; `None`: there is none yet.
+    pub fn pid(&self) -> Option<u32> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|pid| *pid > 0)
     }
 }
 
@@ -61,6 +85,12 @@ impl Budget {
             (self.used_memory, self.used_cpus, self.running) = (memory, cpus, self.running + 1);
         }
         fits
+    }
+
+    /// A guest turned out to take this much: what follows is admitted by that.
+    pub fn correct(&mut self, cost: &mut Cost, memory: ByteSize) {
+        self.used_memory = self.used_memory.saturating_sub(cost.memory.bytes()).saturating_add(memory.bytes());
+        cost.memory = memory;
     }
 
     /// Gives back what [`Budget::take`] took.
@@ -111,6 +141,22 @@ mod tests {
         budget.leave(cost(600, 1));
         assert!(!budget.take(cost(600, 1)), "the host would swap");
         assert!(budget.take(cost(400, 1)));
+    }
+
+    #[test]
+    fn forks_are_admitted_by_what_they_take_and_one_that_grows_holds_up_the_next() {
+        let guest = Guest { cpus: 1, memory: ByteSize::from_mib(512), disk: ByteSize::from_mib(1), network: matrix::Network::Isolated };
+        let fork = |mib| Cost::of_fork(&guest, ByteSize::from_mib(mib));
+        assert_eq!(fork(100).memory.mib(), 100);
+        assert_eq!(fork(5000), Cost::of(&guest), "it cannot take more than all it has");
+        let mut budget = Budget::new(ByteSize::from_mib(400), 9, 9);
+        let mut first = fork(100);
+        assert!(budget.take(first) && budget.take(fork(100)));
+        budget.correct(&mut first, ByteSize::from_mib(250));
+        assert!(!budget.take(fork(100)));
+        budget.give_back(first);
+        assert!(budget.take(fork(100)) && budget.take(fork(100)) && budget.take(fork(100)));
+        assert!(!budget.take(fork(100)));
     }
 
     proptest! {

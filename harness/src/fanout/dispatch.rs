@@ -3,18 +3,20 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
-use matrix::Cell;
+use matrix::{ByteSize, Cell, CellId, Digest};
 use reports::{EventKind, Verdict};
 use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     attempt::{Attempt, Conclusion},
-    budget::{Budget, Cost},
+    budget::{Budget, Cost, Gauge},
     station::{Keep, Station},
 };
+use crate::template::{self, Template};
 
 /// The two ways to stop a run early.
 #[derive(Clone, Debug, Default)]
@@ -36,44 +38,98 @@ pub struct Todo {
     pub last: u32,
 }
 
+/// How often it is looked at what running guests take.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What has come to an end.
+enum Done {
+    /// A cell; whether its guest was left running.
+    Cell { kept: bool },
+    /// The making of a template, or the search for it.
+    Template,
+}
+
+/// Something that runs, and what it takes.
+struct Running {
+    cost: Cost,
+    gauge: Arc<Gauge>,
+    /// What its guest is a fork of.
+    template: Option<Arc<Template>>,
+}
+
 /// Runs the cells (all of whose images are there) and returns when every one has had its `CellFinished` event.
 pub async fn dispatch(station: &Arc<Station>, todo: Vec<Todo>, mut budget: Budget, stop: &Stop) {
     let mut waiting: VecDeque<Todo> = todo.into();
-    let mut running = JoinSet::new();
-    let mut costs: HashMap<task::Id, Cost> = HashMap::new();
+    let mut tasks = JoinSet::new();
+    let mut running: HashMap<task::Id, Running> = HashMap::new();
+    let mut templates = Wanted::of(station, &waiting);
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         if stop.drain.is_cancelled() || stop.kill.is_cancelled() {
             for todo in waiting.drain(..) {
                 let verdict = Verdict::NotRun { reason: "interrupted before it started".into() };
                 station.events.send(EventKind::CellFinished { cell: todo.cell.id, verdict });
             }
+            templates.wanted.clear();
         }
+        // Templates first: cells wait for them. A template is a guest that is booted once for all of its cells.
+        templates.wanted.retain(|(key, cell)| {
+            let cost = Cost::of(&cell.guest);
+            let taken = budget.take(cost);
+            if taken {
+                let (station, kill, key, cell) = (Arc::clone(station), stop.kill.clone(), *key, cell.clone());
+                let task = tasks.spawn(async move {
+                    station.obtain(key, &cell, &kill).await;
+                    Done::Template
+                });
+                running.insert(task.id(), Running { cost, gauge: Arc::default(), template: None });
+            }
+            !taken
+        });
         // In the plan's order, but a large guest that must wait does not hold up small ones behind it.
         let mut still = VecDeque::new();
         for todo in waiting.drain(..) {
-            let cost = Cost::of(&todo.cell.guest);
+            let template = match templates.of.get(&todo.cell.id).map(|key| (key, station.warmth.known(*key))) {
+                // Being made, unless nothing runs any more that could make it.
+                Some((_, None)) if !running.is_empty() || !templates.wanted.is_empty() => {
+                    still.push_back(todo);
+                    continue;
+                }
+                Some((_, Some(Ok(template)))) if station.forks(&todo.cell) => Some(template),
+                _ => None,
+            };
+            let cost = match &template {
+                Some(template) => Cost::of_fork(&todo.cell.guest, template.cost()),
+                None => Cost::of(&todo.cell.guest),
+            };
             if budget.take(cost) {
-                let (station, stop) = (Arc::clone(station), stop.clone());
-                let task = running.spawn(async move { run_cell(&station, &todo, &stop).await });
-                costs.insert(task.id(), cost);
+                let gauge = Arc::<Gauge>::default();
+                let (station, stop, its) = (Arc::clone(station), stop.clone(), Arc::clone(&gauge));
+                let task = tasks.spawn(async move { Done::Cell { kept: run_cell(&station, &todo, &stop, &its).await } });
+                running.insert(task.id(), Running { cost, gauge, template });
             } else {
                 still.push_back(todo);
             }
         }
         waiting = still;
         let finished = tokio::select! {
-            finished = running.join_next_with_id() => finished,
-            () = first(stop), if !waiting.is_empty() => continue,
+            finished = tasks.join_next_with_id() => finished,
+            () = first(stop), if !waiting.is_empty() || !templates.wanted.is_empty() => continue,
+            _ = looks.tick(), if !running.is_empty() => {
+                look(&mut running, &mut budget);
+                continue;
+            }
         };
-        let (finished, kept) = match finished {
+        let (finished, done) = match finished {
             // A task that panicked is a defect of ours; its cell stays unreported and is therefore red.
-            Some(finished) => finished.unwrap_or_else(|error| (error.id(), false)),
+            Some(finished) => finished.unwrap_or_else(|error| (error.id(), Done::Template)),
             None => break,
         };
-        match costs.remove(&finished) {
-            Some(cost) if kept => budget.leave(cost),
-            Some(cost) => budget.give_back(cost),
-            None => {}
+        match (running.remove(&finished), done) {
+            (Some(Running { cost, .. }), Done::Cell { kept: true }) => budget.leave(cost),
+            (Some(Running { cost, .. }), _) => budget.give_back(cost),
+            (None, _) => {}
         }
     }
     // Nothing runs any more, and still they do not fit.
@@ -89,6 +145,40 @@ pub async fn dispatch(station: &Arc<Station>, todo: Vec<Todo>, mut budget: Budge
     }
 }
 
+/// Corrects the costs of what runs by what it is seen to take; a guest that has ended keeps its last one.
+fn look(running: &mut HashMap<task::Id, Running>, budget: &mut Budget) {
+    for Running { cost, gauge, template } in running.values_mut() {
+        let Some(taken) = gauge.pid().and_then(template::own_memory) else { continue };
+        if let Some(template) = template {
+            template.took(taken);
+        }
+        if taken > cost.memory().bytes() {
+            budget.correct(cost, ByteSize::from_bytes(taken));
+        }
+    }
+}
+
+/// The templates that cells want.
+struct Wanted {
+    of: HashMap<CellId, Digest>,
+    /// Each once, with the first cell that wants it.
+    wanted: Vec<(Digest, Cell)>,
+}
+
+impl Wanted {
+    fn of(station: &Station, todo: &VecDeque<Todo>) -> Self {
+        let mut all = Self { of: HashMap::new(), wanted: Vec::new() };
+        for Todo { cell, .. } in todo {
+            let Some(key) = station.template_key(cell) else { continue };
+            all.of.insert(cell.id.clone(), key);
+            if !all.wanted.iter().any(|(known, _)| *known == key) {
+                all.wanted.push((key, cell.clone()));
+            }
+        }
+        all
+    }
+}
+
 async fn first(stop: &Stop) {
     tokio::select! {
         () = stop.drain.cancelled() => {}
@@ -97,10 +187,11 @@ async fn first(stop: &Stop) {
 }
 
 /// Whether the cell's guest was left running.
-async fn run_cell(station: &Station, Todo { cell, next, last }: &Todo, stop: &Stop) -> bool {
+async fn run_cell(station: &Station, Todo { cell, next, last }: &Todo, stop: &Stop, gauge: &Gauge) -> bool {
     for number in *next..=*last {
         station.events.send(EventKind::AttemptStarted { cell: cell.id.clone(), attempt: number });
-        let attempt = Attempt { station, cell, number, last: *last, kill: &stop.kill };
+        let again = number > *next;
+        let attempt = Attempt { station, cell, number, last: *last, again, gauge, kill: &stop.kill };
         let Conclusion { verdict, help, console_tail, kept } = attempt.run().await;
         let infrastructure = matches!(&verdict, Verdict::Error { phase, .. } if phase.is_infrastructure());
         let retried = infrastructure && number < *last && !stop.drain.is_cancelled() && !stop.kill.is_cancelled();

@@ -6,6 +6,7 @@ use images::{PackageFamily, PreparedImage};
 use matrix::{Cell, Digest, Plan};
 use tokio_util::sync::CancellationToken;
 
+use super::warm::Warmth;
 use crate::{
     events::Events,
     guest::{Accelerator, DiskFormat, Spawner},
@@ -97,7 +98,9 @@ pub struct Station {
     pub scratch: PathBuf,
     /// The run's `cells` folder: logs and artifacts.
     pub cells: PathBuf,
-    /// The key that opens every guest of this run.
+    /// Where guests are forked from.
+    pub warmth: Warmth,
+    /// The key that opens every guest that is booted.
     pub login: Keypair,
     /// How far a cell goes.
     pub purpose: Purpose,

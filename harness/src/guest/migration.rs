@@ -45,18 +45,13 @@ impl Guest {
         self.leave_memory_where_it_is().await?;
         let uri = Some(format!("file:{}", state.display()));
         self.qmp().execute(qmp::migrate { channels: None, detach: None, resume: None, uri }).await?;
-        self.watch(SAVE, async || {
-            let info = self.qmp().execute(qmp::query_migrate {}).await?;
-            match info.status {
-                Some(MigrationStatus::completed) => Ok(true),
-                Some(MigrationStatus::failed | MigrationStatus::cancelled) => {
-                    let words = info.error_desc.unwrap_or_else(|| "no reason given".to_owned());
-                    Err(MigrationError::Failed { what: SAVE, words })
-                }
-                _ => Ok(false),
+        let saving = async {
+            while !self.has_saved().await? {
+                tokio::time::sleep(LOOK).await;
             }
-        })
-        .await
+            Ok(())
+        };
+        tokio::time::timeout(LIMIT, saving).await.unwrap_or(Err(MigrationError::Endless { what: SAVE }))
     }
 
     /// Loads the state of the devices from `state` and lets the guest run. It was started with [`super::Ram::Forked`].
@@ -65,32 +60,32 @@ impl Guest {
         let uri = Some(format!("file:{}", state.display()));
         // A state that cannot be loaded ends QEMU, which says why.
         self.qmp().execute(qmp::migrate_incoming { channels: None, exit_on_error: None, uri }).await?;
-        self.watch(LOAD, async || {
-            let status = self.qmp().execute(qmp::query_status {}).await?;
-            Ok(status.status != RunState::inmigrate)
-        })
-        .await?;
+        let loading = async {
+            while self.qmp().execute(qmp::query_status {}).await?.status == RunState::inmigrate {
+                tokio::time::sleep(LOOK).await;
+            }
+            Ok::<_, MigrationError>(())
+        };
+        tokio::time::timeout(LIMIT, loading).await.unwrap_or(Err(MigrationError::Endless { what: LOAD }))?;
         self.qmp().execute(qmp::cont {}).await?;
         Ok(())
+    }
+
+    async fn has_saved(&self) -> Result<bool, MigrationError> {
+        let info = self.qmp().execute(qmp::query_migrate {}).await?;
+        match info.status {
+            Some(MigrationStatus::completed) => Ok(true),
+            Some(MigrationStatus::failed | MigrationStatus::cancelled) => {
+                let words = info.error_desc.unwrap_or_else(|| "no reason given".to_owned());
+                Err(MigrationError::Failed { what: SAVE, words })
+            }
+            _ => Ok(false),
+        }
     }
 
     async fn leave_memory_where_it_is(&self) -> Result<(), QmpError> {
         let capability = MigrationCapabilityStatus { capability: MigrationCapability::x_ignore_shared, state: true };
         self.qmp().execute(qmp::migrate_set_capabilities { capabilities: vec![capability] }).await?;
         Ok(())
-    }
-
-    async fn watch(
-        &self,
-        what: &'static str,
-        mut is_done: impl AsyncFnMut() -> Result<bool, MigrationError>,
-    ) -> Result<(), MigrationError> {
-        let watching = async {
-            while !is_done().await? {
-                tokio::time::sleep(LOOK).await;
-            }
-            Ok(())
-        };
-        tokio::time::timeout(LIMIT, watching).await.unwrap_or(Err(MigrationError::Endless { what }))
     }
 }

@@ -101,6 +101,7 @@ pub struct Guest {
     process: Process,
     qmp: Qmp,
     console: Console,
+    messages: Console,
     ended: watch::Receiver<Option<Ended>>,
     ssh: Option<SocketAddr>,
     port: Option<OwnedFd>,
@@ -152,8 +153,8 @@ impl Guest {
             None => None,
         };
         let (end, ended) = watch::channel(None);
-        tokio::spawn(watch_events(events, process.gone(), console.clone(), messages, end));
-        Ok(Self { process, qmp, console, ended, ssh, port })
+        tokio::spawn(watch_events(events, process.gone(), console.clone(), messages.clone(), end));
+        Ok(Self { process, qmp, console, messages, ended, ssh, port })
     }
 
     /// Process id of its QEMU.
@@ -174,6 +175,13 @@ impl Guest {
     /// Its console.
     pub fn console(&self) -> &Console {
         &self.console
+    }
+
+    /// The last line QEMU wrote, once it has ended or after a moment.
+    pub async fn last_message(&self) -> String {
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.process.gone()).await;
+        self.messages.settle().await;
+        self.messages.tail(1).pop().unwrap_or_else(|| "none".to_owned())
     }
 
     /// Its control channel.

@@ -57,6 +57,8 @@ pub struct Qemu {
     pub img: PathBuf,
     /// What `--version` says, for reports: for example `10.0.2`.
     pub words: String,
+    /// The whole line, with the distribution's own number.
+    pub line: String,
     /// The same as a value.
     pub version: Version,
 }
@@ -72,7 +74,7 @@ impl Qemu {
         if version < OLDEST {
             return Err(ToolError::TooOld { program: system, found: version });
         }
-        Ok(Self { system, img, words, version })
+        Ok(Self { system, img, words, line: text, version })
     }
 
     /// The machine type of this version: what a guest sees stays the same when QEMU is replaced while we run.

@@ -5,6 +5,23 @@ use super::words;
 /// Installs everything in the folder `$root/artifacts`.
 pub(super) const SCRIPT: &str = include_str!("deb.sh");
 
+/// apt's caches of what there is and what is installed, and the files of its programs. Where there is no apt, nothing.
+pub(super) const REHEARSAL: &str = "\
+{ apt-get check; dpkg-deb --help; dpkg --audit; dpkg-query -W dpkg; tr </dev/null; } >/dev/null 2>&1
+:
+";
+
+/// Installs packages by name.
+pub(super) fn by_name(quoted: &str) -> String {
+    format!(
+        "set -e
+export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true NEEDRESTART_SUSPEND=1
+apt-get update -o Acquire::Retries=2
+exec apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 -- {quoted}
+"
+    )
+}
+
 /// Most lines that are shown of a failure.
 const MOST: usize = 12;
 /// Most lines that are shown of what a maintainer script said before it failed.

@@ -8,7 +8,7 @@ use std::{
 use super::{
     deb,
     guarded::{self, Ended, Guarded},
-    words,
+    quote, words,
 };
 use crate::ssh::{DEFAULT_CAP, Session, Sink, SshError};
 
@@ -41,6 +41,22 @@ impl PackageFamily {
         match self {
             Self::Deb => deb::words(output),
         }
+    }
+}
+
+/// A script that installs packages by their names, from wherever the guest's package manager gets them.
+pub fn install_by_name(family: PackageFamily, names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| quote::word(name)).collect();
+    match family {
+        PackageFamily::Deb => deb::by_name(&names.join(" ")),
+    }
+}
+
+/// A script that does what a payload does, without doing anything: what it reads from the disk stays in the guest's memory, and what
+/// the package manager works out for itself is worked out.
+pub fn rehearsal(family: PackageFamily) -> &'static str {
+    match family {
+        PackageFamily::Deb => deb::REHEARSAL,
     }
 }
 

@@ -18,6 +18,12 @@ pub(super) fn script(text: &str) -> String {
     format!("exec sh -c {}", word(text))
 }
 
+/// The same with arguments: `$1` and so on.
+pub fn script_with(text: &str, arguments: &[&str]) -> String {
+    let arguments: String = arguments.iter().map(|argument| format!(" {}", word(argument))).collect();
+    format!("exec sh -c {} sh{arguments}", word(text))
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;

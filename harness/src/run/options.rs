@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use matrix::ByteSize;
+
 use super::recorder::MessageFormat;
 use crate::fanout::{Keep, Purpose};
 
@@ -14,6 +16,10 @@ pub struct Options {
     pub store: PathBuf,
     /// At most so many guests at once; `None`: as many as fit.
     pub jobs: Option<usize>,
+    /// Every guest is booted, none forked.
+    pub cold: bool,
+    /// What templates may take on the disk together.
+    pub templates: ByteSize,
     /// Which guests are kept.
     pub keep: Keep,
     /// How far a cell goes.

@@ -130,6 +130,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
             events: &events,
             stop: &stop,
             store: store.root(),
+            templates: store.templates(options.templates).map_err(|error| error.to_string()),
             scratch: scratch.path(),
             run: &folder.path,
             images: prepared

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+use images::Templates;
 use matrix::{Network, Plan, RunnerKind};
 use reports::{EventKind, RunnerFacts, StepTime};
 use tokio_util::sync::CancellationToken;
@@ -9,11 +10,12 @@ use tokio_util::sync::CancellationToken;
 use super::{error::RunError, image_phase::Prepared, limits, options::Options};
 use crate::{
     events::Events,
-    fanout::{BootImage, Budget, Keep, Purpose, Station, Stop, dispatch},
+    fanout::{BootImage, Budget, Keep, Purpose, Station, Stop, Warmth, dispatch},
     guest::{Accelerator, Spawner},
     host::{self, Choice, Machine, Nesting, Proof, Qemu, RunnerChoice},
     runner::{Blueprint, Campaign, L1_IMAGE, Ledger, Loss, Proofs, Supply, size},
     ssh::Keypair,
+    template::Birthplace,
 };
 
 /// What time limits are multiplied by at least where an L1's CPU is emulated: the proof of this machine may be one of KVM.
@@ -37,6 +39,8 @@ pub(super) struct Where<'a> {
     pub(super) stop: &'a Stop,
     /// The store's folder.
     pub(super) store: &'a Path,
+    /// Its templates; else why it has none.
+    pub(super) templates: Result<Templates, String>,
     /// The run's own scratch folder.
     pub(super) scratch: &'a Path,
     /// The run's folder.
@@ -128,6 +132,7 @@ impl Place<'_> {
             Ok(login) => login,
             Err(error) => return refuse(ledger, format!("could not make a login key: {error}")),
         };
+        let warmth = self.warmth(&to);
         let (kind, reason) = ("host".to_owned(), reason.to_owned());
         to.events.send(EventKind::RunnerStarted { runner: to.number, kind: kind.clone(), reason: reason.clone() });
         let runner = RunnerFacts {
@@ -157,6 +162,7 @@ impl Place<'_> {
             speed: to.proof.speed,
             scratch: to.scratch.to_owned(),
             cells: to.run.join("cells"),
+            warmth,
             login,
             purpose: self.options.purpose,
             keep: self.options.keep,
@@ -165,6 +171,15 @@ impl Place<'_> {
         };
         let budget = Budget::new(limits.memory, limits.cpus, self.options.jobs.unwrap_or(usize::MAX));
         dispatch(&Arc::new(station), ledger.todo(), budget, to.stop).await;
+    }
+
+    /// Where guests on this machine are forked from.
+    fn warmth(&self, to: &Where<'_>) -> Warmth {
+        let templates = to.templates.clone().and_then(|templates| {
+            let birthplace = Birthplace::new(self.qemu, self.machine, to.proof.accelerator);
+            Ok((templates, birthplace.map_err(|error| format!("{}: {error}", self.qemu.system.display()))?))
+        });
+        Warmth::new(templates, self.options.cold, to.run.join("templates"))
     }
 
     async fn in_an_l1(&self, to: Where<'_>, reason: &str, ledger: &mut Ledger) {
@@ -238,6 +253,7 @@ impl Place<'_> {
                 scratch: to.scratch,
                 run: to.run,
                 jobs: self.options.jobs,
+                cold: self.options.cold,
                 proofs: Proofs::new(to.store, key),
                 depth: self.depth(),
             };

@@ -93,7 +93,10 @@ impl Ledger {
     /// Enters an event of an agent; false: it does not fit, and is not to be passed on.
     pub(crate) fn see(&mut self, event: &EventKind) -> bool {
         let (id, attempt) = match event {
-            EventKind::Warning { cell: None, .. } => return true,
+            EventKind::Warning { cell: None, .. }
+            | EventKind::TemplateStarted { .. }
+            | EventKind::TemplateReady { .. }
+            | EventKind::TemplateFailed { .. } => return true,
             EventKind::Warning { cell: Some(id), .. } => return self.0.get(id).is_some_and(|entry| !entry.finished),
             EventKind::AttemptStarted { cell, attempt }
             | EventKind::PhaseStarted { cell, attempt, .. }

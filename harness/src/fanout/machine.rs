@@ -1,0 +1,47 @@
+//! The virtual machine of a cell, the same whether it is booted or forked. Pure.
+
+use matrix::Cell;
+
+use super::station::{BootImage, Station};
+use crate::guest::{Command, Cpu, Port, Ram};
+
+/// The machine without its disk and its identity.
+pub(super) fn command(station: &Station, cell: &Cell, image: &BootImage, terse: bool) -> Command {
+    let mut cmdline = image.cmdline.clone();
+    if terse {
+        cmdline.push_str(" quiet");
+    }
+    for word in station.kernel_args(cell) {
+        cmdline.push(' ');
+        cmdline.push_str(word);
+    }
+    Command {
+        qemu: station.qemu.system.clone(),
+        name: cell.id.to_string(),
+        machine: station.qemu.machine(),
+        accelerator: station.accelerator,
+        cpus: cell.guest.cpus,
+        cpu: Cpu::Fullest,
+        memory_mib: cell.guest.memory.mib(),
+        ram: Ram::Anonymous,
+        disk: None,
+        more_disks: Vec::new(),
+        kernel: image.kernel.clone(),
+        initrd: image.initrd.clone(),
+        cmdline,
+        screen: !terse,
+        firmware: Vec::new(),
+        network: Some(cell.guest.network),
+        // What a fork is woken over: a booted guest has it, too, so that both are the same machine.
+        port: Port::Idle,
+        qmp_fd: -1,
+        port_fd: -1,
+    }
+}
+
+/// A host name from an image's name: one label, letters, digits and hyphens, at most 63.
+pub(super) fn hostname(image: &str) -> String {
+    let mut label: String = image.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+    label = label.trim_matches('-').to_owned();
+    if label.is_empty() { "guest".into() } else { label }
+}

@@ -1,0 +1,188 @@
+//! A guest for an attempt: forked where that can be done, else booted, and which of the two is said.
+
+use std::{path::Path, sync::Arc};
+
+use matrix::Identity;
+use reports::{EventKind, GuestFacts, Phase, Verdict};
+
+use super::{
+    attempt::{Attempt, Outcome, Stopped, Up, deadline},
+    machine,
+    station::{BootImage, Keep, Purpose},
+};
+use crate::{
+    guest::{self, Command, DiskFormat, StartError},
+    payload,
+    ssh::{Exec, Session, Sink, Stdin},
+    template::{self, Forked, Template, With},
+};
+
+/// Gives a fork an identity of its own.
+const UNIQUE: &str = include_str!("unique.sh");
+
+/// What the guest is made from.
+enum From {
+    /// It is forked.
+    Fork(Arc<Template>),
+    /// It is booted, from this disk ...
+    Boot {
+        prepared: Option<Arc<Template>>,
+        /// ... although it was to be forked, and why.
+        reason: Option<String>,
+    },
+}
+
+impl Attempt<'_> {
+    /// The guest, running; a fork is awake already.
+    pub(super) async fn power_on(&self, logs: &Path, scratch: &Path) -> Outcome<Up> {
+        let error = |what: String| self.error(Phase::Runner, what, None);
+        let image = self.station.image(self.cell).ok_or_else(|| error("its image is not there".into()))?;
+        for folder in [logs, scratch] {
+            tokio::fs::create_dir_all(folder)
+                .await
+                .map_err(|source| error(format!("could not create {}: {source}", folder.display())))?;
+        }
+        let (prepared, reason) = match self.from()? {
+            From::Fork(template) => match self.fork(&template, image, logs, scratch).await {
+                Ok(up) => return Ok(up),
+                Err(failure) => {
+                    self.station.warmth.give_up(template.key(), &failure);
+                    (None, Some(failure))
+                }
+            },
+            From::Boot { prepared, reason } => (prepared, reason),
+        };
+        self.boot(image, prepared.as_deref(), reason, logs, scratch).await
+    }
+
+    fn from(&self) -> Outcome<From> {
+        let (station, cell) = (self.station, self.cell);
+        let unasked = !station.forks(cell);
+        let prepares = station.plan.images.iter().any(|image| image.name == cell.image && image.prepare.is_some());
+        let template = match (station.template_key(cell), &station.warmth.templates) {
+            (Some(key), _) => station.warmth.known(key).unwrap_or_else(|| Err(unknown())),
+            (None, Err(reason)) => Err(template::NoTemplate { reason: reason.clone(), ..unknown() }),
+            (None, Ok(_)) => Err(unknown()),
+        };
+        match template {
+            Err(none) if prepares => Err(Stopped {
+                verdict: Verdict::Error { phase: Phase::Image, reason: format!("`image.prepare`: {}", none.reason) },
+                help: none.help,
+            }),
+            Ok(template) if !unasked && !self.again => Ok(From::Fork(template)),
+            Ok(template) => Ok(From::Boot {
+                prepared: prepares.then_some(template),
+                reason: (!unasked).then(|| "the attempt before it failed".to_owned()),
+            }),
+            Err(none) => Ok(From::Boot { prepared: None, reason: (!unasked).then_some(none.reason) }),
+        }
+    }
+
+    async fn fork(&self, template: &Template, image: &BootImage, logs: &Path, scratch: &Path) -> Result<Up, String> {
+        let station = self.station;
+        let command = machine::command(station, self.cell, image, station.terse);
+        let with = With {
+            qemu: &station.qemu,
+            spawner: &station.spawner,
+            speed: station.speed,
+            dies_with_us: self.dies_with_us(),
+        };
+        let forked = template::fork(template.frozen(), &with, &command, self.cell.guest.disk, (scratch, logs)).await;
+        let Forked { guest, connection } = forked.map_err(|error| error.to_string())?;
+        let (login, host_key) = (template.login().clone(), template.host_key().clone());
+        let up = Up { guest, login, host_key, connection: Some(connection), forked: true };
+        let boot = reports::Boot::Forked { template: template.key() };
+        self.started(&up, &command, image, boot).await.map_err(|stopped| stopped.verdict.reason().unwrap_or_default().to_owned())?;
+        Ok(up)
+    }
+
+    async fn boot(
+        &self,
+        image: &BootImage,
+        prepared: Option<&Template>,
+        reason: Option<String>,
+        logs: &Path,
+        scratch: &Path,
+    ) -> Outcome<Up> {
+        let station = self.station;
+        let error = |what: String, help: Option<String>| self.error(Phase::Runner, what, help);
+        let host_key = self.keypair("host key")?;
+        let disk = scratch.join("disk.qcow2");
+        let below = prepared.map(|template| (template.disk(), DiskFormat::Qcow2));
+        let (file, format) = below.as_ref().map_or((&image.disk, image.format), |(file, format)| (file, *format));
+        guest::create_overlay(&station.qemu.img, (file, format), self.cell.guest.disk, &disk).await.map_err(
+            |failure| error(failure.to_string(), Some(format!("make room below {}", station.scratch.display()))),
+        )?;
+        let hostname = match self.cell.identity {
+            Identity::Shared => machine::hostname(&self.cell.image),
+            Identity::Unique => machine::hostname(self.cell.id.as_str()),
+        };
+        let firmware = guest::identity(scratch, station.login.public(), host_key.private(), &hostname)
+            .map_err(|source| error(format!("could not write into {}: {source}", scratch.display()), None))?;
+        let terse = station.is_terse(self.number, self.last);
+        let command =
+            Command { disk: Some(disk), firmware, ..machine::command(station, self.cell, image, terse) };
+        let starting = guest::Guest::start(&station.spawner, command.clone(), self.dies_with_us(), logs);
+        let guest = starting.await.map_err(|failure| {
+            let help =
+                matches!(failure, StartError::Gone { .. }).then(|| format!("see {}", logs.join("qemu.log").display()));
+            error(failure.to_string(), help)
+        })?;
+        let up = Up { guest, login: station.login.clone(), host_key, connection: None, forked: false };
+        self.started(&up, &command, image, reports::Boot::Cold { reason }).await?;
+        Ok(up)
+    }
+
+    /// A guest that may be kept must survive us; if we are killed, the next start ends it (see `scratch::sweep`).
+    fn dies_with_us(&self) -> bool {
+        self.station.keep == Keep::Never || self.station.purpose == Purpose::Shell
+    }
+
+    async fn started(&self, up: &Up, command: &Command, image: &BootImage, boot: reports::Boot) -> Outcome<()> {
+        let accelerator = up.guest.accelerator().await;
+        let accelerator = accelerator.map_err(|failure| self.error(Phase::Runner, failure.to_string(), None))?;
+        let pid = up.guest.pid();
+        self.gauge.watch(pid);
+        let facts = GuestFacts {
+            runner: self.station.runner,
+            image: image.digest,
+            accelerator: accelerator.to_string(),
+            machine: command.machine.clone(),
+            pid,
+            boot,
+        };
+        self.send(|cell, attempt| EventKind::GuestStarted { cell, attempt, guest: facts });
+        Ok(())
+    }
+
+    /// Gives a fork a machine id, an SSH host key and a name of its own where its suite asks for that; a booted guest has them.
+    pub(super) async fn make_unique(&self, up: &mut Up, session: &Session) -> Outcome<()> {
+        if !up.forked || self.cell.identity == Identity::Shared {
+            return Ok(());
+        }
+        let host_key = self.keypair("host key")?;
+        let (id, name) = (format!("{:032x}", rand::random::<u128>()), machine::hostname(self.cell.id.as_str()));
+        let limit = self.station.scaled(self.cell.timeouts.prepare);
+        let exec = session.exec(Exec {
+            command: payload::script(UNIQUE, &[&id, &name]),
+            stdin: Stdin::Bytes(host_key.private().as_bytes().to_vec()),
+            stdout: Sink::Tail,
+            stderr: Sink::Tail,
+            deadline: deadline(limit),
+            over: None,
+        });
+        let exit = self.phase(Phase::Connect, Some(&up.guest), Some(limit), exec).await?;
+        let exit = self.explained(&up.guest, Phase::Connect, exit, |error| (error.to_string(), error.is_connection_lost()));
+        let exit = exit.await?;
+        if !exit.success() {
+            let said = reports::clean::line(&String::from_utf8_lossy(&exit.stderr_tail));
+            return Err(self.error(Phase::Connect, format!("the fork could not be made unique: {said}"), None));
+        }
+        up.host_key = host_key;
+        Ok(())
+    }
+}
+
+fn unknown() -> template::NoTemplate {
+    template::NoTemplate { reason: "no template was looked for".to_owned(), help: None, unprepared: false }
+}

@@ -1,0 +1,125 @@
+//! Which template a cell's guest is forked from, and which there are.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use images::Templates;
+use matrix::{Boot, Cell, Digest, Plan};
+use reports::EventKind;
+use tokio_util::sync::CancellationToken;
+
+use super::{machine, station::Station};
+use crate::template::{self, Birthplace, Forge, Mould, NoTemplate, Preparation, Template};
+
+/// Where templates of guests come from.
+#[derive(Debug)]
+pub struct Warmth {
+    /// Where they are kept; else why there are none.
+    pub templates: Result<(Templates, Birthplace), String>,
+    /// Every guest is booted, whatever its suite says.
+    pub cold: bool,
+    /// A folder for the logs of guests that are frozen.
+    pub logs: PathBuf,
+    known: Mutex<HashMap<Digest, Result<Arc<Template>, NoTemplate>>>,
+}
+
+impl Warmth {
+    /// Those of this store.
+    pub fn new(templates: Result<(Templates, Birthplace), String>, cold: bool, logs: PathBuf) -> Self {
+        Self { templates, cold, logs, known: Mutex::default() }
+    }
+
+    /// What is known of the template of this key; `None`: nobody has looked for it yet.
+    pub(super) fn known(&self, key: Digest) -> Option<Result<Arc<Template>, NoTemplate>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    }
+
+    fn learn(&self, key: Digest, what: Result<Arc<Template>, NoTemplate>) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, what);
+    }
+
+    /// No fork of it works: it is used no more, here or elsewhere.
+    pub(super) fn give_up(&self, key: Digest, reason: &str) {
+        if let Ok((templates, _)) = &self.templates {
+            templates.discard(key);
+        }
+        self.learn(key, Err(NoTemplate { reason: reason.to_owned(), help: None, unprepared: false }));
+    }
+}
+
+impl Station {
+    /// The cell's guest is to be forked, if it can be.
+    pub(super) fn forks(&self, cell: &Cell) -> bool {
+        cell.boot == Boot::Warm && !self.warmth.cold
+    }
+
+    /// The key of the template that the cell's guest is forked from, or whose disk it is booted from; `None`: it needs none.
+    pub(super) fn template_key(&self, cell: &Cell) -> Option<Digest> {
+        let prepare = prepare(&self.plan, cell);
+        let wanted = self.forks(cell) || prepare.is_some();
+        let (_, birthplace) = self.warmth.templates.as_ref().ok()?;
+        let image = self.image(cell).filter(|_| wanted)?;
+        let preparation = prepare.map(|prepare| prepare.digest());
+        let command = machine::command(self, cell, image, self.terse);
+        Some(template::key(birthplace, &command, image.digest, &machine::hostname(&cell.image), preparation))
+    }
+
+    /// Makes the template of this cell's guest, or finds it, and says so. Afterwards it is [`Warmth::known`].
+    pub(super) async fn obtain(&self, key: Digest, cell: &Cell, cancel: &CancellationToken) {
+        let Ok((templates, _)) = &self.warmth.templates else { return };
+        let Some(image) = self.image(cell) else { return };
+        let (runner, template) = (self.runner, key);
+        self.events.send(EventKind::TemplateStarted { runner, template, image: cell.image.clone() });
+        let started = Instant::now();
+        let forge = Forge {
+            templates,
+            qemu: &self.qemu,
+            spawner: &self.spawner,
+            speed: self.speed,
+            scratch: &self.scratch,
+            logs: &self.warmth.logs.join(key.short()),
+            cancel,
+        };
+        let mould = Mould {
+            key,
+            command: machine::command(self, cell, image, self.terse),
+            image: (&image.disk, image.format),
+            login_user: &image.login_user,
+            disk: cell.guest.disk,
+            hostname: machine::hostname(&cell.image),
+            boot: self.scaled(cell.timeouts.boot),
+            preparation: prepare(&self.plan, cell).map(|prepare| Preparation {
+                script: prepare.script.and_then(|script| self.plan.scripts.get(&script)).map(String::as_str),
+                packages: &prepare.packages,
+                network: prepare.network,
+                limit: self.scaled(prepare.timeout),
+            }),
+        };
+        let said = |_message: String| {};
+        let obtained = template::obtain(&forge, &mould, &said).await;
+        let elapsed_ms = started.elapsed().as_millis() as u64;
+        self.warmth.learn(
+            key,
+            match obtained {
+                Ok((found, cached)) => {
+                    let cost = found.cost().bytes();
+                    self.events.send(EventKind::TemplateReady { runner, template, cached, elapsed_ms, cost });
+                    Ok(Arc::new(found))
+                }
+                Err(none) => {
+                    let NoTemplate { reason, help, .. } = none.clone();
+                    self.events.send(EventKind::TemplateFailed { runner, template, reason, help, elapsed_ms });
+                    Err(none)
+                }
+            },
+        );
+    }
+}
+
+fn prepare<'a>(plan: &'a Plan, cell: &Cell) -> Option<&'a matrix::Prepare> {
+    plan.images.iter().find(|image| image.name == cell.image)?.prepare.as_ref()
+}

@@ -1,0 +1,141 @@
+//! What decides a template, as one digest. Pure but for the look at QEMU's file.
+
+use std::{io, os::unix::fs::MetadataExt as _, path::PathBuf};
+
+use matrix::{Digest, Network};
+
+use super::waker;
+use crate::{
+    guest::{Accelerator, Command, Port, Ram},
+    host::{Machine, Qemu},
+};
+
+/// Raised when templates are made in another way.
+const FORMAT: u32 = 1;
+
+/// What templates of this machine were born with besides what each guest is started with: a state is loaded by the very QEMU, and under
+/// hardware virtualization on the very CPU, that it was saved by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Birthplace(String);
+
+impl Birthplace {
+    /// Of guests that are run here with this accelerator.
+    ///
+    /// # Errors
+    ///
+    /// QEMU's file cannot be looked at.
+    pub fn new(qemu: &Qemu, machine: &Machine, accelerator: Accelerator) -> io::Result<Self> {
+        let file = std::fs::metadata(&qemu.system)?;
+        let mut text = format!("qemu {} {} {} {}", qemu.line, file.len(), file.mtime(), file.mtime_nsec());
+        if accelerator == Accelerator::Kvm {
+            text += &format!("\ncpu {} kernel {}", machine.cpu, machine.kernel);
+        }
+        Ok(Self(text))
+    }
+}
+
+/// The key of the template of guests that are started like this, from this image, under this name, after this preparation.
+pub fn key(
+    birthplace: &Birthplace,
+    command: &Command,
+    image: Digest,
+    hostname: &str,
+    preparation: Option<Digest>,
+) -> Digest {
+    // Where files lie, and what the guest cannot see, decides nothing.
+    let mut command = Command {
+        qemu: PathBuf::new(),
+        name: String::new(),
+        ram: Ram::Kept(PathBuf::new()),
+        disk: Some(PathBuf::new()),
+        kernel: PathBuf::new(),
+        initrd: PathBuf::new(),
+        network: command.network.map(|_| Network::Isolated),
+        port: Port::Open,
+        qmp_fd: 0,
+        port_fd: 0,
+        ..command.clone()
+    };
+    command.firmware.clear();
+    let args: Vec<String> = command.args().iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let preparation = preparation.map_or("none".to_owned(), |digest| digest.to_string());
+    let text = format!(
+        "nestmatrix template {FORMAT}\n{}\nwaker {}\nimage {image}\nname {hostname}\npreparation {preparation}\n{}\n",
+        birthplace.0,
+        Digest::of(waker::PROGRAM),
+        args.join("\n"),
+    );
+    Digest::of(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::Cpu;
+
+    fn command() -> Command {
+        Command {
+            qemu: "/usr/bin/qemu-system-x86_64".into(),
+            name: "a.b".into(),
+            machine: "pc-q35-10.0".into(),
+            accelerator: Accelerator::Tcg,
+            cpus: 1,
+            cpu: Cpu::Fullest,
+            memory_mib: 512,
+            ram: Ram::Anonymous,
+            disk: None,
+            more_disks: Vec::new(),
+            kernel: "/store/vmlinuz".into(),
+            initrd: "/store/initrd.img".into(),
+            cmdline: "root=/dev/vda".into(),
+            screen: true,
+            firmware: Vec::new(),
+            network: Some(Network::Isolated),
+            port: Port::Idle,
+            qmp_fd: -1,
+            port_fd: -1,
+        }
+    }
+
+    fn here() -> Birthplace {
+        Birthplace("qemu 10.0.2".into())
+    }
+
+    #[test]
+    fn guests_that_differ_for_their_kernel_share_no_template() {
+        let of = |command: &Command| key(&here(), command, Digest::of(b"image"), "debian", None);
+        let first = of(&command());
+        let others = [
+            Command { cpus: 2, ..command() },
+            Command { memory_mib: 1024, ..command() },
+            Command { machine: "pc-q35-9.2".into(), ..command() },
+            Command { accelerator: Accelerator::Kvm, ..command() },
+            Command { cpu: Cpu::Nesting, ..command() },
+            Command { cmdline: "root=/dev/vda quiet".into(), ..command() },
+            Command { screen: false, ..command() },
+            Command { network: None, ..command() },
+        ];
+        for other in others {
+            assert_ne!(of(&other), first, "{other:?}");
+        }
+        assert_ne!(key(&here(), &command(), Digest::of(b"other"), "debian", None), first);
+        assert_ne!(key(&here(), &command(), Digest::of(b"image"), "other", None), first);
+        assert_ne!(key(&here(), &command(), Digest::of(b"image"), "debian", Some(Digest::of(b"gcc"))), first);
+        assert_ne!(key(&Birthplace("qemu 10.0.3".into()), &command(), Digest::of(b"image"), "debian", None), first);
+    }
+
+    #[test]
+    fn guests_that_differ_for_us_alone_share_one() {
+        let of = |command: &Command| key(&here(), command, Digest::of(b"image"), "debian", None);
+        let first = of(&command());
+        let same = [
+            Command { name: "a.c".into(), qmp_fd: 9, port_fd: 10, port: Port::Open, ..command() },
+            Command { ram: Ram::Forked("/t/ram".into()), ..command() },
+            Command { disk: Some("/scratch/disk".into()), kernel: "/elsewhere/vmlinuz".into(), ..command() },
+            Command { network: Some(Network::Open), ..command() },
+        ];
+        for command in same {
+            assert_eq!(of(&command), first, "{command:?}");
+        }
+    }
+}

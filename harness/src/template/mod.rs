@@ -1,0 +1,138 @@
+//! Guests that are forked instead of booted.
+//!
+//! A *template* is a guest that was booted once, made ready, left alone until it was idle, and frozen: its memory, the state of its
+//! devices and its disk are files in the store ([`images::Templates`]). A *fork* goes on from there, on a copy of its own that is
+//! made page by page as it writes.
+//!
+//! ```text
+//! key     what decides a template, as one digest
+//! freeze  makes one            (idle: how a guest is known to be at rest)
+//! fork    makes a guest of one (waker: the first thing that runs in it: clock and randomness, then SSH)
+//! ```
+
+mod fork;
+mod freeze;
+mod idle;
+mod key;
+mod memory;
+mod waker;
+
+pub use fork::{ForkError, Forked, With, fork};
+pub use freeze::{Forge, Mould, NoTemplate, Preparation, obtain};
+pub use key::{Birthplace, key};
+pub use memory::own_memory;
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use matrix::{ByteSize, Digest};
+use serde::{Deserialize, Serialize};
+
+use crate::{guest::Firmware, ssh::Keypair};
+
+const RAM: &str = "ram";
+const STATE: &str = "state";
+const DISK: &str = "disk.qcow2";
+const LOGIN: &str = "login_key";
+/// What forks of this template were seen to take.
+const COST: &str = "cost";
+
+/// What is noted of a template when it is made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Note {
+    /// Memory of its own that the first fork took, in bytes.
+    cost: u64,
+    /// Its firmware-configuration items: name, and name of the file.
+    firmware: Vec<(String, String)>,
+}
+
+/// The files of a frozen guest, and what it was told at power-on.
+#[derive(Clone, Debug)]
+pub struct Frozen {
+    folder: PathBuf,
+    firmware: Vec<Firmware>,
+}
+
+/// A frozen guest that forks can be made of.
+#[derive(Debug)]
+pub struct Template {
+    kept: images::Template<Note>,
+    frozen: Frozen,
+    key: Digest,
+    login: Keypair,
+    host_key: Keypair,
+    /// What a fork is expected to take.
+    cost: AtomicU64,
+    /// The most that one took since this value was made.
+    peak: AtomicU64,
+}
+
+impl Template {
+    fn new(key: Digest, kept: images::Template<Note>) -> Result<Self, String> {
+        let read = |name: &str| {
+            let path = kept.folder.join(name);
+            let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            Keypair::read(&text).map_err(|error| format!("{}: {error}", path.display()))
+        };
+        let (login, host_key) = (read(LOGIN)?, read(crate::guest::HOST_KEY_FILE)?);
+        // Of no more use than a guess is wrong, so whatever stands there is taken for one.
+        let seen = std::fs::read_to_string(kept.folder.join(COST)).ok().and_then(|text| text.trim().parse().ok());
+        let cost = AtomicU64::new(seen.unwrap_or(kept.note.cost));
+        let firmware = kept.note.firmware.iter().map(|(name, file)| {
+            let known = crate::guest::FIRMWARE_ITEMS.into_iter().find(|known| known == name);
+            let name = known.ok_or_else(|| format!("the template has an unknown item {name}"))?;
+            Ok(Firmware { name, file: kept.folder.join(file) })
+        });
+        let firmware = firmware.collect::<Result<_, String>>()?;
+        let frozen = Frozen { folder: kept.folder.clone(), firmware };
+        Ok(Self { kept, frozen, key, login, host_key, cost, peak: AtomicU64::new(0) })
+    }
+
+    /// The digest of everything that decides it.
+    pub fn key(&self) -> Digest {
+        self.key
+    }
+
+    /// What forks are made of.
+    pub fn frozen(&self) -> &Frozen {
+        &self.frozen
+    }
+
+    /// The key that opens its forks.
+    pub fn login(&self) -> &Keypair {
+        &self.login
+    }
+
+    /// The host key of its forks.
+    pub fn host_key(&self) -> &Keypair {
+        &self.host_key
+    }
+
+    /// Its disk: what its forks' disks lie above.
+    pub fn disk(&self) -> PathBuf {
+        self.kept.folder.join(DISK)
+    }
+
+    /// Memory a fork is expected to take, what all of them share not counted: what forks were measured to take.
+    pub fn cost(&self) -> ByteSize {
+        ByteSize::from_bytes(self.cost.load(Ordering::Relaxed).max(self.peak.load(Ordering::Relaxed)))
+    }
+
+    /// Learns what a fork took.
+    pub fn took(&self, bytes: u64) {
+        self.peak.fetch_max(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Template {
+    fn drop(&mut self) {
+        // The next run expects what this one saw.
+        let peak = *self.peak.get_mut();
+        if peak > 0 {
+            let _ = std::fs::write(self.kept.folder.join(COST), peak.to_string());
+        }
+    }
+}

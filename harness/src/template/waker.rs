@@ -1,0 +1,113 @@
+//! Talking to the program that waits in a frozen guest; it is `waker/waker.rs`, where the exchange is written down.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rand::Rng as _;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+};
+
+/// The program, as it is put into guests.
+pub(super) const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waker"));
+
+const READY: &str = "ready 1";
+const AWAKE: &str = "awake 1";
+/// Longest line it says.
+const LONGEST: usize = 512;
+
+/// It did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum WakerError {
+    /// The connection broke.
+    #[error("the port of the guest broke: {0}")]
+    Port(#[from] std::io::Error),
+    /// It said something else.
+    #[error("the program that waits in the guest said {0:?}")]
+    Said(String),
+    /// It said nothing.
+    #[error("the program that waits in the guest said nothing within {0:.1} s")]
+    Silent(f64),
+}
+
+/// Waits until it is there.
+pub(super) async fn ready(port: &mut UnixStream, limit: Duration) -> Result<(), WakerError> {
+    hear(port, READY, limit).await
+}
+
+/// Wakes it: it sets the guest's clock to ours and gives it randomness. Afterwards an SSH server speaks on the port.
+pub(super) async fn wake(port: &mut UnixStream, limit: Duration) -> Result<(), WakerError> {
+    let mut seed = [0; 64];
+    rand::rng().fill_bytes(&mut seed);
+    port.write_all(&order(SystemTime::now(), &seed)).await?;
+    hear(port, AWAKE, limit).await
+}
+
+fn order(now: SystemTime, seed: &[u8; 64]) -> Vec<u8> {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut order = b"wake 1\0\0".to_vec();
+    order.extend((since.as_secs() as i64).to_le_bytes());
+    order.extend(since.subsec_nanos().to_le_bytes());
+    order.extend(seed);
+    order
+}
+
+/// One line, and not a byte more: what follows is not ours to read.
+async fn hear(port: &mut UnixStream, expected: &str, limit: Duration) -> Result<(), WakerError> {
+    let mut line = Vec::new();
+    let listening = async {
+        while line.len() < LONGEST {
+            match port.read_u8().await? {
+                b'\n' => break,
+                byte => line.push(byte),
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    tokio::time::timeout(limit, listening).await.map_err(|_| WakerError::Silent(limit.as_secs_f64()))??;
+    if line == expected.as_bytes() {
+        return Ok(());
+    }
+    Err(WakerError::Said(reports::clean::line(&String::from_utf8_lossy(&line))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_has_the_time_and_the_seed_where_the_program_looks_for_them() {
+        let order = order(UNIX_EPOCH + Duration::new(0x0102_0304, 7), &[9; 64]);
+        assert_eq!(&order[..8], b"wake 1\0\0");
+        assert_eq!(order[8..20], [4, 3, 2, 1, 0, 0, 0, 0, 7, 0, 0, 0]);
+        assert_eq!(order[20..], [9; 64]);
+    }
+
+    #[tokio::test]
+    async fn what_follows_its_line_is_left_for_whoever_reads_on() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"awake 1\nSSH-2.0-x\r\n").await.unwrap();
+        hear(&mut ours, AWAKE, Duration::from_secs(5)).await.unwrap();
+        let mut rest = [0; 7];
+        ours.read_exact(&mut rest).await.unwrap();
+        assert_eq!(&rest, b"SSH-2.0");
+    }
+
+    #[tokio::test]
+    async fn another_word_silence_and_a_flood_are_told_apart() {
+        let said = async |words: &[u8]| {
+            let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+            theirs.write_all(words).await.unwrap();
+            hear(&mut ours, AWAKE, Duration::from_millis(50)).await.unwrap_err()
+        };
+        assert!(matches!(said(b"cannot: set the clock\n").await, WakerError::Said(words) if words.contains("set the clock")));
+        assert!(matches!(said(b"awake").await, WakerError::Silent(_)));
+        assert!(matches!(said(&[b'x'; 2000]).await, WakerError::Said(_)));
+    }
+
+    #[test]
+    fn the_program_is_one_static_file() {
+        assert!(PROGRAM.starts_with(b"\x7fELF"));
+        assert!(!PROGRAM.windows(11).any(|bytes| bytes == b"/lib64/ld-l"), "it needs no loader");
+    }
+}
