@@ -70,6 +70,41 @@ pub enum EventKind {
         /// What to do about it.
         help: Option<String>,
     },
+    /// A template is looked for, and made where there is none: a guest is booted, prepared and frozen, to fork guests from.
+    TemplateStarted {
+        /// The runner it is made on, and whose guests are forked from it.
+        runner: u32,
+        /// Identity of what it is made of.
+        template: Digest,
+        /// Name of its image in the matrix.
+        image: String,
+    },
+    /// Guests can be forked from a template.
+    TemplateReady {
+        /// The runner it is on.
+        runner: u32,
+        /// Which.
+        template: Digest,
+        /// It was there already.
+        cached: bool,
+        /// How long it took.
+        elapsed_ms: u64,
+        /// Measured memory of one fork in bytes; pages it shares with the template are not counted.
+        cost: u64,
+    },
+    /// A template could not be made, or is of no use any more: guests of its image are booted instead.
+    TemplateFailed {
+        /// The runner it is on.
+        runner: u32,
+        /// Which.
+        template: Digest,
+        /// One line.
+        reason: String,
+        /// What to do about it.
+        help: Option<String>,
+        /// How long was tried.
+        elapsed_ms: u64,
+    },
     /// An image is being looked up, fetched or built.
     ImageStarted {
         /// Catalog name.
@@ -302,4 +337,29 @@ pub struct GuestFacts {
     pub machine: String,
     /// Process id of its QEMU, on its runner.
     pub pid: u32,
+    /// How it came to be. Journals of before there were forks do not say: every guest was booted.
+    #[serde(default)]
+    pub boot: Boot,
+}
+
+/// How a guest came to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "kebab-case")]
+pub enum Boot {
+    /// It was booted.
+    Cold {
+        /// Why it was, although a fork was wanted, in one line; `None`: nobody wanted one.
+        reason: Option<String>,
+    },
+    /// It was forked from a template.
+    Forked {
+        /// Which: ready on the runner the guest is on.
+        template: Digest,
+    },
+}
+
+impl Default for Boot {
+    fn default() -> Self {
+        Self::Cold { reason: None }
+    }
 }

@@ -5,6 +5,7 @@
 
 mod cell;
 mod runners;
+mod templates;
 
 use std::path::{Component, Path};
 
@@ -58,6 +59,7 @@ impl Run {
             package,
             resumed: 0,
             runners: Vec::new(),
+            templates: Vec::new(),
             started: None,
             ended: None,
             elapsed_ms: None,
@@ -107,6 +109,11 @@ impl Run {
                     self.contradict(contradiction);
                 }
             }
+            EventKind::TemplateStarted { .. } | EventKind::TemplateReady { .. } | EventKind::TemplateFailed { .. } => {
+                if let Err(contradiction) = self.fold_template(at, &event.kind) {
+                    self.contradict(contradiction);
+                }
+            }
             EventKind::ImageStarted { image } => {
                 self.set_image(image, ImageState::Preparing { message: None });
             }
@@ -137,7 +144,9 @@ impl Run {
                     return self.contradict(format!("an event about {}, which is not in the plan", clean_id(id)));
                 };
                 let folded = cell.fold_one(at, &event.kind);
-                if let Err(contradiction) = folded.and_then(|()| self.check_runner(&event.kind)) {
+                if let Err(contradiction) =
+                    folded.and_then(|()| self.check_runner(&event.kind)).and_then(|()| self.check_template(&event.kind))
+                {
                     self.contradict(format!("{}: {contradiction}", clean_id(id)));
                 }
             }

@@ -8,6 +8,7 @@ mod budget;
 mod cell;
 mod page;
 mod runner;
+mod template;
 
 use std::{error::Error, path::Path};
 

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use crate::{
     CellRun, Outcome, ReportedCase, Run, evidence,
     fold::stays_inside,
-    human, logs, machine,
+    guests, human, logs, machine,
     names::UniqueNames,
     run::{Attempt, ImageState},
 };
@@ -126,6 +126,7 @@ fn system_out(run: &Run, cell: &CellRun, run_dir: &Path, budget: u64) -> String 
     }
     if let Some(guest) = cell.last_attempt().and_then(|attempt| attempt.guest.as_ref()) {
         property("guest", &format!("{} under {}", guest.machine, guest.accelerator));
+        property("nestmatrix.guest", &guests::how(&guest.boot));
     }
     let runner = cell.last_attempt().and_then(|attempt| run.runner(attempt.guest.as_ref()?.runner));
     if let Some(runner) = runner {

@@ -14,6 +14,7 @@ pub mod evidence;
 mod failures;
 mod fold;
 mod grid;
+mod guests;
 mod html;
 mod human;
 pub mod journal;
@@ -31,14 +32,14 @@ mod terminal;
 mod verdict;
 
 pub use counts::{Counts, Outcome, ReportedCase, Tally};
-pub use event::{Event, EventKind, GuestFacts, L1Facts, RunnerFacts, StepTime};
+pub use event::{Boot, Event, EventKind, GuestFacts, L1Facts, RunnerFacts, StepTime};
 pub use journal::{Journal, JournalError, JournalErrorKind};
 pub use json_lines::JsonLines;
 pub use names::UniqueNames;
 pub use record::{FORMAT as RUN_JSON_FORMAT, RunRecord};
 pub use run::{
     Artifact, Attempt, CellRun, ImageRun, ImageState, KeptGuest, PackageName, PhaseRun, Run, RunnerLoss, RunnerRun,
-    attempt_folder,
+    TemplateRun, TemplateState, attempt_folder,
 };
 pub use terminal::{Terminal, TerminalStyle};
 pub use verdict::{CaseVerdict, Phase, TestCase, Verdict};

@@ -30,6 +30,8 @@ pub struct Run {
     pub resumed: u32,
     /// The machines its guests ran on, in the order they were started: a lost one is followed by the one that replaced it.
     pub runners: Vec<RunnerRun>,
+    /// The templates that guests were or were to be forked from, in the order they were started.
+    pub templates: Vec<TemplateRun>,
     /// When it started.
     pub started: Option<Timestamp>,
     /// When the last event happened.
@@ -93,6 +95,50 @@ pub struct RunnerLoss {
     pub console_tail: Vec<String>,
     /// What to do about it.
     pub help: Option<String>,
+}
+
+/// What became of a template on one runner.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TemplateRun {
+    /// Identity of what it is made of.
+    pub template: Digest,
+    /// Name of its image in the matrix.
+    pub image: String,
+    /// The runner it is on.
+    pub runner: u32,
+    /// When it was looked for.
+    pub started: Timestamp,
+    /// When it was ready; `None`: it never was.
+    pub ready: Option<Timestamp>,
+    /// What became of it.
+    #[serde(flatten)]
+    pub state: TemplateState,
+}
+
+/// What became of a template.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum TemplateState {
+    /// It was looked for or being made when the journal ended, or when its runner was lost.
+    Freezing,
+    /// Guests can be forked from it.
+    Ready {
+        /// It was there already.
+        cached: bool,
+        /// How long it took.
+        elapsed_ms: u64,
+        /// Measured memory of one fork in bytes; pages it shares with the template are not counted.
+        cost: u64,
+    },
+    /// It could not be made, or was of no use any more: guests of its image were booted.
+    Failed {
+        /// One line.
+        reason: String,
+        /// What to do about it.
+        help: Option<String>,
+        /// How long was tried.
+        elapsed_ms: u64,
+    },
 }
 
 /// What became of an image.
@@ -270,6 +316,11 @@ impl Run {
     /// A runner by its number.
     pub fn runner(&self, number: u32) -> Option<&RunnerRun> {
         self.runners.iter().find(|runner| runner.number == number)
+    }
+
+    /// A template on a runner; where it was started there more than once, the last time counts.
+    pub fn template(&self, runner: u32, template: Digest) -> Option<&TemplateRun> {
+        self.templates.iter().rev().find(|known| (known.runner, known.template) == (runner, template))
     }
 
     /// The state of an image, by its name in the matrix.

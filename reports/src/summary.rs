@@ -6,7 +6,7 @@ use crate::{
     CellRun, Outcome, Run, RunnerRun,
     failures::{Failure, failures},
     grid::Grid,
-    human, machine,
+    guests, human, machine,
 };
 
 /// Most failures that are told in full.
@@ -46,6 +46,10 @@ fn write(run: &Run, run_dir: &Path, md: &mut String) -> std::fmt::Result {
         counts.tests,
         run.took(),
     )?;
+    let guests = guests::summary(run);
+    if !guests.is_empty() {
+        writeln!(md, "**Guests**: {}.\n", escape(&guests.join(", ")))?;
+    }
     for problem in run.problems() {
         writeln!(md, "> ⚠️ {}\n", escape(&problem))?;
     }

@@ -10,6 +10,7 @@ mod lines;
 mod live;
 mod paint;
 mod runners;
+mod templates;
 
 use std::{
     fmt,

@@ -5,7 +5,7 @@ use matrix::CellId;
 
 use super::{MAX_CASES, MAX_DETAIL, MAX_ELAPSED_MS, MAX_LIST, clean_lines, percent_encode, push, stays_inside};
 use crate::{
-    CaseVerdict, EventKind, TestCase, Verdict, clean,
+    Boot, CaseVerdict, EventKind, TestCase, Verdict, clean,
     run::{Artifact, Attempt, CellRun, KeptGuest, PhaseRun, attempt_folder},
 };
 
@@ -47,6 +47,7 @@ impl CellRun {
                 let mut guest = guest.clone();
                 guest.accelerator = clean::line(&guest.accelerator);
                 guest.machine = clean::line(&guest.machine);
+                guest.boot = clean_boot(&guest.boot);
                 self.attempt(*attempt)?.guest = Some(guest);
                 Ok(())
             }
@@ -176,6 +177,16 @@ fn clean_verdict(verdict: &Verdict) -> Verdict {
         Verdict::Skipped { reason } => Verdict::Skipped { reason: clean::line(reason) },
         Verdict::Error { phase, reason } => Verdict::Error { phase: *phase, reason: clean::line(reason) },
         Verdict::NotRun { reason } => Verdict::NotRun { reason: clean::line(reason) },
+    }
+}
+
+fn clean_boot(boot: &Boot) -> Boot {
+    match boot {
+        // A reason that says nothing is none.
+        Boot::Cold { reason } => {
+            Boot::Cold { reason: reason.as_deref().map(clean::line).filter(|reason| !reason.is_empty()) }
+        }
+        Boot::Forked { template } => Boot::Forked { template: *template },
     }
 }
 

@@ -8,7 +8,7 @@ use super::budget::{Budget, beginning, last_lines};
 use crate::{
     CellRun, Outcome, ReportedCase, Tally, evidence,
     fold::percent_encode,
-    human, logs, machine,
+    guests, human, logs, machine,
     run::{Attempt, KeptGuest, Run},
 };
 
@@ -165,10 +165,10 @@ impl AttemptView {
             outcome,
             summary: crate::junit::outcome(attempt),
             phases: phases.collect(),
-            guest: attempt
-                .guest
-                .as_ref()
-                .map(|guest| format!("{} under {}, image {}", guest.machine, guest.accelerator, guest.image.short())),
+            guest: attempt.guest.as_ref().map(|guest| {
+                let how = guests::how(&guest.boot);
+                format!("{} under {}, image {}, {how}", guest.machine, guest.accelerator, guest.image.short())
+            }),
             runner: machine::of_attempt(run, attempt),
             tail: (tail && !attempt.console_tail.is_empty())
                 .then(|| last_lines(&attempt.console_tail.join("\n"), 2 << 10).to_owned()),

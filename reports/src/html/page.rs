@@ -9,6 +9,7 @@ use super::{
     budget::{Budget, last_lines},
     cell::{CellView, anchor, mark},
     runner::{MAX_RUNNERS, RunnerView},
+    template::{MAX_TEMPLATES, TemplateView},
 };
 use crate::{
     CellRun, Outcome, Run, clean,
@@ -54,6 +55,8 @@ pub(super) struct Page<'a> {
     tests_text: String,
     runners: Vec<RunnerView<'a>>,
     runners_more: usize,
+    templates: Vec<TemplateView<'a>>,
+    templates_more: usize,
     images: Vec<ImageView<'a>>,
     grid: GridView,
     wrong: Vec<WrongView<'a>>,
@@ -168,6 +171,8 @@ impl<'a> Page<'a> {
             tests_text: counts.tests.to_string(),
             runners: run.runners.iter().take(MAX_RUNNERS).map(RunnerView::new).collect(),
             runners_more: run.runners.len().saturating_sub(MAX_RUNNERS),
+            templates: run.templates.iter().take(MAX_TEMPLATES).map(TemplateView::new).collect(),
+            templates_more: run.templates.len().saturating_sub(MAX_TEMPLATES),
             images: run.images.iter().map(image).collect(),
             grid: grid(run),
             wrong: failures.iter().take(MAX_WRONG).filter_map(wrong).collect(),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use super::paint::Paint;
-use crate::{Outcome, Phase, Run, clean, human};
+use crate::{Outcome, Phase, Run, clean, guests, human};
 
 /// Most bad cells named again at the end, and most named in the command that tries them again.
 const MAX_NAMED: usize = 20;
@@ -30,6 +30,8 @@ pub(super) fn lines(run: &Run, run_dir: &Path, paint: Paint) -> Vec<String> {
         row("cells", &format!("{}: {}", counts.cells.total, counts.cells)),
         row("tests", &format!("{}: {}", counts.tests.total, counts.tests)),
     ];
+    let guests = guests::summary(run);
+    lines.extend(guests.iter().enumerate().map(|(index, text)| row(if index == 0 { "guests" } else { "" }, text)));
     lines.extend(time_by_phase(run).map(|text| row("time", &text)));
     lines.extend(slowest(run).map(|text| row("slowest", &text)));
     lines.extend(run.problems().iter().map(|problem| row("problem", &paint.notice(problem))));

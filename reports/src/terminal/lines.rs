@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{paint::Paint, runners};
+use super::{paint::Paint, runners, templates};
 use crate::{CellRun, Event, EventKind, Outcome, Phase, Run, clean, evidence, fold::THEN, human, run::ImageState};
 
 /// Lines of evidence below a failure, and below an attempt that is tried again.
@@ -28,6 +28,11 @@ pub(super) fn about(run: &Run, event: &Event, paint: Paint, logs: Option<&Path>,
         EventKind::RunnerProgress { message, .. } if plain => runners::progress(message),
         EventKind::RunnerReady { runner } => runners::ready(run, runner.number),
         EventKind::RunnerLost { runner, .. } => runners::lost(run, *runner, paint),
+        EventKind::TemplateStarted { runner, template, .. } if plain => {
+            templates::started(run, *runner, *template, paint)
+        }
+        EventKind::TemplateReady { runner, template, .. } => templates::ready(run, *runner, *template, paint),
+        EventKind::TemplateFailed { runner, template, .. } => templates::failed(run, *runner, *template, paint),
         EventKind::ImageProgress { image, message } if plain => {
             vec![label("IMAGE", paint.dim("IMAGE"), &format!("{}: {}", clean::line(image), clean::line(message)))]
         }

@@ -1,9 +1,9 @@
-//! Rows that are redrawn: one for every running cell and every image and runner in the making, and one that counts.
+//! Rows that are redrawn: one for every running cell and every image, runner and template in the making, and one that counts.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use matrix::CellId;
+use matrix::{CellId, Digest};
 
 use super::paint::Paint;
 use crate::{Event, EventKind, Outcome, Run, clean, human, run::ImageState};
@@ -28,6 +28,7 @@ enum Key {
     Cell(CellId),
     Image(String),
     Runner(u32),
+    Template { image: String, runner: u32, template: Digest },
 }
 
 impl Live {
@@ -55,7 +56,20 @@ impl Live {
                 self.show(Key::Runner(*runner), clean::prefix(&clean::line(message), 60), None, false);
             }
             EventKind::RunnerReady { runner } => self.remove(&Key::Runner(runner.number)),
-            EventKind::RunnerLost { runner, .. } => self.remove(&Key::Runner(*runner)),
+            EventKind::RunnerLost { runner: lost, .. } => self.remove_all(|key| match key {
+                Key::Runner(runner) | Key::Template { runner, .. } => runner == lost,
+                Key::Cell(_) | Key::Image(_) => false,
+            }),
+            EventKind::TemplateStarted { runner, template, image } => {
+                let key = Key::Template { image: clean::line(image), runner: *runner, template: *template };
+                self.show(key, "freezing", None, true);
+            }
+            EventKind::TemplateReady { runner, template, .. } | EventKind::TemplateFailed { runner, template, .. } => {
+                let ended = (*runner, *template);
+                self.remove_all(
+                    |key| matches!(key, Key::Template { runner, template, .. } if (*runner, *template) == ended),
+                );
+            }
             EventKind::AttemptStarted { cell, .. } => self.show(Key::Cell(cell.clone()), "starting", None, true),
             EventKind::PhaseStarted { cell, phase, timeout_ms, .. } => {
                 self.show(Key::Cell(cell.clone()), phase.name(), *timeout_ms, true);
@@ -91,6 +105,7 @@ impl Live {
                 Key::Cell(cell) => cell.as_str().to_owned(),
                 Key::Image(image) => format!("image {}", clean::line(image)),
                 Key::Runner(number) => format!("runner {number}"),
+                Key::Template { image, .. } => format!("template of {image}"),
             };
             let row = self.progress.insert_before(&self.total, ProgressBar::new_spinner());
             row.set_prefix(format!("{:<width$}", shorten(&name, self.name_width), width = self.name_width.min(40)));
@@ -109,6 +124,12 @@ impl Live {
         if let Some(row) = self.rows.remove(key) {
             row.finish_and_clear();
             self.progress.remove(&row);
+        }
+    }
+
+    fn remove_all(&mut self, is_over: impl Fn(&Key) -> bool) {
+        for key in self.rows.keys().filter(|key| is_over(key)).cloned().collect::<Vec<_>>() {
+            self.remove(&key);
         }
     }
 
@@ -268,6 +289,30 @@ mod tests {
         let lost = EventKind::RunnerLost { runner: 1, reason, console_tail: Vec::new(), help: None };
         tell(&mut live, &mut run, lost);
         assert!(live.rows.is_empty());
+    }
+
+    #[test]
+    fn a_template_in_the_making_is_a_row_until_it_or_its_runner_comes_to_an_end() {
+        let plan = plan();
+        let paper = Paper::default();
+        let target = ProgressDrawTarget::term_like(Box::new(paper.clone()));
+        let mut live = Live::new(target, 100, Paint::new(false));
+        let mut run = Run::new(&plan);
+        let (runner, template, reason) = (1, plan.digest, "none".to_owned());
+        let started = || EventKind::TemplateStarted { runner, template, image: "debian".to_owned() };
+        let failed = EventKind::TemplateFailed { runner, template, reason: reason.clone(), help: None, elapsed_ms: 1 };
+        let lost = EventKind::RunnerLost { runner, reason, console_tail: Vec::new(), help: None };
+        for end in [failed, lost] {
+            tell(&mut live, &mut run, started());
+            let text = paper.text();
+            assert!(
+                text.lines().any(|line| line.contains("template of debian") && line.contains("freezing")),
+                "{text}"
+            );
+            assert_eq!(live.rows.len(), 1);
+            tell(&mut live, &mut run, end);
+            assert!(live.rows.is_empty());
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use jiff::{SignedDuration, Timestamp};
 use matrix::{CellId, Digest, Plan};
 use reports::{
-    CaseVerdict, Event, EventKind, GuestFacts, Journal, L1Facts, Phase, RunnerFacts, StepTime, TestCase, Verdict,
+    Boot, CaseVerdict, Event, EventKind, GuestFacts, Journal, L1Facts, Phase, RunnerFacts, StepTime, TestCase, Verdict,
     attempt_folder,
 };
 
@@ -97,6 +97,11 @@ pub(crate) fn l1_facts(number: u32, reason: &str) -> RunnerFacts {
     }
 }
 
+/// The template of an image of this name.
+pub(crate) fn template(image: &str) -> Digest {
+    Digest::of(format!("template of {image}").as_bytes())
+}
+
 /// A stream of events with a clock.
 pub(crate) struct Story {
     pub(crate) events: Vec<Event>,
@@ -105,11 +110,19 @@ pub(crate) struct Story {
     pub(crate) runner: u32,
     /// What they are run with there.
     accelerator: &'static str,
+    /// How they come to be.
+    pub(crate) boot: Boot,
 }
 
 impl Story {
     pub(crate) fn new() -> Self {
-        Self { events: Vec::new(), now: "2026-11-22T10:30:00Z".parse().expect("a time"), runner: 1, accelerator: "tcg" }
+        Self {
+            events: Vec::new(),
+            now: "2026-11-22T10:30:00Z".parse().expect("a time"),
+            runner: 1,
+            accelerator: "tcg",
+            boot: Boot::default(),
+        }
     }
 
     pub(crate) fn tell(&mut self, kind: EventKind) {
@@ -158,6 +171,26 @@ impl Story {
         });
     }
 
+    /// Freezes a template of an image; guests are forked from it from here on.
+    pub(crate) fn freeze(&mut self, image: &str, ms: u64) {
+        let (runner, template) = (self.runner, template(image));
+        self.tell(EventKind::TemplateStarted { runner, template, image: image.to_owned() });
+        self.wait(ms as i64);
+        let (cached, cost) = (false, 61 << 20);
+        self.tell(EventKind::TemplateReady { runner, template, cached, elapsed_ms: ms, cost });
+        self.boot = Boot::Forked { template };
+    }
+
+    /// Fails to freeze one; guests are booted from here on.
+    pub(crate) fn fail_to_freeze(&mut self, image: &str, ms: u64, reason: &str) {
+        let (runner, template) = (self.runner, template(image));
+        self.tell(EventKind::TemplateStarted { runner, template, image: image.to_owned() });
+        self.wait(ms as i64);
+        let help = Some("raise timeout.boot in the matrix file".to_owned());
+        self.tell(EventKind::TemplateFailed { runner, template, reason: reason.to_owned(), help, elapsed_ms: ms });
+        self.boot = Boot::Cold { reason: Some(format!("no template of {image}: {reason}")) };
+    }
+
     pub(crate) fn image(&mut self, name: &str, ms: u64, cached: bool) {
         let image = name.to_owned();
         self.tell(EventKind::ImageStarted { image: image.clone() });
@@ -180,6 +213,7 @@ impl Story {
                 accelerator: self.accelerator.to_owned(),
                 machine: "pc-q35-10.0".to_owned(),
                 pid: 4711,
+                boot: self.boot.clone(),
             };
             self.tell(EventKind::GuestStarted { cell: cell.clone(), attempt, guest });
         }
@@ -264,7 +298,8 @@ pub(crate) fn story(plan: &Plan) -> Story {
         story.end_attempt(cell, &verdict, &[], Some(help));
         story.end(cell, verdict);
     }
-    // debian-12: results of its own; the service fails.
+    // debian-12: forked from a template. Results of its own; the service fails.
+    story.freeze("debian-12-minimal", 24_600);
     story.boot(cells[2], 1);
     story.phase(cells[2], 1, Phase::Install, 3_000);
     story.case(cells[2], 1, "greet::says hello", CaseVerdict::Passed, 120);
@@ -294,8 +329,10 @@ pub(crate) fn story(plan: &Plan) -> Story {
     let verdict = Verdict::Failed { phase: Phase::Test, reason: "service: exit code 3".to_owned() };
     story.end_attempt(cells[3], &verdict, &[], None);
     story.end(cells[3], verdict);
-    // debian-13: one passes; one loses its runner, and never boots on the next.
+    // debian-13: no template, so one is booted and passes; one loses its runner, and never boots on the next.
+    story.fail_to_freeze("debian-13-minimal", 60_000, "the guest did not answer over SSH in 1m 00s");
     story.pass(cells[4]);
+    story.boot = Boot::default();
     story.boot(cells[5], 1);
     story.lose_runner(1);
     let lost = Verdict::Error { phase: Phase::Runner, reason: "runner 1 was lost".to_owned() };

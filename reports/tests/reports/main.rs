@@ -10,4 +10,5 @@ mod large;
 mod render;
 mod resume;
 mod runners;
+mod templates;
 mod terminal;

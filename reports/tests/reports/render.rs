@@ -11,10 +11,12 @@ fn the_summary_fits_the_page_of_a_ci_job() {
     let dir = tempfile::tempdir().expect("temporary folder");
     fixture::write(dir.path());
     let rendered = reports::render::all(dir.path()).expect("rendered");
-    insta::assert_snapshot!(fs::read_to_string(rendered.summary_md).expect("written"), @r#"
+    insta::assert_snapshot!(fs::read_to_string(rendered.summary_md).expect("written"), @"
     ## ❌ hello 2.12: at least one test failed
 
-    **8 cells**: 2 passed, 3 failed, 1 error, 1 not-run, 1 skipped. **10 tests**: 3 passed, 3 failed, 1 error, 1 not-run, 2 skipped. Took 4m 21s. Exit code 1.
+    **8 cells**: 2 passed, 3 failed, 1 error, 1 not-run, 1 skipped. **10 tests**: 3 passed, 3 failed, 1 error, 1 not-run, 2 skipped. Took 5m 46s. Exit code 1.
+
+    **Guests**: 2 forked, 4 cold, 1 cold (no template of debian-13-minimal: the guest did not answer over SSH in 1m 00s).
 
     | image | smoke | service |
     |---|---|---|
@@ -68,7 +70,7 @@ fn the_summary_fits_the_page_of_a_ci_job() {
     <sub>Guests ran on runner 1 (qemu) with kvm (a guest under it came up in 3.1s), QEMU 10.0.2, kernel 6.12.43+deb13-cloud-amd64; nesting depth 2: guests in the L1, the L1 on bare metal; time limits x 4.5. The L1 is a virtual machine of image debian-13-runner: 1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2. It was lost: it no longer answers: no heartbeat for 30s.</sub>
 
     <sub>Guests ran on runner 2 (qemu) with kvm (a guest under it came up in 3.1s), QEMU 10.0.2, kernel 6.12.43+deb13-cloud-amd64; nesting depth 2: guests in the L1, the L1 on bare metal; time limits x 4.5. The L1 is a virtual machine of image debian-13-runner: 1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2.</sub>
-    "#);
+    ");
 }
 
 #[test]
@@ -101,7 +103,7 @@ fn run_json_has_a_version_counts_and_every_attempt() {
     }
     "#);
     let attempt = &value["cells"][5]["attempts"][0];
-    insta::assert_snapshot!(serde_json::to_string(attempt).expect("JSON"), @r#"{"artifacts":[],"cases":[],"console_tail":[],"ended":"2026-11-22T10:33:54.2Z","guest":{"accelerator":"kvm","image":"sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d","machine":"pc-q35-10.0","pid":4711,"runner":1},"help":null,"kept":null,"number":1,"outcome":{"phase":"runner","reason":"runner 1 was lost","verdict":"error"},"phases":[{"elapsed_ms":21400,"phase":"boot","started":"2026-11-22T10:33:30.6Z","timeout_ms":810000},{"elapsed_ms":1900,"phase":"connect","started":"2026-11-22T10:33:52Z","timeout_ms":600000},{"elapsed_ms":300,"phase":"prepare","started":"2026-11-22T10:33:53.9Z","timeout_ms":600000}],"retried":true,"running":null,"started":"2026-11-22T10:33:30.6Z"}"#);
+    insta::assert_snapshot!(serde_json::to_string(attempt).expect("JSON"), @r#"{"artifacts":[],"cases":[],"console_tail":[],"ended":"2026-11-22T10:35:18.8Z","guest":{"accelerator":"kvm","boot":{"how":"cold","reason":null},"image":"sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d","machine":"pc-q35-10.0","pid":4711,"runner":1},"help":null,"kept":null,"number":1,"outcome":{"phase":"runner","reason":"runner 1 was lost","verdict":"error"},"phases":[{"elapsed_ms":21400,"phase":"boot","started":"2026-11-22T10:34:55.2Z","timeout_ms":810000},{"elapsed_ms":1900,"phase":"connect","started":"2026-11-22T10:35:16.6Z","timeout_ms":600000},{"elapsed_ms":300,"phase":"prepare","started":"2026-11-22T10:35:18.5Z","timeout_ms":600000}],"retried":true,"running":null,"started":"2026-11-22T10:34:55.2Z"}"#);
 }
 
 #[test]

@@ -2,20 +2,20 @@
 
 use std::{fs, path::Path};
 
-use reports::{EventKind, GuestFacts, Journal, Phase, Run, StepTime, Verdict};
+use reports::{Boot, EventKind, GuestFacts, Journal, Phase, Run, StepTime, Verdict};
 
 use crate::{
     fixture::{self, Story},
     terminal::shown,
 };
 
-const EVIL: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{202e}evil <script>\nsecond";
+pub(crate) const EVIL: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{202e}evil <script>\nsecond";
 
 fn progress(runner: u32) -> EventKind {
     EventKind::RunnerProgress { runner, message: "booting".to_owned() }
 }
 
-fn lost(runner: u32) -> EventKind {
+pub(crate) fn lost(runner: u32) -> EventKind {
     let reason = "its kernel panicked".to_owned();
     let console_tail = vec!["Kernel panic - not syncing".to_owned()];
     EventKind::RunnerLost { runner, reason, console_tail, help: Some("look at runner.memory".to_owned()) }
@@ -124,7 +124,7 @@ fn text_from_a_runner_is_clean_and_bounded_once_it_is_in_the_run() {
     story.tell(EventKind::RunnerReady { runner: facts });
     story.attempt(cell, 1);
     let image = plan.digest;
-    let guest = GuestFacts { runner: 1, image, accelerator: evil(), machine: evil(), pid: 1 };
+    let guest = GuestFacts { runner: 1, image, accelerator: evil(), machine: evil(), pid: 1, boot: Boot::default() };
     story.tell(EventKind::GuestStarted { cell: cell.clone(), attempt: 1, guest });
     let console_tail = vec![evil(); 5_000];
     story.tell(EventKind::RunnerLost { runner: 1, reason: evil(), console_tail, help: Some(evil()) });
@@ -227,7 +227,7 @@ fn the_only_machine_there_was_is_not_named_with_every_attempt() {
 }
 
 /// The reports of a run, by name.
-fn written(dir: &Path, plan: &matrix::Plan, story: &Story) -> [(&'static str, String); 4] {
+pub(crate) fn written(dir: &Path, plan: &matrix::Plan, story: &Story) -> [(&'static str, String); 4] {
     plan.write(&dir.join("plan.json")).expect("writable");
     let mut journal = Journal::create(dir).expect("a new journal");
     story.events.iter().for_each(|event| journal.append(event).expect("writable"));

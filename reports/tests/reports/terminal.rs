@@ -46,7 +46,7 @@ pub(crate) fn shown(plan: &Plan, events: &[Event], run_dir: &Path) -> String {
 fn a_run_reads_as_plain_lines_in_a_ci_log() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let plan = fixture::write(dir.path());
-    insta::assert_snapshot!(shown(&plan, &fixture::story(&plan).events, dir.path()), @r#"
+    insta::assert_snapshot!(shown(&plan, &fixture::story(&plan).events, dir.path()), @"
     nestmatrix 0.1.0: hello 2.12, 8 cells on 4 images
        IMAGE  debian-11-minimal: from the store, 0.3s  b8720b7fd445
        IMAGE  debian-12-minimal: from the store, 0.4s  742e192ef6eb
@@ -93,6 +93,8 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
               | Errors were encountered while processing:
               |  hello
               help: install.log has every word of it; the package asks for more than this system has
+    TEMPLATE  debian-12-minimal: looking for one, or else freezing one
+    TEMPLATE  debian-12-minimal: frozen, 24.6s, a fork takes 61.0 MiB  e3378bc6e2be
        START  debian-12-minimal.smoke
         PASS  debian-12-minimal.smoke       28.0s
        START  debian-12-minimal.service
@@ -101,6 +103,9 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
               | $ systemctl is-active hello
               | failed
               | hello.service: Failed with result 'exit-code'.
+    TEMPLATE  debian-13-minimal: looking for one, or else freezing one
+        WARN  no template of debian-13-minimal, its guests are booted: the guest did not answer over SSH in 1m 00s (after 1m 00s)
+              help: raise timeout.boot in the matrix file
        START  debian-13-minimal.smoke
         PASS  debian-13-minimal.smoke       27.7s
        START  debian-13-minimal.service
@@ -127,9 +132,10 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
         WARN  little disk space left: 1.2 GiB
      NOT RUN  debian-sid-minimal.service           the run's time was up
 
-      NOT GREEN hello 2.12 in 4m 21s
+      NOT GREEN hello 2.12 in 5m 46s
       cells    8: 2 passed, 3 failed, 1 error, 1 not-run, 1 skipped
       tests    10: 3 passed, 3 failed, 1 error, 1 not-run, 2 skipped
+      guests   2 forked, 4 cold, 1 cold (no template of debian-13-minimal: the guest did not answer over SSH in 1m 00s)
       time     boot 81% (2m 11s), install 9% (13.8s), connect 7% (11.4s), test 2% (2.9s), prepare 1% (1.8s)
       slowest  debian-13-minimal.service 50.7s, debian-12-minimal.smoke 28.0s, debian-12-minimal.service 27.7s
                debian-11-minimal.smoke failed in install: hello 2.12 does not install: dpkg exited with 1
@@ -141,7 +147,7 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
       junit    runs/latest/junit.xml
       again    nestmatrix run hello.toml --runner qemu --cell debian-11-minimal.smoke --cell debian-11-minimal.service --cell debian-12-minimal.service --cell debian-13-minimal.service --cell debian-sid-minimal.service
       exit     1: at least one test failed
-    "#);
+    ");
 }
 
 #[test]

@@ -1,0 +1,40 @@
+//! The permanent lines about the templates that guests are forked from.
+
+use matrix::Digest;
+
+use super::{
+    lines::{help, label},
+    paint::Paint,
+};
+use crate::{Run, human, run::TemplateState};
+
+/// One is wanted. Whether it is there already is not known yet.
+pub(super) fn started(run: &Run, runner: u32, template: Digest, paint: Paint) -> Vec<String> {
+    let Some(template) = run.template(runner, template) else { return Vec::new() };
+    vec![line(&format!("{}: looking for one, or else freezing one", template.image), paint)]
+}
+
+/// Guests can be forked from it: how it came to be, and what a fork takes.
+pub(super) fn ready(run: &Run, runner: u32, template: Digest, paint: Paint) -> Vec<String> {
+    let Some(template) = run.template(runner, template) else { return Vec::new() };
+    let TemplateState::Ready { cached, elapsed_ms, cost } = &template.state else { return Vec::new() };
+    let how = if *cached { "from the store" } else { "frozen" };
+    let (took, cost) = (human::duration(*elapsed_ms), human::bytes(*cost));
+    let digest = template.template.short();
+    vec![line(&format!("{}: {how}, {took}, a fork takes {cost}  {digest}", template.image), paint)]
+}
+
+/// Why there is none, and what to do. No cell fails for it: its guests are booted.
+pub(super) fn failed(run: &Run, runner: u32, template: Digest, paint: Paint) -> Vec<String> {
+    let Some(template) = run.template(runner, template) else { return Vec::new() };
+    let TemplateState::Failed { reason, help: what_to_do, elapsed_ms } = &template.state else { return Vec::new() };
+    let took = human::duration(*elapsed_ms);
+    let text = format!("no template of {}, its guests are booted: {reason} (after {took})", template.image);
+    let mut lines = vec![label("WARN", paint.notice("WARN"), &text)];
+    lines.extend(what_to_do.as_deref().map(help).unwrap_or_default());
+    lines
+}
+
+fn line(text: &str, paint: Paint) -> String {
+    label("TEMPLATE", paint.dim("TEMPLATE"), text)
+}
