@@ -299,6 +299,7 @@ mod tests {
             accelerator: runner.accelerator.clone(),
             machine: "pc-q35-10.0".into(),
             pid: 2,
+            boot: reports::Boot::default(),
         };
         let case =
             TestCase { name: "exit".into(), verdict: CaseVerdict::Passed, elapsed_ms: 900, file: None, line: None };

@@ -36,16 +36,16 @@ impl Cost {
 
 /// Looks at what a guest really takes.
 #[derive(Debug, Default)]
-pub struct Gauge(AtomicU32);
+pub(super) struct Gauge(AtomicU32);
 
 impl Gauge {
     /// From now on at this process.
-    pub fn watch(&self, pid: u32) {
+    pub(super) fn watch(&self, pid: u32) {
         self.0.store(pid, Ordering::Relaxed);
     }
 
     /// Process id; `None`: there is none yet.
-    pub fn pid(&self) -> Option<u32> {
+    pub(super) fn pid(&self) -> Option<u32> {
         Some(self.0.load(Ordering::Relaxed)).filter(|pid| *pid > 0)
     }
 }
@@ -145,7 +145,12 @@ mod tests {
 
     #[test]
     fn forks_are_admitted_by_what_they_take_and_one_that_grows_holds_up_the_next() {
-        let guest = Guest { cpus: 1, memory: ByteSize::from_mib(512), disk: ByteSize::from_mib(1), network: matrix::Network::Isolated };
+        let guest = Guest {
+            cpus: 1,
+            memory: ByteSize::from_mib(512),
+            disk: ByteSize::from_mib(1),
+            network: matrix::Network::Isolated,
+        };
         let fork = |mib| Cost::of_fork(&guest, ByteSize::from_mib(mib));
         assert_eq!(fork(100).memory.mib(), 100);
         assert_eq!(fork(5000), Cost::of(&guest), "it cannot take more than all it has");

@@ -106,7 +106,8 @@ pub async fn dispatch(station: &Arc<Station>, todo: Vec<Todo>, mut budget: Budge
             if budget.take(cost) {
                 let gauge = Arc::<Gauge>::default();
                 let (station, stop, its) = (Arc::clone(station), stop.clone(), Arc::clone(&gauge));
-                let task = tasks.spawn(async move { Done::Cell { kept: run_cell(&station, &todo, &stop, &its).await } });
+                let task =
+                    tasks.spawn(async move { Done::Cell { kept: run_cell(&station, &todo, &stop, &its).await } });
                 running.insert(task.id(), Running { cost, gauge, template });
             } else {
                 still.push_back(todo);

@@ -46,7 +46,7 @@ impl Attempt<'_> {
             From::Fork(template) => match self.fork(&template, image, logs, scratch).await {
                 Ok(up) => return Ok(up),
                 Err(failure) => {
-                    self.station.warmth.give_up(template.key(), &failure);
+                    self.station.give_up(template.key(), &failure);
                     (None, Some(failure))
                 }
             },
@@ -92,7 +92,9 @@ impl Attempt<'_> {
         let (login, host_key) = (template.login().clone(), template.host_key().clone());
         let up = Up { guest, login, host_key, connection: Some(connection), forked: true };
         let boot = reports::Boot::Forked { template: template.key() };
-        self.started(&up, &command, image, boot).await.map_err(|stopped| stopped.verdict.reason().unwrap_or_default().to_owned())?;
+        self.started(&up, &command, image, boot)
+            .await
+            .map_err(|stopped| stopped.verdict.reason().unwrap_or_default().to_owned())?;
         Ok(up)
     }
 
@@ -120,8 +122,7 @@ impl Attempt<'_> {
         let firmware = guest::identity(scratch, station.login.public(), host_key.private(), &hostname)
             .map_err(|source| error(format!("could not write into {}: {source}", scratch.display()), None))?;
         let terse = station.is_terse(self.number, self.last);
-        let command =
-            Command { disk: Some(disk), firmware, ..machine::command(station, self.cell, image, terse) };
+        let command = Command { disk: Some(disk), firmware, ..machine::command(station, self.cell, image, terse) };
         let starting = guest::Guest::start(&station.spawner, command.clone(), self.dies_with_us(), logs);
         let guest = starting.await.map_err(|failure| {
             let help =
@@ -172,7 +173,8 @@ impl Attempt<'_> {
             over: None,
         });
         let exit = self.phase(Phase::Connect, Some(&up.guest), Some(limit), exec).await?;
-        let exit = self.explained(&up.guest, Phase::Connect, exit, |error| (error.to_string(), error.is_connection_lost()));
+        let exit =
+            self.explained(&up.guest, Phase::Connect, exit, |error| (error.to_string(), error.is_connection_lost()));
         let exit = exit.await?;
         if !exit.success() {
             let said = reports::clean::line(&String::from_utf8_lossy(&exit.stderr_tail));

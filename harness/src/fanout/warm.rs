@@ -15,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::{machine, station::Station};
 use crate::template::{self, Birthplace, Forge, Mould, NoTemplate, Preparation, Template};
 
+/// What came of wanting a template.
+type Obtained = Result<Arc<Template>, NoTemplate>;
+
 /// Where templates of guests come from.
 #[derive(Debug)]
 pub struct Warmth {
@@ -24,7 +27,7 @@ pub struct Warmth {
     pub cold: bool,
     /// A folder for the logs of guests that are frozen.
     pub logs: PathBuf,
-    known: Mutex<HashMap<Digest, Result<Arc<Template>, NoTemplate>>>,
+    known: Mutex<HashMap<Digest, Obtained>>,
 }
 
 impl Warmth {
@@ -34,24 +37,30 @@ impl Warmth {
     }
 
     /// What is known of the template of this key; `None`: nobody has looked for it yet.
-    pub(super) fn known(&self, key: Digest) -> Option<Result<Arc<Template>, NoTemplate>> {
+    pub(super) fn known(&self, key: Digest) -> Option<Obtained> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
     }
 
-    fn learn(&self, key: Digest, what: Result<Arc<Template>, NoTemplate>) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, what);
-    }
-
-    /// No fork of it works: it is used no more, here or elsewhere.
-    pub(super) fn give_up(&self, key: Digest, reason: &str) {
-        if let Ok((templates, _)) = &self.templates {
-            templates.discard(key);
-        }
-        self.learn(key, Err(NoTemplate { reason: reason.to_owned(), help: None, unprepared: false }));
+    /// What was known before.
+    fn learn(&self, key: Digest, what: Obtained) -> Option<Obtained> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, what)
     }
 }
 
 impl Station {
+    /// No fork of it works: it is used no more, here or elsewhere.
+    pub(super) fn give_up(&self, template: Digest, reason: &str) {
+        if let Ok((templates, _)) = &self.warmth.templates {
+            templates.discard(template);
+        }
+        let (reason, help) = (reason.to_owned(), None);
+        let none = NoTemplate { reason: reason.clone(), help: help.clone(), unprepared: false };
+        // Forks that started together fail together; it is said once.
+        if self.warmth.learn(template, Err(none)).is_some_and(|before| before.is_ok()) {
+            self.events.send(EventKind::TemplateFailed { runner: self.runner, template, reason, help, elapsed_ms: 0 });
+        }
+    }
+
     /// The cell's guest is to be forked, if it can be.
     pub(super) fn forks(&self, cell: &Cell) -> bool {
         cell.boot == Boot::Warm && !self.warmth.cold

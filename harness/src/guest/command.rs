@@ -227,7 +227,11 @@ impl Command {
             }
         }
         if self.port != Port::Absent {
-            let end = if self.port == Port::Open { format!("socket,id=port,fd={}", self.port_fd) } else { "null,id=port".into() };
+            let end = if self.port == Port::Open {
+                format!("socket,id=port,fd={}", self.port_fd)
+            } else {
+                "null,id=port".into()
+            };
             // Behind the disks of a machine that has more of them.
             args.pair("-device", "virtio-serial-pci,addr=0x1e").pair("-chardev", end);
             args.pair("-device", format!("virtserialport,chardev=port,name={}", Self::PORT));
@@ -367,8 +371,22 @@ mod tests {
     #[test]
     fn a_fork_differs_from_what_was_frozen_in_where_its_memory_is_and_in_that_it_waits() {
         let with = |ram| difference(&Command { ram, port: Port::Open, ..command() });
-        insta::assert_snapshot!(with(Ram::Kept("/t/a,b/ram".into())), @"");
-        insta::assert_snapshot!(with(Ram::Forked("/t/a,b/ram".into())), @"");
+        insta::assert_snapshot!(with(Ram::Kept("/t/a,b/ram".into())), @r"
+        -machine pc-q35-10.0,accel=tcg,hpet=off,vmport=off,memory-backend=ram
+        -object memory-backend-file,id=ram,size=512M,mem-path=/t/a,,b/ram,share=on
+        -device virtio-serial-pci,addr=0x1e
+        -chardev socket,id=port,fd=8
+        -device virtserialport,chardev=port,name=nestmatrix.wake
+        ");
+        insta::assert_snapshot!(with(Ram::Forked("/t/a,b/ram".into())), @r"
+        -machine pc-q35-10.0,accel=tcg,hpet=off,vmport=off,memory-backend=ram
+        -object memory-backend-file,id=ram,size=512M,mem-path=/t/a,,b/ram,share=off,readonly=on,rom=off
+        -incoming defer
+        -S
+        -device virtio-serial-pci,addr=0x1e
+        -chardev socket,id=port,fd=8
+        -device virtserialport,chardev=port,name=nestmatrix.wake
+        ");
     }
 
     #[test]

@@ -16,6 +16,6 @@ mod words;
 
 pub use collect::{CollectError, Collected, Collection, Limits, ResultFiles, collect, collect_results};
 pub use install::{Install, InstallError, PackageFamily, install, install_by_name, rehearsal};
-pub use quote::{script_with as script};
+pub use quote::script_with as script;
 pub use suite::{Suite, SuiteOutcome, SuiteRun, run};
 pub use upload::{Upload, UploadError, upload};

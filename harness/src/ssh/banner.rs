@@ -203,8 +203,9 @@ mod tests {
         let found = banner(addr, soon(), &CancellationToken::new()).await.unwrap();
         assert!("SSH-2.0-Test_1".starts_with(&found.banner), "{}", found.banner);
         let mut first = [0; 4];
-        found.stream.set_nonblocking(false).unwrap();
-        io::Read::read_exact(&mut &found.stream, &mut first).unwrap();
+        let mut found = std::net::TcpStream::from(found.socket);
+        found.set_nonblocking(false).unwrap();
+        io::Read::read_exact(&mut found, &mut first).unwrap();
         assert_eq!(&first, b"SSH-");
         server.abort();
     }

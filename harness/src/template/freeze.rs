@@ -23,7 +23,7 @@ use crate::{
     guest::{self, Command, DiskFormat, Guest, Port, Ram, Spawner},
     host::Qemu,
     payload::{self, PackageFamily, Suite, SuiteOutcome, Upload},
-    ssh::{self, Exec, Exit, Keypair, Open, Session, SshError, Sink, Stdin},
+    ssh::{self, Exec, Exit, Keypair, Open, Session, Sink, SshError, Stdin},
 };
 
 /// Time limits of the steps, before scaling.
@@ -137,7 +137,9 @@ pub async fn obtain(
         () = forge.cancel.cancelled() => return Err(NoTemplate::new("interrupted")),
     };
     let unfinished = match begun {
-        Begun::Found(kept) => return Template::new(key, kept).map(|template| (template, true)).map_err(NoTemplate::new),
+        Begun::Found(kept) => {
+            return Template::new(key, kept).map(|template| (template, true)).map_err(NoTemplate::new);
+        }
         Begun::Cancelled => return Err(NoTemplate::new("interrupted")),
         Begun::Free(unfinished) => unfinished,
     };
@@ -180,9 +182,10 @@ async fn make(
     progress("trying a fork of it".to_owned());
     let frozen = Frozen { folder: folder.clone(), firmware };
     let cost = tried(forge, mould, &frozen, &keys).await? + MARGIN;
-    let firmware = frozen.firmware.iter().map(|item| {
-        (item.name.to_owned(), item.file.file_name().unwrap_or_default().to_string_lossy().into_owned())
-    });
+    let firmware = frozen
+        .firmware
+        .iter()
+        .map(|item| (item.name.to_owned(), item.file.file_name().unwrap_or_default().to_string_lossy().into_owned()));
     let note = Note { cost, firmware: firmware.collect() };
     let (templates, key) = (forge.templates.clone(), mould.key);
     let kept = blocking(move || templates.publish(unfinished, note)).await?.map_err(because("it cannot be kept"))?;
@@ -252,9 +255,8 @@ async fn steps(
     let scaled = |limit: Duration| limit.mul_f64(forge.speed);
     progress("booting it".to_owned());
     let address = guest.ssh().ok_or_else(|| NoTemplate::new("it has no network"))?;
-    let stream = ssh::banner(address, Instant::now() + mould.boot, forge.cancel)
-        .await
-        .map_err(because("it did not boot"))?;
+    let stream =
+        ssh::banner(address, Instant::now() + mould.boot, forge.cancel).await.map_err(because("it did not boot"))?;
     let session = Session::open(Open {
         stream,
         user: mould.login_user,
@@ -276,7 +278,11 @@ async fn steps(
     expect(sh(&session, SETTLE, &[], Vec::new(), scaled(STEP)).await, "it cannot be brought to rest")?;
     drop(session);
     idle::until_idle(guest.pid(), scaled(IDLE)).await.map_err(|part| {
-        NoTemplate::new(format!("it never came to rest: after {:.0} s it still takes {:.0} % of a CPU", scaled(IDLE).as_secs_f64(), part * 100.0))
+        NoTemplate::new(format!(
+            "it never came to rest: after {:.0} s it still takes {:.0} % of a CPU",
+            scaled(IDLE).as_secs_f64(),
+            part * 100.0
+        ))
     })
 }
 
@@ -308,12 +314,19 @@ async fn prepare(
 }
 
 /// Runs one script in it, as suites are run; its output goes to files of the name `what`.
-async fn run(forge: &Forge<'_>, session: &Session, what: &str, script: &str, limit: Duration) -> Result<(), NoTemplate> {
+async fn run(
+    forge: &Forge<'_>,
+    session: &Session,
+    what: &str,
+    script: &str,
+    limit: Duration,
+) -> Result<(), NoTemplate> {
     let env = IndexMap::new();
     let upload = Upload { script, env: &env, files: &[], artifacts: &[], family: PackageFamily::Deb };
     let sent = payload::upload(session, &upload, Instant::now() + STEP.mul_f64(forge.speed)).await;
     sent.map_err(because("nothing can be sent into it"))?;
-    let (stdout, stderr) = (forge.logs.join(format!("{what}.stdout.log")), forge.logs.join(format!("{what}.stderr.log")));
+    let (stdout, stderr) =
+        (forge.logs.join(format!("{what}.stdout.log")), forge.logs.join(format!("{what}.stderr.log")));
     let grace = GRACE.mul_f64(forge.speed);
     let suite = Suite { stdout: &stdout, stderr: &stderr, deadline: Instant::now() + limit, grace };
     let ran = payload::run(session, &suite).await.map_err(because("nothing can be run in it"))?;
@@ -334,13 +347,7 @@ async fn run(forge: &Forge<'_>, session: &Session, what: &str, script: &str, lim
 }
 
 /// Runs a script of ours in it.
-async fn sh(
-    session: &Session,
-    script: &str,
-    args: &[&str],
-    stdin: Vec<u8>,
-    limit: Duration,
-) -> Result<Exit, SshError> {
+async fn sh(session: &Session, script: &str, args: &[&str], stdin: Vec<u8>, limit: Duration) -> Result<Exit, SshError> {
     session
         .exec(Exec {
             command: payload::script(script, args),

@@ -100,7 +100,9 @@ mod tests {
             theirs.write_all(words).await.unwrap();
             hear(&mut ours, AWAKE, Duration::from_millis(50)).await.unwrap_err()
         };
-        assert!(matches!(said(b"cannot: set the clock\n").await, WakerError::Said(words) if words.contains("set the clock")));
+        assert!(
+            matches!(said(b"cannot: set the clock\n").await, WakerError::Said(words) if words.contains("set the clock"))
+        );
         assert!(matches!(said(b"awake").await, WakerError::Silent(_)));
         assert!(matches!(said(&[b'x'; 2000]).await, WakerError::Said(_)));
     }
