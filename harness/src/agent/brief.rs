@@ -80,6 +80,16 @@ pub(crate) enum BriefError {
     },
 }
 
+impl BriefError {
+    /// The same of the archive that was being written.
+    fn at(self, archive: &Path) -> Self {
+        match self {
+            Self::Write { source, .. } => Self::Write { path: archive.to_owned(), source },
+            error => error,
+        }
+    }
+}
+
 /// Writes the archive.
 pub(crate) fn write(
     archive: &Path,
@@ -95,6 +105,27 @@ pub(crate) fn write(
         tar.append_file(name, &mut file).map_err(unwritable)
     };
     add(program, PROGRAM)?;
+    for image in images.values() {
+        let serial = serial(image.digest);
+        add(&image.kernel, &format!("kernels/{serial}/vmlinuz"))?;
+        add(&image.initrd, &format!("kernels/{serial}/initrd.img"))?;
+    }
+    write_plan(&mut tar, plan, images).map_err(|error| error.at(archive))?;
+    tar.into_inner().and_then(|buffer| buffer.into_inner().map_err(|error| error.into_error())).map_err(unwritable)?;
+    Ok(())
+}
+
+/// Writes what is different in each run: the plan, and what it sends to guests.
+pub(crate) fn write_plan<W: io::Write>(
+    tar: &mut tar::Builder<W>,
+    plan: &Plan,
+    images: &BTreeMap<String, BootImage>,
+) -> Result<(), BriefError> {
+    let unwritable = |source| BriefError::Write { path: PathBuf::from(BRIEF), source };
+    let mut add = |from: &Path, name: &str| {
+        let mut file = File::open(from).map_err(|source| BriefError::File { path: from.to_owned(), source })?;
+        tar.append_file(name, &mut file).map_err(unwritable)
+    };
     let mut plan = plan.clone();
     let mut sent = std::collections::HashSet::new();
     let artifacts = plan.package.iter_mut().flat_map(|package| &mut package.artifacts);
@@ -108,42 +139,38 @@ pub(crate) fn write(
         }
         *path = name.into();
     }
-    let mut attached = BTreeMap::new();
-    for (name, image) in images {
-        let serial = serial(image.digest);
-        add(&image.kernel, &format!("kernels/{serial}/vmlinuz"))?;
-        add(&image.initrd, &format!("kernels/{serial}/initrd.img"))?;
-        attached.insert(
-            name.clone(),
-            BriefImage {
-                digest: image.digest,
-                family: image.family,
-                serial,
-                cmdline: image.cmdline.clone(),
-                login_user: image.login_user.clone(),
-            },
-        );
-    }
+    let attached = images.iter().map(|(name, image)| {
+        let attached = BriefImage {
+            digest: image.digest,
+            family: image.family,
+            serial: serial(image.digest),
+            cmdline: image.cmdline.clone(),
+            login_user: image.login_user.clone(),
+        };
+        (name.clone(), attached)
+    });
+    let attached = attached.collect();
     let text = serde_json::to_vec(&Brief { plan, images: attached }).map_err(|error| unwritable(error.into()))?;
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o644);
     header.set_size(text.len() as u64);
-    tar.append_data(&mut header, BRIEF, text.as_slice()).map_err(unwritable)?;
-    tar.into_inner().and_then(|buffer| buffer.into_inner().map_err(|error| error.into_error())).map_err(unwritable)?;
-    Ok(())
+    tar.append_data(&mut header, BRIEF, text.as_slice()).map_err(unwritable)
 }
 
 /// A file of the plan must be what it was when the plan was made: the guest would find out, but could not name it.
 fn check(path: &Path, digest: Digest) -> Result<(), BriefError> {
-    let mut hasher = sha2::Sha256::new();
-    File::open(path)
-        .and_then(|mut file| io::copy(&mut file, &mut Hash(&mut hasher)))
-        .map_err(|source| BriefError::File { path: path.to_owned(), source })?;
-    let now = Digest::from_bytes(hasher.finalize().into());
+    let now = self::digest(path).map_err(|source| BriefError::File { path: path.to_owned(), source })?;
     if now == digest {
         return Ok(());
     }
     Err(BriefError::Changed { path: path.to_owned(), was: digest.short(), now: now.short() })
+}
+
+/// Digest of a file's content.
+pub(crate) fn digest(path: &Path) -> io::Result<Digest> {
+    let mut hasher = sha2::Sha256::new();
+    io::copy(&mut File::open(path)?, &mut Hash(&mut hasher))?;
+    Ok(Digest::from_bytes(hasher.finalize().into()))
 }
 
 /// What is written is hashed.

@@ -66,6 +66,8 @@ pub struct Work {
     pub jobs: Option<usize>,
     /// Every guest is booted, none forked.
     pub cold: bool,
+    /// Only make the templates that the cells want: the machine is to be frozen afterwards.
+    pub freeze: bool,
     /// What was proved in an earlier L1 of the same kind.
     pub known: Option<KvmProof>,
     /// Which cells.

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     events::Events,
-    fanout::{Budget, Keep, Purpose, Station, Stop, Todo, Warmth, dispatch},
+    fanout::{Budget, Keep, Purpose, Station, Stop, Todo, Warmth, dispatch, freeze},
     guest::{Accelerator, Spawner},
     host::{self, Machine, Qemu},
     ssh::Keypair,
@@ -134,6 +134,7 @@ impl Agent<'_> {
         self.say.message(FromAgent::Ready(ready(&proof, &qemu, &machine, memory, began.elapsed())));
 
         let plan = Arc::new(brief.plan);
+        let cells_wanted: Vec<_> = work.cells.iter().filter_map(|work| plan.cell(&work.id).cloned()).collect();
         let todo = work
             .cells
             .iter()
@@ -165,7 +166,13 @@ impl Agent<'_> {
         let passing_on = tokio::task::spawn_blocking(move || pass_on(received, &results, &say, &full));
         let budget = Budget::new(memory, work.cpus, work.jobs.unwrap_or(usize::MAX));
         let station = Arc::new(station);
-        let dispatched = dispatch(&station, todo, budget, self.stop);
+        let dispatched = async {
+            if work.freeze {
+                freeze(&station, &cells_wanted, budget, self.stop).await;
+            } else {
+                dispatch(&station, todo, budget, self.stop).await;
+            }
+        };
         tokio::select! {
             () = dispatched => {}
             () = watch_room(beside.to_owned(), disk_full.clone()) => {}

@@ -58,11 +58,25 @@ struct Running {
 }
 
 /// Runs the cells (all of whose images are there) and returns when every one has had its `CellFinished` event.
-pub async fn dispatch(station: &Arc<Station>, todo: Vec<Todo>, mut budget: Budget, stop: &Stop) {
-    let mut waiting: VecDeque<Todo> = todo.into();
+pub async fn dispatch(station: &Arc<Station>, todo: Vec<Todo>, budget: Budget, stop: &Stop) {
+    let templates = Wanted::of(station, todo.iter().map(|todo| &todo.cell));
+    run(station, todo.into(), templates, budget, stop).await;
+}
+
+/// Makes the templates these cells want, and runs none of them.
+pub async fn freeze(station: &Arc<Station>, cells: &[Cell], budget: Budget, stop: &Stop) {
+    run(station, VecDeque::new(), Wanted::of(station, cells), budget, stop).await;
+}
+
+async fn run(
+    station: &Arc<Station>,
+    mut waiting: VecDeque<Todo>,
+    mut templates: Wanted,
+    mut budget: Budget,
+    stop: &Stop,
+) {
     let mut tasks = JoinSet::new();
     let mut running: HashMap<task::Id, Running> = HashMap::new();
-    let mut templates = Wanted::of(station, &waiting);
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -167,9 +181,9 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn of(station: &Station, todo: &VecDeque<Todo>) -> Self {
+    fn of<'a>(station: &Station, cells: impl IntoIterator<Item = &'a Cell>) -> Self {
         let mut all = Self { of: HashMap::new(), wanted: Vec::new() };
-        for Todo { cell, .. } in todo {
+        for cell in cells {
             let Some(key) = station.template_key(cell) else { continue };
             all.of.insert(cell.id.clone(), key);
             if !all.wanted.iter().any(|(known, _)| *known == key) {

@@ -16,6 +16,6 @@ mod warm;
 
 pub use attempt::Conclusion;
 pub use budget::{Budget, Cost};
-pub use dispatch::{Stop, Todo, dispatch};
+pub use dispatch::{Stop, Todo, dispatch, freeze};
 pub use station::{BootImage, Keep, Purpose, Station};
 pub use warm::Warmth;

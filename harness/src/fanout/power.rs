@@ -112,7 +112,7 @@ impl Attempt<'_> {
         let disk = scratch.join("disk.qcow2");
         let below = prepared.map(|template| (template.disk(), DiskFormat::Qcow2));
         let (file, format) = below.as_ref().map_or((&image.disk, image.format), |(file, format)| (file, *format));
-        guest::create_overlay(&station.qemu.img, (file, format), self.cell.guest.disk, &disk).await.map_err(
+        guest::create_overlay(&station.qemu.img, (file, format), Some(self.cell.guest.disk), &disk).await.map_err(
             |failure| error(failure.to_string(), Some(format!("make room below {}", station.scratch.display()))),
         )?;
         let hostname = match self.cell.identity {

@@ -8,12 +8,12 @@ use std::{
 };
 
 use images::Templates;
-use matrix::{Boot, Cell, Digest, Plan};
+use matrix::{Boot, Cell, Digest, Network, Plan};
 use reports::EventKind;
 use tokio_util::sync::CancellationToken;
 
 use super::{machine, station::Station};
-use crate::template::{self, Birthplace, Forge, Mould, NoTemplate, Preparation, Template};
+use crate::template::{self, Birthplace, Forge, Mould, NoTemplate, Preparation, Template, Work};
 
 /// What came of wanting a template.
 type Obtained = Result<Arc<Template>, NoTemplate>;
@@ -72,9 +72,16 @@ impl Station {
         let wanted = self.forks(cell) || prepare.is_some();
         let (_, birthplace) = self.warmth.templates.as_ref().ok()?;
         let image = self.image(cell).filter(|_| wanted)?;
-        let preparation = prepare.map(|prepare| prepare.digest());
         let command = machine::command(self, cell, image, self.terse);
-        Some(template::key(birthplace, &command, image.digest, &machine::hostname(&cell.image), preparation))
+        let parts = [
+            ("image", image.digest.to_string()),
+            // The template's disk lies above it.
+            ("disk", image.disk.display().to_string()),
+            ("size", cell.guest.disk.bytes().to_string()),
+            ("name", machine::hostname(&cell.image)),
+            ("preparation", prepare.map_or("none".to_owned(), |prepare| prepare.digest().to_string())),
+        ];
+        Some(template::key(birthplace, &command, &parts))
     }
 
     /// Makes the template of this cell's guest, or finds it, and says so. Afterwards it is [`Warmth::known`].
@@ -93,6 +100,7 @@ impl Station {
             logs: &self.warmth.logs.join(key.short()),
             cancel,
         };
+        let prepare = prepare(&self.plan, cell);
         let mould = Mould {
             key,
             command: machine::command(self, cell, image, self.terse),
@@ -101,12 +109,13 @@ impl Station {
             disk: cell.guest.disk,
             hostname: machine::hostname(&cell.image),
             boot: self.scaled(cell.timeouts.boot),
-            preparation: prepare(&self.plan, cell).map(|prepare| Preparation {
+            disks: Vec::new(),
+            network: prepare.map_or(Network::Isolated, |prepare| prepare.network),
+            work: Work::Preparation(prepare.map(|prepare| Preparation {
                 script: prepare.script.and_then(|script| self.plan.scripts.get(&script)).map(String::as_str),
                 packages: &prepare.packages,
-                network: prepare.network,
                 limit: self.scaled(prepare.timeout),
-            }),
+            })),
         };
         let said = |_message: String| {};
         let obtained = template::obtain(&forge, &mould, &said).await;

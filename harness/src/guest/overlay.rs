@@ -31,18 +31,18 @@ pub enum OverlayError {
     },
 }
 
-/// Creates `overlay` (qcow2) above `image`, as large as `size` for the guest.
+/// Creates `overlay` (qcow2) above `image`, as large as `size` for the guest, or as the image.
 pub async fn create(
     qemu_img: &Path,
     (image, format): (&Path, DiskFormat),
-    size: ByteSize,
+    size: Option<ByteSize>,
     overlay: &Path,
 ) -> Result<(), OverlayError> {
     let failed = |words: String| OverlayError::Failed { overlay: overlay.to_owned(), words };
     let child = tokio::process::Command::new(qemu_img)
         .args(["create", "-q", "-f", "qcow2", "-F", format.name(), "-b"])
         .args([image, overlay])
-        .arg(size.bytes().to_string())
+        .args(size.map(|size| size.bytes().to_string()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

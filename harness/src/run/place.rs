@@ -13,7 +13,7 @@ use crate::{
     fanout::{BootImage, Budget, Keep, Purpose, Station, Stop, Warmth, dispatch},
     guest::{Accelerator, Spawner},
     host::{self, Choice, Machine, Nesting, Proof, Qemu, RunnerChoice},
-    runner::{Blueprint, Campaign, L1_IMAGE, Ledger, Loss, Proofs, Supply, size},
+    runner::{Blueprint, Campaign, Freezing, L1_IMAGE, Ledger, Loss, Proofs, Supply, size},
     ssh::Keypair,
     template::Birthplace,
 };
@@ -175,11 +175,14 @@ impl Place<'_> {
 
     /// Where guests on this machine are forked from.
     fn warmth(&self, to: &Where<'_>) -> Warmth {
-        let templates = to.templates.clone().and_then(|templates| {
-            let birthplace = Birthplace::new(self.qemu, self.machine, to.proof.accelerator);
-            Ok((templates, birthplace.map_err(|error| format!("{}: {error}", self.qemu.system.display()))?))
-        });
-        Warmth::new(templates, self.options.cold, to.run.join("templates"))
+        Warmth::new(self.freezing(to, to.proof.accelerator), self.options.cold, to.run.join("templates"))
+    }
+
+    /// Where guests that are run here with this accelerator are frozen.
+    fn freezing(&self, to: &Where<'_>, accelerator: Accelerator) -> Freezing {
+        let templates = to.templates.clone()?;
+        let birthplace = Birthplace::new(self.qemu, self.machine, accelerator);
+        Ok((templates, birthplace.map_err(|error| format!("{}: {error}", self.qemu.system.display()))?))
     }
 
     async fn in_an_l1(&self, to: Where<'_>, reason: &str, ledger: &mut Ledger) {
@@ -254,6 +257,7 @@ impl Place<'_> {
                 run: to.run,
                 jobs: self.options.jobs,
                 cold: self.options.cold,
+                freezing: self.freezing(&to, accelerator),
                 proofs: Proofs::new(to.store, key),
                 depth: self.depth(),
             };

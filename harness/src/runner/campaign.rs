@@ -6,13 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use images::Templates;
 use matrix::CellId;
 use reports::{EventKind, Phase, RunnerFacts, Verdict};
 
 use super::{
+    frozen::Freezer,
     ledger::{Ledger, Loss},
     proof::Proofs,
-    qemu::{Blueprint, L1, OpenError, TAIL, died, explained},
+    qemu::{Blueprint, L1, OpenError, Steps, TAIL, died, explained},
 };
 use crate::{
     agent::{
@@ -22,6 +24,7 @@ use crate::{
     events::Events,
     fanout::Stop,
     guest::{Accelerator, Spawner},
+    template::Birthplace,
 };
 
 /// How long an agent that was told to end everything may take to say so.
@@ -51,11 +54,16 @@ pub(crate) struct Campaign<'a> {
     pub(crate) jobs: Option<usize>,
     /// Every guest is booted, none forked.
     pub(crate) cold: bool,
+    /// Where frozen L1s are kept; else why there are none.
+    pub(crate) freezing: Freezing,
     /// What earlier L1s of this kind have proved.
     pub(crate) proofs: Proofs,
     /// How many virtual machines this machine lies in.
     pub(crate) depth: u32,
 }
+
+/// Templates and the birthplace of what is frozen here.
+pub(crate) type Freezing = Result<(Templates, Birthplace), String>;
 
 /// How a stay on one L1 ended.
 enum End {
@@ -87,7 +95,8 @@ impl Campaign<'_> {
             let (kind, reason) = ("qemu".to_owned(), self.reason.to_owned());
             self.events.send(EventKind::RunnerStarted { runner: number, kind, reason });
             let reported = ledger.finished();
-            let end = self.on_a_fresh_l1(number, ledger).await;
+            // One that is booted says more about what went wrong than the fork that was lost.
+            let end = self.on_a_fresh_l1(number, number == first, ledger).await;
             let loss = match end {
                 End::Done if self.stop.drain.is_cancelled() => {
                     self.say(ledger.abandon("interrupted before it was finished"));
@@ -131,11 +140,59 @@ impl Campaign<'_> {
         self.events.send(EventKind::RunnerLost { runner, reason, console_tail, help });
     }
 
-    async fn on_a_fresh_l1(&self, number: u32, ledger: &mut Ledger) -> End {
+    /// An L1 with an agent in it: a fork of a frozen one, or booted.
+    async fn open(
+        &self,
+        number: u32,
+        fork: bool,
+        scratch: &Path,
+        logs: &Path,
+        progress: &(dyn Fn(String) + Sync),
+    ) -> Result<L1, OpenError> {
+        let blueprint = &self.blueprint;
+        let why_not = match &self.freezing {
+            _ if self.cold || !fork => None,
+            Err(reason) => Some(reason.clone()),
+            Ok((templates, birthplace)) => {
+                let freezer = Freezer {
+                    templates,
+                    birthplace,
+                    spawner: self.spawner,
+                    jobs: self.jobs,
+                    known: self.proofs.known(),
+                    cancel: &self.stop.drain,
+                };
+                let mut steps = Steps::start();
+                match blueprint.frozen(&freezer, scratch, &logs.join("template"), progress).await {
+                    Ok((template, was_there)) => {
+                        steps.done(if was_there { "find a frozen L1" } else { "freeze an L1" });
+                        progress("forking a frozen L1".to_owned());
+                        let at = (scratch, logs);
+                        match blueprint.fork(&template, self.spawner, at, steps, &self.stop.drain).await {
+                            Ok(l1) => return Ok(l1),
+                            Err(error) if error.cancelled || error.hopeless => return Err(error),
+                            Err(error) => {
+                                templates.discard(template.key());
+                                Some(error.reason)
+                            }
+                        }
+                    }
+                    Err(none) => Some(none.reason),
+                }
+            }
+        };
+        if let Some(reason) = why_not.filter(|_| !self.stop.drain.is_cancelled()) {
+            let message = format!("L1 {number} is booted, not forked from a frozen one: {reason}");
+            self.events.send(EventKind::Warning { cell: None, message });
+        }
+        blueprint.open(self.spawner, scratch, logs, progress, &self.stop.drain).await
+    }
+
+    async fn on_a_fresh_l1(&self, number: u32, fork: bool, ledger: &mut Ledger) -> End {
         let scratch = self.scratch.join(format!("l1-{number}"));
         let logs = self.run.join("runners").join(number.to_string());
         let progress = |message: String| self.events.send(EventKind::RunnerProgress { runner: number, message });
-        let opened = self.blueprint.open(self.spawner, &scratch, &logs, &progress, &self.stop.drain).await;
+        let opened = self.open(number, fork, &scratch, &logs, &progress).await;
         let (end, guest) = match opened {
             Ok(L1 { guest, link, facts, steps }) => {
                 let mut stay = Stay::new(self, number, ledger);
@@ -250,7 +307,8 @@ impl<'a> Stay<'a> {
         let cells = cells.into_iter().map(|todo| CellWork { id: todo.cell.id, next: todo.next, last: todo.last });
         link.say(&ToAgent::Run(Work {
             runner: self.number,
-            emulated: self.campaign.blueprint.accelerator == Accelerator::Tcg,
+            emulated: self.campaign.blueprint.is_emulated(),
+            freeze: false,
             cpus: self.campaign.blueprint.size.guest_cpus,
             jobs: self.campaign.jobs,
             cold: self.campaign.cold,

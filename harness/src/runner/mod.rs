@@ -1,9 +1,10 @@
 //! Where guests run: on this machine, or in an L1 that is booted on it.
 //!
-//! `size` decides how large an L1 is, `qemu` boots one and starts the agent in it, `campaign` gives it the cells and replaces it
+//! `size` decides how large an L1 is, `qemu` boots one and starts the agent in it, `frozen` forks one instead, `campaign` gives it the cells and replaces it
 //! when it is lost, `ledger` knows which cells still have to report; `proof` remembers that KVM works in an L1.
 
 mod campaign;
+mod frozen;
 mod ledger;
 mod proof;
 mod qemu;
@@ -12,7 +13,7 @@ mod size;
 /// Catalog name of the image that is made for L1s.
 pub(crate) const L1_IMAGE: &str = "debian-13-runner";
 
-pub(crate) use campaign::Campaign;
+pub(crate) use campaign::{Campaign, Freezing};
 pub(crate) use ledger::{Ledger, Loss};
 pub(crate) use proof::Proofs;
 pub(crate) use qemu::Blueprint;

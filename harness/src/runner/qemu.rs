@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,6 +25,11 @@ use crate::{
 };
 
 const SETUP: &str = include_str!("l1.sh");
+/// What an L1 is called.
+pub(super) const NAME: &str = "nestmatrix-l1";
+/// Serial numbers of the disks that are its own (see `l1.sh`).
+pub(super) const SCRATCH: &str = "scratch";
+pub(super) const BRIEF: &str = "brief";
 /// Time limits of an L1's way up, before scaling.
 const BOOT: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(30);
@@ -83,11 +88,21 @@ impl OpenError {
     }
 }
 
+/// A file that belongs into the brief is not as it was.
+pub(super) fn unsendable(error: &BriefError) -> OpenError {
+    let help = "restore the file, or start a new run: this one was planned with the file as it was";
+    OpenError { hopeless: true, ..OpenError::new(error.to_string(), Some(help)) }
+}
+
 /// Measures steps.
-struct Steps(Vec<StepTime>, Instant);
+pub(super) struct Steps(pub(super) Vec<StepTime>, Instant);
 
 impl Steps {
-    fn done(&mut self, step: &str) {
+    pub(super) fn start() -> Self {
+        Self(Vec::new(), Instant::now())
+    }
+
+    pub(super) fn done(&mut self, step: &str) {
         let now = Instant::now();
         self.0.push(StepTime { step: step.to_owned(), elapsed_ms: (now - self.1).as_millis() as u64 });
         self.1 = now;
@@ -104,7 +119,7 @@ impl Blueprint<'_> {
         progress: &(dyn Fn(String) + Sync),
         cancel: &CancellationToken,
     ) -> Result<L1, OpenError> {
-        let mut steps = Steps(Vec::new(), Instant::now());
+        let mut steps = Steps::start();
         for folder in [scratch, logs] {
             std::fs::create_dir_all(folder)
                 .map_err(|error| OpenError::new(format!("could not create {}: {error}", folder.display()), None))?;
@@ -147,7 +162,12 @@ impl Blueprint<'_> {
                 return Err(error);
             }
         };
-        let facts = L1Facts {
+        let facts = self.facts(&guest).await;
+        Ok(L1 { guest, link, facts, steps: steps.0 })
+    }
+
+    pub(super) async fn facts(&self, guest: &Guest) -> L1Facts {
+        L1Facts {
             image: self.image_name.to_owned(),
             digest: self.image.digest,
             accelerator: match guest.accelerator().await {
@@ -161,12 +181,11 @@ impl Blueprint<'_> {
             memory: self.size.memory.bytes(),
             cpus: self.size.cpus,
             pid: guest.pid(),
-        };
-        Ok(L1 { guest, link, facts, steps: steps.0 })
+        }
     }
 
     /// Leaves the script that a person enters the L1 with for as long as it runs; not worth failing for.
-    fn leave_a_way_in(&self, guest: &Guest, scratch: &Path, logs: &Path, key: &Path, host_key: &str) {
+    pub(super) fn leave_a_way_in(&self, guest: &Guest, scratch: &Path, logs: &Path, key: &Path, host_key: &str) {
         let port = guest.ssh().map_or(0, |address| address.port());
         let known_hosts = scratch.join("known_hosts");
         let command = ssh::command_to_enter(key, &known_hosts, &self.image.login_user, port);
@@ -189,7 +208,7 @@ impl Blueprint<'_> {
         }
         let root = scratch.join("root.qcow2");
         let disk_size = matrix::ByteSize::from_bytes(images::DISK_BYTES);
-        guest::create_overlay(&self.qemu.img, (&self.image.disk, self.image.format), disk_size, &root)
+        guest::create_overlay(&self.qemu.img, (&self.image.disk, self.image.format), Some(disk_size), &root)
             .await
             .map_err(|error| failed("the L1's disk", &error))?;
         // Sparse: what is never written takes no room.
@@ -198,61 +217,80 @@ impl Blueprint<'_> {
             .and_then(|file| file.set_len(self.size.scratch.bytes()))
             .map_err(|error| failed("the L1's scratch disk", &error))?;
         let archive = scratch.join("brief.tar");
-        let program = PathBuf::from("/proc/self/exe");
-        let (plan, images, to) = (self.plan.clone(), self.images.clone(), archive.clone());
-        tokio::task::spawn_blocking(move || brief::write(&to, &program, &plan, &images))
-            .await
-            .map_err(|error| failed("the brief", &error))?
-            .map_err(|error| match error {
+        let (write, to) = (self.write_brief(), archive.clone());
+        tokio::task::spawn_blocking(move || write(&to)).await.map_err(|error| failed("the brief", &error))?.map_err(
+            |error| match error {
                 BriefError::Write { .. } => failed("the brief", &error),
-                BriefError::File { .. } | BriefError::Changed { .. } => {
-                    let help = "restore the file, or start a new run: this one was planned with the file as it was";
-                    OpenError { hopeless: true, ..OpenError::new(error.to_string(), Some(help)) }
-                }
-            })?;
-        let mut more_disks = vec![
-            Disk { file: room, format: DiskFormat::Raw, serial: "scratch".to_owned(), writable: true },
-            Disk { file: archive, format: DiskFormat::Raw, serial: "brief".to_owned(), writable: false },
+                error => unsendable(&error),
+            },
+        )?;
+        let own = [
+            Disk { file: room, format: DiskFormat::Raw, serial: SCRATCH.to_owned(), writable: true },
+            Disk { file: archive, format: DiskFormat::Raw, serial: BRIEF.to_owned(), writable: false },
         ];
-        // One image may have several names.
-        let disks: BTreeMap<String, &BootImage> =
-            self.images.values().map(|image| (brief::serial(image.digest), image)).collect();
-        more_disks.extend(disks.into_iter().map(|(serial, image)| Disk {
-            file: image.disk.clone(),
-            format: image.format,
-            serial,
-            writable: false,
-        }));
-        let firmware = guest::identity(scratch, login.public(), host_key.private(), "nestmatrix-l1")
+        let firmware = guest::identity(scratch, login.public(), host_key.private(), NAME)
             .map_err(|error| failed("the L1's identity", &error))?;
+        let machine = self.machine();
+        let more_disks = own.into_iter().chain(machine.more_disks.iter().cloned()).collect();
+        Ok(Command { disk: Some(root), more_disks, firmware, ..machine })
+    }
+
+    /// The virtual machine without disks of its own and without its identity. Pure.
+    pub(super) fn machine(&self) -> Command {
         let mut cmdline = self.image.cmdline.clone();
         for word in &self.plan.runner.kernel_args {
             cmdline.push(' ');
             cmdline.push_str(word);
         }
-        // A cell that may reach out does so through the L1, so then that one may too; every other guest stays isolated in it.
-        let open = self.plan.cells.iter().any(|cell| cell.guest.network == Network::Open);
-        Ok(Command {
+        // One image may have several names.
+        let disks: BTreeMap<String, &BootImage> =
+            self.images.values().map(|image| (brief::serial(image.digest), image)).collect();
+        let more_disks = disks.into_iter().map(|(serial, image)| Disk {
+            file: image.disk.clone(),
+            format: image.format,
+            serial,
+            writable: false,
+        });
+        Command {
             qemu: self.qemu.system.clone(),
-            name: "nestmatrix-l1".to_owned(),
+            name: NAME.to_owned(),
             machine: self.qemu.machine(),
             accelerator: self.accelerator,
             cpus: self.size.cpus,
             cpu: Cpu::Nesting,
             memory_mib: self.size.memory.mib(),
             ram: Ram::Anonymous,
-            disk: Some(root),
-            more_disks,
+            disk: None,
+            more_disks: more_disks.collect(),
             kernel: self.image.kernel.clone(),
             initrd: self.image.initrd.clone(),
             cmdline,
             screen: false,
-            firmware,
-            network: Some(if open { Network::Open } else { Network::Isolated }),
-            port: Port::Absent,
+            firmware: Vec::new(),
+            network: Some(self.network()),
+            port: Port::Idle,
             qmp_fd: -1,
             port_fd: -1,
-        })
+        }
+    }
+
+    /// A guest that may reach out does so through the L1, so then that one may too; every other guest stays isolated in it.
+    pub(super) fn network(&self) -> Network {
+        let cells = self.plan.cells.iter().map(|cell| cell.guest.network);
+        let prepares =
+            self.plan.images.iter().filter_map(|image| image.prepare.as_ref()).map(|prepare| prepare.network);
+        if cells.chain(prepares).any(|network| network == Network::Open) { Network::Open } else { Network::Isolated }
+    }
+
+    /// Its own CPU is emulated.
+    pub(super) fn is_emulated(&self) -> bool {
+        self.accelerator == Accelerator::Tcg
+    }
+
+    /// Writes the brief into the file `archive`.
+    pub(super) fn write_brief(&self) -> impl Fn(&Path) -> Result<(), BriefError> + Send + Sync + 'static {
+        let (plan, images) = (self.plan.clone(), self.images.clone());
+        move |archive| brief::write(archive, Path::new("/proc/self/exe"), &plan, &images)
     }
 
     async fn start_agent(
@@ -286,12 +324,20 @@ impl Blueprint<'_> {
         .map_err(|error| OpenError::new(format!("no SSH session with the L1: {error}"), None))?;
         steps.done("connect");
         progress("unpacking the plan in it".to_owned());
+        self.set_up(&session).await?;
+        steps.done("unpack");
+        self.agent(Arc::new(session)).await
+    }
+
+    /// Makes a booted L1 one that an agent can work in.
+    pub(super) async fn set_up(&self, session: &Session) -> Result<(), OpenError> {
+        let deadline = Instant::now() + UNPACK.mul_f64(self.speed);
         let setup = Exec {
             command: "exec sh -s".to_owned(),
             stdin: Stdin::Bytes(SETUP.as_bytes().to_vec()),
             stdout: Sink::Tail,
             stderr: Sink::Tail,
-            deadline: deadline(UNPACK),
+            deadline,
             over: None,
         };
         let exit = session
@@ -303,10 +349,14 @@ impl Blueprint<'_> {
             let help = "is `runner.disk` too small, or does `runner.image` lack what a Debian system has?";
             return Err(OpenError::new(format!("the L1 could not be set up: {said}"), Some(help)));
         }
-        steps.done("unpack");
+        Ok(())
+    }
+
+    /// Starts the agent in it.
+    pub(super) async fn agent(&self, session: Arc<Session>) -> Result<Link, OpenError> {
         let program = brief::PROGRAM;
         let command = format!("exec /scratch/brief/{program} agent /scratch/brief");
-        let mut link = Link::start(Arc::new(session), command, scaled(GREETING));
+        let mut link = Link::start(session, command, GREETING.mul_f64(self.speed));
         link.greeted().await.map_err(|error| OpenError::new(broken(&error), None))?;
         Ok(link)
     }

@@ -5,9 +5,9 @@ use std::{os::fd::OwnedFd, path::Path, time::Duration};
 use matrix::ByteSize;
 use tokio::net::UnixStream;
 
-use super::{DISK, Frozen, RAM, STATE, waker};
+use super::{DISK, Frozen, NotedDisk, RAM, STATE, waker};
 use crate::{
-    guest::{self, Command, DiskFormat, Guest, MigrationError, OverlayError, Port, Ram, Spawner, StartError},
+    guest::{self, Command, Disk, DiskFormat, Guest, MigrationError, OverlayError, Port, Ram, Spawner, StartError},
     host::Qemu,
     ssh::BannerStream,
 };
@@ -68,8 +68,20 @@ pub async fn fork(
 ) -> Result<Forked, ForkError> {
     let overlay = scratch.join("disk.qcow2");
     let below = (frozen.folder.join(DISK), DiskFormat::Qcow2);
-    guest::create_overlay(&with.qemu.img, (&below.0, below.1), disk, &overlay).await?;
+    guest::create_overlay(&with.qemu.img, (&below.0, below.1), Some(disk), &overlay).await?;
+    let mut disks = Vec::new();
+    for NotedDisk { serial, file, writable } in &frozen.disks {
+        let (mut file, mut format, below) = (frozen.folder.join(file), DiskFormat::Raw, DiskFormat::Raw);
+        if *writable {
+            let overlay = scratch.join(format!("{serial}.qcow2"));
+            guest::create_overlay(&with.qemu.img, (&file, below), None, &overlay).await?;
+            (file, format) = (overlay, DiskFormat::Qcow2);
+        }
+        disks.push(Disk { file, format, serial: serial.clone(), writable: *writable });
+    }
+    disks.extend(command.more_disks.iter().cloned());
     let command = Command {
+        more_disks: disks,
         ram: Ram::Forked(frozen.folder.join(RAM)),
         disk: Some(overlay),
         firmware: frozen.firmware.clone(),

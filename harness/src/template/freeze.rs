@@ -2,6 +2,7 @@
 
 use std::{
     path::Path,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,12 +16,12 @@ use matrix::{ByteSize, Digest, Network};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DISK, Frozen, LOGIN, Note, RAM, STATE, Template,
+    DISK, Frozen, LOGIN, Note, NotedDisk, RAM, STATE, Template,
     fork::{self, With},
     idle, memory, waker,
 };
 use crate::{
-    guest::{self, Command, DiskFormat, Guest, Port, Ram, Spawner},
+    guest::{self, Command, Disk, DiskFormat, Guest, Port, Ram, Spawner},
     host::Qemu,
     payload::{self, PackageFamily, Suite, SuiteOutcome, Upload},
     ssh::{self, Exec, Exit, Keypair, Open, Session, Sink, SshError, Stdin},
@@ -76,18 +77,48 @@ pub struct Mould<'a> {
     pub hostname: String,
     /// Time limit of its boot, scaled.
     pub boot: Duration,
+    /// Disks that are made with it, in front of those of `command`.
+    pub disks: Vec<OwnDisk>,
+    /// What it may reach until it is frozen.
+    pub network: Network,
     /// What is done in it.
-    pub preparation: Option<Preparation<'a>>,
+    pub work: Work<'a>,
+}
+
+/// A disk that is made with a template, raw.
+pub struct OwnDisk {
+    /// What the guest finds it by.
+    pub serial: String,
+    /// What is in it at first.
+    pub content: Content,
+}
+
+/// What a disk is made with.
+pub enum Content {
+    /// Nothing, of this size; the guest may write to it.
+    Empty(ByteSize),
+    /// What this writes; the guest only reads it.
+    Written(Arc<dyn Fn(&Path) -> Result<(), NoTemplate> + Send + Sync>),
 }
 
 /// What is done in a guest before it is frozen.
+pub enum Work<'a> {
+    /// What the matrix asks for, if it does.
+    Preparation(Option<Preparation<'a>>),
+    /// What whoever wants it does himself.
+    Own(&'a OwnWork<'a>),
+}
+
+/// Is given a session with the guest.
+pub type OwnWork<'a> =
+    dyn Fn(Arc<Session>) -> Pin<Box<dyn Future<Output = Result<(), NoTemplate>> + Send + 'a>> + Send + Sync + 'a;
+
+/// What a matrix asks for.
 pub struct Preparation<'a> {
     /// The script.
     pub script: Option<&'a str>,
     /// Names for its package manager.
     pub packages: &'a [String],
-    /// What it may reach meanwhile.
-    pub network: Network,
     /// How long it may take, scaled.
     pub limit: Duration,
 }
@@ -104,7 +135,8 @@ pub struct NoTemplate {
 }
 
 impl NoTemplate {
-    fn new(reason: impl Into<String>) -> Self {
+    /// For this reason.
+    pub fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), help: None, unprepared: false }
     }
 }
@@ -175,18 +207,19 @@ async fn make(
     keys.0.write_private(&folder.join(LOGIN)).map_err(because("its key cannot be written"))?;
     let firmware = guest::identity(&folder, keys.0.public(), keys.1.private(), &mould.hostname)
         .map_err(because("its identity cannot be written"))?;
-    let guest = boot(forge, mould, &folder, firmware.clone()).await?;
+    let disks = make_disks(mould, &folder)?;
+    let guest = boot(forge, mould, &folder, firmware.clone(), &disks).await?;
     ready_and_frozen(forge, mould, guest, &folder, &keys, progress).await?;
 
     // Before anybody can find it: what is in the store works.
     progress("trying a fork of it".to_owned());
-    let frozen = Frozen { folder: folder.clone(), firmware };
+    let frozen = Frozen { folder: folder.clone(), firmware, disks };
     let cost = tried(forge, mould, &frozen, &keys).await? + MARGIN;
     let firmware = frozen
         .firmware
         .iter()
         .map(|item| (item.name.to_owned(), item.file.file_name().unwrap_or_default().to_string_lossy().into_owned()));
-    let note = Note { cost, firmware: firmware.collect() };
+    let note = Note { cost, firmware: firmware.collect(), disks: frozen.disks.clone() };
     let (templates, key) = (forge.templates.clone(), mould.key);
     let kept = blocking(move || templates.publish(unfinished, note)).await?.map_err(because("it cannot be kept"))?;
     Template::new(key, kept).map_err(NoTemplate::new)
@@ -196,21 +229,44 @@ fn keypair(what: &str) -> Result<Keypair, NoTemplate> {
     Keypair::generate(&format!("nestmatrix template {what}")).map_err(because("no key could be made"))
 }
 
+/// Sparse: what is never written takes no room.
+fn make_disks(mould: &Mould<'_>, folder: &Path) -> Result<Vec<NotedDisk>, NoTemplate> {
+    let made = mould.disks.iter().map(|OwnDisk { serial, content }| {
+        let (file, writable) = (format!("{serial}.raw"), matches!(content, Content::Empty(_)));
+        let path = folder.join(&file);
+        match content {
+            Content::Empty(size) => std::fs::File::create(&path)
+                .and_then(|made| made.set_len(size.bytes()))
+                .map_err(because("a disk of it cannot be made"))?,
+            Content::Written(write) => write(&path)?,
+        }
+        Ok(NotedDisk { serial: serial.clone(), file, writable })
+    });
+    made.collect()
+}
+
 async fn boot(
     forge: &Forge<'_>,
     mould: &Mould<'_>,
     folder: &Path,
     firmware: Vec<guest::Firmware>,
+    disks: &[NotedDisk],
 ) -> Result<Guest, NoTemplate> {
     let disk = folder.join(DISK);
-    guest::create_overlay(&forge.qemu.img, mould.image, mould.disk, &disk).await.map_err(because("its disk"))?;
-    let network = mould.preparation.as_ref().map_or(Network::Isolated, |preparation| preparation.network);
+    guest::create_overlay(&forge.qemu.img, mould.image, Some(mould.disk), &disk).await.map_err(because("its disk"))?;
+    let own = disks.iter().map(|NotedDisk { serial, file, writable }| Disk {
+        file: folder.join(file),
+        format: DiskFormat::Raw,
+        serial: serial.clone(),
+        writable: *writable,
+    });
     let command = Command {
+        more_disks: own.chain(mould.command.more_disks.iter().cloned()).collect(),
         name: format!("template-{}", mould.key.short()),
         ram: Ram::Kept(folder.join(RAM)),
         disk: Some(disk),
         firmware,
-        network: Some(network),
+        network: Some(mould.network),
         port: Port::Open,
         ..mould.command.clone()
     };
@@ -269,7 +325,11 @@ async fn steps(
     .await
     .map_err(because("no SSH session with it"))?;
 
-    prepare(forge, mould, &session, progress).await?;
+    let session = Arc::new(session);
+    match &mould.work {
+        Work::Preparation(preparation) => prepare(forge, preparation.as_ref(), &session, progress).await?,
+        Work::Own(work) => work(Arc::clone(&session)).await?,
+    }
 
     progress("waiting until it is at rest".to_owned());
     let place = sh(&session, LIE_IN_WAIT, &[Command::PORT], waker::PROGRAM.to_vec(), scaled(STEP));
@@ -290,12 +350,12 @@ async fn steps(
 /// the guest's disk.
 async fn prepare(
     forge: &Forge<'_>,
-    mould: &Mould<'_>,
+    preparation: Option<&Preparation<'_>>,
     session: &Session,
     progress: &(dyn Fn(String) + Sync),
 ) -> Result<(), NoTemplate> {
     run(forge, session, "rehearsal", payload::rehearsal(PackageFamily::Deb), STEP.mul_f64(forge.speed)).await?;
-    let Some(Preparation { script, packages, limit, .. }) = &mould.preparation else { return Ok(()) };
+    let Some(Preparation { script, packages, limit }) = preparation else { return Ok(()) };
     let unprepared = |error: NoTemplate| NoTemplate {
         help: Some(format!("what it said is in {}", forge.logs.display())),
         unprepared: true,

@@ -34,14 +34,8 @@ impl Birthplace {
     }
 }
 
-/// The key of the template of guests that are started like this, from this image, under this name, after this preparation.
-pub fn key(
-    birthplace: &Birthplace,
-    command: &Command,
-    image: Digest,
-    hostname: &str,
-    preparation: Option<Digest>,
-) -> Digest {
+/// The key of the template of guests that are started like this; `parts` is what else decides them, each by its name.
+pub fn key(birthplace: &Birthplace, command: &Command, parts: &[(&str, String)]) -> Digest {
     // Where files lie, and what the guest cannot see, decides nothing.
     let mut command = Command {
         qemu: PathBuf::new(),
@@ -57,14 +51,16 @@ pub fn key(
         ..command.clone()
     };
     command.firmware.clear();
-    let args: Vec<String> = command.args().iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let preparation = preparation.map_or("none".to_owned(), |digest| digest.to_string());
-    let text = format!(
-        "nestmatrix template {FORMAT}\n{}\nwaker {}\nimage {image}\nname {hostname}\npreparation {preparation}\n{}\n",
-        birthplace.0,
-        Digest::of(waker::PROGRAM),
-        args.join("\n"),
-    );
+    command.more_disks.iter_mut().for_each(|disk| disk.file = PathBuf::new());
+    let args = command.args();
+    let args = args.iter().map(|arg| ("argument", arg.to_string_lossy().into_owned()));
+    let waker = ("waker", Digest::of(waker::PROGRAM).to_string());
+    let parts = parts.iter().cloned().chain([("birthplace", birthplace.0.clone()), waker]).chain(args);
+    let mut text = format!("nestmatrix template {FORMAT}\n");
+    for (name, part) in parts {
+        // Lengths before contents: no two lists of parts write the same text.
+        text += &format!("{name} {} {part}\n", part.len());
+    }
     Digest::of(text.as_bytes())
 }
 
@@ -97,13 +93,17 @@ mod tests {
         }
     }
 
+    fn parts(image: &str) -> [(&'static str, String); 1] {
+        [("image", image.to_owned())]
+    }
+
     fn here() -> Birthplace {
         Birthplace("qemu 10.0.2".into())
     }
 
     #[test]
     fn guests_that_differ_for_their_kernel_share_no_template() {
-        let of = |command: &Command| key(&here(), command, Digest::of(b"image"), "debian", None);
+        let of = |command: &Command| key(&here(), command, &parts("a"));
         let first = of(&command());
         let others = [
             Command { cpus: 2, ..command() },
@@ -118,15 +118,14 @@ mod tests {
         for other in others {
             assert_ne!(of(&other), first, "{other:?}");
         }
-        assert_ne!(key(&here(), &command(), Digest::of(b"other"), "debian", None), first);
-        assert_ne!(key(&here(), &command(), Digest::of(b"image"), "other", None), first);
-        assert_ne!(key(&here(), &command(), Digest::of(b"image"), "debian", Some(Digest::of(b"gcc"))), first);
-        assert_ne!(key(&Birthplace("qemu 10.0.3".into()), &command(), Digest::of(b"image"), "debian", None), first);
+        assert_ne!(key(&here(), &command(), &parts("b")), first);
+        assert_ne!(key(&here(), &command(), &[]), first);
+        assert_ne!(key(&Birthplace("qemu 10.0.3".into()), &command(), &parts("a")), first);
     }
 
     #[test]
     fn guests_that_differ_for_us_alone_share_one() {
-        let of = |command: &Command| key(&here(), command, Digest::of(b"image"), "debian", None);
+        let of = |command: &Command| key(&here(), command, &parts("a"));
         let first = of(&command());
         let same = [
             Command { name: "a.c".into(), qmp_fd: 9, port_fd: 10, port: Port::Open, ..command() },

@@ -18,7 +18,7 @@ mod memory;
 mod waker;
 
 pub use fork::{ForkError, Forked, With, fork};
-pub use freeze::{Forge, Mould, NoTemplate, Preparation, obtain};
+pub use freeze::{Content, Forge, Mould, NoTemplate, OwnDisk, OwnWork, Preparation, Work, obtain};
 pub use key::{Birthplace, key};
 pub use memory::own_memory;
 
@@ -47,6 +47,18 @@ pub struct Note {
     cost: u64,
     /// Its firmware-configuration items: name, and name of the file.
     firmware: Vec<(String, String)>,
+    /// Disks of its own besides the root disk.
+    disks: Vec<NotedDisk>,
+}
+
+/// A disk that was made with a template.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NotedDisk {
+    serial: String,
+    /// Name of its file, raw.
+    file: String,
+    writable: bool,
 }
 
 /// The files of a frozen guest, and what it was told at power-on.
@@ -54,6 +66,7 @@ pub struct Note {
 pub struct Frozen {
     folder: PathBuf,
     firmware: Vec<Firmware>,
+    disks: Vec<NotedDisk>,
 }
 
 /// A frozen guest that forks can be made of.
@@ -87,7 +100,7 @@ impl Template {
             Ok(Firmware { name, file: kept.folder.join(file) })
         });
         let firmware = firmware.collect::<Result<_, String>>()?;
-        let frozen = Frozen { folder: kept.folder.clone(), firmware };
+        let frozen = Frozen { folder: kept.folder.clone(), firmware, disks: kept.note.disks.clone() };
         Ok(Self { kept, frozen, key, login, host_key, cost, peak: AtomicU64::new(0) })
     }
 

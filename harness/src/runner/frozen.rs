@@ -1,0 +1,267 @@
+//! An L1 that is not booted: frozen once with the templates of a plan's guests in it, and forked by every run that wants the same.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use images::Templates;
+use matrix::{ByteSize, Digest};
+use reports::EventKind;
+use tokio_util::sync::CancellationToken;
+
+use super::qemu::{BRIEF, Blueprint, L1, NAME, OpenError, SCRATCH, Steps, TAIL, died, unsendable};
+use crate::{
+    agent::{
+        brief::{self, BriefError},
+        protocol::{CellWork, FromAgent, KvmProof, ToAgent, Work},
+    },
+    guest::Spawner,
+    ssh::{Exec, Open, Session, Sink, Stdin, StdinWriter},
+    template::{self, Birthplace, Content, Forge, Mould, NoTemplate, OwnDisk, Template, With},
+};
+
+/// Time limits, before scaling.
+const BOOT: Duration = Duration::from_secs(60);
+const CONNECT: Duration = Duration::from_secs(30);
+const DELIVERY: Duration = Duration::from_secs(120);
+/// How long the agent may say nothing while it makes the templates in there.
+const SILENCE: Duration = Duration::from_secs(300);
+/// What is sent at once.
+const PIECE: usize = 64 << 10;
+
+/// Where frozen L1s are kept, and what decides them besides the blueprint.
+pub(crate) struct Freezer<'a> {
+    pub(crate) templates: &'a Templates,
+    pub(crate) birthplace: &'a Birthplace,
+    pub(crate) spawner: &'a Spawner,
+    /// At most so many guests at once.
+    pub(crate) jobs: Option<usize>,
+    /// What earlier L1s of this kind have proved.
+    pub(crate) known: Option<KvmProof>,
+    pub(crate) cancel: &'a CancellationToken,
+}
+
+impl Blueprint<'_> {
+    /// An L1 like this, frozen: from the store, or made now. The flag: it was there.
+    pub(super) async fn frozen(
+        &self,
+        freezer: &Freezer<'_>,
+        scratch: &Path,
+        logs: &Path,
+        progress: &(dyn Fn(String) + Sync),
+    ) -> Result<(Template, bool), NoTemplate> {
+        for folder in [scratch, logs] {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| NoTemplate::new(format!("{}: {error}", folder.display())))?;
+        }
+        let forge = Forge {
+            templates: freezer.templates,
+            qemu: self.qemu,
+            spawner: freezer.spawner,
+            speed: self.speed,
+            scratch,
+            logs,
+            cancel: freezer.cancel,
+        };
+        let write = self.write_brief();
+        let write = move |archive: &Path| write(archive).map_err(|error| NoTemplate::new(error.to_string()));
+        let work = move |session: Arc<Session>| {
+            let making: std::pin::Pin<Box<dyn Future<Output = Result<(), NoTemplate>> + Send>> =
+                Box::pin(self.fill(session, freezer, progress));
+            making
+        };
+        let mould = Mould {
+            key: self.key(freezer.birthplace)?,
+            command: self.machine(),
+            image: (&self.image.disk, self.image.format),
+            login_user: &self.image.login_user,
+            disk: ByteSize::from_bytes(images::DISK_BYTES),
+            hostname: NAME.to_owned(),
+            boot: BOOT.mul_f64(self.speed),
+            disks: vec![
+                OwnDisk { serial: SCRATCH.to_owned(), content: Content::Empty(self.size.scratch) },
+                OwnDisk { serial: BRIEF.to_owned(), content: Content::Written(Arc::new(write)) },
+            ],
+            network: self.network(),
+            work: template::Work::Own(&work),
+        };
+        template::obtain(&forge, &mould, &|said| progress(format!("a frozen L1: {said}"))).await
+    }
+
+    /// Makes the L1 ready for an agent, and has one make the templates of the plan's guests.
+    async fn fill(
+        &self,
+        session: Arc<Session>,
+        freezer: &Freezer<'_>,
+        progress: &(dyn Fn(String) + Sync),
+    ) -> Result<(), NoTemplate> {
+        let failed = |error: OpenError| NoTemplate { help: error.help, ..NoTemplate::new(error.reason) };
+        self.set_up(&session).await.map_err(failed)?;
+        let mut link = self.agent(Arc::clone(&session)).await.map_err(failed)?;
+        let cells = self.plan.cells.iter().map(|cell| CellWork { id: cell.id.clone(), next: 1, last: 1 });
+        link.say(&ToAgent::Run(Work {
+            runner: 1,
+            emulated: self.is_emulated(),
+            cpus: self.size.guest_cpus,
+            jobs: freezer.jobs,
+            cold: false,
+            freeze: true,
+            known: freezer.known.clone(),
+            cells: cells.collect(),
+        }));
+        let mut images = BTreeMap::new();
+        loop {
+            let limit = SILENCE.mul_f64(self.speed);
+            let message = tokio::time::timeout(limit, link.next()).await;
+            let silent = |_| NoTemplate::new(format!("its agent said nothing for {:.0} s", limit.as_secs_f64()));
+            let message = message.map_err(silent)?.map_err(|error| NoTemplate::new(error.to_string()))?;
+            match message {
+                FromAgent::Done => break,
+                FromAgent::Unfit { reason, help, .. } | FromAgent::Lost { reason, help } => {
+                    return Err(NoTemplate { help: Some(help), ..NoTemplate::new(reason) });
+                }
+                FromAgent::Event { event: EventKind::TemplateStarted { template, image, .. } } => {
+                    progress(format!("a frozen L1: freezing {} in it", reports::clean::line(&image)));
+                    images.insert(template, image);
+                }
+                // What could not be made would be tried again by every run.
+                FromAgent::Event { event: EventKind::TemplateFailed { template, reason, .. } } => {
+                    let image = images.get(&template).map_or("a guest", String::as_str);
+                    return Err(NoTemplate::new(format!("no template of {image} in it: {reason}")));
+                }
+                _ => {}
+            }
+        }
+        drop(link);
+        let clean = "rm -rf /scratch/cells /scratch/guests /scratch/templates";
+        match run(&session, clean.to_owned(), Stdin::None, DELIVERY.mul_f64(self.speed)).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(NoTemplate::new(error)),
+        }
+    }
+
+    /// What decides it: the machine, the program in it, and the guests that are frozen in it.
+    fn key(&self, birthplace: &Birthplace) -> Result<Digest, NoTemplate> {
+        let program = brief::digest(Path::new("/proc/self/exe"))
+            .map_err(|error| NoTemplate::new(format!("this program cannot be read: {error}")))?;
+        let mut guests: Vec<String> = self.plan.cells.iter().map(|cell| self.guest(cell)).collect();
+        guests.sort();
+        guests.dedup();
+        let parts = [
+            ("image", self.image.digest.to_string()),
+            ("disk", self.image.disk.display().to_string()),
+            ("scratch", self.size.scratch.bytes().to_string()),
+            ("program", program.to_string()),
+            ("guests", guests.join("\n")),
+        ];
+        Ok(template::key(birthplace, &self.machine(), &parts))
+    }
+
+    /// What decides the template of a cell's guest, as far as it is known from here.
+    fn guest(&self, cell: &matrix::Cell) -> String {
+        let image = self.plan.images.iter().find(|image| image.name == cell.image);
+        let from = image.and_then(|image| self.images.get(&image.from)).map(|image| image.digest);
+        let prepare = image.and_then(|image| image.prepare.as_ref()).map(matrix::Prepare::digest);
+        let words = image.map(|image| image.kernel_args.as_slice());
+        let matrix::Guest { cpus, memory, disk, .. } = &cell.guest;
+        format!("{from:?} {} {cpus} {memory} {disk} {words:?} {prepare:?} {:?}", cell.image, cell.boot)
+    }
+
+    /// Makes an L1 of a frozen one, and starts an agent in it that knows this plan.
+    pub(super) async fn fork(
+        &self,
+        template: &Template,
+        spawner: &Spawner,
+        (scratch, logs): (&Path, &Path),
+        mut steps: Steps,
+        cancel: &CancellationToken,
+    ) -> Result<L1, OpenError> {
+        let failed = |what: &str, error: &dyn std::fmt::Display| OpenError::new(format!("{what}: {error}"), None);
+        let key = scratch.join("login_key");
+        template.login().write_private(&key).map_err(|error| failed("the L1's key", &error))?;
+        let with = With { qemu: self.qemu, spawner, speed: self.speed, dies_with_us: true };
+        let disk = ByteSize::from_bytes(images::DISK_BYTES);
+        let forked = template::fork(template.frozen(), &with, &self.machine(), disk, (scratch, logs)).await;
+        let forked = forked.map_err(|error| failed("a frozen L1 does not go on", &error))?;
+        let guest = forked.guest;
+        steps.done("fork");
+        self.leave_a_way_in(&guest, scratch, logs, &key, template.host_key().public());
+        let opened = async {
+            let session = Session::open(Open {
+                stream: forked.connection,
+                user: &self.image.login_user,
+                login: template.login(),
+                host_key: template.host_key().public(),
+                deadline: Instant::now() + CONNECT.mul_f64(self.speed),
+                silence: Session::SILENCE.mul_f64(self.speed),
+                cancel: CancellationToken::new(),
+            });
+            let session = Arc::new(session.await.map_err(|error| failed("no SSH session with the L1", &error))?);
+            steps.done("connect");
+            self.deliver(&session).await?;
+            steps.done("plan");
+            self.agent(session).await
+        };
+        let opened = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(OpenError { cancelled: true, ..OpenError::new("interrupted", None) }),
+            opened = opened => opened,
+            ended = guest.ended() => Err(died(&ended)),
+        };
+        match opened {
+            Ok(link) => {
+                let facts = self.facts(&guest).await;
+                steps.done("agent");
+                Ok(L1 { guest, link, facts, steps: steps.0 })
+            }
+            Err(mut error) => {
+                error.console_tail = guest.console().tail(TAIL);
+                guest.kill().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends the plan and its files into the brief of an earlier run.
+    async fn deliver(&self, session: &Session) -> Result<(), OpenError> {
+        let (writer, stdin) = session.stdin_stream();
+        let (plan, images) = (self.plan.clone(), self.images.clone());
+        let sending = tokio::task::spawn_blocking(move || send(writer, &plan, &images));
+        let command = "rm -rf /scratch/brief/files && exec tar -x -m -f - -C /scratch/brief";
+        let unpacked = run(session, command.to_owned(), stdin, DELIVERY.mul_f64(self.speed)).await;
+        match sending.await {
+            // Writing is reading, on the other end: that one says what is wrong with it.
+            Ok(Err(BriefError::Write { .. })) | Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(unsendable(&error)),
+            Err(error) => return Err(OpenError::new(format!("the plan was not sent: {error}"), None)),
+        }
+        unpacked.map_err(|error| OpenError::new(format!("the L1 did not take the plan: {error}"), None))
+    }
+}
+
+fn send(
+    writer: StdinWriter,
+    plan: &matrix::Plan,
+    images: &BTreeMap<String, crate::fanout::BootImage>,
+) -> Result<(), BriefError> {
+    let unwritable = |source| BriefError::Write { path: "the L1".into(), source };
+    let mut tar = tar::Builder::new(io::BufWriter::with_capacity(PIECE, writer));
+    brief::write_plan(&mut tar, plan, images)?;
+    let buffer = tar.into_inner().map_err(unwritable)?;
+    buffer.into_inner().map_err(|error| unwritable(error.into_error()))?;
+    Ok(())
+}
+
+async fn run(session: &Session, command: String, stdin: Stdin, limit: Duration) -> Result<(), String> {
+    let exec =
+        Exec { command, stdin, stdout: Sink::Tail, stderr: Sink::Tail, deadline: Instant::now() + limit, over: None };
+    let exit = session.exec(exec).await.map_err(|error| error.to_string())?;
+    if exit.success() {
+        return Ok(());
+    }
+    Err(reports::clean::line(&String::from_utf8_lossy(&exit.stderr_tail)))
+}
