@@ -68,6 +68,8 @@ pub struct Work {
     pub cold: bool,
     /// Only make the templates that the cells want: the machine is to be frozen afterwards.
     pub freeze: bool,
+    /// Every byte of the machine's disks was checked before it was started.
+    pub checked: bool,
     /// What was proved in an earlier L1 of the same kind.
     pub known: Option<KvmProof>,
     /// Which cells.

@@ -140,7 +140,7 @@ impl Agent<'_> {
             .iter()
             .filter_map(|work| Some(Todo { cell: plan.cell(&work.id)?.clone(), next: work.next, last: work.last }));
         let todo = todo.collect();
-        let warmth = Warmth::new(templates(beside, &qemu, &machine), work.cold, beside.join("templates"));
+        let warmth = Warmth::new(templates(beside, &qemu, &machine, work.checked), work.cold, beside.join("templates"));
         let (events, received) = Events::channel();
         let disk_full = CancellationToken::new();
         let station = Station {
@@ -204,10 +204,11 @@ impl Agent<'_> {
 }
 
 /// Where guests are forked from here.
-fn templates(beside: &Path, qemu: &Qemu, machine: &Machine) -> Result<(Templates, Birthplace), String> {
+fn templates(beside: &Path, qemu: &Qemu, machine: &Machine, checked: bool) -> Result<(Templates, Birthplace), String> {
     let store = Store::open(&beside.join("store")).map_err(|error| error.to_string())?;
     // What there is room for is looked at each time one is made; and what was made here ends with this machine.
     let templates = store.templates(ByteSize::from_bytes(u64::MAX)).map_err(|error| error.to_string())?;
+    let templates = if checked { templates.trusting() } else { templates };
     let birthplace = Birthplace::new(qemu, machine, Accelerator::Kvm);
     Ok((templates, birthplace.map_err(|error| format!("{}: {error}", qemu.system.display()))?))
 }

@@ -194,8 +194,8 @@ impl Campaign<'_> {
         let progress = |message: String| self.events.send(EventKind::RunnerProgress { runner: number, message });
         let opened = self.open(number, fork, &scratch, &logs, &progress).await;
         let (end, guest) = match opened {
-            Ok(L1 { guest, link, facts, steps }) => {
-                let mut stay = Stay::new(self, number, ledger);
+            Ok(L1 { guest, link, facts, steps, checked }) => {
+                let mut stay = Stay { checked, ..Stay::new(self, number, ledger) };
                 let end = stay.until_the_end(&guest, link, facts, steps).await;
                 stay.judge_proof(&end);
                 (end, Some(guest))
@@ -249,6 +249,8 @@ struct Stay<'a> {
     known: Option<KvmProof>,
     /// What this one has proved.
     proof: Option<KvmProof>,
+    /// Every byte of its disks was checked.
+    checked: bool,
     /// A guest did not come up.
     doubt: bool,
     /// Bytes of messages so far, as the journal would hold them.
@@ -273,6 +275,7 @@ impl<'a> Stay<'a> {
             received: HashMap::new(),
             known: campaign.proofs.known(),
             proof: None,
+            checked: false,
             doubt: false,
             said: 0,
             progress: Instant::now(),
@@ -309,6 +312,7 @@ impl<'a> Stay<'a> {
             runner: self.number,
             emulated: self.campaign.blueprint.is_emulated(),
             freeze: false,
+            checked: self.checked,
             cpus: self.campaign.blueprint.size.guest_cpus,
             jobs: self.campaign.jobs,
             cold: self.campaign.cold,

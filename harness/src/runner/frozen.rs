@@ -110,6 +110,7 @@ impl Blueprint<'_> {
             jobs: freezer.jobs,
             cold: false,
             freeze: true,
+            checked: false,
             known: freezer.known.clone(),
             cells: cells.collect(),
         }));
@@ -216,7 +217,7 @@ impl Blueprint<'_> {
             Ok(link) => {
                 let facts = self.facts(&guest).await;
                 steps.done("agent");
-                Ok(L1 { guest, link, facts, steps: steps.0 })
+                Ok(L1 { guest, link, facts, steps: steps.0, checked: true })
             }
             Err(mut error) => {
                 error.console_tail = guest.console().tail(TAIL);

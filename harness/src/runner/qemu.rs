@@ -64,6 +64,8 @@ pub(crate) struct L1 {
     pub(crate) link: Link,
     pub(crate) facts: L1Facts,
     pub(crate) steps: Vec<StepTime>,
+    /// Every byte of its disks was checked before it was started.
+    pub(crate) checked: bool,
 }
 
 /// An L1 could not be had this time.
@@ -163,7 +165,7 @@ impl Blueprint<'_> {
             }
         };
         let facts = self.facts(&guest).await;
-        Ok(L1 { guest, link, facts, steps: steps.0 })
+        Ok(L1 { guest, link, facts, steps: steps.0, checked: false })
     }
 
     pub(super) async fn facts(&self, guest: &Guest) -> L1Facts {
