@@ -98,8 +98,11 @@ pub enum Content {
     /// Nothing, of this size; the guest may write to it.
     Empty(ByteSize),
     /// What this writes; the guest only reads it.
-    Written(Arc<dyn Fn(&Path) -> Result<(), NoTemplate> + Send + Sync>),
+    Written(Arc<Writer>),
 }
+
+/// Writes the content of a disk into a file.
+pub type Writer = dyn Fn(&Path) -> Result<(), NoTemplate> + Send + Sync;
 
 /// What is done in a guest before it is frozen.
 pub enum Work<'a> {
