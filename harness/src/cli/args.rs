@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args as Arguments, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args as Arguments, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 
 use crate::{fanout::Keep, run::MessageFormat};
 
@@ -93,7 +93,7 @@ pub(super) struct Run {
     #[arg(long, value_name = "RUN", conflicts_with_all = ["matrix", "cells", "out", "runner"])]
     pub(super) resume: Option<PathBuf>,
     /// Boot every guest; fork none from a frozen one.
-    #[arg(long)]
+    #[arg(long, env = "NESTMATRIX_COLD", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) cold: bool,
     /// At most so many guests at once [default: as many as memory and CPUs allow].
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]

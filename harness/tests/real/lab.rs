@@ -15,6 +15,8 @@ use crate::{places::Place, store::LabStore};
 const LIMIT: Duration = Duration::from_secs(900);
 
 pub(crate) struct Lab {
+    /// Guests are booted: what a test that is not about forks wants to see, without the making of a template.
+    cold: bool,
     folder: tempfile::TempDir,
     store: LabStore,
     // Last, so that no other test starts before everything else is gone.
@@ -32,12 +34,19 @@ pub(crate) struct Finished {
 impl Lab {
     pub(crate) fn open() -> Self {
         let place = Place::take();
-        Self { folder: tempfile::tempdir().unwrap(), store: LabStore::with_images(), _place: Some(place) }
+        Self { cold: true, folder: tempfile::tempdir().unwrap(), store: LabStore::with_images(), _place: Some(place) }
+    }
+
+    /// Guests are forked, as they are for everybody who does not say otherwise.
+    pub(crate) fn warm() -> Self {
+        let mut lab = Self::open();
+        lab.cold = false;
+        lab
     }
 
     /// For what must start none: it waits for nobody, and its store is empty.
     pub(crate) fn without_guests() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), store: LabStore::empty(), _place: None }
+        Self { cold: true, folder: tempfile::tempdir().unwrap(), store: LabStore::empty(), _place: None }
     }
 
     pub(crate) fn store(&self) -> &Path {
@@ -62,6 +71,7 @@ impl Lab {
             .current_dir(self.folder.path())
             .env("NESTMATRIX_STORE", self.store())
             .env("NO_COLOR", "1")
+            .env("NESTMATRIX_COLD", if self.cold { "1" } else { "0" })
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

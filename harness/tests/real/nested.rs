@@ -239,3 +239,40 @@ fn an_l1_that_cannot_run_guests_is_an_error_of_phase_runner_that_says_what_to_do
     );
     lab.assert_nothing_left();
 }
+
+#[test]
+fn a_second_run_forks_the_l1_and_the_guests_in_it_and_comes_to_the_same_verdicts() {
+    let lab = Lab::warm();
+    let matrix = "
+        images = ['debian-12-minimal']
+        runner.kind = 'qemu'
+        [[suite]]
+        name = 'passes'
+        inline = 'test \"$(systemd-detect-virt)\" = kvm && date +%s'
+        [[suite]]
+        name = 'fails'
+        inline = 'exit 3'
+    ";
+    let runs = ["first", "second"].map(|out| lab.run(matrix, out, &[]));
+    for (run, step) in runs.iter().zip(["freeze an L1", "find a frozen L1"]) {
+        run.assert_code(1);
+        assert_eq!(run.verdict("debian-12-minimal.passes"), "passed", "{}", run.stderr);
+        assert_eq!(run.verdict("debian-12-minimal.fails"), "failed(test)", "{}", run.stderr);
+        assert_sound(run);
+        let record = run.json();
+        assert_eq!(record["warnings"], Value::Array(Vec::new()), "nothing was booted instead");
+        let steps = record["runners"][0]["facts"]["steps"].as_array().unwrap().clone();
+        let names: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(names[..2], [step.to_owned(), "fork".to_owned()], "{names:?}");
+        assert_eq!(record["templates"][0]["cached"], true, "it came with the L1: {record}");
+        for cell in record["cells"].as_array().unwrap() {
+            let guest = &cell["attempts"][0]["guest"];
+            assert_eq!((&guest["boot"]["how"], &guest["accelerator"]), (&"forked".into(), &"kvm".into()), "{cell}");
+        }
+    }
+    // The clock of a fork in a fork.
+    let finished = runs[1].json()["cells"][0]["ended"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let said: i64 = runs[1].file("cells/debian-12-minimal.passes/attempt-1/stdout.log").trim().parse().unwrap();
+    assert!((finished.as_second() - said).abs() < 30, "it said {said} before {finished}");
+    lab.assert_nothing_left();
+}
