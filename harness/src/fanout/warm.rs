@@ -13,7 +13,7 @@ use reports::EventKind;
 use tokio_util::sync::CancellationToken;
 
 use super::{machine, station::Station};
-use crate::template::{self, Birthplace, Forge, Mould, NoTemplate, Preparation, Template, Work};
+use crate::template::{self, Birthplace, Forge, Mould, News, NoTemplate, Preparation, Template, Work};
 
 /// What came of wanting a template.
 type Obtained = Result<Arc<Template>, NoTemplate>;
@@ -117,8 +117,13 @@ impl Station {
                 limit: self.scaled(prepare.timeout),
             })),
         };
-        let said = |_message: String| {};
-        let obtained = template::obtain(&forge, &mould, &said).await;
+        let tell = |news: News| {
+            if let News::Damaged(reason) = news {
+                let message = format!("the template of {} is made anew: {reason}", cell.image);
+                self.events.send(EventKind::Warning { cell: None, message });
+            }
+        };
+        let obtained = template::obtain(&forge, &mould, &tell).await;
         let elapsed_ms = started.elapsed().as_millis() as u64;
         self.warmth.learn(
             key,

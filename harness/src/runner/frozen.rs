@@ -21,7 +21,7 @@ use crate::{
     },
     guest::Spawner,
     ssh::{Exec, Open, Session, Sink, Stdin, StdinWriter},
-    template::{self, Birthplace, Content, Forge, Mould, NoTemplate, OwnDisk, Template, With},
+    template::{self, Birthplace, Content, Forge, Mould, News, NoTemplate, OwnDisk, Template, With},
 };
 
 /// Time limits, before scaling.
@@ -89,7 +89,11 @@ impl Blueprint<'_> {
             network: self.network(),
             work: template::Work::Own(&work),
         };
-        template::obtain(&forge, &mould, &|said| progress(format!("a frozen L1: {said}"))).await
+        let tell = |news: News| match news {
+            News::Step(step) => progress(format!("a frozen L1: {step}")),
+            News::Damaged(reason) => progress(format!("a frozen L1 is made anew: {reason}")),
+        };
+        template::obtain(&forge, &mould, &tell).await
     }
 
     /// Makes the L1 ready for an agent, and has one make the templates of the plan's guests.

@@ -126,6 +126,15 @@ pub struct Preparation<'a> {
     pub limit: Duration,
 }
 
+/// What is told while a template is had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// What is done now.
+    Step(String),
+    /// What was in the store is of no use, and why: it is made anew.
+    Damaged(String),
+}
+
 /// There is no template, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoTemplate {
@@ -150,18 +159,18 @@ fn because<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> NoTemp
 
 /// The template: from the store, where it was found unharmed, or made now. The flag: it was there.
 ///
-/// `progress` is told what is going on, a line at a time.
+/// `tell` is told what is going on.
 pub async fn obtain(
     forge: &Forge<'_>,
     mould: &Mould<'_>,
-    progress: &(dyn Fn(String) + Sync),
+    tell: &(dyn Fn(News) + Sync),
 ) -> Result<(Template, bool), NoTemplate> {
     let key = mould.key;
     let templates = forge.templates.clone();
     match blocking(move || templates.find::<Note>(key)).await? {
         Ok(Some(kept)) => return Template::new(key, kept).map(|template| (template, true)).map_err(NoTemplate::new),
         Ok(None) => {}
-        Err(reason) => progress(format!("making it anew: {reason}")),
+        Err(reason) => tell(News::Damaged(reason)),
     }
     let (templates, given_up) = (forge.templates.clone(), Arc::new(AtomicBool::new(false)));
     let (room, flag) = (mould.command.memory_mib * (1 << 20) + DISK_ROOM, Arc::clone(&given_up));
@@ -181,7 +190,7 @@ pub async fn obtain(
     let template = tokio::select! {
         biased;
         () = forge.cancel.cancelled() => return Err(NoTemplate::new("interrupted")),
-        template = make(forge, mould, unfinished, progress) => template?,
+        template = make(forge, mould, unfinished, tell) => template?,
     };
     Ok((template, false))
 }
@@ -203,7 +212,7 @@ async fn make(
     forge: &Forge<'_>,
     mould: &Mould<'_>,
     unfinished: Unfinished,
-    progress: &(dyn Fn(String) + Sync),
+    tell: &(dyn Fn(News) + Sync),
 ) -> Result<Template, NoTemplate> {
     let folder = unfinished.folder();
     let keys = (keypair("login")?, keypair("host key")?);
@@ -212,10 +221,10 @@ async fn make(
         .map_err(because("its identity cannot be written"))?;
     let disks = make_disks(mould, &folder)?;
     let guest = boot(forge, mould, &folder, firmware.clone(), &disks).await?;
-    ready_and_frozen(forge, mould, guest, &folder, &keys, progress).await?;
+    ready_and_frozen(forge, mould, guest, &folder, &keys, tell).await?;
 
     // Before anybody can find it: what is in the store works.
-    progress("trying a fork of it".to_owned());
+    tell(News::Step("trying a fork of it".to_owned()));
     let frozen = Frozen { folder: folder.clone(), firmware, disks };
     let cost = tried(forge, mould, &frozen, &keys).await? + MARGIN;
     let firmware = frozen
@@ -284,13 +293,13 @@ async fn ready_and_frozen(
     mut guest: Guest,
     folder: &Path,
     keys: &(Keypair, Keypair),
-    progress: &(dyn Fn(String) + Sync),
+    tell: &(dyn Fn(News) + Sync),
 ) -> Result<(), NoTemplate> {
     let port = fork::port(&mut guest).map_err(because("its port"));
     let result = match port {
         Ok(mut port) => tokio::select! {
             biased;
-            done = steps(forge, mould, &guest, &mut port, keys, progress) => done,
+            done = steps(forge, mould, &guest, &mut port, keys, tell) => done,
             ended = guest.ended() => Err(NoTemplate::new(ended.to_string())),
         },
         Err(error) => Err(error),
@@ -309,10 +318,10 @@ async fn steps(
     guest: &Guest,
     port: &mut tokio::net::UnixStream,
     (login, host_key): &(Keypair, Keypair),
-    progress: &(dyn Fn(String) + Sync),
+    tell: &(dyn Fn(News) + Sync),
 ) -> Result<(), NoTemplate> {
     let scaled = |limit: Duration| limit.mul_f64(forge.speed);
-    progress("booting it".to_owned());
+    tell(News::Step("booting it".to_owned()));
     let address = guest.ssh().ok_or_else(|| NoTemplate::new("it has no network"))?;
     let stream =
         ssh::banner(address, Instant::now() + mould.boot, forge.cancel).await.map_err(because("it did not boot"))?;
@@ -330,11 +339,11 @@ async fn steps(
 
     let session = Arc::new(session);
     match &mould.work {
-        Work::Preparation(preparation) => prepare(forge, preparation.as_ref(), &session, progress).await?,
+        Work::Preparation(preparation) => prepare(forge, preparation.as_ref(), &session, tell).await?,
         Work::Own(work) => work(Arc::clone(&session)).await?,
     }
 
-    progress("waiting until it is at rest".to_owned());
+    tell(News::Step("waiting until it is at rest".to_owned()));
     let place = sh(&session, LIE_IN_WAIT, &[Command::PORT], waker::PROGRAM.to_vec(), scaled(STEP));
     expect(place.await, "nothing can lie in wait in it")?;
     waker::ready(port, scaled(STEP)).await.map_err(because("nothing lies in wait in it"))?;
@@ -355,7 +364,7 @@ async fn prepare(
     forge: &Forge<'_>,
     preparation: Option<&Preparation<'_>>,
     session: &Session,
-    progress: &(dyn Fn(String) + Sync),
+    tell: &(dyn Fn(News) + Sync),
 ) -> Result<(), NoTemplate> {
     run(forge, session, "rehearsal", payload::rehearsal(PackageFamily::Deb), STEP.mul_f64(forge.speed)).await?;
     let Some(Preparation { script, packages, limit }) = preparation else { return Ok(()) };
@@ -365,12 +374,12 @@ async fn prepare(
         ..error
     };
     if !packages.is_empty() {
-        progress(format!("installing {} in it", packages.join(" ")));
+        tell(News::Step(format!("installing {} in it", packages.join(" "))));
         let script = payload::install_by_name(PackageFamily::Deb, packages);
         run(forge, session, "packages", &script, *limit).await.map_err(unprepared)?;
     }
     if let Some(script) = script {
-        progress("preparing it".to_owned());
+        tell(News::Step("preparing it".to_owned()));
         run(forge, session, "prepare", script, *limit).await.map_err(unprepared)?;
     }
     Ok(())

@@ -18,7 +18,7 @@ mod memory;
 mod waker;
 
 pub use fork::{ForkError, Forked, With, fork};
-pub use freeze::{Content, Forge, Mould, NoTemplate, OwnDisk, OwnWork, Preparation, Work, Writer, obtain};
+pub use freeze::{Content, Forge, Mould, News, NoTemplate, OwnDisk, OwnWork, Preparation, Work, Writer, obtain};
 pub use key::{Birthplace, key};
 pub use memory::own_memory;
 
