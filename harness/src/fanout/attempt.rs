@@ -63,8 +63,8 @@ pub(super) struct Up {
     pub(super) host_key: Keypair,
     /// Of a fork: the connection its SSH server waits at.
     pub(super) connection: Option<BannerStream>,
-    /// It was forked.
-    pub(super) forked: bool,
+    /// Its disk is that of a template, with the identity that was frozen there.
+    pub(super) of_template: bool,
 }
 
 /// Where a running guest is reached by a person.

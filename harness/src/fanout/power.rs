@@ -45,6 +45,8 @@ impl Attempt<'_> {
         let (prepared, reason) = match self.from()? {
             From::Fork(template) => match self.fork(&template, image, logs, scratch).await {
                 Ok(up) => return Ok(up),
+                // What was prepared is on its disk, and nowhere else.
+                Err(failure) if self.prepares() => (Some(template), Some(failure)),
                 Err(failure) => {
                     self.station.give_up(template.key(), &failure);
                     (None, Some(failure))
@@ -55,10 +57,15 @@ impl Attempt<'_> {
         self.boot(image, prepared.as_deref(), reason, logs, scratch).await
     }
 
+    /// No cell of its image may run in a guest that was not prepared.
+    fn prepares(&self) -> bool {
+        self.station.plan.images.iter().any(|image| image.name == self.cell.image && image.prepare.is_some())
+    }
+
     fn from(&self) -> Outcome<From> {
         let (station, cell) = (self.station, self.cell);
         let unasked = !station.forks(cell);
-        let prepares = station.plan.images.iter().any(|image| image.name == cell.image && image.prepare.is_some());
+        let prepares = self.prepares();
         let template = match (station.template_key(cell), &station.warmth.templates) {
             (Some(key), _) => station.warmth.known(key).unwrap_or_else(|| Err(unknown())),
             (None, Err(reason)) => Err(template::NoTemplate { reason: reason.clone(), ..unknown() }),
@@ -90,7 +97,7 @@ impl Attempt<'_> {
         let forked = template::fork(template.frozen(), &with, &command, self.cell.guest.disk, (scratch, logs)).await;
         let Forked { guest, connection } = forked.map_err(|error| error.to_string())?;
         let (login, host_key) = (template.login().clone(), template.host_key().clone());
-        let up = Up { guest, login, host_key, connection: Some(connection), forked: true };
+        let up = Up { guest, login, host_key, connection: Some(connection), of_template: true };
         let boot = reports::Boot::Forked { template: template.key() };
         self.started(&up, &command, image, boot)
             .await
@@ -129,7 +136,8 @@ impl Attempt<'_> {
                 matches!(failure, StartError::Gone { .. }).then(|| format!("see {}", logs.join("qemu.log").display()));
             error(failure.to_string(), help)
         })?;
-        let up = Up { guest, login: station.login.clone(), host_key, connection: None, forked: false };
+        let of_template = prepared.is_some();
+        let up = Up { guest, login: station.login.clone(), host_key, connection: None, of_template };
         self.started(&up, &command, image, reports::Boot::Cold { reason }).await?;
         Ok(up)
     }
@@ -156,9 +164,10 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Gives a fork a machine id, an SSH host key and a name of its own where its suite asks for that; a booted guest has them.
+    /// Gives a guest with the disk of a template a machine id, an SSH host key and a name of its own where its suite asks for that; one
+    /// that is booted from its image's disk has them.
     pub(super) async fn make_unique(&self, up: &mut Up, session: &Session) -> Outcome<()> {
-        if !up.forked || self.cell.identity == Identity::Shared {
+        if !up.of_template || self.cell.identity == Identity::Shared {
             return Ok(());
         }
         let host_key = self.keypair("host key")?;
@@ -178,7 +187,7 @@ impl Attempt<'_> {
         let exit = exit.await?;
         if !exit.success() {
             let said = reports::clean::line(&String::from_utf8_lossy(&exit.stderr_tail));
-            return Err(self.error(Phase::Connect, format!("the fork could not be made unique: {said}"), None));
+            return Err(self.error(Phase::Connect, format!("the guest could not be made unique: {said}"), None));
         }
         up.host_key = host_key;
         Ok(())

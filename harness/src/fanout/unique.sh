@@ -1,4 +1,4 @@
-# Gives a fork an identity of its own: machine id $1, name $2, and the SSH host key on standard input.
+# Gives a guest of a template an identity of its own: machine id $1, name $2, and the SSH host key on standard input.
 set -eu
 umask 077
 cat >/etc/ssh/ssh_host_ed25519_key
