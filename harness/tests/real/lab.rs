@@ -100,7 +100,7 @@ impl Lab {
         self.finish(self.start(matrix, out, args), out)
     }
 
-    /// Process ids of QEMUs whose overlay lies in the lab's store.
+    /// Process ids of QEMUs whose files lie in the lab's store.
     pub(crate) fn guests(&self) -> Vec<u32> {
         self.store.guests()
     }

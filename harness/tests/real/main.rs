@@ -14,3 +14,4 @@ mod places;
 mod release;
 mod stops;
 mod store;
+mod templates;

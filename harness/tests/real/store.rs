@@ -78,7 +78,7 @@ impl LabStore {
         self.folder.path()
     }
 
-    /// Process ids of the guests whose overlays lie in it.
+    /// Process ids of the guests whose files lie in it.
     pub(crate) fn guests(&self) -> Vec<u32> {
         guests_in(self.path())
     }
@@ -108,16 +108,16 @@ fn end_guests(lab: &Path) {
     }
 }
 
-/// Process ids of QEMUs with a file of this lab's runs on their command line.
+/// Process ids of QEMUs with a file of this lab's on their command line: an overlay of a run, or a disk that is being made.
 fn guests_in(lab: &Path) -> Vec<u32> {
-    let scratch = format!("{}/", lab.join("scratch").display());
+    let own = format!("{}/", lab.display());
     let processes = fs::read_dir("/proc").unwrap().flatten();
     processes
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
         .filter(|pid| {
             let args = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let args = String::from_utf8_lossy(&args);
-            args.contains("qemu-system") && args.contains(&scratch)
+            args.contains("qemu-system") && args.contains(&own)
         })
         .collect()
 }

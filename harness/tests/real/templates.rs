@@ -1,0 +1,430 @@
+//! Guests that are forked from a frozen one: nothing tells them from booted ones but the time it takes, and where no fork can be had
+//! the guest is booted, and it is said why.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    os::unix::fs::{FileExt as _, PermissionsExt as _},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use crate::lab::{Finished, Lab};
+
+/// One cell that passes, one template.
+const ONE: &str = r#"
+images = ["debian-12-minimal"]
+[[suite]]
+name = "one"
+inline = "true"
+"#;
+const ONE_ID: &str = "debian-12-minimal.one";
+
+/// How the guest of the cell's last attempt came to be.
+fn boot(run: &Finished, id: &str) -> Value {
+    let cell = run.cell(id);
+    cell["attempts"].as_array().unwrap().last().unwrap()["guest"]["boot"].clone()
+}
+
+#[track_caller]
+fn assert_forked(run: &Finished, id: &str) {
+    let boot = boot(run, id);
+    assert_eq!(boot["how"], "forked", "{id}: {boot}\n{}", run.stderr);
+}
+
+/// Why the guest was booted, although a fork was wanted.
+#[track_caller]
+fn reason_of_cold(run: &Finished, id: &str) -> String {
+    let boot = boot(run, id);
+    assert_eq!(boot["how"], "cold", "{id}: {boot}\n{}", run.stderr);
+    boot["reason"].as_str().unwrap_or_else(|| panic!("{id}: no reason is given\n{}", run.stderr)).to_owned()
+}
+
+/// Key of the run's one template, and whether it was there already.
+#[track_caller]
+fn template(run: &Finished) -> (String, bool) {
+    let json = run.json();
+    let [template] = json["templates"].as_array().unwrap().as_slice() else { panic!("{}", json["templates"]) };
+    assert_eq!(template["state"], "ready", "{template}\n{}", run.stderr);
+    (template["template"].as_str().unwrap().to_owned(), template["cached"].as_bool().unwrap())
+}
+
+/// The folders of the templates in the lab's store.
+fn kept(lab: &Lab) -> Vec<PathBuf> {
+    let entries = fs::read_dir(lab.store().join("templates")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}
+
+fn only_kept(lab: &Lab) -> PathBuf {
+    let [folder] = kept(lab).try_into().unwrap();
+    folder
+}
+
+/// Building sites: of templates that are being made, and of those on their way out.
+fn sites(lab: &Lab) -> usize {
+    fs::read_dir(lab.store().join("builds")).into_iter().flatten().count()
+}
+
+/// What a suite printed, as words by the first of each line.
+fn said(run: &Finished, id: &str) -> BTreeMap<String, String> {
+    let text = run.file(&format!("cells/{id}/attempt-1/stdout.log"));
+    text.lines().filter_map(|line| line.split_once(' ')).map(|(key, value)| (key.into(), value.trim().into())).collect()
+}
+
+/// The time of the first event of this name about the cell.
+fn time_of(run: &Finished, event: &str, id: &str) -> Timestamp {
+    let events = run.file("events.jsonl");
+    let mut events = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let found = events.find(|found| found["event"] == event && found["cell"] == id).unwrap();
+    found["at"].as_str().unwrap().parse().unwrap()
+}
+
+/// A QEMU that is another one by its file and by the distribution's number, and that loads no state while `broken` exists (but for
+/// the first fork of a template that is being made).
+struct OtherQemu {
+    path: String,
+    broken: PathBuf,
+}
+
+impl OtherQemu {
+    fn new(lab: &Lab) -> Self {
+        let path = std::env::var("PATH").unwrap();
+        let real =
+            std::env::split_paths(&path).map(|folder| folder.join("qemu-system-x86_64")).find(|file| file.exists());
+        let (real, broken) = (real.unwrap(), lab.path("no-thaw"));
+        let (real, flag) = (real.display(), broken.display());
+        let script = format!(
+            "#!/bin/sh\n\
+             [ \"$1\" != --version ] || {{ '{real}' --version | sed '1s/(.*)/(Another 1:1-1)/'; exit; }}\n\
+             case \"$*\" in *trial-*) ;; *-incoming*) [ ! -e '{flag}' ] || {{ echo this state is strange >&2; exit 1; }} ;; esac\n\
+             exec '{real}' \"$@\"\n"
+        );
+        let file = lab.write("bin/qemu-system-x86_64", &script);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        Self { path: format!("{}:{path}", lab.path("bin").display()), broken }
+    }
+
+    fn run(&self, lab: &Lab, matrix: &str, out: &str) -> Finished {
+        let file = lab.write(&format!("{out}.toml"), matrix);
+        let mut command = lab.nestmatrix();
+        command.arg("run").arg(file).arg("--out").arg(lab.path(out)).env("PATH", &self.path);
+        lab.finish(command.spawn().unwrap(), out)
+    }
+}
+
+/// What tells guests apart. The mark is what one cell must not see of another.
+const WHO: &str = r"
+test ! -e /var/tmp/mark || { echo another cell was here; exit 1; }
+echo mine > /var/tmp/mark
+echo random $(od -An -tx1 -N16 /dev/urandom | tr -d ' ')
+echo machine $(cat /etc/machine-id)
+echo name $(hostname)
+echo key $(ssh-keygen -y -f /etc/ssh/ssh_host_ed25519_key | cut -d' ' -f2)
+echo served $(ssh-keyscan -t ed25519 127.0.0.1 | cut -d' ' -f3)
+echo clock $(date +%s.%N)
+";
+
+#[test]
+fn forks_share_nothing_but_what_they_were_frozen_with_and_know_what_time_it_is() {
+    let lab = Lab::open();
+    let suite = |name: &str, more: &str| format!("[[suite]]\nname = \"{name}\"\n{more}\ninline = '''{WHO}'''\n");
+    let matrix = [
+        "images = [\"debian-12-minimal\"]\n".to_owned(),
+        suite("one", ""),
+        suite("two", ""),
+        suite("own", "identity = \"unique\""),
+        suite("booted", "boot = \"cold\""),
+    ]
+    .concat();
+    let id = |suite: &str| format!("debian-12-minimal.{suite}");
+    let forked = ["one", "two", "own"].map(id);
+
+    let first = lab.run(&matrix, "first", &[]);
+    first.assert_code(0);
+    let (key, cached) = template(&first);
+    assert!(!cached);
+    forked.iter().for_each(|id| assert_forked(&first, id));
+    assert_eq!(boot(&first, &id("booted")), serde_json::json!({"how": "cold", "reason": null}), "it asked for that");
+
+    // Long after it was frozen: what a fork thinks of time and chance must not come from there.
+    let second = lab.run(&matrix, "second", &["--cell", "*.one", "--cell", "*.own"]);
+    second.assert_code(0);
+    assert_eq!(template(&second), (key, true));
+    forked.iter().filter(|id| !id.ends_with("two")).for_each(|id| assert_forked(&second, id));
+
+    let mut random = BTreeSet::new();
+    for (run, cells) in [(&first, &["one", "two", "own", "booted"][..]), (&second, &["one", "own"][..])] {
+        for id in cells.iter().map(|suite| id(suite)) {
+            let said = said(run, &id);
+            assert_eq!(said["random"].len(), 32, "{said:?}");
+            assert!(random.insert(said["random"].clone()), "{id} had the same randomness as another: {said:?}");
+            // It was read between these two events; a second is what a clock may be off.
+            let (earliest, latest) = (time_of(run, "test-started", &id), time_of(run, "test-finished", &id));
+            let clock: Timestamp = Timestamp::UNIX_EPOCH + Duration::from_secs_f64(said["clock"].parse().unwrap());
+            let second = SignedDuration::from_secs(1);
+            assert!(earliest - second < clock && clock < latest + second, "{id}: {earliest} < {clock} < {latest}");
+            assert_eq!(said["key"], said["served"], "the server of {id} shows the key that lies there");
+        }
+    }
+
+    let (one, two, own) = (said(&first, &forked[0]), said(&first, &forked[1]), said(&first, &forked[2]));
+    let booted = said(&first, &id("booted"));
+    for what in ["machine", "name", "key"] {
+        assert_eq!(one[what], two[what], "{what} is shared by forks of one template");
+        assert_eq!(one[what], said(&second, &forked[0])[what], "{what} is shared by forks of one template");
+        assert_ne!(one[what], own[what], "{what} is its own where that is asked for");
+    }
+    assert_eq!((&*one["name"], &*own["name"]), ("debian-12-minimal", "debian-12-minimal-own"));
+    for what in ["machine", "key"] {
+        assert_ne!(own[what], said(&second, &forked[2])[what], "{what} is made for each guest");
+        assert_ne!(one[what], booted[what], "{what} comes to be at a boot");
+    }
+
+    let cold = lab.run(&matrix, "cold", &["--cold", "--cell", "*.one"]);
+    cold.assert_code(0);
+    assert_eq!(boot(&cold, &forked[0]), serde_json::json!({"how": "cold", "reason": null}), "it was asked for");
+    assert!(!cold.file("events.jsonl").contains("template-"), "no template was looked for");
+    lab.assert_nothing_left();
+}
+
+#[test]
+fn a_damaged_template_is_made_anew_and_one_that_no_fork_comes_of_is_given_up() {
+    let lab = Lab::open();
+    let qemu = OtherQemu::new(&lab);
+    let whole = qemu.run(&lab, ONE, "whole");
+    whole.assert_code(0);
+    assert!(!template(&whole).1);
+
+    let flip = |file: &str| {
+        let path = only_kept(&lab).join(file);
+        let modified = path.metadata().unwrap().modified().unwrap();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        // A byte of the kernel's text, or of a device: anything but a hole.
+        let middle = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(file.metadata().unwrap().len() / 2)).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, middle).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
+        file.set_modified(modified).unwrap();
+    };
+    let truncate = |file: &str| {
+        let file = File::options().write(true).open(only_kept(&lab).join(file)).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    };
+    let damages: [(&str, &dyn Fn(&str), &str, &str); 2] =
+        [("bit", &flip, "ram", "content"), ("cut", &truncate, "state", "bytes")];
+    for (out, damage, file, word) in damages {
+        damage(file);
+        let run = qemu.run(&lab, ONE, out);
+        run.assert_code(0);
+        assert!(!template(&run).1, "it was made anew: {}", run.stderr);
+        assert_forked(&run, ONE_ID);
+        let warnings = run.json()["warnings"].clone();
+        let [warning] = warnings.as_array().unwrap().as_slice() else { panic!("one warning: {warnings}") };
+        let warning = warning.as_str().unwrap();
+        for word in ["made anew", &format!("{file} is damaged"), word] {
+            assert!(warning.contains(word), "`{word}` is missing in {warning}");
+        }
+        let flat = run.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(flat.contains("made anew"), "and it is said: {}", run.stderr);
+    }
+
+    // Every byte is right, and still QEMU does not take it.
+    File::create(&qemu.broken).unwrap();
+    let run = qemu.run(&lab, ONE, "broken");
+    run.assert_code(0);
+    let reason = reason_of_cold(&run, ONE_ID);
+    assert!(reason.contains("this state is strange"), "QEMU's own words: {reason}");
+    assert_eq!(run.json()["templates"][0]["state"], "failed", "{}", run.json()["templates"]);
+    assert!(run.stderr.contains("this state is strange"), "{}", run.stderr);
+    assert_eq!(kept(&lab), Vec::<PathBuf>::new(), "nobody tries it again");
+    assert_eq!(sites(&lab), 0);
+    lab.assert_nothing_left();
+}
+
+#[test]
+fn another_qemu_gets_a_template_of_its_own_and_a_prepared_guest_is_prepared_even_without_a_fork() {
+    let lab = Lab::open();
+    let matrix = r#"
+[[image]]
+name = "debian-12-minimal"
+prepare = { inline = "echo ready > /etc/prepared" }
+[[suite]]
+name = "one"
+inline = "grep ready /etc/prepared"
+"#;
+    let run = lab.run(matrix, "this", &[]);
+    run.assert_code(0);
+    let this = template(&run);
+    let qemu = OtherQemu::new(&lab);
+    let run = qemu.run(&lab, matrix, "another");
+    run.assert_code(0);
+    let another = template(&run);
+    assert_ne!(this.0, another.0, "a state is loaded by the QEMU that saved it");
+    assert_eq!((this.1, another.1), (false, false));
+    assert_forked(&run, ONE_ID);
+    assert_eq!(kept(&lab).len(), 2, "the first one is not lost by it");
+
+    File::create(&qemu.broken).unwrap();
+    let run = qemu.run(&lab, matrix, "broken");
+    run.assert_code(0);
+    let reason = reason_of_cold(&run, ONE_ID);
+    assert!(reason.contains("this state is strange"), "{reason}");
+    assert_eq!(template(&run), (another.0, true), "its disk is what the guest was booted from");
+    lab.assert_nothing_left();
+}
+
+#[test]
+fn after_kill_9_while_a_template_is_made_nothing_half_is_kept_and_the_next_start_makes_it() {
+    let lab = Lab::open();
+    // While it boots, and while the first fork of it is tried: by then all of its files are there.
+    for (out, name) in [("booting", "template-"), ("trying", "trial-")] {
+        let mut child = lab.start(ONE, out, &[]);
+        lab.wait_for_event(out, "template-started");
+        wait_until("its guest runs", || lab.guests().iter().any(|pid| command_line(*pid).contains(name)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!lab.path(out).join("run.json").exists(), "it was in the middle of it");
+        wait_until("its guests are gone", || lab.guests().is_empty());
+        assert_eq!(kept(&lab), Vec::<PathBuf>::new());
+        assert!(sites(&lab) > 0, "the unfinished one lies there");
+    }
+    let next = lab.run(ONE, "next", &[]);
+    next.assert_code(0);
+    assert!(!template(&next).1);
+    assert_forked(&next, ONE_ID);
+    assert_eq!((kept(&lab).len(), sites(&lab)), (1, 0), "{}", next.stderr);
+    lab.assert_nothing_left();
+}
+
+fn command_line(pid: u32) -> String {
+    String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).into_owned()
+}
+
+fn wait_until(what: &str, so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !so() {
+        assert!(started.elapsed() < Duration::from_secs(300), "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn two_runs_at_once_make_one_template_and_forks_have_the_verdicts_of_booted_guests() {
+    let lab = Lab::open();
+    let matrix = r#"
+images = ["debian-12-minimal"]
+[[suite]]
+name = "green"
+inline = "true"
+[[suite]]
+name = "red"
+inline = "exit 1"
+[[suite]]
+name = "skip"
+inline = "echo no such hardware; exit 77"
+[[suite]]
+name = "poweroff"
+inline = "systemctl poweroff; sleep 600"
+"#;
+    let ids = ["green", "red", "skip", "poweroff"].map(|suite| format!("debian-12-minimal.{suite}"));
+    let verdicts = |run: &Finished| ids.clone().map(|id| (run.verdict(&id), run.reason(&id)));
+
+    let started = [lab.start(matrix, "one", &[]), lab.start(matrix, "two", &[])];
+    let [one, two] = started;
+    let (one, two) = (lab.finish(one, "one"), lab.finish(two, "two"));
+    for run in [&one, &two] {
+        run.assert_code(1);
+        ids.iter().for_each(|id| assert_forked(run, id));
+    }
+    let (of_one, of_two) = (template(&one), template(&two));
+    assert_eq!(of_one.0, of_two.0);
+    assert!(of_one.1 != of_two.1, "it was made once, by one of them: {of_one:?} {of_two:?}");
+    assert_eq!(kept(&lab).len(), 1);
+
+    let cold = lab.run(matrix, "cold", &["--cold"]);
+    cold.assert_code(1);
+    ids.iter().for_each(|id| assert_eq!(boot(&cold, id)["how"], "cold"));
+    let of_cold = verdicts(&cold);
+    let words: Vec<&str> = of_cold.iter().map(|(verdict, _)| verdict.as_str()).collect();
+    assert_eq!(words, ["passed", "failed(test)", "skipped", "failed(test)"], "{}", cold.stderr);
+    assert!(of_cold[3].1.contains("powered itself off"), "{of_cold:?}");
+    assert_eq!(verdicts(&one), of_cold);
+    assert_eq!(verdicts(&two), of_cold);
+    lab.assert_nothing_left();
+}
+
+#[test]
+fn an_image_is_prepared_once_for_forked_and_for_booted_guests_alike() {
+    let lab = Lab::open();
+    let matrix = r#"
+[[image]]
+name = "debian-12-minimal"
+[image.prepare]
+inline = "cat /proc/sys/kernel/random/uuid >> /etc/prepared"
+[[suite]]
+name = "one"
+inline = "echo prepared $(cat /etc/prepared); echo machine $(cat /etc/machine-id)"
+[[suite]]
+name = "two"
+inline = "echo prepared $(cat /etc/prepared); echo machine $(cat /etc/machine-id)"
+[[suite]]
+name = "booted"
+boot = "cold"
+identity = "unique"
+inline = "echo prepared $(cat /etc/prepared); echo machine $(cat /etc/machine-id)"
+"#;
+    let run = lab.run(matrix, "out", &[]);
+    run.assert_code(0);
+    let said = ["one", "two", "booted"].map(|suite| said(&run, &format!("debian-12-minimal.{suite}")));
+    assert_eq!(said[0]["prepared"].len(), 36, "it was run once: {said:?}");
+    assert_eq!(said[0]["prepared"], said[1]["prepared"]);
+    assert_eq!(said[0]["prepared"], said[2]["prepared"], "and its disk is below the booted guest's");
+    assert_forked(&run, "debian-12-minimal.one");
+    assert_eq!(
+        boot(&run, "debian-12-minimal.booted"),
+        serde_json::json!({"how": "cold", "reason": null}),
+        "it asked for that"
+    );
+    assert_ne!(said[0]["machine"], said[2]["machine"], "which asked for an identity of its own");
+    lab.assert_nothing_left();
+}
+
+#[test]
+fn what_cannot_be_frozen_is_booted_and_what_cannot_be_prepared_is_not_run() {
+    let lab = Lab::open();
+    let matrix = r#"
+[[image]]
+name = "no-port"
+from = "debian-12-minimal"
+kernel_args = "module_blacklist=virtio_console"
+[[image]]
+name = "unprepared"
+from = "debian-12-minimal"
+prepare = { inline = "echo working; echo the mirror is closed >&2; exit 9" }
+[[suite]]
+name = "one"
+inline = "true"
+"#;
+    let run = lab.run(matrix, "out", &[]);
+    run.assert_code(3);
+    assert_eq!(run.verdict("no-port.one"), "passed", "{}", run.stderr);
+    let reason = reason_of_cold(&run, "no-port.one");
+    assert!(reason.contains("no virtio ports"), "{reason}");
+    let flat: String = run.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (what, text) in [("the terminal", &flat), ("the report", &run.file("report.html"))] {
+        assert!(text.contains("this guest has no virtio ports"), "{what} says why: {text}");
+    }
+
+    assert_eq!(run.verdict("unprepared.one"), "error(image)", "{}", run.stderr);
+    let reason = run.reason("unprepared.one");
+    for words in ["image.prepare", "exit code 9", "the mirror is closed"] {
+        assert!(reason.contains(words), "`{words}` is missing in {reason}");
+    }
+    assert!(run.cell("unprepared.one")["attempts"][0]["guest"].is_null(), "no guest of it was started");
+    assert_eq!((kept(&lab).len(), sites(&lab)), (0, 0));
+    crate::endings::assert_counts_agree(&run);
+    lab.assert_nothing_left();
+}
