@@ -1,148 +1,175 @@
-//! `cargo xtask bench`: what nestmatrix costs on top of the virtual machine.
+//! `cargo xtask bench`: what nestmatrix costs, and what it saves.
 //!
-//! One trivial cell, its image in the store, from start to exit; against `bench/bare.sh`, which boots the same
-//! machine and runs the same command with nothing but QEMU and OpenSSH. Both take turns, so that a machine that grows slower
-//! or faster meanwhile does so for both.
+//! One file per benchmark. What is compared takes turns, so that a machine that grows slower or faster meanwhile does so for both.
 
+mod bare;
 mod figures;
+mod fork;
+mod forks;
+mod journal;
 mod machine;
+mod many;
+mod memory;
+mod release;
+mod workbench;
 
-use std::{
-    ffi::OsString,
-    fs::{self, File},
-    io,
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{ffi::OsString, fs, path::PathBuf};
+
+use serde_json::{Map, Value};
 
 use crate::{
     build,
     failure::Failure,
     setup::{self, Purpose},
 };
-use figures::{Figures, Pair};
+use workbench::{Workbench, at};
 
-/// Everything that decides the guest is spelled out, because the bare script must make the same one.
-const MATRIX: &str = r#"images = ["debian-12-minimal"]
+/// A benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Benchmark {
+    Bare,
+    Fork,
+    Matrix,
+    MatrixQemu,
+    Many,
+    Forks,
+}
 
-[guest]
-disk = "4GiB"
+impl Benchmark {
+    const ALL: [Self; 6] = [Self::Bare, Self::Fork, Self::Matrix, Self::MatrixQemu, Self::Many, Self::Forks];
 
-[[suite]]
-name = "true"
-inline = "true"
-"#;
-const DISK: &str = "4G";
-const BARE: &str = include_str!("bench/bare.sh");
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Fork => "fork",
+            Self::Matrix => "matrix",
+            Self::MatrixQemu => "matrix-qemu",
+            Self::Many => "many",
+            Self::Forks => "forks",
+        }
+    }
 
+    const fn question(self) -> &'static str {
+        match self {
+            Self::Bare => "what a cell costs on top of a bare script that boots the same guest",
+            Self::Fork => "how much sooner a forked guest is there than a booted one",
+            Self::Matrix => "what forks save in the matrix `release`, on this machine",
+            Self::MatrixQemu => "the same in an L1; slow, so only on request",
+            Self::Many => "whether many guests fit into 8 GiB at once, and what each of them takes",
+            Self::Forks => "whether many forks in a row are right: clock, randomness, nothing of another one",
+        }
+    }
+
+    const fn is_slow(self) -> bool {
+        matches!(self, Self::MatrixQemu)
+    }
+
+    fn measure(self, bench: &Workbench, options: &Options) -> Result<Report, Failure> {
+        match self {
+            Self::Bare => bare::measure(bench, options.pairs),
+            Self::Fork => fork::measure(bench, options.pairs),
+            Self::Matrix => release::measure(bench, "host", options.pairs),
+            Self::MatrixQemu => release::measure(bench, "qemu", options.pairs),
+            Self::Many => many::measure(bench, options.guests),
+            Self::Forks => forks::measure(bench, options.forks),
+        }
+    }
+}
+
+/// What a benchmark found.
+struct Report {
+    /// For people: whole lines.
+    text: String,
+    /// For machines: an object; times in seconds.
+    json: Value,
+    /// What must hold and does not, a line for each.
+    broken: Vec<String>,
+}
+
+#[derive(Debug)]
 struct Options {
+    benchmarks: Vec<Benchmark>,
     pairs: usize,
+    guests: usize,
+    forks: usize,
     store: Option<PathBuf>,
     json: Option<PathBuf>,
+    list: bool,
     yes: bool,
 }
 
-/// `bench [--pairs N] [--store DIR] [--json FILE] [--yes]`.
+/// `bench [NAME...] [--list] [--pairs N] [--guests N] [--forks N] [--store DIR] [--json FILE] [--yes]`.
 pub(crate) fn run(args: Vec<OsString>) -> Result<(), Failure> {
     let options = parse(args)?;
+    if options.list {
+        print!("{}", list());
+        return Ok(());
+    }
     setup::ensure(Purpose::Run, options.yes)?;
-    let bench = Bench { nestmatrix: build::nestmatrix()?, folder: fresh_folder()?, store: options.store };
+    let bench = Workbench { nestmatrix: build::nestmatrix()?, folder: fresh_folder()?, store: options.store.clone() };
     warn_if_busy();
-    // Builds the image if need be, warms the page cache, and tells how QEMU is called.
-    eprintln!("bench: a first run that does not count");
-    let first = bench.folder.join("first");
-    bench.nestmatrix(&first)?;
-    let mut pairs = Vec::new();
-    for number in 1..=options.pairs {
-        let folder = bench.folder.join(number.to_string());
-        let nestmatrix = bench.nestmatrix(&folder.join("nestmatrix"))?;
-        let bare = bench.bare(&first, &folder.join("bare"))?;
-        eprintln!(
-            "bench: pair {number} of {}: {:.2} s, {:.2} s",
-            options.pairs,
-            nestmatrix.as_secs_f64(),
-            bare.as_secs_f64()
-        );
-        pairs.push(Pair { nestmatrix, bare });
+    let (mut all, mut broken) = (Map::new(), Vec::new());
+    for benchmark in &options.benchmarks {
+        let mut report = benchmark.measure(&bench, &options)?;
+        println!("{}: {}\n{}", benchmark.name(), benchmark.question(), report.text);
+        report.json["holds"] = report.broken.is_empty().into();
+        all.insert(benchmark.name().to_owned(), report.json);
+        broken.extend(report.broken.into_iter().map(|what| format!("{}: {what}", benchmark.name())));
+        // What is measured is not lost if the next one fails.
+        if let Some(file) = &options.json {
+            fs::write(file, format!("{:#}\n", Value::Object(all.clone()))).map_err(at(file))?;
+        }
     }
-    let figures = Figures(pairs);
-    print!("{figures}");
-    if let Some(file) = options.json {
-        fs::write(&file, figures.json()).map_err(at(&file))?;
+    match broken.is_empty() {
+        true => fs::remove_dir_all(&bench.folder).map_err(at(&bench.folder)),
+        false => Err(Failure::Broken { what: broken, evidence: bench.folder }),
     }
-    fs::remove_dir_all(&bench.folder).map_err(at(&bench.folder))
 }
 
 fn parse(args: Vec<OsString>) -> Result<Options, Failure> {
-    let mut options = Options { pairs: 5, store: None, json: None, yes: false };
+    let mut options = Options {
+        benchmarks: Vec::new(),
+        pairs: 5,
+        guests: 32,
+        forks: 200,
+        store: None,
+        json: None,
+        list: false,
+        yes: false,
+    };
     let mut parser = lexopt::Parser::from_args(args);
     while let Some(arg) = parser.next()? {
         match arg {
-            lexopt::Arg::Long("pairs") => options.pairs = lexopt::ValueExt::parse(&parser.value()?)?,
+            lexopt::Arg::Long("pairs") => options.pairs = number("--pairs", &mut parser)?,
+            lexopt::Arg::Long("guests") => options.guests = number("--guests", &mut parser)?,
+            lexopt::Arg::Long("forks") => options.forks = number("--forks", &mut parser)?,
             lexopt::Arg::Long("store") => options.store = Some(parser.value()?.into()),
             lexopt::Arg::Long("json") => options.json = Some(parser.value()?.into()),
+            lexopt::Arg::Long("list") => options.list = true,
             lexopt::Arg::Long("yes") => options.yes = true,
+            lexopt::Arg::Value(name) => {
+                let known = Benchmark::ALL.into_iter().find(|benchmark| name == benchmark.name());
+                let unknown = || Failure::Usage(format!("there is no benchmark `{}` (bench --list)", name.display()));
+                options.benchmarks.push(known.ok_or_else(unknown)?);
+            }
             other => return Err(other.unexpected().into()),
         }
     }
-    match options.pairs {
-        1..=1000 => Ok(options),
-        _ => Err(Failure::Usage("--pairs takes a number from 1 to 1000".into())),
+    if options.benchmarks.is_empty() {
+        options.benchmarks = Benchmark::ALL.into_iter().filter(|benchmark| !benchmark.is_slow()).collect();
+    }
+    Ok(options)
+}
+
+fn number(name: &str, parser: &mut lexopt::Parser) -> Result<usize, Failure> {
+    match lexopt::ValueExt::parse(&parser.value()?)? {
+        number @ 1..=1000 => Ok(number),
+        _ => Err(Failure::Usage(format!("{name} takes a number from 1 to 1000"))),
     }
 }
 
-struct Bench {
-    nestmatrix: PathBuf,
-    /// Removed when everything went well; else the evidence is in it.
-    folder: PathBuf,
-    store: Option<PathBuf>,
-}
-
-impl Bench {
-    /// One run of the trivial cell into `out`; how long it took.
-    fn nestmatrix(&self, out: &Path) -> Result<Duration, Failure> {
-        let matrix = self.folder.join("bench.toml");
-        fs::write(&matrix, MATRIX).map_err(at(&matrix))?;
-        let mut command = Command::new(&self.nestmatrix);
-        command.arg("run").arg(matrix).arg("--out").arg(out).args(["--message-format", "json"]);
-        command.args(self.store.iter().flat_map(|store| ["--store".as_ref(), store.as_os_str()]));
-        let took = self.timed(&mut command, "nestmatrix.out")?;
-        if attempt(out, 2).is_ok_and(|second| second.exists()) {
-            eprintln!("bench: nestmatrix needed a second guest in that run: its time is not that of one boot");
-        }
-        Ok(took)
-    }
-
-    /// One run of the bare script with the machine of the run in `like`; how long it took.
-    fn bare(&self, like: &Path, work: &Path) -> Result<Duration, Failure> {
-        fs::create_dir_all(work).map_err(at(work))?;
-        let args = attempt(like, 1).map_err(at(like))?.join("qemu.args");
-        let text = fs::read_to_string(&args).map_err(at(&args))?;
-        let port = free_port().map_err(at(work))?;
-        let machine = machine::standing_alone(&text, work, port).ok_or(Failure::NewShape(args))?;
-        let image = disk(&machine.image).map_err(at(&machine.image))?;
-        let script = self.folder.join("bare.sh");
-        fs::write(&script, BARE).map_err(at(&script))?;
-        let mut command = Command::new("sh");
-        command.arg(script).arg(work).arg(image).arg(DISK).arg(port.to_string()).args(&machine.qemu);
-        self.timed(&mut command, "bare.out")
-    }
-
-    fn timed(&self, command: &mut Command, stdout: &str) -> Result<Duration, Failure> {
-        let stdout = self.folder.join(stdout);
-        let file = File::create(&stdout).map_err(at(&stdout))?;
-        let began = Instant::now();
-        build::run(command.stdin(Stdio::null()).stdout(file))?;
-        Ok(began.elapsed())
-    }
-}
-
-/// `cells/<the only cell>/attempt-<number>` of a run.
-fn attempt(run: &Path, number: u32) -> io::Result<PathBuf> {
-    let cell = fs::read_dir(run.join("cells"))?.next().ok_or(io::ErrorKind::NotFound)??;
-    Ok(cell.path().join(format!("attempt-{number}")))
+fn list() -> String {
+    Benchmark::ALL.map(|benchmark| format!("{:<12} {}\n", benchmark.name(), benchmark.question())).concat()
 }
 
 /// Other work on the machine hits one run of a pair and not the other: then the figures say nothing.
@@ -156,24 +183,33 @@ fn warn_if_busy() {
     }
 }
 
-/// The disk in an image's folder.
-fn disk(image: &Path) -> io::Result<PathBuf> {
-    let files = fs::read_dir(image)?.collect::<Result<Vec<_>, _>>()?;
-    let mut files = files.into_iter().map(|file| file.path());
-    files.find(|file| file.extension().is_some_and(|end| end == "qcow2")).ok_or(io::ErrorKind::NotFound.into())
-}
-
 fn fresh_folder() -> Result<PathBuf, Failure> {
     let folder = build::output_folder().join("bench").join(std::process::id().to_string());
     fs::create_dir_all(&folder).map_err(at(&folder))?;
     Ok(folder)
 }
 
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> Failure {
-    let path = path.to_owned();
-    |source| Failure::File { path, source }
+    fn parsed(args: &[&str]) -> Result<Options, Failure> {
+        parse(args.iter().map(Into::into).collect())
+    }
+
+    #[test]
+    fn slow_benchmarks_run_only_on_request() {
+        let names = |args: &[&str]| parsed(args).map(|options| options.benchmarks).unwrap_or_default();
+        assert!(!names(&[]).contains(&Benchmark::MatrixQemu));
+        assert_eq!(names(&[]).len(), 5);
+        assert_eq!(names(&["matrix-qemu", "--pairs", "1", "fork"]), [Benchmark::MatrixQemu, Benchmark::Fork]);
+        assert!(list().contains("\nmatrix-qemu  the same in an L1"));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for args in [&["nonsense"][..], &["--pairs", "0"], &["--forks", "many"], &["--guests", "1001"], &["--what"]] {
+            assert!(matches!(parsed(args), Err(Failure::Usage(_))), "{args:?}");
+        }
+    }
 }

@@ -2,8 +2,10 @@
 
 use std::{fmt, io, path::PathBuf, process::ExitStatus};
 
-/// The exit code of every [`Failure`]: the same as nestmatrix's for "nothing was started".
+/// The exit code of nearly every [`Failure`]: the same as nestmatrix's for "nothing was started".
 pub(crate) const NOT_STARTED: u8 = 2;
+/// That of [`Failure::Broken`]: the same as nestmatrix's for a test that failed.
+const BROKEN: u8 = 1;
 
 /// Why nothing was started.
 #[derive(Debug)]
@@ -32,6 +34,20 @@ pub(crate) enum Failure {
     NotStatic(PathBuf),
     /// nestmatrix calls QEMU in a way the benchmark does not know.
     NewShape(PathBuf),
+    /// A run left a journal that a benchmark cannot make use of.
+    Journal {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// Benchmarks ran to their end and found what must not be.
+    Broken {
+        /// A line for each.
+        what: Vec<String>,
+        /// The folder with the runs.
+        evidence: PathBuf,
+    },
     /// A file could not be read or written.
     File {
         /// Which.
@@ -39,6 +55,13 @@ pub(crate) enum Failure {
         /// Why not.
         source: io::Error,
     },
+}
+
+impl Failure {
+    /// What the process exits with.
+    pub(crate) const fn code(&self) -> u8 {
+        if matches!(self, Self::Broken { .. }) { BROKEN } else { NOT_STARTED }
+    }
 }
 
 impl fmt::Display for Failure {
@@ -70,6 +93,12 @@ impl fmt::Display for Failure {
                 "the command line in {} is not the expected one: teach xtask/src/bench/machine.rs how nestmatrix calls QEMU now",
                 path.display()
             ),
+            Self::Journal { path, why } => {
+                write!(f, "{} is of no use: {why}; the run's own report lies beside it", path.display())
+            }
+            Self::Broken { what, evidence } => {
+                write!(f, "this does not hold: {}; the runs are in {}", what.join("; "), evidence.display())
+            }
             Self::File { path, source } => {
                 write!(f, "could not use {}: {source}; check its owner and the free space", path.display())
             }

@@ -1,8 +1,8 @@
 //! How do I start? `cargo xtask <verb>`: one file per verb.
 //!
 //! This crate must compile in seconds on a machine that has only Rust and a C compiler, because it is what installs the
-//! rest. So it uses the standard library and a small argument parser, and knows nothing of the other crates but the name
-//! of the binary they build.
+//! rest. So it uses the standard library, a small argument parser and a reader of JSON, and knows nothing of the other
+//! crates but the name of the binary they build and the journal it writes.
 
 mod bench;
 mod build;
@@ -24,15 +24,15 @@ cargo xtask <verb>
   run-matrix [--yes] [ARGS]          set up, build, and run `nestmatrix run ARGS` (no ARGS: the release matrix;
                                      --help: what ARGS there are, once the machine is set up)
   test [--yes] [ARGS]                set up and run every test, as `cargo test --workspace ARGS`
-  bench [--pairs N] [--store DIR] [--json FILE] [--yes]
-                                     what nestmatrix costs on top of a bare script that boots the same guest
+  bench [NAME...] [--list] [--pairs N] [--guests N] [--forks N] [--store DIR] [--json FILE] [--yes]
+                                     what nestmatrix costs and what forks save (--list: the benchmarks there are)
   dist [--out DIR] [--yes]           build the one file that runs on any Linux, into DIR (default: dist)
   help                               this text
 
   --yes     install without asking
   --check   only say what is missing; exit code 2 if anything is
 
-Exit codes: those of nestmatrix or of the tests; 2 if they could not be started.";
+Exit codes: those of nestmatrix or of the tests; 2 if they could not be started; of bench, 1 if something does not hold.";
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("xtask: {failure}");
-            ExitCode::from(failure::NOT_STARTED)
+            ExitCode::from(failure.code())
         }
     }
 }

@@ -1,0 +1,83 @@
+//! `fork`: how much sooner a guest is there that is forked from a template than one that is booted.
+
+use serde_json::json;
+
+use crate::failure::Failure;
+
+use super::{
+    Report, bare,
+    figures::Figures,
+    workbench::{Ran, Workbench},
+};
+
+/// What the ratio is compared with.
+const GOALS: [f64; 2] = [10.0, 20.0];
+
+pub(super) fn measure(bench: &Workbench, pairs: usize) -> Result<Report, Failure> {
+    let matrix = bench.matrix("fork", bare::MATRIX)?;
+    eprintln!("bench: fork: a first run that does not count; it makes the template if there is none");
+    let first = bench.run(&matrix, "fork-first", &["--runner", "host"])?;
+    let (mut until_true, mut whole) = (Vec::new(), Vec::new());
+    for number in 1..=pairs {
+        let warm = bench.run(&matrix, &format!("fork-{number}-warm"), &["--runner", "host"])?;
+        let cold = bench.run(&matrix, &format!("fork-{number}-cold"), &["--runner", "host", "--cold"])?;
+        let ([warm_true, warm_whole], [cold_true, cold_whole]) = (times(&warm, true)?, times(&cold, false)?);
+        eprintln!("bench: fork: pair {number} of {pairs}: {cold_true:.2} s, {warm_true:.2} s until `true` had run");
+        until_true.push([cold_true, warm_true]);
+        whole.push([cold_whole, warm_whole]);
+    }
+    let figures = |pairs| Figures::new(["cold", "warm"], pairs);
+    Ok(report(&figures(until_true), &figures(whole), &first.journal.templates))
+}
+
+/// Until `true` over SSH had ended, and the whole attempt, of a guest that came to be as it had to.
+fn times(ran: &Ran, forked: bool) -> Result<[f64; 2], Failure> {
+    let attempt = ran.only()?;
+    if attempt.is_forked() != forked {
+        return Err(ran.useless(&match &ran.journal.reasons()[..] {
+            [] => "the guest came to be in the wrong way".to_owned(),
+            reasons => format!("the guest was booted: {}", reasons.join("; ")),
+        }));
+    }
+    let times = attempt.until_true().zip(attempt.took());
+    times.map(|(first, whole)| [first, whole]).ok_or_else(|| ran.useless("phases are missing"))
+}
+
+fn report(until_true: &Figures, whole: &Figures, templates: &[String]) -> Report {
+    let goals = |figures: &Figures| {
+        let goals = GOALS.map(|goal| {
+            let reached = if figures.ratio() >= goal { "reached" } else { "NOT reached" };
+            format!("{goal:.0} times as fast: {reached}")
+        });
+        format!("{}\n", goals.join("; "))
+    };
+    let mut text = String::new();
+    for template in templates {
+        text += &format!("{template}\n");
+    }
+    text += &format!("until `true` had run over SSH\n{until_true}{}", goals(until_true));
+    text += &format!("the whole attempt\n{whole}{}", goals(whole));
+    let reached = |figures: &Figures| GOALS.map(|goal| json!({ "goal": goal, "reached": figures.ratio() >= goal }));
+    let json = |figures: &Figures| {
+        let mut json = figures.json();
+        json["goals"] = json!(reached(figures));
+        json
+    };
+    Report { text, json: json!({ "until_true": json(until_true), "attempt": json(whole) }), broken: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_said_which_goals_are_reached() {
+        let figures = |cold| Figures::new(["cold", "warm"], vec![[cold, 1.0]]);
+        let report = report(&figures(20.0), &figures(9.9), &["a template was there".to_owned()]);
+        assert!(report.text.starts_with("a template was there\nuntil `true` had run over SSH\npair "));
+        assert!(report.text.contains("\n10 times as fast: reached; 20 times as fast: reached\nthe whole attempt\n"));
+        assert!(report.text.ends_with("\n10 times as fast: NOT reached; 20 times as fast: NOT reached\n"));
+        assert_eq!(report.json["until_true"]["goals"][1]["reached"], true);
+        assert_eq!(report.json["attempt"]["goals"][0]["reached"], false);
+    }
+}
