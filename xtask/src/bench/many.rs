@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use super::{
     Report,
     figures::{median, rounded},
-    journal::{Attempt, Journal, mib},
+    journal::{Journal, mib},
     memory::{self, Memory},
     workbench::{Ran, Workbench},
 };
@@ -31,9 +31,13 @@ pub(super) fn measure(bench: &Workbench, guests: usize) -> Result<Report, Failur
     let (mut memory, mut looks) = (Vec::new(), 0_u32);
     let path = bench.matrix("many", &matrix(guests, sleep))?;
     let ran = bench.run_watched(&path, "many", &["--runner", "host"], |journal| {
-        let up = journal.in_suite().count();
-        if up >= memory.len() && (up > memory.len() || looks.is_multiple_of(LOOKS)) {
-            memory = look(journal.in_suite());
+        if looks.is_multiple_of(LOOKS) {
+            let now: Vec<Memory> =
+                journal.in_suite().filter_map(|attempt| memory::of(attempt.guest.as_ref()?.pid)).collect();
+            // The latest look at the most guests: they have touched the most by then.
+            if now.len() >= memory.len() {
+                memory = now;
+            }
         }
         looks = looks.wrapping_add(1);
     })?;
@@ -63,10 +67,6 @@ name = "stay"
 inline = "sleep {sleep}"
 "#
     )
-}
-
-fn look<'a>(attempts: impl Iterator<Item = &'a Attempt>) -> Vec<Memory> {
-    attempts.filter_map(|attempt| memory::of(attempt.guest.as_ref()?.pid)).collect()
 }
 
 fn report(guests: usize, ran: &Ran, memory: &[Memory]) -> Report {
@@ -121,7 +121,7 @@ fn broken(guests: usize, journal: &Journal, passed: usize, measured: usize) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::journal::Phase;
+    use crate::bench::journal::{Attempt, Phase};
 
     fn ran(spans: &[(f64, f64)]) -> Ran {
         let attempts = spans.iter().enumerate().map(|(number, (started, finished))| Attempt {
