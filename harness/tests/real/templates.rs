@@ -129,7 +129,7 @@ echo clock $(date +%s.%N)
 
 #[test]
 fn forks_share_nothing_but_what_they_were_frozen_with_and_know_what_time_it_is() {
-    let lab = Lab::open();
+    let lab = Lab::warm();
     let suite = |name: &str, more: &str| format!("[[suite]]\nname = \"{name}\"\n{more}\ninline = '''{WHO}'''\n");
     let matrix = [
         "images = [\"debian-12-minimal\"]\n".to_owned(),
@@ -192,7 +192,7 @@ fn forks_share_nothing_but_what_they_were_frozen_with_and_know_what_time_it_is()
 
 #[test]
 fn a_damaged_template_is_made_anew_and_one_that_no_fork_comes_of_is_given_up() {
-    let lab = Lab::open();
+    let lab = Lab::warm();
     let qemu = OtherQemu::new(&lab);
     let whole = qemu.run(&lab, ONE, "whole");
     whole.assert_code(0);
@@ -246,7 +246,7 @@ fn a_damaged_template_is_made_anew_and_one_that_no_fork_comes_of_is_given_up() {
 
 #[test]
 fn another_qemu_gets_a_template_of_its_own_and_a_prepared_guest_is_prepared_even_without_a_fork() {
-    let lab = Lab::open();
+    let lab = Lab::warm();
     let matrix = r#"
 [[image]]
 name = "debian-12-minimal"
@@ -278,7 +278,7 @@ inline = "grep ready /etc/prepared"
 
 #[test]
 fn after_kill_9_while_a_template_is_made_nothing_half_is_kept_and_the_next_start_makes_it() {
-    let lab = Lab::open();
+    let lab = Lab::warm();
     // While it boots, and while the first fork of it is tried: by then all of its files are there.
     for (out, name) in [("booting", "template-"), ("trying", "trial-")] {
         let mut child = lab.start(ONE, out, &[]);
@@ -313,7 +313,7 @@ fn wait_until(what: &str, so: impl Fn() -> bool) {
 
 #[test]
 fn two_runs_at_once_make_one_template_and_forks_have_the_verdicts_of_booted_guests() {
-    let lab = Lab::open();
+    let lab = Lab::warm();
     let matrix = r#"
 images = ["debian-12-minimal"]
 [[suite]]
@@ -358,7 +358,7 @@ inline = "systemctl poweroff; sleep 600"
 
 #[test]
 fn an_image_is_prepared_once_for_forked_and_for_booted_guests_alike() {
-    let lab = Lab::open();
+    let lab = Lab::warm();
     let matrix = r#"
 [[image]]
 name = "debian-12-minimal"
@@ -394,7 +394,7 @@ inline = "echo prepared $(cat /etc/prepared); echo machine $(cat /etc/machine-id
 
 #[test]
 fn what_cannot_be_frozen_is_booted_and_what_cannot_be_prepared_is_not_run() {
-    let lab = Lab::open();
+    let lab = Lab::warm();
     let matrix = r#"
 [[image]]
 name = "no-port"
