@@ -12,6 +12,7 @@
 //! guest -> host   b"ready 1\n"                           before the freeze
 //! host -> guest   b"wake 1\0\0" + seconds (i64 LE) + nanoseconds (u32 LE) + 64 random bytes       in the fork
 //! guest -> host   b"awake 1\n", or b"cannot: why\n"
+//! host -> guest   another order if that took too long, or b"go 1\0\0\0\0" and as many bytes as an order has
 //! both            the program's bytes
 //! ```
 
@@ -93,12 +94,17 @@ fn run() -> io::Result<()> {
     port.write_all(b"ready 1\n")?;
 
     let mut order = [0; ORDER];
-    read_exact(&mut port, &mut order)?;
-    if let Err(error) = wake(&order) {
-        port.write_all(format!("cannot: {error}\n").as_bytes())?;
-        return Err(error);
+    loop {
+        read_exact(&mut port, &mut order)?;
+        if order.starts_with(b"go 1\0\0\0\0") {
+            break;
+        }
+        if let Err(error) = wake(&order) {
+            port.write_all(format!("cannot: {error}\n").as_bytes())?;
+            return Err(error);
+        }
+        port.write_all(b"awake 1\n")?;
     }
-    port.write_all(b"awake 1\n")?;
     port.write_all(&first[..said])?;
 
     let (mut from, mut to) = (port.try_clone()?, ours.try_clone()?);

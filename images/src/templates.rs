@@ -3,6 +3,7 @@
 //! ```text
 //! templates/<key>/       memory, state of the devices, disk, keys: whatever was put there, and
 //!   template.json        what each file was when it was put there, and what its maker notes of it
+//!   bad                  there if it proved to be of no use while others used it
 //!   used                 touched by whoever uses it: the least recently used goes first
 //! templates/<key>.lock   held by who makes it
 //! ```
@@ -35,6 +36,8 @@ use crate::{
 const FORMAT: u32 = 1;
 const RECORD: &str = "template.json";
 const USED: &str = "used";
+/// It is of no use and waits until those who use it nevertheless are done.
+const BAD: &str = "bad";
 /// Files are digested in pieces of this size; those of nothing but zeros are passed over, and holes are not even read.
 const PIECE: u64 = 1 << 20;
 
@@ -56,7 +59,6 @@ pub struct Template<T> {
     /// What its maker noted.
     pub note: T,
     /// Keeps the folder locked, together with others who use it.
-    #[expect(dead_code, reason = "it is held, not read")]
     lease: File,
 }
 
@@ -94,6 +96,8 @@ struct Record<T> {
     key: Digest,
     files: Vec<FileRecord>,
     note: T,
+    /// Digest of all that stands above.
+    seal: Digest,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -134,7 +138,7 @@ impl Templates {
     /// # Errors
     ///
     /// What is there is of no use, and why; it is there no more.
-    pub fn find<T: DeserializeOwned>(&self, key: Digest) -> Result<Option<Template<T>>, String> {
+    pub fn find<T: DeserializeOwned + Serialize>(&self, key: Digest) -> Result<Option<Template<T>>, String> {
         let folder = self.place(key);
         let Some(lease) = prepared::lease(&folder) else { return Ok(None) };
         match check(&folder, key, self.trusting) {
@@ -143,8 +147,7 @@ impl Templates {
                 Ok(Some(Template { folder, note, lease }))
             }
             Err(reason) => {
-                drop(lease);
-                self.discard(key);
+                self.give_up(&folder, &lease);
                 Err(reason)
             }
         }
@@ -157,7 +160,7 @@ impl Templates {
     /// # Errors
     ///
     /// There is no room, or the store cannot be written to.
-    pub fn begin<T: DeserializeOwned>(
+    pub fn begin<T: DeserializeOwned + Serialize>(
         &self,
         key: Digest,
         bytes: u64,
@@ -172,10 +175,15 @@ impl Templates {
         if let Ok(Some(template)) = self.find(key) {
             return Ok(Begun::Found(template));
         }
-        if space::require(&[(&self.folder, bytes)]).is_err() {
-            self.evict(0, None);
+        if let Err(error) = space::require(&[(&self.folder, bytes)]) {
+            let (taken, free) = (self.bytes(), space::free(&self.folder).unwrap_or(0));
+            let missing = bytes.saturating_sub(free);
+            // What would not help is not thrown away.
+            if taken >= missing {
+                self.evict(taken - missing, None);
+            }
             space::require(&[(&self.folder, bytes)])
-                .map_err(|error| at(&self.folder)(io::Error::new(io::ErrorKind::StorageFull, error.to_string())))?;
+                .map_err(|_| at(&self.folder)(io::Error::new(io::ErrorKind::StorageFull, error.to_string())))?;
         }
         let site = {
             let _lock = self.lock.take().map_err(at(&self.folder))?;
@@ -193,7 +201,8 @@ impl Templates {
         let Unfinished { key, site, _making } = unfinished;
         let (from, to) = (site.image(), self.place(key));
         let files = take_down(&from).map_err(at(&from))?;
-        let record = Record { format: FORMAT, key, files, note };
+        let seal = seal(key, &files, &note);
+        let record = Record { format: FORMAT, key, files, note, seal };
         let text = serde_json::to_vec_pretty(&record).map_err(|error| at(&from)(error.into()))?;
         for (name, text) in [(RECORD, text.as_slice()), (USED, &[])] {
             let path = from.join(name);
@@ -211,9 +220,20 @@ impl Templates {
         Ok(Template { folder: to, note: record.note, lease })
     }
 
-    /// Removes the template of this key: it proved to be of no use. Whoever uses it keeps what he has open.
-    pub fn discard(&self, key: Digest) {
-        self.remove(&self.place(key));
+    /// Gives a template up that proved to be of no use: nobody finds it any more, and it is gone when nobody uses it.
+    pub fn discard<T>(&self, template: &Template<T>) {
+        self.give_up(&template.folder, &template.lease);
+    }
+
+    fn give_up(&self, folder: &Path, lease: &File) {
+        if !is_at(lease, folder) {
+            return;
+        }
+        let _ = File::create(folder.join(BAD));
+        // Ours alone, unless others use it: then whoever makes it anew moves it aside.
+        if lock::try_exclusive(lease).unwrap_or(false) {
+            self.remove(folder, lease);
+        }
     }
 
     /// What all templates take on the disk, in bytes.
@@ -247,18 +267,33 @@ impl Templates {
             if sum <= limit {
                 return;
             }
-            let is_free = || File::open(&folder).and_then(|file| lock::try_exclusive(&file)).unwrap_or(false);
-            if Some(folder.as_path()) != spared && is_free() && self.remove(&folder) {
+            if Some(folder.as_path()) == spared {
+                continue;
+            }
+            let Ok(file) = File::open(&folder) else { continue };
+            // Held until it has lost its name: nobody begins to use it in between.
+            if lock::try_exclusive(&file).unwrap_or(false) && self.remove(&folder, &file) {
                 sum -= bytes;
             }
         }
     }
 
-    fn remove(&self, folder: &Path) -> bool {
-        let Ok(_lock) = self.lock.take() else { return false };
-        // With the site it is removed.
-        let site = Site::create(&self.builds);
-        site.is_ok_and(|site| fs::rename(folder, site.folder().join("discarded")).is_ok())
+    /// Removes a folder that is locked, as `held`, for us alone.
+    fn remove(&self, folder: &Path, held: &File) -> bool {
+        let site = {
+            let Ok(_lock) = self.lock.take() else { return false };
+            if !is_at(held, folder) {
+                return false;
+            }
+            let Ok(site) = Site::create(&self.builds) else { return false };
+            if fs::rename(folder, site.folder().join("discarded")).is_err() {
+                return false;
+            }
+            site
+        };
+        // With the site it is removed, which takes its time; the store's lock is free by then.
+        drop(site);
+        true
     }
 }
 
@@ -270,12 +305,18 @@ impl Unfinished {
 }
 
 /// What its maker noted, if every file is what it was.
-fn check<T: DeserializeOwned>(folder: &Path, key: Digest, trusting: bool) -> Result<T, String> {
+fn check<T: DeserializeOwned + Serialize>(folder: &Path, key: Digest, trusting: bool) -> Result<T, String> {
+    if folder.join(BAD).exists() {
+        return Err(format!("{} was given up", folder.display()));
+    }
     let path = folder.join(RECORD);
     let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let record: Record<T> = serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?;
     if record.format != FORMAT || record.key != key {
         return Err(format!("{} is the record of another template", path.display()));
+    }
+    if record.seal != seal(key, &record.files, &record.note) {
+        return Err(format!("{} is damaged", path.display()));
     }
     record.files.par_iter().try_for_each(|file| {
         let path = folder.join(&file.name);
@@ -294,6 +335,16 @@ fn check<T: DeserializeOwned>(folder: &Path, key: Digest, trusting: bool) -> Res
         Err(format!("{} is damaged: {what}", path.display()))
     })?;
     Ok(record.note)
+}
+
+/// Whether the folder still has this name: another may have been put in its place.
+fn is_at(folder: &File, name: &Path) -> bool {
+    let found = folder.metadata().and_then(|here| Ok((here, fs::metadata(name)?)));
+    found.is_ok_and(|(here, there)| here.dev() == there.dev() && here.ino() == there.ino())
+}
+
+fn seal<T: Serialize>(key: Digest, files: &[FileRecord], note: &T) -> Digest {
+    Digest::of(&serde_json::to_vec(&(FORMAT, key, files, note)).unwrap_or_default())
 }
 
 fn take_down(folder: &Path) -> io::Result<Vec<FileRecord>> {
@@ -413,7 +464,7 @@ mod tests {
     #[test]
     fn what_was_cut_short_flipped_grown_or_swapped_is_not_used_and_gone() {
         type Harm = fn(&Path);
-        let harms: [(&str, Harm); 6] = [
+        let harms: [(&str, Harm); 7] = [
             ("has 3 bytes", |folder| fs::write(folder.join("ram"), "cut").expect("file")),
             ("content", |folder| {
                 let ram = File::options().write(true).open(folder.join("ram")).expect("file");
@@ -430,6 +481,10 @@ mod tests {
             ("not a file", |folder| {
                 fs::rename(folder.join("state"), folder.join("elsewhere")).expect("moved");
                 std::os::unix::fs::symlink("elsewhere", folder.join("state")).expect("link");
+            }),
+            ("template.json is damaged", |folder| {
+                let text = fs::read_to_string(folder.join(RECORD)).expect("record");
+                fs::write(folder.join(RECORD), text.replace("\"note\": 7", "\"note\": 8")).expect("record");
             }),
             ("another template", |folder| {
                 let text = fs::read_to_string(folder.join(RECORD)).expect("record");
@@ -515,12 +570,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_up_while_others_use_it_is_found_by_nobody_and_keeps_its_place_until_it_is_made_anew() {
+        let fixture = Fixture::new();
+        let templates = fixture.templates(1 << 30);
+        let key = fixture.make(&templates, "a");
+        let find = || templates.find::<u32>(key);
+        let (used, bad) = (find().expect("sound").expect("there"), find().expect("sound").expect("there"));
+        templates.discard(&bad);
+        drop(bad);
+        assert!(used.folder.join("state").exists(), "it is used");
+        assert!(find().expect_err("given up").contains("given up"));
+        fixture.make(&templates, "a");
+        find().expect("sound").expect("made anew");
+        // The late word of somebody who used the old one takes nothing from those who use the new one.
+        templates.discard(&used);
+        find().expect("sound").expect("still there");
+    }
+
+    #[test]
     fn where_there_is_no_room_it_is_said() {
         let fixture = Fixture::new();
         let templates = fixture.templates(1 << 30);
         let key = fixture.make(&templates, "a");
         let wants = templates.begin::<u32>(Digest::of(b"b"), u64::MAX, &AtomicBool::new(false), &|_| {});
         assert!(wants.expect_err("nobody has that much").to_string().contains("bytes"));
-        assert!(!templates.place(key).exists(), "what could be spared went first");
+        assert!(templates.place(key).exists(), "what would not help is not thrown away");
     }
 }

@@ -10,7 +10,7 @@ use reports::{CaseVerdict, EventKind, Phase, TestCase, Verdict};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    budget::Gauge,
+    budget::Slot,
     judge::{case_verdict, verdict_of},
     station::{Keep, Purpose, Station},
 };
@@ -83,8 +83,8 @@ pub(super) struct Attempt<'a> {
     pub(super) last: u32,
     /// It follows one that failed for no fault of the package.
     pub(super) again: bool,
-    /// Told which process the guest is.
-    pub(super) gauge: &'a Gauge,
+    /// What the cell was admitted with.
+    pub(super) slot: &'a Slot,
     /// Ends everything at once.
     pub(super) kill: &'a CancellationToken,
 }
@@ -107,7 +107,7 @@ impl Attempt<'_> {
     }
 
     async fn with_guest(&self, logs: &Path, scratch: &Path) -> Outcome<Conclusion> {
-        let mut up = self.phase(Phase::Runner, None, None, self.power_on(logs, scratch)).await??;
+        let mut up = self.power_on(logs, scratch).await?;
         let result = self.inside(&mut up, logs).await;
         let Up { guest, login, host_key, .. } = up;
         let (verdict, help) = match result {

@@ -1,10 +1,16 @@
 //! Who may start now: admission by memory and CPU. Pure.
 //!
-//! The host never swaps because of us: what guests may take together is fixed before the first one starts.
+//! What guests may take together is fixed before the first one starts. A guest that is booted counts with all the memory it has; a fork
+//! with what forks of its template were seen to take, and with more as soon as it is seen to take more. So that one that grows does not take
+//! what is not there, room for one whole guest stays free while forks are admitted.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
 
 use matrix::{ByteSize, Guest};
+use tokio::sync::{mpsc, oneshot};
 
 /// What QEMU itself needs beside a guest's memory (measured: 60-110 MiB of private pages for small guests).
 const OVERHEAD: ByteSize = ByteSize::from_mib(128);
@@ -38,7 +44,51 @@ impl Cost {
 #[derive(Debug, Default)]
 pub(super) struct Gauge(AtomicU32);
 
+/// What a cell was admitted with. A cell that was admitted for a fork and has to boot its guest asks again.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// Which process its guest is.
+    pub(super) gauge: Arc<Gauge>,
+    /// It was admitted for a fork, and has not asked again.
+    of_fork: AtomicBool,
+    number: u64,
+    requests: mpsc::UnboundedSender<Request>,
+}
+
+/// A cell gives back what its fork would take and waits until a guest that is booted fits.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// Of its slot.
+    pub(super) number: u64,
+    /// Told when it fits.
+    pub(super) fits: oneshot::Sender<()>,
+}
+
+impl Slot {
+    pub(super) fn new(number: u64, of_fork: bool, requests: mpsc::UnboundedSender<Request>) -> Self {
+        Self { gauge: Arc::default(), of_fork: of_fork.into(), number, requests }
+    }
+
+    /// Waits until a guest may be booted. None of the cell's may run meanwhile.
+    pub(super) async fn for_boot(&self) {
+        self.gauge.rest();
+        if !self.of_fork.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let (fits, answer) = oneshot::channel();
+        // Without anybody who admits there is nobody to wait for.
+        if self.requests.send(Request { number: self.number, fits }).is_ok() {
+            let _ = answer.await;
+        }
+    }
+}
+
 impl Gauge {
+    /// There is no process any more.
+    pub(super) fn rest(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
     /// From now on at this process.
     pub(super) fn watch(&self, pid: u32) {
         self.0.store(pid, Ordering::Relaxed);
@@ -85,6 +135,13 @@ impl Budget {
             (self.used_memory, self.used_cpus, self.running) = (memory, cpus, self.running + 1);
         }
         fits
+    }
+
+    /// The same for a fork of a guest like this: only if one could grow to its full size and still fit.
+    pub fn take_fork(&mut self, cost: Cost, guest: &Guest) -> bool {
+        let grown = cost.memory.bytes().saturating_add(Cost::of(guest).memory.bytes());
+        let reserve = if self.running == 0 { cost } else { Cost { memory: ByteSize::from_bytes(grown), ..cost } };
+        self.clone().take(reserve) && self.take(cost)
     }
 
     /// A guest turned out to take this much: what follows is admitted by that.

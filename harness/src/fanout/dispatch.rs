@@ -8,12 +8,15 @@ use std::{
 
 use matrix::{ByteSize, Cell, CellId, Digest};
 use reports::{EventKind, Verdict};
-use tokio::task::{self, JoinSet};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{self, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     attempt::{Attempt, Conclusion},
-    budget::{Budget, Cost, Gauge},
+    budget::{Budget, Cost, Gauge, Request, Slot},
     station::{Keep, Station},
 };
 use crate::template::{self, Template};
@@ -51,7 +54,13 @@ enum Done {
 
 /// Something that runs, and what it takes.
 struct Running {
-    cost: Cost,
+    /// `None`: it has given back what it had and waits until its guest can be booted.
+    cost: Option<Cost>,
+    /// Of its slot.
+    number: u64,
+    guest: matrix::Guest,
+    /// Told when its guest can be booted.
+    fits: Option<oneshot::Sender<()>>,
     gauge: Arc<Gauge>,
     /// What its guest is a fork of.
     template: Option<Arc<Template>>,
@@ -77,6 +86,10 @@ async fn run(
 ) {
     let mut tasks = JoinSet::new();
     let mut running: HashMap<task::Id, Running> = HashMap::new();
+    let (requests, mut requested) = mpsc::unbounded_channel();
+    let mut numbers = 0..;
+    // Nobody needs a template any more when nothing starts any more.
+    let making = stop.kill.child_token();
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -86,18 +99,30 @@ async fn run(
                 station.events.send(EventKind::CellFinished { cell: todo.cell.id, verdict });
             }
             templates.wanted.clear();
+            making.cancel();
+        }
+        // Those that have begun and have to boot go first.
+        for waiting in running.values_mut() {
+            let whole = Cost::of(&waiting.guest);
+            if waiting.fits.is_some() && budget.take(whole) {
+                waiting.cost = Some(whole);
+                let _ = waiting.fits.take().map(|fits| fits.send(()));
+            }
         }
         // Templates first: cells wait for them. A template is a guest that is booted once for all of its cells.
         templates.wanted.retain(|(key, cell)| {
             let cost = Cost::of(&cell.guest);
             let taken = budget.take(cost);
             if taken {
-                let (station, kill, key, cell) = (Arc::clone(station), stop.kill.clone(), *key, cell.clone());
+                let guest = cell.guest.clone();
+                let (station, cancel, key, cell) = (Arc::clone(station), making.clone(), *key, cell.clone());
                 let task = tasks.spawn(async move {
-                    station.obtain(key, &cell, &kill).await;
+                    station.obtain(key, &cell, &cancel).await;
                     Done::Template
                 });
-                running.insert(task.id(), Running { cost, gauge: Arc::default(), template: None });
+                let (cost, number) = (Some(cost), numbers.next().unwrap_or_default());
+                let its = Running { cost, number, guest, fits: None, gauge: Arc::default(), template: None };
+                running.insert(task.id(), its);
             }
             !taken
         });
@@ -117,12 +142,18 @@ async fn run(
                 Some(template) => Cost::of_fork(&todo.cell.guest, template.cost()),
                 None => Cost::of(&todo.cell.guest),
             };
-            if budget.take(cost) {
-                let gauge = Arc::<Gauge>::default();
-                let (station, stop, its) = (Arc::clone(station), stop.clone(), Arc::clone(&gauge));
+            let taken = match &template {
+                Some(_) => budget.take_fork(cost, &todo.cell.guest),
+                None => budget.take(cost),
+            };
+            if taken {
+                let number = numbers.next().unwrap_or_default();
+                let slot = Slot::new(number, template.is_some(), requests.clone());
+                let (gauge, guest) = (Arc::clone(&slot.gauge), todo.cell.guest.clone());
+                let (station, stop) = (Arc::clone(station), stop.clone());
                 let task =
-                    tasks.spawn(async move { Done::Cell { kept: run_cell(&station, &todo, &stop, &its).await } });
-                running.insert(task.id(), Running { cost, gauge, template });
+                    tasks.spawn(async move { Done::Cell { kept: run_cell(&station, &todo, &stop, &slot).await } });
+                running.insert(task.id(), Running { cost: Some(cost), number, guest, fits: None, gauge, template });
             } else {
                 still.push_back(todo);
             }
@@ -130,7 +161,14 @@ async fn run(
         waiting = still;
         let finished = tokio::select! {
             finished = tasks.join_next_with_id() => finished,
-            () = first(stop), if !waiting.is_empty() || !templates.wanted.is_empty() => continue,
+            () = first(stop), if !waiting.is_empty() || !making.is_cancelled() => continue,
+            Some(Request { number, fits }) = requested.recv() => {
+                if let Some(its) = running.values_mut().find(|running| running.number == number) {
+                    its.cost.take().into_iter().for_each(|cost| budget.give_back(cost));
+                    (its.fits, its.template) = (Some(fits), None);
+                }
+                continue;
+            }
             _ = looks.tick(), if !running.is_empty() => {
                 look(&mut running, &mut budget);
                 continue;
@@ -142,9 +180,9 @@ async fn run(
             None => break,
         };
         match (running.remove(&finished), done) {
-            (Some(Running { cost, .. }), Done::Cell { kept: true }) => budget.leave(cost),
-            (Some(Running { cost, .. }), _) => budget.give_back(cost),
-            (None, _) => {}
+            (Some(Running { cost: Some(cost), .. }), Done::Cell { kept: true }) => budget.leave(cost),
+            (Some(Running { cost: Some(cost), .. }), _) => budget.give_back(cost),
+            (Some(Running { cost: None, .. }) | None, _) => {}
         }
     }
     // Nothing runs any more, and still they do not fit.
@@ -162,8 +200,8 @@ async fn run(
 
 /// Corrects the costs of what runs by what it is seen to take; a guest that has ended keeps its last one.
 fn look(running: &mut HashMap<task::Id, Running>, budget: &mut Budget) {
-    for Running { cost, gauge, template } in running.values_mut() {
-        let Some(taken) = gauge.pid().and_then(template::own_memory) else { continue };
+    for Running { cost, gauge, template, .. } in running.values_mut() {
+        let (Some(cost), Some(taken)) = (cost, gauge.pid().and_then(template::own_memory)) else { continue };
         if let Some(template) = template {
             template.took(taken);
         }
@@ -202,11 +240,11 @@ async fn first(stop: &Stop) {
 }
 
 /// Whether the cell's guest was left running.
-async fn run_cell(station: &Station, Todo { cell, next, last }: &Todo, stop: &Stop, gauge: &Gauge) -> bool {
+async fn run_cell(station: &Station, Todo { cell, next, last }: &Todo, stop: &Stop, slot: &Slot) -> bool {
     for number in *next..=*last {
         station.events.send(EventKind::AttemptStarted { cell: cell.id.clone(), attempt: number });
         let again = number > *next;
-        let attempt = Attempt { station, cell, number, last: *last, again, gauge, kill: &stop.kill };
+        let attempt = Attempt { station, cell, number, last: *last, again, slot, kill: &stop.kill };
         let Conclusion { verdict, help, console_tail, kept } = attempt.run().await;
         let infrastructure = matches!(&verdict, Verdict::Error { phase, .. } if phase.is_infrastructure());
         let retried = infrastructure && number < *last && !stop.drain.is_cancelled() && !stop.kill.is_cancelled();

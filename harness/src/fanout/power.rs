@@ -1,6 +1,6 @@
 //! A guest for an attempt: forked where that can be done, else booted, and which of the two is said.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use matrix::Identity;
 use reports::{EventKind, GuestFacts, Phase, Verdict};
@@ -32,6 +32,16 @@ enum From {
     },
 }
 
+/// No fork came of it.
+struct NoFork {
+    reason: String,
+    /// Nor will another.
+    spoiled: bool,
+}
+
+/// How long starting a guest may take, before scaling: forking one is done within a second, and a disk is made in no time.
+const START: Duration = Duration::from_secs(120);
+
 impl Attempt<'_> {
     /// The guest, running; a fork is awake already.
     pub(super) async fn power_on(&self, logs: &Path, scratch: &Path) -> Outcome<Up> {
@@ -42,19 +52,34 @@ impl Attempt<'_> {
                 .await
                 .map_err(|source| error(format!("could not create {}: {source}", folder.display())))?;
         }
+        let limit = Some(self.station.scaled(START));
         let (prepared, reason) = match self.from()? {
-            From::Fork(template) => match self.fork(&template, image, logs, scratch).await {
-                Ok(up) => return Ok(up),
-                // What was prepared is on its disk, and nowhere else.
-                Err(failure) if self.prepares() => (Some(template), Some(failure)),
-                Err(failure) => {
-                    self.station.give_up(template.key(), &failure);
-                    (None, Some(failure))
+            From::Fork(template) => {
+                let forking = self.fork(&template, image, logs, scratch);
+                match self.phase(Phase::Runner, None, limit, forking).await? {
+                    Ok(up) => return Ok(up),
+                    Err(failure) => {
+                        if failure.spoiled {
+                            self.station.give_up(&template, &failure.reason);
+                        }
+                        // What was prepared is on its disk, and nowhere else.
+                        (self.prepares().then_some(template), Some(failure.reason))
+                    }
                 }
-            },
+            }
             From::Boot { prepared, reason } => (prepared, reason),
         };
-        self.boot(image, prepared.as_deref(), reason, logs, scratch).await
+        // Where a fork was to run there may be no room for a guest that shares nothing.
+        tokio::select! {
+            biased;
+            () = self.kill.cancelled() => {
+                let reason = "interrupted before its guest was booted".to_owned();
+                return Err(Stopped { verdict: Verdict::NotRun { reason }, help: None });
+            }
+            () = self.slot.for_boot() => {}
+        }
+        let booting = self.boot(image, prepared.as_deref(), reason, logs, scratch);
+        self.phase(Phase::Runner, None, limit, booting).await?
     }
 
     /// No cell of its image may run in a guest that was not prepared.
@@ -85,7 +110,7 @@ impl Attempt<'_> {
         }
     }
 
-    async fn fork(&self, template: &Template, image: &BootImage, logs: &Path, scratch: &Path) -> Result<Up, String> {
+    async fn fork(&self, template: &Template, image: &BootImage, logs: &Path, scratch: &Path) -> Result<Up, NoFork> {
         let station = self.station;
         let command = machine::command(station, self.cell, image, station.terse);
         let with = With {
@@ -95,13 +120,15 @@ impl Attempt<'_> {
             dies_with_us: self.dies_with_us(),
         };
         let forked = template::fork(template.frozen(), &with, &command, self.cell.guest.disk, (scratch, logs)).await;
-        let Forked { guest, connection } = forked.map_err(|error| error.to_string())?;
+        let Forked { guest, connection } =
+            forked.map_err(|error| NoFork { spoiled: error.is_the_templates_fault(), reason: error.to_string() })?;
         let (login, host_key) = (template.login().clone(), template.host_key().clone());
         let up = Up { guest, login, host_key, connection: Some(connection), of_template: true };
         let boot = reports::Boot::Forked { template: template.key() };
-        self.started(&up, &command, image, boot)
-            .await
-            .map_err(|stopped| stopped.verdict.reason().unwrap_or_default().to_owned())?;
+        self.started(&up, &command, image, boot).await.map_err(|stopped| NoFork {
+            spoiled: false,
+            reason: stopped.verdict.reason().unwrap_or_default().to_owned(),
+        })?;
         Ok(up)
     }
 
@@ -151,7 +178,7 @@ impl Attempt<'_> {
         let accelerator = up.guest.accelerator().await;
         let accelerator = accelerator.map_err(|failure| self.error(Phase::Runner, failure.to_string(), None))?;
         let pid = up.guest.pid();
-        self.gauge.watch(pid);
+        self.slot.gauge.watch(pid);
         let facts = GuestFacts {
             runner: self.station.runner,
             image: image.digest,

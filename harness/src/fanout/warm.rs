@@ -49,10 +49,11 @@ impl Warmth {
 
 impl Station {
     /// No fork of it works: it is used no more, here or elsewhere.
-    pub(super) fn give_up(&self, template: Digest, reason: &str) {
+    pub(super) fn give_up(&self, template: &Template, reason: &str) {
         if let Ok((templates, _)) = &self.warmth.templates {
-            templates.discard(template);
+            template.discard(templates);
         }
+        let template = template.key();
         let (reason, help) = (reason.to_owned(), None);
         let none = NoTemplate { reason: reason.clone(), help: help.clone(), unprepared: false };
         // Forks that started together fail together; it is said once.
@@ -118,10 +119,12 @@ impl Station {
             })),
         };
         let tell = |news: News| {
-            if let News::Damaged(reason) = news {
-                let message = format!("the template of {} is made anew: {reason}", cell.image);
-                self.events.send(EventKind::Warning { cell: None, message });
-            }
+            let message = match news {
+                News::Damaged(reason) => format!("the template of {} is made anew: {reason}", cell.image),
+                News::Waiting(whom) => format!("the template of {}: {whom}", cell.image),
+                News::Step(_) => return,
+            };
+            self.events.send(EventKind::Warning { cell: None, message });
         };
         let obtained = template::obtain(&forge, &mould, &tell).await;
         let elapsed_ms = started.elapsed().as_millis() as u64;

@@ -217,6 +217,17 @@ impl Place<'_> {
             );
             to.events.send(EventKind::Warning { cell: None, message });
         }
+        let mut prepared = self.plan.images.iter().filter(|image| image.prepare.is_some());
+        if let Some(image) =
+            prepared.find(|image| image.prepare.as_ref().is_some_and(|prepare| prepare.network == Network::Open))
+        {
+            let message = format!(
+                "an L1 reaches what this machine reaches while guests of {} are prepared in it (`prepare.network = \"open\"`), and \
+                 until its end if it is not forked",
+                image.name
+            );
+            to.events.send(EventKind::Warning { cell: None, message });
+        }
         let mut number = to.number;
         while let Some((accelerator, nesting)) = (!kinds.is_empty()).then(|| kinds.remove(0)) {
             let emulated = accelerator == Accelerator::Tcg;

@@ -151,7 +151,8 @@ impl Campaign<'_> {
     ) -> Result<L1, OpenError> {
         let blueprint = &self.blueprint;
         let why_not = match &self.freezing {
-            _ if self.cold || !fork => None,
+            _ if self.cold => None,
+            _ if !fork => Some("the one before it was lost".to_owned()),
             Err(reason) => Some(reason.clone()),
             Ok((templates, birthplace)) => {
                 let freezer = Freezer {
@@ -172,7 +173,9 @@ impl Campaign<'_> {
                             Ok(l1) => return Ok(l1),
                             Err(error) if error.cancelled || error.hopeless => return Err(error),
                             Err(error) => {
-                                templates.discard(template.key());
+                                if error.spoiled {
+                                    template.discard(templates);
+                                }
                                 Some(error.reason)
                             }
                         }
@@ -267,6 +270,8 @@ impl<'a> Stay<'a> {
             let limits = todo.cell.timeouts;
             [limits.boot, limits.prepare, limits.install, limits.suite, limits.collect]
         });
+        let prepares = campaign.blueprint.plan.images.iter().filter_map(|image| image.prepare.as_ref());
+        let limits = limits.chain(prepares.map(|prepare| prepare.timeout));
         Self {
             longest: limits.max().unwrap_or_default(),
             campaign,

@@ -30,6 +30,8 @@ const CONNECT: Duration = Duration::from_secs(30);
 const DELIVERY: Duration = Duration::from_secs(120);
 /// How long the agent may say nothing while it makes the templates in there.
 const SILENCE: Duration = Duration::from_secs(300);
+/// Bytes a second that an L1 takes at least, before scaling.
+const SLOWEST: u64 = 4 << 20;
 /// What is sent at once.
 const PIECE: usize = 64 << 10;
 
@@ -67,7 +69,7 @@ impl Blueprint<'_> {
             logs,
             cancel: freezer.cancel,
         };
-        let write = self.write_brief();
+        let write = self.write_brief_of_no_run();
         let write = move |archive: &Path| write(archive).map_err(|error| NoTemplate::new(error.to_string()));
         let work = move |session: Arc<Session>| {
             let making: std::pin::Pin<Box<dyn Future<Output = Result<(), NoTemplate>> + Send>> =
@@ -86,11 +88,11 @@ impl Blueprint<'_> {
                 OwnDisk { serial: SCRATCH.to_owned(), content: Content::Empty(self.size.scratch) },
                 OwnDisk { serial: BRIEF.to_owned(), content: Content::Written(Arc::new(write)) },
             ],
-            network: self.network(),
+            network: self.network(true),
             work: template::Work::Own(&work),
         };
         let tell = |news: News| match news {
-            News::Step(step) => progress(format!("a frozen L1: {step}")),
+            News::Step(step) | News::Waiting(step) => progress(format!("a frozen L1: {step}")),
             News::Damaged(reason) => progress(format!("a frozen L1 is made anew: {reason}")),
         };
         template::obtain(&forge, &mould, &tell).await
@@ -119,8 +121,10 @@ impl Blueprint<'_> {
             cells: cells.collect(),
         }));
         let mut images = BTreeMap::new();
+        let prepares = self.plan.images.iter().filter_map(|image| image.prepare.as_ref());
+        let longest = prepares.map(|prepare| prepare.timeout).max().unwrap_or_default();
         loop {
-            let limit = SILENCE.mul_f64(self.speed);
+            let limit = (SILENCE + longest).mul_f64(self.speed);
             let message = tokio::time::timeout(limit, link.next()).await;
             let silent = |_| NoTemplate::new(format!("its agent said nothing for {:.0} s", limit.as_secs_f64()));
             let message = message.map_err(silent)?.map_err(|error| NoTemplate::new(error.to_string()))?;
@@ -133,10 +137,11 @@ impl Blueprint<'_> {
                     progress(format!("a frozen L1: freezing {} in it", reports::clean::line(&image)));
                     images.insert(template, image);
                 }
-                // What could not be made would be tried again by every run.
+                // Guests of that image are booted in it, or say why they cannot be prepared.
                 FromAgent::Event { event: EventKind::TemplateFailed { template, reason, .. } } => {
                     let image = images.get(&template).map_or("a guest", String::as_str);
-                    return Err(NoTemplate::new(format!("no template of {image} in it: {reason}")));
+                    let message = format!("a frozen L1: no template of {image} in it: {reason}");
+                    progress(reports::clean::line(&message));
                 }
                 _ => {}
             }
@@ -191,7 +196,10 @@ impl Blueprint<'_> {
         let with = With { qemu: self.qemu, spawner, speed: self.speed, dies_with_us: true };
         let disk = ByteSize::from_bytes(images::DISK_BYTES);
         let forked = template::fork(template.frozen(), &with, &self.machine(), disk, (scratch, logs)).await;
-        let forked = forked.map_err(|error| failed("a frozen L1 does not go on", &error))?;
+        let forked = forked.map_err(|error| OpenError {
+            spoiled: error.is_the_templates_fault(),
+            ..failed("a frozen L1 does not go on", &error)
+        })?;
         let guest = forked.guest;
         steps.done("fork");
         self.leave_a_way_in(&guest, scratch, logs, &key, template.host_key().public());
@@ -237,7 +245,10 @@ impl Blueprint<'_> {
         let (plan, images) = (self.plan.clone(), self.images.clone());
         let sending = tokio::task::spawn_blocking(move || send(writer, &plan, &images));
         let command = "rm -rf /scratch/brief/files && exec tar -x -m -f - -C /scratch/brief";
-        let unpacked = run(session, command.to_owned(), stdin, DELIVERY.mul_f64(self.speed)).await;
+        let files = self.plan.package.iter().flat_map(|package| &package.artifacts).map(|artifact| artifact.bytes);
+        let bytes: u64 = files.chain(self.plan.cells.iter().flat_map(|cell| &cell.files).map(|file| file.bytes)).sum();
+        let limit = (DELIVERY + Duration::from_secs(bytes / SLOWEST)).mul_f64(self.speed);
+        let unpacked = run(session, command.to_owned(), stdin, limit).await;
         match sending.await {
             // Writing is reading, on the other end: that one says what is wrong with it.
             Ok(Err(BriefError::Write { .. })) | Ok(Ok(())) => {}

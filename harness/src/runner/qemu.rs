@@ -81,12 +81,21 @@ pub(crate) struct OpenError {
     pub(crate) cancelled: bool,
     /// Another try would end in the same way.
     pub(crate) hopeless: bool,
+    /// The frozen L1 it was to be a fork of is of no use.
+    pub(crate) spoiled: bool,
 }
 
 impl OpenError {
     pub(super) fn new(reason: impl Into<String>, help: Option<&str>) -> Self {
         let help = help.map(str::to_owned);
-        Self { reason: reason.into(), help, console_tail: Vec::new(), cancelled: false, hopeless: false }
+        Self {
+            reason: reason.into(),
+            help,
+            console_tail: Vec::new(),
+            cancelled: false,
+            hopeless: false,
+            spoiled: false,
+        }
     }
 }
 
@@ -232,7 +241,7 @@ impl Blueprint<'_> {
         ];
         let firmware = guest::identity(scratch, login.public(), host_key.private(), NAME)
             .map_err(|error| failed("the L1's identity", &error))?;
-        let machine = self.machine();
+        let machine = Command { network: Some(self.network(true)), ..self.machine() };
         let more_disks = own.into_iter().chain(machine.more_disks.iter().cloned()).collect();
         Ok(Command { disk: Some(root), more_disks, firmware, ..machine })
     }
@@ -269,7 +278,7 @@ impl Blueprint<'_> {
             cmdline,
             screen: false,
             firmware: Vec::new(),
-            network: Some(self.network()),
+            network: Some(self.network(false)),
             port: Port::Idle,
             qmp_fd: -1,
             port_fd: -1,
@@ -277,10 +286,11 @@ impl Blueprint<'_> {
     }
 
     /// A guest that may reach out does so through the L1, so then that one may too; every other guest stays isolated in it.
-    pub(super) fn network(&self) -> Network {
+    /// `prepares`: guests are prepared in it as well, and not only forked.
+    pub(super) fn network(&self, prepares: bool) -> Network {
         let cells = self.plan.cells.iter().map(|cell| cell.guest.network);
-        let prepares =
-            self.plan.images.iter().filter_map(|image| image.prepare.as_ref()).map(|prepare| prepare.network);
+        let images = self.plan.images.iter().filter_map(|image| image.prepare.as_ref());
+        let prepares = images.filter(|_| prepares).map(|prepare| prepare.network);
         if cells.chain(prepares).any(|network| network == Network::Open) { Network::Open } else { Network::Isolated }
     }
 
@@ -292,6 +302,24 @@ impl Blueprint<'_> {
     /// Writes the brief into the file `archive`.
     pub(super) fn write_brief(&self) -> impl Fn(&Path) -> Result<(), BriefError> + Send + Sync + 'static {
         let (plan, images) = (self.plan.clone(), self.images.clone());
+        move |archive| brief::write(archive, Path::new("/proc/self/exe"), &plan, &images)
+    }
+
+    /// The same with nothing in it that belongs to one run: it stays for as long as what is frozen with it.
+    pub(super) fn write_brief_of_no_run(&self) -> impl Fn(&Path) -> Result<(), BriefError> + Send + Sync + 'static {
+        let (mut plan, images) = (self.plan.clone(), self.images.clone());
+        plan.package = None;
+        for cell in &mut plan.cells {
+            cell.files.clear();
+            cell.env.clear();
+        }
+        let prepares: Vec<_> = plan
+            .images
+            .iter()
+            .filter_map(|image| image.prepare.as_ref())
+            .filter_map(|prepare| prepare.script)
+            .collect();
+        plan.scripts.retain(|digest, _| prepares.contains(digest));
         move |archive| brief::write(archive, Path::new("/proc/self/exe"), &plan, &images)
     }
 

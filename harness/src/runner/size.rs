@@ -14,6 +14,8 @@ const QEMU: ByteSize = ByteSize::from_mib(128);
 const TRANSLATION: ByteSize = ByteSize::from_mib(1024);
 /// Scratch disk for the guests' overlays; it is sparse.
 const SCRATCH: ByteSize = ByteSize::from_mib(64 << 10);
+/// An L1 that takes all there is to spare takes a multiple of this.
+const STEP: ByteSize = ByteSize::from_mib(256);
 /// Guests that share the one CPU of an emulated L1: while one waits for a timer, the other runs.
 const EMULATED_GUESTS: u32 = 2;
 
@@ -81,7 +83,9 @@ pub(crate) fn size(plan: &Plan, jobs: Option<usize>, supply: Supply) -> Result<S
             return Err(TooLarge::Asked { asked: with_own(memory.bytes()) });
         }
         Some(memory) => with_own(memory.bytes()),
-        None => with_own(wanted).min(spare),
+        None if with_own(wanted) <= spare => with_own(wanted),
+        // In coarse steps: what a machine can spare changes by the second, and an L1 that was frozen has the size it had.
+        None => ByteSize::from_bytes(spare.bytes() - spare.bytes() % STEP.bytes()),
     };
     let needed = |cell: &matrix::Cell| with_own(Cost::of(&cell.guest).memory().bytes());
     if let Some(cell) = plan.cells.iter().find(|cell| needed(cell) > memory) {
@@ -119,7 +123,7 @@ mod tests {
         let kvm = size(&plan(""), None, supply(20_000, false)).unwrap();
         assert_eq!((kvm.cpus, kvm.guest_cpus, kvm.memory.mib()), (8, 8, 1024 + 3 * 640 + 40));
         assert_eq!(size(&plan(""), Some(1), supply(20_000, false)).unwrap().memory.mib(), 1024 + 640 + 14);
-        assert_eq!(size(&plan(""), None, supply(2128, false)).unwrap().memory.mib(), 2000, "never more than there is");
+        assert_eq!(size(&plan(""), None, supply(2128, false)).unwrap().memory.mib(), 1792, "never more than there is");
     }
 
     #[test]

@@ -7,13 +7,23 @@ use tokio::net::UnixStream;
 
 use super::{DISK, Frozen, NotedDisk, RAM, STATE, waker};
 use crate::{
-    guest::{self, Command, Disk, DiskFormat, Guest, MigrationError, OverlayError, Port, Ram, Spawner, StartError},
+    guest::{
+        self, Command, Disk, DiskFormat, Guest, MigrationError, OverlayError, Port, Ram, Spawner, StartError,
+        qmp::QmpError,
+    },
     host::Qemu,
     ssh::BannerStream,
 };
 
-/// How long a fork may take until it is awake, before scaling.
+/// How long a fork may take to wake once it runs, before scaling.
 const WAKING: Duration = Duration::from_secs(10);
+
+impl ForkError {
+    /// The template is of no use: no fork of it can do better.
+    pub fn is_the_templates_fault(&self) -> bool {
+        matches!(self, Self::Thaw { error: MigrationError::Failed { .. } | MigrationError::Qmp(QmpError::Closed), .. })
+    }
+}
 
 /// A fork that is awake: its clock is right, its randomness its own, and nothing else has happened in it.
 #[derive(Debug)]

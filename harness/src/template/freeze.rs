@@ -39,9 +39,9 @@ const DISK_ROOM: u64 = 256 << 20;
 const MARGIN: u64 = 32 << 20;
 
 /// Puts the waker to work; `$1` is its port. It has no name in the guest's file system any more when it runs.
-const LIE_IN_WAIT: &str = include_str!("lie-in-wait.sh");
+pub(super) const LIE_IN_WAIT: &str = include_str!("lie-in-wait.sh");
 /// Nothing may be on its way when the guest is frozen.
-const SETTLE: &str = include_str!("settle.sh");
+pub(super) const SETTLE: &str = include_str!("settle.sh");
 
 /// What templates are made with.
 pub struct Forge<'a> {
@@ -131,6 +131,8 @@ pub struct Preparation<'a> {
 pub enum News {
     /// What is done now.
     Step(String),
+    /// Whom it waits for.
+    Waiting(String),
     /// What was in the store is of no use, and why: it is made anew.
     Damaged(String),
 }
@@ -174,11 +176,24 @@ pub async fn obtain(
     }
     let (templates, given_up) = (forge.templates.clone(), Arc::new(AtomicBool::new(false)));
     let (room, flag) = (mould.command.memory_mib * (1 << 20) + DISK_ROOM, Arc::clone(&given_up));
-    let begin = blocking(move || templates.begin::<Note>(key, room, &flag, &|_| {}));
+    let (waits, mut waiting) = tokio::sync::mpsc::unbounded_channel();
+    let begin = blocking(move || {
+        templates.begin::<Note>(key, room, &flag, &move |holder| {
+            let _ = waits.send(holder);
+        })
+    });
     let _give_up = GiveUp(given_up);
-    let begun = tokio::select! {
-        begun = begin => begun?.map_err(because("it cannot be kept"))?,
-        () = forge.cancel.cancelled() => return Err(NoTemplate::new("interrupted")),
+    let mut begin = std::pin::pin!(begin);
+    let begun = loop {
+        tokio::select! {
+            biased;
+            () = forge.cancel.cancelled() => return Err(NoTemplate::new("interrupted")),
+            Some(holder) = waiting.recv() => {
+                let holder = holder.map_or("another process".to_owned(), |process| format!("process {process}"));
+                tell(News::Waiting(format!("waiting for {holder}, which makes it")));
+            }
+            begun = &mut begin => break begun?.map_err(because("it cannot be kept"))?,
+        }
     };
     let unfinished = match begun {
         Begun::Found(kept) => {
@@ -373,14 +388,16 @@ async fn prepare(
         unprepared: true,
         ..error
     };
+    let until = Instant::now() + *limit;
+    let left = || until.saturating_duration_since(Instant::now());
     if !packages.is_empty() {
         tell(News::Step(format!("installing {} in it", packages.join(" "))));
         let script = payload::install_by_name(PackageFamily::Deb, packages);
-        run(forge, session, "packages", &script, *limit).await.map_err(unprepared)?;
+        run(forge, session, "packages", &script, left()).await.map_err(unprepared)?;
     }
     if let Some(script) = script {
         tell(News::Step("preparing it".to_owned()));
-        run(forge, session, "prepare", script, *limit).await.map_err(unprepared)?;
+        run(forge, session, "prepare", script, left()).await.map_err(unprepared)?;
     }
     Ok(())
 }

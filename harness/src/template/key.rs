@@ -8,6 +8,7 @@ use super::waker;
 use crate::{
     guest::{Accelerator, Command, Port, Ram},
     host::{Machine, Qemu},
+    payload::{self, PackageFamily},
 };
 
 /// Raised when templates are made in another way.
@@ -28,7 +29,12 @@ impl Birthplace {
         let file = std::fs::metadata(&qemu.system)?;
         let mut text = format!("qemu {} {} {} {}", qemu.line, file.len(), file.mtime(), file.mtime_nsec());
         if accelerator == Accelerator::Kvm {
-            text += &format!("\ncpu {} kernel {}", machine.cpu, machine.kernel);
+            // What `-cpu host` shows a guest.
+            let cpuinfo = std::fs::read_to_string("/proc/cpuinfo")?;
+            let first = cpuinfo.split("\n\n").next().unwrap_or_default().lines();
+            let decides = |line: &&str| ["flags", "microcode", "stepping"].iter().any(|name| line.starts_with(name));
+            let shown: Vec<_> = first.filter(decides).collect();
+            text += &format!("\ncpu {} kernel {}\n{}", machine.cpu, machine.kernel, shown.join("\n"));
         }
         Ok(Self(text))
     }
@@ -55,7 +61,9 @@ pub fn key(birthplace: &Birthplace, command: &Command, parts: &[(&str, String)])
     let args = command.args();
     let args = args.iter().map(|arg| ("argument", arg.to_string_lossy().into_owned()));
     let waker = ("waker", Digest::of(waker::PROGRAM).to_string());
-    let parts = parts.iter().cloned().chain([("birthplace", birthplace.0.clone()), waker]).chain(args);
+    let scripts = [super::freeze::LIE_IN_WAIT, super::freeze::SETTLE, payload::rehearsal(PackageFamily::Deb)];
+    let scripts = scripts.map(|script| ("script", Digest::of(script.as_bytes()).to_string()));
+    let parts = parts.iter().cloned().chain([("birthplace", birthplace.0.clone()), waker]).chain(scripts).chain(args);
     let mut text = format!("nestmatrix template {FORMAT}\n");
     for (name, part) in parts {
         // Lengths before contents: no two lists of parts write the same text.

@@ -14,7 +14,7 @@ cat >"$program"
 chmod 700 "$program"
 launch=
 ! command -v setsid >/dev/null || launch=setsid
-$launch "$program" "$port" "$sshd" -i </dev/null >/dev/null 2>&1 &
+$launch "$program" "$port" "$sshd" -i -o LoginGraceTime=0 </dev/null >/dev/null 2>&1 &
 # It has begun when nothing but its memory holds it: then it needs no name any more.
 sleep 0.5
 kill -0 $! 2>/dev/null || { echo "it ended at once" >&2; exit 1; }

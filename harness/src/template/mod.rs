@@ -93,7 +93,7 @@ impl Template {
         let (login, host_key) = (read(LOGIN)?, read(crate::guest::HOST_KEY_FILE)?);
         // Of no more use than a guess is wrong, so whatever stands there is taken for one.
         let seen = std::fs::read_to_string(kept.folder.join(COST)).ok().and_then(|text| text.trim().parse().ok());
-        let cost = AtomicU64::new(seen.unwrap_or(kept.note.cost));
+        let cost = AtomicU64::new(kept.note.cost.max(seen.unwrap_or(0)));
         let firmware = kept.note.firmware.iter().map(|(name, file)| {
             let known = crate::guest::FIRMWARE_ITEMS.into_iter().find(|known| known == name);
             let name = known.ok_or_else(|| format!("the template has an unknown item {name}"))?;
@@ -112,6 +112,11 @@ impl Template {
     /// What forks are made of.
     pub fn frozen(&self) -> &Frozen {
         &self.frozen
+    }
+
+    /// Gives it up: no fork comes of it, here or elsewhere.
+    pub fn discard(&self, templates: &images::Templates) {
+        templates.discard(&self.kept);
     }
 
     /// The key that opens its forks.
@@ -142,9 +147,9 @@ impl Template {
 
 impl Drop for Template {
     fn drop(&mut self) {
-        // The next run expects what this one saw.
-        let peak = *self.peak.get_mut();
-        if peak > 0 {
+        // The next run expects the most that was ever seen.
+        let (peak, cost) = (*self.peak.get_mut(), *self.cost.get_mut());
+        if peak > cost {
             let _ = std::fs::write(self.kept.folder.join(COST), peak.to_string());
         }
     }

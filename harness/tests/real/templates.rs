@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     os::unix::fs::{FileExt as _, PermissionsExt as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -123,7 +123,7 @@ echo random $(od -An -tx1 -N16 /dev/urandom | tr -d ' ')
 echo machine $(cat /etc/machine-id)
 echo name $(hostname)
 echo key $(ssh-keygen -y -f /etc/ssh/ssh_host_ed25519_key | cut -d' ' -f2)
-echo served $(ssh-keyscan -t ed25519 127.0.0.1 | cut -d' ' -f3)
+echo served $(ssh-keyscan -T 120 -t ed25519 127.0.0.1 | cut -d' ' -f3)
 echo clock $(date +%s.%N)
 ";
 
@@ -182,98 +182,87 @@ fn forks_share_nothing_but_what_they_were_frozen_with_and_know_what_time_it_is()
         assert_ne!(own[what], said(&second, &forked[2])[what], "{what} is made for each guest");
         assert_ne!(one[what], booted[what], "{what} comes to be at a boot");
     }
-
-    let cold = lab.run(&matrix, "cold", &["--cold", "--cell", "*.one"]);
-    cold.assert_code(0);
-    assert_eq!(boot(&cold, &forked[0]), serde_json::json!({"how": "cold", "reason": null}), "it was asked for");
-    assert!(!cold.file("events.jsonl").contains("template-"), "no template was looked for");
     lab.assert_nothing_left();
 }
 
 #[test]
-fn a_damaged_template_is_made_anew_and_one_that_no_fork_comes_of_is_given_up() {
-    let lab = Lab::warm();
-    let qemu = OtherQemu::new(&lab);
-    let whole = qemu.run(&lab, ONE, "whole");
-    whole.assert_code(0);
-    assert!(!template(&whole).1);
-
-    let flip = |file: &str| {
-        let path = only_kept(&lab).join(file);
-        let modified = path.metadata().unwrap().modified().unwrap();
-        let file = File::options().read(true).write(true).open(&path).unwrap();
-        // A byte of the kernel's text, or of a device: anything but a hole.
-        let middle = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(file.metadata().unwrap().len() / 2)).unwrap();
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, middle).unwrap();
-        file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
-        file.set_modified(modified).unwrap();
-    };
-    let truncate = |file: &str| {
-        let file = File::options().write(true).open(only_kept(&lab).join(file)).unwrap();
-        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
-    };
-    let damages: [(&str, &dyn Fn(&str), &str, &str); 2] =
-        [("bit", &flip, "ram", "content"), ("cut", &truncate, "state", "bytes")];
-    for (out, damage, file, word) in damages {
-        damage(file);
-        let run = qemu.run(&lab, ONE, out);
-        run.assert_code(0);
-        assert!(!template(&run).1, "it was made anew: {}", run.stderr);
-        assert_forked(&run, ONE_ID);
-        let warnings = run.json()["warnings"].clone();
-        let [warning] = warnings.as_array().unwrap().as_slice() else { panic!("one warning: {warnings}") };
-        let warning = warning.as_str().unwrap();
-        for word in ["made anew", &format!("{file} is damaged"), word] {
-            assert!(warning.contains(word), "`{word}` is missing in {warning}");
-        }
-        let flat = run.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(flat.contains("made anew"), "and it is said: {}", run.stderr);
-    }
-
-    // Every byte is right, and still QEMU does not take it.
-    File::create(&qemu.broken).unwrap();
-    let run = qemu.run(&lab, ONE, "broken");
-    run.assert_code(0);
-    let reason = reason_of_cold(&run, ONE_ID);
-    assert!(reason.contains("this state is strange"), "QEMU's own words: {reason}");
-    assert_eq!(run.json()["templates"][0]["state"], "failed", "{}", run.json()["templates"]);
-    assert!(run.stderr.contains("this state is strange"), "{}", run.stderr);
-    assert_eq!(kept(&lab), Vec::<PathBuf>::new(), "nobody tries it again");
-    assert_eq!(sites(&lab), 0);
-    lab.assert_nothing_left();
-}
-
-#[test]
-fn another_qemu_gets_a_template_of_its_own_and_a_prepared_guest_is_prepared_even_without_a_fork() {
+fn a_template_that_is_damaged_or_of_another_qemu_is_not_used_and_one_that_no_fork_comes_of_is_given_up() {
     let lab = Lab::warm();
     let matrix = r#"
 [[image]]
-name = "debian-12-minimal"
+name = "plain"
+from = "debian-12-minimal"
+[[image]]
+name = "prepared"
+from = "debian-12-minimal"
 prepare = { inline = "echo ready > /etc/prepared" }
 [[suite]]
 name = "one"
-inline = "grep ready /etc/prepared"
+inline = "test $NESTMATRIX_IMAGE = plain || grep ready /etc/prepared"
 "#;
-    let run = lab.run(matrix, "this", &[]);
-    run.assert_code(0);
-    let this = template(&run);
-    let qemu = OtherQemu::new(&lab);
-    let run = qemu.run(&lab, matrix, "another");
-    run.assert_code(0);
-    let another = template(&run);
-    assert_ne!(this.0, another.0, "a state is loaded by the QEMU that saved it");
-    assert_eq!((this.1, another.1), (false, false));
-    assert_forked(&run, ONE_ID);
-    assert_eq!(kept(&lab).len(), 2, "the first one is not lost by it");
+    let this = lab.run(matrix, "this", &["--cell", "plain.*"]);
+    this.assert_code(0);
+    let (key, cached) = template(&this);
+    assert!(!cached);
 
+    // One bit of its memory, and nothing that a look at the folder would show. (What else can be damaged is tried in `images`.)
+    flip_a_bit(&only_kept(&lab).join("ram"));
+    let damaged = lab.run(matrix, "damaged", &["--cell", "plain.*"]);
+    damaged.assert_code(0);
+    assert_eq!(template(&damaged), (key.clone(), false), "it was made anew: {}", damaged.stderr);
+    assert_forked(&damaged, "plain.one");
+    let warnings = damaged.json()["warnings"].clone();
+    let [warning] = warnings.as_array().unwrap().as_slice() else { panic!("one warning: {warnings}") };
+    for words in ["the template of plain is made anew", "ram is damaged", "its content is"] {
+        assert!(warning.as_str().unwrap().contains(words), "`{words}` is missing in {warning}");
+    }
+    assert!(flat(&damaged.stderr).contains("is made anew"), "and it is said: {}", damaged.stderr);
+
+    let qemu = OtherQemu::new(&lab);
+    let another = qemu.run(&lab, matrix, "another");
+    another.assert_code(0);
+    let templates = another.json()["templates"].clone();
+    for (at, id) in ["plain.one", "prepared.one"].into_iter().enumerate() {
+        assert_forked(&another, id);
+        assert_eq!(templates[at]["cached"], false, "{templates}");
+    }
+    assert!(!templates.to_string().contains(&key), "a state is loaded by the QEMU that saved it: {templates}");
+    assert_eq!(kept(&lab).len(), 3, "and the one of the first QEMU is not lost by it");
+
+    // Every byte is right, and still QEMU does not take it.
     File::create(&qemu.broken).unwrap();
-    let run = qemu.run(&lab, matrix, "broken");
-    run.assert_code(0);
-    let reason = reason_of_cold(&run, ONE_ID);
-    assert!(reason.contains("this state is strange"), "{reason}");
-    assert_eq!(template(&run), (another.0, true), "its disk is what the guest was booted from");
+    let cold = qemu.run(&lab, matrix, "cold");
+    cold.assert_code(0);
+    for id in ["plain.one", "prepared.one"] {
+        let reason = reason_of_cold(&cold, id);
+        assert!(reason.contains("this state is strange"), "QEMU's own words: {reason}");
+    }
+    assert!(flat(&cold.stderr).contains("this state is strange"), "{}", cold.stderr);
+    let states = ["plain", "prepared"].map(|image| {
+        let json = cold.json();
+        let templates = json["templates"].as_array().unwrap();
+        templates.iter().find(|template| template["image"] == image).unwrap()["state"].clone()
+    });
+    assert_eq!(states, ["failed", "ready"], "the disk of the prepared one is of use: {}", cold.stderr);
+    assert_eq!((kept(&lab).len(), sites(&lab)), (2, 0), "nobody tries the plain one again");
     lab.assert_nothing_left();
+}
+
+/// Changes a file as an ageing disk would: its length and its times stay.
+fn flip_a_bit(path: &Path) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let found = file.metadata().unwrap();
+    // Not in a hole: that would be another damage.
+    let at = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(found.len() / 2)).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    file.set_modified(found.modified().unwrap()).unwrap();
+}
+
+/// The terminal breaks long lines anywhere.
+fn flat(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]
@@ -346,7 +335,10 @@ inline = "systemctl poweroff; sleep 600"
 
     let cold = lab.run(matrix, "cold", &["--cold"]);
     cold.assert_code(1);
-    ids.iter().for_each(|id| assert_eq!(boot(&cold, id)["how"], "cold"));
+    for id in &ids {
+        assert_eq!(boot(&cold, id), serde_json::json!({"how": "cold", "reason": null}), "it was asked for");
+    }
+    assert!(!cold.file("events.jsonl").contains("template-"), "no template was looked for");
     let of_cold = verdicts(&cold);
     let words: Vec<&str> = of_cold.iter().map(|(verdict, _)| verdict.as_str()).collect();
     assert_eq!(words, ["passed", "failed(test)", "skipped", "failed(test)"], "{}", cold.stderr);
@@ -413,8 +405,7 @@ inline = "true"
     assert_eq!(run.verdict("no-port.one"), "passed", "{}", run.stderr);
     let reason = reason_of_cold(&run, "no-port.one");
     assert!(reason.contains("no virtio ports"), "{reason}");
-    let flat: String = run.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
-    for (what, text) in [("the terminal", &flat), ("the report", &run.file("report.html"))] {
+    for (what, text) in [("the terminal", flat(&run.stderr)), ("the report", run.file("report.html"))] {
         assert!(text.contains("this guest has no virtio ports"), "{what} says why: {text}");
     }
 

@@ -1,4 +1,5 @@
-//! `matrix` and `matrix-qemu`: what forks save in the matrix that `run-matrix` runs, where the templates are there already.
+//! `matrix` and `matrix-qemu`: what forks save in the matrix that `run-matrix` runs, where a run before has made the templates. Where
+//! they do not outlive their runner they are made again, in the time that is measured: it is said whether they were there.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -19,6 +20,7 @@ pub(super) fn measure(bench: &Workbench, runner: &str, pairs: usize) -> Result<R
     eprintln!("bench: {MATRIX} on {runner}: a first run that does not count; it makes templates if there are none");
     run("first".into(), &[])?;
     let (mut figures, mut broken, mut forks) = (Vec::new(), Vec::new(), Vec::new());
+    let mut templates = Vec::new();
     for number in 1..=pairs {
         let warm = run(format!("{number}-warm"), &[])?;
         let cold = run(format!("{number}-cold"), &["--cold"])?;
@@ -29,12 +31,14 @@ pub(super) fn measure(bench: &Workbench, runner: &str, pairs: usize) -> Result<R
         figures.push([cold.wall, warm.wall]);
         broken.extend(differences(&warm.journal.verdicts, &cold.journal.verdicts));
         forks.push(forked(&warm.journal));
+        templates = warm.journal.templates;
     }
     let figures = Figures::new(["cold", "warm"], figures);
     let same = if broken.is_empty() { "the same verdicts, cell by cell" } else { "DIFFERENT verdicts" };
+    let templates: String = templates.iter().map(|line| format!("last warm run: {line}\n")).collect();
     let mut json = figures.json();
     json["forked"] = json!(forks);
-    Ok(Report { text: format!("{figures}warm guests: {}; {same}\n", forks.join(", ")), json, broken })
+    Ok(Report { text: format!("{templates}{figures}warm guests: {}; {same}\n", forks.join(", ")), json, broken })
 }
 
 /// `5 of 6 forked`, and why not the others.
