@@ -92,7 +92,7 @@ pub enum EventKind {
         /// Measured memory of one fork in bytes; pages it shares with the template are not counted.
         cost: u64,
     },
-    /// A template could not be made, or is of no use any more: guests of its image are booted instead.
+    /// A template could not be made, or is of no use any more. Guests of its image are booted instead, unless they had to be prepared.
     TemplateFailed {
         /// The runner it is on.
         runner: u32,

@@ -28,10 +28,10 @@ impl<'a> TemplateView<'a> {
             TemplateState::Ready { cached: true, elapsed_ms, .. } => ("from the store".to_owned(), Some(*elapsed_ms)),
             TemplateState::Ready { elapsed_ms, .. } => ("frozen for this run".to_owned(), Some(*elapsed_ms)),
             TemplateState::Failed { reason, elapsed_ms, .. } if template.ready.is_some() => {
-                (format!("given up, guests were booted instead: {reason}"), Some(*elapsed_ms))
+                (format!("given up: {reason}"), Some(*elapsed_ms))
             }
             TemplateState::Failed { reason, elapsed_ms, .. } => {
-                (format!("could not be made, guests were booted instead: {reason}"), Some(*elapsed_ms))
+                (format!("could not be made: {reason}"), Some(*elapsed_ms))
             }
         };
         Self {

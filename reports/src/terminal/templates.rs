@@ -24,12 +24,12 @@ pub(super) fn ready(run: &Run, runner: u32, template: Digest, paint: Paint) -> V
     vec![line(&format!("{}: {how}, {took}, a fork takes {cost}  {digest}", template.image), paint)]
 }
 
-/// Why there is none, and what to do. No cell fails for it: its guests are booted.
+/// Why there is none, and what to do. Of each guest it is said whether it was booted instead.
 pub(super) fn failed(run: &Run, runner: u32, template: Digest, paint: Paint) -> Vec<String> {
     let Some(template) = run.template(runner, template) else { return Vec::new() };
     let TemplateState::Failed { reason, help: what_to_do, elapsed_ms } = &template.state else { return Vec::new() };
     let took = human::duration(*elapsed_ms);
-    let text = format!("no template of {}, its guests are booted: {reason} (after {took})", template.image);
+    let text = format!("no template of {} to fork guests from: {reason} (after {took})", template.image);
     let mut lines = vec![label("WARN", paint.notice("WARN"), &text)];
     lines.extend(what_to_do.as_deref().map(help).unwrap_or_default());
     lines

@@ -192,7 +192,7 @@ fn the_terminal_tells_of_a_template_that_was_found_frozen_or_could_not_be_had() 
     TEMPLATE  debian-13-minimal: looking for one, or else freezing one
     TEMPLATE  debian-13-minimal: frozen, 14.2s, a fork takes 61.0 MiB  4a068f2513df
     TEMPLATE  debian-sid-minimal: looking for one, or else freezing one
-        WARN  no template of debian-sid-minimal, its guests are booted: the disk is full (after 3.0s)
+        WARN  no template of debian-sid-minimal to fork guests from: the disk is full (after 3.0s)
               help: raise timeout.boot in the matrix file
     ");
 }
@@ -235,7 +235,7 @@ fn what_could_not_be_frozen_is_on_the_page_with_its_reason_and_remedy() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let [_, _, (_, html), _] = written(dir.path(), &plan, &fixture::story(&plan));
     for part in [
-        "could not be made, guests were booted instead: the guest did not answer over SSH in 1m 00s",
+        "could not be made: the guest did not answer over SSH in 1m 00s",
         "<b>What to do:</b> raise timeout.boot in the matrix file",
         ", cold: no template of debian-13-minimal: the guest did not answer over SSH in 1m 00s · on runner 1",
         "<span class=\"soft\">on runner 1</span>",
