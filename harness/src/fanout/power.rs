@@ -59,11 +59,12 @@ impl Attempt<'_> {
                 match self.phase(Phase::Runner, None, limit, forking).await? {
                     Ok(up) => return Ok(up),
                     Err(failure) => {
-                        if failure.spoiled {
+                        // What was prepared is on its disk, and nowhere else.
+                        let needed = self.prepares();
+                        if failure.spoiled && !needed {
                             self.station.give_up(&template, &failure.reason);
                         }
-                        // What was prepared is on its disk, and nowhere else.
-                        (self.prepares().then_some(template), Some(failure.reason))
+                        (needed.then_some(template), Some(failure.reason))
                     }
                 }
             }
