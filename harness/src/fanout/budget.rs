@@ -51,22 +51,21 @@ pub(super) struct Slot {
     pub(super) gauge: Arc<Gauge>,
     /// It was admitted for a fork, and has not asked again.
     of_fork: AtomicBool,
-    number: u64,
     requests: mpsc::UnboundedSender<Request>,
 }
 
 /// A cell gives back what its fork would take and waits until a guest that is booted fits.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// Of its slot.
-    pub(super) number: u64,
+    /// That of its slot.
+    pub(super) gauge: Arc<Gauge>,
     /// Told when it fits.
     pub(super) fits: oneshot::Sender<()>,
 }
 
 impl Slot {
-    pub(super) fn new(number: u64, of_fork: bool, requests: mpsc::UnboundedSender<Request>) -> Self {
-        Self { gauge: Arc::default(), of_fork: of_fork.into(), number, requests }
+    pub(super) fn new(of_fork: bool, requests: mpsc::UnboundedSender<Request>) -> Self {
+        Self { gauge: Arc::default(), of_fork: of_fork.into(), requests }
     }
 
     /// Waits until a guest may be booted. None of the cell's may run meanwhile.
@@ -77,7 +76,7 @@ impl Slot {
         }
         let (fits, answer) = oneshot::channel();
         // Without anybody who admits there is nobody to wait for.
-        if self.requests.send(Request { number: self.number, fits }).is_ok() {
+        if self.requests.send(Request { gauge: Arc::clone(&self.gauge), fits }).is_ok() {
             let _ = answer.await;
         }
     }
@@ -198,6 +197,23 @@ mod tests {
         budget.leave(cost(600, 1));
         assert!(!budget.take(cost(600, 1)), "the host would swap");
         assert!(budget.take(cost(400, 1)));
+    }
+
+    #[test]
+    fn room_for_one_whole_guest_stays_free_while_forks_are_admitted() {
+        let guest = Guest {
+            cpus: 1,
+            memory: ByteSize::from_mib(512),
+            disk: ByteSize::from_mib(1),
+            network: matrix::Network::Isolated,
+        };
+        let fork = Cost::of_fork(&guest, ByteSize::from_mib(100));
+        let mut budget = Budget::new(ByteSize::from_mib(1000), 9, 9);
+        let admitted = (0..9).filter(|_| budget.take_fork(fork, &guest)).count();
+        assert_eq!(admitted, 3, "300 MiB, and 640 for one that grows");
+        let mut small = Budget::new(ByteSize::from_mib(650), 9, 9);
+        assert!(small.take_fork(fork, &guest), "the first one may always");
+        assert!(!small.take_fork(fork, &guest));
     }
 
     #[test]

@@ -56,8 +56,6 @@ enum Done {
 struct Running {
     /// `None`: it has given back what it had and waits until its guest can be booted.
     cost: Option<Cost>,
-    /// Of its slot.
-    number: u64,
     guest: matrix::Guest,
     /// Told when its guest can be booted.
     fits: Option<oneshot::Sender<()>>,
@@ -87,7 +85,6 @@ async fn run(
     let mut tasks = JoinSet::new();
     let mut running: HashMap<task::Id, Running> = HashMap::new();
     let (requests, mut requested) = mpsc::unbounded_channel();
-    let mut numbers = 0..;
     // Nobody needs a template any more when nothing starts any more.
     let making = stop.kill.child_token();
     let mut looks = tokio::time::interval(LOOK);
@@ -120,8 +117,7 @@ async fn run(
                     station.obtain(key, &cell, &cancel).await;
                     Done::Template
                 });
-                let (cost, number) = (Some(cost), numbers.next().unwrap_or_default());
-                let its = Running { cost, number, guest, fits: None, gauge: Arc::default(), template: None };
+                let its = Running { cost: Some(cost), guest, fits: None, gauge: Arc::default(), template: None };
                 running.insert(task.id(), its);
             }
             !taken
@@ -147,13 +143,12 @@ async fn run(
                 None => budget.take(cost),
             };
             if taken {
-                let number = numbers.next().unwrap_or_default();
-                let slot = Slot::new(number, template.is_some(), requests.clone());
+                let slot = Slot::new(template.is_some(), requests.clone());
                 let (gauge, guest) = (Arc::clone(&slot.gauge), todo.cell.guest.clone());
                 let (station, stop) = (Arc::clone(station), stop.clone());
                 let task =
                     tasks.spawn(async move { Done::Cell { kept: run_cell(&station, &todo, &stop, &slot).await } });
-                running.insert(task.id(), Running { cost: Some(cost), number, guest, fits: None, gauge, template });
+                running.insert(task.id(), Running { cost: Some(cost), guest, fits: None, gauge, template });
             } else {
                 still.push_back(todo);
             }
@@ -162,8 +157,8 @@ async fn run(
         let finished = tokio::select! {
             finished = tasks.join_next_with_id() => finished,
             () = first(stop), if !waiting.is_empty() || !making.is_cancelled() => continue,
-            Some(Request { number, fits }) = requested.recv() => {
-                if let Some(its) = running.values_mut().find(|running| running.number == number) {
+            Some(Request { gauge, fits }) = requested.recv() => {
+                if let Some(its) = running.values_mut().find(|running| Arc::ptr_eq(&running.gauge, &gauge)) {
                     its.cost.take().into_iter().for_each(|cost| budget.give_back(cost));
                     (its.fits, its.template) = (Some(fits), None);
                 }

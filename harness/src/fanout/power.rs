@@ -13,7 +13,7 @@ use super::{
 use crate::{
     guest::{self, Command, DiskFormat, StartError},
     payload,
-    ssh::{Exec, Session, Sink, Stdin},
+    ssh::{Exec, Session, Stdin},
     template::{self, Forked, Template, With},
 };
 
@@ -21,7 +21,7 @@ use crate::{
 const UNIQUE: &str = include_str!("unique.sh");
 
 /// What the guest is made from.
-enum From {
+enum Source {
     /// It is forked.
     Fork(Arc<Template>),
     /// It is booted, from this disk ...
@@ -53,8 +53,8 @@ impl Attempt<'_> {
                 .map_err(|source| error(format!("could not create {}: {source}", folder.display())))?;
         }
         let limit = Some(self.station.scaled(START));
-        let (prepared, reason) = match self.from()? {
-            From::Fork(template) => {
+        let (prepared, reason) = match self.source()? {
+            Source::Fork(template) => {
                 let forking = self.fork(&template, image, logs, scratch);
                 match self.phase(Phase::Runner, None, limit, forking).await? {
                     Ok(up) => return Ok(up),
@@ -68,7 +68,7 @@ impl Attempt<'_> {
                     }
                 }
             }
-            From::Boot { prepared, reason } => (prepared, reason),
+            Source::Boot { prepared, reason } => (prepared, reason),
         };
         // Where a fork was to run there may be no room for a guest that shares nothing.
         tokio::select! {
@@ -88,13 +88,13 @@ impl Attempt<'_> {
         self.station.plan.images.iter().any(|image| image.name == self.cell.image && image.prepare.is_some())
     }
 
-    fn from(&self) -> Outcome<From> {
+    fn source(&self) -> Outcome<Source> {
         let (station, cell) = (self.station, self.cell);
         let unasked = !station.forks(cell);
         let prepares = self.prepares();
         let template = match (station.template_key(cell), &station.warmth.templates) {
             (Some(key), _) => station.warmth.known(key).unwrap_or_else(|| Err(unknown())),
-            (None, Err(reason)) => Err(template::NoTemplate { reason: reason.clone(), ..unknown() }),
+            (None, Err(reason)) => Err(template::NoTemplate::new(reason.clone())),
             (None, Ok(_)) => Err(unknown()),
         };
         match template {
@@ -102,12 +102,12 @@ impl Attempt<'_> {
                 verdict: Verdict::Error { phase: Phase::Image, reason: format!("`image.prepare`: {}", none.reason) },
                 help: none.help,
             }),
-            Ok(template) if !unasked && !self.again => Ok(From::Fork(template)),
-            Ok(template) => Ok(From::Boot {
+            Ok(template) if !unasked && !self.again => Ok(Source::Fork(template)),
+            Ok(template) => Ok(Source::Boot {
                 prepared: prepares.then_some(template),
                 reason: (!unasked).then(|| "the attempt before it failed".to_owned()),
             }),
-            Err(none) => Ok(From::Boot { prepared: None, reason: (!unasked).then_some(none.reason) }),
+            Err(none) => Ok(Source::Boot { prepared: None, reason: (!unasked).then_some(none.reason) }),
         }
     }
 
@@ -201,14 +201,8 @@ impl Attempt<'_> {
         let host_key = self.keypair("host key")?;
         let (id, name) = (format!("{:032x}", rand::random::<u128>()), machine::hostname(self.cell.id.as_str()));
         let limit = self.station.scaled(self.cell.timeouts.prepare);
-        let exec = session.exec(Exec {
-            command: payload::script(UNIQUE, &[&id, &name]),
-            stdin: Stdin::Bytes(host_key.private().as_bytes().to_vec()),
-            stdout: Sink::Tail,
-            stderr: Sink::Tail,
-            deadline: deadline(limit),
-            over: None,
-        });
+        let key = Stdin::Bytes(host_key.private().as_bytes().to_vec());
+        let exec = session.exec(Exec::new(payload::script(UNIQUE, &[&id, &name]), key, deadline(limit)));
         let exit = self.phase(Phase::Connect, Some(&up.guest), Some(limit), exec).await?;
         let exit =
             self.explained(&up.guest, Phase::Connect, exit, |error| (error.to_string(), error.is_connection_lost()));
@@ -223,5 +217,5 @@ impl Attempt<'_> {
 }
 
 fn unknown() -> template::NoTemplate {
-    template::NoTemplate { reason: "no template was looked for".to_owned(), help: None, unprepared: false }
+    template::NoTemplate::new("no template was looked for")
 }

@@ -55,7 +55,7 @@ impl Station {
         }
         let template = template.key();
         let (reason, help) = (reason.to_owned(), None);
-        let none = NoTemplate { reason: reason.clone(), help: help.clone(), unprepared: false };
+        let none = NoTemplate { reason: reason.clone(), help: help.clone() };
         // Forks that started together fail together; it is said once.
         if self.warmth.learn(template, Err(none)).is_some_and(|before| before.is_ok()) {
             self.events.send(EventKind::TemplateFailed { runner: self.runner, template, reason, help, elapsed_ms: 0 });

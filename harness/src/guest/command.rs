@@ -268,6 +268,34 @@ impl Command {
     }
 }
 
+#[cfg(test)]
+impl Command {
+    /// A guest as any.
+    pub(crate) fn sample() -> Self {
+        Self {
+            qemu: "/usr/bin/qemu-system-x86_64".into(),
+            name: "debian-12-minimal.smoke".into(),
+            machine: "pc-q35-10.0".into(),
+            accelerator: Accelerator::Tcg,
+            cpus: 1,
+            cpu: Cpu::Fullest,
+            memory_mib: 512,
+            ram: Ram::Anonymous,
+            disk: Some("/scratch/a,b/disk.qcow2".into()),
+            more_disks: Vec::new(),
+            kernel: "/store/vmlinuz".into(),
+            initrd: "/store/initrd.img".into(),
+            cmdline: "root=/dev/vda rw console=tty0 console=ttyS0".into(),
+            screen: true,
+            firmware: vec![Firmware { name: images::seed::HOSTNAME, file: "/scratch/hostname".into() }],
+            network: Some(Network::Isolated),
+            port: Port::Absent,
+            qmp_fd: 7,
+            port_fd: 8,
+        }
+    }
+}
+
 struct Args(Vec<OsString>);
 
 impl Args {
@@ -302,27 +330,7 @@ mod tests {
     use super::*;
 
     fn command() -> Command {
-        Command {
-            qemu: "/usr/bin/qemu-system-x86_64".into(),
-            name: "debian-12-minimal.smoke".into(),
-            machine: "pc-q35-10.0".into(),
-            accelerator: Accelerator::Tcg,
-            cpus: 1,
-            cpu: Cpu::Fullest,
-            memory_mib: 512,
-            ram: Ram::Anonymous,
-            disk: Some("/scratch/a,b/disk.qcow2".into()),
-            more_disks: Vec::new(),
-            kernel: "/store/vmlinuz".into(),
-            initrd: "/store/initrd.img".into(),
-            cmdline: "root=/dev/vda rw console=tty0 console=ttyS0".into(),
-            screen: true,
-            firmware: vec![Firmware { name: images::seed::HOSTNAME, file: "/scratch/hostname".into() }],
-            network: Some(Network::Isolated),
-            port: Port::Absent,
-            qmp_fd: 7,
-            port_fd: 8,
-        }
+        Command::sample()
     }
 
     fn text(command: &Command) -> String {

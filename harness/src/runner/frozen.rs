@@ -20,7 +20,7 @@ use crate::{
         protocol::{CellWork, FromAgent, KvmProof, ToAgent, Work},
     },
     guest::Spawner,
-    ssh::{Exec, Open, Session, Sink, Stdin, StdinWriter},
+    ssh::{Exec, Open, Session, Stdin, StdinWriter},
     template::{self, Birthplace, Content, Forge, Mould, News, NoTemplate, OwnDisk, Template, With},
 };
 
@@ -28,8 +28,8 @@ use crate::{
 const BOOT: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(30);
 const DELIVERY: Duration = Duration::from_secs(120);
-/// How long the agent may say nothing while it makes the templates in there.
-const SILENCE: Duration = Duration::from_secs(300);
+/// How long making one template in there may take.
+const EACH: Duration = Duration::from_secs(300);
 /// Bytes a second that an L1 takes at least, before scaling.
 const SLOWEST: u64 = 4 << 20;
 /// What is sent at once.
@@ -123,11 +123,17 @@ impl Blueprint<'_> {
         let mut images = BTreeMap::new();
         let prepares = self.plan.images.iter().filter_map(|image| image.prepare.as_ref());
         let longest = prepares.map(|prepare| prepare.timeout).max().unwrap_or_default();
+        let most = self.plan.cells.len();
+        // As if they were made one after the other; whatever it says meanwhile.
+        let limit = (EACH + longest).mul_f64(self.speed) * u32::try_from(most + 1).unwrap_or(u32::MAX);
+        let until = Instant::now() + limit;
         loop {
-            let limit = (SILENCE + longest).mul_f64(self.speed);
-            let message = tokio::time::timeout(limit, link.next()).await;
-            let silent = |_| NoTemplate::new(format!("its agent said nothing for {:.0} s", limit.as_secs_f64()));
-            let message = message.map_err(silent)?.map_err(|error| NoTemplate::new(error.to_string()))?;
+            let message = tokio::time::timeout_at(until.into(), link.next()).await;
+            let late = |_| NoTemplate::new(format!("its guests were not frozen within {:.0} s", limit.as_secs_f64()));
+            let message = message.map_err(late)?.map_err(|error| NoTemplate::new(error.to_string()))?;
+            if images.len() > most {
+                return Err(NoTemplate::new("its agent freezes more guests than there are cells"));
+            }
             match message {
                 FromAgent::Done => break,
                 FromAgent::Unfit { reason, help, .. } | FromAgent::Lost { reason, help } => {
@@ -273,8 +279,7 @@ fn send(
 }
 
 async fn run(session: &Session, command: String, stdin: Stdin, limit: Duration) -> Result<(), String> {
-    let exec =
-        Exec { command, stdin, stdout: Sink::Tail, stderr: Sink::Tail, deadline: Instant::now() + limit, over: None };
+    let exec = Exec::new(command, stdin, Instant::now() + limit);
     let exit = session.exec(exec).await.map_err(|error| error.to_string())?;
     if exit.success() {
         return Ok(());

@@ -21,7 +21,7 @@ use crate::{
     fanout::BootImage,
     guest::{self, Accelerator, Command, Cpu, Disk, DiskFormat, Ended, Guest, Port, Ram, Spawner},
     host::Qemu,
-    ssh::{self, Exec, Keypair, Open, Session, Sink, Stdin},
+    ssh::{self, Exec, Keypair, Open, Session, Stdin},
 };
 
 const SETUP: &str = include_str!("l1.sh");
@@ -299,27 +299,27 @@ impl Blueprint<'_> {
         self.accelerator == Accelerator::Tcg
     }
 
-    /// Writes the brief into the file `archive`.
-    pub(super) fn write_brief(&self) -> impl Fn(&Path) -> Result<(), BriefError> + Send + Sync + 'static {
-        let (plan, images) = (self.plan.clone(), self.images.clone());
-        move |archive| brief::write(archive, Path::new("/proc/self/exe"), &plan, &images)
+    /// What writes the brief into a file.
+    fn write_brief(&self) -> impl Fn(&Path) -> Result<(), BriefError> + Send + Sync + 'static {
+        self.write_brief_of(self.plan.clone())
     }
 
     /// The same with nothing in it that belongs to one run: it stays for as long as what is frozen with it.
     pub(super) fn write_brief_of_no_run(&self) -> impl Fn(&Path) -> Result<(), BriefError> + Send + Sync + 'static {
-        let (mut plan, images) = (self.plan.clone(), self.images.clone());
+        let mut plan = self.plan.clone();
         plan.package = None;
         for cell in &mut plan.cells {
             cell.files.clear();
             cell.env.clear();
         }
-        let prepares: Vec<_> = plan
-            .images
-            .iter()
-            .filter_map(|image| image.prepare.as_ref())
-            .filter_map(|prepare| prepare.script)
-            .collect();
-        plan.scripts.retain(|digest, _| prepares.contains(digest));
+        let prepares = plan.images.iter().filter_map(|image| image.prepare.as_ref());
+        let needed: Vec<_> = prepares.filter_map(|prepare| prepare.script).collect();
+        plan.scripts.retain(|digest, _| needed.contains(digest));
+        self.write_brief_of(plan)
+    }
+
+    fn write_brief_of(&self, plan: Plan) -> impl Fn(&Path) -> Result<(), BriefError> + Send + Sync + 'static {
+        let images = self.images.clone();
         move |archive| brief::write(archive, Path::new("/proc/self/exe"), &plan, &images)
     }
 
@@ -362,14 +362,7 @@ impl Blueprint<'_> {
     /// Makes a booted L1 one that an agent can work in.
     pub(super) async fn set_up(&self, session: &Session) -> Result<(), OpenError> {
         let deadline = Instant::now() + UNPACK.mul_f64(self.speed);
-        let setup = Exec {
-            command: "exec sh -s".to_owned(),
-            stdin: Stdin::Bytes(SETUP.as_bytes().to_vec()),
-            stdout: Sink::Tail,
-            stderr: Sink::Tail,
-            deadline,
-            over: None,
-        };
+        let setup = Exec::new("exec sh -s", Stdin::Bytes(SETUP.as_bytes().to_vec()), deadline);
         let exit = session
             .exec(setup)
             .await

@@ -26,6 +26,13 @@ pub struct Exec {
     pub over: Option<Vec<u8>>,
 }
 
+impl Exec {
+    /// A short command: of its output only the end is kept.
+    pub fn new(command: impl Into<String>, stdin: Stdin, deadline: Instant) -> Self {
+        Self { command: command.into(), stdin, stdout: Sink::Tail, stderr: Sink::Tail, deadline, over: None }
+    }
+}
+
 /// What a command reads.
 #[derive(Debug)]
 pub enum Stdin {

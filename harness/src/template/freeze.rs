@@ -24,7 +24,7 @@ use crate::{
     guest::{self, Command, Disk, DiskFormat, Guest, Port, Ram, Spawner},
     host::Qemu,
     payload::{self, PackageFamily, Suite, SuiteOutcome, Upload},
-    ssh::{self, Exec, Exit, Keypair, Open, Session, Sink, SshError, Stdin},
+    ssh::{self, BannerStream, Exec, Exit, Keypair, Open, Session, SshError, Stdin},
 };
 
 /// Time limits of the steps, before scaling.
@@ -144,14 +144,12 @@ pub struct NoTemplate {
     pub reason: String,
     /// What to do about it.
     pub help: Option<String>,
-    /// What the matrix asks to be done before its cells run could not be done: no cell may run without it.
-    pub unprepared: bool,
 }
 
 impl NoTemplate {
     /// For this reason.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), help: None, unprepared: false }
+        Self { reason: reason.into(), help: None }
     }
 }
 
@@ -340,17 +338,7 @@ async fn steps(
     let address = guest.ssh().ok_or_else(|| NoTemplate::new("it has no network"))?;
     let stream =
         ssh::banner(address, Instant::now() + mould.boot, forge.cancel).await.map_err(because("it did not boot"))?;
-    let session = Session::open(Open {
-        stream,
-        user: mould.login_user,
-        login,
-        host_key: host_key.public(),
-        deadline: Instant::now() + scaled(CONNECT),
-        silence: scaled(Session::SILENCE),
-        cancel: forge.cancel.child_token(),
-    })
-    .await
-    .map_err(because("no SSH session with it"))?;
+    let session = connect(forge, mould, stream, (login, host_key)).await.map_err(because("no SSH session with it"))?;
 
     let session = Arc::new(session);
     match &mould.work {
@@ -373,6 +361,24 @@ async fn steps(
     })
 }
 
+async fn connect(
+    forge: &Forge<'_>,
+    mould: &Mould<'_>,
+    stream: BannerStream,
+    (login, host_key): (&Keypair, &Keypair),
+) -> Result<Session, SshError> {
+    Session::open(Open {
+        stream,
+        user: mould.login_user,
+        login,
+        host_key: host_key.public(),
+        deadline: Instant::now() + CONNECT.mul_f64(forge.speed),
+        silence: Session::SILENCE.mul_f64(forge.speed),
+        cancel: forge.cancel.child_token(),
+    })
+    .await
+}
+
 /// Does what the matrix asks for. Where it asks for nothing, a rehearsal: forks then find in their memory what every payload needs of
 /// the guest's disk.
 async fn prepare(
@@ -383,11 +389,8 @@ async fn prepare(
 ) -> Result<(), NoTemplate> {
     run(forge, session, "rehearsal", payload::rehearsal(PackageFamily::Deb), STEP.mul_f64(forge.speed)).await?;
     let Some(Preparation { script, packages, limit }) = preparation else { return Ok(()) };
-    let unprepared = |error: NoTemplate| NoTemplate {
-        help: Some(format!("what it said is in {}", forge.logs.display())),
-        unprepared: true,
-        ..error
-    };
+    let unprepared =
+        |error: NoTemplate| NoTemplate { help: Some(format!("what it said is in {}", forge.logs.display())), ..error };
     let until = Instant::now() + *limit;
     let left = || until.saturating_duration_since(Instant::now());
     if !packages.is_empty() {
@@ -437,16 +440,8 @@ async fn run(
 
 /// Runs a script of ours in it.
 async fn sh(session: &Session, script: &str, args: &[&str], stdin: Vec<u8>, limit: Duration) -> Result<Exit, SshError> {
-    session
-        .exec(Exec {
-            command: payload::script(script, args),
-            stdin: Stdin::Bytes(stdin),
-            stdout: Sink::Tail,
-            stderr: Sink::Tail,
-            deadline: Instant::now() + limit,
-            over: None,
-        })
-        .await
+    let command = payload::script(script, args);
+    session.exec(Exec::new(command, Stdin::Bytes(stdin), Instant::now() + limit)).await
 }
 
 fn expect(exit: Result<Exit, SshError>, what: &'static str) -> Result<(), NoTemplate> {
@@ -470,16 +465,7 @@ async fn tried(
     let with = With { qemu: forge.qemu, spawner: forge.spawner, speed: forge.speed, dies_with_us: true };
     let forked = fork::fork(frozen, &with, &command, mould.disk, (place.path(), place.path())).await;
     let forked = forked.map_err(because("a fork of it does not work"))?;
-    let session = Session::open(Open {
-        stream: forked.connection,
-        user: mould.login_user,
-        login,
-        host_key: host_key.public(),
-        deadline: Instant::now() + CONNECT.mul_f64(forge.speed),
-        silence: Session::SILENCE.mul_f64(forge.speed),
-        cancel: forge.cancel.child_token(),
-    })
-    .await;
+    let session = connect(forge, mould, forked.connection, (login, host_key)).await;
     let taken = memory::own_memory(forked.guest.pid());
     forked.guest.kill().await;
     session.map_err(because("no SSH session with a fork of it"))?;

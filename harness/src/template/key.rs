@@ -78,27 +78,7 @@ mod tests {
     use crate::guest::Cpu;
 
     fn command() -> Command {
-        Command {
-            qemu: "/usr/bin/qemu-system-x86_64".into(),
-            name: "a.b".into(),
-            machine: "pc-q35-10.0".into(),
-            accelerator: Accelerator::Tcg,
-            cpus: 1,
-            cpu: Cpu::Fullest,
-            memory_mib: 512,
-            ram: Ram::Anonymous,
-            disk: None,
-            more_disks: Vec::new(),
-            kernel: "/store/vmlinuz".into(),
-            initrd: "/store/initrd.img".into(),
-            cmdline: "root=/dev/vda".into(),
-            screen: true,
-            firmware: Vec::new(),
-            network: Some(Network::Isolated),
-            port: Port::Idle,
-            qmp_fd: -1,
-            port_fd: -1,
-        }
+        Command::sample()
     }
 
     fn parts(image: &str) -> [(&'static str, String); 1] {

@@ -2,6 +2,7 @@
 
 mod expansion;
 mod folder;
+mod guests;
 mod mistakes;
 mod payload;
 mod plan_file;

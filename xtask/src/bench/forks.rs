@@ -40,8 +40,7 @@ pub(super) fn measure(bench: &Workbench, forks: usize) -> Result<Report, Failure
 }
 
 fn matrix(forks: usize) -> String {
-    let numbers: Vec<String> = (1..=forks).map(|number| number.to_string()).collect();
-    let numbers = numbers.join(", ");
+    let numbers = super::workbench::numbers(forks);
     format!(
         r#"images = ["debian-12-minimal"]
 

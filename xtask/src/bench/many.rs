@@ -45,8 +45,7 @@ pub(super) fn measure(bench: &Workbench, guests: usize) -> Result<Report, Failur
 }
 
 fn matrix(guests: usize, sleep: u64) -> String {
-    let numbers: Vec<String> = (1..=guests).map(|number| number.to_string()).collect();
-    let numbers = numbers.join(", ");
+    let numbers = super::workbench::numbers(guests);
     format!(
         r#"images = ["debian-12-minimal"]
 

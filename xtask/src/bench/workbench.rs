@@ -125,3 +125,8 @@ pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> Failure {
     let path = path.to_owned();
     |source| Failure::File { path, source }
 }
+
+/// The values of an axis: `1, 2, 3`.
+pub(super) fn numbers(last: usize) -> String {
+    (1..=last).map(|number| number.to_string()).collect::<Vec<_>>().join(", ")
+}
