@@ -303,6 +303,11 @@ impl Attempt<'_> {
             }),
             done = work => Ok(done),
             ended = ended => Err(self.died(phase, &ended)),
+            () = self.slot.room_is_wanted() => Err(self.error(
+                Phase::Runner,
+                format!("its fork was ended in phase {phase} to make room: together forks took more memory than guests may"),
+                Some("its next guest is booted and counts with all its memory; `runner.memory` says how much there is".into()),
+            )),
             () = tokio::time::sleep(hard) => Err(self.error(
                 phase,
                 format!("nothing came of it within {:.0} s", hard.as_secs_f64()),
@@ -386,7 +391,8 @@ impl Attempt<'_> {
 
     /// Whether another attempt may follow this verdict; its guest takes the place of this one's.
     fn is_retried(&self, verdict: &Verdict) -> bool {
-        self.number < self.last && matches!(verdict, Verdict::Error { phase, .. } if phase.is_infrastructure())
+        let more = self.number < self.last || self.slot.must_make_room();
+        more && matches!(verdict, Verdict::Error { phase, .. } if phase.is_infrastructure())
     }
 
     /// Writes down what a person needs to enter the guest and a sweep to spare it; whether the guest can be left running.

@@ -2,7 +2,8 @@
 //!
 //! What guests may take together is fixed before the first one starts. A guest that is booted counts with all the memory it has; a fork
 //! with what forks of its template were seen to take, and with more as soon as it is seen to take more. So that one that grows does not take
-//! what is not there, room for one whole guest stays free while forks are admitted.
+//! what is not there, room for one whole guest stays free while forks are admitted; where several grow at once and that is not enough, the
+//! youngest of them make room.
 
 use std::sync::{
     Arc,
@@ -11,6 +12,7 @@ use std::sync::{
 
 use matrix::{ByteSize, Guest};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 /// What QEMU itself needs beside a guest's memory (measured: 60-110 MiB of private pages for small guests).
 const OVERHEAD: ByteSize = ByteSize::from_mib(128);
@@ -51,6 +53,8 @@ pub(super) struct Slot {
     pub(super) gauge: Arc<Gauge>,
     /// It was admitted for a fork, and has not asked again.
     of_fork: AtomicBool,
+    /// Set when its fork must make room for others.
+    pub(super) make_room: CancellationToken,
     requests: mpsc::UnboundedSender<Request>,
 }
 
@@ -65,7 +69,20 @@ pub(super) struct Request {
 
 impl Slot {
     pub(super) fn new(of_fork: bool, requests: mpsc::UnboundedSender<Request>) -> Self {
-        Self { gauge: Arc::default(), of_fork: of_fork.into(), requests }
+        Self { gauge: Arc::default(), of_fork: of_fork.into(), make_room: CancellationToken::new(), requests }
+    }
+
+    /// Whether its fork must make room. A guest that is booted never has to: it counts with all it can take.
+    pub(super) fn must_make_room(&self) -> bool {
+        self.make_room.is_cancelled() && self.of_fork.load(Ordering::Relaxed)
+    }
+
+    /// Waits until its fork must make room, maybe forever.
+    pub(super) async fn room_is_wanted(&self) {
+        self.make_room.cancelled().await;
+        if !self.must_make_room() {
+            std::future::pending().await
+        }
     }
 
     /// Waits until a guest may be booted. None of the cell's may run meanwhile.
@@ -97,6 +114,20 @@ impl Gauge {
     pub(super) fn pid(&self) -> Option<u32> {
         Some(self.0.load(Ordering::Relaxed)).filter(|pid| *pid > 0)
     }
+}
+
+/// Which forks must go so that `excess` bytes come free: of those that run, the oldest first, what each takes in bytes. As few as
+/// possible from the end, and `spare_first` never the first one.
+pub(super) fn making_room(excess: u64, forks: &[u64], spare_first: bool) -> usize {
+    let mut freed = 0;
+    let may_go = forks.iter().skip(usize::from(spare_first)).rev();
+    may_go
+        .take_while(|bytes| {
+            let wanted = freed < excess;
+            freed += **bytes;
+            wanted
+        })
+        .count()
 }
 
 /// What all guests together may take, and what they take now.
@@ -147,6 +178,11 @@ impl Budget {
     pub fn correct(&mut self, cost: &mut Cost, memory: ByteSize) {
         self.used_memory = self.used_memory.saturating_sub(cost.memory.bytes()).saturating_add(memory.bytes());
         cost.memory = memory;
+    }
+
+    /// By how much more than there is guests take now, in bytes.
+    pub fn excess(&self) -> u64 {
+        self.used_memory.saturating_sub(self.memory.bytes())
     }
 
     /// Gives back what [`Budget::take`] took.
@@ -235,6 +271,38 @@ mod tests {
         budget.give_back(first);
         assert!(budget.take(fork(100)) && budget.take(fork(100)) && budget.take(fork(100)));
         assert!(!budget.take(fork(100)));
+    }
+
+    #[test]
+    fn the_youngest_forks_make_room_and_no_more_of_them_than_must() {
+        assert_eq!(making_room(0, &[5, 5, 5], true), 0);
+        assert_eq!(making_room(5, &[9, 5, 5], true), 1);
+        assert_eq!(making_room(6, &[9, 5, 5], true), 2);
+        assert_eq!(making_room(60, &[9, 5, 5], true), 2, "alone it fits");
+        assert_eq!(making_room(60, &[9, 5, 5], false), 3, "something else runs");
+        assert_eq!(making_room(60, &[], true), 0);
+        let mut budget = Budget::new(ByteSize::from_mib(400), 9, 9);
+        let mut first = cost(100, 1);
+        assert!(budget.take(first) && budget.take(cost(200, 1)));
+        assert_eq!(budget.excess(), 0);
+        budget.correct(&mut first, ByteSize::from_mib(250));
+        assert_eq!(budget.excess(), 50 << 20);
+    }
+
+    #[tokio::test]
+    async fn only_a_cell_that_was_admitted_for_a_fork_makes_room() {
+        let (requests, mut asked) = mpsc::unbounded_channel();
+        let slot = Slot::new(true, requests);
+        assert!(!slot.must_make_room());
+        slot.make_room.cancel();
+        assert!(slot.must_make_room());
+        slot.room_is_wanted().await;
+        let answers = async { asked.recv().await.map(|request| request.fits.send(())) };
+        let ((), answered) = tokio::join!(slot.for_boot(), answers);
+        assert!(answered.is_some_and(|sent| sent.is_ok()));
+        assert!(!slot.must_make_room(), "what it was admitted with now is all it can take");
+        let wanted = tokio::time::timeout(std::time::Duration::from_millis(20), slot.room_is_wanted());
+        wanted.await.expect_err("never");
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use matrix::{ByteSize, Cell, CellId, Digest};
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     attempt::{Attempt, Conclusion},
-    budget::{Budget, Cost, Gauge, Request, Slot},
+    budget::{Budget, Cost, Gauge, Request, Slot, making_room},
     station::{Keep, Station},
 };
 use crate::template::{self, Template};
@@ -60,8 +60,15 @@ struct Running {
     /// Told when its guest can be booted.
     fits: Option<oneshot::Sender<()>>,
     gauge: Arc<Gauge>,
-    /// What its guest is a fork of.
-    template: Option<Arc<Template>>,
+    /// What its guest is a fork of, and the way to have that make room for others.
+    fork: Option<(Arc<Template>, CancellationToken)>,
+    since: Instant,
+}
+
+impl Running {
+    fn new(cost: Cost, guest: matrix::Guest) -> Self {
+        Self { cost: Some(cost), guest, fits: None, gauge: Arc::default(), fork: None, since: Instant::now() }
+    }
 }
 
 /// Runs the cells (all of whose images are there) and returns when every one has had its `CellFinished` event.
@@ -117,8 +124,7 @@ async fn run(
                     station.obtain(key, &cell, &cancel).await;
                     Done::Template
                 });
-                let its = Running { cost: Some(cost), guest, fits: None, gauge: Arc::default(), template: None };
-                running.insert(task.id(), its);
+                running.insert(task.id(), Running::new(cost, guest));
             }
             !taken
         });
@@ -131,7 +137,9 @@ async fn run(
                     still.push_back(todo);
                     continue;
                 }
-                Some((_, Some(Ok(template)))) if station.forks(&todo.cell) => Some(template),
+                Some((_, Some(Ok(template)))) if station.forks(&todo.cell) && template.unfrozen().is_none() => {
+                    Some(template)
+                }
                 _ => None,
             };
             let cost = match &template {
@@ -144,11 +152,15 @@ async fn run(
             };
             if taken {
                 let slot = Slot::new(template.is_some(), requests.clone());
-                let (gauge, guest) = (Arc::clone(&slot.gauge), todo.cell.guest.clone());
+                let its = Running {
+                    gauge: Arc::clone(&slot.gauge),
+                    fork: template.map(|template| (template, slot.make_room.clone())),
+                    ..Running::new(cost, todo.cell.guest.clone())
+                };
                 let (station, stop) = (Arc::clone(station), stop.clone());
                 let task =
                     tasks.spawn(async move { Done::Cell { kept: run_cell(&station, &todo, &stop, &slot).await } });
-                running.insert(task.id(), Running { cost: Some(cost), guest, fits: None, gauge, template });
+                running.insert(task.id(), its);
             } else {
                 still.push_back(todo);
             }
@@ -160,7 +172,7 @@ async fn run(
             Some(Request { gauge, fits }) = requested.recv() => {
                 if let Some(its) = running.values_mut().find(|running| Arc::ptr_eq(&running.gauge, &gauge)) {
                     its.cost.take().into_iter().for_each(|cost| budget.give_back(cost));
-                    (its.fits, its.template) = (Some(fits), None);
+                    (its.fits, its.fork) = (Some(fits), None);
                 }
                 continue;
             }
@@ -193,17 +205,30 @@ async fn run(
     }
 }
 
-/// Corrects the costs of what runs by what it is seen to take; a guest that has ended keeps its last one.
+/// Corrects the costs of what runs by what it is seen to take; a guest that has ended keeps its last one. Where that is more than
+/// there is, the youngest forks make room.
 fn look(running: &mut HashMap<task::Id, Running>, budget: &mut Budget) {
-    for Running { cost, gauge, template, .. } in running.values_mut() {
+    for Running { cost, gauge, fork, .. } in running.values_mut() {
         let (Some(cost), Some(taken)) = (cost, gauge.pid().and_then(template::own_memory)) else { continue };
-        if let Some(template) = template {
+        if let Some((template, _)) = fork {
             template.took(taken);
         }
         if taken > cost.memory().bytes() {
             budget.correct(cost, ByteSize::from_bytes(taken));
         }
     }
+    let mut forks: Vec<_> = running
+        .values()
+        .filter_map(|its| Some((its.since, its.cost?.memory().bytes(), &its.fork.as_ref()?.1)))
+        .collect();
+    forks.sort_by_key(|(since, ..)| *since);
+    let something_else = running.values().any(|its| its.cost.is_some() && its.fork.is_none());
+    // What has been told to go has not gone yet.
+    let (going, staying): (Vec<_>, Vec<_>) = forks.into_iter().partition(|(_, _, make_room)| make_room.is_cancelled());
+    let excess = budget.excess().saturating_sub(going.iter().map(|(_, bytes, _)| bytes).sum());
+    let taken: Vec<u64> = staying.iter().map(|(_, bytes, _)| *bytes).collect();
+    let many = making_room(excess, &taken, !something_else);
+    staying.iter().rev().take(many).for_each(|(_, _, make_room)| make_room.cancel());
 }
 
 /// The templates that cells want.
@@ -236,13 +261,16 @@ async fn first(stop: &Stop) {
 
 /// Whether the cell's guest was left running.
 async fn run_cell(station: &Station, Todo { cell, next, last }: &Todo, stop: &Stop, slot: &Slot) -> bool {
-    for number in *next..=*last {
+    let mut last = *last;
+    for number in *next.. {
         station.events.send(EventKind::AttemptStarted { cell: cell.id.clone(), attempt: number });
         let again = number > *next;
-        let attempt = Attempt { station, cell, number, last: *last, again, slot, kill: &stop.kill };
+        let attempt = Attempt { station, cell, number, last, again, slot, kill: &stop.kill };
         let Conclusion { verdict, help, console_tail, kept } = attempt.run().await;
         let infrastructure = matches!(&verdict, Verdict::Error { phase, .. } if phase.is_infrastructure());
-        let retried = infrastructure && number < *last && !stop.drain.is_cancelled() && !stop.kill.is_cancelled();
+        // More was promised than there is: no attempt is lost by that. The next guest is booted, so it happens once.
+        last = last.saturating_add(u32::from(infrastructure && slot.must_make_room()));
+        let retried = infrastructure && number < last && !stop.drain.is_cancelled() && !stop.kill.is_cancelled();
         station.events.send(EventKind::AttemptFinished {
             cell: cell.id.clone(),
             attempt: number,

@@ -102,11 +102,11 @@ impl Attempt<'_> {
                 verdict: Verdict::Error { phase: Phase::Image, reason: format!("`image.prepare`: {}", none.reason) },
                 help: none.help,
             }),
-            Ok(template) if !unasked && !self.again => Ok(Source::Fork(template)),
-            Ok(template) => Ok(Source::Boot {
-                prepared: prepares.then_some(template),
-                reason: (!unasked).then(|| "the attempt before it failed".to_owned()),
-            }),
+            Ok(template) if !unasked && !self.again && template.unfrozen().is_none() => Ok(Source::Fork(template)),
+            Ok(template) => {
+                let reason = template.unfrozen().unwrap_or("the attempt before it failed").to_owned();
+                Ok(Source::Boot { prepared: prepares.then_some(template), reason: (!unasked).then_some(reason) })
+            }
             Err(none) => Ok(Source::Boot { prepared: None, reason: (!unasked).then_some(none.reason) }),
         }
     }

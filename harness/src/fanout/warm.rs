@@ -8,12 +8,17 @@ use std::{
 };
 
 use images::Templates;
-use matrix::{Boot, Cell, Digest, Network, Plan};
+use matrix::{Boot, ByteSize, Cell, Digest, Network, Plan};
 use reports::EventKind;
 use tokio_util::sync::CancellationToken;
 
 use super::{machine, station::Station};
 use crate::template::{self, Birthplace, Forge, Mould, News, NoTemplate, Preparation, Template, Work};
+
+/// What a guest writes to its disk while it boots ...
+const BOOTED: ByteSize = ByteSize::from_mib(256);
+/// ... and while it is prepared: a compiler and more.
+const PREPARED: ByteSize = ByteSize::from_mib(1024);
 
 /// What came of wanting a template.
 type Obtained = Result<Arc<Template>, NoTemplate>;
@@ -112,6 +117,7 @@ impl Station {
             boot: self.scaled(cell.timeouts.boot),
             disks: Vec::new(),
             network: prepare.map_or(Network::Isolated, |prepare| prepare.network),
+            room: if prepare.is_some() { PREPARED } else { BOOTED }.min(cell.guest.disk),
             work: Work::Preparation(prepare.map(|prepare| Preparation {
                 script: prepare.script.and_then(|script| self.plan.scripts.get(&script)).map(String::as_str),
                 packages: &prepare.packages,
@@ -128,21 +134,30 @@ impl Station {
         };
         let obtained = template::obtain(&forge, &mould, &tell).await;
         let elapsed_ms = started.elapsed().as_millis() as u64;
-        self.warmth.learn(
-            key,
-            match obtained {
-                Ok((found, cached)) => {
-                    let cost = found.cost().bytes();
-                    self.events.send(EventKind::TemplateReady { runner, template, cached, elapsed_ms, cost });
-                    Ok(Arc::new(found))
-                }
-                Err(none) => {
-                    let NoTemplate { reason, help, .. } = none.clone();
-                    self.events.send(EventKind::TemplateFailed { runner, template, reason, help, elapsed_ms });
-                    Err(none)
-                }
+        let obtained = obtained.map(|(found, cached)| (Arc::new(found), cached));
+        let said = match &obtained {
+            Ok((found, cached)) => match found.unfrozen() {
+                None => EventKind::TemplateReady {
+                    runner,
+                    template,
+                    cached: *cached,
+                    elapsed_ms,
+                    cost: found.cost().bytes(),
+                },
+                Some(reason) => EventKind::TemplateFailed {
+                    runner,
+                    template,
+                    reason: format!("only the disk of what was prepared is kept: {reason}"),
+                    help: Some(format!("remove {} and freezing it is tried again", found.folder().display())),
+                    elapsed_ms,
+                },
             },
-        );
+            Err(NoTemplate { reason, help }) => {
+                EventKind::TemplateFailed { runner, template, reason: reason.clone(), help: help.clone(), elapsed_ms }
+            }
+        };
+        self.events.send(said);
+        self.warmth.learn(key, obtained.map(|(found, _)| found));
     }
 }
 

@@ -30,6 +30,8 @@ const CONNECT: Duration = Duration::from_secs(30);
 const DELIVERY: Duration = Duration::from_secs(120);
 /// How long making one template in there may take.
 const EACH: Duration = Duration::from_secs(300);
+/// What a guest, or the L1, writes to its disk until it is frozen.
+const ROOM: ByteSize = ByteSize::from_mib(256);
 /// Bytes a second that an L1 takes at least, before scaling.
 const SLOWEST: u64 = 4 << 20;
 /// What is sent at once.
@@ -89,7 +91,8 @@ impl Blueprint<'_> {
                 OwnDisk { serial: BRIEF.to_owned(), content: Content::Written(Arc::new(write)) },
             ],
             network: self.network(true),
-            work: template::Work::Own(&work),
+            room: self.room(),
+            work: template::Work::Own(&work, self.filling()),
         };
         let tell = |news: News| match news {
             News::Step(step) | News::Waiting(step) => progress(format!("a frozen L1: {step}")),
@@ -121,11 +124,7 @@ impl Blueprint<'_> {
             cells: cells.collect(),
         }));
         let mut images = BTreeMap::new();
-        let prepares = self.plan.images.iter().filter_map(|image| image.prepare.as_ref());
-        let longest = prepares.map(|prepare| prepare.timeout).max().unwrap_or_default();
-        let most = self.plan.cells.len();
-        // As if they were made one after the other; whatever it says meanwhile.
-        let limit = (EACH + longest).mul_f64(self.speed) * u32::try_from(most + 1).unwrap_or(u32::MAX);
+        let (most, limit) = (self.plan.cells.len(), self.filling());
         let until = Instant::now() + limit;
         loop {
             let message = tokio::time::timeout_at(until.into(), link.next()).await;
@@ -160,13 +159,30 @@ impl Blueprint<'_> {
         }
     }
 
+    /// How long making the templates in there takes at the most: as if one were made after the other.
+    fn filling(&self) -> Duration {
+        let prepares = self.plan.images.iter().filter_map(|image| image.prepare.as_ref());
+        let longest = prepares.map(|prepare| prepare.timeout).max().unwrap_or_default();
+        (EACH + longest).mul_f64(self.speed) * u32::try_from(self.guests().len() + 1).unwrap_or(u32::MAX)
+    }
+
+    /// What it writes to its disks: its own boot, and the templates in it.
+    fn room(&self) -> ByteSize {
+        let memory: u64 = self.guests().values().map(|guest| guest.memory.bytes()).fold(0, u64::saturating_add);
+        let guests = memory.saturating_add(ROOM.bytes() * self.guests().len() as u64).min(self.size.scratch.bytes());
+        ByteSize::from_bytes(guests.saturating_add(ROOM.bytes()))
+    }
+
+    /// The guests that are frozen in it, by what decides each.
+    fn guests(&self) -> BTreeMap<String, &matrix::Guest> {
+        self.plan.cells.iter().map(|cell| (self.guest(cell), &cell.guest)).collect()
+    }
+
     /// What decides it: the machine, the program in it, and the guests that are frozen in it.
     fn key(&self, birthplace: &Birthplace) -> Result<Digest, NoTemplate> {
         let program = brief::digest(Path::new("/proc/self/exe"))
             .map_err(|error| NoTemplate::new(format!("this program cannot be read: {error}")))?;
-        let mut guests: Vec<String> = self.plan.cells.iter().map(|cell| self.guest(cell)).collect();
-        guests.sort();
-        guests.dedup();
+        let guests: Vec<String> = self.guests().into_keys().collect();
         let parts = [
             ("image", self.image.digest.to_string()),
             ("disk", self.image.disk.display().to_string()),

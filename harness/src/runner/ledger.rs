@@ -25,6 +25,8 @@ struct Entry {
     cell: Cell,
     next: u32,
     last: u32,
+    /// One attempt may come on top of them: after a fork that had to make room for others.
+    spare: bool,
     running: Option<u32>,
     /// The verdict of its last attempt: all that is missing is the event that the cell has finished.
     decided: Option<Verdict>,
@@ -136,6 +138,9 @@ impl Ledger {
                 if fits {
                     (entry.running, entry.next) = (None, *attempt + 1);
                     entry.decided = (!retried).then(|| verdict.clone());
+                    if *retried && *attempt == entry.last && std::mem::take(&mut entry.spare) {
+                        entry.last += 1;
+                    }
                 }
                 fits
             }
@@ -203,7 +208,7 @@ impl Ledger {
 impl Entry {
     fn new(cell: &Cell, next: u32, retries: u32) -> Self {
         let last = next.saturating_add(retries);
-        Self { cell: cell.clone(), next, last, running: None, decided: None, finished: false }
+        Self { cell: cell.clone(), next, last, spare: true, running: None, decided: None, finished: false }
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! A *template* is a guest that was booted once, made ready, left alone until it was idle, and frozen: its memory, the state of its
 //! devices and its disk are files in the store ([`images::Templates`]). A *fork* goes on from there, on a copy of its own that is
-//! made page by page as it writes.
+//! made page by page as it writes. Where a guest can be prepared, but not frozen, its template is its disk alone: guests are booted
+//! from that.
 //!
 //! ```text
 //! key     what decides a template, as one digest
+//! obtain  finds one in the store, or has one made that is put there    (mould: what it is to be)
 //! freeze  makes one            (idle: how a guest is known to be at rest)
 //! fork    makes a guest of one (waker: the first thing that runs in it: clock and randomness, then SSH)
 //! ```
@@ -15,12 +17,15 @@ mod freeze;
 mod idle;
 mod key;
 mod memory;
+mod mould;
+mod obtain;
 mod waker;
 
 pub use fork::{ForkError, Forked, With, fork};
-pub use freeze::{Content, Forge, Mould, News, NoTemplate, OwnDisk, OwnWork, Preparation, Work, Writer, obtain};
 pub use key::{Birthplace, key};
 pub use memory::own_memory;
+pub use mould::{Content, Forge, Mould, News, NoTemplate, OwnDisk, OwnWork, Preparation, Work, Writer};
+pub use obtain::obtain;
 
 use std::{
     path::PathBuf,
@@ -49,6 +54,8 @@ pub struct Note {
     firmware: Vec<(String, String)>,
     /// Disks of its own besides the root disk.
     disks: Vec<NotedDisk>,
+    /// Why only its disk was kept; `None`: it is whole.
+    unfrozen: Option<String>,
 }
 
 /// A disk that was made with a template.
@@ -84,24 +91,37 @@ pub struct Template {
 }
 
 impl Template {
-    fn new(key: Digest, kept: images::Template<Note>) -> Result<Self, String> {
+    fn new(key: Digest, kept: images::Template<Note>, templates: &images::Templates) -> Result<Self, String> {
+        match Self::read(&kept) {
+            Ok((firmware, login, host_key)) => {
+                // Of no more use than a guess is wrong, so whatever stands there is taken for one.
+                let seen =
+                    std::fs::read_to_string(kept.folder.join(COST)).ok().and_then(|text| text.trim().parse().ok());
+                let cost = AtomicU64::new(kept.note.cost.max(seen.unwrap_or(0)));
+                let frozen = Frozen { folder: kept.folder.clone(), firmware, disks: kept.note.disks.clone() };
+                Ok(Self { kept, frozen, key, login, host_key, cost, peak: AtomicU64::new(0) })
+            }
+            Err(reason) => {
+                // Every byte is what was put there, and still we can do nothing with it.
+                templates.discard(&kept);
+                Err(reason)
+            }
+        }
+    }
+
+    fn read(kept: &images::Template<Note>) -> Result<(Vec<Firmware>, Keypair, Keypair), String> {
         let read = |name: &str| {
             let path = kept.folder.join(name);
             let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
             Keypair::read(&text).map_err(|error| format!("{}: {error}", path.display()))
         };
-        let (login, host_key) = (read(LOGIN)?, read(crate::guest::HOST_KEY_FILE)?);
-        // Of no more use than a guess is wrong, so whatever stands there is taken for one.
-        let seen = std::fs::read_to_string(kept.folder.join(COST)).ok().and_then(|text| text.trim().parse().ok());
-        let cost = AtomicU64::new(kept.note.cost.max(seen.unwrap_or(0)));
         let firmware = kept.note.firmware.iter().map(|(name, file)| {
             let known = crate::guest::FIRMWARE_ITEMS.into_iter().find(|known| known == name);
             let name = known.ok_or_else(|| format!("the template has an unknown item {name}"))?;
             Ok(Firmware { name, file: kept.folder.join(file) })
         });
         let firmware = firmware.collect::<Result<_, String>>()?;
-        let frozen = Frozen { folder: kept.folder.clone(), firmware, disks: kept.note.disks.clone() };
-        Ok(Self { kept, frozen, key, login, host_key, cost, peak: AtomicU64::new(0) })
+        Ok((firmware, read(LOGIN)?, read(crate::guest::HOST_KEY_FILE)?))
     }
 
     /// The digest of everything that decides it.
@@ -112,6 +132,11 @@ impl Template {
     /// What forks are made of.
     pub fn frozen(&self) -> &Frozen {
         &self.frozen
+    }
+
+    /// Why no fork can be made of it, only its disk was kept; `None`: one can.
+    pub fn unfrozen(&self) -> Option<&str> {
+        self.kept.note.unfrozen.as_deref()
     }
 
     /// Gives it up: no fork comes of it, here or elsewhere.
@@ -127,6 +152,11 @@ impl Template {
     /// The host key of its forks.
     pub fn host_key(&self) -> &Keypair {
         &self.host_key
+    }
+
+    /// Where it lies.
+    pub fn folder(&self) -> &std::path::Path {
+        &self.kept.folder
     }
 
     /// Its disk: what its forks' disks lie above.

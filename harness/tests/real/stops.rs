@@ -14,7 +14,7 @@ name = "second"
 inline = "true"
 "#;
 
-fn interrupt(pid: u32) {
+pub(crate) fn interrupt(pid: u32) {
     assert!(Command::new("kill").args(["-INT", &pid.to_string()]).status().unwrap().success());
 }
 

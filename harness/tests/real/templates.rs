@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
+    net::TcpListener,
     os::unix::fs::{FileExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -231,7 +232,8 @@ inline = "test $NESTMATRIX_IMAGE = plain || grep ready /etc/prepared"
 
     // Every byte is right, and still QEMU does not take it.
     File::create(&qemu.broken).unwrap();
-    let cold = qemu.run(&lab, matrix, "cold");
+    // There is room for both forks at once, but for one guest only that shares nothing.
+    let cold = qemu.run(&lab, &format!("runner = {{ memory = '1000MiB' }}\n{matrix}"), "cold");
     cold.assert_code(0);
     for id in ["plain.one", "prepared.one"] {
         let reason = reason_of_cold(&cold, id);
@@ -287,6 +289,51 @@ fn after_kill_9_while_a_template_is_made_nothing_half_is_kept_and_the_next_start
     assert!(!template(&next).1);
     assert_forked(&next, ONE_ID);
     assert_eq!((kept(&lab).len(), sites(&lab)), (1, 0), "{}", next.stderr);
+    lab.assert_nothing_left();
+}
+
+#[test]
+fn an_interrupt_while_a_template_is_made_ends_that_at_once() {
+    let lab = Lab::warm();
+    let child = lab.start(ONE, "out", &[]);
+    wait_until("its guest runs", || lab.guests().iter().any(|pid| command_line(*pid).contains("template-")));
+    crate::stops::interrupt(child.id());
+    let run = lab.finish(child, "out");
+    run.assert_code(130);
+    assert_eq!(run.verdict(ONE_ID), "not-run", "{}", run.stderr);
+    assert!(run.cell(ONE_ID)["attempts"].as_array().unwrap().is_empty(), "{}", run.stderr);
+    assert_eq!((kept(&lab).len(), sites(&lab)), (0, 0));
+    crate::endings::assert_counts_agree(&run);
+    lab.assert_nothing_left();
+}
+
+#[test]
+fn forks_that_grow_all_at_once_make_room_for_each_other_and_no_cell_is_lost_by_it() {
+    let lab = Lab::warm();
+    // Three forks are admitted by what forks took so far; three of these take more than there is.
+    let matrix = r#"
+images = ["debian-12-minimal"]
+runner = { cpus = 3, memory = "1050MiB", retries = 0 }
+axes = { number = [1, 2, 3] }
+[[suite]]
+name = "grow"
+inline = "mount -o remount,size=400M /dev/shm && head -c 300M /dev/zero > /dev/shm/much && sleep 15"
+"#;
+    let run = lab.run(matrix, "out", &[]);
+    run.assert_code(0);
+    let json = run.json();
+    let tried_again: Vec<&Value> = json["cells"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|cell| cell["attempts"].as_array().unwrap().len() > 1)
+        .collect();
+    let [cell] = tried_again.as_slice() else { panic!("one makes room: {tried_again:?}\n{}", run.stderr) };
+    let [first, second] = cell["attempts"].as_array().unwrap().as_slice() else { panic!("two attempts: {cell}") };
+    assert_eq!(first["guest"]["boot"]["how"], "forked", "{cell}");
+    assert!(first.to_string().contains("to make room"), "{cell}");
+    assert_eq!((&second["guest"]["boot"]["how"], &second["verdict"]), (&"cold".into(), &"passed".into()), "{cell}");
+    crate::endings::assert_counts_agree(&run);
     lab.assert_nothing_left();
 }
 
@@ -353,24 +400,25 @@ inline = "systemctl poweroff; sleep 600"
 #[test]
 fn an_image_is_prepared_once_for_forked_and_for_booted_guests_alike() {
     let lab = Lab::warm();
-    let matrix = r#"
-[[image]]
-name = "debian-12-minimal"
-[image.prepare]
-inline = "cat /proc/sys/kernel/random/uuid >> /etc/prepared"
-[[suite]]
-name = "one"
-inline = "echo prepared $(cat /etc/prepared); echo machine $(cat /etc/machine-id)"
-[[suite]]
-name = "two"
-inline = "echo prepared $(cat /etc/prepared); echo machine $(cat /etc/machine-id)"
-[[suite]]
-name = "booted"
-boot = "cold"
-identity = "unique"
-inline = "echo prepared $(cat /etc/prepared); echo machine $(cat /etc/machine-id)"
-"#;
-    let run = lab.run(matrix, "out", &[]);
+    // A server on this machine, which is 10.0.2.2 to a guest with an open network. Nobody need accept: the kernel answers.
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let reach = format!("timeout 20 bash -c 'echo > /dev/tcp/10.0.2.2/{}'", server.local_addr().unwrap().port());
+    let suite = |name: &str, more: &str| {
+        format!(
+            "[[suite]]\nname = '{name}'\n{more}\ninline = \"\"\"echo prepared $(cat /etc/prepared); echo machine $(cat /etc/machine-id)\n\
+             ! {reach}\"\"\"\n"
+        )
+    };
+    let prepare = format!("{reach} && cat /proc/sys/kernel/random/uuid >> /etc/prepared");
+    let matrix = [
+        "[[image]]\nname = 'debian-12-minimal'\n[image.prepare]\nnetwork = 'open'\n".to_owned(),
+        format!("inline = \"\"\"{prepare}\"\"\"\n"),
+        suite("one", ""),
+        suite("two", ""),
+        suite("booted", "boot = 'cold'\nidentity = 'unique'"),
+    ]
+    .concat();
+    let run = lab.run(&matrix, "out", &[]);
     run.assert_code(0);
     let said = ["one", "two", "booted"].map(|suite| said(&run, &format!("debian-12-minimal.{suite}")));
     assert_eq!(said[0]["prepared"].len(), 36, "it was run once: {said:?}");
@@ -395,12 +443,17 @@ name = "no-port"
 from = "debian-12-minimal"
 kernel_args = "module_blacklist=virtio_console"
 [[image]]
+name = "only-disk"
+from = "debian-12-minimal"
+kernel_args = "module_blacklist=virtio_console"
+prepare = { inline = "cat /proc/sys/kernel/random/uuid >> /etc/prepared" }
+[[image]]
 name = "unprepared"
 from = "debian-12-minimal"
 prepare = { inline = "echo working; echo the mirror is closed >&2; exit 9" }
 [[suite]]
 name = "one"
-inline = "true"
+inline = "test $NESTMATRIX_IMAGE != only-disk || echo prepared $(cat /etc/prepared)"
 "#;
     let run = lab.run(matrix, "out", &[]);
     run.assert_code(3);
@@ -411,13 +464,27 @@ inline = "true"
         assert!(text.contains("this guest has no virtio ports"), "{what} says why: {text}");
     }
 
+    // What was prepared is not lost with it, nor done twice.
+    let again = lab.run(matrix, "again", &["--cell", "only-disk.*"]);
+    again.assert_code(0);
+    for run in [&run, &again] {
+        assert_eq!(run.verdict("only-disk.one"), "passed", "{}", run.stderr);
+        let reason = reason_of_cold(run, "only-disk.one");
+        assert!(reason.contains("no virtio ports"), "{reason}");
+        assert_eq!(said(run, "only-disk.one")["prepared"].len(), 36);
+    }
+    assert_eq!(said(&run, "only-disk.one")["prepared"], said(&again, "only-disk.one")["prepared"]);
+    let files = |name: &str| only_kept(&lab).join(name).exists();
+    assert_eq!((files("disk.qcow2"), files("ram"), files("state")), (true, false, false));
+    assert!(flat(&again.stderr).contains("only the disk of what was prepared is kept"), "{}", again.stderr);
+
     assert_eq!(run.verdict("unprepared.one"), "error(image)", "{}", run.stderr);
     let reason = run.reason("unprepared.one");
     for words in ["image.prepare", "exit code 9", "the mirror is closed"] {
         assert!(reason.contains(words), "`{words}` is missing in {reason}");
     }
     assert!(run.cell("unprepared.one")["attempts"][0]["guest"].is_null(), "no guest of it was started");
-    assert_eq!((kept(&lab).len(), sites(&lab)), (0, 0));
+    assert_eq!((kept(&lab).len(), sites(&lab)), (1, 0));
     crate::endings::assert_counts_agree(&run);
     lab.assert_nothing_left();
 }

@@ -10,7 +10,7 @@ use super::{
     workbench::{Ran, Workbench},
 };
 
-/// What the ratio is compared with.
+/// What the ratio is compared with. Until `true` has run the first one must be reached: less is no reason to fork.
 const GOALS: [f64; 2] = [10.0, 20.0];
 
 pub(super) fn measure(bench: &Workbench, pairs: usize) -> Result<Report, Failure> {
@@ -63,7 +63,10 @@ fn report(until_true: &Figures, whole: &Figures, templates: &[String]) -> Report
         json["goals"] = json!(reached(figures));
         json
     };
-    Report { text, json: json!({ "until_true": json(until_true), "attempt": json(whole) }), broken: Vec::new() }
+    let json = json!({ "until_true": json(until_true), "attempt": json(whole) });
+    let (ratio, [least, _]) = (until_true.ratio(), GOALS);
+    let broken = (ratio < least).then(|| format!("a fork is only {ratio:.1} times as fast, not {least:.0} times"));
+    Report { text, json, broken: broken.into_iter().collect() }
 }
 
 #[cfg(test)]
@@ -79,5 +82,15 @@ mod tests {
         assert!(report.text.ends_with("\n10 times as fast: NOT reached; 20 times as fast: NOT reached\n"));
         assert_eq!(report.json["until_true"]["goals"][1]["reached"], true);
         assert_eq!(report.json["attempt"]["goals"][0]["reached"], false);
+        assert_eq!(report.broken, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_fork_that_is_hardly_faster_does_not_hold() {
+        let figures = |cold| Figures::new(["cold", "warm"], vec![[cold, 1.0]]);
+        assert_eq!(
+            report(&figures(9.4), &figures(20.0), &[]).broken,
+            ["a fork is only 9.4 times as fast, not 10 times"]
+        );
     }
 }

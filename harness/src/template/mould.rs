@@ -1,0 +1,137 @@
+//! What a template is to be, and what came of it.
+
+use std::{path::Path, pin::Pin, sync::Arc, time::Duration};
+
+use images::Templates;
+use matrix::{ByteSize, Digest, Network};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    guest::{Command, DiskFormat, Spawner},
+    host::Qemu,
+    ssh::Session,
+};
+
+/// What templates are made with.
+pub struct Forge<'a> {
+    /// Where they are kept.
+    pub templates: &'a Templates,
+    /// QEMU.
+    pub qemu: &'a Qemu,
+    /// Starts guests.
+    pub spawner: &'a Spawner,
+    /// What time limits are multiplied by.
+    pub speed: f64,
+    /// A folder for what does not stay.
+    pub scratch: &'a Path,
+    /// A folder for the logs of the guest that is frozen.
+    pub logs: &'a Path,
+    /// Ends it at once.
+    pub cancel: &'a CancellationToken,
+}
+
+/// What a template is to be.
+pub struct Mould<'a> {
+    /// Its key, see [`super::key`].
+    pub key: Digest,
+    /// The guest, without a disk.
+    pub command: Command,
+    /// The disk of its image, and how that is stored.
+    pub image: (&'a Path, DiskFormat),
+    /// Who logs in.
+    pub login_user: &'a str,
+    /// Size of its disk.
+    pub disk: ByteSize,
+    /// What it is called.
+    pub hostname: String,
+    /// Time limit of its boot, scaled.
+    pub boot: Duration,
+    /// Disks that are made with it, in front of those of `command`.
+    pub disks: Vec<OwnDisk>,
+    /// What it may reach until it is frozen.
+    pub network: Network,
+    /// What its files may take besides its memory: what it writes to its disks until it is frozen.
+    pub room: ByteSize,
+    /// What is done in it.
+    pub work: Work<'a>,
+}
+
+impl Mould<'_> {
+    /// Something is prepared in it that its disk alone has, too.
+    pub(super) fn prepares(&self) -> bool {
+        matches!(self.work, Work::Preparation(Some(_)))
+    }
+}
+
+/// A disk that is made with a template, raw.
+pub struct OwnDisk {
+    /// What the guest finds it by.
+    pub serial: String,
+    /// What is in it at first.
+    pub content: Content,
+}
+
+/// What a disk is made with.
+pub enum Content {
+    /// Nothing, of this size; the guest may write to it.
+    Empty(ByteSize),
+    /// What this writes; the guest only reads it.
+    Written(Arc<Writer>),
+}
+
+/// Writes the content of a disk into a file.
+pub type Writer = dyn Fn(&Path) -> Result<(), NoTemplate> + Send + Sync;
+
+/// What is done in a guest before it is frozen.
+pub enum Work<'a> {
+    /// What the matrix asks for, if it does.
+    Preparation(Option<Preparation<'a>>),
+    /// What whoever wants it does himself, and how long that takes at the most, scaled.
+    Own(&'a OwnWork<'a>, Duration),
+}
+
+/// Is given a session with the guest.
+pub type OwnWork<'a> =
+    dyn Fn(Arc<Session>) -> Pin<Box<dyn Future<Output = Result<(), NoTemplate>> + Send + 'a>> + Send + Sync + 'a;
+
+/// What a matrix asks for.
+pub struct Preparation<'a> {
+    /// The script.
+    pub script: Option<&'a str>,
+    /// Names for its package manager.
+    pub packages: &'a [String],
+    /// How long it may take, scaled.
+    pub limit: Duration,
+}
+
+/// What is told while a template is had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// What is done now.
+    Step(String),
+    /// Whom it waits for.
+    Waiting(String),
+    /// What was in the store is of no use, and why: it is made anew.
+    Damaged(String),
+}
+
+/// There is no template, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoTemplate {
+    /// One line.
+    pub reason: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl NoTemplate {
+    /// For this reason.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), help: None }
+    }
+}
+
+/// An error in what was done, as the reason why there is none.
+pub(super) fn because<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> NoTemplate {
+    move |error| NoTemplate::new(format!("{what}: {error}"))
+}

@@ -1,0 +1,174 @@
+//! A template: found in the store, or made now and put there.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use images::{Begun, Unfinished};
+
+use super::{
+    Frozen, LOGIN, Note, NotedDisk, RAM, STATE, Template,
+    freeze::{self, Files, Short},
+    mould::{Content, Forge, Mould, News, NoTemplate, OwnDisk, Work, because},
+};
+use crate::{guest, ssh::Keypair};
+
+/// What a fork may take above what the first one took: that one did nothing.
+const MARGIN: u64 = 32 << 20;
+
+/// The template: from the store, where it was found unharmed, or made now. The flag: it was there.
+///
+/// `tell` is told what is going on.
+pub async fn obtain(
+    forge: &Forge<'_>,
+    mould: &Mould<'_>,
+    tell: &(dyn Fn(News) + Sync),
+) -> Result<(Template, bool), NoTemplate> {
+    let (key, templates) = (mould.key, forge.templates.clone());
+    let found = blocking(move || templates.find::<Note>(key)).await?;
+    match found.and_then(|found| found.map(|kept| Template::new(key, kept, forge.templates)).transpose()) {
+        Ok(Some(template)) => return Ok((template, true)),
+        Ok(None) => {}
+        Err(reason) => tell(News::Damaged(reason)),
+    }
+    // Whoever makes it now may fail with it as late as he can, and then somebody else who waits goes first.
+    let until = Instant::now() + longest(forge, mould) * 2;
+    let memory = mould.command.memory_mib << 20;
+    let (begun, whole) = match begin(forge, mould, memory + mould.room.bytes(), until, tell).await {
+        Err(none) if mould.prepares() => {
+            (begin(forge, mould, mould.room.bytes(), until, tell).await?, Err(none.reason))
+        }
+        begun => (begun?, Ok(())),
+    };
+    let unfinished = match begun {
+        Begun::Found(kept) => {
+            return Template::new(key, kept, forge.templates).map(|template| (template, true)).map_err(NoTemplate::new);
+        }
+        Begun::Cancelled => return Err(NoTemplate::new("interrupted")),
+        Begun::Free(unfinished) => unfinished,
+    };
+    let template = tokio::select! {
+        biased;
+        () = forge.cancel.cancelled() => return Err(NoTemplate::new("interrupted")),
+        template = make(forge, mould, unfinished, whole, tell) => template?,
+    };
+    Ok((template, false))
+}
+
+/// How long making it takes at the most: the sum of all of its time limits.
+fn longest(forge: &Forge<'_>, mould: &Mould<'_>) -> Duration {
+    let work = match &mould.work {
+        Work::Preparation(preparation) => preparation.as_ref().map_or(Duration::ZERO, |preparation| preparation.limit),
+        Work::Own(_, limit) => *limit,
+    };
+    mould.boot + work + freeze::LONGEST.mul_f64(forge.speed)
+}
+
+/// Waits until it is ours to make, or there.
+async fn begin(
+    forge: &Forge<'_>,
+    mould: &Mould<'_>,
+    room: u64,
+    until: Instant,
+    tell: &(dyn Fn(News) + Sync),
+) -> Result<Begun<Note>, NoTemplate> {
+    let (templates, given_up, key) = (forge.templates.clone(), Arc::new(AtomicBool::new(false)), mould.key);
+    let flag = Arc::clone(&given_up);
+    let (waits, mut waiting) = tokio::sync::mpsc::unbounded_channel();
+    let begin = blocking(move || {
+        templates.begin::<Note>(key, room, &flag, &move |holder| {
+            let _ = waits.send(holder);
+        })
+    });
+    let _give_up = GiveUp(given_up);
+    let mut begin = std::pin::pin!(begin);
+    let mut whom = "another process".to_owned();
+    loop {
+        tokio::select! {
+            biased;
+            () = forge.cancel.cancelled() => return Ok(Begun::Cancelled),
+            begun = &mut begin => return begun?.map_err(because("it cannot be kept")),
+            Some(holder) = waiting.recv() => {
+                whom = holder.map_or(whom, |process| format!("process {process}"));
+                tell(News::Waiting(format!("waiting for {whom}, which makes it")));
+            }
+            () = tokio::time::sleep_until(until.into()) => {
+                return Err(NoTemplate {
+                    help: Some("is it stopped, or stuck? Once it has ended the next run makes the template".to_owned()),
+                    ..NoTemplate::new(format!("{whom} was not done with making it in time"))
+                });
+            }
+        }
+    }
+}
+
+/// Whoever waits for a lock on a thread of its own is told when nobody waits for him any more.
+struct GiveUp(Arc<AtomicBool>);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, NoTemplate> {
+    tokio::task::spawn_blocking(work).await.map_err(because("a defect of nestmatrix"))
+}
+async fn make(
+    forge: &Forge<'_>,
+    mould: &Mould<'_>,
+    unfinished: Unfinished,
+    whole: Result<(), String>,
+    tell: &(dyn Fn(News) + Sync),
+) -> Result<Template, NoTemplate> {
+    let folder = unfinished.folder();
+    let (login, host_key) = (keypair("login")?, keypair("host key")?);
+    login.write_private(&folder.join(LOGIN)).map_err(because("its key cannot be written"))?;
+    let firmware = guest::identity(&folder, login.public(), host_key.private(), &mould.hostname)
+        .map_err(because("its identity cannot be written"))?;
+    let disks = make_disks(mould, &folder)?;
+    let files = Files { frozen: Frozen { folder: folder.clone(), firmware, disks }, login, host_key };
+    let (cost, unfrozen) = match freeze::freeze(forge, mould, &files, whole, tell).await {
+        Ok(cost) => (cost + MARGIN, None),
+        Err(Short { none, prepared: true }) => {
+            for name in [RAM, STATE] {
+                let _ = std::fs::remove_file(folder.join(name));
+            }
+            (0, Some(none.reason))
+        }
+        Err(Short { none, .. }) => return Err(none),
+    };
+    let Files { frozen: Frozen { firmware, disks, .. }, .. } = files;
+    let firmware = firmware
+        .iter()
+        .map(|item| (item.name.to_owned(), item.file.file_name().unwrap_or_default().to_string_lossy().into_owned()));
+    let note = Note { cost, firmware: firmware.collect(), disks, unfrozen };
+    let (templates, key) = (forge.templates.clone(), mould.key);
+    let kept = blocking(move || templates.publish(unfinished, note)).await?.map_err(because("it cannot be kept"))?;
+    Template::new(key, kept, forge.templates).map_err(NoTemplate::new)
+}
+
+fn keypair(what: &str) -> Result<Keypair, NoTemplate> {
+    Keypair::generate(&format!("nestmatrix template {what}")).map_err(because("no key could be made"))
+}
+
+/// Sparse: what is never written takes no room.
+fn make_disks(mould: &Mould<'_>, folder: &Path) -> Result<Vec<NotedDisk>, NoTemplate> {
+    let made = mould.disks.iter().map(|OwnDisk { serial, content }| {
+        let (file, writable) = (format!("{serial}.raw"), matches!(content, Content::Empty(_)));
+        let path = folder.join(&file);
+        match content {
+            Content::Empty(size) => std::fs::File::create(&path)
+                .and_then(|made| made.set_len(size.bytes()))
+                .map_err(because("a disk of it cannot be made"))?,
+            Content::Written(write) => write(&path)?,
+        }
+        Ok(NotedDisk { serial: serial.clone(), file, writable })
+    });
+    made.collect()
+}
