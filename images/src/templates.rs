@@ -51,7 +51,8 @@ pub struct Templates {
     trusting: bool,
 }
 
-/// A template, checked. For as long as this value lives, nothing removes it from the store.
+/// A template, checked. For as long as this value lives, nothing removes it from the store; but another one may be put in its place,
+/// see [`Template::is_in_place`].
 #[derive(Debug)]
 pub struct Template<T> {
     /// The folder with its files.
@@ -168,10 +169,16 @@ impl Templates {
         waiting: &dyn Fn(Option<u32>),
     ) -> Result<Begun<T>, TemplateError> {
         let path = self.folder.join(format!("{}.lock", key.hex()));
-        let mut making = lock::open(&path).map_err(at(&path))?;
-        if lock::exclusive(&mut making, cancel, waiting).map_err(at(&path))? == Waited::Cancelled {
-            return Ok(Begun::Cancelled);
-        }
+        let making = loop {
+            let mut making = lock::open(&path).map_err(at(&path))?;
+            if lock::exclusive(&mut making, cancel, waiting).map_err(at(&path))? == Waited::Cancelled {
+                return Ok(Begun::Cancelled);
+            }
+            // It may have been swept away between the two.
+            if is_at(&making, &path) {
+                break making;
+            }
+        };
         if let Ok(Some(template)) = self.find(key) {
             return Ok(Begun::Found(template));
         }
@@ -217,6 +224,7 @@ impl Templates {
             prepared::lease(&to).ok_or_else(|| at(&to)(io::ErrorKind::NotFound.into()))?
         };
         self.evict(self.limit.bytes(), Some(&to));
+        self.sweep_locks();
         Ok(Template { folder: to, note: record.note, lease })
     }
 
@@ -226,13 +234,32 @@ impl Templates {
     }
 
     fn give_up(&self, folder: &Path, lease: &File) {
-        if !is_at(lease, folder) {
-            return;
+        {
+            // Nobody may put another one in its place between the two.
+            let Ok(_lock) = self.lock.take() else { return };
+            if !is_at(lease, folder) {
+                return;
+            }
+            let _ = File::create(folder.join(BAD));
         }
-        let _ = File::create(folder.join(BAD));
         // Ours alone, unless others use it: then whoever makes it anew moves it aside.
         if lock::try_exclusive(lease).unwrap_or(false) {
             self.remove(folder, lease);
+        } else {
+            // Asking for more has cost us what we had.
+            let _ = lock::try_shared(lease);
+        }
+    }
+
+    /// Removes the locks of templates that are not there and that nobody makes.
+    fn sweep_locks(&self) {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let locks = entries.filter(|path| path.extension().is_some_and(|extension| extension == "lock"));
+        for path in locks.filter(|path| !path.with_extension("").exists()) {
+            let Ok(file) = File::open(&path) else { continue };
+            if lock::try_exclusive(&file).unwrap_or(false) && is_at(&file, &path) {
+                let _ = fs::remove_file(&path);
+            }
         }
     }
 
@@ -335,6 +362,13 @@ fn check<T: DeserializeOwned + Serialize>(folder: &Path, key: Digest, trusting: 
         Err(format!("{} is damaged: {what}", path.display()))
     })?;
     Ok(record.note)
+}
+
+impl<T> Template<T> {
+    /// Whether its files are still what its folder's name stands for: whoever found it damaged has made it anew meanwhile.
+    pub fn is_in_place(&self) -> bool {
+        is_at(&self.lease, &self.folder)
+    }
 }
 
 /// Whether the folder still has this name: another may have been put in its place.
@@ -578,13 +612,28 @@ mod tests {
         let (used, bad) = (find().expect("sound").expect("there"), find().expect("sound").expect("there"));
         templates.discard(&bad);
         drop(bad);
-        assert!(used.folder.join("state").exists(), "it is used");
+        assert!(used.folder.join("state").exists() && used.is_in_place(), "it is used");
         assert!(find().expect_err("given up").contains("given up"));
         fixture.make(&templates, "a");
         find().expect("sound").expect("made anew");
+        assert!(!used.is_in_place(), "another one has its name");
         // The late word of somebody who used the old one takes nothing from those who use the new one.
         templates.discard(&used);
         find().expect("sound").expect("still there");
+    }
+
+    #[test]
+    fn locks_of_templates_that_are_gone_go_as_well_but_none_that_is_held() {
+        let fixture = Fixture::new();
+        let templates = fixture.templates(1 << 30);
+        let lock = |name: &str| templates.folder.join(format!("{}.lock", Digest::of(name.as_bytes()).hex()));
+        let gone = fixture.make(&templates, "gone");
+        let held = fixture.begin(Digest::of(b"held"));
+        fs::remove_dir_all(templates.place(gone)).expect("removed");
+        fixture.make(&templates, "new");
+        assert_eq!((lock("gone").exists(), lock("held").exists(), lock("new").exists()), (false, true, true));
+        drop(held);
+        assert!(matches!(fixture.begin(gone), Begun::Free(_)), "it can be made again");
     }
 
     #[test]

@@ -104,6 +104,8 @@ pub enum EventKind {
         help: Option<String>,
         /// How long was tried.
         elapsed_ms: u64,
+        /// Its guests are booted instead: nothing had to be prepared, or it is on the disk that they are booted from.
+        bootable: bool,
     },
     /// An image is being looked up, fetched or built.
     ImageStarted {

@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,6 +19,7 @@ use crate::{
     guest::{self, Ended, Guest},
     payload::{self, Install, InstallError, PackageFamily, Suite, SuiteOutcome, Upload},
     ssh::{self, BannerStream, Keypair, Open, Session, SshError},
+    template::Template,
 };
 
 /// How long processes have between TERM and KILL when a time limit is reached, before scaling.
@@ -63,6 +65,8 @@ pub(super) struct Up {
     pub(super) host_key: Keypair,
     /// Of a fork: the connection its SSH server waits at.
     pub(super) connection: Option<BannerStream>,
+    /// What it is a fork of.
+    pub(super) fork_of: Option<Arc<Template>>,
     /// Its disk is that of a template, with the identity that was frozen there.
     pub(super) of_template: bool,
 }
@@ -140,8 +144,7 @@ impl Attempt<'_> {
 
     /// Everything between a started guest and its verdict.
     async fn inside(&self, up: &mut Up, logs: &Path) -> Outcome<Verdict> {
-        let session = self.open(up).await?;
-        self.make_unique(up, &session).await?;
+        let session = self.awake(up).await?;
         let (cell, guest) = (self.cell, &up.guest);
         let family = self.family();
         let artifacts = match (&self.station.plan.package, cell.install) {
@@ -170,6 +173,24 @@ impl Attempt<'_> {
         let case = self.test(guest, &session, logs).await?;
         let cases = self.collect(guest, &session, case, logs).await?;
         Ok(verdict_of(&cases))
+    }
+
+    /// A session with the guest, the first thing that is done with it. Whether forks of a template come so far says what it is worth.
+    async fn awake(&self, up: &mut Up) -> Outcome<Session> {
+        let session = match self.open(up).await {
+            Ok(session) => self.make_unique(up, &session).await.map(|()| session),
+            Err(stopped) => Err(stopped),
+        };
+        if let Some(template) = &up.fork_of {
+            match &session {
+                Ok(_) => template.worked(),
+                Err(Stopped { verdict: Verdict::Error { reason, .. }, .. }) if template.failed() => {
+                    self.station.give_up(template, reason);
+                }
+                Err(_) => {}
+            }
+        }
+        session
     }
 
     /// The phases boot and connect.
@@ -391,7 +412,7 @@ impl Attempt<'_> {
 
     /// Whether another attempt may follow this verdict; its guest takes the place of this one's.
     fn is_retried(&self, verdict: &Verdict) -> bool {
-        let more = self.number < self.last || self.slot.must_make_room();
+        let more = self.number < self.last || (!self.again && self.slot.is_of_fork());
         more && matches!(verdict, Verdict::Error { phase, .. } if phase.is_infrastructure())
     }
 

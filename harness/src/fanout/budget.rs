@@ -63,8 +63,8 @@ pub(super) struct Slot {
 pub(super) struct Request {
     /// That of its slot.
     pub(super) gauge: Arc<Gauge>,
-    /// Told when it fits.
-    pub(super) fits: oneshot::Sender<()>,
+    /// Told when it fits; false: it never will.
+    pub(super) fits: oneshot::Sender<bool>,
 }
 
 impl Slot {
@@ -72,29 +72,30 @@ impl Slot {
         Self { gauge: Arc::default(), of_fork: of_fork.into(), make_room: CancellationToken::new(), requests }
     }
 
-    /// Whether its fork must make room. A guest that is booted never has to: it counts with all it can take.
-    pub(super) fn must_make_room(&self) -> bool {
-        self.make_room.is_cancelled() && self.of_fork.load(Ordering::Relaxed)
-    }
-
-    /// Waits until its fork must make room, maybe forever.
+    /// Waits until its fork must make room, maybe forever: a guest that is booted never has to, it counts with all it can take.
     pub(super) async fn room_is_wanted(&self) {
         self.make_room.cancelled().await;
-        if !self.must_make_room() {
+        if !self.is_of_fork() {
             std::future::pending().await
         }
     }
 
-    /// Waits until a guest may be booted. None of the cell's may run meanwhile.
-    pub(super) async fn for_boot(&self) {
+    /// It was admitted for a fork, and no guest of it was to be booted yet.
+    pub(super) fn is_of_fork(&self) -> bool {
+        self.of_fork.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a guest may be booted. None of the cell's may run meanwhile. False: there will never be room.
+    pub(super) async fn for_boot(&self) -> bool {
         self.gauge.rest();
         if !self.of_fork.swap(false, Ordering::Relaxed) {
-            return;
+            return true;
         }
         let (fits, answer) = oneshot::channel();
         // Without anybody who admits there is nobody to wait for.
-        if self.requests.send(Request { gauge: Arc::clone(&self.gauge), fits }).is_ok() {
-            let _ = answer.await;
+        match self.requests.send(Request { gauge: Arc::clone(&self.gauge), fits }) {
+            Ok(()) => answer.await.unwrap_or(true),
+            Err(_) => true,
         }
     }
 }
@@ -293,14 +294,12 @@ mod tests {
     async fn only_a_cell_that_was_admitted_for_a_fork_makes_room() {
         let (requests, mut asked) = mpsc::unbounded_channel();
         let slot = Slot::new(true, requests);
-        assert!(!slot.must_make_room());
         slot.make_room.cancel();
-        assert!(slot.must_make_room());
         slot.room_is_wanted().await;
-        let answers = async { asked.recv().await.map(|request| request.fits.send(())) };
-        let ((), answered) = tokio::join!(slot.for_boot(), answers);
-        assert!(answered.is_some_and(|sent| sent.is_ok()));
-        assert!(!slot.must_make_room(), "what it was admitted with now is all it can take");
+        let answers = async { asked.recv().await.map(|request| request.fits.send(true)) };
+        let (fits, answered) = tokio::join!(slot.for_boot(), answers);
+        assert!(fits && answered.is_some_and(|sent| sent.is_ok()));
+        assert!(!slot.is_of_fork(), "what it was admitted with now is all it can take");
         let wanted = tokio::time::timeout(std::time::Duration::from_millis(20), slot.room_is_wanted());
         wanted.await.expect_err("never");
     }

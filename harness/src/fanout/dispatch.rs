@@ -58,7 +58,7 @@ struct Running {
     cost: Option<Cost>,
     guest: matrix::Guest,
     /// Told when its guest can be booted.
-    fits: Option<oneshot::Sender<()>>,
+    fits: Option<oneshot::Sender<bool>>,
     gauge: Arc<Gauge>,
     /// What its guest is a fork of, and the way to have that make room for others.
     fork: Option<(Arc<Template>, CancellationToken)>,
@@ -110,8 +110,14 @@ async fn run(
             let whole = Cost::of(&waiting.guest);
             if waiting.fits.is_some() && budget.take(whole) {
                 waiting.cost = Some(whole);
-                let _ = waiting.fits.take().map(|fits| fits.send(()));
+                let _ = waiting.fits.take().map(|fits| fits.send(true));
             }
+        }
+        // Nothing runs that could make room for them.
+        if running.values().all(|its| its.fits.is_some()) {
+            running.values_mut().filter_map(|its| its.fits.take()).for_each(|fits| {
+                let _ = fits.send(false);
+            });
         }
         // Templates first: cells wait for them. A template is a guest that is booted once for all of its cells.
         templates.wanted.retain(|(key, cell)| {
@@ -187,7 +193,11 @@ async fn run(
             None => break,
         };
         match (running.remove(&finished), done) {
-            (Some(Running { cost: Some(cost), .. }), Done::Cell { kept: true }) => budget.leave(cost),
+            (Some(Running { cost: Some(mut cost), guest, .. }), Done::Cell { kept: true }) => {
+                // Nobody looks at it any more: it may grow to all it can take.
+                budget.correct(&mut cost, Cost::of(&guest).memory());
+                budget.leave(cost);
+            }
             (Some(Running { cost: Some(cost), .. }), _) => budget.give_back(cost),
             (Some(Running { cost: None, .. }) | None, _) => {}
         }
@@ -268,8 +278,8 @@ async fn run_cell(station: &Station, Todo { cell, next, last }: &Todo, stop: &St
         let attempt = Attempt { station, cell, number, last, again, slot, kill: &stop.kill };
         let Conclusion { verdict, help, console_tail, kept } = attempt.run().await;
         let infrastructure = matches!(&verdict, Verdict::Error { phase, .. } if phase.is_infrastructure());
-        // More was promised than there is: no attempt is lost by that. The next guest is booted, so it happens once.
-        last = last.saturating_add(u32::from(infrastructure && slot.must_make_room()));
+        // A fork that comes to nothing costs no attempt: with guests that are booted there would be as many. The next one is.
+        last = last.saturating_add(u32::from(infrastructure && !again && slot.is_of_fork()));
         let retried = infrastructure && number < last && !stop.drain.is_cancelled() && !stop.kill.is_cancelled();
         station.events.send(EventKind::AttemptFinished {
             cell: cell.id.clone(),

@@ -39,6 +39,9 @@ struct NoFork {
     spoiled: bool,
 }
 
+/// The logs of a fork that came to nothing are kept beside those of the guest that is booted instead.
+const LOGS: [&str; 3] = ["console.log", "qemu.log", "qemu.args"];
+
 /// How long starting a guest may take, before scaling: forking one is done within a second, and a disk is made in no time.
 const START: Duration = Duration::from_secs(120);
 
@@ -59,12 +62,14 @@ impl Attempt<'_> {
                 match self.phase(Phase::Runner, None, limit, forking).await? {
                     Ok(up) => return Ok(up),
                     Err(failure) => {
-                        // What was prepared is on its disk, and nowhere else.
-                        let needed = self.prepares();
-                        if failure.spoiled && !needed {
+                        if template.failed() || failure.spoiled {
                             self.station.give_up(&template, &failure.reason);
                         }
-                        (needed.then_some(template), Some(failure.reason))
+                        for name in LOGS {
+                            let _ = std::fs::rename(logs.join(name), logs.join(format!("fork-{name}")));
+                        }
+                        // What was prepared is on its disk, and nowhere else.
+                        (self.prepares().then_some(template), Some(failure.reason))
                     }
                 }
             }
@@ -77,7 +82,11 @@ impl Attempt<'_> {
                 let reason = "interrupted before its guest was booted".to_owned();
                 return Err(Stopped { verdict: Verdict::NotRun { reason }, help: None });
             }
-            () = self.slot.for_boot() => {}
+            fits = self.slot.for_boot() => if !fits {
+                let reason = "its guest could not be forked, and guests that were kept take the memory that booting it needs: \
+                              keep fewer, or run it by itself with --cell";
+                return Err(Stopped { verdict: Verdict::NotRun { reason: reason.to_owned() }, help: None });
+            }
         }
         let booting = self.boot(image, prepared.as_deref(), reason, logs, scratch);
         self.phase(Phase::Runner, None, limit, booting).await?
@@ -111,7 +120,13 @@ impl Attempt<'_> {
         }
     }
 
-    async fn fork(&self, template: &Template, image: &BootImage, logs: &Path, scratch: &Path) -> Result<Up, NoFork> {
+    async fn fork(
+        &self,
+        template: &Arc<Template>,
+        image: &BootImage,
+        logs: &Path,
+        scratch: &Path,
+    ) -> Result<Up, NoFork> {
         let station = self.station;
         let command = machine::command(station, self.cell, image, station.terse);
         let with = With {
@@ -120,11 +135,12 @@ impl Attempt<'_> {
             speed: station.speed,
             dies_with_us: self.dies_with_us(),
         };
-        let forked = template::fork(template.frozen(), &with, &command, self.cell.guest.disk, (scratch, logs)).await;
+        let forked = template::fork(template, &with, &command, self.cell.guest.disk, (scratch, logs)).await;
         let Forked { guest, connection } =
             forked.map_err(|error| NoFork { spoiled: error.is_the_templates_fault(), reason: error.to_string() })?;
         let (login, host_key) = (template.login().clone(), template.host_key().clone());
-        let up = Up { guest, login, host_key, connection: Some(connection), of_template: true };
+        let fork_of = Some(Arc::clone(template));
+        let up = Up { guest, login, host_key, connection: Some(connection), fork_of, of_template: true };
         let boot = reports::Boot::Forked { template: template.key() };
         self.started(&up, &command, image, boot).await.map_err(|stopped| NoFork {
             spoiled: false,
@@ -165,7 +181,7 @@ impl Attempt<'_> {
             error(failure.to_string(), help)
         })?;
         let of_template = prepared.is_some();
-        let up = Up { guest, login: station.login.clone(), host_key, connection: None, of_template };
+        let up = Up { guest, login: station.login.clone(), host_key, connection: None, fork_of: None, of_template };
         self.started(&up, &command, image, reports::Boot::Cold { reason }).await?;
         Ok(up)
     }

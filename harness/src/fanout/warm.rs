@@ -46,24 +46,26 @@ impl Warmth {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
     }
 
-    /// What was known before.
-    fn learn(&self, key: Digest, what: Obtained) -> Option<Obtained> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, what)
+    fn learn(&self, key: Digest, what: Obtained) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, what);
     }
 }
 
 impl Station {
-    /// No fork of it works: it is used no more, here or elsewhere.
+    /// No fork of it works: none is made of it any more, here or elsewhere. Its disk serves until this run ends.
     pub(super) fn give_up(&self, template: &Template, reason: &str) {
-        if let Ok((templates, _)) = &self.warmth.templates {
-            template.discard(templates);
-        }
-        let template = template.key();
-        let (reason, help) = (reason.to_owned(), None);
-        let none = NoTemplate { reason: reason.clone(), help: help.clone() };
         // Forks that started together fail together; it is said once.
-        if self.warmth.learn(template, Err(none)).is_some_and(|before| before.is_ok()) {
-            self.events.send(EventKind::TemplateFailed { runner: self.runner, template, reason, help, elapsed_ms: 0 });
+        if template.give_up(reason) {
+            let (runner, reason, help) = (self.runner, reason.to_owned(), None);
+            let template = template.key();
+            self.events.send(EventKind::TemplateFailed {
+                runner,
+                template,
+                reason,
+                help,
+                elapsed_ms: 0,
+                bootable: true,
+            });
         }
     }
 
@@ -150,10 +152,12 @@ impl Station {
                     reason: format!("only the disk of what was prepared is kept: {reason}"),
                     help: Some(format!("remove {} and freezing it is tried again", found.folder().display())),
                     elapsed_ms,
+                    bootable: true,
                 },
             },
             Err(NoTemplate { reason, help }) => {
-                EventKind::TemplateFailed { runner, template, reason: reason.clone(), help: help.clone(), elapsed_ms }
+                let (reason, help) = (reason.clone(), help.clone());
+                EventKind::TemplateFailed { runner, template, reason, help, elapsed_ms, bootable: prepare.is_none() }
             }
         };
         self.events.send(said);

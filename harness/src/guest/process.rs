@@ -123,6 +123,11 @@ impl Process {
         self.armed = false;
     }
 
+    /// How it ended; `None`: it runs.
+    pub(super) fn status(&self) -> Option<ExitStatus> {
+        *self.exited.borrow()
+    }
+
     /// Waits until it is gone and reaped. Holds no borrow, so it can be awaited elsewhere.
     pub(super) fn gone(&self) -> impl Future<Output = ExitStatus> + Send + 'static {
         let mut exited = self.exited.clone();

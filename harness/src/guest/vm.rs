@@ -184,6 +184,11 @@ impl Guest {
         self.messages.tail(1).pop().unwrap_or_else(|| "none".to_owned())
     }
 
+    /// Whether QEMU has ended by itself, with an error.
+    pub fn has_refused(&self) -> bool {
+        self.process.status().and_then(|status| status.code()).is_some_and(|code| code != 0)
+    }
+
     /// Its control channel.
     pub fn qmp(&self) -> &Qmp {
         &self.qmp

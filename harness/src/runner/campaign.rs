@@ -24,7 +24,7 @@ use crate::{
     events::Events,
     fanout::Stop,
     guest::{Accelerator, Spawner},
-    template::Birthplace,
+    template::{self, Birthplace, NoTemplate, Template},
 };
 
 /// How long an agent that was told to end everything may take to say so.
@@ -148,7 +148,7 @@ impl Campaign<'_> {
         scratch: &Path,
         logs: &Path,
         progress: &(dyn Fn(String) + Sync),
-    ) -> Result<L1, OpenError> {
+    ) -> Result<(L1, Option<Template>), OpenError> {
         let blueprint = &self.blueprint;
         let why_not = match &self.freezing {
             _ if self.cold => None,
@@ -170,17 +170,19 @@ impl Campaign<'_> {
                         progress("forking a frozen L1".to_owned());
                         let at = (scratch, logs);
                         match blueprint.fork(&template, self.spawner, at, steps, &self.stop.drain).await {
-                            Ok(l1) => return Ok(l1),
+                            Ok(l1) => return Ok((l1, Some(template))),
                             Err(error) if error.cancelled || error.hopeless => return Err(error),
                             Err(error) => {
                                 if error.spoiled {
-                                    template.discard(templates);
+                                    template.give_up(&error.reason);
                                 }
                                 Some(error.reason)
                             }
                         }
                     }
-                    Err(none) => Some(none.reason),
+                    Err(NoTemplate { reason, help }) => {
+                        Some(help.map_or(reason.clone(), |help| format!("{reason} ({help})")))
+                    }
                 }
             }
         };
@@ -188,7 +190,7 @@ impl Campaign<'_> {
             let message = format!("L1 {number} is booted, not forked from a frozen one: {reason}");
             self.events.send(EventKind::Warning { cell: None, message });
         }
-        blueprint.open(self.spawner, scratch, logs, progress, &self.stop.drain).await
+        blueprint.open(self.spawner, scratch, logs, progress, &self.stop.drain).await.map(|l1| (l1, None))
     }
 
     async fn on_a_fresh_l1(&self, number: u32, fork: bool, ledger: &mut Ledger) -> End {
@@ -197,10 +199,17 @@ impl Campaign<'_> {
         let progress = |message: String| self.events.send(EventKind::RunnerProgress { runner: number, message });
         let opened = self.open(number, fork, &scratch, &logs, &progress).await;
         let (end, guest) = match opened {
-            Ok(L1 { guest, link, facts, steps, checked }) => {
+            Ok((L1 { guest, link, facts, steps, checked }, template)) => {
+                let reported = ledger.finished();
                 let mut stay = Stay { checked, ..Stay::new(self, number, ledger) };
                 let end = stay.until_the_end(&guest, link, facts, steps).await;
                 stay.judge_proof(&end);
+                // Whether it was to blame nobody knows; making another costs less than losing each fork of it.
+                if let (Some(template), End::Lost(loss)) = (&template, &end)
+                    && ledger.finished() == reported
+                {
+                    template.give_up(&loss.reason);
+                }
                 (end, Some(guest))
             }
             Err(OpenError { cancelled: true, .. }) => (End::Done, None),
@@ -271,7 +280,10 @@ impl<'a> Stay<'a> {
             [limits.boot, limits.prepare, limits.install, limits.suite, limits.collect]
         });
         let prepares = campaign.blueprint.plan.images.iter().filter_map(|image| image.prepare.as_ref());
-        let limits = limits.chain(prepares.map(|prepare| prepare.timeout));
+        // Nothing is said while a template is made.
+        let boot = ledger.todo().into_iter().map(|todo| todo.cell.timeouts.boot).max().unwrap_or_default();
+        let template = boot + prepares.map(|prepare| prepare.timeout).max().unwrap_or_default() + template::LONGEST;
+        let limits = limits.chain((!campaign.cold).then_some(template));
         Self {
             longest: limits.max().unwrap_or_default(),
             campaign,

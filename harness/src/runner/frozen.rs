@@ -28,8 +28,6 @@ use crate::{
 const BOOT: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(30);
 const DELIVERY: Duration = Duration::from_secs(120);
-/// How long making one template in there may take.
-const EACH: Duration = Duration::from_secs(300);
 /// What a guest, or the L1, writes to its disk until it is frozen.
 const ROOM: ByteSize = ByteSize::from_mib(256);
 /// Bytes a second that an L1 takes at least, before scaling.
@@ -124,14 +122,20 @@ impl Blueprint<'_> {
             cells: cells.collect(),
         }));
         let mut images = BTreeMap::new();
-        let (most, limit) = (self.plan.cells.len(), self.filling());
-        let until = Instant::now() + limit;
+        let (most, each) = (self.guests().len(), self.each());
+        let (mut heard, mut news) = (Instant::now(), 0);
         loop {
-            let message = tokio::time::timeout_at(until.into(), link.next()).await;
-            let late = |_| NoTemplate::new(format!("its guests were not frozen within {:.0} s", limit.as_secs_f64()));
+            let message = tokio::time::timeout_at((heard + each).into(), link.next()).await;
+            let late = |_| NoTemplate::new(format!("no guest was frozen in it for {:.0} s", each.as_secs_f64()));
             let message = message.map_err(late)?.map_err(|error| NoTemplate::new(error.to_string()))?;
-            if images.len() > most {
-                return Err(NoTemplate::new("its agent freezes more guests than there are cells"));
+            if let FromAgent::Event { event: EventKind::TemplateStarted { .. } | EventKind::TemplateFailed { .. } } =
+                &message
+            {
+                (heard, news) = (Instant::now(), news + 1);
+            }
+            // Each is begun once, and fails at most once.
+            if news > 2 * most {
+                return Err(NoTemplate::new("its agent freezes more guests than there are"));
             }
             match message {
                 FromAgent::Done => break,
@@ -142,11 +146,15 @@ impl Blueprint<'_> {
                     progress(format!("a frozen L1: freezing {} in it", reports::clean::line(&image)));
                     images.insert(template, image);
                 }
-                // Guests of that image are booted in it, or say why they cannot be prepared.
-                FromAgent::Event { event: EventKind::TemplateFailed { template, reason, .. } } => {
+                FromAgent::Event { event: EventKind::TemplateReady { .. } } => heard = Instant::now(),
+                FromAgent::Event { event: EventKind::TemplateFailed { template, reason, help, bootable, .. } } => {
                     let image = images.get(&template).map_or("a guest", String::as_str);
-                    let message = format!("a frozen L1: no template of {image} in it: {reason}");
-                    progress(reports::clean::line(&message));
+                    let message = reports::clean::line(&format!("no template of {image} in it: {reason}"));
+                    // Its forks could not prepare it either: what that may reach, they may not.
+                    if !bootable {
+                        return Err(NoTemplate { help, ..NoTemplate::new(message) });
+                    }
+                    progress(format!("a frozen L1: {message}"));
                 }
                 _ => {}
             }
@@ -159,11 +167,16 @@ impl Blueprint<'_> {
         }
     }
 
-    /// How long making the templates in there takes at the most: as if one were made after the other.
-    fn filling(&self) -> Duration {
+    /// How long making one template in there may take, scaled.
+    fn each(&self) -> Duration {
         let prepares = self.plan.images.iter().filter_map(|image| image.prepare.as_ref());
         let longest = prepares.map(|prepare| prepare.timeout).max().unwrap_or_default();
-        (EACH + longest).mul_f64(self.speed) * u32::try_from(self.guests().len() + 1).unwrap_or(u32::MAX)
+        (template::LONGEST + longest).mul_f64(self.speed)
+    }
+
+    /// How long all of them may take: as if one were made after the other, each as slowly as may be.
+    fn filling(&self) -> Duration {
+        self.each() * u32::try_from(self.guests().len() + 1).unwrap_or(u32::MAX)
     }
 
     /// What it writes to its disks: its own boot, and the templates in it.
@@ -217,7 +230,7 @@ impl Blueprint<'_> {
         template.login().write_private(&key).map_err(|error| failed("the L1's key", &error))?;
         let with = With { qemu: self.qemu, spawner, speed: self.speed, dies_with_us: true };
         let disk = ByteSize::from_bytes(images::DISK_BYTES);
-        let forked = template::fork(template.frozen(), &with, &self.machine(), disk, (scratch, logs)).await;
+        let forked = template::fork(template, &with, &self.machine(), disk, (scratch, logs)).await;
         let forked = forked.map_err(|error| OpenError {
             spoiled: error.is_the_templates_fault(),
             ..failed("a frozen L1 does not go on", &error)

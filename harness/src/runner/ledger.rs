@@ -25,7 +25,7 @@ struct Entry {
     cell: Cell,
     next: u32,
     last: u32,
-    /// One attempt may come on top of them: after a fork that had to make room for others.
+    /// One attempt on each machine may come on top of them: after a fork that came to nothing.
     spare: bool,
     running: Option<u32>,
     /// The verdict of its last attempt: all that is missing is the event that the cell has finished.
@@ -163,7 +163,7 @@ impl Ledger {
                 continue;
             }
             let Some(attempt) = entry.running.take() else { continue };
-            entry.next = attempt + 1;
+            (entry.next, entry.spare) = (attempt + 1, true);
             let retried = attempt < entry.last;
             said.push(attempt_failed(id, attempt, loss, retried));
             if !retried {
@@ -307,6 +307,18 @@ mod tests {
             "{said:?}"
         );
         assert_eq!(ledger.todo().len(), 1);
+    }
+
+    #[test]
+    fn one_attempt_on_a_machine_may_come_on_top() {
+        let plan = plan(1);
+        let mut ledger = Ledger::new(&plan);
+        let error = || Verdict::Error { phase: Phase::Connect, reason: "e".into() };
+        let mut fails =
+            |attempt| ledger.see(&started(&plan, 0, attempt)) && ledger.see(&ended(&plan, 0, attempt, error(), true));
+        assert!(fails(1) && fails(2), "as many as there may be");
+        assert!(fails(3), "the one on top");
+        assert!(!fails(4));
     }
 
     #[test]

@@ -85,7 +85,10 @@ pub(crate) fn size(plan: &Plan, jobs: Option<usize>, supply: Supply) -> Result<S
         Some(memory) => with_own(memory.bytes()),
         None if with_own(wanted) <= spare => with_own(wanted),
         // In coarse steps: what a machine can spare changes by the second, and an L1 that was frozen has the size it had.
-        None => ByteSize::from_bytes(spare.bytes() - spare.bytes() % STEP.bytes()),
+        None => {
+            let least = with_own(costs.first().copied().unwrap_or_default()).min(spare);
+            ByteSize::from_bytes(spare.bytes() - spare.bytes() % STEP.bytes()).max(least)
+        }
     };
     let needed = |cell: &matrix::Cell| with_own(Cost::of(&cell.guest).memory().bytes());
     if let Some(cell) = plan.cells.iter().find(|cell| needed(cell) > memory) {
@@ -124,6 +127,7 @@ mod tests {
         assert_eq!((kvm.cpus, kvm.guest_cpus, kvm.memory.mib()), (8, 8, 1024 + 3 * 640 + 40));
         assert_eq!(size(&plan(""), Some(1), supply(20_000, false)).unwrap().memory.mib(), 1024 + 640 + 14);
         assert_eq!(size(&plan(""), None, supply(2128, false)).unwrap().memory.mib(), 1792, "never more than there is");
+        assert_eq!(size(&plan(""), None, supply(2020, false)).unwrap().memory.mib(), 1678, "just enough for one");
     }
 
     #[test]

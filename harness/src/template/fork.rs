@@ -5,12 +5,9 @@ use std::{os::fd::OwnedFd, path::Path, time::Duration};
 use matrix::ByteSize;
 use tokio::net::UnixStream;
 
-use super::{DISK, Frozen, NotedDisk, RAM, STATE, waker};
+use super::{DISK, Frozen, NotedDisk, RAM, STATE, Template, waker};
 use crate::{
-    guest::{
-        self, Command, Disk, DiskFormat, Guest, MigrationError, OverlayError, Port, Ram, Spawner, StartError,
-        qmp::QmpError,
-    },
+    guest::{self, Command, Disk, DiskFormat, Guest, MigrationError, OverlayError, Port, Ram, Spawner, StartError},
     host::Qemu,
     ssh::BannerStream,
 };
@@ -21,7 +18,7 @@ const WAKING: Duration = Duration::from_secs(10);
 impl ForkError {
     /// The template is of no use: no fork of it can do better.
     pub fn is_the_templates_fault(&self) -> bool {
-        matches!(self, Self::Thaw { error: MigrationError::Failed { .. } | MigrationError::Qmp(QmpError::Closed), .. })
+        matches!(self, Self::Thaw { refused: true, .. })
     }
 }
 
@@ -50,7 +47,12 @@ pub enum ForkError {
         error: MigrationError,
         /// The end of its messages.
         words: String,
+        /// It ended because of that, and nobody killed it.
+        refused: bool,
     },
+    /// Its files are not what they were.
+    #[error("another process has made the template anew meanwhile")]
+    Replaced,
     /// The guest did not wake.
     #[error("the fork did not wake: {0}")]
     Wake(#[from] waker::WakerError),
@@ -68,8 +70,28 @@ pub struct With<'a> {
     pub dies_with_us: bool,
 }
 
-/// Makes a guest that `command` describes of what was frozen; its disk goes into `scratch`, its logs into `logs`.
+/// Makes a guest that `command` describes of a template from the store; its disk goes into `scratch`, its logs into `logs`.
 pub async fn fork(
+    template: &Template,
+    with: &With<'_>,
+    command: &Command,
+    disk: ByteSize,
+    places: (&Path, &Path),
+) -> Result<Forked, ForkError> {
+    if !template.is_in_place() {
+        return Err(ForkError::Replaced);
+    }
+    let forked = of_frozen(&template.frozen, with, command, disk, places).await?;
+    // All of its files are open by now. What was moved away does not come back, so all of them were those of one template.
+    if template.is_in_place() {
+        return Ok(forked);
+    }
+    forked.guest.kill().await;
+    Err(ForkError::Replaced)
+}
+
+/// Makes a guest that `command` describes of what was frozen; its disk goes into `scratch`, its logs into `logs`.
+pub(super) async fn of_frozen(
     frozen: &Frozen,
     with: &With<'_>,
     command: &Command,
@@ -101,7 +123,8 @@ pub async fn fork(
     let mut guest = Guest::start(with.spawner, command, with.dies_with_us, logs).await?;
     let woken = async {
         if let Err(error) = guest.thaw(&frozen.folder.join(STATE)).await {
-            return Err(ForkError::Thaw { error, words: guest.last_message().await });
+            let words = guest.last_message().await;
+            return Err(ForkError::Thaw { error, words, refused: guest.has_refused() });
         }
         let mut port = port(&mut guest)?;
         waker::wake(&mut port, WAKING.mul_f64(with.speed)).await?;

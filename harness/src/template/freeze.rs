@@ -25,7 +25,7 @@ const CONNECT: Duration = Duration::from_secs(30);
 const STEP: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(60);
 /// All of it but boot and work, before scaling: two connections, some eight steps, idleness, and what QEMU needs by itself.
-pub(super) const LONGEST: Duration = Duration::from_secs(12 * 60);
+pub const LONGEST: Duration = Duration::from_secs(10 * 60);
 /// Between TERM and KILL, when a preparation takes too long.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -266,9 +266,11 @@ fn expect(exit: Result<Exit, SshError>, what: &'static str) -> Result<(), NoTemp
 async fn tried(forge: &Forge<'_>, mould: &Mould<'_>, files: &Files) -> Result<u64, NoTemplate> {
     let place = tempfile::Builder::new().prefix("trial").tempdir_in(forge.scratch);
     let place = place.map_err(because("a fork of it cannot be tried"))?;
+    let logs = forge.logs.join("trial");
+    std::fs::create_dir_all(&logs).map_err(because("a fork of it cannot be tried"))?;
     let command = Command { name: format!("trial-{}", mould.key.short()), ..mould.command.clone() };
     let with = With { qemu: forge.qemu, spawner: forge.spawner, speed: forge.speed, dies_with_us: true };
-    let forked = fork::fork(&files.frozen, &with, &command, mould.disk, (place.path(), place.path())).await;
+    let forked = fork::of_frozen(&files.frozen, &with, &command, mould.disk, (place.path(), &logs)).await;
     let forked = forked.map_err(because("a fork of it does not work"))?;
     let session = connect(forge, mould, forked.connection, files).await;
     let taken = memory::own_memory(forked.guest.pid());

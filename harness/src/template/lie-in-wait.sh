@@ -15,6 +15,11 @@ chmod 700 "$program"
 launch=
 ! command -v setsid >/dev/null || launch=setsid
 $launch "$program" "$port" "$sshd" -i -o LoginGraceTime=0 </dev/null >/dev/null 2>&1 &
-# It has begun when nothing but its memory holds it: then it needs no name any more.
-sleep 0.5
-kill -0 $! 2>/dev/null || { echo "it ended at once" >&2; exit 1; }
+# It has begun when it is what its process runs: then nothing needs its name any more.
+begun=
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    [ "$(readlink "/proc/$!/exe")" != "$program" ] || { begun=1; break; }
+    kill -0 $! 2>/dev/null || break
+    sleep 0.5
+done
+[ "$begun" ] || { echo "the program that waits did not begin" >&2; exit 1; }

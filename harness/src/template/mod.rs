@@ -22,6 +22,7 @@ mod obtain;
 mod waker;
 
 pub use fork::{ForkError, Forked, With, fork};
+pub use freeze::LONGEST;
 pub use key::{Birthplace, key};
 pub use memory::own_memory;
 pub use mould::{Content, Forge, Mould, News, NoTemplate, OwnDisk, OwnWork, Preparation, Work, Writer};
@@ -29,7 +30,10 @@ pub use obtain::obtain;
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use matrix::{ByteSize, Digest};
@@ -41,7 +45,7 @@ const RAM: &str = "ram";
 const STATE: &str = "state";
 const DISK: &str = "disk.qcow2";
 const LOGIN: &str = "login_key";
-/// What forks of this template were seen to take.
+/// What forks of this template are expected to take, after what they were seen to take.
 const COST: &str = "cost";
 
 /// What is noted of a template when it is made.
@@ -70,7 +74,7 @@ struct NotedDisk {
 
 /// The files of a frozen guest, and what it was told at power-on.
 #[derive(Clone, Debug)]
-pub struct Frozen {
+struct Frozen {
     folder: PathBuf,
     firmware: Vec<Firmware>,
     disks: Vec<NotedDisk>,
@@ -88,7 +92,17 @@ pub struct Template {
     cost: AtomicU64,
     /// The most that one took since this value was made.
     peak: AtomicU64,
+    /// Forks of it that came to nothing, until one did its work; then none counts any more.
+    failures: AtomicU32,
+    /// Why it is used no more.
+    given_up: OnceLock<String>,
+    store: images::Templates,
 }
+
+/// That many forks of a template in a row, from the first one on, are not bad luck.
+const HOPELESS: u32 = 3;
+/// What counts instead once a fork did its work.
+const PROVED: u32 = u32::MAX;
 
 impl Template {
     fn new(key: Digest, kept: images::Template<Note>, templates: &images::Templates) -> Result<Self, String> {
@@ -99,7 +113,8 @@ impl Template {
                     std::fs::read_to_string(kept.folder.join(COST)).ok().and_then(|text| text.trim().parse().ok());
                 let cost = AtomicU64::new(kept.note.cost.max(seen.unwrap_or(0)));
                 let frozen = Frozen { folder: kept.folder.clone(), firmware, disks: kept.note.disks.clone() };
-                Ok(Self { kept, frozen, key, login, host_key, cost, peak: AtomicU64::new(0) })
+                let (peak, failures, store) = (AtomicU64::new(0), AtomicU32::new(0), templates.clone());
+                Ok(Self { kept, frozen, key, login, host_key, cost, peak, failures, given_up: OnceLock::new(), store })
             }
             Err(reason) => {
                 // Every byte is what was put there, and still we can do nothing with it.
@@ -129,19 +144,32 @@ impl Template {
         self.key
     }
 
-    /// What forks are made of.
-    pub fn frozen(&self) -> &Frozen {
-        &self.frozen
-    }
-
-    /// Why no fork can be made of it, only its disk was kept; `None`: one can.
+    /// Why no fork can be made of it: only its disk was kept, or forks of it do not work. `None`: one can.
     pub fn unfrozen(&self) -> Option<&str> {
-        self.kept.note.unfrozen.as_deref()
+        self.given_up.get().or(self.kept.note.unfrozen.as_ref()).map(String::as_str)
     }
 
-    /// Gives it up: no fork comes of it, here or elsewhere.
-    pub fn discard(&self, templates: &images::Templates) {
-        templates.discard(&self.kept);
+    /// Gives it up: no fork is made of it any more, and it is gone when nobody needs its disk either. False: it was already.
+    pub fn give_up(&self, reason: &str) -> bool {
+        self.given_up.set(reason.to_owned()).is_ok()
+    }
+
+    /// A fork of it did its work.
+    pub fn worked(&self) {
+        self.failures.store(PROVED, Ordering::Relaxed);
+    }
+
+    /// A fork of it came to nothing. True: so many did, and never another, that it must be to blame.
+    pub fn failed(&self) -> bool {
+        let counted = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |failures| {
+            (failures != PROVED).then(|| (failures + 1).min(HOPELESS))
+        });
+        counted.is_ok_and(|before| before + 1 >= HOPELESS)
+    }
+
+    /// Whether its files are still there under their names.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.kept.is_in_place()
     }
 
     /// The key that opens its forks.
@@ -177,10 +205,13 @@ impl Template {
 
 impl Drop for Template {
     fn drop(&mut self) {
-        // The next run expects the most that was ever seen.
+        if self.given_up.get().is_some() {
+            return self.store.discard(&self.kept);
+        }
+        // One greedy suite is forgotten in time, and what all of them do is learned.
         let (peak, cost) = (*self.peak.get_mut(), *self.cost.get_mut());
-        if peak > cost {
-            let _ = std::fs::write(self.kept.folder.join(COST), peak.to_string());
+        if peak > 0 && self.kept.is_in_place() {
+            let _ = std::fs::write(self.kept.folder.join(COST), u64::midpoint(peak, cost).to_string());
         }
     }
 }

@@ -30,7 +30,12 @@ pub async fn obtain(
     tell: &(dyn Fn(News) + Sync),
 ) -> Result<(Template, bool), NoTemplate> {
     let (key, templates) = (mould.key, forge.templates.clone());
-    let found = blocking(move || templates.find::<Note>(key)).await?;
+    let found = tokio::select! {
+        biased;
+        // Gigabytes may have to be read.
+        () = forge.cancel.cancelled() => return Err(NoTemplate::new("interrupted")),
+        found = blocking(move || templates.find::<Note>(key)) => found?,
+    };
     match found.and_then(|found| found.map(|kept| Template::new(key, kept, forge.templates)).transpose()) {
         Ok(Some(template)) => return Ok((template, true)),
         Ok(None) => {}

@@ -15,8 +15,10 @@ const READY: &str = "ready 1";
 const AWAKE: &str = "awake 1";
 /// Bytes of an order.
 const ORDER: usize = 8 + 8 + 4 + 64;
-/// How late a guest's clock may be.
+/// How late a guest's clock may be ...
 const LATE: Duration = Duration::from_millis(300);
+/// ... where the machine has so much to do that it is never told in time: still within the second that is promised.
+const LATER: Duration = Duration::from_millis(800);
 /// Longest line it says.
 const LONGEST: usize = 512;
 
@@ -32,6 +34,9 @@ pub enum WakerError {
     /// It said nothing.
     #[error("the program that waits in the guest said nothing within {0:.1} s")]
     Silent(f64),
+    /// It obeyed, but too slowly each time.
+    #[error("the guest's clock cannot be set: the guest was late each time, by {0:.1} s in the end")]
+    Late(f64),
 }
 
 /// Waits until it is there.
@@ -41,7 +46,7 @@ pub(super) async fn ready(port: &mut UnixStream, limit: Duration) -> Result<(), 
 
 /// Wakes it: it sets the guest's clock to ours and gives it randomness. Afterwards an SSH server speaks on the port.
 pub(super) async fn wake(port: &mut UnixStream, limit: Duration) -> Result<(), WakerError> {
-    let until = Instant::now() + limit;
+    let (half, until) = (Instant::now() + limit / 2, Instant::now() + limit);
     loop {
         let mut seed = [0; 64];
         rand::rng().fill_bytes(&mut seed);
@@ -49,8 +54,12 @@ pub(super) async fn wake(port: &mut UnixStream, limit: Duration) -> Result<(), W
         port.write_all(&order(SystemTime::now(), &seed)).await?;
         hear(port, AWAKE, until.saturating_duration_since(said)).await?;
         // A guest that was slow to obey has a clock that is as late as it was slow: it is told again.
-        if said.elapsed() < LATE {
+        let late = said.elapsed();
+        if late < if said < half { LATE } else { LATER } {
             break;
+        }
+        if Instant::now() >= until {
+            return Err(WakerError::Late(late.as_secs_f64()));
         }
     }
     let mut go = b"go 1".to_vec();
@@ -146,6 +155,26 @@ mod tests {
         assert_eq!(orders.len(), 3, "twice the time, and then: go");
         assert_ne!(orders[0][20..], orders[1][20..], "never the same randomness");
         assert!(orders[2].starts_with(b"go 1\0"));
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_never_obeys_in_time_is_not_let_go() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        let guest = tokio::spawn(async move {
+            let mut order = [0; ORDER];
+            while theirs.read_exact(&mut order).await.is_ok() {
+                assert!(order.starts_with(b"wake"), "never: go");
+                tokio::time::sleep(LATE * 2).await;
+                if theirs.write_all(b"awake 1\n").await.is_err() {
+                    break;
+                }
+            }
+        });
+        // It is told once, and when it has obeyed there is no time left.
+        let late = wake(&mut ours, LATE * 2).await.unwrap_err();
+        assert!(matches!(late, WakerError::Late(_) | WakerError::Silent(_)), "{late}");
+        drop(ours);
+        guest.await.unwrap();
     }
 
     #[test]

@@ -76,15 +76,15 @@ fn said(run: &Finished, id: &str) -> BTreeMap<String, String> {
 }
 
 /// The time of the first event of this name about the cell.
-fn time_of(run: &Finished, event: &str, id: &str) -> Timestamp {
+pub(crate) fn time_of(run: &Finished, event: &str, id: &str) -> Timestamp {
     let events = run.file("events.jsonl");
     let mut events = events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let found = events.find(|found| found["event"] == event && found["cell"] == id).unwrap();
     found["at"].as_str().unwrap().parse().unwrap()
 }
 
-/// A QEMU that is another one by its file and by the distribution's number, and that loads no state while `broken` exists (but for
-/// the first fork of a template that is being made).
+/// A QEMU that is another one by its file and by the distribution's number. While `broken` exists it makes no fork, but for the first
+/// one of a template that is being made: it does not start, or, if `older` stands in there, is a machine that the state is not of.
 struct OtherQemu {
     path: String,
     broken: PathBuf,
@@ -100,7 +100,14 @@ impl OtherQemu {
         let script = format!(
             "#!/bin/sh\n\
              [ \"$1\" != --version ] || {{ '{real}' --version | sed '1s/(.*)/(Another 1:1-1)/'; exit; }}\n\
-             case \"$*\" in *trial-*) ;; *-incoming*) [ ! -e '{flag}' ] || {{ echo this state is strange >&2; exit 1; }} ;; esac\n\
+             case \"$*\" in\n\
+             *trial-*) ;;\n\
+             *-incoming*) case \"$(cat '{flag}' 2>/dev/null || echo sound)\" in\n\
+               sound) ;;\n\
+               older) for arg; do shift; set -- \"$@\" \"$(echo \"$arg\" | sed 's/pc-q35-[0-9.]*/pc-q35-8.0/')\"; done ;;\n\
+               *) echo this one does not start >&2; exit 1 ;;\n\
+             esac ;;\n\
+             esac\n\
              exec '{real}' \"$@\"\n"
         );
         let file = lab.write("bin/qemu-system-x86_64", &script);
@@ -230,19 +237,32 @@ inline = "test $NESTMATRIX_IMAGE = plain || grep ready /etc/prepared"
     assert!(!templates.to_string().contains(&key), "a state is loaded by the QEMU that saved it: {templates}");
     assert_eq!(kept(&lab).len(), 3, "and the one of the first QEMU is not lost by it");
 
-    // Every byte is right, and still QEMU does not take it.
+    // Every byte is right, and still no fork comes of it.
     File::create(&qemu.broken).unwrap();
     // There is room for both forks at once, but for one guest only that shares nothing.
     let cold = qemu.run(&lab, &format!("runner = {{ memory = '1000MiB' }}\n{matrix}"), "cold");
     cold.assert_code(0);
     for id in ["plain.one", "prepared.one"] {
         let reason = reason_of_cold(&cold, id);
-        assert!(reason.contains("this state is strange"), "QEMU's own words: {reason}");
+        assert!(reason.contains("this one does not start"), "QEMU's own words: {reason}");
+        let log = cold.file(&format!("cells/{id}/attempt-1/fork-qemu.log"));
+        assert!(log.contains("this one does not start"), "the evidence is kept: {log}");
     }
-    assert!(flat(&cold.stderr).contains("this state is strange"), "{}", cold.stderr);
+    assert!(flat(&cold.stderr).contains("this one does not start"), "{}", cold.stderr);
 
-    // It was this QEMU's fault: what lies in the store is as good as before.
-    std::fs::remove_file(&qemu.broken).unwrap();
+    // That was this machine's fault: what lies in the store is as good as before. That its state cannot be loaded is its own.
+    fs::write(&qemu.broken, "older").unwrap();
+    let refused = qemu.run(&lab, matrix, "refused");
+    refused.assert_code(0);
+    for id in ["plain.one", "prepared.one"] {
+        let reason = reason_of_cold(&refused, id);
+        assert!(reason.contains("pc-q35-8.0"), "QEMU's own words: {reason}");
+    }
+    for template in refused.json()["templates"].as_array().unwrap() {
+        assert_eq!(template["state"], "failed", "it was there, and is given up: {template}");
+    }
+    assert_eq!((kept(&lab).len(), sites(&lab)), (1, 0), "only the one of the first QEMU is left");
+    fs::remove_file(&qemu.broken).unwrap();
     let again = qemu.run(&lab, matrix, "again");
     again.assert_code(0);
     for id in ["plain.one", "prepared.one"] {
@@ -332,7 +352,11 @@ inline = "mount -o remount,size=400M /dev/shm && head -c 300M /dev/zero > /dev/s
     let [first, second] = cell["attempts"].as_array().unwrap().as_slice() else { panic!("two attempts: {cell}") };
     assert_eq!(first["guest"]["boot"]["how"], "forked", "{cell}");
     assert!(first.to_string().contains("to make room"), "{cell}");
-    assert_eq!((&second["guest"]["boot"]["how"], &second["verdict"]), (&"cold".into(), &"passed".into()), "{cell}");
+    assert_eq!(
+        (&second["guest"]["boot"]["how"], &second["outcome"]["verdict"]),
+        (&"cold".into(), &"passed".into()),
+        "{cell}"
+    );
     crate::endings::assert_counts_agree(&run);
     lab.assert_nothing_left();
 }
@@ -380,6 +404,12 @@ inline = "systemctl poweroff; sleep 600"
     let (of_one, of_two) = (template(&one), template(&two));
     assert_eq!(of_one.0, of_two.0);
     assert!(of_one.1 != of_two.1, "it was made once, by one of them: {of_one:?} {of_two:?}");
+    let waited = if of_one.1 { &one } else { &two };
+    assert!(
+        waited.json()["warnings"].to_string().contains("waiting for process"),
+        "at the same time: {}",
+        waited.stderr
+    );
     assert_eq!(kept(&lab).len(), 1);
 
     let cold = lab.run(matrix, "cold", &["--cold"]);

@@ -30,7 +30,7 @@ impl Run {
                 template.state = TemplateState::Ready { cached: *cached, elapsed_ms, cost: *cost };
                 Ok(())
             }
-            EventKind::TemplateFailed { runner, template: digest, reason, help, elapsed_ms } => {
+            EventKind::TemplateFailed { runner, template: digest, reason, help, elapsed_ms, .. } => {
                 let template = self.known_template(*runner, *digest)?;
                 if matches!(template.state, TemplateState::Failed { .. }) {
                     return Err(format!("template {} failed twice", digest.short()));

@@ -300,7 +300,14 @@ mod tests {
         let mut run = Run::new(&plan);
         let (runner, template, reason) = (1, plan.digest, "none".to_owned());
         let started = || EventKind::TemplateStarted { runner, template, image: "debian".to_owned() };
-        let failed = EventKind::TemplateFailed { runner, template, reason: reason.clone(), help: None, elapsed_ms: 1 };
+        let failed = EventKind::TemplateFailed {
+            runner,
+            template,
+            reason: reason.clone(),
+            help: None,
+            elapsed_ms: 1,
+            bootable: true,
+        };
         let lost = EventKind::RunnerLost { runner, reason, console_tail: Vec::new(), help: None };
         for end in [failed, lost] {
             tell(&mut live, &mut run, started());

@@ -187,7 +187,14 @@ impl Story {
         self.tell(EventKind::TemplateStarted { runner, template, image: image.to_owned() });
         self.wait(ms as i64);
         let help = Some("raise timeout.boot in the matrix file".to_owned());
-        self.tell(EventKind::TemplateFailed { runner, template, reason: reason.to_owned(), help, elapsed_ms: ms });
+        self.tell(EventKind::TemplateFailed {
+            runner,
+            template,
+            reason: reason.to_owned(),
+            help,
+            elapsed_ms: ms,
+            bootable: true,
+        });
         self.boot = Boot::Cold { reason: Some(format!("no template of {image}: {reason}")) };
     }
 

@@ -23,7 +23,14 @@ fn ready(runner: u32) -> EventKind {
 
 fn failed(runner: u32) -> EventKind {
     let reason = "the disk is full".to_owned();
-    EventKind::TemplateFailed { runner, template: template(IMAGE), reason, help: None, elapsed_ms: 2_000 }
+    EventKind::TemplateFailed {
+        runner,
+        template: template(IMAGE),
+        reason,
+        help: None,
+        elapsed_ms: 2_000,
+        bootable: true,
+    }
 }
 
 /// A guest of the first cell, on runner 1.
@@ -148,7 +155,7 @@ fn text_about_a_template_is_clean_and_bounded_once_it_is_in_the_run() {
         story.tell(EventKind::TemplateStarted { runner: 1, template, image: IMAGE.to_owned() });
         let help = Some(evil());
         let (runner, elapsed_ms) = (1, u64::MAX);
-        story.tell(EventKind::TemplateFailed { runner, template, reason: evil(), help, elapsed_ms });
+        story.tell(EventKind::TemplateFailed { runner, template, reason: evil(), help, elapsed_ms, bootable: true });
     }
     let run = Run::fold(&plan, &story.events);
     assert_eq!(run.templates.len(), 1_000);

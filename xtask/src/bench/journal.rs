@@ -11,7 +11,7 @@ use serde_json::Value;
 pub(super) struct Journal {
     /// In the order they started.
     pub(super) attempts: Vec<Attempt>,
-    /// Cell -> verdict.
+    /// Cell -> verdict, with its phase where it has one: `failed(test)`.
     pub(super) verdicts: BTreeMap<String, String>,
     /// What guests may take together: bytes and CPUs.
     pub(super) budget: Option<(u64, u64)>,
@@ -143,7 +143,10 @@ impl Journal {
                 self.attempt(event)?.guest = Some(guest);
             }
             "cell-finished" => {
-                let verdict = event["verdict"].as_str()?.to_owned();
+                let mut verdict = event["verdict"].as_str()?.to_owned();
+                if let Some(phase) = event["phase"].as_str() {
+                    verdict = format!("{verdict}({phase})");
+                }
                 self.verdicts.insert(event["cell"].as_str()?.to_owned(), verdict);
             }
             _ => {}

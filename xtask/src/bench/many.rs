@@ -108,6 +108,10 @@ fn broken(guests: usize, journal: &Journal, passed: usize, measured: usize) -> V
         broken.push(format!("only {} of {guests} guests were up at once", journal.most_in_suite()));
         broken.extend(journal.reasons().into_iter().map(|reason| format!("a guest was booted: {reason}")));
     }
+    let forked = journal.attempts.iter().filter(|attempt| attempt.is_forked()).count();
+    if forked != guests {
+        broken.push(format!("{forked} of {guests} guests were forked"));
+    }
     if passed != guests {
         broken.push(format!("only {passed} of {guests} cells passed"));
     }
@@ -120,7 +124,7 @@ fn broken(guests: usize, journal: &Journal, passed: usize, measured: usize) -> V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::journal::{Attempt, Phase};
+    use crate::bench::journal::{Attempt, Guest, Phase};
 
     fn ran(spans: &[(f64, f64)]) -> Ran {
         let attempts = spans.iter().enumerate().map(|(number, (started, finished))| Attempt {
@@ -129,7 +133,7 @@ mod tests {
             started: 0.0,
             finished: Some(*finished),
             phases: vec![Phase::over("test", *started, *finished)],
-            guest: None,
+            guest: Some(Guest { pid: 1, forked: true, reason: None }),
         });
         let verdicts = (0..spans.len()).map(|number| (number.to_string(), "passed".to_owned())).collect();
         let journal =
@@ -146,7 +150,7 @@ mod tests {
             good.text,
             "guests at once      2 of 2\n\
              passed              2\n\
-             forked              0 of 2\n\
+             forked              2 of 2\n\
              budget              8192 MiB, 32 CPUs\n\
              per further guest   91 MiB of its own (Anonymous), 102 MiB with its share (Pss); medians of 2\n\
              all of them         204 MiB (sum of Pss)\n\
@@ -155,6 +159,7 @@ mod tests {
         assert_eq!(good.json["pss_sum_mib"], 204.0);
         let bad = report(2, &ran(&[(1.0, 4.0), (4.0, 9.0)]), &memory[..1]);
         assert_eq!(bad.broken, ["only 1 of 2 guests were up at once", "the memory of only 1 of 2 guests was seen"]);
-        assert_eq!(report(3, &ran(&[(1.0, 5.0), (4.0, 9.0)]), &memory).broken[1], "only 2 of 3 cells passed");
+        let two = report(3, &ran(&[(1.0, 5.0), (4.0, 9.0)]), &memory);
+        assert_eq!(two.broken[1..3], ["2 of 3 guests were forked", "only 2 of 3 cells passed"]);
     }
 }

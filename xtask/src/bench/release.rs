@@ -30,11 +30,14 @@ pub(super) fn measure(bench: &Workbench, runner: &str, pairs: usize) -> Result<R
         );
         figures.push([cold.wall, warm.wall]);
         broken.extend(differences(&warm.journal.verdicts, &cold.journal.verdicts));
+        if !warm.journal.attempts.iter().any(super::journal::Attempt::is_forked) {
+            broken.push(format!("no guest of warm run {number} was forked: two cold runs were compared"));
+        }
         forks.push(forked(&warm.journal));
         templates = warm.journal.templates;
     }
     let figures = Figures::new(["cold", "warm"], figures);
-    let same = if broken.is_empty() { "the same verdicts, cell by cell" } else { "DIFFERENT verdicts" };
+    let same = if broken.is_empty() { "the same verdicts, cell by cell" } else { "NOT the same" };
     let templates: String = templates.iter().map(|line| format!("last warm run: {line}\n")).collect();
     let mut json = figures.json();
     json["forked"] = json!(forks);
