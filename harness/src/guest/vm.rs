@@ -177,11 +177,12 @@ impl Guest {
         &self.console
     }
 
-    /// The last line QEMU wrote, once it has ended or after a moment.
+    /// The last lines QEMU wrote, as one, once it has ended or after a moment: the reason comes before what came of it.
     pub async fn last_message(&self) -> String {
         let _ = tokio::time::timeout(Duration::from_secs(1), self.process.gone()).await;
         self.messages.settle().await;
-        self.messages.tail(1).pop().unwrap_or_else(|| "none".to_owned())
+        let lines = self.messages.tail(3);
+        if lines.is_empty() { "none".to_owned() } else { lines.join("; ") }
     }
 
     /// Whether QEMU has ended by itself, with an error.

@@ -127,7 +127,7 @@ mod tests {
         assert_eq!((kvm.cpus, kvm.guest_cpus, kvm.memory.mib()), (8, 8, 1024 + 3 * 640 + 40));
         assert_eq!(size(&plan(""), Some(1), supply(20_000, false)).unwrap().memory.mib(), 1024 + 640 + 14);
         assert_eq!(size(&plan(""), None, supply(2128, false)).unwrap().memory.mib(), 1792, "never more than there is");
-        assert_eq!(size(&plan(""), None, supply(2020, false)).unwrap().memory.mib(), 1678, "just enough for one");
+        assert_eq!(size(&plan(""), None, supply(1850, false)).unwrap().memory.mib(), 1678, "just enough for one");
     }
 
     #[test]

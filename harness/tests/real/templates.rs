@@ -7,6 +7,7 @@ use std::{
     net::TcpListener,
     os::unix::fs::{FileExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -115,11 +116,15 @@ impl OtherQemu {
         Self { path: format!("{}:{path}", lab.path("bin").display()), broken }
     }
 
-    fn run(&self, lab: &Lab, matrix: &str, out: &str) -> Finished {
+    fn command(&self, lab: &Lab, matrix: &str, out: &str, args: &[&str]) -> Command {
         let file = lab.write(&format!("{out}.toml"), matrix);
         let mut command = lab.nestmatrix();
-        command.arg("run").arg(file).arg("--out").arg(lab.path(out)).env("PATH", &self.path);
-        lab.finish(command.spawn().unwrap(), out)
+        command.arg("run").arg(file).arg("--out").arg(lab.path(out)).args(args).env("PATH", &self.path);
+        command
+    }
+
+    fn run(&self, lab: &Lab, matrix: &str, out: &str, args: &[&str]) -> Finished {
+        lab.finish(self.command(lab, matrix, out, args).spawn().unwrap(), out)
     }
 }
 
@@ -227,7 +232,7 @@ inline = "test $NESTMATRIX_IMAGE = plain || grep ready /etc/prepared"
     assert!(flat(&damaged.stderr).contains("is made anew"), "and it is said: {}", damaged.stderr);
 
     let qemu = OtherQemu::new(&lab);
-    let another = qemu.run(&lab, matrix, "another");
+    let another = qemu.run(&lab, matrix, "another", &[]);
     another.assert_code(0);
     let templates = another.json()["templates"].clone();
     for (at, id) in ["plain.one", "prepared.one"].into_iter().enumerate() {
@@ -240,7 +245,7 @@ inline = "test $NESTMATRIX_IMAGE = plain || grep ready /etc/prepared"
     // Every byte is right, and still no fork comes of it.
     File::create(&qemu.broken).unwrap();
     // There is room for both forks at once, but for one guest only that shares nothing.
-    let cold = qemu.run(&lab, &format!("runner = {{ memory = '1000MiB' }}\n{matrix}"), "cold");
+    let cold = qemu.run(&lab, &format!("runner = {{ memory = '1000MiB' }}\n{matrix}"), "cold", &[]);
     cold.assert_code(0);
     for id in ["plain.one", "prepared.one"] {
         let reason = reason_of_cold(&cold, id);
@@ -252,18 +257,18 @@ inline = "test $NESTMATRIX_IMAGE = plain || grep ready /etc/prepared"
 
     // That was this machine's fault: what lies in the store is as good as before. That its state cannot be loaded is its own.
     fs::write(&qemu.broken, "older").unwrap();
-    let refused = qemu.run(&lab, matrix, "refused");
+    let refused = qemu.run(&lab, matrix, "refused", &[]);
     refused.assert_code(0);
     for id in ["plain.one", "prepared.one"] {
         let reason = reason_of_cold(&refused, id);
-        assert!(reason.contains("pc-q35-8.0"), "QEMU's own words: {reason}");
+        assert!(reason.contains("load of migration failed"), "QEMU's own words: {reason}");
     }
     for template in refused.json()["templates"].as_array().unwrap() {
         assert_eq!(template["state"], "failed", "it was there, and is given up: {template}");
     }
     assert_eq!((kept(&lab).len(), sites(&lab)), (1, 0), "only the one of the first QEMU is left");
     fs::remove_file(&qemu.broken).unwrap();
-    let again = qemu.run(&lab, matrix, "again");
+    let again = qemu.run(&lab, matrix, "again", &[]);
     again.assert_code(0);
     for id in ["plain.one", "prepared.one"] {
         assert_forked(&again, id);
@@ -358,6 +363,38 @@ inline = "mount -o remount,size=400M /dev/shm && head -c 300M /dev/zero > /dev/s
         "{cell}"
     );
     crate::endings::assert_counts_agree(&run);
+    lab.assert_nothing_left();
+}
+
+#[test]
+fn a_fork_that_fails_where_kept_guests_take_the_room_to_boot_is_not_waited_for() {
+    let lab = Lab::warm();
+    let qemu = OtherQemu::new(&lab);
+    let matrix = r#"
+images = ["debian-12-minimal"]
+runner = { memory = "1000MiB" }
+[[suite]]
+name = "kept"
+inline = "true"
+[[suite]]
+name = "other"
+inline = "true"
+"#;
+    qemu.run(&lab, matrix, "first", &[]).assert_code(0);
+    let mut command = qemu.command(&lab, matrix, "out", &["--keep", "always", "--jobs", "1"]);
+    let child = command.spawn().unwrap();
+    lab.wait_for_event("out", "guest-kept");
+    // Starting a guest, with all that is done before, takes longer than this.
+    File::create(&qemu.broken).unwrap();
+    let run = lab.finish(child, "out");
+    let stop = run.cell("debian-12-minimal.kept")["attempts"][0]["kept"]["stop"].as_str().unwrap().to_owned();
+    assert!(Command::new("sh").arg("-c").arg(stop).status().unwrap().success());
+    run.assert_code(3);
+    assert_eq!(run.verdict("debian-12-minimal.other"), "not-run", "{}", run.stderr);
+    let reason = run.reason("debian-12-minimal.other");
+    assert!(reason.contains("guests that were kept take the memory"), "{reason}");
+    wait_until("the kept guest is gone", || lab.guests().is_empty());
+    lab.run(ONE, "last", &["--cold"]).assert_code(0);
     lab.assert_nothing_left();
 }
 
