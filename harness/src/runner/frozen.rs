@@ -128,12 +128,18 @@ impl Blueprint<'_> {
             let message = tokio::time::timeout_at((heard + each).into(), link.next()).await;
             let late = |_| NoTemplate::new(format!("no guest was frozen in it for {:.0} s", each.as_secs_f64()));
             let message = message.map_err(late)?.map_err(|error| NoTemplate::new(error.to_string()))?;
-            if let FromAgent::Event { event: EventKind::TemplateStarted { .. } | EventKind::TemplateFailed { .. } } =
-                &message
-            {
+            let of_template = |event: &EventKind| {
+                matches!(
+                    event,
+                    EventKind::TemplateStarted { .. }
+                        | EventKind::TemplateReady { .. }
+                        | EventKind::TemplateFailed { .. }
+                )
+            };
+            if matches!(&message, FromAgent::Event { event } if of_template(event)) {
                 (heard, news) = (Instant::now(), news + 1);
             }
-            // Each is begun once, and fails at most once.
+            // Each is begun once, and is ready or fails once.
             if news > 2 * most {
                 return Err(NoTemplate::new("its agent freezes more guests than there are"));
             }
@@ -146,7 +152,6 @@ impl Blueprint<'_> {
                     progress(format!("a frozen L1: freezing {} in it", reports::clean::line(&image)));
                     images.insert(template, image);
                 }
-                FromAgent::Event { event: EventKind::TemplateReady { .. } } => heard = Instant::now(),
                 FromAgent::Event { event: EventKind::TemplateFailed { template, reason, help, bootable, .. } } => {
                     let image = images.get(&template).map_or("a guest", String::as_str);
                     let message = reports::clean::line(&format!("no template of {image} in it: {reason}"));
