@@ -46,7 +46,7 @@ impl Build for Bootstrap {
         }
         let work = site.make_work()?;
         let image = site.image();
-        space::require(&[(&work, WORK_BYTES), (&image, STORE_BYTES)])?;
+        space::require(&[(&work, WORK_BYTES), (&image, STORE_BYTES)]).map_err(PrepareErrorKind::from)?;
         let ended = grow_tree(entry, recipe, &work, site, control)
             .and_then(|()| extract(&image, control.cancel))
             .and_then(|()| convert(&image, control));

@@ -7,6 +7,8 @@ use std::{
 
 use matrix::Digest;
 
+use crate::space::{self, NoRoom};
+
 /// The store could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use the image store {}: {kind}", path.display())]
@@ -140,9 +142,18 @@ impl PrepareErrorKind {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::DiskFull { path: path.to_owned(), free: crate::space::free(path).unwrap_or(0), needed: None }
+                Self::DiskFull { path: path.to_owned(), free: space::free(path).unwrap_or(0), needed: None }
             }
             _ => Self::Io { action, path: path.to_owned(), source },
+        }
+    }
+}
+
+impl From<NoRoom> for PrepareErrorKind {
+    fn from(error: NoRoom) -> Self {
+        match error {
+            NoRoom::Unknown { path, source } => Self::io("look at", &path)(source),
+            NoRoom::Full { path, free, needed } => Self::DiskFull { path, free, needed: Some(needed) },
         }
     }
 }

@@ -1,8 +1,19 @@
 //! How much room a folder's file system has.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
-use crate::error::PrepareErrorKind;
+/// There is not enough room, or nobody knows.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoRoom {
+    #[error("{}: {source}", path.display())]
+    Unknown { path: PathBuf, source: io::Error },
+    #[error("{} has {free} bytes free and {needed} may be needed", path.display())]
+    Full { path: PathBuf, free: u64, needed: u64 },
+}
 
 /// Bytes an ordinary user may still write below `path`; `None` if the system does not say.
 pub(crate) fn free(path: &Path) -> Option<u64> {
@@ -11,10 +22,10 @@ pub(crate) fn free(path: &Path) -> Option<u64> {
 }
 
 /// Fails unless every folder has the bytes asked of it; folders on one file system share its room.
-pub(crate) fn require(wants: &[(&Path, u64)]) -> Result<(), PrepareErrorKind> {
+pub(crate) fn require(wants: &[(&Path, u64)]) -> Result<(), NoRoom> {
     let mut by_device: Vec<(u64, &Path, u64)> = Vec::new();
     for &(path, bytes) in wants {
-        let device = fs::metadata(path).map_err(PrepareErrorKind::io("look at", path))?.dev();
+        let device = fs::metadata(path).map_err(|source| NoRoom::Unknown { path: path.to_owned(), source })?.dev();
         match by_device.iter_mut().find(|(known, ..)| *known == device) {
             Some((_, _, sum)) => *sum += bytes,
             None => by_device.push((device, path, bytes)),
@@ -24,7 +35,7 @@ pub(crate) fn require(wants: &[(&Path, u64)]) -> Result<(), PrepareErrorKind> {
         if let Some(free) = free(path)
             && free < needed
         {
-            return Err(PrepareErrorKind::DiskFull { path: path.to_owned(), free, needed: Some(needed) });
+            return Err(NoRoom::Full { path: path.to_owned(), free, needed });
         }
     }
     Ok(())
@@ -38,7 +49,7 @@ mod tests {
     fn a_folder_without_enough_room_is_named_with_what_is_free_and_what_is_needed() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let error = require(&[(folder.path(), u64::MAX)]).expect_err("nobody has that much");
-        assert!(matches!(error, PrepareErrorKind::DiskFull { needed: Some(u64::MAX), .. }), "{error}");
+        assert!(matches!(error, NoRoom::Full { needed: u64::MAX, .. }), "{error}");
         assert!(error.to_string().contains(&folder.path().display().to_string()));
         require(&[(folder.path(), 1)]).expect("one byte");
     }

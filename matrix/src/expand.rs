@@ -11,8 +11,9 @@ use crate::{
     error::Mistakes,
     payload::{Payload, check_script},
     quantity::{GuestSize, Limits},
+    script::Script,
     template::{Template, Templates},
-    validate::{Matrix, MatrixImage, Script, Suite},
+    validate::{Matrix, MatrixImage, Suite},
 };
 
 /// More cells than this are a slip: at a second each they take a day.

@@ -25,6 +25,7 @@ mod quantity;
 mod rules;
 mod scalar;
 mod schema;
+mod script;
 mod select;
 mod size;
 mod stored;

@@ -15,7 +15,8 @@ use crate::{
     error::Mistakes,
     find::{find, missing, unreadable},
     located::At,
-    validate::{Matrix, Script},
+    script::Script,
+    validate::Matrix,
 };
 
 /// A script longer than this is a file that was meant for `files`.

@@ -10,8 +10,9 @@ use crate::{
     file::PrepareTable,
     fingerprint::hash_json,
     located::At,
-    quantity, text,
-    validate::{Script, two_scripts},
+    quantity,
+    script::{Script, two_scripts},
+    text,
 };
 
 /// Time limit where none is written.

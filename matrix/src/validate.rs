@@ -15,6 +15,7 @@ use crate::{
     prepare::{self, ImagePrepare},
     quantity::{self, GuestSize, Limits},
     rules::{self, Exclude, Include},
+    script::{Script, two_scripts},
     text,
 };
 
@@ -52,24 +53,6 @@ pub(crate) struct Suite {
     pub(crate) identity: Identity,
     pub(crate) guest: GuestSize,
     pub(crate) limits: Limits,
-}
-
-/// Where a script comes from.
-pub(crate) enum Script {
-    /// This file, relative to the matrix file.
-    File(At<String>),
-    /// This text, a template.
-    Inline(At<String>),
-}
-
-impl Script {
-    /// For people: a path relative to the matrix file, or `inline`.
-    pub(crate) fn origin(&self) -> String {
-        match self {
-            Self::File(file) => file.text().to_owned(),
-            Self::Inline(_) => "inline".to_owned(),
-        }
-    }
 }
 
 /// Checks the file. What it returns is whole only if no mistake was found.
@@ -256,12 +239,6 @@ fn suite(table: &SuiteTable, file: &MatrixFile, installable: bool, mistakes: &mu
         guest,
         limits,
     })
-}
-
-/// Says that there are two scripts where one can run.
-pub(crate) fn two_scripts(owner: &str, file: &At<String>, text: &At<String>, mistakes: &mut Mistakes) {
-    let problem = mistakes.at(text.span(), format!("the {owner} has two scripts"), "a script");
-    mistakes.push(problem.with_label(file.span(), "and another").with_help("keep `run` or `inline`, not both"));
 }
 
 fn check_env(name: &At<String>, value: &At<String>, mistakes: &mut Mistakes) {

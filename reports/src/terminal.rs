@@ -9,6 +9,7 @@ mod closing;
 mod lines;
 mod live;
 mod paint;
+mod parts;
 mod runners;
 mod templates;
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    build,
+    build, command,
     failure::Failure,
     setup::{self, Purpose},
 };
@@ -48,7 +48,7 @@ fn publish(binary: &Path, out: &Path) -> Result<PathBuf, Failure> {
     // Made in the folder, so that `sha256sum --check` finds the file by its bare name.
     let digest = out.join(format!("{name}.sha256"));
     let into = fs::File::create(&digest).map_err(at(&digest))?;
-    build::run(Command::new("sha256sum").arg(&name).current_dir(out).stdin(Stdio::null()).stdout(into))?;
+    command::run(Command::new("sha256sum").arg(&name).current_dir(out).stdin(Stdio::null()).stdout(into))?;
     Ok(file)
 }
 

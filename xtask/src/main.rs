@@ -6,6 +6,7 @@
 
 mod bench;
 mod build;
+mod command;
 mod dist;
 mod failure;
 mod openssl;

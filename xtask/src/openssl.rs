@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::build::output;
+use crate::command::output;
 
 /// Whether the system's OpenSSL, or the one that `OPENSSL_DIR` names, can be linked statically.
 pub(crate) fn is_there() -> bool {

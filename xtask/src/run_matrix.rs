@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::Path, process::Command};
 
 use crate::{
-    build,
+    build, command,
     failure::Failure,
     setup::{self, Purpose},
 };
@@ -16,7 +16,7 @@ pub(crate) fn run(mut args: Vec<OsString>) -> Result<(), Failure> {
     if wants_sample_package(&args) {
         build::sample_package()?;
     }
-    Err(build::become_(Command::new(nestmatrix).arg("run").args(args)))
+    Err(command::become_(Command::new(nestmatrix).arg("run").args(args)))
 }
 
 /// A matrix of one's own is a `.toml` file elsewhere; anything else names a definition shipped here.

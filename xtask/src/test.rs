@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use crate::{
-    build,
+    build, command,
     failure::Failure,
     openssl,
     setup::{self, Purpose},
@@ -14,7 +14,7 @@ pub(crate) fn run(mut args: Vec<OsString>) -> Result<(), Failure> {
     let yes = build::take_yes(&mut args);
     setup::ensure(Purpose::Test, yes)?;
     build::sample_package()?;
-    Err(build::become_(
+    Err(command::become_(
         build::cargo().args(["test", "--workspace"]).args(openssl::features(openssl::is_there())).args(args),
     ))
 }

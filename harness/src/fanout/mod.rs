@@ -13,9 +13,10 @@ mod machine;
 mod power;
 mod station;
 mod warm;
+mod warmth;
 
 pub use attempt::Conclusion;
 pub use budget::{Budget, Cost};
 pub use dispatch::{Stop, Todo, dispatch, freeze};
 pub use station::{BootImage, Keep, Purpose, Station};
-pub use warm::Warmth;
+pub use warmth::Warmth;

@@ -6,7 +6,7 @@ use images::{PackageFamily, PreparedImage};
 use matrix::{Cell, Digest, Plan};
 use tokio_util::sync::CancellationToken;
 
-use super::warm::Warmth;
+use super::warmth::Warmth;
 use crate::{
     events::Events,
     guest::{Accelerator, DiskFormat, Spawner},

@@ -1,55 +1,18 @@
-//! Which template a cell's guest is forked from, and which there are.
+//! Which template a cell's guest is forked from, and how it is had.
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
-use images::Templates;
 use matrix::{Boot, ByteSize, Cell, Digest, Network, Plan};
 use reports::EventKind;
 use tokio_util::sync::CancellationToken;
 
 use super::{machine, station::Station};
-use crate::template::{self, Birthplace, Forge, Mould, News, NoTemplate, Preparation, Template, Work};
+use crate::template::{self, Forge, Mould, News, NoTemplate, Preparation, Template, Work};
 
 /// What a guest writes to its disk while it boots ...
 const BOOTED: ByteSize = ByteSize::from_mib(256);
 /// ... and while it is prepared: a compiler and more.
 const PREPARED: ByteSize = ByteSize::from_mib(1024);
-
-/// What came of wanting a template.
-type Obtained = Result<Arc<Template>, NoTemplate>;
-
-/// Where templates of guests come from.
-#[derive(Debug)]
-pub struct Warmth {
-    /// Where they are kept; else why there are none.
-    pub templates: Result<(Templates, Birthplace), String>,
-    /// Every guest is booted, whatever its suite says.
-    pub cold: bool,
-    /// A folder for the logs of guests that are frozen.
-    pub logs: PathBuf,
-    known: Mutex<HashMap<Digest, Obtained>>,
-}
-
-impl Warmth {
-    /// Those of this store.
-    pub fn new(templates: Result<(Templates, Birthplace), String>, cold: bool, logs: PathBuf) -> Self {
-        Self { templates, cold, logs, known: Mutex::default() }
-    }
-
-    /// What is known of the template of this key; `None`: nobody has looked for it yet.
-    pub(super) fn known(&self, key: Digest) -> Option<Obtained> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
-    }
-
-    fn learn(&self, key: Digest, what: Obtained) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, what);
-    }
-}
 
 impl Station {
     /// No fork of it works: none is made of it any more, here or elsewhere. Its disk serves until this run ends.

@@ -8,6 +8,7 @@ mod banner;
 mod enter;
 mod error;
 mod exec;
+mod keeper;
 pub mod keys;
 mod over;
 mod pump;

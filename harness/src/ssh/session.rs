@@ -14,9 +14,11 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BannerStream, Exec, Exit, Keypair, SshError, Stdin, StdinWriter, keys,
+    BannerStream, Exec, Exit, Keypair, SshError, Stdin, StdinWriter,
+    keeper::{self, Request},
+    keys,
     wake::Wake,
-    wire::{self, Credentials, Request},
+    wire::{self, Credentials},
 };
 
 /// How much later than its deadline the session's thread may give up on a command before its socket is shut from outside:
@@ -80,7 +82,7 @@ impl Session {
         let line = wire::Line::new(stream, wake.clone(), Arc::clone(&ended), open.silence)?;
         std::thread::Builder::new()
             .name("ssh".to_owned())
-            .spawn(move || line.serve(&credentials, ready, &inbox))
+            .spawn(move || keeper::serve(line, &credentials, ready, &inbox))
             .map_err(local("no thread for the session"))?;
 
         let watcher = {

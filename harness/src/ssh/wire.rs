@@ -1,4 +1,4 @@
-//! The thread that owns a session: libssh2 in its non-blocking mode, and poll(2) whenever it has nothing to do.
+//! A connection: libssh2 in its non-blocking mode, and poll(2) whenever it has nothing to do.
 //!
 //! One rule of libssh2 shapes this file: when a packet went out only in part, the very same call must be repeated until it is
 //! through; any other call that sends fails with "bad use". So whoever is stuck in sending is remembered and goes first.
@@ -8,16 +8,14 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc,
     },
     time::{Duration, Instant},
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use ssh2::{BlockDirections, ErrorCode, MethodType};
-use tokio::sync::oneshot;
 
-use super::{Exec, Exit, SshError, keys, wake::Wake};
+use super::{SshError, keys, wake::Wake};
 
 /// libssh2 wants at least two seconds between two requests for a sign of life.
 const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(2);
@@ -31,29 +29,23 @@ pub(super) struct Credentials {
     pub(super) deadline: Instant,
 }
 
-/// A command for the thread.
-pub(super) struct Request {
-    pub(super) exec: Exec,
-    pub(super) given_up: Arc<AtomicBool>,
-    pub(super) reply: oneshot::Sender<Result<Exit, SshError>>,
-}
-
 /// A connection and everything needed to wait on it.
 pub(super) struct Line {
     pub(super) ssh: ssh2::Session,
     socket: OwnedFd,
-    wake: Wake,
-    ended: Arc<AtomicBool>,
-    given_up: Option<Arc<AtomicBool>>,
+    pub(super) wake: Wake,
+    pub(super) ended: Arc<AtomicBool>,
+    /// Set when nobody waits for the command that runs any more.
+    pub(super) given_up: Option<Arc<AtomicBool>>,
     silence: Duration,
     /// When the guest last gave a sign of life while we listened.
-    heard: Instant,
+    pub(super) heard: Instant,
     /// When it was last asked for one.
     asked: Instant,
     /// Signs of life are asked for: only once logged in.
     watching: bool,
     /// The connection is of no more use.
-    given_up_on: bool,
+    pub(super) given_up_on: bool,
 }
 
 impl Line {
@@ -84,41 +76,7 @@ impl Line {
         })
     }
 
-    /// The life of the thread.
-    pub(super) fn serve(
-        mut self,
-        credentials: &Credentials,
-        ready: oneshot::Sender<Result<(), SshError>>,
-        inbox: &mpsc::Receiver<Request>,
-    ) {
-        let opened = self.open(credentials);
-        let stands = opened.is_ok();
-        let _ = ready.send(opened);
-        while stands && !self.ended.load(Ordering::Acquire) {
-            let request = match inbox.try_recv() {
-                Ok(request) => request,
-                Err(mpsc::TryRecvError::Disconnected) => break,
-                Err(mpsc::TryRecvError::Empty) => {
-                    // Only the alarm is watched: what happens to the connection meanwhile, the next command finds out.
-                    if poll(&mut [PollFd::new(self.wake.fd(), PollFlags::IN)], None).is_ok() {
-                        self.wake.clear();
-                    }
-                    continue;
-                }
-            };
-            self.given_up = Some(request.given_up);
-            self.heard = Instant::now();
-            let answer = super::pump::run(&mut self, request.exec);
-            self.given_up = None;
-            let lost = matches!(&answer, Err(error) if error.is_connection_lost());
-            let _ = request.reply.send(answer);
-            if lost || self.given_up_on {
-                break;
-            }
-        }
-    }
-
-    fn open(&mut self, credentials: &Credentials) -> Result<(), SshError> {
+    pub(super) fn open(&mut self, credentials: &Credentials) -> Result<(), SshError> {
         let deadline = credentials.deadline;
         let handshake_failed = |error: ssh2::Error| SshError::Handshake { reason: error.to_string() };
         // The guest has one host key, and it is of this kind.

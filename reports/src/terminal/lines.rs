@@ -2,16 +2,17 @@
 
 use std::path::Path;
 
-use super::{paint::Paint, runners, templates};
+use super::{
+    paint::Paint,
+    parts::{INDENT, MAX_EVIDENCE, help, label, quoted},
+    runners, templates,
+};
 use crate::{CellRun, Event, EventKind, Outcome, Phase, Run, clean, evidence, fold::THEN, human, run::ImageState};
 
-/// Lines of evidence below a failure, and below an attempt that is tried again.
-pub(super) const MAX_EVIDENCE: usize = 12;
+/// Lines of evidence below an attempt that is tried again.
 const MAX_RETRY_EVIDENCE: usize = 4;
 /// Widest column of cell names; a longer name pushes what follows to the right.
 const MAX_NAME: usize = 48;
-/// Indent of what belongs to the line above.
-pub(super) const INDENT: &str = "          ";
 
 /// What is printed for good about an event that has just been folded into `run`. In a live view running cells have rows, so
 /// starts are not printed.
@@ -76,11 +77,6 @@ pub(super) fn about(run: &Run, event: &Event, paint: Paint, logs: Option<&Path>,
         }
         _ => Vec::new(),
     }
-}
-
-/// `  PASS  text`: the label right-aligned, so that the eye runs down one edge.
-pub(super) fn label(plain: &str, painted: String, text: &str) -> String {
-    format!("{}{painted}  {text}", " ".repeat(8_usize.saturating_sub(plain.len())))
 }
 
 fn heading(run: &Run, paint: Paint) -> Vec<String> {
@@ -148,15 +144,6 @@ fn finished(run: &Run, cell: &CellRun, paint: Paint, logs: Option<&Path>) -> Vec
     lines
 }
 
-/// What to do about the line above.
-pub(super) fn help(text: &str) -> Vec<String> {
-    let title = |index| if index == 0 { "help: " } else { "      " };
-    text.lines()
-        .enumerate()
-        .map(|(index, line)| format!("{INDENT}{}{line}", title(index)).trim_end().to_owned())
-        .collect()
-}
-
 /// Names of the failed test cases, where there are several.
 fn failed_cases(cell: &CellRun) -> Vec<String> {
     let failed: Vec<_> = cell.reported_cases().filter(|case| case.outcome == Outcome::Failed).collect();
@@ -172,11 +159,6 @@ fn evidence(run: &Run, cell: &CellRun, paint: Paint, logs: Option<&Path>, max: u
     let Some(words) = evidence::words(run, cell, logs, max) else { return Vec::new() };
     let heading = format!("{INDENT}{}", paint.dim(&format!("{}:", words.source)));
     std::iter::once(heading).chain(words.lines.iter().map(|line| quoted(line, paint))).collect()
-}
-
-pub(super) fn quoted(line: &str, paint: Paint) -> String {
-    let line = clean::excerpt(line, 1_000).replace('\n', " ");
-    format!("{INDENT}{} {}", paint.dim("|"), line.trim_end()).trim_end().to_owned()
 }
 
 /// The cell's name, padded so that what follows stands in one column.

@@ -1,8 +1,8 @@
 //! The permanent lines about the machines that run guests.
 
 use super::{
-    lines::{INDENT, MAX_EVIDENCE, help, label, quoted},
     paint::Paint,
+    parts::{INDENT, MAX_EVIDENCE, help, label, quoted},
 };
 use crate::{Outcome, Run, clean, human, machine};
 

@@ -3,8 +3,8 @@
 use matrix::Digest;
 
 use super::{
-    lines::{help, label},
     paint::Paint,
+    parts::{help, label},
 };
 use crate::{Run, human, run::TemplateState};
 

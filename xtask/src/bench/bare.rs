@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::{build, failure::Failure};
+use crate::{command, failure::Failure};
 
 use super::{
     Report,
@@ -83,7 +83,7 @@ fn bare(bench: &Workbench, like: &Ran, work: &Path) -> Result<f64, Failure> {
     let mut command = Command::new("sh");
     command.arg(script).arg(work).arg(image).arg(DISK).arg(port.to_string()).args(&machine.qemu);
     let began = Instant::now();
-    build::run(command.stdin(Stdio::null()).stdout(file))?;
+    command::run(command.stdin(Stdio::null()).stdout(file))?;
     Ok(began.elapsed().as_secs_f64())
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{build, failure::Failure};
+use crate::{command, failure::Failure};
 
 use super::journal::{Attempt, Journal};
 
@@ -89,7 +89,7 @@ impl Workbench {
         match status.code() {
             // Red cells are what a benchmark may be about.
             Some(0 | 1 | 3) => Ok(Ran { wall, journal: journal(&folder)?, folder }),
-            _ => Err(Failure::Command { command: build::typed(&command), status }),
+            _ => Err(Failure::Command { command: command::typed(&command), status }),
         }
     }
 }

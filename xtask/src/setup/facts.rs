@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::item::{Installer, Item};
-use crate::{build::output, openssl};
+use crate::{command::output, openssl};
 
 /// Major and minor version.
 pub(super) type Version = (u32, u32);

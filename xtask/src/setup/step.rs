@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{build, failure::Failure};
+use crate::{command as other, failure::Failure};
 
 /// Who runs a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Step {
     pub(super) fn execute(&self) -> Result<(), Failure> {
         match self {
             // Not to stdout: that belongs to whoever runs after setup.
-            Self::Run(who, words) => build::run(command(*who, words).stdin(Stdio::null()).stdout(std::io::stderr())),
+            Self::Run(who, words) => other::run(command(*who, words).stdin(Stdio::null()).stdout(std::io::stderr())),
             Self::Write(who, path, text) => {
                 let mut tee = command(*who, &["tee".into(), path.clone()]);
                 let failed = |source| Failure::File { path: path.into(), source };

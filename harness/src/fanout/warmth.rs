@@ -1,0 +1,44 @@
+//! Which templates there are.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use images::Templates;
+use matrix::Digest;
+
+use crate::template::{Birthplace, NoTemplate, Template};
+
+/// What came of wanting a template.
+type Obtained = Result<Arc<Template>, NoTemplate>;
+
+/// Where templates of guests come from.
+#[derive(Debug)]
+pub struct Warmth {
+    /// Where they are kept; else why there are none.
+    pub templates: Result<(Templates, Birthplace), String>,
+    /// Every guest is booted, whatever its suite says.
+    pub cold: bool,
+    /// A folder for the logs of guests that are frozen.
+    pub logs: PathBuf,
+    known: Mutex<HashMap<Digest, Obtained>>,
+}
+
+impl Warmth {
+    /// Those of this store.
+    pub fn new(templates: Result<(Templates, Birthplace), String>, cold: bool, logs: PathBuf) -> Self {
+        Self { templates, cold, logs, known: Mutex::default() }
+    }
+
+    /// What is known of the template of this key; `None`: nobody has looked for it yet.
+    pub(super) fn known(&self, key: Digest) -> Option<Obtained> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    }
+
+    /// What came of it.
+    pub(super) fn learn(&self, key: Digest, what: Obtained) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, what);
+    }
+}

@@ -1,0 +1,38 @@
+//! Other programs.
+
+use std::{
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
+};
+
+use crate::failure::Failure;
+
+/// Runs a command to its end; anything but success is a [`Failure`].
+pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
+    let shown = typed(command);
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failure::Command { command: shown, status }),
+        Err(source) => Err(Failure::Start { command: shown, source }),
+    }
+}
+
+/// Becomes the command: its exit code and the signals it gets are then its own. Returns only if that fails.
+pub(crate) fn become_(command: &mut Command) -> Failure {
+    let shown = typed(command);
+    Failure::Start { command: shown, source: command.exec() }
+}
+
+/// What a command prints, if it succeeds.
+pub(crate) fn output(words: &[&str]) -> Option<String> {
+    let (program, args) = words.split_first()?;
+    let output = Command::new(program).args(args).env("LC_ALL", "C").stdin(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A command as a person would type it.
+pub(crate) fn typed(command: &Command) -> String {
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    words.extend(command.get_args().map(|arg| arg.to_string_lossy().into_owned()));
+    words.join(" ")
+}
