@@ -60,7 +60,7 @@ impl Site {
 
     /// Where the finished files go.
     pub(crate) fn image(&self) -> PathBuf {
-        self.folder.join(IMAGE)
+        image_of(&self.folder)
     }
 
     /// The site's own folder: on the store's file system, empty but for what this module makes.
@@ -117,6 +117,11 @@ impl Site {
         remove_elsewhere(&self.folder)?;
         remove(&self.folder.join(WORK))
     }
+}
+
+/// Where a site's finished files go.
+pub(crate) fn image_of(site: &Path) -> PathBuf {
+    site.join(IMAGE)
 }
 
 impl Drop for Site {

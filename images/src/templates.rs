@@ -34,6 +34,8 @@ use crate::{
 };
 
 const USED: &str = "used";
+/// In the site of one that is being made: the bytes it may come to.
+const CLAIM: &str = "claim";
 /// It is of no use and waits until those who use it nevertheless are done.
 const BAD: &str = "bad";
 
@@ -160,20 +162,24 @@ impl Templates {
         if let Ok(Some(template)) = self.find(key) {
             return Ok(Begun::Found(template));
         }
-        if let Err(error) = space::require(&[(&self.folder, bytes)]) {
-            let (taken, free) = (self.bytes(), space::free(&self.folder).unwrap_or(0));
-            let missing = bytes.saturating_sub(free);
-            // What would not help is not thrown away.
-            if taken >= missing {
-                self.evict(taken - missing, None);
-            }
-            space::require(&[(&self.folder, bytes)])
-                .map_err(|_| at(&self.folder)(io::Error::new(io::ErrorKind::StorageFull, error.to_string())))?;
-        }
         let site = {
             let _lock = self.lock.take().map_err(at(&self.folder))?;
             Site::create(&self.builds).map_err(|error| at(&self.builds)(io::Error::other(error.to_string())))?
         };
+        // Said before anybody looks: of two who begin at the same time, neither may think that all of the room is his.
+        let claim = site.folder().join(CLAIM);
+        fs::write(&claim, bytes.to_string()).map_err(at(&claim))?;
+        let wanted = self.claimed();
+        if let Err(error) = space::require(&[(&self.folder, wanted)]) {
+            let (taken, free) = (self.bytes(), space::free(&self.folder).unwrap_or(0));
+            let missing = wanted.saturating_sub(free);
+            // What would not help is not thrown away.
+            if taken >= missing {
+                self.evict(taken - missing, None);
+            }
+            space::require(&[(&self.folder, wanted)])
+                .map_err(|_| at(&self.folder)(io::Error::new(io::ErrorKind::StorageFull, error.to_string())))?;
+        }
         Ok(Begun::Free(Unfinished { key, site, _making: making }))
     }
 
@@ -234,6 +240,16 @@ impl Templates {
         }
     }
 
+    /// What templates that are being made may still need on the disk, in bytes.
+    fn claimed(&self) -> u64 {
+        let sites = fs::read_dir(&self.builds).into_iter().flatten().flatten().map(|entry| entry.path());
+        let claims = sites.filter_map(|site| {
+            let claim: u64 = fs::read_to_string(site.join(CLAIM)).ok()?.parse().ok()?;
+            Some(claim.saturating_sub(taken(&site::image_of(&site))))
+        });
+        claims.fold(0, u64::saturating_add)
+    }
+
     /// What all templates take on the disk, in bytes.
     pub fn bytes(&self) -> u64 {
         self.all().iter().map(|(_, _, bytes)| bytes).sum()
@@ -249,8 +265,7 @@ impl Templates {
         let folders = entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink());
         let known = folders.map(|folder| {
             let used = fs::metadata(folder.join(USED)).and_then(|found| found.modified());
-            let files = fs::read_dir(&folder).into_iter().flatten().flatten();
-            let bytes = files.filter_map(|file| file.metadata().ok()).map(|found| found.blocks() * 512).sum();
+            let bytes = taken(&folder);
             (folder, used.unwrap_or(SystemTime::UNIX_EPOCH), bytes)
         });
         known.collect()
@@ -307,6 +322,12 @@ impl<T> Template<T> {
     pub fn is_in_place(&self) -> bool {
         is_at(&self.lease, &self.folder)
     }
+}
+
+/// What the files of a folder take on the disk, in bytes.
+fn taken(folder: &Path) -> u64 {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    files.filter_map(|file| file.metadata().ok()).map(|found| found.blocks() * 512).sum()
 }
 
 /// Whether the folder still has this name: another may have been put in its place.

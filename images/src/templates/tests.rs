@@ -191,6 +191,20 @@ fn locks_of_templates_that_are_gone_go_as_well_but_none_that_is_held() {
 }
 
 #[test]
+fn two_that_are_made_at_once_do_not_count_on_the_same_room() {
+    let fixture = Fixture::new();
+    let templates = fixture.templates(1 << 30);
+    let free = space::free(fixture.store.path()).expect("known");
+    let begin = |name: &str, bytes| {
+        templates.begin::<u32>(Digest::of(name.as_bytes()), bytes, &AtomicBool::new(false), &|_| {})
+    };
+    let first = begin("a", free / 4 * 3).expect("it fits");
+    begin("b", free / 4 * 3).expect_err("what is left does not do");
+    drop(first);
+    begin("b", free / 4 * 3).expect("it is gone");
+}
+
+#[test]
 fn where_there_is_no_room_it_is_said() {
     let fixture = Fixture::new();
     let templates = fixture.templates(1 << 30);
