@@ -250,6 +250,11 @@ impl Templates {
         claims.fold(0, u64::saturating_add)
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.all().len()
+    }
+
     /// What all templates take on the disk, in bytes.
     pub fn bytes(&self) -> u64 {
         self.all().iter().map(|(_, _, bytes)| bytes).sum()

@@ -38,7 +38,14 @@ fn list(root: PathBuf) -> Outcome {
         }
     });
     let text = table(std::iter::once(header).chain(rows));
-    print(&format!("{text}\nstore: {}", root.display()))
+    let templates = store.templates(matrix::ByteSize::from_bytes(u64::MAX)).map(|all| (all.count(), all.bytes()));
+    let templates = templates.map_or_else(
+        |error| error.to_string(),
+        |(count, bytes)| {
+            format!("{count} in templates/, {} MiB; they are made again when they are needed", bytes >> 20)
+        },
+    );
+    print(&format!("{text}\nstore: {}\nfrozen guests: {templates}", root.display()))
 }
 
 /// Refuses names that the catalog does not have.
