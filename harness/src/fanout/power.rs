@@ -37,6 +37,8 @@ struct NoFork {
     reason: String,
     /// Nor will another.
     spoiled: bool,
+    /// Nor will others, if that goes on.
+    suspicious: bool,
 }
 
 /// The logs of a fork that came to nothing are kept beside those of the guest that is booted instead.
@@ -62,7 +64,7 @@ impl Attempt<'_> {
                 match self.phase(Phase::Runner, None, limit, forking).await? {
                     Ok(up) => return Ok(up),
                     Err(failure) => {
-                        if template.failed() || failure.spoiled {
+                        if (failure.suspicious && template.failed()) || failure.spoiled {
                             self.station.give_up(&template, &failure.reason);
                         }
                         for name in LOGS {
@@ -136,14 +138,18 @@ impl Attempt<'_> {
             dies_with_us: self.dies_with_us(),
         };
         let forked = template::fork(template, &with, &command, self.cell.guest.disk, (scratch, logs)).await;
-        let Forked { guest, connection } =
-            forked.map_err(|error| NoFork { spoiled: error.is_the_templates_fault(), reason: error.to_string() })?;
+        let Forked { guest, connection } = forked.map_err(|error| NoFork {
+            spoiled: error.is_the_templates_fault(),
+            suspicious: error.may_be_the_templates_fault(),
+            reason: error.to_string(),
+        })?;
         let (login, host_key) = (template.login().clone(), template.host_key().clone());
         let fork_of = Some(Arc::clone(template));
         let up = Up { guest, login, host_key, connection: Some(connection), fork_of, of_template: true };
         let boot = reports::Boot::Forked { template: template.key() };
         self.started(&up, &command, image, boot).await.map_err(|stopped| NoFork {
             spoiled: false,
+            suspicious: false,
             reason: stopped.verdict.reason().unwrap_or_default().to_owned(),
         })?;
         Ok(up)

@@ -16,6 +16,11 @@ use crate::{
 const WAKING: Duration = Duration::from_secs(10);
 
 impl ForkError {
+    /// It may be the template's fault: nothing else is known to be to blame.
+    pub fn may_be_the_templates_fault(&self) -> bool {
+        matches!(self, Self::Thaw { .. } | Self::Wake(_))
+    }
+
     /// The template is of no use: no fork of it can do better.
     pub fn is_the_templates_fault(&self) -> bool {
         matches!(self, Self::Thaw { refused: true, .. })

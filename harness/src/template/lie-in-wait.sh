@@ -8,7 +8,7 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
 done
 [ -e "$port" ] || { echo "this guest has no virtio ports" >&2; exit 1; }
 sshd=$(PATH=$PATH:/usr/sbin:/usr/local/sbin:/sbin command -v sshd) || { echo "this guest has no OpenSSH server" >&2; exit 1; }
-program=$(mktemp -p /var/tmp)
+program=$(readlink -f "$(mktemp -p /var/tmp)")
 trap 'rm -f "$program"' EXIT
 cat >"$program"
 chmod 700 "$program"
