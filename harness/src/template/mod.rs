@@ -10,6 +10,7 @@
 //! obtain  finds one in the store, or has one made that is put there    (mould: what it is to be)
 //! freeze  makes one            (idle: how a guest is known to be at rest)
 //! fork    makes a guest of one (waker: the first thing that runs in it: clock and randomness, then SSH)
+//! trust   what a template is worth after what became of its forks
 //! ```
 
 mod fork;
@@ -19,6 +20,7 @@ mod key;
 mod memory;
 mod mould;
 mod obtain;
+mod trust;
 mod waker;
 
 pub use fork::{ForkError, Forked, With, fork};
@@ -32,13 +34,14 @@ use std::{
     path::PathBuf,
     sync::{
         OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
 use matrix::{ByteSize, Digest};
 use serde::{Deserialize, Serialize};
 
+use self::trust::Trust;
 use crate::{guest::Firmware, ssh::Keypair};
 
 const RAM: &str = "ram";
@@ -92,17 +95,11 @@ pub struct Template {
     cost: AtomicU64,
     /// The most that one took since this value was made.
     peak: AtomicU64,
-    /// Forks of it that came to nothing, until one did its work; then none counts any more.
-    failures: AtomicU32,
+    trust: Trust,
     /// Why it is used no more.
     given_up: OnceLock<String>,
     store: images::Templates,
 }
-
-/// That many forks of a template in a row, from the first one on, are not bad luck.
-const HOPELESS: u32 = 3;
-/// What counts instead once a fork did its work.
-const PROVED: u32 = u32::MAX;
 
 impl Template {
     fn new(key: Digest, kept: images::Template<Note>, templates: &images::Templates) -> Result<Self, String> {
@@ -113,8 +110,8 @@ impl Template {
                     std::fs::read_to_string(kept.folder.join(COST)).ok().and_then(|text| text.trim().parse().ok());
                 let cost = AtomicU64::new(kept.note.cost.max(seen.unwrap_or(0)));
                 let frozen = Frozen { folder: kept.folder.clone(), firmware, disks: kept.note.disks.clone() };
-                let (peak, failures, store) = (AtomicU64::new(0), AtomicU32::new(0), templates.clone());
-                Ok(Self { kept, frozen, key, login, host_key, cost, peak, failures, given_up: OnceLock::new(), store })
+                let (peak, trust, store) = (AtomicU64::new(0), Trust::default(), templates.clone());
+                Ok(Self { kept, frozen, key, login, host_key, cost, peak, trust, given_up: OnceLock::new(), store })
             }
             Err(reason) => {
                 // Every byte is what was put there, and still we can do nothing with it.
@@ -156,15 +153,12 @@ impl Template {
 
     /// A fork of it did its work.
     pub fn worked(&self) {
-        self.failures.store(PROVED, Ordering::Relaxed);
+        self.trust.earned();
     }
 
     /// A fork of it came to nothing. True: so many did, and never another, that it must be to blame.
     pub fn failed(&self) -> bool {
-        let counted = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |failures| {
-            (failures != PROVED).then(|| (failures + 1).min(HOPELESS))
-        });
-        counted.is_ok_and(|before| before + 1 >= HOPELESS)
+        self.trust.disappointed()
     }
 
     /// Whether its files are still there under their names.
