@@ -183,12 +183,16 @@ impl Templates {
         Ok(Begun::Free(Unfinished { key, site, _making: making }))
     }
 
-    /// Puts a finished template into the store. Others that were not used for the longest time go, until all fit again.
+    /// Puts a finished template into the store. Others that were not used for the longest time go, until all fit again: how many.
     ///
     /// # Errors
     ///
     /// It cannot be read, or not be moved.
-    pub fn publish<T: Serialize>(&self, unfinished: Unfinished, note: T) -> Result<Template<T>, TemplateError> {
+    pub fn publish<T: Serialize>(
+        &self,
+        unfinished: Unfinished,
+        note: T,
+    ) -> Result<(Template<T>, usize), TemplateError> {
         let Unfinished { key, site, _making } = unfinished;
         let (from, to) = (site.image(), self.place(key));
         record::write(&from, key, &note).and_then(|()| fs::write(from.join(USED), [])).map_err(at(&from))?;
@@ -200,9 +204,9 @@ impl Templates {
             fs::rename(&from, &to).map_err(at(&to))?;
             prepared::lease(&to).ok_or_else(|| at(&to)(io::ErrorKind::NotFound.into()))?
         };
-        self.evict(self.limit.bytes(), Some(&to));
+        let gone = self.evict(self.limit.bytes(), Some(&to));
         self.sweep_locks();
-        Ok(Template { folder: to, note, lease })
+        Ok((Template { folder: to, note, lease }, gone))
     }
 
     /// Gives a template up that proved to be of no use: nobody finds it any more, and it is gone when nobody uses it.
@@ -250,6 +254,11 @@ impl Templates {
         claims.fold(0, u64::saturating_add)
     }
 
+    /// What all of them may take.
+    pub fn limit(&self) -> ByteSize {
+        self.limit
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.all().len()
@@ -277,13 +286,15 @@ impl Templates {
     }
 
     /// Removes the least recently used that nobody uses now, until the rest takes no more than `limit`.
-    fn evict(&self, limit: u64, spared: Option<&Path>) {
+    /// How many went.
+    fn evict(&self, limit: u64, spared: Option<&Path>) -> usize {
+        let mut gone = 0;
         let mut all = self.all();
         all.sort_by_key(|(_, used, _)| *used);
         let mut sum: u64 = all.iter().map(|(_, _, bytes)| bytes).sum();
         for (folder, _, bytes) in all {
             if sum <= limit {
-                return;
+                break;
             }
             if Some(folder.as_path()) == spared {
                 continue;
@@ -292,8 +303,10 @@ impl Templates {
             // Held until it has lost its name: nobody begins to use it in between.
             if lock::try_exclusive(&file).unwrap_or(false) && self.remove(&folder, &file) {
                 sum -= bytes;
+                gone += 1;
             }
         }
+        gone
     }
 
     /// Removes a folder that is locked, as `held`, for us alone.

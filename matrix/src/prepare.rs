@@ -39,6 +39,15 @@ pub(crate) fn check(at: &At<PrepareTable>, mistakes: &mut Mistakes) -> Option<Im
                 .with_help("write one name as the guest's package manager knows it, such as `gcc` or `libssl-dev`: letters, digits and `+._:=~-`, not beginning with a sign"),
         );
     }
+    if let (Some(first), Network::Isolated) = (table.packages.first(), table.network.unwrap_or_default()) {
+        let problem = mistakes.at(
+            first.span(),
+            "these packages cannot be downloaded".to_owned(),
+            "an isolated guest reaches nothing",
+        );
+        mistakes
+            .warn(problem.with_help("add `network = \"open\"` to this `prepare`: it holds for the preparation alone"));
+    }
     let timeout = table.timeout.as_ref().map_or(Some(TIMEOUT), |timeout| quantity::duration(timeout, mistakes));
     let script =
         match (&table.run, &table.inline) {

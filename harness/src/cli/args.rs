@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args as Arguments, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
+use clap::{ArgAction, Args as Arguments, Parser, Subcommand, ValueEnum};
 
 use crate::{fanout::Keep, run::MessageFormat};
 
@@ -93,7 +93,7 @@ pub(super) struct Run {
     #[arg(long, value_name = "RUN", conflicts_with_all = ["matrix", "cells", "out", "runner"])]
     pub(super) resume: Option<PathBuf>,
     /// Boot every guest; fork none from a frozen one.
-    #[arg(long, env = "NESTMATRIX_COLD", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long, env = "NESTMATRIX_COLD", value_parser = yes_or_no, action = ArgAction::SetTrue)]
     pub(super) cold: bool,
     /// At most so many guests at once [default: as many as memory and CPUs allow].
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -107,6 +107,15 @@ pub(super) struct Run {
     /// What is printed while it runs.
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub(super) message_format: MessageFormat,
+}
+
+/// What an environment variable says that is a switch.
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "" | "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err("set NESTMATRIX_COLD to 1 to boot every guest, to 0 or nothing to fork them".to_owned()),
+    }
 }
 
 /// The kinds of runner, as they are named on the command line.

@@ -413,7 +413,7 @@ impl Attempt<'_> {
     /// Whether another attempt may follow this verdict; its guest takes the place of this one's.
     fn is_retried(&self, verdict: &Verdict) -> bool {
         let more = self.number < self.last || (!self.again && self.slot.is_of_fork());
-        more && matches!(verdict, Verdict::Error { phase, .. } if phase.is_infrastructure())
+        more && may_do_better(verdict)
     }
 
     /// Writes down what a person needs to enter the guest and a sweep to spare it; whether the guest can be left running.
@@ -449,6 +449,11 @@ impl Attempt<'_> {
     pub(super) fn send(&self, kind: impl FnOnce(matrix::CellId, u32) -> EventKind) {
         self.station.events.send(kind(self.cell.id.clone(), self.number));
     }
+}
+
+/// Whether another guest may come to a verdict where this one did not. An image that is not there is not there for it either.
+pub(super) fn may_do_better(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Error { phase, .. } if phase.is_infrastructure() && *phase != Phase::Image)
 }
 
 pub(super) fn deadline(limit: Duration) -> Instant {

@@ -277,7 +277,7 @@ async fn run_cell(station: &Station, Todo { cell, next, last }: &Todo, stop: &St
         let again = number > *next;
         let attempt = Attempt { station, cell, number, last, again, slot, kill: &stop.kill };
         let Conclusion { verdict, help, console_tail, kept } = attempt.run().await;
-        let infrastructure = matches!(&verdict, Verdict::Error { phase, .. } if phase.is_infrastructure());
+        let infrastructure = super::attempt::may_do_better(&verdict);
         // A fork that comes to nothing costs no attempt: with guests that are booted there would be as many. The next one is.
         last = last.saturating_add(u32::from(infrastructure && !again && slot.is_of_fork()));
         let retried = infrastructure && number < last && !stop.drain.is_cancelled() && !stop.kill.is_cancelled();

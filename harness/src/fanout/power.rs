@@ -120,6 +120,12 @@ impl Attempt<'_> {
             }
             Err(none) => Ok(Source::Boot { prepared: None, reason: (!unasked).then_some(none.reason) }),
         }
+        .map(|source| match source {
+            Source::Boot { prepared, reason: None } if cell.boot == matrix::Boot::Warm => {
+                Source::Boot { prepared, reason: Some("--cold".to_owned()) }
+            }
+            source => source,
+        })
     }
 
     async fn fork(

@@ -3,7 +3,7 @@ set -eu
 umask 077
 cat >/etc/ssh/ssh_host_ed25519_key
 umask 022
-rm -f /etc/ssh/ssh_host_ed25519_key.pub
+ssh-keygen -y -f /etc/ssh/ssh_host_ed25519_key >/etc/ssh/ssh_host_ed25519_key.pub
 for file in /etc/machine-id /var/lib/dbus/machine-id; do
     if [ -f "$file" ] && [ ! -L "$file" ]; then echo "$1" >"$file"; fi
 done

@@ -93,7 +93,7 @@ impl Blueprint<'_> {
             work: template::Work::Own(&work, self.filling()),
         };
         let tell = |news: News| match news {
-            News::Step(step) | News::Waiting(step) => progress(format!("a frozen L1: {step}")),
+            News::Step(step) | News::Waiting(step) | News::Room(step) => progress(format!("a frozen L1: {step}")),
             News::Damaged(reason) => progress(format!("a frozen L1 is made anew: {reason}")),
         };
         template::obtain(&forge, &mould, &tell).await

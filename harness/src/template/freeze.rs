@@ -6,6 +6,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
+use matrix::Network;
 
 use super::{
     DISK, Frozen, NotedDisk, RAM, STATE,
@@ -26,6 +27,8 @@ const STEP: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(60);
 /// All of it but boot and work, before scaling: two connections, some eight steps, idleness, and what QEMU needs by itself.
 pub const LONGEST: Duration = Duration::from_secs(10 * 60);
+/// How long a failure waits for QEMU's word on why, before scaling.
+const EXPLANATION: Duration = Duration::from_secs(2);
 /// Between TERM and KILL, when a preparation takes too long.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -112,11 +115,21 @@ async fn ready_and_frozen(
 ) -> Result<(), NoTemplate> {
     let port = fork::port(&mut guest).map_err(because("its port"));
     let result = match port {
-        Ok(mut port) => tokio::select! {
-            biased;
-            done = steps(forge, mould, (&guest, &mut port), files, whole, prepared, tell) => done,
-            ended = guest.ended() => Err(NoTemplate::new(ended.to_string())),
-        },
+        Ok(mut port) => {
+            let done = tokio::select! {
+                biased;
+                done = steps(forge, mould, (&guest, &mut port), files, whole, prepared, tell) => done,
+                ended = guest.ended() => Err(NoTemplate::new(ended.to_string())),
+            };
+            match done {
+                // A guest that goes down closes its connections first: not what happened, only how it looked.
+                Err(none) => match tokio::time::timeout(EXPLANATION.mul_f64(forge.speed), guest.ended()).await {
+                    Ok(ended) => Err(NoTemplate { help: none.help, ..NoTemplate::new(ended.to_string()) }),
+                    Err(_) => Err(none),
+                },
+                Ok(()) => Ok(()),
+            }
+        }
         Err(error) => Err(error),
     };
     let frozen = match result {
@@ -146,7 +159,7 @@ async fn steps(
     let session = Arc::new(session);
     match &mould.work {
         Work::Preparation(preparation) => {
-            prepare(forge, preparation.as_ref(), &session, tell).await?;
+            prepare(forge, preparation.as_ref(), mould.network, &session, tell).await?;
             if preparation.is_some() {
                 expect(sh(&session, STORE, &[], Vec::new(), scaled(STEP)).await, "what was prepared cannot be kept")?;
                 *prepared = true;
@@ -158,8 +171,8 @@ async fn steps(
 
     tell(News::Step("waiting until it is at rest".to_owned()));
     let place = sh(&session, LIE_IN_WAIT, &[Command::PORT], waker::PROGRAM.to_vec(), scaled(STEP));
-    expect(place.await, "nothing can lie in wait in it")?;
-    waker::ready(port, scaled(STEP)).await.map_err(because("nothing lies in wait in it"))?;
+    expect(place.await, "what wakes forks cannot be started in it")?;
+    waker::ready(port, scaled(STEP)).await.map_err(because("what wakes forks did not start in it"))?;
     expect(sh(&session, SETTLE, &[], Vec::new(), scaled(STEP)).await, "it cannot be brought to rest")?;
     drop(session);
     idle::until_idle(guest.pid(), scaled(IDLE)).await.map_err(|part| {
@@ -194,23 +207,31 @@ async fn connect(
 async fn prepare(
     forge: &Forge<'_>,
     preparation: Option<&Preparation<'_>>,
+    network: Network,
     session: &Session,
     tell: &(dyn Fn(News) + Sync),
 ) -> Result<(), NoTemplate> {
     run(forge, session, "rehearsal", payload::rehearsal(PackageFamily::Deb), STEP.mul_f64(forge.speed)).await?;
     let Some(Preparation { script, packages, limit }) = preparation else { return Ok(()) };
-    let unprepared =
-        |error: NoTemplate| NoTemplate { help: Some(format!("what it said is in {}", forge.logs.display())), ..error };
+    let unprepared = |what: &str, also: &str| {
+        let log = forge.logs.join(format!("{what}.stderr.log"));
+        let help = format!("{also}what it said is in {}", log.display());
+        move |error: NoTemplate| NoTemplate { help: Some(help), ..error }
+    };
     let until = Instant::now() + *limit;
     let left = || until.saturating_duration_since(Instant::now());
     if !packages.is_empty() {
         tell(News::Step(format!("installing {} in it", packages.join(" "))));
         let script = payload::install_by_name(PackageFamily::Deb, packages);
-        run(forge, session, "packages", &script, left()).await.map_err(unprepared)?;
+        let also = match network {
+            Network::Isolated => "the guest was isolated: add `network = \"open\"` to `prepare`; ",
+            Network::Open => "",
+        };
+        run(forge, session, "packages", &script, left()).await.map_err(unprepared("packages", also))?;
     }
     if let Some(script) = script {
         tell(News::Step("preparing it".to_owned()));
-        run(forge, session, "prepare", script, left()).await.map_err(unprepared)?;
+        run(forge, session, "prepare", script, left()).await.map_err(unprepared("prepare", ""))?;
     }
     Ok(())
 }

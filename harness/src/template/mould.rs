@@ -111,6 +111,8 @@ pub enum News {
     Step(String),
     /// Whom it waits for.
     Waiting(String),
+    /// What became of others for want of room.
+    Room(String),
     /// What was in the store is of no use, and why: it is made anew.
     Damaged(String),
 }

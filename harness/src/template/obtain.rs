@@ -155,6 +155,19 @@ async fn make(
     let note = Note { cost, firmware: firmware.collect(), disks, unfrozen };
     let (templates, key) = (forge.templates.clone(), mould.key);
     let kept = blocking(move || templates.publish(unfinished, note)).await?.map_err(because("it cannot be kept"))?;
+    let (kept, gone) = kept;
+    let (taken, limit) = (forge.templates.bytes(), forge.templates.limit().bytes());
+    if gone > 0 {
+        tell(News::Room(format!(
+            "{gone} other templates, not used for the longest time, were removed to make room for it"
+        )));
+    }
+    if taken > limit {
+        let (taken, limit) = (taken >> 20, limit >> 20);
+        tell(News::Room(format!(
+            "templates take {taken} MiB, more than the {limit} MiB of --template-limit: all are in use"
+        )));
+    }
     Template::new(key, kept, forge.templates).map_err(NoTemplate::new)
 }
 

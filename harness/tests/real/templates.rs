@@ -452,7 +452,7 @@ inline = "systemctl poweroff; sleep 600"
     let cold = lab.run(matrix, "cold", &["--cold"]);
     cold.assert_code(1);
     for id in &ids {
-        assert_eq!(boot(&cold, id), serde_json::json!({"how": "cold", "reason": null}), "it was asked for");
+        assert_eq!(boot(&cold, id), serde_json::json!({"how": "cold", "reason": "--cold"}), "it was asked for");
     }
     assert!(!cold.file("events.jsonl").contains("template-"), "no template was looked for");
     let of_cold = verdicts(&cold);
@@ -546,6 +546,8 @@ inline = "test $NESTMATRIX_IMAGE != only-disk || echo prepared $(cat /etc/prepar
     assert!(flat(&again.stderr).contains("only the disk of what was prepared is kept"), "{}", again.stderr);
 
     assert_eq!(run.verdict("unprepared.one"), "error(image)", "{}", run.stderr);
+    assert_eq!(run.cell("unprepared.one")["attempts"].as_array().unwrap().len(), 1, "it is the same for another guest");
+    assert!(run.stderr.contains("prepare.stderr.log"), "where its words are: {}", run.stderr);
     let reason = run.reason("unprepared.one");
     for words in ["image.prepare", "exit code 9", "the mirror is closed"] {
         assert!(reason.contains(words), "`{words}` is missing in {reason}");

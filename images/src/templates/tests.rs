@@ -148,6 +148,7 @@ fn the_least_recently_used_goes_first_and_nothing_that_is_in_use() {
     let long_ago = SystemTime::now() - Duration::from_secs(1000);
     File::open(templates.place(b).join(USED)).and_then(|file| file.set_modified(long_ago)).expect("time");
     let c = fixture.make(&templates, "c");
+    assert_eq!((templates.count(), templates.limit().bytes()), (2, 800_000));
     let there = |key| templates.place(key).exists();
     assert_eq!((there(a), there(b), there(c)), (true, false, true));
     let held = templates.find::<u32>(a).expect("sound").expect("there");

@@ -302,14 +302,21 @@ prepare = { run = "prepare.sh" }
 }
 
 #[test]
-fn packages_alone_prepare_an_image_also_without_a_network() {
-    let folder = Folder::with(
-        "image = [{ name = \"debian-12-minimal\", prepare = { packages = [\"gcc\"] } }]\nsuite = [{ name = \"a\", inline = \"true\" }]\n",
-    );
+fn packages_alone_prepare_an_image_and_without_a_network_that_is_odd() {
+    let matrix = |more: &str| {
+        format!(
+            "image = [{{ name = \"debian-12-minimal\", prepare = {{ packages = [\"gcc\"]{more} }} }}]\nsuite = [{{ name = \"a\", inline = \"true\" }}]\n"
+        )
+    };
+    let open = Folder::with(&matrix(", network = \"open\"")).load();
+    assert!(open.warnings.is_empty());
+    let folder = Folder::with(&matrix(""));
     let loaded = folder.load();
     let prepare = loaded.plan.images[0].prepare.as_ref().expect("prepared");
     assert_eq!((prepare.script, prepare.script_origin.as_deref(), prepare.network), (None, None, Network::Isolated));
-    assert!(loaded.warnings.is_empty());
+    let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
+    let shown = folder.shown(warning);
+    assert!(shown.contains("these packages cannot be downloaded") && shown.contains("network = \"open\""), "{shown}");
 }
 
 /// A matrix of this many images and suites, these axes, and one exclude per entry: an index into each of them.

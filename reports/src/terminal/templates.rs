@@ -28,8 +28,12 @@ pub(super) fn ready(run: &Run, runner: u32, template: Digest, paint: Paint) -> V
 pub(super) fn failed(run: &Run, runner: u32, template: Digest, paint: Paint) -> Vec<String> {
     let Some(template) = run.template(runner, template) else { return Vec::new() };
     let TemplateState::Failed { reason, help: what_to_do, elapsed_ms } = &template.state else { return Vec::new() };
+    // After Ctrl-C that none was made goes without saying.
+    if run.interrupted.is_some() {
+        return Vec::new();
+    }
     let took = human::duration(*elapsed_ms);
-    let text = format!("no template of {} to fork guests from: {reason} (after {took})", template.image);
+    let text = format!("no template of `{}` to fork guests from: {reason} (after {took})", template.image);
     let mut lines = vec![label("WARN", paint.notice("WARN"), &text)];
     lines.extend(what_to_do.as_deref().map(help).unwrap_or_default());
     lines

@@ -199,7 +199,7 @@ fn the_terminal_tells_of_a_template_that_was_found_frozen_or_could_not_be_had() 
     TEMPLATE  debian-13-minimal: looking for one, or else freezing one
     TEMPLATE  debian-13-minimal: frozen, 14.2s, a fork takes 61.0 MiB  4a068f2513df
     TEMPLATE  debian-sid-minimal: looking for one, or else freezing one
-        WARN  no template of debian-sid-minimal to fork guests from: the disk is full (after 3.0s)
+        WARN  no template of `debian-sid-minimal` to fork guests from: the disk is full (after 3.0s)
               help: raise timeout.boot in the matrix file
     ");
 }

@@ -104,7 +104,7 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
               | failed
               | hello.service: Failed with result 'exit-code'.
     TEMPLATE  debian-13-minimal: looking for one, or else freezing one
-        WARN  no template of debian-13-minimal to fork guests from: the guest did not answer over SSH in 1m 00s (after 1m 00s)
+        WARN  no template of `debian-13-minimal` to fork guests from: the guest did not answer over SSH in 1m 00s (after 1m 00s)
               help: raise timeout.boot in the matrix file
        START  debian-13-minimal.smoke
         PASS  debian-13-minimal.smoke       27.7s
