@@ -238,3 +238,15 @@ impl StoreFolder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_switch_in_the_environment_is_on_or_off_and_nothing_else() {
+        assert!(["1", "true", "YES", "on"].iter().all(|text| yes_or_no(text) == Ok(true)));
+        assert!(["", "0", "False", "no", "off"].iter().all(|text| yes_or_no(text) == Ok(false)));
+        yes_or_no("maybe").expect_err("neither");
+    }
+}

@@ -138,6 +138,7 @@ echo random $(od -An -tx1 -N16 /dev/urandom | tr -d ' ')
 echo machine $(cat /etc/machine-id)
 echo name $(hostname)
 echo key $(ssh-keygen -y -f /etc/ssh/ssh_host_ed25519_key | cut -d' ' -f2)
+echo public $(cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub 2>/dev/null || :)
 echo served $(ssh-keyscan -T 120 -t ed25519 127.0.0.1 | cut -d' ' -f3)
 echo clock $(date +%s.%N)
 ";
@@ -193,6 +194,7 @@ fn forks_share_nothing_but_what_they_were_frozen_with_and_know_what_time_it_is()
         assert_ne!(one[what], own[what], "{what} is its own where that is asked for");
     }
     assert_eq!((&*one["name"], &*own["name"]), ("debian-12-minimal", "debian-12-minimal-own"));
+    assert_eq!(own["public"], own["key"], "its public half lies beside it");
     for what in ["machine", "key"] {
         assert_ne!(own[what], said(&second, &forked[2])[what], "{what} is made for each guest");
         assert_ne!(one[what], booted[what], "{what} comes to be at a boot");

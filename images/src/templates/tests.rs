@@ -26,14 +26,19 @@ impl Fixture {
 
     /// Makes one with a memory of 8 MiB that is mostly a hole.
     fn make(&self, templates: &Templates, name: &str) -> Digest {
+        self.make_and_count(templates, name).0
+    }
+
+    /// The same, and how many others went for it.
+    fn make_and_count(&self, templates: &Templates, name: &str) -> (Digest, usize) {
         let key = Digest::of(name.as_bytes());
         let Begun::Free(unfinished) = self.begin(key) else { panic!("it is there") };
         let ram = File::create(unfinished.folder().join("ram")).expect("file");
         ram.set_len(8 << 20).expect("length");
         std::os::unix::fs::FileExt::write_all_at(&ram, &[7; 300_000], 3 << 20).expect("content");
         fs::write(unfinished.folder().join("state"), name).expect("file");
-        templates.publish(unfinished, 7_u32).expect("published");
-        key
+        let (_, gone) = templates.publish(unfinished, 7_u32).expect("published");
+        (key, gone)
     }
 }
 
@@ -147,8 +152,8 @@ fn the_least_recently_used_goes_first_and_nothing_that_is_in_use() {
     let (a, b) = (fixture.make(&templates, "a"), fixture.make(&templates, "b"));
     let long_ago = SystemTime::now() - Duration::from_secs(1000);
     File::open(templates.place(b).join(USED)).and_then(|file| file.set_modified(long_ago)).expect("time");
-    let c = fixture.make(&templates, "c");
-    assert_eq!((templates.count(), templates.limit().bytes()), (2, 800_000));
+    let (c, gone) = fixture.make_and_count(&templates, "c");
+    assert_eq!((gone, templates.count(), templates.limit().bytes()), (1, 2, 800_000));
     let there = |key| templates.place(key).exists();
     assert_eq!((there(a), there(b), there(c)), (true, false, true));
     let held = templates.find::<u32>(a).expect("sound").expect("there");

@@ -66,3 +66,10 @@ impl Folder {
         lines.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
     }
 }
+
+/// A matrix with these lines added at its end, each kind of mistake alone.
+pub(crate) fn with(lines: &str) -> Folder {
+    Folder::with(&format!(
+        "images = [\"debian-12-minimal\", \"debian-13-minimal\"]\nsuite = [{{ name = \"smoke\", inline = \"true\" }}]\n{lines}"
+    ))
+}

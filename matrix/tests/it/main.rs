@@ -7,3 +7,4 @@ mod mistakes;
 mod payload;
 mod plan_file;
 mod schema;
+mod values;
