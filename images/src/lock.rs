@@ -16,6 +16,9 @@ use std::{
 /// How often a wait looks at the world.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
 
+/// How long whoever has a lock may take to write his process id into it.
+const SIGNATURE: Duration = Duration::from_secs(2);
+
 /// Opens a lock file, creating it if need be.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path)
@@ -66,23 +69,36 @@ pub(crate) enum Waited {
 }
 
 /// Waits for the lock for as long as it takes, unless cancelled; then writes our process id into the file, for others who
-/// wait. `waiting` is told, once, the process id that is in the file meanwhile.
+/// wait. `waiting` is told, once, the process id that is in the file meanwhile; `None`: nobody wrote one.
 pub(crate) fn exclusive(file: &mut File, cancel: &AtomicBool, waiting: &dyn Fn(Option<u32>)) -> io::Result<Waited> {
-    let mut after_another = false;
+    let (mut after_another, mut told) = (false, false);
+    let began = Instant::now();
     while !try_exclusive(file)? {
         if cancel.load(Ordering::Relaxed) {
             return Ok(Waited::Cancelled);
         }
-        if !after_another {
-            after_another = true;
-            waiting(holder(file));
+        after_another = true;
+        if !told {
+            // Who just got the lock has yet to write who he is.
+            let holder = holder(file);
+            told = holder.is_some() || began.elapsed() >= SIGNATURE;
+            if told {
+                waiting(holder);
+            }
         }
         thread::sleep(POLL);
     }
+    if after_another && !told {
+        waiting(None);
+    }
+    sign(file)?;
+    Ok(Waited::Got { after_another })
+}
+
+fn sign(file: &mut File) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
-    writeln!(file, "{}", std::process::id())?;
-    Ok(Waited::Got { after_another })
+    writeln!(file, "{}", std::process::id())
 }
 
 fn holder(file: &mut File) -> Option<u32> {
@@ -118,5 +134,29 @@ mod tests {
         cancel.store(false, Ordering::Relaxed);
         let got = exclusive(&mut second, &cancel, &|_| panic!("it is free")).expect("lock");
         assert_eq!(got, Waited::Got { after_another: false });
+    }
+
+    #[test]
+    fn whoever_has_just_got_the_lock_is_named_once_he_has_written_who_he_is() {
+        let _alone = alone();
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("lock");
+        let mut first = open(&path).expect("lock file");
+        assert!(try_exclusive(&first).expect("lock"));
+        let told = std::sync::Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                let mut second = open(&path).expect("lock file");
+                let cancel = AtomicBool::new(false);
+                exclusive(&mut second, &cancel, &|holder| told.lock().expect("told").push(holder))
+            });
+            thread::sleep(POLL * 4);
+            sign(&mut first).expect("process id");
+            thread::sleep(POLL * 4);
+            drop(first);
+            let got = waiter.join().expect("thread").expect("lock");
+            assert_eq!(got, Waited::Got { after_another: true });
+        });
+        assert_eq!(*told.lock().expect("told"), [Some(std::process::id())]);
     }
 }
