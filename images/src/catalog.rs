@@ -4,7 +4,8 @@
 
 use std::sync::LazyLock;
 
-use serde::{Deserialize, Serialize};
+use matrix::PackageFamily;
+use serde::Deserialize;
 
 /// Every operating system that can be asked for by name.
 #[derive(Clone, Debug, Deserialize)]
@@ -34,15 +35,6 @@ pub struct Entry {
     /// Last day it is looked after (`YYYY-MM-DD`), if there is one.
     #[serde(default)]
     pub end_of_life: Option<String>,
-}
-
-/// The kind of packages a system installs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum PackageFamily {
-    /// Debian packages, installed with apt and dpkg.
-    Deb,
 }
 
 /// A part of a distribution's archive with what changed since the release.

@@ -26,7 +26,7 @@ mod store;
 mod templates;
 mod tool;
 
-pub use catalog::{Catalog, Entry, PackageFamily, Suite};
+pub use catalog::{Catalog, Entry, Suite};
 pub use error::{Mismatch, PrepareError, PrepareErrorKind, StoreError, StoreErrorKind};
 pub use prepared::PreparedImage;
 pub use recipe::DISK_BYTES;

@@ -7,13 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use matrix::Digest;
+use matrix::{Digest, PackageFamily};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use crate::{
-    Entry, PackageFamily,
+    Entry,
     error::{Mismatch, PrepareErrorKind},
     lock,
     recipe::{CMDLINE, FORMAT},

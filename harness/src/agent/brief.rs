@@ -14,8 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use images::PackageFamily;
-use matrix::{Digest, Plan};
+use matrix::{Digest, PackageFamily, Plan};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 

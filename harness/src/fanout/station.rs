@@ -2,8 +2,8 @@
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
-use images::{PackageFamily, PreparedImage};
-use matrix::{Cell, Digest, Plan};
+use images::PreparedImage;
+use matrix::{Cell, Digest, PackageFamily, Plan};
 use tokio_util::sync::CancellationToken;
 
 use super::warmth::Warmth;

@@ -1,0 +1,75 @@
+//! What an operating system is, in words that the matrix file, the catalog and the guests share.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The kind of packages a system installs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PackageFamily {
+    /// Debian packages: apt and dpkg.
+    Deb,
+    /// RPM packages: dnf, zypper or yum.
+    Rpm,
+    /// Alpine packages: apk.
+    Apk,
+    /// Arch packages: pacman.
+    Pacman,
+    /// FreeBSD packages: pkg.
+    Pkg,
+}
+
+/// The kind of CPU a system is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum Arch {
+    /// 64-bit x86 (amd64).
+    #[serde(rename = "x86_64")]
+    X86_64,
+    /// 64-bit Arm (arm64).
+    #[serde(rename = "aarch64")]
+    Aarch64,
+}
+
+impl Arch {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::X86_64, Self::Aarch64];
+
+    /// That of the machine this program was compiled for, which is the one it runs on.
+    pub const fn here() -> Self {
+        if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 }
+    }
+
+    /// Its name, as kernels and QEMU have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+        }
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What starts the boot loader of a disk that has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Firmware {
+    /// The firmware of PCs, which starts the code in a disk's first sector. 64-bit x86 only.
+    Bios,
+    /// UEFI, which starts a program from a disk's EFI system partition.
+    Uefi,
+}
+
+impl fmt::Display for Firmware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Bios => "bios",
+            Self::Uefi => "uefi",
+        })
+    }
+}
