@@ -14,11 +14,11 @@ use std::{
 };
 
 use crate::{
-    Control, Entry,
+    Bootstrap, Control,
     error::{Failure, PrepareErrorKind},
     lock, mirror,
-    prepared::{DISK, INITRD, KERNEL, PACKAGES},
-    recipe::{DISK_BYTES, Recipe, SCRIPTS},
+    prepared::{DISK, INITRD, KERNEL, Made, PACKAGES},
+    recipe::{CMDLINE, DISK_BYTES, Recipe, SCRIPTS},
     site::{RAW_DISK, Site},
     space, tool,
 };
@@ -30,32 +30,30 @@ const STORE_BYTES: u64 = 1 << 30;
 const FULL_BYTES: u64 = 8 << 20;
 const READ_LIMIT: Duration = Duration::from_secs(600);
 
-/// Something that makes the files of an image in [`Site::image`].
-pub(crate) trait Build: Sync {
-    /// Leaves exactly the files of an image there, or fails.
-    fn build(&self, entry: &Entry, recipe: &Recipe, site: &Site, control: &Control<'_>) -> Result<(), Failure>;
-}
-
-/// Builds with mmdebstrap.
-pub(crate) struct Bootstrap;
-
-impl Build for Bootstrap {
-    fn build(&self, entry: &Entry, recipe: &Recipe, site: &Site, control: &Control<'_>) -> Result<(), Failure> {
-        if let Some(tool) = tool::missing(&["mmdebstrap", "mke2fs", "debugfs", "qemu-img"]) {
-            return Err(PrepareErrorKind::ToolMissing { tool: tool.to_owned() }.into());
-        }
-        let work = site.make_work()?;
-        let image = site.image();
-        space::require(&[(&work, WORK_BYTES), (&image, STORE_BYTES)]).map_err(PrepareErrorKind::from)?;
-        let ended = grow_tree(entry, recipe, &work, site, control)
-            .and_then(|()| extract(&image, control.cancel))
-            .and_then(|()| convert(&image, control));
-        ended.map_err(|failure| blame_full_disk(failure, &[&work, &image]))
+/// Makes the files of an image in [`Site::image`], with mmdebstrap.
+pub(crate) fn make(bootstrap: &Bootstrap, site: &Site, control: &Control<'_>) -> Result<Made, Failure> {
+    let recipe = &Recipe::of(bootstrap);
+    if let Some(tool) = tool::missing(&["mmdebstrap", "mke2fs", "debugfs", "qemu-img"]) {
+        return Err(PrepareErrorKind::ToolMissing { tool: tool.to_owned() }.into());
     }
+    let work = site.make_work()?;
+    let image = site.image();
+    space::require(&[(&work, WORK_BYTES), (&image, STORE_BYTES)]).map_err(PrepareErrorKind::from)?;
+    let ended = grow_tree(bootstrap, recipe, &work, site, control)
+        .and_then(|()| extract(&image, control.cancel))
+        .and_then(|()| convert(&image, control));
+    ended.map_err(|failure| blame_full_disk(failure, &[&work, &image]))?;
+    Ok(Made::with_kernel(CMDLINE))
 }
 
 /// Bootstraps the tree and makes the raw disk of it.
-fn grow_tree(entry: &Entry, recipe: &Recipe, work: &Path, site: &Site, control: &Control<'_>) -> Result<(), Failure> {
+fn grow_tree(
+    bootstrap: &Bootstrap,
+    recipe: &Recipe,
+    work: &Path,
+    site: &Site,
+    control: &Control<'_>,
+) -> Result<(), Failure> {
     for (name, text) in SCRIPTS {
         write(&work.join(name), text.as_bytes(), 0o755)?;
     }
@@ -72,7 +70,7 @@ fn grow_tree(entry: &Entry, recipe: &Recipe, work: &Path, site: &Site, control: 
 
     let mut build = tool::command("/bin/sh");
     build.arg(work.join("build.sh")).arg(&recipe.release).arg(recipe.packages.join(",")).arg(work);
-    if let Some(sources) = mirror::sources_for(&recipe.release, &entry.suites, Path::new("/etc/apt")) {
+    if let Some(sources) = mirror::sources_for(&recipe.release, &bootstrap.suites, Path::new("/etc/apt")) {
         write(&work.join("sources.list"), sources.as_bytes(), 0o644)?;
     }
     write(&work.join("apt.conf"), mirror::apt_settings().as_bytes(), 0o644)?;

@@ -4,55 +4,43 @@
 
 use std::sync::LazyLock;
 
-use matrix::PackageFamily;
+use matrix::{Arch, PackageFamily};
 use serde::Deserialize;
 
+use crate::{Bootstrap, Entry, Source, Suite};
+
 /// Every operating system that can be asked for by name.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Catalog {
-    #[serde(rename = "image")]
     entries: Vec<Entry>,
 }
 
-/// One operating system.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// An entry as it is written down.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Entry {
-    /// The name it is asked for by, for example `debian-12-minimal`.
-    pub name: String,
-    /// What it is, for people.
-    pub title: String,
-    /// What kind of packages it installs.
-    pub family: PackageFamily,
-    /// The distribution's own word for the release: a Debian suite.
-    pub release: String,
-    /// What is added to the release itself.
-    pub suites: Vec<Suite>,
-    /// Packages on top of the minimal system and of what every image has.
+struct Written {
+    name: String,
+    title: String,
+    family: PackageFamily,
+    release: String,
+    suites: Vec<Suite>,
     #[serde(default)]
-    pub packages: Vec<String>,
-    /// Last day it is looked after (`YYYY-MM-DD`), if there is one.
+    packages: Vec<String>,
     #[serde(default)]
-    pub end_of_life: Option<String>,
+    end_of_life: Option<String>,
 }
 
-/// A part of a distribution's archive with what changed since the release.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Suite {
-    /// Changes that do not wait for the next point release.
-    Updates,
-    /// Security fixes.
-    Security,
-}
-
-impl Suite {
-    /// What its name ends in, after the release's.
-    pub(crate) fn suffix(self) -> &'static str {
-        match self {
-            Self::Updates => "updates",
-            Self::Security => "security",
+impl From<Written> for Entry {
+    fn from(written: Written) -> Self {
+        let Written { name, title, family, release, suites, packages, end_of_life } = written;
+        Self {
+            name,
+            title,
+            arch: Arch::X86_64,
+            family: Some(family),
+            login_user: "root".to_owned(),
+            end_of_life,
+            source: Source::Bootstrap(Bootstrap { release, suites, packages }),
         }
     }
 }
@@ -61,9 +49,19 @@ impl Catalog {
     /// The catalog this program was built with.
     pub fn shipped() -> &'static Self {
         static SHIPPED: LazyLock<Catalog> = LazyLock::new(|| {
-            toml::from_str(include_str!("../catalog/debian.toml")).expect("the shipped catalog is tested to parse")
+            Catalog::parse(include_str!("../catalog/debian.toml")).expect("the shipped catalog is tested to parse")
         });
         &SHIPPED
+    }
+
+    fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct File {
+            image: Vec<Written>,
+        }
+        let File { image } = toml::from_str(text)?;
+        Ok(Self { entries: image.into_iter().map(Entry::from).collect() })
     }
 
     /// All names, in the order of the catalog.
@@ -97,7 +95,8 @@ mod tests {
     #[test]
     fn names_are_safe_as_file_names_and_releases_as_arguments() {
         for entry in Catalog::shipped().entries() {
-            for word in [&entry.name, &entry.release] {
+            let Source::Bootstrap(Bootstrap { release, .. }) = &entry.source else { continue };
+            for word in [&entry.name, release] {
                 assert!(!word.is_empty() && !word.starts_with('-'), "{word}");
                 assert!(word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{word}");
             }
@@ -107,7 +106,7 @@ mod tests {
     #[test]
     fn a_key_nobody_knows_is_an_error_and_not_ignored() {
         let text = "[[image]]\nname='x'\ntitle='x'\nfamily='deb'\nrelease='x'\nsuites=[]\nmirror='y'\n";
-        let error = toml::from_str::<Catalog>(text).expect_err("unknown key");
+        let error = Catalog::parse(text).expect_err("unknown key");
         assert!(error.to_string().contains("mirror"), "{error}");
     }
 }

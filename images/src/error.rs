@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use matrix::Digest;
+use matrix::{Checksum, Digest};
 
 use crate::space::{self, NoRoom};
 
@@ -113,6 +113,22 @@ pub enum PrepareErrorKind {
         /// What it should be and what it is.
         digests: Box<Mismatch>,
     },
+    /// It is not fit to be an image, and is not used.
+    #[error("{} is not used: {why}", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// It is not what was stated.
+    #[error("{what} is not what was stated: its digest should be {}, and is {}", digests.stated, digests.found)]
+    WrongDigest {
+        /// The file, or where it came from.
+        what: String,
+        /// What it should be and what it is.
+        digests: Box<Contradiction>,
+    },
     /// It is not in the store ([`crate::Store::verify`] only).
     #[error("not in the store")]
     Absent,
@@ -135,6 +151,15 @@ pub struct Mismatch {
     pub recorded: Digest,
     /// The digest now.
     pub found: Digest,
+}
+
+/// A digest that was stated, and that of what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// The digest it should have.
+    pub stated: Checksum,
+    /// The digest it has.
+    pub found: Checksum,
 }
 
 impl PrepareErrorKind {
@@ -188,6 +213,9 @@ fn help(kind: &PrepareErrorKind, tail: &[String], image: &str) -> Option<String>
             "free some space there, or put the store elsewhere: `--store DIR` or NESTMATRIX_STORE".to_owned()
         }
         PrepareErrorKind::Damaged { .. } => format!("build it anew: `nestmatrix images prepare --refresh {image}`"),
+        PrepareErrorKind::WrongDigest { .. } => {
+            "get the file again; if its publisher has changed it and says so, write its new digest".to_owned()
+        }
         PrepareErrorKind::NoWorkFolder { .. } => {
             "set TMPDIR to a folder that every user may pass through, such as /var/tmp".to_owned()
         }

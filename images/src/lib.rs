@@ -5,19 +5,24 @@
 //!
 //! ```text
 //! Catalog -> Entry -> Store::prepare -> PreparedImage
-//!                       |-- recipe     what is added to an unmodified system, and the digest of it
-//!                       |-- bootstrap  builds it (mirror: from where; tool: with what; site: in which folder)
-//!                       `-- prepared   what is recorded of it, checked each time
+//!                       |-- build      which maker, and the digest of all that decides what it makes
+//!                       |-- bootstrap  builds a system of packages (recipe: what is added to it; mirror: from where)
+//!                       |-- published  takes what somebody else made (disk: looks at it before QEMU does)
+//!                       `-- prepared   what is recorded of it, checked each time (site: made in which folder; tool: with what)
 //! ```
 
 #[cfg(test)]
 mod alone;
 mod bootstrap;
+mod build;
 mod catalog;
+mod disk;
+mod entry;
 mod error;
 mod lock;
 mod mirror;
 mod prepared;
+mod published;
 mod recipe;
 pub mod seed;
 mod site;
@@ -26,9 +31,11 @@ mod store;
 mod templates;
 mod tool;
 
-pub use catalog::{Catalog, Entry, Suite};
-pub use error::{Mismatch, PrepareError, PrepareErrorKind, StoreError, StoreErrorKind};
-pub use prepared::PreparedImage;
+pub use catalog::Catalog;
+pub use disk::DiskFormat;
+pub use entry::{Bootstrap, Entry, Origin, Published, Source, Suite};
+pub use error::{Contradiction, Mismatch, PrepareError, PrepareErrorKind, StoreError, StoreErrorKind};
+pub use prepared::{BootWith, Kernel, PreparedImage};
 pub use recipe::DISK_BYTES;
 pub use store::{Control, ImageStatus, PresentImage, Store};
 pub use templates::{Begun, Template, TemplateError, Templates, Unfinished};

@@ -5,7 +5,7 @@
 
 use std::{fmt::Write as _, fs, path::Path};
 
-use crate::{catalog::Suite, tool};
+use crate::{Suite, tool};
 
 /// What of this machine's apt configuration goes for a build too; mmdebstrap by itself uses none of it.
 const SETTINGS: &[&str] = &["Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::Check-Valid-Until"];

@@ -7,16 +7,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use matrix::{Digest, PackageFamily};
+use matrix::{Arch, Digest, Firmware, PackageFamily};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use crate::{
-    Entry,
+    DISK_BYTES, Entry,
+    disk::DiskFormat,
     error::{Mismatch, PrepareErrorKind},
     lock,
-    recipe::{CMDLINE, FORMAT},
+    recipe::FORMAT,
 };
 
 pub(crate) const DISK: &str = "disk.qcow2";
@@ -25,31 +26,75 @@ pub(crate) const INITRD: &str = "initrd.img";
 pub(crate) const PACKAGES: &str = "packages.tsv";
 pub(crate) const RECORD: &str = "image.json";
 
-/// The files that are the image, in the order they are digested in.
-pub(crate) const FILES: [&str; 4] = [DISK, KERNEL, INITRD, PACKAGES];
+/// What a build left in [`crate::site::Site::image`], and how it is used.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// The files that are the image, in the order they are digested in; the disk is the first.
+    pub(crate) files: Vec<MadeFile>,
+    /// How the disk is stored.
+    pub(crate) format: DiskFormat,
+    /// Its size as a guest sees it, in bytes.
+    pub(crate) bytes: u64,
+    /// What a guest of it is started with.
+    pub(crate) start: Start,
+}
+
+/// A file of an image.
+#[derive(Debug)]
+pub(crate) struct MadeFile {
+    /// What it is called in the image.
+    pub(crate) name: String,
+    /// Where it lies, if it is not ours and stays where it is.
+    pub(crate) at: Option<PathBuf>,
+}
+
+/// What a guest is started with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Start {
+    /// With the image's own kernel, and this command line.
+    Kernel(String),
+    /// With the boot loader on its disk.
+    Firmware(Firmware),
+}
+
+impl Made {
+    /// What is built of packages: a disk, and beside it what a guest of it is started with.
+    pub(crate) fn with_kernel(cmdline: &str) -> Self {
+        let ours = |name: &str| MadeFile { name: name.to_owned(), at: None };
+        Self {
+            files: [DISK, KERNEL, INITRD, PACKAGES].map(ours).into(),
+            format: DiskFormat::Qcow2,
+            bytes: DISK_BYTES,
+            start: Start::Kernel(cmdline.to_owned()),
+        }
+    }
+}
 
 /// A verified image. For as long as this value lives, nothing removes it from the store.
 #[derive(Debug)]
 pub struct PreparedImage {
     /// Its catalog name.
     pub name: String,
-    /// What kind of packages it installs.
-    pub family: PackageFamily,
-    /// Identity of its content: of its disk, kernel, initial RAM disk and list of packages.
+    /// The kind of CPU it is made for.
+    pub arch: Arch,
+    /// What kind of packages it installs; `None`: that is seen in the guest.
+    pub family: Option<PackageFamily>,
+    /// Identity of its content: of its disk, and of its kernel, initial RAM disk and list of packages if it has them.
     pub digest: Digest,
     /// Digest of the recipe it was built from.
     pub recipe: Digest,
-    /// The root disk: qcow2, read-only. Boot an overlay of it.
+    /// The root disk, read-only. Boot an overlay of it.
     pub disk: PathBuf,
-    /// The kernel to boot with (`-kernel`).
-    pub kernel: PathBuf,
-    /// Its initial RAM disk (`-initrd`).
-    pub initrd: PathBuf,
-    /// The kernel's command line; what one run wants goes after it.
-    pub cmdline: String,
-    /// Who logs in over SSH.
+    /// How that is stored.
+    pub format: DiskFormat,
+    /// Its size as a guest sees it, in bytes: an overlay must not be smaller.
+    pub bytes: u64,
+    /// What a guest of it is started with.
+    pub boot: BootWith,
+    /// Who logs in over SSH; anybody but root works through `sudo`.
     pub login_user: String,
-    /// Installed packages with their versions.
+    /// Installed packages with their versions, as far as they were written down.
     pub packages: Vec<(String, String)>,
     /// When it was built.
     pub built_at: jiff::Timestamp,
@@ -60,17 +105,50 @@ pub struct PreparedImage {
     pub(crate) lease: File,
 }
 
+/// What a guest of an image is started with. What gives a guest its identity follows from it (see [`crate::seed`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BootWith {
+    /// With a kernel from outside of its disk.
+    Kernel(Kernel),
+    /// With the boot loader on its disk.
+    Firmware(Firmware),
+}
+
+/// A kernel to start a guest with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// The kernel (`-kernel`).
+    pub kernel: PathBuf,
+    /// Its initial RAM disk (`-initrd`).
+    pub initrd: PathBuf,
+    /// Its command line; what one run wants goes after it.
+    pub cmdline: String,
+}
+
+impl PreparedImage {
+    /// The kernel its guests are started with, if it does not come with a boot loader.
+    pub fn kernel(&self) -> Option<&Kernel> {
+        match &self.boot {
+            BootWith::Kernel(kernel) => Some(kernel),
+            BootWith::Firmware(_) => None,
+        }
+    }
+}
+
 /// What is written down of an image when it is put into the store (`image.json`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
     pub(crate) format: u32,
     pub(crate) name: String,
-    pub(crate) family: PackageFamily,
-    pub(crate) release: String,
+    pub(crate) arch: Arch,
+    pub(crate) family: Option<PackageFamily>,
     pub(crate) recipe: Digest,
     pub(crate) content: Digest,
-    pub(crate) cmdline: String,
+    pub(crate) disk: DiskFormat,
+    /// Size of the disk as a guest sees it.
+    pub(crate) bytes: u64,
+    pub(crate) start: Start,
     pub(crate) login_user: String,
     pub(crate) built_at: jiff::Timestamp,
     pub(crate) files: Vec<FileRecord>,
@@ -85,6 +163,16 @@ pub(crate) struct FileRecord {
     /// Nanoseconds since 1970: a file whose size and time are as recorded is taken to be as recorded.
     pub(crate) modified: i128,
     pub(crate) digest: Digest,
+    /// Where it lies, if it is not ours and stays where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) at: Option<PathBuf>,
+}
+
+impl FileRecord {
+    /// Where it lies.
+    fn path(&self, folder: &Path) -> PathBuf {
+        self.at.clone().unwrap_or_else(|| folder.join(&self.name))
+    }
 }
 
 /// Why an image cannot be used as it is.
@@ -98,19 +186,17 @@ pub(crate) enum Unusable {
 
 impl Record {
     /// Takes down the files that a build left in `folder`.
-    pub(crate) fn of(entry: &Entry, recipe: Digest, folder: &Path) -> Result<Self, PrepareErrorKind> {
-        let files: Vec<FileRecord> = FILES
-            .par_iter()
-            .map(|name| {
-                let path = folder.join(name);
+    pub(crate) fn of(entry: &Entry, recipe: Digest, made: Made, folder: &Path) -> Result<Self, PrepareErrorKind> {
+        let files: Vec<FileRecord> = made
+            .files
+            .into_par_iter()
+            .map(|MadeFile { name, at }| {
+                let path = at.clone().unwrap_or_else(|| folder.join(&name));
                 let take = || {
+                    // Looked at before it is read: what changes meanwhile is seen the next time.
                     let found = fs::symlink_metadata(&path)?;
-                    Ok(FileRecord {
-                        name: (*name).to_owned(),
-                        bytes: found.len(),
-                        modified: modified(&found),
-                        digest: digest(&path)?,
-                    })
+                    let (bytes, modified) = (found.len(), modified(&found));
+                    Ok(FileRecord { name, bytes, modified, digest: digest(&path)?, at })
                 };
                 take().map_err(PrepareErrorKind::io("read", &path))
             })
@@ -118,12 +204,14 @@ impl Record {
         Ok(Self {
             format: FORMAT,
             name: entry.name.clone(),
+            arch: entry.arch,
             family: entry.family,
-            release: entry.release.clone(),
             recipe,
             content: content(&files),
-            cmdline: CMDLINE.to_owned(),
-            login_user: "root".to_owned(),
+            disk: made.format,
+            bytes: made.bytes,
+            start: made.start,
+            login_user: entry.login_user.clone(),
             // Whole seconds: it is for people.
             built_at: jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default(),
             files,
@@ -135,8 +223,8 @@ impl Record {
         let path = folder.join(RECORD);
         let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let record: Self = serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-        let named: Vec<&str> = record.files.iter().map(|file| file.name.as_str()).collect();
-        if record.format != FORMAT || named != FILES || record.content != content(&record.files) {
+        let plain = record.files.iter().all(|file| !file.name.is_empty() && !file.name.contains('/'));
+        if record.format != FORMAT || !plain || record.files.is_empty() || record.content != content(&record.files) {
             return Err(format!("{} contradicts itself", path.display()));
         }
         Ok(record)
@@ -145,7 +233,7 @@ impl Record {
     /// Checks the files against the record: by size and time of change, and by content where these differ or `fully`.
     pub(crate) fn check(&self, folder: &Path, fully: bool) -> Result<(), Unusable> {
         self.files.par_iter().try_for_each(|file| {
-            let path = folder.join(&file.name);
+            let path = file.path(folder);
             let rebuild = |error: io::Error| Unusable::Rebuild(format!("{}: {error}", path.display()));
             let found = fs::symlink_metadata(&path).map_err(rebuild)?;
             if !found.is_file() {
@@ -156,11 +244,14 @@ impl Record {
                 return Ok(());
             }
             let now = digest(&path).map_err(rebuild)?;
+            if now != file.digest && file.at.is_some() {
+                return Err(Unusable::Rebuild(format!("{} has changed", path.display())));
+            }
             if now != file.digest {
                 let digests = Box::new(Mismatch { recorded: file.digest, found: now });
                 return Err(Unusable::Damaged(PrepareErrorKind::Damaged { path, digests }));
             }
-            if !unchanged {
+            if !unchanged && file.at.is_none() {
                 remember_time(&path, file.modified);
             }
             Ok(())
@@ -169,17 +260,26 @@ impl Record {
 
     /// The image as its users see it.
     pub(crate) fn into_image(self, folder: &Path, cached: bool, lease: File) -> Result<PreparedImage, String> {
-        let path = folder.join(PACKAGES);
-        let packages = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let packages = match fs::read_to_string(folder.join(PACKAGES)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(format!("{}: {error}", folder.join(PACKAGES).display())),
+        };
+        let disk = self.files.first().ok_or_else(|| format!("{} names no disk", folder.display()))?.path(folder);
+        let (kernel, initrd) = (folder.join(KERNEL), folder.join(INITRD));
         Ok(PreparedImage {
             name: self.name,
+            arch: self.arch,
             family: self.family,
             digest: self.content,
             recipe: self.recipe,
-            disk: folder.join(DISK),
-            kernel: folder.join(KERNEL),
-            initrd: folder.join(INITRD),
-            cmdline: self.cmdline,
+            disk,
+            format: self.disk,
+            bytes: self.bytes,
+            boot: match self.start {
+                Start::Kernel(cmdline) => BootWith::Kernel(Kernel { kernel, initrd, cmdline }),
+                Start::Firmware(firmware) => BootWith::Firmware(firmware),
+            },
             login_user: self.login_user,
             packages: parse_packages(&packages),
             built_at: self.built_at,

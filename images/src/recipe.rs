@@ -7,10 +7,10 @@ use std::fmt::Write as _;
 
 use matrix::Digest;
 
-use crate::Entry;
+use crate::Bootstrap;
 
 /// Raised when the layout of what a build leaves changes.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// Size of the root disk as a guest sees it, in bytes, unless its overlay is larger: the file system then grows at boot.
 pub const DISK_BYTES: u64 = 4 << 30;
@@ -99,10 +99,10 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    /// The recipe of this entry.
-    pub(crate) fn of(entry: &Entry) -> Self {
+    /// The recipe of what is built of these packages.
+    pub(crate) fn of(bootstrap: &Bootstrap) -> Self {
         let mut packages: Vec<String> =
-            PACKAGES.iter().map(|name| (*name).to_owned()).chain(entry.packages.iter().cloned()).collect();
+            PACKAGES.iter().map(|name| (*name).to_owned()).chain(bootstrap.packages.iter().cloned()).collect();
         packages.sort();
         packages.dedup();
         let mut files: Vec<(String, u32, String)> =
@@ -111,8 +111,8 @@ impl Recipe {
         let sectors = DISK_BYTES / 512;
         files.push(("usr/lib/nestmatrix/disk-sectors".to_owned(), 0o644, format!("{sectors}\n")));
         let scripts = SCRIPTS.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-        let suites = entry.suites.iter().map(|suite| suite.suffix()).collect();
-        Self { release: entry.release.clone(), suites, packages, files, scripts }
+        let suites = bootstrap.suites.iter().map(|suite| suite.suffix()).collect();
+        Self { release: bootstrap.release.clone(), suites, packages, files, scripts }
     }
 
     /// The digest of all of it.
@@ -158,10 +158,17 @@ impl Recipe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Catalog;
+    use crate::{Catalog, Source};
+
+    fn bootstrap() -> Bootstrap {
+        match &Catalog::shipped().get("debian-12-minimal").expect("shipped").source {
+            Source::Bootstrap(bootstrap) => bootstrap.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
 
     fn debian_12() -> Recipe {
-        Recipe::of(Catalog::shipped().get("debian-12-minimal").expect("shipped"))
+        Recipe::of(&bootstrap())
     }
 
     #[test]
@@ -210,14 +217,14 @@ mod tests {
     #[test]
     fn another_release_or_another_package_makes_another_image() {
         let digest = debian_12().digest();
-        let mut entry = Catalog::shipped().get("debian-12-minimal").expect("shipped").clone();
+        let mut entry = bootstrap();
         entry.packages.push("locales".to_owned());
         assert_ne!(Recipe::of(&entry).digest(), digest);
         entry.packages = vec!["kmod".to_owned()];
         assert_eq!(Recipe::of(&entry).digest(), digest, "a package every image has anyway changes nothing");
         entry.suites.clear();
         assert_ne!(Recipe::of(&entry).digest(), digest);
-        entry = Catalog::shipped().get("debian-12-minimal").expect("shipped").clone();
+        entry = bootstrap();
         entry.release = "trixie".to_owned();
         assert_ne!(Recipe::of(&entry).digest(), digest);
     }

@@ -25,11 +25,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Catalog, Entry,
-    bootstrap::{Bootstrap, Build},
+    build::{self, Build, Makers},
     error::{Failure, PrepareError, PrepareErrorKind, StoreError, StoreErrorKind},
     lock::{self, Waited},
-    prepared::{self, FILES, PACKAGES, PreparedImage, RECORD, Record, Unusable},
-    recipe::Recipe,
+    prepared::{self, PACKAGES, PreparedImage, RECORD, Record, Unusable},
     site::{self, Site},
     space,
 };
@@ -142,7 +141,7 @@ impl Store {
     ///
     /// It cannot be built, what is in the store is damaged, or [`Control::cancel`] was set. A failed build leaves nothing.
     pub fn prepare(&self, entry: &Entry, control: &Control<'_>) -> Result<PreparedImage, PrepareError> {
-        self.prepare_with(entry, control, &Bootstrap)
+        self.prepare_with(entry, control, &Makers)
     }
 
     /// Reads every byte of an image in the store and compares it with what was put there.
@@ -152,8 +151,7 @@ impl Store {
     /// It is not there, or damaged.
     pub fn verify(&self, entry: &Entry) -> Result<Digest, PrepareError> {
         let verify = || {
-            let (record, folder, _lease) =
-                self.find(Recipe::of(entry).digest()).map_err(|_| PrepareErrorKind::Absent)?;
+            let (record, folder, _lease) = self.find(build::recipe(entry)).map_err(|_| PrepareErrorKind::Absent)?;
             match record.check(&folder, true) {
                 Ok(()) => Ok(record.content),
                 Err(Unusable::Damaged(kind)) => Err(kind),
@@ -169,10 +167,11 @@ impl Store {
     }
 
     fn status(&self, entry: &Entry) -> ImageStatus {
-        let present = self.find(Recipe::of(entry).digest()).ok().and_then(|(record, path, _lease)| {
-            let packages = prepared::parse_packages(&fs::read_to_string(path.join(PACKAGES)).ok()?).len();
+        let present = self.find(build::recipe(entry)).ok().map(|(record, path, _lease)| {
+            let packages = fs::read_to_string(path.join(PACKAGES)).unwrap_or_default();
+            let packages = prepared::parse_packages(&packages).len();
             let bytes = record.files.iter().map(|file| file.bytes).sum();
-            Some(PresentImage { digest: record.content, path, bytes, built_at: record.built_at, packages })
+            PresentImage { digest: record.content, path, bytes, built_at: record.built_at, packages }
         });
         ImageStatus { name: entry.name.clone(), title: entry.title.clone(), present }
     }
@@ -192,8 +191,7 @@ impl Store {
         control: &Control<'_>,
         builder: &dyn Build,
     ) -> Result<PreparedImage, Failure> {
-        let recipe = Recipe::of(entry);
-        let digest = recipe.digest();
+        let digest = build::recipe(entry);
         if !control.refresh
             && let Ok(image) = self.usable(digest)?
         {
@@ -222,7 +220,7 @@ impl Store {
                 Err(None) => {}
             },
         }
-        self.build(entry, &recipe, digest, control, builder)
+        self.build(entry, digest, control, builder)
     }
 
     /// The image the recipe points to, checked. Inner error: it has to be built, and why if something was there before.
@@ -264,7 +262,6 @@ impl Store {
     fn build(
         &self,
         entry: &Entry,
-        recipe: &Recipe,
         digest: Digest,
         control: &Control<'_>,
         builder: &dyn Build,
@@ -273,9 +270,9 @@ impl Store {
             let _lock = self.lock().map_err(PrepareErrorKind::io("lock", &self.root))?;
             Site::create(&self.builds())?
         };
-        builder.build(entry, recipe, &site, control)?;
+        let made = builder.build(entry, &site, control)?;
         (control.progress)("digesting it");
-        let record = Record::of(entry, digest, &site.image())?;
+        let record = Record::of(entry, digest, made, &site.image())?;
         seal(&site.image(), &record)?;
         let previous = self.pointer(digest).ok().map(|pointer| pointer.content);
         let lease = self.publish(&site, &record)?;
@@ -414,7 +411,8 @@ fn store_error(root: &Path, action: String, source: io::Error) -> StoreErrorKind
 fn seal(folder: &Path, record: &Record) -> Result<(), PrepareErrorKind> {
     let text = serde_json::to_vec_pretty(record).unwrap_or_default();
     write_synced(&folder.join(RECORD), &text)?;
-    for name in FILES.iter().chain([&RECORD]) {
+    let ours = record.files.iter().filter(|file| file.at.is_none()).map(|file| file.name.as_str());
+    for name in ours.chain([RECORD]) {
         let path = folder.join(name);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).map_err(PrepareErrorKind::io("seal", &path))?;
         sync(&path)?;

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    Boot, Identity, Network, RunnerKind,
+    Arch, Boot, Firmware, Identity, Network, PackageFamily, RunnerKind,
     located::At,
     scalar::{DurationText, OneOrMany, Scalar, SizeText},
 };
@@ -127,6 +127,24 @@ pub(crate) struct ImageTable {
     pub(crate) name: At<String>,
     /// The catalog entry it comes from; default: its name.
     pub(crate) from: Option<At<String>>,
+    /// Address of a disk image to download, or several mirrors of the same file, in the order they are tried. Needs `digest`.
+    pub(crate) url: Option<At<OneOrMany>>,
+    /// A disk image on this machine, relative to this matrix file: qcow2, raw, vmdk, vhdx, vdi (used as it lies there), or ova.
+    pub(crate) path: Option<At<String>>,
+    /// A tarball with a root file system, such as a container layer: a path relative to this matrix file, or an address (which
+    /// needs `digest`). It is booted with a kernel of nestmatrix's own.
+    pub(crate) rootfs: Option<At<String>>,
+    /// Digest of the file that `url`, `path` or `rootfs` names: `sha256:` or `sha512:` and hex digits.
+    pub(crate) digest: Option<At<String>>,
+    /// The kind of CPU that the image of `url`, `path` or `rootfs` is made for; default: this machine's.
+    pub(crate) arch: Option<Arch>,
+    /// What starts the boot loader of the disk; default: `uefi` for aarch64; for x86_64 what the disk has been made for, as far as that
+    /// can be seen.
+    pub(crate) firmware: Option<At<Firmware>>,
+    /// What kind of packages it installs; default: what is found in the guest.
+    pub(crate) family: Option<PackageFamily>,
+    /// Who logs in over SSH; default: root. Anybody else must be allowed to use `sudo` without a password.
+    pub(crate) login: Option<At<String>>,
     /// Words to add to the guest kernel's command line.
     pub(crate) kernel_args: Option<At<String>>,
     /// Size and connectivity of its guests, where they differ from `[guest]`.

@@ -3,10 +3,10 @@
 use serde::Serialize;
 use sha2::Digest as _;
 
-use crate::{Artifact, Cell, Digest, Image, Package, Plan, Prepare, UploadFile};
+use crate::{Artifact, Cell, Digest, Image, ImageSource, Location, Package, Plan, Prepare, UploadFile};
 
 /// Changes whenever the form below does, so that equal digests of different versions mean equal work, too.
-const FORM: u32 = 3;
+const FORM: u32 = 4;
 
 impl Plan {
     /// The digest that this plan should carry.
@@ -23,12 +23,12 @@ impl Plan {
         });
         let images: Vec<_> = images
             .iter()
-            .map(|Image { name, from, kernel_args, prepare }| {
+            .map(|Image { name, from, source, kernel_args, prepare }| {
                 let prepare =
                     prepare.as_ref().map(|Prepare { script, script_origin: _, packages, network, timeout }| {
                         (script, packages, network, timeout)
                     });
-                (name, from, kernel_args, prepare)
+                (name, from, without_paths(source), kernel_args, prepare)
             })
             .collect();
         // Cell by cell: a plan of 100,000 cells need not be in memory twice.
@@ -39,6 +39,17 @@ impl Plan {
         }
         Digest::from_bytes(hasher.finalize().into())
     }
+}
+
+/// The same source, wherever its file lies on this machine.
+fn without_paths(source: &ImageSource) -> ImageSource {
+    let mut source = source.clone();
+    if let ImageSource::Disk { location, .. } | ImageSource::Rootfs { location, .. } = &mut source
+        && let Location::Path(path) = location
+    {
+        path.clear();
+    }
+    source
 }
 
 fn decisive(cell: &Cell) -> impl Serialize + '_ {

@@ -7,6 +7,7 @@
 //! matrix without a mistake in itself), `payload` (the files it names), `expand` (to cells). What is wrong is collected on the
 //! way, so that one [`LoadError`] tells all of it.
 
+mod checksum;
 mod digest;
 mod error;
 mod expand;
@@ -28,19 +29,21 @@ mod schema;
 mod script;
 mod select;
 mod size;
+mod source;
 mod stored;
 mod system;
 mod template;
 mod text;
 mod validate;
 
+pub use checksum::{Checksum, ChecksumParseError};
 pub use digest::{Digest, DigestParseError};
 pub use error::{LoadError, LoadWarning, Problem};
 pub use id::CellIdParseError;
 pub use load::{Loaded, load};
 pub use plan::{
-    Artifact, Boot, Cell, CellId, Guest, Identity, Image, Network, Package, Plan, Prepare, Results, Runner, RunnerKind,
-    Timeouts, UploadFile,
+    Artifact, Boot, Cell, CellId, Guest, Identity, Image, ImageSource, Location, Network, Package, Plan, Prepare,
+    Results, Runner, RunnerKind, Timeouts, UploadFile,
 };
 pub use schema::schema;
 pub use select::SelectError;

@@ -60,7 +60,8 @@ pub fn load(file: &Path, catalog: &[&str]) -> Result<Loaded, LoadError> {
             .images
             .into_iter()
             .zip(prepares)
-            .map(|(image, prepare)| Image { prepare, ..image.image })
+            .zip(payload.disks)
+            .map(|((image, prepare), disk)| Image { prepare, ..image.image }.at(disk))
             .collect(),
         scripts,
         cells,

@@ -30,6 +30,8 @@ pub(crate) struct Payload {
     pub(crate) suites: Vec<SuitePayload>,
     /// For every image of the matrix, in its order: the text of the script file it is prepared with.
     pub(crate) prepares: Vec<Option<String>>,
+    /// For every image of the matrix, in its order: the file on this machine that it comes from (absolute).
+    pub(crate) disks: Vec<Option<PathBuf>>,
 }
 
 /// What was read for one suite.
@@ -88,7 +90,26 @@ pub(crate) fn read(matrix: &Matrix, folder: &Path, mistakes: &mut Mistakes) -> P
             Some(Artifact { path: path.clone(), file_name: file_name.clone(), bytes, digest })
         })
         .collect();
-    Payload { artifacts, suites, prepares }
+    let disks = matrix.images.iter().map(|image| image.file.as_ref().and_then(|at| disk(at, folder, mistakes)));
+    let disks = disks.collect();
+    Payload { artifacts, suites, prepares, disks }
+}
+
+/// The file that an image comes from. It is not read here: it may be large, and is read when it is needed.
+fn disk(at: &At<String>, folder: &Path, mistakes: &mut Mistakes) -> Option<PathBuf> {
+    let path = folder.join(at.text());
+    let found = path.metadata();
+    let wrong = match &found {
+        Ok(found) if found.is_file() => None,
+        Ok(_) => Some("it is not a file".to_owned()),
+        Err(error) => Some(error.to_string()),
+    };
+    let Some(wrong) = wrong else {
+        return path.canonicalize().ok().filter(|path| path.to_str().is_some()).or(Some(path));
+    };
+    let problem = mistakes.at(at.span(), format!("cannot use {}: {wrong}", path.display()), "no such image");
+    mistakes.push(problem.with_help("paths are relative to the matrix file; block devices are not images"));
+    None
 }
 
 /// Name in the guest -> where it is here, and the glob that named it.

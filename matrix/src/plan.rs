@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, Digest};
+use crate::{Arch, ByteSize, Checksum, Digest, Firmware, PackageFamily};
 
 /// Everything a run needs to know of the matrix file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -101,12 +101,71 @@ pub enum RunnerKind {
 pub struct Image {
     /// Its name in this matrix.
     pub name: String,
-    /// The catalog entry it comes from (often the same as `name`).
+    /// What its source is called: the catalog entry (often the same as `name`), else `name`. Images of one plan that have this in
+    /// common have the source in common.
     pub from: String,
+    /// Where it comes from.
+    pub source: ImageSource,
     /// Words added to the guest kernel's command line.
     pub kernel_args: Vec<String>,
     /// What is done to its guests before any cell of theirs; `None`: nothing.
     pub prepare: Option<Prepare>,
+}
+
+impl Image {
+    /// The same, from this file on this machine if it comes from one.
+    pub(crate) fn at(mut self, file: Option<PathBuf>) -> Self {
+        if let (Some(file), ImageSource::Disk { location, .. } | ImageSource::Rootfs { location, .. }) =
+            (file, &mut self.source)
+        {
+            *location = Location::Path(file);
+        }
+        self
+    }
+}
+
+/// Where an image comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageSource {
+    /// The catalog, under [`Image::from`].
+    Catalog,
+    /// A disk that boots by itself.
+    Disk {
+        /// Where it is.
+        location: Location,
+        /// Digest of the file there, if it was stated; always for what is downloaded.
+        digest: Option<Checksum>,
+        /// The kind of CPU it is made for.
+        arch: Arch,
+        /// What starts its boot loader; `None`: see what it is made for.
+        firmware: Option<Firmware>,
+        /// What kind of packages it installs; `None`: see in the guest.
+        family: Option<PackageFamily>,
+        /// Who logs in over SSH.
+        login_user: String,
+    },
+    /// A tarball with a root file system.
+    Rootfs {
+        /// Where it is.
+        location: Location,
+        /// Digest of the file there, if it was stated; always for what is downloaded.
+        digest: Option<Checksum>,
+        /// The kind of CPU it is made for.
+        arch: Arch,
+        /// What kind of packages it installs; `None`: see in the guest.
+        family: Option<PackageFamily>,
+    },
+}
+
+/// Where a file is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Location {
+    /// At any of these addresses (http or https), in the order they are tried; at least one.
+    Urls(Vec<String>),
+    /// On this machine (absolute). Not part of the plan's digest.
+    Path(PathBuf),
 }
 
 /// What is done to a guest before any cell: once per template, from which the guests of the cells are forked.

@@ -7,16 +7,15 @@ use std::{collections::HashMap, ops::Range};
 use indexmap::IndexMap;
 
 use crate::{
-    Boot, Identity, Image, Results, Runner,
+    Boot, Identity, Image, ImageSource, Results, Runner,
     error::Mistakes,
     file::{ImageTable, MatrixFile, PackageTable, SuiteTable},
     located::At,
-    near,
     prepare::{self, ImagePrepare},
     quantity::{self, GuestSize, Limits},
     rules::{self, Exclude, Include},
     script::{Script, two_scripts},
-    text,
+    source, text,
 };
 
 /// A matrix without a mistake in itself. Files it names are not looked at yet.
@@ -36,6 +35,8 @@ pub(crate) struct Matrix {
 pub(crate) struct MatrixImage {
     /// Its `prepare` is filled in by [`crate::expand`].
     pub(crate) image: Image,
+    /// The file on this machine that it comes from, as it is written.
+    pub(crate) file: Option<At<String>>,
     pub(crate) prepare: Option<ImagePrepare>,
     pub(crate) guest: GuestSize,
 }
@@ -75,7 +76,7 @@ pub(crate) fn validate(file: MatrixFile, catalog: &[&str], mistakes: &mut Mistak
     let guest = GuestSize::check(&file.guest, &file.runner, mistakes);
     let runner = quantity::runner(&file.runner, mistakes);
     if let Some(image) = &file.runner.image {
-        check_in_catalog(image, catalog, mistakes);
+        source::check_in_catalog(image, catalog, mistakes);
     }
     if let Some(words) = &file.runner.kernel_args {
         text::check_no_nul(words, mistakes);
@@ -135,7 +136,7 @@ fn images(file: &MatrixFile, catalog: &[&str], mistakes: &mut Mistakes) -> Vec<M
     for (name, table) in images {
         text::check_name(name, "image", mistakes);
         let from = table.and_then(|table| table.from.as_ref()).unwrap_or(name);
-        check_in_catalog(from, catalog, mistakes);
+        let source = source::check(name, table, catalog, mistakes);
         if let Some(words) = table.and_then(|table| table.kernel_args.as_ref()) {
             text::check_no_nul(words, mistakes);
         }
@@ -145,9 +146,12 @@ fn images(file: &MatrixFile, catalog: &[&str], mistakes: &mut Mistakes) -> Vec<M
                 image: Image {
                     name: name.text().to_owned(),
                     from: from.text().to_owned(),
+                    // One that is none is a mistake by now.
+                    source: source.unwrap_or(ImageSource::Catalog),
                     kernel_args: quantity::words(table.and_then(|table| table.kernel_args.as_ref())),
                     prepare: None,
                 },
+                file: table.and_then(source::file_of).cloned(),
                 prepare: table
                     .and_then(|table| table.prepare.as_ref())
                     .and_then(|table| prepare::check(table, mistakes)),
@@ -156,14 +160,6 @@ fn images(file: &MatrixFile, catalog: &[&str], mistakes: &mut Mistakes) -> Vec<M
         }
     }
     valid
-}
-
-fn check_in_catalog(name: &At<String>, catalog: &[&str], mistakes: &mut Mistakes) {
-    if !catalog.contains(&name.text()) {
-        let help = near::help(name.text(), catalog, "`nestmatrix images list` shows the images there are");
-        let message = format!("there is no image `{}`", name.text());
-        mistakes.push(mistakes.at(name.span(), message, "not in the catalog").with_help(help));
-    }
 }
 
 fn suites(file: &MatrixFile, installable: bool, mistakes: &mut Mistakes) -> Vec<Suite> {

@@ -14,11 +14,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use matrix::{Digest, PackageFamily, Plan};
+use matrix::{Arch, ByteSize, Digest, Firmware, PackageFamily, Plan};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-use crate::fanout::BootImage;
+use crate::{fanout::BootImage, guest::Loader, host};
 
 /// Name of the program in the archive.
 pub(crate) const PROGRAM: &str = "nestmatrix";
@@ -37,10 +37,22 @@ pub(crate) struct Brief {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct BriefImage {
     digest: Digest,
-    family: PackageFamily,
+    arch: Arch,
+    family: Option<PackageFamily>,
     serial: String,
-    cmdline: String,
+    bytes: ByteSize,
+    start: BriefStart,
     login_user: String,
+}
+
+/// What guests of an image are started with in the L1.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum BriefStart {
+    /// With the kernel that is in the brief, and this command line.
+    Kernel(String),
+    /// With the boot loader on its disk.
+    Firmware(Firmware),
 }
 
 /// The serial number an image's disk has: as much of its digest as one can hold.
@@ -105,9 +117,11 @@ pub(crate) fn write(
     };
     add(program, PROGRAM)?;
     for image in images.values() {
-        let serial = serial(image.digest);
-        add(&image.kernel, &format!("kernels/{serial}/vmlinuz"))?;
-        add(&image.initrd, &format!("kernels/{serial}/initrd.img"))?;
+        if let Some((kernel, initrd)) = image.kernel() {
+            let serial = serial(image.digest);
+            add(kernel, &format!("kernels/{serial}/vmlinuz"))?;
+            add(initrd, &format!("kernels/{serial}/initrd.img"))?;
+        }
     }
     write_plan(&mut tar, plan, images).map_err(|error| error.at(archive))?;
     tar.into_inner().and_then(|buffer| buffer.into_inner().map_err(|error| error.into_error())).map_err(unwritable)?;
@@ -141,9 +155,15 @@ pub(crate) fn write_plan<W: io::Write>(
     let attached = images.iter().map(|(name, image)| {
         let attached = BriefImage {
             digest: image.digest,
+            arch: image.arch,
             family: image.family,
             serial: serial(image.digest),
-            cmdline: image.cmdline.clone(),
+            bytes: image.bytes,
+            start: match &image.loader {
+                Loader::Kernel { cmdline, .. } => BriefStart::Kernel(cmdline.clone()),
+                Loader::Bios => BriefStart::Firmware(Firmware::Bios),
+                Loader::Uefi(_) => BriefStart::Firmware(Firmware::Uefi),
+            },
             login_user: image.login_user.clone(),
         };
         (name.clone(), attached)
@@ -204,12 +224,20 @@ impl BriefImage {
         let kernels = folder.join("kernels").join(&self.serial);
         Ok(BootImage {
             digest: self.digest,
+            arch: self.arch,
             family: self.family,
+            bytes: self.bytes,
+            loader: match &self.start {
+                BriefStart::Kernel(cmdline) => Loader::Kernel {
+                    kernel: kernels.join("vmlinuz"),
+                    initrd: kernels.join("initrd.img"),
+                    cmdline: cmdline.clone(),
+                },
+                BriefStart::Firmware(Firmware::Bios) => Loader::Bios,
+                BriefStart::Firmware(Firmware::Uefi) => Loader::Uefi(host::uefi(self.arch).map_err(io::Error::other)?),
+            },
             disk: block_device(Path::new("/sys/class/block"), &self.serial)?,
             format: crate::guest::DiskFormat::Raw,
-            kernel: kernels.join("vmlinuz"),
-            initrd: kernels.join("initrd.img"),
-            cmdline: self.cmdline.clone(),
             login_user: self.login_user.clone(),
             lease: None,
         })
@@ -260,12 +288,12 @@ mod tests {
         let plan = matrix::load(&path("m.toml"), &["debian-12-minimal"]).unwrap().plan;
         let image = BootImage {
             digest: Digest::of(b"image"),
-            family: PackageFamily::Deb,
+            arch: Arch::here(),
+            family: Some(PackageFamily::Deb),
             disk: path("disk"),
             format: crate::guest::DiskFormat::Qcow2,
-            kernel: path("kernel"),
-            initrd: path("initrd"),
-            cmdline: "root=/dev/vda".into(),
+            bytes: ByteSize::from_mib(1),
+            loader: Loader::Kernel { kernel: path("kernel"), initrd: path("initrd"), cmdline: "root=/dev/vda".into() },
             login_user: "root".into(),
             lease: None,
         };

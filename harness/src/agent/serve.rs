@@ -119,8 +119,10 @@ impl Agent<'_> {
             }
             None => {
                 self.say.message(FromAgent::Progress { message: "proving that guests run under KVM in it".to_owned() });
-                let target = images.values().next().ok_or_else(|| broken(&"the plan has no image"))?;
-                let target = host::Target { kernel: &target.kernel, initrd: &target.initrd, scratch: &scratch };
+                let (kernel, initrd) = (Path::new("/vmlinuz"), Path::new("/initrd.img"));
+                let (kernel, initrd) =
+                    images.values().find_map(crate::fanout::BootImage::kernel).unwrap_or((kernel, initrd));
+                let target = host::Target { kernel, initrd, scratch: &scratch };
                 let proof = tokio::select! {
                     proof = host::prove_kvm(&qemu, &machine, self.spawner, &target, PROOF_LIMIT) => proof,
                     () = self.stop.drain.cancelled() => return self.drained(&work),

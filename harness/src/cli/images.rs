@@ -69,7 +69,9 @@ async fn prepare(names: Vec<String>, refresh: bool, root: PathBuf) -> Outcome {
             }
         }
     });
-    let prepared = run::prepare_all(&store, &names, 1, refresh, &events, &stop.drain).await;
+    let known = |name: String| Some((name.clone(), Catalog::shipped().get(&name)?.clone()));
+    let entries: Vec<_> = names.into_iter().filter_map(known).collect();
+    let prepared = run::prepare_all(&store, &entries, 1, refresh, &events, &stop.drain).await;
     events.send(EventKind::RunFinished { elapsed_ms: 0 });
     let _ = shown.await;
     for (name, missing) in prepared.iter().filter_map(|(name, image)| Some((name, image.as_ref().err()?))) {

@@ -7,17 +7,12 @@ use crate::guest::{Command, Cpu, Port, Ram};
 
 /// The machine without its disk and its identity.
 pub(super) fn command(station: &Station, cell: &Cell, image: &BootImage, terse: bool) -> Command {
-    let mut cmdline = image.cmdline.clone();
-    if terse {
-        cmdline.push_str(" quiet");
-    }
-    for word in station.kernel_args(cell) {
-        cmdline.push(' ');
-        cmdline.push_str(word);
-    }
+    let words = terse.then_some("quiet").into_iter();
+    let words = words.chain(station.kernel_args(cell).iter().map(String::as_str));
     Command {
         qemu: station.qemu.system.clone(),
         name: cell.id.to_string(),
+        arch: image.arch,
         machine: station.qemu.machine(),
         accelerator: station.accelerator,
         cpus: cell.guest.cpus,
@@ -26,9 +21,7 @@ pub(super) fn command(station: &Station, cell: &Cell, image: &BootImage, terse: 
         ram: Ram::Anonymous,
         disk: None,
         more_disks: Vec::new(),
-        kernel: image.kernel.clone(),
-        initrd: image.initrd.clone(),
-        cmdline,
+        loader: image.loader.clone().with_words(words),
         screen: !terse,
         firmware: Vec::new(),
         network: Some(cell.guest.network),

@@ -11,7 +11,7 @@ use super::{
     station::{BootImage, Keep, Purpose},
 };
 use crate::{
-    guest::{self, Command, DiskFormat, StartError},
+    guest::{self, Command, DiskFormat, StartError, Told, Who},
     payload,
     ssh::{Exec, Session, Stdin},
     template::{self, Forked, Template, With},
@@ -143,7 +143,8 @@ impl Attempt<'_> {
             speed: station.speed,
             dies_with_us: self.dies_with_us(),
         };
-        let forked = template::fork(template, &with, &command, self.cell.guest.disk, (scratch, logs)).await;
+        let forked =
+            template::fork(template, &with, &command, image.disk_size(self.cell.guest.disk), (scratch, logs)).await;
         let Forked { guest, connection } = forked.map_err(|error| NoFork {
             spoiled: error.is_the_templates_fault(),
             suspicious: error.may_be_the_templates_fault(),
@@ -175,17 +176,25 @@ impl Attempt<'_> {
         let disk = scratch.join("disk.qcow2");
         let below = prepared.map(|template| (template.disk(), DiskFormat::Qcow2));
         let (file, format) = below.as_ref().map_or((&image.disk, image.format), |(file, format)| (file, *format));
-        guest::create_overlay(&station.qemu.img, (file, format), Some(self.cell.guest.disk), &disk).await.map_err(
-            |failure| error(failure.to_string(), Some(format!("make room below {}", station.scratch.display()))),
-        )?;
+        let size = image.disk_size(self.cell.guest.disk);
+        guest::create_overlay(&station.qemu.img, (file, format), Some(size), &disk).await.map_err(|failure| {
+            error(failure.to_string(), Some(format!("make room below {}", station.scratch.display())))
+        })?;
         let hostname = match self.cell.identity {
             Identity::Shared => machine::hostname(&self.cell.image),
             Identity::Unique => machine::hostname(self.cell.id.as_str()),
         };
-        let firmware = guest::identity(scratch, station.login.public(), host_key.private(), &hostname)
+        let who = Who {
+            login: station.login.public(),
+            host_private: host_key.private(),
+            host_public: host_key.public(),
+            hostname: &hostname,
+        };
+        let Told { firmware, disk: seed } = guest::identity(scratch, &who, image.seed())
             .map_err(|source| error(format!("could not write into {}: {source}", scratch.display()), None))?;
         let terse = station.is_terse(self.number, self.last);
-        let command = Command { disk: Some(disk), firmware, ..machine::command(station, self.cell, image, terse) };
+        let machine = machine::command(station, self.cell, image, terse);
+        let command = Command { disk: Some(disk), firmware, more_disks: seed.into_iter().collect(), ..machine };
         let starting = guest::Guest::start(&station.spawner, command.clone(), self.dies_with_us(), logs);
         let guest = starting.await.map_err(|failure| {
             let help =

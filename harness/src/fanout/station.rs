@@ -1,16 +1,21 @@
 //! What all attempts of a run share.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use images::PreparedImage;
-use matrix::{Cell, Digest, PackageFamily, Plan};
+use images::{BootWith, Kernel, PreparedImage};
+use matrix::{Arch, ByteSize, Cell, Digest, Firmware, PackageFamily, Plan};
 use tokio_util::sync::CancellationToken;
 
 use super::warmth::Warmth;
 use crate::{
     events::Events,
-    guest::{Accelerator, DiskFormat, Spawner},
-    host::Qemu,
+    guest::{Accelerator, DiskFormat, Loader, Seed, Spawner},
+    host::{self, NoUefi, Qemu},
     ssh::Keypair,
 };
 
@@ -40,38 +45,71 @@ pub enum Purpose {
 pub struct BootImage {
     /// Identity of its content.
     pub digest: Digest,
-    /// What kind of packages it installs.
-    pub family: PackageFamily,
+    /// The kind of CPU it is made for.
+    pub arch: Arch,
+    /// What kind of packages it installs; `None`: that is seen in the guest.
+    pub family: Option<PackageFamily>,
     /// The root disk, never written to.
     pub disk: PathBuf,
     /// How the disk's content is stored.
     pub format: DiskFormat,
-    /// The kernel.
-    pub kernel: PathBuf,
-    /// Its initial RAM disk.
-    pub initrd: PathBuf,
-    /// The kernel's command line.
-    pub cmdline: String,
-    /// Who logs in over SSH.
+    /// Its size as a guest sees it: an overlay must not be smaller.
+    pub bytes: ByteSize,
+    /// What its guests are started with.
+    pub loader: Loader,
+    /// Who logs in over SSH; anybody but root works through `sudo`.
     pub login_user: String,
     /// Keeps the files where they are; `None`: nobody takes them away here.
     #[expect(dead_code, reason = "it is held, not read")]
     pub(crate) lease: Option<Arc<PreparedImage>>,
 }
 
-impl From<Arc<PreparedImage>> for BootImage {
-    fn from(image: Arc<PreparedImage>) -> Self {
-        Self {
+impl BootImage {
+    /// The image as it is in the store.
+    ///
+    /// # Errors
+    ///
+    /// Its disk needs UEFI, and there is none on this machine.
+    pub fn of(image: Arc<PreparedImage>) -> Result<Self, NoUefi> {
+        let loader = match &image.boot {
+            BootWith::Kernel(Kernel { kernel, initrd, cmdline }) => {
+                Loader::Kernel { kernel: kernel.clone(), initrd: initrd.clone(), cmdline: cmdline.clone() }
+            }
+            BootWith::Firmware(Firmware::Bios) => Loader::Bios,
+            BootWith::Firmware(Firmware::Uefi) => Loader::Uefi(host::uefi(image.arch)?),
+        };
+        Ok(Self {
             digest: image.digest,
+            arch: image.arch,
             family: image.family,
             disk: image.disk.clone(),
-            format: DiskFormat::Qcow2,
-            kernel: image.kernel.clone(),
-            initrd: image.initrd.clone(),
-            cmdline: image.cmdline.clone(),
+            format: image.format,
+            bytes: ByteSize::from_bytes(image.bytes),
+            loader,
             login_user: image.login_user.clone(),
             lease: Some(image),
+        })
+    }
+
+    /// How its guests are given their identity.
+    pub fn seed(&self) -> Seed {
+        match self.loader {
+            Loader::Kernel { .. } => Seed::Firmware,
+            Loader::Bios | Loader::Uefi(_) => Seed::CloudInit,
         }
+    }
+
+    /// The kernel its guests are started with, and its initial file system, if they do not come with a boot loader.
+    pub(crate) fn kernel(&self) -> Option<(&Path, &Path)> {
+        match &self.loader {
+            Loader::Kernel { kernel, initrd, .. } => Some((kernel, initrd)),
+            Loader::Bios | Loader::Uefi(_) => None,
+        }
+    }
+
+    /// Size of a guest's disk where this much is wanted.
+    pub fn disk_size(&self, wanted: ByteSize) -> ByteSize {
+        self.bytes.max(wanted)
     }
 }
 

@@ -48,7 +48,7 @@ impl Station {
             ("image", image.digest.to_string()),
             // The template's disk lies above it.
             ("disk", image.disk.display().to_string()),
-            ("size", cell.guest.disk.bytes().to_string()),
+            ("size", image.disk_size(cell.guest.disk).bytes().to_string()),
             ("name", machine::hostname(&cell.image)),
             ("preparation", prepare.map_or("none".to_owned(), |prepare| prepare.digest().to_string())),
         ];
@@ -77,7 +77,8 @@ impl Station {
             command: machine::command(self, cell, image, self.terse),
             image: (&image.disk, image.format),
             login_user: &image.login_user,
-            disk: cell.guest.disk,
+            disk: image.disk_size(cell.guest.disk),
+            seed: image.seed(),
             hostname: machine::hostname(&cell.image),
             boot: self.scaled(cell.timeouts.boot),
             disks: Vec::new(),

@@ -1,4 +1,4 @@
-//! What an image's seed unit is told at power-on: whose key opens it, which host key it has, what it is called.
+//! What a guest is told at power-on: whose key opens it, which host key it has, what it is called.
 
 use std::{
     fs::OpenOptions,
@@ -7,27 +7,71 @@ use std::{
     path::Path,
 };
 
-use super::command::Firmware;
+use super::{
+    command::{Disk, Firmware},
+    seed,
+};
 
 /// Name of the file with a guest's host key.
 pub const HOST_KEY_FILE: &str = "ssh_host_ed25519_key";
-/// What a guest may be told.
+/// What a guest may be told by its firmware.
 pub const FIRMWARE_ITEMS: [&str; 3] = [images::seed::AUTHORIZED_KEYS, images::seed::HOST_KEY, images::seed::HOSTNAME];
+/// Serial number of the disk that tells a cloud image who it is; also its file's name.
+const SEED: &str = "seed";
 
-/// Writes the identity into files in `folder`, for their owner only, and says how QEMU is to hand them over.
-pub fn identity(folder: &Path, login_public: &str, host_private: &str, name: &str) -> io::Result<Vec<Firmware>> {
+/// How a guest is told who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seed {
+    /// By firmware-configuration items, which images made by us read.
+    Firmware,
+    /// By a volume that cloud-init reads.
+    CloudInit,
+}
+
+/// Who a guest is.
+#[derive(Clone, Copy, Debug)]
+pub struct Who<'a> {
+    /// The key that opens it, as one public line.
+    pub login: &'a str,
+    /// Its host key, OpenSSH private key format.
+    pub host_private: &'a str,
+    /// The same as one public line.
+    pub host_public: &'a str,
+    /// What it is called (one label).
+    pub hostname: &'a str,
+}
+
+/// How QEMU is to tell a guest who it is.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// As firmware-configuration items.
+    pub firmware: Vec<Firmware>,
+    /// As a disk, read-only.
+    pub disk: Option<Disk>,
+}
+
+/// Writes the identity into files in `folder`, for their owner only, and says how QEMU is to hand them over. The host key is in
+/// [`HOST_KEY_FILE`] in any case.
+pub fn identity(folder: &Path, who: &Who<'_>, seed: Seed) -> io::Result<Told> {
+    let key = folder.join(HOST_KEY_FILE);
+    write_private(&key, who.host_private)?;
+    if seed == Seed::CloudInit {
+        let file = folder.join(format!("{SEED}.raw"));
+        seed::write(&file, who)?;
+        let disk = Disk { file, format: images::DiskFormat::Raw, serial: SEED.to_owned(), writable: false };
+        return Ok(Told { firmware: Vec::new(), disk: Some(disk) });
+    }
+    let mut firmware = vec![Firmware { name: images::seed::HOST_KEY, file: key }];
     let items = [
-        (images::seed::AUTHORIZED_KEYS, "authorized_keys", format!("{login_public}\n")),
-        (images::seed::HOST_KEY, HOST_KEY_FILE, host_private.to_owned()),
-        (images::seed::HOSTNAME, "hostname", name.to_owned()),
+        (images::seed::AUTHORIZED_KEYS, "authorized_keys", format!("{}\n", who.login)),
+        (images::seed::HOSTNAME, "hostname", who.hostname.to_owned()),
     ];
-    let mut firmware = Vec::new();
     for (name, file, content) in items {
         let file = folder.join(file);
         write_private(&file, &content)?;
         firmware.push(Firmware { name, file });
     }
-    Ok(firmware)
+    Ok(Told { firmware, disk: None })
 }
 
 /// Writes a file that only its owner can read.

@@ -10,11 +10,13 @@ mod migration;
 mod overlay;
 mod process;
 pub mod qmp;
+mod seed;
 mod vm;
 
-pub use command::{Accelerator, Command, Cpu, Disk, DiskFormat, Firmware, Port, Ram};
+pub use command::{Accelerator, Command, Cpu, Disk, Firmware, Loader, Port, Ram};
 pub use console::Console;
-pub use identity::{FIRMWARE_ITEMS, HOST_KEY_FILE, identity, write_private};
+pub use identity::{FIRMWARE_ITEMS, HOST_KEY_FILE, Seed, Told, Who, identity, write_private};
+pub use images::DiskFormat;
 pub use migration::MigrationError;
 pub use overlay::{OverlayError, create as create_overlay};
 pub use process::{Spawner, alive as process_alive, start_time as process_start_time};

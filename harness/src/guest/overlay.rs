@@ -6,9 +6,8 @@ use std::{
     time::Duration,
 };
 
+use images::DiskFormat;
 use matrix::ByteSize;
-
-use super::command::DiskFormat;
 
 /// The overlay could not be made.
 #[derive(Debug, thiserror::Error)]

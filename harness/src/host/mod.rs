@@ -1,12 +1,14 @@
 //! The machine we run on: its tools, its size, and what it can really virtualize.
 
 mod choice;
+mod firmware;
 mod machine;
 mod nesting;
 mod probe;
 mod tools;
 
 pub use choice::{Choice, RunnerChoice, choose, switch_on};
+pub use firmware::{NoUefi, uefi};
 pub use machine::{Machine, free_bytes, kernel_release};
 pub use nesting::{Extension, Hardware, KvmDevice, Nesting};
 pub use probe::{ProbeError, Proof, Target, known, kvm_opens, prove, prove_kvm};

@@ -14,10 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use matrix::Arch;
 use serde::{Deserialize, Serialize};
 
 use super::{machine::Machine, nesting::KvmDevice, tools::Qemu};
-use crate::guest::{Accelerator, Command, Cpu, Ended, Guest, Port, Ram, Spawner, StartError};
+use crate::guest::{Accelerator, Command, Cpu, Ended, Guest, Loader, Port, Ram, Spawner, StartError};
 
 /// A guest that has not exited by then under hardware virtualization never will: it needs about a second.
 const KVM_LIMIT: Duration = Duration::from_secs(30);
@@ -167,6 +168,7 @@ async fn boot(
     let command = Command {
         qemu: qemu.system.clone(),
         name: format!("probe-{accelerator}"),
+        arch: Arch::here(),
         machine: qemu.machine(),
         accelerator,
         cpus: 1,
@@ -175,9 +177,11 @@ async fn boot(
         ram: Ram::Anonymous,
         disk: None,
         more_disks: Vec::new(),
-        kernel: target.kernel.to_owned(),
-        initrd: target.initrd.to_owned(),
-        cmdline: "console=ttyS0 rdinit=/bin/true panic=-1".to_owned(),
+        loader: Loader::Kernel {
+            kernel: target.kernel.to_owned(),
+            initrd: target.initrd.to_owned(),
+            cmdline: "console=ttyS0 rdinit=/bin/true panic=-1".to_owned(),
+        },
         screen: false,
         firmware: Vec::new(),
         network: None,

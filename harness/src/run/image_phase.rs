@@ -9,11 +9,12 @@ use std::{
     time::Instant,
 };
 
-use images::{Catalog, Control, PreparedImage, Store};
+use images::{BootWith, Control, Entry, PreparedImage, Store};
+use matrix::Firmware;
 use reports::EventKind;
 use tokio_util::sync::CancellationToken;
 
-use crate::events::Events;
+use crate::{events::Events, host};
 
 /// Why an image is not there, for its cells.
 #[derive(Clone, Debug)]
@@ -27,10 +28,11 @@ pub struct Missing {
 /// Every image by its catalog name, or why it could not be had.
 pub type Prepared = HashMap<String, Result<Arc<PreparedImage>, Missing>>;
 
-/// Prepares `names` side by side, as many builds at once as there are CPUs; each is tried `retries` times more.
+/// Prepares `entries`, each under the name its cells know it by, side by side: as many at once as there are CPUs; each is tried
+/// `retries` times more.
 pub async fn prepare_all(
     store: &Arc<Store>,
-    names: &[String],
+    entries: &[(String, Entry)],
     retries: u32,
     refresh: bool,
     events: &Events,
@@ -39,9 +41,9 @@ pub async fn prepare_all(
     let builds = std::thread::available_parallelism().map_or(1, usize::from);
     let turns = Arc::new(tokio::sync::Semaphore::new(builds));
     let mut tasks = tokio::task::JoinSet::new();
-    for name in names {
-        let (store, name, events, cancel, turns) =
-            (Arc::clone(store), name.clone(), events.clone(), cancel.clone(), Arc::clone(&turns));
+    for (name, entry) in entries {
+        let (store, name, entry) = (Arc::clone(store), name.clone(), entry.clone());
+        let (events, cancel, turns) = (events.clone(), cancel.clone(), Arc::clone(&turns));
         tasks.spawn(async move {
             let _turn = turns.acquire_owned().await;
             let cancelled = Arc::new(AtomicBool::new(cancel.is_cancelled()));
@@ -52,7 +54,9 @@ pub async fn prepare_all(
             });
             let work = {
                 let name = name.clone();
-                tokio::task::spawn_blocking(move || prepare(&store, &name, retries, refresh, &events, &cancelled))
+                tokio::task::spawn_blocking(move || {
+                    prepare(&store, (&name, &entry), retries, refresh, &events, &cancelled)
+                })
             };
             let result = work.await.unwrap_or_else(|_| {
                 Err(Missing { reason: "preparing it failed inside nestmatrix: a defect".into(), help: None })
@@ -75,18 +79,23 @@ fn may_pass(error: &images::PrepareError) -> bool {
     matches!(error.kind, images::PrepareErrorKind::ToolFailed { .. })
 }
 
+/// Whether this machine has what guests of the image are started with; the error says what is missing, and the remedy.
+fn can_be_started(image: &PreparedImage) -> Result<(), String> {
+    match &image.boot {
+        BootWith::Firmware(Firmware::Uefi) => host::uefi(image.arch).map(drop).map_err(|error| error.to_string()),
+        BootWith::Firmware(Firmware::Bios) | BootWith::Kernel(_) => Ok(()),
+    }
+}
+
 fn prepare(
     store: &Store,
-    name: &str,
+    (name, entry): (&str, &Entry),
     retries: u32,
     refresh: bool,
     events: &Events,
     cancel: &AtomicBool,
 ) -> Result<Arc<PreparedImage>, Missing> {
     let image = || name.to_owned();
-    let Some(entry) = Catalog::shipped().get(name) else {
-        return Err(Missing { reason: format!("there is no image `{name}` in the catalog"), help: None });
-    };
     let started = Instant::now();
     events.send(EventKind::ImageStarted { image: image() });
     let progress =
@@ -95,6 +104,10 @@ fn prepare(
     loop {
         let error = match store.prepare(entry, &Control { refresh, cancel, progress: &progress }) {
             Ok(prepared) => {
+                if let Err(reason) = can_be_started(&prepared) {
+                    events.send(EventKind::ImageFailed { image: image(), reason: reason.clone(), tail: Vec::new() });
+                    return Err(Missing { reason, help: None });
+                }
                 events.send(EventKind::ImageReady {
                     image: image(),
                     digest: prepared.digest,

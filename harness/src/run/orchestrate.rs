@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use images::Store;
+use images::{Catalog, Entry, Source, Store};
 use matrix::Plan;
 use reports::{EventKind, Phase, StepTime};
 
@@ -109,8 +109,9 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
         events.send(EventKind::Warning { cell: None, message });
     }
 
-    let names = image_names(&ledger, &plan, place.l1_image());
-    let prepared = prepare_all(&store, &names, plan.runner.retries, false, &events, &stop.drain).await;
+    let proof_is_known = host::known(store.root(), &qemu, &machine).is_some();
+    let entries = entries(&ledger, &plan, place.l1_image(), proof_is_known);
+    let prepared = prepare_all(&store, &entries, plan.runner.retries, false, &events, &stop.drain).await;
     let began = Instant::now();
     let proof = tokio::select! {
         biased;
@@ -135,7 +136,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
             run: &folder.path,
             images: prepared
                 .iter()
-                .filter_map(|(name, image)| Some((name.clone(), BootImage::from(image.as_ref().ok()?.clone()))))
+                .filter_map(|(name, image)| Some((name.clone(), BootImage::of(image.as_ref().ok()?.clone()).ok()?)))
                 .collect::<BTreeMap<_, _>>(),
             prepared: &prepared,
             proof,
@@ -182,17 +183,32 @@ async fn open_store(root: &Path) -> Result<Arc<Store>, RunError> {
     Ok(Arc::new(store))
 }
 
-/// Every catalog image that the open cells need, once, in the plan's order, and then that of an L1, if one may be booted.
-fn image_names(ledger: &Ledger, plan: &Plan, l1: Option<&str>) -> Vec<String> {
+/// The catalog image whose kernel the accelerator is proved with where no other image has one.
+const PROVING: &str = "debian-12-minimal";
+
+/// Every image that the open cells need, once, in the plan's order, under the name its cells know it by; then that of an L1, if one
+/// may be booted; then one to prove the accelerator with, if that has to be done and none of them has a kernel.
+fn entries(ledger: &Ledger, plan: &Plan, l1: Option<&str>, proof_is_known: bool) -> Vec<(String, Entry)> {
     let todo = ledger.todo();
     let used = plan.images.iter().filter(|image| todo.iter().any(|todo| todo.cell.image == image.name));
-    let mut names: Vec<String> = Vec::new();
-    for name in used.map(|image| image.from.as_str()).chain(l1.filter(|_| !todo.is_empty())) {
-        if !names.iter().any(|known| known == name) {
-            names.push(name.to_owned());
+    let mut entries: Vec<(String, Entry)> = Vec::new();
+    let mut add = |name: &str, entry: Option<Entry>| {
+        let entry = entry.or_else(|| Catalog::shipped().get(name).cloned());
+        if let Some(entry) = entry.filter(|_| !entries.iter().any(|(known, _)| known == name)) {
+            entries.push((name.to_owned(), entry));
         }
+    };
+    used.for_each(|image| add(&image.from, Entry::of_matrix(&image.name, &image.source)));
+    if !todo.is_empty() {
+        l1.into_iter().for_each(|name| add(name, None));
     }
-    names
+    if !proof_is_known
+        && !entries.is_empty()
+        && entries.iter().all(|(_, entry)| matches!(entry.source, Source::Disk { .. }))
+    {
+        entries.extend(Catalog::shipped().get(PROVING).map(|entry| (PROVING.to_owned(), entry.clone())));
+    }
+    entries
 }
 
 /// The accelerator, from memory or by a proof with the first image there is; `None`: there is no image to prove it with.
@@ -204,12 +220,15 @@ async fn prove(
     spawner: &Spawner,
     scratch: &Path,
 ) -> Result<Proof, Option<ProbeError>> {
-    let ready = prepared.values().find_map(|image| image.as_ref().ok());
-    let Some(image) = ready else { return Err(None) };
+    if prepared.values().all(Result::is_err) {
+        return Err(None);
+    }
     if let Some(proof) = host::known(store.root(), qemu, machine) {
         return Ok(proof);
     }
-    let target = host::Target { kernel: &image.kernel, initrd: &image.initrd, scratch };
+    let kernel = prepared.values().find_map(|image| image.as_ref().ok()?.kernel());
+    let Some(images::Kernel { kernel, initrd, .. }) = kernel else { return Err(None) };
+    let target = host::Target { kernel, initrd, scratch };
     host::prove(store.root(), qemu, machine, spawner, &target).await.map_err(Some)
 }
 
@@ -227,8 +246,19 @@ fn settle_early(
         said = ledger.abandon("interrupted before it started");
     }
     for todo in ledger.todo() {
-        let from = plan.images.iter().find(|image| image.name == todo.cell.image).map(|image| &image.from);
-        let missing = from.and_then(|from| prepared.get(from)).map(|image| image.as_ref().err());
+        let image = plan.images.iter().find(|image| image.name == todo.cell.image);
+        let found = image.and_then(|image| prepared.get(&image.from));
+        let words = image.is_some_and(|image| !image.kernel_args.is_empty());
+        if let Some(Ok(found)) = found
+            && found.kernel().is_none()
+            && words
+        {
+            let reason = "its boot loader chooses the words for its kernel: `kernel_args` cannot be given".to_owned();
+            let help = Some("remove them; change them in `prepare`, and boot with `boot = \"cold\"`".to_owned());
+            said.extend(ledger.fail(&todo.cell.id, Phase::Image, &Loss { reason, help, console_tail: Vec::new() }));
+            continue;
+        }
+        let missing = found.map(|image| image.as_ref().err());
         let (phase, reason, help) = match (missing, proof) {
             (Some(None), Ok(_)) => continue,
             (Some(Some(Missing { reason, help })), _) => (Phase::Image, reason.clone(), help.clone()),

@@ -83,6 +83,7 @@ impl Blueprint<'_> {
             login_user: &self.image.login_user,
             disk: ByteSize::from_bytes(images::DISK_BYTES),
             hostname: NAME.to_owned(),
+            seed: crate::guest::Seed::Firmware,
             boot: BOOT.mul_f64(self.speed),
             disks: vec![
                 OwnDisk { serial: SCRATCH.to_owned(), content: Content::Empty(self.size.scratch) },

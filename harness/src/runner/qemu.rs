@@ -19,7 +19,7 @@ use crate::{
         brief::{self, BriefError},
     },
     fanout::BootImage,
-    guest::{self, Accelerator, Command, Cpu, Disk, DiskFormat, Ended, Guest, Port, Ram, Spawner},
+    guest::{self, Accelerator, Command, Cpu, Disk, DiskFormat, Ended, Guest, Port, Ram, Seed, Spawner, Told, Who},
     host::Qemu,
     ssh::{self, Exec, Keypair, Open, Session, Stdin},
 };
@@ -239,8 +239,14 @@ impl Blueprint<'_> {
             Disk { file: room, format: DiskFormat::Raw, serial: SCRATCH.to_owned(), writable: true },
             Disk { file: archive, format: DiskFormat::Raw, serial: BRIEF.to_owned(), writable: false },
         ];
-        let firmware = guest::identity(scratch, login.public(), host_key.private(), NAME)
-            .map_err(|error| failed("the L1's identity", &error))?;
+        let who = Who {
+            login: login.public(),
+            host_private: host_key.private(),
+            host_public: host_key.public(),
+            hostname: NAME,
+        };
+        let Told { firmware, .. } =
+            guest::identity(scratch, &who, Seed::Firmware).map_err(|error| failed("the L1's identity", &error))?;
         let machine = Command { network: Some(self.network(true)), ..self.machine() };
         let more_disks = own.into_iter().chain(machine.more_disks.iter().cloned()).collect();
         Ok(Command { disk: Some(root), more_disks, firmware, ..machine })
@@ -248,11 +254,7 @@ impl Blueprint<'_> {
 
     /// The virtual machine without disks of its own and without its identity. Pure.
     pub(super) fn machine(&self) -> Command {
-        let mut cmdline = self.image.cmdline.clone();
-        for word in &self.plan.runner.kernel_args {
-            cmdline.push(' ');
-            cmdline.push_str(word);
-        }
+        let words = self.plan.runner.kernel_args.iter().map(String::as_str);
         // One image may have several names.
         let disks: BTreeMap<String, &BootImage> =
             self.images.values().map(|image| (brief::serial(image.digest), image)).collect();
@@ -265,6 +267,7 @@ impl Blueprint<'_> {
         Command {
             qemu: self.qemu.system.clone(),
             name: NAME.to_owned(),
+            arch: self.image.arch,
             machine: self.qemu.machine(),
             accelerator: self.accelerator,
             cpus: self.size.cpus,
@@ -273,9 +276,7 @@ impl Blueprint<'_> {
             ram: Ram::Anonymous,
             disk: None,
             more_disks: more_disks.collect(),
-            kernel: self.image.kernel.clone(),
-            initrd: self.image.initrd.clone(),
-            cmdline,
+            loader: self.image.loader.clone().with_words(words),
             screen: false,
             firmware: Vec::new(),
             network: Some(self.network(false)),

@@ -30,7 +30,7 @@ const SLACK: Duration = Duration::from_secs(10);
 pub struct Open<'a> {
     /// The connection: one that [`super::banner`] found, or any other at whose end a server speaks first.
     pub stream: BannerStream,
-    /// The account in the guest.
+    /// The account in the guest. Commands are run by root: if this is another one, through `sudo`, without a password.
     pub user: &'a str,
     /// The key its `authorized_keys` holds.
     pub login: &'a Keypair,
@@ -54,6 +54,8 @@ pub struct Session {
     socket: OwnedFd,
     cancel: CancellationToken,
     watcher: tokio::task::AbortHandle,
+    /// Commands are run through `sudo`: whoever logged in is not root.
+    sudo: bool,
 }
 
 impl Session {
@@ -94,7 +96,8 @@ impl Session {
             })
             .abort_handle()
         };
-        let session = Self { requests, wake, ended, socket, cancel: open.cancel, watcher };
+        let sudo = open.user != "root";
+        let session = Self { requests, wake, ended, socket, cancel: open.cancel, watcher, sudo };
         session.answer(opened, open.deadline, "connecting").await?;
         let hello = Exec {
             command: "true".to_owned(),
@@ -106,7 +109,9 @@ impl Session {
         };
         let exit = session.exec(hello).await?;
         if !exit.success() {
-            let reason = format!("`true` ended with {:?} {:?}", exit.code, exit.signal);
+            let said = String::from_utf8_lossy(&exit.stderr_tail);
+            let said = said.lines().next().map(|line| format!(": {}", reports::clean::line(line))).unwrap_or_default();
+            let reason = format!("`true` ended with {:?} {:?}{said}", exit.code, exit.signal);
             return Err(SshError::Refused { what: "run a first command", reason });
         }
         Ok(session)
@@ -117,7 +122,10 @@ impl Session {
     ///
     /// # Errors
     /// The connection's or the deadline's. How the command itself ended is in [`Exit`].
-    pub async fn exec(&self, exec: Exec) -> Result<Exit, SshError> {
+    pub async fn exec(&self, mut exec: Exec) -> Result<Exit, SshError> {
+        if self.sudo {
+            exec.command = through_sudo(&exec.command);
+        }
         let deadline = exec.deadline;
         let (reply, answer) = oneshot::channel();
         let given_up = GiveUp { flag: Arc::new(AtomicBool::new(false)), wake: &self.wake };
@@ -162,6 +170,12 @@ impl Session {
     }
 }
 
+/// The command as root runs it, for the login shell of whoever may use `sudo`.
+fn through_sudo(command: &str) -> String {
+    // Only a NUL byte cannot be quoted, and no command of ours holds one.
+    format!("exec sudo -n -- sh -c {}", shlex::try_quote(command).unwrap_or_default())
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         self.watcher.abort();
@@ -181,5 +195,18 @@ impl Drop for GiveUp<'_> {
     fn drop(&mut self) {
         self.flag.store(true, Ordering::Release);
         self.wake.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_through_sudo_is_one_word_of_its_shell() {
+        assert_eq!(
+            shlex::split(&through_sudo("exec sh -c 'echo \"$1\"' sh 'a b'")).unwrap(),
+            ["exec", "sudo", "-n", "--", "sh", "-c", "exec sh -c 'echo \"$1\"' sh 'a b'"]
+        );
     }
 }

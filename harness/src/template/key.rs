@@ -6,7 +6,7 @@ use matrix::{Digest, Network};
 
 use super::waker;
 use crate::{
-    guest::{Accelerator, Command, Port, Ram},
+    guest::{Accelerator, Command, Loader, Port, Ram},
     host::{Machine, Qemu},
     payload::{self, PackageFamily},
 };
@@ -48,8 +48,13 @@ pub fn key(birthplace: &Birthplace, command: &Command, parts: &[(&str, String)])
         name: String::new(),
         ram: Ram::Kept(PathBuf::new()),
         disk: Some(PathBuf::new()),
-        kernel: PathBuf::new(),
-        initrd: PathBuf::new(),
+        loader: match &command.loader {
+            Loader::Kernel { cmdline, .. } => {
+                Loader::Kernel { kernel: PathBuf::new(), initrd: PathBuf::new(), cmdline: cmdline.clone() }
+            }
+            Loader::Bios => Loader::Bios,
+            Loader::Uefi(_) => Loader::Uefi(PathBuf::new()),
+        },
         network: command.network.map(|_| Network::Isolated),
         port: Port::Open,
         qmp_fd: 0,
@@ -99,7 +104,10 @@ mod tests {
             Command { machine: "pc-q35-9.2".into(), ..command() },
             Command { accelerator: Accelerator::Kvm, ..command() },
             Command { cpu: Cpu::Nesting, ..command() },
-            Command { cmdline: "root=/dev/vda quiet".into(), ..command() },
+            Command { loader: Command::sample_loader("root=/dev/vda quiet"), ..command() },
+            Command { loader: Loader::Bios, ..command() },
+            Command { loader: Loader::Uefi("/code".into()), ..command() },
+            Command { arch: matrix::Arch::Aarch64, ..command() },
             Command { screen: false, ..command() },
             Command { network: None, ..command() },
         ];
@@ -118,7 +126,7 @@ mod tests {
         let same = [
             Command { name: "a.c".into(), qmp_fd: 9, port_fd: 10, port: Port::Open, ..command() },
             Command { ram: Ram::Forked("/t/ram".into()), ..command() },
-            Command { disk: Some("/scratch/disk".into()), kernel: "/elsewhere/vmlinuz".into(), ..command() },
+            Command { disk: Some("/scratch/disk".into()), ..command() },
             Command { network: Some(Network::Open), ..command() },
         ];
         for command in same {

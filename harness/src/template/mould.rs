@@ -7,7 +7,7 @@ use matrix::{ByteSize, Digest, Network};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    guest::{Command, DiskFormat, Spawner},
+    guest::{Command, DiskFormat, Seed, Spawner},
     host::Qemu,
     ssh::Session,
 };
@@ -44,6 +44,8 @@ pub struct Mould<'a> {
     pub disk: ByteSize,
     /// What it is called.
     pub hostname: String,
+    /// How it is told who it is.
+    pub seed: Seed,
     /// Time limit of its boot, scaled.
     pub boot: Duration,
     /// Disks that are made with it, in front of those of `command`.

@@ -16,7 +16,10 @@ use super::{
     freeze::{self, Files, Short},
     mould::{Content, Forge, Mould, News, NoTemplate, OwnDisk, Work, because},
 };
-use crate::{guest, ssh::Keypair};
+use crate::{
+    guest::{self, Told, Who},
+    ssh::Keypair,
+};
 
 /// What a fork may take above what the first one took: that one did nothing.
 const MARGIN: u64 = 32 << 20;
@@ -134,9 +137,20 @@ async fn make(
     let folder = unfinished.folder();
     let (login, host_key) = (keypair("login")?, keypair("host key")?);
     login.write_private(&folder.join(LOGIN)).map_err(because("its key cannot be written"))?;
-    let firmware = guest::identity(&folder, login.public(), host_key.private(), &mould.hostname)
-        .map_err(because("its identity cannot be written"))?;
-    let disks = make_disks(mould, &folder)?;
+    let who = Who {
+        login: login.public(),
+        host_private: host_key.private(),
+        host_public: host_key.public(),
+        hostname: &mould.hostname,
+    };
+    let Told { firmware, disk: seed } =
+        guest::identity(&folder, &who, mould.seed).map_err(because("its identity cannot be written"))?;
+    let mut disks = make_disks(mould, &folder)?;
+    disks.extend(seed.map(|seed| NotedDisk {
+        serial: seed.serial,
+        file: seed.file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        writable: false,
+    }));
     let files = Files { frozen: Frozen { folder: folder.clone(), firmware, disks }, login, host_key };
     let (cost, unfrozen) = match freeze::freeze(forge, mould, &files, whole, tell).await {
         Ok(cost) => (cost + MARGIN, None),

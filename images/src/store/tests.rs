@@ -11,9 +11,10 @@ use std::{
 
 use super::*;
 use crate::{
+    Source,
     alone::{Alone, alone},
     error::Mismatch,
-    prepared::{DISK, INITRD, KERNEL},
+    prepared::{DISK, INITRD, KERNEL, Made},
 };
 
 /// Writes small files, counts how often, and can be made to fail or to dawdle.
@@ -27,7 +28,7 @@ struct Fake {
 }
 
 impl Build for Fake {
-    fn build(&self, entry: &Entry, _: &Recipe, site: &Site, control: &Control<'_>) -> Result<(), Failure> {
+    fn build(&self, entry: &Entry, site: &Site, control: &Control<'_>) -> Result<Made, Failure> {
         self.builds.fetch_add(1, Ordering::SeqCst);
         let image = site.image();
         let disk = self.disk.lock().expect("lock").clone();
@@ -46,7 +47,7 @@ impl Build for Fake {
         fs::write(image.join(KERNEL), "kernel").expect("file");
         fs::write(image.join(INITRD), "initrd").expect("file");
         fs::write(image.join(PACKAGES), "libc6\t2.36-9\nbash\t5.2\n").expect("file");
-        Ok(())
+        Ok(Made::with_kernel("root=/dev/vda"))
     }
 }
 
@@ -147,7 +148,7 @@ fn different_images_are_built_side_by_side() {
 #[test]
 fn waiting_for_another_build_can_be_cancelled() {
     let (house, fake) = (House::new(), Fake::default());
-    let recipe = Recipe::of(entry("debian-12-minimal")).digest();
+    let recipe = build::recipe(entry("debian-12-minimal"));
     let other = lock::open(&house.store.root().join("recipes").join(format!("{}.lock", recipe.hex()))).expect("lock");
     assert!(lock::try_exclusive(&other).expect("lock"));
     house.cancel.store(true, Ordering::Relaxed);
@@ -170,7 +171,7 @@ fn a_failed_build_leaves_nothing_and_shows_the_tools_last_lines() {
 fn a_torn_pointer_is_built_anew_and_the_reason_is_told() {
     let (house, fake) = (House::new(), Fake::default());
     let before = house.debian_12(&fake).digest;
-    let pointer = house.store.pointer_path(Recipe::of(entry("debian-12-minimal")).digest());
+    let pointer = house.store.pointer_path(build::recipe(entry("debian-12-minimal")));
     fs::write(&pointer, b"{\"name\":\"debi").expect("file");
     assert_eq!(house.debian_12(&fake).digest, before);
     assert_eq!(fake.builds.load(Ordering::SeqCst), 2);
@@ -182,10 +183,10 @@ fn a_torn_pointer_is_built_anew_and_the_reason_is_told() {
 fn an_image_with_a_file_missing_is_built_anew() {
     let (house, fake) = (House::new(), Fake::default());
     let image = house.debian_12(&fake);
-    fs::remove_file(&image.initrd).expect("file");
+    fs::remove_file(&image.kernel().expect("a kernel").initrd).expect("file");
     drop(image);
     let again = house.debian_12(&fake);
-    assert!(!again.cached && again.initrd.exists());
+    assert!(!again.cached && again.kernel().expect("a kernel").initrd.exists());
     assert_eq!(house.left().len(), 2, "{:?}", house.left());
 }
 
@@ -263,7 +264,8 @@ fn the_same_bytes_of_another_recipe_are_recorded_with_what_that_recipe_says() {
     let (house, fake) = (House::new(), Fake::default());
     let first = house.debian_12(&fake);
     let mut entry = entry("debian-12-minimal").clone();
-    entry.packages.push("locales".to_owned());
+    let Source::Bootstrap(bootstrap) = &mut entry.source else { panic!("{entry:?}") };
+    bootstrap.packages.push("locales".to_owned());
     let control = Control { refresh: false, cancel: &house.cancel, progress: &|_| {} };
     let second = house.store.prepare_with(&entry, &control, &fake).expect("image");
     let found = house.store.prepare_with(&entry, &control, &fake).expect("image");

@@ -9,7 +9,7 @@ fn the_schema_knows_every_key_and_forbids_others() {
         |table: &Value| table["properties"].as_object().expect("a table").keys().cloned().collect::<Vec<_>>().join(" ");
     insta::assert_snapshot!(keys(&schema), @"axes exclude guest image images include package runner suite timeout");
     insta::assert_snapshot!(keys(&schema["$defs"]["SuiteTable"]), @"artifacts boot env files guest identity inline install name results run timeout");
-    insta::assert_snapshot!(keys(&schema["$defs"]["ImageTable"]), @"from guest kernel_args name prepare");
+    insta::assert_snapshot!(keys(&schema["$defs"]["ImageTable"]), @"arch digest family firmware from guest kernel_args login name path prepare rootfs url");
     insta::assert_snapshot!(keys(&schema["$defs"]["PrepareTable"]), @"inline network packages run timeout");
     assert_eq!(schema["additionalProperties"], false);
     assert_eq!(schema["$defs"]["SuiteTable"]["required"], serde_json::json!(["name"]));

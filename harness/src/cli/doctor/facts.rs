@@ -139,7 +139,8 @@ async fn prove(machine: &Machine, root: &Path, qemu: &Qemu) -> Option<Result<hos
     let image = store.prepare(Catalog::shipped().get(&present.name)?, &control).ok()?;
     let scratch = tempfile::tempdir().ok()?;
     let spawner = Spawner::start().ok()?;
-    let target = host::Target { kernel: &image.kernel, initrd: &image.initrd, scratch: scratch.path() };
+    let images::Kernel { kernel, initrd, .. } = image.kernel()?;
+    let target = host::Target { kernel, initrd, scratch: scratch.path() };
     let proof = host::prove(store.root(), qemu, machine, &spawner, &target).await;
     Some(proof.map_err(|error| error.to_string()))
 }

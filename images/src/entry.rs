@@ -1,0 +1,115 @@
+//! What can be asked of the store: one operating system, and where it comes from.
+
+use std::path::PathBuf;
+
+use matrix::{Arch, Checksum, Firmware, ImageSource, Location, PackageFamily};
+use serde::Deserialize;
+
+/// One operating system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The name it is asked for by, for example `debian-12-minimal`.
+    pub name: String,
+    /// What it is, for people.
+    pub title: String,
+    /// The kind of CPU it is made for.
+    pub arch: Arch,
+    /// What kind of packages it installs; `None`: that is seen in the guest.
+    pub family: Option<PackageFamily>,
+    /// Who logs in over SSH; anybody but root works through `sudo`.
+    pub login_user: String,
+    /// Last day it is looked after (`YYYY-MM-DD`), if there is one.
+    pub end_of_life: Option<String>,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// Where an operating system comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It is built here, of its distribution's packages.
+    Bootstrap(Bootstrap),
+    /// It is a disk that boots by itself.
+    Disk {
+        /// The file.
+        file: Published,
+        /// What starts its boot loader; `None`: see what it is made for.
+        firmware: Option<Firmware>,
+    },
+    /// It is a tarball with a root file system, booted with a kernel of ours.
+    Rootfs(Published),
+}
+
+/// What is built of packages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// The distribution's own word for the release: a Debian suite.
+    pub release: String,
+    /// What is added to the release itself.
+    pub suites: Vec<Suite>,
+    /// Packages on top of the minimal system and of what every image has.
+    pub packages: Vec<String>,
+}
+
+/// A file that somebody else made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Where it is.
+    pub origin: Origin,
+    /// Its digest as it was stated, of the file as it lies there; what is downloaded without one is refused.
+    pub digest: Option<Checksum>,
+}
+
+/// Where a file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// At any of these addresses, in the order they are tried.
+    Urls(Vec<String>),
+    /// On this machine.
+    Path(PathBuf),
+}
+
+/// A part of a distribution's archive with what changed since the release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Suite {
+    /// Changes that do not wait for the next point release.
+    Updates,
+    /// Security fixes.
+    Security,
+}
+
+impl Suite {
+    /// What its name ends in, after the release's.
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Self::Updates => "updates",
+            Self::Security => "security",
+        }
+    }
+}
+
+impl Entry {
+    /// What a matrix calls `name` and describes itself; `None`: it is to be looked up in the catalog.
+    pub fn of_matrix(name: &str, source: &ImageSource) -> Option<Self> {
+        let published = |location: &Location, digest: &Option<Checksum>| Published {
+            origin: match location {
+                Location::Urls(urls) => Origin::Urls(urls.clone()),
+                Location::Path(path) => Origin::Path(path.clone()),
+            },
+            digest: *digest,
+        };
+        let (arch, family, login_user, source) = match source {
+            ImageSource::Catalog => return None,
+            ImageSource::Disk { location, digest, arch, firmware, family, login_user } => {
+                let source = Source::Disk { file: published(location, digest), firmware: *firmware };
+                (*arch, *family, login_user.clone(), source)
+            }
+            ImageSource::Rootfs { location, digest, arch, family } => {
+                (*arch, *family, "root".to_owned(), Source::Rootfs(published(location, digest)))
+            }
+        };
+        let (name, title) = (name.to_owned(), "of the matrix itself".to_owned());
+        Some(Self { name, title, arch, family, login_user, end_of_life: None, source })
+    }
+}

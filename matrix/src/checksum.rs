@@ -1,0 +1,104 @@
+//! A digest as publishers of images write them: of one of two kinds.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Digest;
+
+/// The digest of a published file; written `sha256:<64 hex digits>` or `sha512:<128 hex digits>`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Checksum {
+    /// SHA-256.
+    Sha256([u8; 32]),
+    /// SHA-512.
+    Sha512([u8; 64]),
+}
+
+impl Checksum {
+    /// The hex digits alone.
+    pub fn hex(&self) -> String {
+        match self {
+            Self::Sha256(bytes) => hex::encode(bytes),
+            Self::Sha512(bytes) => hex::encode(bytes),
+        }
+    }
+
+    /// The kind and the first 12 hex digits, for people.
+    pub fn short(&self) -> String {
+        self.to_string().chars().take("sha256:".len() + 12).collect()
+    }
+}
+
+impl From<Digest> for Checksum {
+    fn from(digest: Digest) -> Self {
+        Self::Sha256(*digest.bytes())
+    }
+}
+
+impl fmt::Display for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            Self::Sha256(_) => "sha256",
+            Self::Sha512(_) => "sha512",
+        };
+        write!(f, "{kind}:{}", self.hex())
+    }
+}
+
+impl fmt::Debug for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Checksum({})", self.short())
+    }
+}
+
+/// The text is not a digest of a published file.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not a digest: expected `sha256:` and 64 hex digits, or `sha512:` and 128")]
+pub struct ChecksumParseError(String);
+
+impl FromStr for Checksum {
+    type Err = ChecksumParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || ChecksumParseError(text.chars().take(160).collect());
+        let (kind, digits) = text.split_once(':').ok_or_else(error)?;
+        let (mut short, mut long) = ([0; 32], [0; 64]);
+        match kind {
+            "sha256" => hex::decode_to_slice(digits, &mut short).map(|()| Self::Sha256(short)),
+            "sha512" => hex::decode_to_slice(digits, &mut long).map(|()| Self::Sha512(long)),
+            _ => return Err(error()),
+        }
+        .map_err(|_| error())
+    }
+}
+
+impl TryFrom<String> for Checksum {
+    type Error = ChecksumParseError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Checksum> for String {
+    fn from(checksum: Checksum) -> Self {
+        checksum.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_kinds_are_read_as_they_are_written_and_nothing_else_is() {
+        for text in [format!("sha256:{}", "0a".repeat(32)), format!("sha512:{}", "f1".repeat(64))] {
+            assert_eq!(text.parse::<Checksum>().expect("a digest").to_string(), text);
+        }
+        for text in ["", "sha256:", "md5:00", "0a0a", &format!("sha256:{}", "0".repeat(63)), &"0".repeat(64)] {
+            text.parse::<Checksum>().expect_err(text);
+        }
+    }
+}
