@@ -16,8 +16,8 @@ use super::{
     station::{Keep, Purpose, Station},
 };
 use crate::{
-    guest::{self, Ended, Guest},
-    payload::{self, Install, InstallError, PackageFamily, Suite, SuiteOutcome, Upload},
+    guest::{self, Ended, Guest, Seed},
+    payload::{self, FirstBootError, Install, InstallError, PackageFamily, Suite, SuiteOutcome, Upload},
     ssh::{self, BannerStream, Keypair, Open, Session, SshError},
     template::Template,
 };
@@ -177,10 +177,13 @@ impl Attempt<'_> {
 
     /// A session with the guest, the first thing that is done with it. Whether forks of a template come so far says what it is worth.
     async fn awake(&self, up: &mut Up) -> Outcome<Session> {
-        let session = match self.open(up).await {
-            Ok(session) => self.make_unique(up, &session).await.map(|()| session),
-            Err(stopped) => Err(stopped),
+        let session = async {
+            let session = self.open(up).await?;
+            self.first_boot(up, &session).await?;
+            self.make_unique(up, &session).await?;
+            Ok(session)
         };
+        let session = session.await;
         if let Some(template) = &up.fork_of {
             match &session {
                 Ok(_) => template.worked(),
@@ -206,6 +209,9 @@ impl Attempt<'_> {
                 let limit = self.station.scaled(self.cell.timeouts.boot);
                 let banner = ssh::banner(address, deadline(limit), self.kill);
                 self.phase(Phase::Boot, Some(guest), Some(limit), banner).await?.map_err(|error| {
+                    if let Some(complaint) = payload::complaint(&guest.console().tail(usize::MAX)) {
+                        return self.error(Phase::Boot, format!("{error}; on its console: {complaint}"), None);
+                    }
                     let help = "the guest runs but its SSH server never spoke: see its console and screen.png; if it is only \
                                 slow, raise `timeout.boot`";
                     self.error(Phase::Boot, error.to_string(), Some(help.into()))
@@ -224,6 +230,22 @@ impl Attempt<'_> {
         });
         let opened = self.phase(Phase::Connect, Some(guest), Some(limit), open).await?;
         self.explained(guest, Phase::Connect, opened, |error| (error.to_string(), true)).await
+    }
+
+    /// Of a guest that was booted from a cloud image: the first boot is over, and went well.
+    async fn first_boot(&self, up: &Up, session: &Session) -> Outcome<()> {
+        let image = self.station.image(self.cell);
+        if up.of_template || image.is_none_or(|image| image.seed() != Seed::CloudInit) {
+            return Ok(());
+        }
+        let limit = self.station.scaled(self.cell.timeouts.boot);
+        let over = payload::first_boot(session, deadline(limit));
+        let over = self.phase(Phase::Boot, Some(&up.guest), Some(limit), over).await?;
+        let over = self.explained(&up.guest, Phase::Boot, over, |error| {
+            let lost = matches!(error, FirstBootError::Ssh(error) if error.is_connection_lost());
+            (error.to_string(), lost)
+        });
+        over.await
     }
 
     async fn install(&self, guest: &Guest, session: &Session, family: PackageFamily, logs: &Path) -> Outcome<()> {

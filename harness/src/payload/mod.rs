@@ -6,6 +6,7 @@
 
 mod collect;
 mod deb;
+mod first_boot;
 mod guarded;
 mod install;
 mod quote;
@@ -15,6 +16,7 @@ mod upload;
 mod words;
 
 pub use collect::{CollectError, Collected, Collection, Limits, ResultFiles, collect, collect_results};
+pub use first_boot::{FirstBootError, complaint, first_boot};
 pub use install::{Install, InstallError, PackageFamily, install, install_by_name, rehearsal};
 pub use quote::script_with as script;
 pub use suite::{Suite, SuiteOutcome, SuiteRun, run};

@@ -16,7 +16,7 @@ use super::{
     waker,
 };
 use crate::{
-    guest::{self, Command, Disk, DiskFormat, Guest, Port, Ram},
+    guest::{self, Command, Disk, DiskFormat, Guest, Port, Ram, Seed},
     payload::{self, PackageFamily, Suite, SuiteOutcome, Upload},
     ssh::{self, BannerStream, Exec, Exit, Keypair, Open, Session, SshError, Stdin},
 };
@@ -155,6 +155,9 @@ async fn steps(
     let stream =
         ssh::banner(address, Instant::now() + mould.boot, forge.cancel).await.map_err(because("it did not boot"))?;
     let session = connect(forge, mould, stream, files).await.map_err(because("no SSH session with it"))?;
+    if mould.seed == Seed::CloudInit {
+        payload::first_boot(&session, Instant::now() + mould.boot).await.map_err(because("its first boot"))?;
+    }
 
     let session = Arc::new(session);
     match &mould.work {

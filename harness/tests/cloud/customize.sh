@@ -1,0 +1,27 @@
+#!/bin/sh
+# Last changes to the tree of a cloud image, $1; runs as root of the build's own name space.
+set -eu
+root=$1
+rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/machine-id" "$root/etc/hostname" "$root/etc/resolv.conf"
+touch "$root/etc/machine-id"
+printf 'LABEL=cloudroot / ext4 rw 0 1\n' >"$root/etc/fstab"
+printf 'source-directory /etc/network/interfaces.d\nauto lo\niface lo inet loopback\n' >"$root/etc/network/interfaces"
+printf 'datasource_list: [ NoCloud, None ]\n' >"$root/etc/cloud/cloud.cfg.d/90_datasource.cfg"
+
+mkdir -p "$root/boot/grub" "$root/boot/made"
+kernel=$(basename "$root"/boot/vmlinuz-*)
+cat >"$root/boot/grub/grub.cfg" <<EOF
+set timeout=0
+serial --unit=0 --speed=115200
+terminal_output serial
+linux /boot/$kernel root=LABEL=cloudroot rw console=ttyS0,115200 net.ifnames=0 no_timer_check
+initrd /boot/initrd.img-${kernel#vmlinuz-}
+boot
+EOF
+# Whichever disk it is started from: the one with this file system.
+printf 'search --no-floppy --label cloudroot --set=root\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n' \
+    >"$root/boot/made/early.cfg"
+modules='part_gpt ext2 normal linux configfile search search_label serial terminal boot'
+chroot "$root" grub-mkimage -O i386-pc -o /boot/made/core.img -c /boot/made/early.cfg -p /boot/grub biosdisk $modules
+chroot "$root" grub-mkimage -O x86_64-efi -o /boot/made/BOOTX64.EFI -c /boot/made/early.cfg -p /boot/grub $modules fat
+cp "$root/usr/lib/grub/i386-pc/boot.img" "$root/boot/made/"
