@@ -40,6 +40,9 @@ const MOMENT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
+    /// The folder of its images, without links: what lies above a disk of it refers to that by its path, and must find it from
+    /// everywhere.
+    images: PathBuf,
     swept: Vec<String>,
 }
 
@@ -115,7 +118,8 @@ impl Store {
         for folder in ["recipes", "images", "builds"] {
             fs::create_dir_all(root_path.join(folder)).map_err(about("it cannot be written to"))?;
         }
-        let mut store = Self { root: root_path, swept: Vec::new() };
+        let images = root_path.join("images").canonicalize().map_err(about("its images cannot be found"))?;
+        let mut store = Self { root: root_path, images, swept: Vec::new() };
         // Also when the folders were there before: can we write, here and now?
         let probe = tempfile::tempfile_in(store.builds()).and_then(|mut file| file.write_all(&[0; 4096]));
         probe.map_err(about("it cannot be written to"))?;
@@ -300,7 +304,7 @@ impl Store {
                 fs::rename(&folder, &aside).map_err(PrepareErrorKind::io("move aside", &folder))?;
             }
             fs::rename(site.image(), &folder).map_err(PrepareErrorKind::io("move into place", &folder))?;
-            sync(&self.root.join("images"))?;
+            sync(&self.images)?;
         }
         prepared::lease(&folder).ok_or_else(|| PrepareErrorKind::Incomplete { what: folder.display().to_string() })
     }
@@ -330,7 +334,7 @@ impl Store {
     /// Removes content that no recipe points to and nobody uses: a build was killed before it could point to it, or a guest
     /// stood on it when it was replaced. As far as that goes: nobody is kept from using the store by what is too much in it.
     fn forget_unreachable(&self) {
-        let names = fs::read_dir(self.root.join("images")).into_iter().flatten().flatten();
+        let names = fs::read_dir(&self.images).into_iter().flatten().flatten();
         let names = names.filter_map(|entry| entry.file_name().into_string().ok());
         let contents = names.filter_map(|name| format!("sha256:{name}").parse().ok());
         let unreachable: Vec<Digest> = contents.filter(|content| !self.is_pointed_to(*content)).collect();
@@ -365,7 +369,7 @@ impl Store {
     }
 
     fn image(&self, content: Digest) -> PathBuf {
-        self.root.join("images").join(content.hex())
+        self.images.join(content.hex())
     }
 
     fn pointer_path(&self, recipe: Digest) -> PathBuf {

@@ -241,11 +241,24 @@ impl Attempt<'_> {
         let limit = self.station.scaled(self.cell.timeouts.boot);
         let over = payload::first_boot(session, deadline(limit));
         let over = self.phase(Phase::Boot, Some(&up.guest), Some(limit), over).await?;
-        let over = self.explained(&up.guest, Phase::Boot, over, |error| {
-            let lost = matches!(error, FirstBootError::Ssh(error) if error.is_connection_lost());
-            (error.to_string(), lost)
-        });
-        over.await
+        match over {
+            // No other guest of this image does better.
+            Err(error) if error.is_the_images_fault() => Err(self.error(
+                Phase::Image,
+                error.to_string(),
+                Some(
+                    "the whole of it is in the guest's /var/log/cloud-init.log: `--keep failed` leaves it running"
+                        .into(),
+                ),
+            )),
+            over => {
+                let lost = |error: &FirstBootError| {
+                    let lost = matches!(error, FirstBootError::Ssh(error) if error.is_connection_lost());
+                    (error.to_string(), lost)
+                };
+                self.explained(&up.guest, Phase::Boot, over, lost).await
+            }
+        }
     }
 
     async fn install(&self, guest: &Guest, session: &Session, family: PackageFamily, logs: &Path) -> Outcome<()> {

@@ -91,7 +91,7 @@ fn code(descriptor: &str, arch: Arch) -> Option<PathBuf> {
         target.architecture == arch.name() && target.machines.iter().any(|pattern| pattern.starts_with(machine))
     });
     // What enforces Secure Boot needs a machine with SMM and keys; unsigned boot loaders would not start.
-    let plain = !["requires-smm", "secure-boot", "enrolled-keys", "amd-sev", "amd-sev-snp", "intel-tdx"]
+    let plain = !["requires-smm", "secure-boot", "enrolled-keys"]
         .iter()
         .any(|feature| descriptor.features.iter().any(|known| known == feature));
     let uefi = descriptor.interface_types.iter().any(|kind| kind == "uefi") && descriptor.mapping.device == "flash";
@@ -118,7 +118,7 @@ mod tests {
     fn the_firmware_that_starts_anything_is_chosen_and_none_of_another_kind() {
         let of = |features, arch, machine| code(&descriptor(features, arch, machine), Arch::X86_64);
         let path = Some(PathBuf::from("/usr/share/OVMF/OVMF_CODE_4M.fd"));
-        assert_eq!(of(r#""acpi-s3", "verbose-dynamic""#, "x86_64", "pc-q35-*"), path);
+        assert_eq!(of(r#""acpi-s3", "amd-sev", "verbose-dynamic""#, "x86_64", "pc-q35-*"), path);
         assert_eq!(of(r#""secure-boot", "requires-smm""#, "x86_64", "pc-q35-*"), None);
         assert_eq!(of("", "aarch64", "virt-*"), None);
         assert_eq!(of("", "x86_64", "pc-i440fx-*"), None);

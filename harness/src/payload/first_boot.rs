@@ -30,6 +30,13 @@ pub enum FirstBootError {
     Ssh(#[from] SshError),
 }
 
+impl FirstBootError {
+    /// Every guest of this image would fail in the same way.
+    pub fn is_the_images_fault(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::NoSeed(_))
+    }
+}
+
 /// Waits for it. Whoever calls it has just connected to a guest that was booted from a cloud image.
 pub async fn first_boot(session: &Session, deadline: Instant) -> Result<(), FirstBootError> {
     let exit = session.exec(Exec::new(quote::script(WAIT), Stdin::None, deadline)).await?;
@@ -116,7 +123,7 @@ mod tests {
             "[FAILED] Failed to start cloud-init.service - Initial cloud-init job.",
         ];
         let console = console.map(str::to_owned);
-        insta::assert_snapshot!(complaint(&console).unwrap(), @"[   12.0] cloud-init[300]: 2026-01-01 - util.py[WARNING]: Failed to mount /dev/vdb; [FAILED] Failed to start cloud-init.service - Initial cloud-init job.");
+        insta::assert_snapshot!(complaint(&console).unwrap(), @"[ 12.0] cloud-init[300]: 2026-01-01 - util.py[WARNING]: Failed to mount /dev/vdb; [FAILED] Failed to start cloud-init.service - Initial cloud-init job.");
         assert_eq!(complaint(&console[..1]), None);
     }
 }

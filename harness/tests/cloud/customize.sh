@@ -6,7 +6,13 @@ rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/machine-id" "$root/etc/hostname" "$r
 touch "$root/etc/machine-id"
 printf 'LABEL=cloudroot / ext4 rw 0 1\n' >"$root/etc/fstab"
 printf 'source-directory /etc/network/interfaces.d\nauto lo\niface lo inet loopback\n' >"$root/etc/network/interfaces"
-printf 'datasource_list: [ NoCloud, None ]\n' >"$root/etc/cloud/cloud.cfg.d/90_datasource.cfg"
+# As Debian's own cloud images have it.
+printf 'datasource_list: [ NoCloud, None ]\nlocale: C.UTF-8\n' >"$root/etc/cloud/cloud.cfg.d/90_debian.cfg"
+
+# An initial file system with what a virtual machine needs, and not with what any machine might: emulated guests unpack it slowly.
+printf 'MODULES=list\n' >"$root/etc/initramfs-tools/conf.d/small"
+printf 'virtio_pci\nvirtio_blk\next4\n' >>"$root/etc/initramfs-tools/modules"
+chroot "$root" update-initramfs -u
 
 mkdir -p "$root/boot/grub" "$root/boot/made"
 kernel=$(basename "$root"/boot/vmlinuz-*)
@@ -14,7 +20,7 @@ cat >"$root/boot/grub/grub.cfg" <<EOF
 set timeout=0
 serial --unit=0 --speed=115200
 terminal_output serial
-linux /boot/$kernel root=LABEL=cloudroot rw console=ttyS0,115200 net.ifnames=0 no_timer_check
+linux /boot/$kernel root=LABEL=cloudroot rw console=ttyS0,115200 net.ifnames=0 no_timer_check quiet
 initrd /boot/initrd.img-${kernel#vmlinuz-}
 boot
 EOF

@@ -61,7 +61,7 @@ ln -s /etc/shadow /tmp/evidence/link
 
 #[test]
 fn each_way_a_script_can_end_has_its_own_verdict_and_words() {
-    let lab = Lab::open();
+    let lab = Lab::forking();
     let run = lab.run(SCRIPTS, "out", &[]);
     run.assert_code(1);
     let id = |suite: &str| format!("debian-12-minimal.{suite}");

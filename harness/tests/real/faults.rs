@@ -75,7 +75,7 @@ fn kill(pid: u32, signal: &str) {
 
 #[test]
 fn qemu_killed_while_a_test_runs_is_an_error_of_the_harness_not_of_the_package() {
-    let lab = Lab::open();
+    let lab = Lab::forking();
     let child = lab.start(LONG, "out", &[]);
     let guest = lab.wait_for_event("out", "guest-started");
     lab.wait_for_event("out", "test-started");
@@ -104,7 +104,7 @@ fn qemu_killed_while_booting_is_tried_again_and_the_cell_still_gets_its_verdict(
 
 #[test]
 fn after_kill_9_of_nestmatrix_its_guests_are_gone_and_the_next_start_cleans_up() {
-    let lab = Lab::open();
+    let lab = Lab::forking();
     for keep in ["never", "failed"] {
         let out = format!("killed-{keep}");
         let mut child = lab.start(LONG, &out, &["--keep", keep]);
@@ -135,7 +135,7 @@ fn after_kill_9_of_nestmatrix_its_guests_are_gone_and_the_next_start_cleans_up()
 
 #[test]
 fn two_runs_at_once_share_one_store() {
-    let lab = Lab::open();
+    let lab = Lab::forking();
     let matrix = LONG.replace("sleep 60", "true");
     let (one, two) = (lab.start(&matrix, "one", &[]), lab.start(&matrix, "two", &[]));
     lab.finish(one, "one").assert_code(0);

@@ -44,6 +44,17 @@ impl Lab {
         lab
     }
 
+    /// Guests are forked from templates that all such labs share: for tests of what happens once a guest is up.
+    pub(crate) fn forking() -> Self {
+        let place = Place::take();
+        Self {
+            cold: false,
+            folder: tempfile::tempdir().unwrap(),
+            store: LabStore::with_templates(),
+            _place: Some(place),
+        }
+    }
+
     /// For what must start none: it waits for nobody, and its store is empty.
     pub(crate) fn without_guests() -> Self {
         Self { cold: true, folder: tempfile::tempdir().unwrap(), store: LabStore::empty(), _place: None }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bad_input;
+mod cloud;
 mod endings;
 mod faults;
 mod lab;
@@ -15,3 +16,8 @@ mod release;
 mod stops;
 mod store;
 mod templates;
+
+/// The server of the downloads' own tests.
+#[path = "../../../images/tests/it/server.rs"]
+#[expect(dead_code, reason = "most of what it can do wrong is tried there")]
+mod server;

@@ -62,7 +62,7 @@ fn the_matrix_that_nestmatrix_ships_is_green() {
 
 #[test]
 fn a_guest_reaches_neither_the_host_nor_the_outside() {
-    let lab = Lab::open();
+    let lab = Lab::forking();
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
     server.set_nonblocking(true).unwrap();
@@ -94,7 +94,7 @@ inline = "timeout 20 bash -c 'echo > /dev/tcp/10.0.2.2/{port}'"
 
 #[test]
 fn a_kept_guest_is_entered_with_the_command_that_was_printed() {
-    let lab = Lab::open();
+    let lab = Lab::forking();
     let matrix =
         "images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"red\"\ninline = \"echo 42 > /root/evidence; exit 1\"\n";
     let run = lab.run(matrix, "out", &["--keep", "failed"]);

@@ -20,7 +20,7 @@ pub(crate) fn interrupt(pid: u32) {
 
 #[test]
 fn the_first_ctrl_c_lets_running_cells_finish_and_starts_no_more() {
-    let lab = Lab::open();
+    let lab = Lab::forking();
     let child = lab.start(TWO, "out", &["--jobs", "1"]);
     lab.wait_for_event("out", "test-started");
     interrupt(child.id());
@@ -34,7 +34,7 @@ fn the_first_ctrl_c_lets_running_cells_finish_and_starts_no_more() {
 
 #[test]
 fn the_second_ctrl_c_ends_everything_at_once() {
-    let lab = Lab::open();
+    let lab = Lab::forking();
     let child = lab.start(&TWO.replace("sleep 8", "sleep 6000"), "out", &["--jobs", "1"]);
     lab.wait_for_event("out", "test-started");
     interrupt(child.id());

@@ -3,6 +3,8 @@
 //! ```text
 //! images/ recipes/ lock     built once, before the first guest; every lab's store has links to these
 //! probe.json                the proof of the accelerator, made once and alone; every lab's store has a copy
+//! templates/                made by the first test that needs one; the stores of tests that are about neither booting nor templates have a
+//!                           link to it
 //! labs/<lab>/               the store of one test: with links and copy, and with a `scratch/` and a `builds/` of its own
 //! ```
 //!
@@ -36,12 +38,19 @@ static KEPT: LazyLock<PathBuf> = LazyLock::new(|| {
     // It proves the accelerator if that is not on record, and says whether this machine is fit. That is for the tests to find
     // out: where it is not, they fail with better words.
     nestmatrix(&["doctor"]);
-    fs::create_dir_all(store.join("labs")).unwrap();
+    for folder in ["labs", "templates"] {
+        fs::create_dir_all(store.join(folder)).unwrap();
+    }
     // As guests have it on their command lines.
     let store = store.canonicalize().unwrap();
     remove_dead_labs(&store.join("labs"));
     store
 });
+
+/// The folder that is kept.
+pub(crate) fn kept() -> &'static Path {
+    &KEPT
+}
 
 /// The store of one test.
 pub(crate) struct LabStore {
@@ -59,6 +68,13 @@ impl LabStore {
         }
         // If there is no proof to copy, the lab's first run makes one.
         let _ = fs::copy(KEPT.join("probe.json"), own.path().join("probe.json"));
+        own
+    }
+
+    /// The same, with the templates that other tests have made.
+    pub(crate) fn with_templates() -> Self {
+        let own = Self::with_images();
+        symlink(KEPT.join("templates"), own.path().join("templates")).unwrap();
         own
     }
 

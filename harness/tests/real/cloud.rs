@@ -1,0 +1,145 @@
+//! Images as publishers make them: a real one, made for it, in every format, by both firmwares, over a network that breaks.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::LazyLock,
+};
+
+use crate::{
+    lab::Lab,
+    server::{Act, Served, Server},
+    store,
+};
+
+/// The disks, made once of Debian's packages and kept with the images of the tests.
+static DISKS: LazyLock<PathBuf> = LazyLock::new(|| {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cloud");
+    let recipe = ["build.sh", "customize.sh"].map(|name| fs::read_to_string(scripts.join(name)).unwrap()).concat();
+    let folder = store::kept().join(format!("cloud-{}", matrix::Digest::of(recipe.as_bytes()).short()));
+    let raw = folder.join("cloud.raw");
+    if !raw.exists() {
+        fs::create_dir_all(&folder).unwrap();
+        let work = tempfile::Builder::new().prefix("nestmatrix-cloud-").tempdir_in("/var/tmp").unwrap();
+        sh("chmod 711 \"$1\"", &[work.path()]);
+        let (new, build) = (folder.join("new.raw"), scripts.join("build.sh"));
+        sh("exec \"$1\" '' \"$2\" \"$3\"", &[&build, work.path(), &new]);
+        fs::rename(new, &raw).unwrap();
+    }
+    for (format, options) in [("qcow2", "-c"), ("vmdk", "-o subformat=streamOptimized"), ("vhdx", ""), ("vdi", "")] {
+        let to = folder.join(format!("cloud.{format}"));
+        if !to.exists() {
+            let convert = format!("qemu-img convert -O {format} {options} \"$1\" \"$2.new\" && mv \"$2.new\" \"$2\"");
+            sh(&convert, &[&raw, &to]);
+        }
+    }
+    fs::write(folder.join("box.ovf"), OVF).unwrap();
+    sh("cd \"$1\" && [ -e cloud.ova ] || { ln -f cloud.vmdk box.vmdk && tar -cf cloud.ova.new box.ovf box.vmdk && mv cloud.ova.new cloud.ova; }", &[&folder]);
+    // cloud-init does what its configuration says, and fails.
+    fs::write(folder.join("broken.cfg"), "runcmd: [[sh, -c, 'echo no such tenant >&2; exit 3']]\n").unwrap();
+    let broken = "cd \"$1\" && [ -e broken.raw ] || { cp --sparse=always cloud.raw broken.new && \
+                  debugfs -w -R 'write broken.cfg /etc/cloud/cloud.cfg.d/95_broken.cfg' 'broken.new?offset=18874368' && mv broken.new broken.raw; }";
+    sh(broken, &[&folder]);
+    folder
+});
+
+/// As little of a descriptor as names one disk.
+const OVF: &str = r#"<?xml version="1.0"?>
+<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1">
+  <References><File ovf:href="box.vmdk" ovf:id="file1"/></References>
+</Envelope>
+"#;
+
+#[track_caller]
+fn sh(script: &str, arguments: &[&Path]) {
+    let mut command = Command::new("sh");
+    command.args(["-euc", script, "sh"]).args(arguments).env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap()));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn digest(file: &Path) -> String {
+    let output = Command::new("sha256sum").arg(file).output().unwrap();
+    format!("sha256:{}", String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap())
+}
+
+/// What every one of these guests must have: its own name, a user of ours who may do what root may, all of its disk, and a first boot
+/// that is over.
+const SUITE: &str = r#"
+[timeout]
+boot = "2m"
+[[suite]]
+name = "first"
+inline = '''
+set -e
+test "$(hostname)" = "$NESTMATRIX_IMAGE"
+test "$(sudo -u nestmatrix sudo -n id -u)" = 0
+test -e /run/cloud-init/result.json
+test "$(df --output=size -m / | tail -n 1)" -gt 3000
+test "$(ls /etc/ssh/ssh_host_*_key)" = /etc/ssh/ssh_host_ed25519_key
+if [ -d /sys/firmware/efi ]; then echo uefi; else echo bios; fi
+'''
+"#;
+
+#[test]
+fn a_published_disk_is_used_as_it_is_in_every_format_by_both_firmwares_and_from_a_server_that_breaks() {
+    let lab = Lab::open();
+    let at = |name: &str| DISKS.join(name);
+    // What is downloaded is packed, and the server breaks off in the middle, once.
+    let packed = lab.path("cloud.qcow2.zst");
+    sh("zstd -q -1 -f -o \"$2\" \"$1\"", &[&at("cloud.qcow2"), &packed]);
+    let body: std::sync::Arc<[u8]> = fs::read(&packed).unwrap().into();
+    let half = body.len() / 2;
+    let server = Server::start(move |seen| {
+        let served = Served::new(&body);
+        Act::File(if seen.number == 0 { served.breaking_after(half) } else { served })
+    });
+    let mut text = format!(
+        "[[image]]\nname = 'downloaded'\nurl = '{}'\ndigest = '{}'\n",
+        server.url("/cloud.qcow2.zst"),
+        digest(&packed)
+    );
+    for (name, file, more) in [
+        ("raw", "cloud.raw", format!("digest = '{}'", digest(&at("cloud.raw")))),
+        ("vmdk", "cloud.vmdk", String::new()),
+        ("vhdx", "cloud.vhdx", String::new()),
+        ("vdi", "cloud.vdi", "firmware = 'uefi'".to_owned()),
+        ("ova", "cloud.ova", String::new()),
+        ("broken", "broken.raw", String::new()),
+        ("another", "cloud.qcow2", format!("digest = 'sha256:{}'", "0".repeat(64))),
+    ] {
+        text += &format!("[[image]]\nname = '{name}'\npath = '{}'\n{more}\n", at(file).display());
+    }
+    let before = bytes_of(&lab.store().join("images"));
+    let run = lab.run(&format!("{text}{SUITE}"), "out", &[]);
+    run.assert_code(3);
+    for (image, firmware) in
+        [("downloaded", "bios"), ("raw", "bios"), ("vmdk", "bios"), ("vhdx", "bios"), ("vdi", "uefi"), ("ova", "bios")]
+    {
+        let id = format!("{image}.first");
+        assert_eq!(run.verdict(&id), "passed", "{id}: {}\n{}", run.reason(&id), run.stderr);
+        let said = run.file(&format!("cells/{id}/attempt-1/stdout.log"));
+        assert_eq!(said.trim(), firmware, "{id}");
+    }
+    assert_eq!(run.verdict("broken.first"), "error(image)", "{}", run.stderr);
+    let reason = run.reason("broken.first");
+    assert!(reason.contains("cloud-init failed") && reason.contains("scripts"), "{reason}");
+    assert_eq!(run.cell("broken.first")["attempts"].as_array().unwrap().len(), 1, "no other guest would do better");
+    assert_eq!(run.verdict("another.first"), "error(image)");
+    let reason = run.reason("another.first");
+    assert!(reason.contains(&"0".repeat(64)) && reason.contains(&digest(&at("cloud.qcow2"))), "{reason}");
+
+    // No converted copy: the store has what was downloaded and what was in the archive, and nothing of the others.
+    let size = |name: &str| fs::metadata(at(name)).unwrap().len();
+    let grown = bytes_of(&lab.store().join("images")) - before;
+    let most = size("cloud.qcow2") + size("cloud.vmdk") + (1 << 20);
+    assert!(grown < most, "{grown} bytes, at the most {most}");
+    lab.assert_nothing_left();
+}
+
+/// What the files below a folder take.
+fn bytes_of(folder: &Path) -> u64 {
+    let output = Command::new("du").args(["-s", "-B1", "-L"]).arg(folder).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().split('\t').next().unwrap().parse().unwrap()
+}
