@@ -7,7 +7,10 @@ use std::{
 
 use matrix::Digest;
 
-use crate::space::{self, NoRoom};
+use crate::{
+    fetch::FetchError,
+    space::{self, NoRoom},
+};
 
 /// The store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +92,9 @@ pub enum PrepareErrorKind {
         /// The limit.
         minutes: u64,
     },
+    /// It could not be downloaded.
+    #[error("{0}")]
+    Download(Box<FetchError>),
     /// There is no room for it.
     #[error("no room in {}: {free} bytes free{}", path.display(), needed.map_or(String::new(), |n| format!(", about {n} needed")))]
     DiskFull {
@@ -149,6 +155,17 @@ impl PrepareErrorKind {
     }
 }
 
+impl From<FetchError> for PrepareErrorKind {
+    fn from(error: FetchError) -> Self {
+        match error {
+            // The same thing has one name, wherever it happened.
+            FetchError::Cancelled => Self::Cancelled,
+            FetchError::DiskFull { path, free, needed } => Self::DiskFull { path, free, needed },
+            other => Self::Download(Box::new(other)),
+        }
+    }
+}
+
 impl From<NoRoom> for PrepareErrorKind {
     fn from(error: NoRoom) -> Self {
         match error {
@@ -183,6 +200,7 @@ impl Failure {
 fn help(kind: &PrepareErrorKind, tail: &[String], image: &str) -> Option<String> {
     let said = |words: &str| tail.iter().any(|line| line.contains(words));
     let text = match kind {
+        PrepareErrorKind::Download(error) => return error.help().map(str::to_owned),
         PrepareErrorKind::ToolMissing { .. } => "run `cargo xtask setup`".to_owned(),
         PrepareErrorKind::DiskFull { .. } => {
             "free some space there, or put the store elsewhere: `--store DIR` or NESTMATRIX_STORE".to_owned()

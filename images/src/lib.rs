@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! Catalog -> Entry -> Store::prepare -> PreparedImage
+//!                       |-- fetch      downloads a published one, in place of building it
 //!                       |-- recipe     what is added to an unmodified system, and the digest of it
 //!                       |-- bootstrap  builds it (mirror: from where; tool: with what; site: in which folder)
 //!                       `-- prepared   what is recorded of it, checked each time
@@ -14,7 +15,9 @@
 mod alone;
 mod bootstrap;
 mod catalog;
+mod checksum;
 mod error;
+pub mod fetch;
 mod lock;
 mod mirror;
 mod prepared;
@@ -27,6 +30,7 @@ mod templates;
 mod tool;
 
 pub use catalog::{Catalog, Entry, PackageFamily, Suite};
+pub use checksum::{Checksum, ChecksumParseError};
 pub use error::{Mismatch, PrepareError, PrepareErrorKind, StoreError, StoreErrorKind};
 pub use prepared::PreparedImage;
 pub use recipe::DISK_BYTES;

@@ -1,0 +1,219 @@
+//! One request over HTTP, made on a thread of its own.
+//!
+//! On a thread because nothing there can be interrupted: not the look-up of a name, not a handshake. Whoever waits for it
+//! stops listening instead, and the thread ends at its next time-out. It has no file and no lock.
+
+use std::{
+    error::Error,
+    io::Read as _,
+    sync::mpsc::{self, Receiver, SyncSender},
+    thread,
+    time::Duration,
+};
+
+use reqwest::{
+    Url,
+    blocking::{Client, Response},
+    header::{self, HeaderMap, HeaderName},
+    redirect::{Attempt, Policy},
+};
+
+use super::{Limits, trouble::Trouble};
+
+/// The most that is read at once, in bytes.
+const CHUNK: usize = 256 << 10;
+
+/// How many chunks may wait to be written.
+const WAITING: usize = 8;
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Request {
+    pub(super) url: Url,
+    /// From which byte on; 0: the whole file.
+    pub(super) offset: u64,
+    /// The rest is only wanted if the file still is the one with this entity tag or date.
+    pub(super) validator: Option<String>,
+}
+
+/// What is heard of a request: a head, then chunks, then the end; or a failure at any time.
+#[derive(Debug)]
+pub(super) enum Heard {
+    Head(Box<Head>),
+    Chunk(Vec<u8>),
+    End,
+    /// Broken off, after a head.
+    Broken(String),
+    /// Failed, before one.
+    Failed(Trouble),
+}
+
+/// What an answer says of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Head {
+    pub(super) code: u16,
+    pub(super) name: &'static str,
+    /// How many bytes follow, and whether the connection tells their end in another way.
+    pub(super) content_length: Option<u64>,
+    pub(super) is_chunked: bool,
+    pub(super) content_type: Option<String>,
+    pub(super) content_range: Option<String>,
+    pub(super) etag: Option<String>,
+    pub(super) last_modified: Option<String>,
+    /// How long to wait before the next request.
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// Makes the request; it ends when the receiver is dropped.
+pub(super) fn ask(request: Request, limits: Limits) -> Receiver<Heard> {
+    let (tell, heard) = mpsc::sync_channel(WAITING);
+    thread::spawn(move || {
+        // Nobody listens any more: nothing is to be done.
+        let _ = run(&request, &limits, &tell);
+    });
+    heard
+}
+
+fn run(request: &Request, limits: &Limits, tell: &SyncSender<Heard>) -> Result<(), mpsc::SendError<Heard>> {
+    let mut response = match send(request, limits) {
+        Ok(response) => response,
+        Err(error) => return tell.send(Heard::Failed(failure(&error, request, limits))),
+    };
+    tell.send(Heard::Head(Box::new(head(&response))))?;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match response.read(&mut buffer) {
+            Ok(0) => return tell.send(Heard::End),
+            Ok(count) => tell.send(Heard::Chunk(buffer[..count].to_vec()))?,
+            Err(error) => return tell.send(Heard::Broken(innermost(&error))),
+        }
+    }
+}
+
+fn send(request: &Request, limits: &Limits) -> Result<Response, reqwest::Error> {
+    let redirects = limits.redirects;
+    // Proxies are taken from the environment, certificates from where OpenSSL's variables or the system have them. No
+    // encoding is asked for: what is published is what is to be digested.
+    let client = Client::builder()
+        .user_agent(concat!("nestmatrix/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(limits.connect)
+        // Of the head, and then of each read.
+        .timeout(limits.connect + limits.idle)
+        .redirect(Policy::custom(move |attempt| follow(attempt, redirects)))
+        .referer(false)
+        .build()?;
+    let mut get = client.get(request.url.clone());
+    if request.offset > 0 {
+        get = get.header(header::RANGE, format!("bytes={}-", request.offset));
+        if let Some(validator) = &request.validator {
+            get = get.header(header::IF_RANGE, validator);
+        }
+    }
+    get.send()
+}
+
+/// Why a redirect is not followed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NotFollowed(String);
+
+fn follow(attempt: Attempt<'_>, most: usize) -> reqwest::redirect::Action {
+    let before = attempt.previous().last().map_or("", Url::scheme);
+    let reason = match attempt.url().scheme() {
+        _ if attempt.previous().len() > most => format!("more than {most} times, last to {}", shown(attempt.url())),
+        "http" if before == "https" => {
+            format!("from https to {}: an encrypted connection is not given up", shown(attempt.url()))
+        }
+        "http" | "https" => return attempt.follow(),
+        _ => format!("to {}, which is neither http nor https", shown(attempt.url())),
+    };
+    attempt.error(NotFollowed(reason))
+}
+
+fn head(response: &Response) -> Head {
+    let headers = response.headers();
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    Head {
+        code: response.status().as_u16(),
+        name: response.status().canonical_reason().unwrap_or_default(),
+        content_length: text(header::CONTENT_LENGTH).and_then(|length| length.trim().parse().ok()),
+        is_chunked: headers.contains_key(header::TRANSFER_ENCODING),
+        content_type: text(header::CONTENT_TYPE),
+        content_range: text(header::CONTENT_RANGE),
+        etag: text(header::ETAG),
+        last_modified: text(header::LAST_MODIFIED),
+        retry_after: retry_after(headers),
+    }
+}
+
+/// RFC 9110, 10.2.3: seconds, or a date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    date.duration_since(jiff::Timestamp::now()).try_into().ok()
+}
+
+fn failure(error: &reqwest::Error, request: &Request, limits: &Limits) -> Trouble {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(this) = cause {
+        if let Some(NotFollowed(reason)) = this.downcast_ref() {
+            return Trouble::Redirect { reason: reason.clone() };
+        }
+        cause = this.source();
+    }
+    let reason = match error.is_timeout() {
+        true if error.is_connect() => format!("no connection within {} s", limits.connect.as_secs_f64()),
+        true => format!("no answer within {} s", (limits.connect + limits.idle).as_secs_f64()),
+        false => innermost(error),
+    };
+    let elsewhere = error.url().filter(|url| **url != request.url);
+    let reason = elsewhere.map_or(reason.clone(), |url| format!("it redirects to {}: {reason}", shown(url)));
+    Trouble::Unreachable { reason }
+}
+
+/// The cause below all others: the ones above only say that something below failed.
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(below) = cause.source() {
+        cause = below;
+    }
+    cause.to_string()
+}
+
+/// An address as it may be shown: passwords in it are nobody's business.
+pub(super) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    if url.password().is_some() || !url.username().is_empty() {
+        // Both only fail where there is no host, and then there is no password.
+        let _ = url.set_password(None);
+        let _ = url.set_username("");
+    }
+    url.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let url = Url::parse("https://me:secret@mirror.test/a?b").expect("address");
+        assert_eq!(shown(&url), "https://mirror.test/a?b");
+    }
+
+    #[test]
+    fn a_server_says_when_to_come_back_in_seconds_or_as_a_date() {
+        let after = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, text.parse().expect("header"));
+            retry_after(&headers)
+        };
+        assert_eq!(after("120"), Some(Duration::from_secs(120)));
+        assert!(after("Tue, 31 Dec 2999 23:59:59 GMT").is_some_and(|pause| pause > Duration::from_secs(86_400)));
+        assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), None, "that was long ago");
+        assert_eq!(after("soon"), None);
+    }
+}
