@@ -6,7 +6,10 @@
 use std::{
     error::Error,
     io::Read as _,
-    sync::mpsc::{self, Receiver, SyncSender},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, Receiver, SyncSender},
+    },
     thread,
     time::Duration,
 };
@@ -67,31 +70,37 @@ pub(super) struct Head {
 /// Makes the request; it ends when the receiver is dropped.
 pub(super) fn ask(request: Request, limits: Limits) -> Receiver<Heard> {
     let (tell, heard) = mpsc::sync_channel(WAITING);
-    thread::spawn(move || {
-        // Nobody listens any more: nothing is to be done.
-        let _ = run(&request, &limits, &tell);
-    });
+    thread::spawn(move || run(&request, &limits, &tell));
     heard
 }
 
-fn run(request: &Request, limits: &Limits, tell: &SyncSender<Heard>) -> Result<(), mpsc::SendError<Heard>> {
-    let mut response = match send(request, limits) {
+/// `None`: nobody listens any more.
+fn run(request: &Request, limits: &Limits, tell: &SyncSender<Heard>) -> Option<()> {
+    let at = At::default();
+    let mut response = match send(request, limits, &at) {
         Ok(response) => response,
-        Err(error) => return tell.send(Heard::Failed(failure(&error, request, limits))),
+        Err(error) => {
+            let at = at.lock().unwrap_or_else(PoisonError::into_inner).take();
+            return tell.send(Heard::Failed(failure(&error, at, limits))).ok();
+        }
     };
-    tell.send(Heard::Head(Box::new(head(&response))))?;
+    tell.send(Heard::Head(Box::new(head(&response)))).ok()?;
     let mut buffer = vec![0; CHUNK];
     loop {
         match response.read(&mut buffer) {
-            Ok(0) => return tell.send(Heard::End),
-            Ok(count) => tell.send(Heard::Chunk(buffer[..count].to_vec()))?,
-            Err(error) => return tell.send(Heard::Broken(innermost(&error))),
+            Ok(0) => return tell.send(Heard::End).ok(),
+            Ok(count) => tell.send(Heard::Chunk(buffer[..count].to_vec())).ok()?,
+            Err(error) => return tell.send(Heard::Broken(innermost(&error))).ok(),
         }
     }
 }
 
-fn send(request: &Request, limits: &Limits) -> Result<Response, reqwest::Error> {
+/// Where the redirects have led; nowhere if there are none.
+type At = Arc<Mutex<Option<Url>>>;
+
+fn send(request: &Request, limits: &Limits, at: &At) -> Result<Response, reqwest::Error> {
     let redirects = limits.redirects;
+    let at = Arc::clone(at);
     // Proxies are taken from the environment, certificates from where OpenSSL's variables or the system have them. No
     // encoding is asked for: what is published is what is to be digested.
     let client = Client::builder()
@@ -99,7 +108,10 @@ fn send(request: &Request, limits: &Limits) -> Result<Response, reqwest::Error> 
         .connect_timeout(limits.connect)
         // Of the head, and then of each read.
         .timeout(limits.connect + limits.idle)
-        .redirect(Policy::custom(move |attempt| follow(attempt, redirects)))
+        .redirect(Policy::custom(move |attempt| {
+            *at.lock().unwrap_or_else(PoisonError::into_inner) = Some(attempt.url().clone());
+            follow(attempt, redirects)
+        }))
         .referer(false)
         .build()?;
     let mut get = client.get(request.url.clone());
@@ -118,16 +130,21 @@ fn send(request: &Request, limits: &Limits) -> Result<Response, reqwest::Error> 
 struct NotFollowed(String);
 
 fn follow(attempt: Attempt<'_>, most: usize) -> reqwest::redirect::Action {
-    let before = attempt.previous().last().map_or("", Url::scheme);
-    let reason = match attempt.url().scheme() {
-        _ if attempt.previous().len() > most => format!("more than {most} times, last to {}", shown(attempt.url())),
-        "http" if before == "https" => {
-            format!("from https to {}: an encrypted connection is not given up", shown(attempt.url()))
+    match not_followed(attempt.previous(), attempt.url(), most) {
+        Some(reason) => attempt.error(NotFollowed(reason)),
+        None => attempt.follow(),
+    }
+}
+
+fn not_followed(before: &[Url], next: &Url, most: usize) -> Option<String> {
+    match next.scheme() {
+        _ if before.len() > most => Some(format!("more than {most} times, last to {}", shown(next))),
+        "http" if before.iter().any(|url| url.scheme() == "https") => {
+            Some(format!("from https to {}: an encrypted connection is not given up", shown(next)))
         }
-        "http" | "https" => return attempt.follow(),
-        _ => format!("to {}, which is neither http nor https", shown(attempt.url())),
-    };
-    attempt.error(NotFollowed(reason))
+        "http" | "https" => None,
+        _ => Some(format!("to {}, which is neither http nor https", shown(next))),
+    }
 }
 
 fn head(response: &Response) -> Head {
@@ -156,7 +173,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     date.duration_since(jiff::Timestamp::now()).try_into().ok()
 }
 
-fn failure(error: &reqwest::Error, request: &Request, limits: &Limits) -> Trouble {
+fn failure(error: &reqwest::Error, at: Option<Url>, limits: &Limits) -> Trouble {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(this) = cause {
         if let Some(NotFollowed(reason)) = this.downcast_ref() {
@@ -169,9 +186,10 @@ fn failure(error: &reqwest::Error, request: &Request, limits: &Limits) -> Troubl
         true => format!("no answer within {} s", (limits.connect + limits.idle).as_secs_f64()),
         false => innermost(error),
     };
-    let elsewhere = error.url().filter(|url| **url != request.url);
-    let reason = elsewhere.map_or(reason.clone(), |url| format!("it redirects to {}: {reason}", shown(url)));
-    Trouble::Unreachable { reason }
+    match at {
+        Some(url) => Trouble::Redirect { reason: format!("to {}, which cannot be reached: {reason}", shown(&url)) },
+        None => Trouble::Unreachable { reason },
+    }
 }
 
 /// The cause below all others: the ones above only say that something below failed.
@@ -202,6 +220,21 @@ mod tests {
     fn passwords_are_not_shown() {
         let url = Url::parse("https://me:secret@mirror.test/a?b").expect("address");
         assert_eq!(shown(&url), "https://mirror.test/a?b");
+    }
+
+    #[test]
+    fn an_encrypted_connection_is_not_given_up_for_a_redirect() {
+        let url = |text: &str| Url::parse(text).expect("address");
+        let (http, https) = (url("http://a.test/"), url("https://b.test/"));
+        let followed = |before: &[&Url], next: &Url| {
+            let before: Vec<Url> = before.iter().map(|&url| url.clone()).collect();
+            not_followed(&before, next, 2)
+        };
+        assert_eq!(followed(&[&http], &https), None);
+        assert_eq!(followed(&[&http, &https], &https), None);
+        insta::assert_snapshot!(followed(&[&http, &https], &http).unwrap_or_default(), @"from https to http://a.test/: an encrypted connection is not given up");
+        insta::assert_snapshot!(followed(&[&http, &http, &http], &http).unwrap_or_default(), @"more than 2 times, last to http://a.test/");
+        insta::assert_snapshot!(followed(&[&https], &url("file:///a")).unwrap_or_default(), @"to file:///a, which is neither http nor https");
     }
 
     #[test]

@@ -48,8 +48,10 @@ pub enum FetchError {
         trouble: Trouble,
     },
     /// It took too long.
-    #[error("not downloaded after {} s{}", limit.as_secs_f64().round(), so_far(failures))]
+    #[error("{url} is not downloaded after {} s{}", limit.as_secs_f64().round(), so_far(failures))]
     Overdue {
+        /// The address that was asked last, or would have been asked next.
+        url: String,
         /// The limit.
         limit: Duration,
         /// What went wrong in that time.
@@ -106,7 +108,8 @@ impl FetchError {
             Self::DiskFull { .. } => {
                 Some("free some space there, or put the store elsewhere: `--store DIR` or NESTMATRIX_STORE")
             }
-            Self::Mirrors { failures } | Self::Overdue { failures, .. } => {
+            Self::Overdue { .. } => Some("try again: what has come is kept, and the rest is asked for"),
+            Self::Mirrors { failures } => {
                 // What one learns most from comes first: of several mirrors one usually is out of date, another just down.
                 let advice = failures.iter().filter_map(|failure| failure.trouble.advice());
                 advice.min_by_key(|(rank, _)| *rank).map(|(_, text)| text)

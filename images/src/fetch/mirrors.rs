@@ -31,7 +31,7 @@ pub(super) fn first_good<T>(
         };
         let miss = match stop {
             Stop::Miss(miss) => miss,
-            other => return Err(end(other, mirrors, watch)),
+            other => return Err(end(other, at, mirrors, watch)),
         };
         let stays = mirror.missed(miss, watch.limits.tries);
         let next = if stays { Some(at) } else { next(&mirrors, at) };
@@ -41,7 +41,7 @@ pub(super) fn first_good<T>(
             let pause = watch.limits.pause_after(mirror.failures, mirror.retry_after, rand::random());
             watch.tell(&format!("{}; asking {} again", mirrors[at].words(), mirror.host()));
             if let Err(stop) = watch.pause(pause) {
-                return Err(end(stop, mirrors, watch));
+                return Err(end(stop, next, mirrors, watch));
             }
         } else {
             watch.tell(&format!("{}; asking {}", mirrors[at].words(), mirror.host()));
@@ -99,12 +99,14 @@ fn failures(mirrors: Vec<Mirror<'_>>) -> Vec<MirrorFailure> {
     failed.collect()
 }
 
-fn end(stop: Stop, mirrors: Vec<Mirror<'_>>, watch: &Watch<'_>) -> FetchError {
+fn end(stop: Stop, at: usize, mirrors: Vec<Mirror<'_>>, watch: &Watch<'_>) -> FetchError {
     match stop {
         Stop::Fatal(error) => error,
-        Stop::Overdue | Stop::Miss(_) => {
-            FetchError::Overdue { limit: watch.limits.overall, failures: failures(mirrors) }
-        }
+        Stop::Overdue | Stop::Miss(_) => FetchError::Overdue {
+            url: shown(mirrors[at].url),
+            limit: watch.limits.overall,
+            failures: failures(mirrors),
+        },
     }
 }
 

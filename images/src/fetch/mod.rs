@@ -103,7 +103,10 @@ pub fn fetch(
     let watch = Watch::start(limits, control);
     let overdue = |stop| match stop {
         Stop::Fatal(error) => error,
-        Stop::Overdue | Stop::Miss(_) => FetchError::Overdue { limit: limits.overall, failures: Vec::new() },
+        Stop::Overdue | Stop::Miss(_) => {
+            let url = urls.first().map(client::shown).unwrap_or_default();
+            FetchError::Overdue { url, limit: limits.overall, failures: Vec::new() }
+        }
     };
     let mut part = Part::open(partial, want, &watch).map_err(overdue)?;
     let fetched = kept(&mut part, want, folder, &watch).map_err(overdue).and_then(|kept| match kept {
@@ -175,8 +178,7 @@ fn finish(part: &mut Part, want: &Want, folder: &Path, watch: &Watch<'_>) -> Res
         && digests.like(expected) != expected
     {
         let trouble = Trouble::WrongChecksum(Box::new(WrongChecksum { expected, found: digests.like(expected) }));
-        let afresh = part.is_joined();
-        part.empty()?;
+        let afresh = part.reject()?;
         return Err(Stop::Miss(Miss { trouble, retry_after: None, with_news: false, afresh }));
     }
     let unpacked = unpacked(part, &digests, folder, watch);

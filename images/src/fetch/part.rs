@@ -71,6 +71,9 @@ pub(super) struct Part {
     origin: Option<Origin>,
     /// The bytes came in more than one answer.
     is_joined: bool,
+    /// The most bytes that ever were there.
+    most: u64,
+    was_rejected: bool,
 }
 
 impl Part {
@@ -88,6 +91,8 @@ impl Part {
             expects: want.digest,
             origin: None,
             is_joined: false,
+            most: 0,
+            was_rejected: false,
         };
         let kept = fs::read(part.notes()).ok().and_then(|text| serde_json::from_slice::<Origin>(&text).ok());
         let of_use = kept.filter(|origin| {
@@ -101,6 +106,7 @@ impl Part {
                 part.digest_again(watch)?;
                 part.origin = Some(origin);
                 part.is_joined = true;
+                part.most = length;
             }
             None => part.empty()?,
         }
@@ -129,14 +135,24 @@ impl Part {
         self.length
     }
 
+    /// The most bytes that ever were there: a file that comes anew brings nothing new up to there.
+    pub(super) fn most(&self) -> u64 {
+        self.most
+    }
+
     /// Whose they are; `None`: there are none.
     pub(super) fn origin(&self) -> Option<&Origin> {
         self.origin.as_ref()
     }
 
-    /// Whether they came in more than one answer: then it may be their mixture that is wrong.
-    pub(super) fn is_joined(&self) -> bool {
-        self.is_joined
+    /// Throws away what turned out to be wrong; whether the same server may do better: what came in more than one answer may
+    /// be a mixture, once.
+    pub(super) fn reject(&mut self) -> Result<bool, FetchError> {
+        let may_be_mixed = self.is_joined && !self.was_rejected;
+        self.empty()?;
+        self.was_rejected = true;
+        self.most = 0;
+        Ok(may_be_mixed)
     }
 
     /// How to ask that address for what is missing.
@@ -177,6 +193,7 @@ impl Part {
     pub(super) fn append(&mut self, chunk: Vec<u8>) -> Result<(), FetchError> {
         self.file.write_all(&chunk).map_err(FetchError::io("write", &self.path))?;
         self.length += chunk.len() as u64;
+        self.most = self.most.max(self.length);
         self.digester.update(chunk);
         Ok(())
     }

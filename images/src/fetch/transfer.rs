@@ -21,9 +21,10 @@ pub(super) fn transfer(part: &mut Part, want: &Want, url: &Url, watch: &Watch<'_
     watch.tell(&format!("downloading from {}", host(url)));
     let request = part.request(url);
     let known = part.origin().and_then(|origin| origin.bytes).or(want.bytes);
+    let before = part.most();
     let (offset, is_rest) = (request.offset, request.offset > 0);
     let (head, answering) = Answering::to(request, watch)?;
-    match answer::judge(&head, offset, known) {
+    let answered = match answer::judge(&head, offset, known) {
         Ok(Answer::Whole { total }) => whole(part, want, url, (&head, total), answering, watch),
         Ok(Answer::Rest { total }) => {
             check_size(want, total, watch)?;
@@ -41,7 +42,11 @@ pub(super) fn transfer(part: &mut Part, want: &Want, url: &Url, watch: &Watch<'_
             Err(afresh(trouble))
         }
         Err(trouble) => Err(answering.refusal(&head, trouble)),
-    }
+    };
+    answered.map_err(|stop| match stop {
+        Stop::Miss(miss) => Stop::Miss(Miss { with_news: part.most() > before, ..miss }),
+        other => other,
+    })
 }
 
 fn host(url: &Url) -> &str {
@@ -75,7 +80,7 @@ fn whole(
     part.append(beginning)?;
     let incoming = Incoming { part, want, url, total, answering, watch };
     match end {
-        Some(end) => incoming.end(end, 0),
+        Some(end) => incoming.end(end),
         None => incoming.take_all(),
     }
 }
@@ -132,11 +137,11 @@ impl Incoming<'_> {
         // More than was said is noticed at once, not when the disk is full.
         let most = self.total.unwrap_or(u64::MAX).min(limits.published_bytes);
         loop {
-            let body = self.answering.next(self.part.length()).map_err(|stop| self.with_news(before, stop))?;
+            let body = self.answering.next(self.part.length())?;
             match body {
                 Body::Chunk(chunk) => self.part.append(chunk)?,
                 Body::Nothing => {}
-                end => return self.end(end, before),
+                end => return self.end(end),
             }
             if self.part.length() > most {
                 self.part.empty()?;
@@ -148,24 +153,16 @@ impl Incoming<'_> {
             }
             if let Some(speed) = pace.too_slow(now, new) {
                 let least = limits.slow_bytes;
-                return Err(self.with_news(before, Trouble::Slow { speed, least }.into()));
+                return Err(Trouble::Slow { speed, least }.into());
             }
         }
     }
 
-    fn end(self, end: Body, before: u64) -> Result<(), Stop> {
+    fn end(self, end: Body) -> Result<(), Stop> {
         let received = self.part.length();
-        let ended = match end {
+        match end {
             Body::Broken(reason) => Err(Trouble::BrokeOff { received, total: self.total, reason }.into()),
             _ => check_end(self.part, self.want, self.total),
-        };
-        ended.map_err(|stop| self.with_news(before, stop))
-    }
-
-    fn with_news(&self, before: u64, stop: Stop) -> Stop {
-        match stop {
-            Stop::Miss(miss) => Stop::Miss(Miss { with_news: self.part.length() > before, ..miss }),
-            other => other,
         }
     }
 

@@ -24,10 +24,10 @@ pub enum Trouble {
         /// The first line of what came with it.
         line: Option<String>,
     },
-    /// It redirects in a way that is not followed.
+    /// It redirects in a way that is not followed, or leads nowhere.
     #[error("redirects {reason}")]
     Redirect {
-        /// To where, and why that is not followed.
+        /// To where, and what is wrong with that.
         reason: String,
     },
     /// A page for people came where an image should be.
@@ -129,6 +129,8 @@ impl Trouble {
         match self {
             Self::Status { code, .. } => *code >= 500 || matches!(code, 408 | 425 | 429),
             Self::Unreachable { .. }
+            // Where it leads to may be down for a moment; the next time it may lead elsewhere.
+            | Self::Redirect { .. }
             | Self::BrokeOff { .. }
             | Self::Silent { .. }
             | Self::Slow { .. }
@@ -168,7 +170,9 @@ impl Trouble {
             Self::Slow { .. } | Self::BrokeOff { .. } | Self::Silent { .. } => {
                 (5, "try again later: what has come is kept, and the rest is asked for")
             }
-            Self::Status { .. } => (6, "the server has trouble of its own: try again later"),
+            Self::Status { code: 408 | 425 | 429 | 500.., .. } => {
+                (6, "the server has trouble of its own: try again later")
+            }
             Self::Unreachable { .. } => {
                 (7, "check the network, and HTTPS_PROXY, HTTP_PROXY and NO_PROXY if there is a proxy")
             }

@@ -161,10 +161,11 @@ impl<'a> Answering<'a> {
         Ok(body)
     }
 
-    /// The first bytes, enough to see what they are, or all there are; and how it ended, if it did.
+    /// The first bytes, enough to see what they are, or all that come for a while; and how it ended, if it did.
     pub(super) fn beginning(&mut self) -> Result<(Vec<u8>, Option<Body>), Stop> {
         let mut beginning = Vec::new();
-        while beginning.len() < page::LOOKED_AT {
+        let began = Instant::now();
+        while beginning.len() < page::LOOKED_AT && began.elapsed() < self.watch.limits.slow_window {
             match self.next(0)? {
                 Body::Chunk(chunk) => beginning.extend(chunk),
                 Body::Nothing => {}
