@@ -1,4 +1,4 @@
-//! One request over HTTP, made on a thread of its own.
+//! Requests over HTTP, each made on a thread of its own.
 //!
 //! On a thread because nothing there can be interrupted: not the look-up of a name, not a handshake. Whoever waits for it
 //! stops listening instead, and the thread ends at its next time-out. It has no file and no lock.
@@ -6,8 +6,9 @@
 use std::{
     error::Error,
     io::Read as _,
+    mem,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{self, Receiver, SyncSender},
     },
     thread,
@@ -67,21 +68,51 @@ pub(super) struct Head {
     pub(super) retry_after: Option<Duration>,
 }
 
-/// Makes the request; it ends when the receiver is dropped.
-pub(super) fn ask(request: Request, limits: Limits) -> Receiver<Heard> {
-    let (tell, heard) = mpsc::sync_channel(WAITING);
-    thread::spawn(move || run(&request, &limits, &tell));
-    heard
+/// Makes the requests of one download.
+#[derive(Debug)]
+pub(super) struct Network {
+    limits: Limits,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Made by the first request: to read all certificates takes a tenth of a second.
+    client: Mutex<Option<Client>>,
+    /// Where the redirects of the last request have led.
+    redirected: Mutex<Option<Url>>,
+}
+
+impl Network {
+    /// Nothing is asked yet.
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self { limits: *limits, shared: Arc::default() }
+    }
+
+    /// Makes a request; it ends when the receiver is dropped.
+    pub(super) fn ask(&self, request: Request) -> Receiver<Heard> {
+        let (tell, heard) = mpsc::sync_channel(WAITING);
+        let (limits, shared) = (self.limits, Arc::clone(&self.shared));
+        thread::spawn(move || run(&request, &limits, &shared, &tell));
+        heard
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        // The client waits for its own thread, and that for the look-up of a name.
+        let shared = mem::take(&mut self.shared);
+        thread::spawn(move || drop(shared));
+    }
 }
 
 /// `None`: nobody listens any more.
-fn run(request: &Request, limits: &Limits, tell: &SyncSender<Heard>) -> Option<()> {
-    let at = At::default();
-    let mut response = match send(request, limits, &at) {
+fn run(request: &Request, limits: &Limits, shared: &Arc<Shared>, tell: &SyncSender<Heard>) -> Option<()> {
+    let mut response = match client(limits, shared).and_then(|client| send(&client, request)) {
         Ok(response) => response,
         Err(error) => {
-            let at = at.lock().unwrap_or_else(PoisonError::into_inner).take();
-            return tell.send(Heard::Failed(failure(&error, at, limits))).ok();
+            let redirected = lock(&shared.redirected).take();
+            return tell.send(Heard::Failed(failure(&error, redirected, limits))).ok();
         }
     };
     tell.send(Heard::Head(Box::new(head(&response)))).ok()?;
@@ -95,25 +126,38 @@ fn run(request: &Request, limits: &Limits, tell: &SyncSender<Heard>) -> Option<(
     }
 }
 
-/// Where the redirects have led; nowhere if there are none.
-type At = Arc<Mutex<Option<Url>>>;
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-fn send(request: &Request, limits: &Limits, at: &At) -> Result<Response, reqwest::Error> {
-    let redirects = limits.redirects;
-    let at = Arc::clone(at);
+fn client(limits: &Limits, shared: &Arc<Shared>) -> Result<Client, reqwest::Error> {
+    lock(&shared.redirected).take();
+    let mut client = lock(&shared.client);
+    if let Some(client) = &*client {
+        return Ok(client.clone());
+    }
+    let (most, told) = (limits.redirects, Arc::downgrade(shared));
     // Proxies are taken from the environment, certificates from where OpenSSL's variables or the system have them. No
     // encoding is asked for: what is published is what is to be digested.
-    let client = Client::builder()
+    let made = Client::builder()
         .user_agent(concat!("nestmatrix/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(limits.connect)
         // Of the head, and then of each read.
         .timeout(limits.connect + limits.idle)
         .redirect(Policy::custom(move |attempt| {
-            *at.lock().unwrap_or_else(PoisonError::into_inner) = Some(attempt.url().clone());
-            follow(attempt, redirects)
+            if let Some(shared) = told.upgrade() {
+                *lock(&shared.redirected) = Some(attempt.url().clone());
+            }
+            follow(attempt, most)
         }))
         .referer(false)
+        // A connection that broke is not used again.
+        .pool_max_idle_per_host(0)
         .build()?;
+    Ok(client.insert(made).clone())
+}
+
+fn send(client: &Client, request: &Request) -> Result<Response, reqwest::Error> {
     let mut get = client.get(request.url.clone());
     if request.offset > 0 {
         get = get.header(header::RANGE, format!("bytes={}-", request.offset));
@@ -173,7 +217,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     date.duration_since(jiff::Timestamp::now()).try_into().ok()
 }
 
-fn failure(error: &reqwest::Error, at: Option<Url>, limits: &Limits) -> Trouble {
+fn failure(error: &reqwest::Error, redirected: Option<Url>, limits: &Limits) -> Trouble {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(this) = cause {
         if let Some(NotFollowed(reason)) = this.downcast_ref() {
@@ -186,7 +230,7 @@ fn failure(error: &reqwest::Error, at: Option<Url>, limits: &Limits) -> Trouble 
         true => format!("no answer within {} s", (limits.connect + limits.idle).as_secs_f64()),
         false => innermost(error),
     };
-    match at {
+    match redirected {
         Some(url) => Trouble::Redirect { reason: format!("to {}, which cannot be reached: {reason}", shown(&url)) },
         None => Trouble::Unreachable { reason },
     }

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     FetchError, Limits,
-    client::{self, Head, Heard, Request},
+    client::{Head, Heard, Network, Request},
     page,
     trouble::Trouble,
 };
@@ -25,6 +25,7 @@ pub(super) struct Watch<'a> {
     pub(super) limits: &'a Limits,
     pub(super) control: &'a Control<'a>,
     deadline: Instant,
+    network: Network,
 }
 
 /// Why something was not done to its end.
@@ -68,7 +69,7 @@ impl<'a> Watch<'a> {
         let now = Instant::now();
         // A limit past all clocks is none.
         let deadline = now.checked_add(limits.overall).unwrap_or(now + Duration::from_secs(365 * 24 * 60 * 60));
-        Self { limits, control, deadline }
+        Self { limits, control, deadline, network: Network::new(limits) }
     }
 
     /// Tells people.
@@ -118,7 +119,7 @@ pub(super) enum Body {
 impl<'a> Answering<'a> {
     /// Makes a request and waits for the head of the answer.
     pub(super) fn to(request: Request, watch: &'a Watch<'a>) -> Result<(Head, Self), Stop> {
-        let heard = client::ask(request, *watch.limits);
+        let heard = watch.network.ask(request);
         let answering = Self { heard, watch, last: Instant::now() };
         let limit = watch.limits.connect + watch.limits.idle;
         loop {

@@ -24,7 +24,8 @@ fn a_file_arrives_with_all_that_is_known_of_it() {
     let server = Server::of(Served::new(&body));
     let place = Place::new();
     let url = server.url("/disk.img");
-    let fetched = place.fetch_right(&body, &Want { bytes: Some(3_000_000), ..exactly(&body, &[url.clone()]) });
+    let fetched =
+        place.fetch_right(&body, &Want { bytes: Some(3_000_000), ..exactly(&body, std::slice::from_ref(&url)) });
     assert_eq!(fetched.file, place.folder().join(images::fetch::DISK));
     assert_eq!(fetched.published, Digest::of(&body));
     assert_eq!((fetched.bytes_published, fetched.url, fetched.etag.as_deref()), (3_000_000, url, Some("\"v1\"")));
