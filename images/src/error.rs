@@ -263,6 +263,20 @@ mod tests {
     }
 
     #[test]
+    fn a_download_that_failed_says_whom_it_asked_and_a_full_disk_is_one_wherever_it_was_noticed() {
+        let offline = FetchError::Offline { url: "https://mirror.test/disk.img".to_owned() };
+        let error = Failure::from(PrepareErrorKind::from(offline)).about("debian-12");
+        insta::assert_snapshot!(
+            error,
+            @"image `debian-12`: https://mirror.test/disk.img would have to be asked, and the network is not to be used"
+        );
+        assert!(error.help.is_some_and(|help| help.contains("while the network may be used")));
+        let full = FetchError::DiskFull { path: "/store".into(), free: 0, needed: None };
+        assert!(matches!(PrepareErrorKind::from(full), PrepareErrorKind::DiskFull { .. }));
+        assert!(matches!(PrepareErrorKind::from(FetchError::Cancelled), PrepareErrorKind::Cancelled));
+    }
+
+    #[test]
     fn what_the_tool_said_decides_the_advice() {
         let advice = |line: &str| {
             let kind =

@@ -239,10 +239,24 @@ fn failure(error: &reqwest::Error, redirected: Option<Url>, limits: &Limits) -> 
 /// The cause below all others: the ones above only say that something below failed.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
-    while let Some(below) = cause.source() {
-        cause = below;
+    loop {
+        let text = cause.to_string();
+        if let Some(refused) = refused_certificate(&text) {
+            return refused;
+        }
+        match cause.source() {
+            Some(below) => cause = below,
+            None => return text,
+        }
     }
-    cause.to_string()
+}
+
+/// OpenSSL's words for a certificate it does not accept, without its places in its source: `error:...:certificate verify
+/// failed:../ssl/x.c:1889: (certificate has expired)`.
+fn refused_certificate(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once("certificate verify failed")?;
+    let reason = rest.rsplit_once('(').and_then(|(_, reason)| reason.strip_suffix(')'));
+    Some(format!("its certificate is not accepted{}", reason.map_or(String::new(), |reason| format!(": {reason}"))))
 }
 
 /// An address as it may be shown: passwords in it are nobody's business.
@@ -279,6 +293,21 @@ mod tests {
         insta::assert_snapshot!(followed(&[&http, &https], &http).unwrap_or_default(), @"from https to http://a.test/: an encrypted connection is not given up");
         insta::assert_snapshot!(followed(&[&http, &http, &http], &http).unwrap_or_default(), @"more than 2 times, last to http://a.test/");
         insta::assert_snapshot!(followed(&[&https], &url("file:///a")).unwrap_or_default(), @"to file:///a, which is neither http nor https");
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_accepted_is_said_in_plain_words() {
+        let said = "error:0A000086:SSL routines:tls_post_process_server_certificate:certificate verify \
+                    failed:../ssl/statem/statem_clnt.c:1889: (certificate has expired)";
+        assert_eq!(
+            refused_certificate(said).as_deref(),
+            Some("its certificate is not accepted: certificate has expired")
+        );
+        assert_eq!(
+            refused_certificate("certificate verify failed").as_deref(),
+            Some("its certificate is not accepted")
+        );
+        assert_eq!(refused_certificate("Connection refused (os error 111)"), None);
     }
 
     #[test]
