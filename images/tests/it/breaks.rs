@@ -190,7 +190,7 @@ fn whoever_cancels_waits_less_than_a_second_wherever_it_hangs() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
     #[test]
     fn any_sequence_of_breaks_ends_with_the_right_bytes(
         breaks in proptest::collection::vec((0..120_000_usize, 0..6_u8), 0..8),

@@ -29,11 +29,11 @@ pub(crate) fn noise(bytes: usize) -> Arc<[u8]> {
 pub(crate) fn quick() -> Limits {
     Limits {
         connect: Duration::from_secs(5),
-        idle: Duration::from_millis(400),
+        idle: Duration::from_secs(5),
         slow_bytes: 0,
         pause: Duration::from_millis(5),
         longest_pause: Duration::from_millis(20),
-        overall: Duration::from_secs(15),
+        overall: Duration::from_secs(60),
         tries: 2,
         ..Limits::default()
     }
@@ -103,7 +103,11 @@ impl Place {
 
     /// Fetches it and looks at every byte.
     pub(crate) fn fetch_right(&self, body: &[u8], want: &Want) -> Fetched {
-        let fetched = self.fetch(want, &quick()).expect("it is there");
+        self.fetch_right_within(body, want, &quick())
+    }
+
+    pub(crate) fn fetch_right_within(&self, body: &[u8], want: &Want, limits: &Limits) -> Fetched {
+        let fetched = self.fetch(want, limits).expect("it is there");
         assert!(fs::read(&fetched.file).expect("disk") == body, "not the bytes that were sent");
         assert_eq!(fetched.content, Digest::of(body));
         assert_eq!(self.kept(), Vec::<String>::new(), "what was downloaded is not kept twice");
