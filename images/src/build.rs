@@ -1,5 +1,7 @@
 //! Which maker makes an image, and the digest of everything that decides what it makes.
 
+use std::path::Path;
+
 use matrix::Digest;
 
 use crate::{
@@ -18,13 +20,19 @@ pub(crate) trait Build: Sync {
 }
 
 /// Makes each image in the way of its source.
-pub(crate) struct Makers;
+pub(crate) struct Makers<'a> {
+    /// Where downloads that were interrupted are kept.
+    pub(crate) downloads: &'a Path,
+}
 
-impl Build for Makers {
+impl Build for Makers<'_> {
     fn build(&self, entry: &Entry, site: &Site, control: &Control<'_>) -> Result<Made, Failure> {
         match &entry.source {
             Source::Bootstrap(bootstrap) => bootstrap::make(bootstrap, site, control),
-            Source::Disk { file, firmware } => published::make(entry, file, *firmware, site, control),
+            Source::Disk { file, firmware } => {
+                let part = self.downloads.join(format!("{}.part", recipe(entry).hex()));
+                published::make(entry, (file, *firmware), site, &part, control)
+            }
             Source::Rootfs(_) => Err(crate::PrepareErrorKind::Absent.into()),
         }
     }

@@ -5,9 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use matrix::{Checksum, Digest};
+use matrix::Digest;
 
-use crate::space::{self, NoRoom};
+use crate::{
+    fetch::{FetchError, WrongChecksum},
+    space::{self, NoRoom},
+};
 
 /// The store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +92,9 @@ pub enum PrepareErrorKind {
         /// The limit.
         minutes: u64,
     },
+    /// It could not be downloaded.
+    #[error("{0}")]
+    Download(Box<FetchError>),
     /// There is no room for it.
     #[error("no room in {}: {free} bytes free{}", path.display(), needed.map_or(String::new(), |n| format!(", about {n} needed")))]
     DiskFull {
@@ -121,13 +127,19 @@ pub enum PrepareErrorKind {
         /// Why not.
         why: String,
     },
+    /// It would be downloaded, and nobody said what should come.
+    #[error("{url} has no digest: anything could come from there")]
+    Unpinned {
+        /// Where it is.
+        url: String,
+    },
     /// It is not what was stated.
-    #[error("{what} is not what was stated: its digest should be {}, and is {}", digests.stated, digests.found)]
+    #[error("{what} is not what was stated: its digest should be {}, and is {}", digests.expected, digests.found)]
     WrongDigest {
         /// The file, or where it came from.
         what: String,
         /// What it should be and what it is.
-        digests: Box<Contradiction>,
+        digests: Box<WrongChecksum>,
     },
     /// It is not in the store ([`crate::Store::verify`] only).
     #[error("not in the store")]
@@ -153,15 +165,6 @@ pub struct Mismatch {
     pub found: Digest,
 }
 
-/// A digest that was stated, and that of what is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Contradiction {
-    /// The digest it should have.
-    pub stated: Checksum,
-    /// The digest it has.
-    pub found: Checksum,
-}
-
 impl PrepareErrorKind {
     /// Wraps an error of the file system; a full disk becomes its own kind.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
@@ -170,6 +173,17 @@ impl PrepareErrorKind {
                 Self::DiskFull { path: path.to_owned(), free: space::free(path).unwrap_or(0), needed: None }
             }
             _ => Self::Io { action, path: path.to_owned(), source },
+        }
+    }
+}
+
+impl From<FetchError> for PrepareErrorKind {
+    fn from(error: FetchError) -> Self {
+        match error {
+            // The same thing has one name, wherever it happened.
+            FetchError::Cancelled => Self::Cancelled,
+            FetchError::DiskFull { path, free, needed } => Self::DiskFull { path, free, needed },
+            other => Self::Download(Box::new(other)),
         }
     }
 }
@@ -208,11 +222,15 @@ impl Failure {
 fn help(kind: &PrepareErrorKind, tail: &[String], image: &str) -> Option<String> {
     let said = |words: &str| tail.iter().any(|line| line.contains(words));
     let text = match kind {
+        PrepareErrorKind::Download(error) => return error.help().map(str::to_owned),
         PrepareErrorKind::ToolMissing { .. } => "run `cargo xtask setup`".to_owned(),
         PrepareErrorKind::DiskFull { .. } => {
             "free some space there, or put the store elsewhere: `--store DIR` or NESTMATRIX_STORE".to_owned()
         }
         PrepareErrorKind::Damaged { .. } => format!("build it anew: `nestmatrix images prepare --refresh {image}`"),
+        PrepareErrorKind::Unpinned { .. } => {
+            "`nestmatrix images update` writes its digest into `images.lock`; in a matrix add `digest`".to_owned()
+        }
         PrepareErrorKind::WrongDigest { .. } => {
             "get the file again; if its publisher has changed it and says so, write its new digest".to_owned()
         }
@@ -270,6 +288,20 @@ mod tests {
             Failure::from(kind).about("debian-12-minimal"),
             @"image `debian-12-minimal`: no room in /store: 4096 bytes free, about 1073741824 needed"
         );
+    }
+
+    #[test]
+    fn a_download_that_failed_says_whom_it_asked_and_a_full_disk_is_one_wherever_it_was_noticed() {
+        let offline = FetchError::Offline { url: "https://mirror.test/disk.img".to_owned() };
+        let error = Failure::from(PrepareErrorKind::from(offline)).about("debian-12");
+        insta::assert_snapshot!(
+            error,
+            @"image `debian-12`: https://mirror.test/disk.img would have to be asked, and the network is not to be used"
+        );
+        assert!(error.help.is_some_and(|help| help.contains("while the network may be used")));
+        let full = FetchError::DiskFull { path: "/store".into(), free: 0, needed: None };
+        assert!(matches!(PrepareErrorKind::from(full), PrepareErrorKind::DiskFull { .. }));
+        assert!(matches!(PrepareErrorKind::from(FetchError::Cancelled), PrepareErrorKind::Cancelled));
     }
 
     #[test]

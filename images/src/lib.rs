@@ -7,7 +7,7 @@
 //! Catalog -> Entry -> Store::prepare -> PreparedImage
 //!                       |-- build      which maker, and the digest of all that decides what it makes
 //!                       |-- bootstrap  builds a system of packages (recipe: what is added to it; mirror: from where)
-//!                       |-- published  takes what somebody else made (disk: looks at it before QEMU does)
+//!                       |-- published  takes what somebody else made (fetch: downloads it; disk: looks at it before QEMU does)
 //!                       `-- prepared   what is recorded of it, checked each time (site: made in which folder; tool: with what)
 //! ```
 
@@ -19,6 +19,7 @@ mod catalog;
 mod disk;
 mod entry;
 mod error;
+pub mod fetch;
 mod lock;
 mod mirror;
 mod prepared;
@@ -34,7 +35,7 @@ mod tool;
 pub use catalog::Catalog;
 pub use disk::DiskFormat;
 pub use entry::{Bootstrap, Entry, Origin, Published, Source, Suite};
-pub use error::{Contradiction, Mismatch, PrepareError, PrepareErrorKind, StoreError, StoreErrorKind};
+pub use error::{Mismatch, PrepareError, PrepareErrorKind, StoreError, StoreErrorKind};
 pub use prepared::{BootWith, Kernel, PreparedImage};
 pub use recipe::DISK_BYTES;
 pub use store::{Control, ImageStatus, PresentImage, Store};

@@ -46,6 +46,8 @@ pub(crate) struct MadeFile {
     pub(crate) name: String,
     /// Where it lies, if it is not ours and stays where it is.
     pub(crate) at: Option<PathBuf>,
+    /// Its digest, if somebody who read it knows.
+    pub(crate) digest: Option<Digest>,
 }
 
 /// What a guest is started with.
@@ -61,7 +63,7 @@ pub(crate) enum Start {
 impl Made {
     /// What is built of packages: a disk, and beside it what a guest of it is started with.
     pub(crate) fn with_kernel(cmdline: &str) -> Self {
-        let ours = |name: &str| MadeFile { name: name.to_owned(), at: None };
+        let ours = |name: &str| MadeFile { name: name.to_owned(), at: None, digest: None };
         Self {
             files: [DISK, KERNEL, INITRD, PACKAGES].map(ours).into(),
             format: DiskFormat::Qcow2,
@@ -190,13 +192,14 @@ impl Record {
         let files: Vec<FileRecord> = made
             .files
             .into_par_iter()
-            .map(|MadeFile { name, at }| {
+            .map(|MadeFile { name, at, digest: known }| {
                 let path = at.clone().unwrap_or_else(|| folder.join(&name));
                 let take = || {
                     // Looked at before it is read: what changes meanwhile is seen the next time.
                     let found = fs::symlink_metadata(&path)?;
                     let (bytes, modified) = (found.len(), modified(&found));
-                    Ok(FileRecord { name, bytes, modified, digest: digest(&path)?, at })
+                    let digest = known.map_or_else(|| digest(&path), Ok)?;
+                    Ok(FileRecord { name, bytes, modified, digest, at })
                 };
                 take().map_err(PrepareErrorKind::io("read", &path))
             })

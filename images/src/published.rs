@@ -14,7 +14,8 @@ use crate::{
     Control, Entry,
     disk::{self, DiskFormat, Kind},
     entry::{Origin, Published},
-    error::{Contradiction, Failure, PrepareErrorKind},
+    error::{Failure, PrepareErrorKind},
+    fetch::{self, Fetched, Limits, Want, WrongChecksum},
     prepared::{Made, MadeFile, Start},
     site::Site,
     space,
@@ -23,42 +24,76 @@ use crate::{
 /// Most files an appliance is looked through for; real ones have some ten.
 const MOST_MEMBERS: usize = 1000;
 
-/// Makes an image of such a disk.
+/// Makes an image of such a disk; `part` keeps a download that is interrupted.
 pub(crate) fn make(
     entry: &Entry,
-    file: &Published,
-    firmware: Option<Firmware>,
+    (file, firmware): (&Published, Option<Firmware>),
     site: &Site,
+    part: &Path,
     control: &Control<'_>,
 ) -> Result<Made, Failure> {
-    let Origin::Path(path) = &file.origin else { return Err(PrepareErrorKind::Absent.into()) };
-    let (disk, format) = on_this_machine(path, file.digest, site, control)?;
+    let (disk, format) = match &file.origin {
+        Origin::Path(path) => {
+            let digest = file.digest.map(|stated| compared(path, stated, control)).transpose()?.flatten();
+            in_file(path, digest, site, control)?
+        }
+        Origin::Urls(urls) => downloaded(urls, file.digest, site, part, control)?,
+    };
     let place = disk.at.clone().unwrap_or_else(|| site.image().join(&disk.name));
     let seen = disk::see(&place, format, entry.arch, firmware, control.cancel)?;
     Ok(Made { files: vec![disk], format, bytes: seen.bytes, start: Start::Firmware(seen.firmware) })
 }
 
-/// The disk in a file on this machine: the file itself if it is one.
-fn on_this_machine(
+/// Downloads it into the site; what is not a disk there does not stay.
+fn downloaded(
+    urls: &[String],
+    digest: Option<Checksum>,
+    site: &Site,
+    part: &Path,
+    control: &Control<'_>,
+) -> Result<(MadeFile, DiskFormat), Failure> {
+    if digest.is_none() {
+        return Err(PrepareErrorKind::Unpinned { url: urls.first().cloned().unwrap_or_default() }.into());
+    }
+    let image = site.image();
+    let want = Want { urls: urls.to_vec(), digest, bytes: None };
+    let Fetched { file, content, .. } =
+        fetch::fetch(&want, &image, part, &Limits::default(), control).map_err(PrepareErrorKind::from)?;
+    let (disk, format) = in_file(&file, Some(content), site, control)?;
+    if disk.at.is_none() {
+        fs::remove_file(&file).map_err(PrepareErrorKind::io("remove", &file))?;
+        return Ok((disk, format));
+    }
+    let to = image.join(&disk.name);
+    fs::rename(&file, &to).map_err(PrepareErrorKind::io("rename", &file))?;
+    Ok((MadeFile { at: None, ..disk }, format))
+}
+
+/// Compares a file with the digest that was stated of it; its SHA-256, if that is what was computed.
+fn compared(path: &Path, stated: Checksum, control: &Control<'_>) -> Result<Option<Digest>, Failure> {
+    (control.progress)("comparing it with its digest");
+    match checksum(path, stated, control.cancel)? {
+        found if found != stated => {
+            let digests = Box::new(WrongChecksum { expected: stated, found });
+            Err(PrepareErrorKind::WrongDigest { what: path.display().to_string(), digests }.into())
+        }
+        Checksum::Sha256(digest) => Ok(Some(digest)),
+        Checksum::Sha512(_) => Ok(None),
+    }
+}
+
+/// The disk in a file: the file itself if it is one. `digest`: of the file, if it is known.
+fn in_file(
     path: &Path,
-    stated: Option<Checksum>,
+    digest: Option<Digest>,
     site: &Site,
     control: &Control<'_>,
 ) -> Result<(MadeFile, DiskFormat), Failure> {
     let refused = |why: &str| Failure::from(PrepareErrorKind::Refused { path: path.to_owned(), why: why.to_owned() });
-    let kind = disk::kind(path).map_err(PrepareErrorKind::io("read", path))?;
-    if let Some(stated) = stated {
-        (control.progress)("comparing it with its digest");
-        let found = checksum(path, stated, control.cancel)?;
-        if found != stated {
-            let digests = Box::new(Contradiction { stated, found });
-            return Err(PrepareErrorKind::WrongDigest { what: path.display().to_string(), digests }.into());
-        }
-    }
-    match kind {
+    match disk::kind(path).map_err(PrepareErrorKind::io("read", path))? {
         Kind::Disk(format) => {
             let path = path.canonicalize().map_err(PrepareErrorKind::io("find", path))?;
-            Ok((MadeFile { name: disk_name(format), at: Some(path) }, format))
+            Ok((MadeFile { name: disk_name(format), at: Some(path), digest }, format))
         }
         Kind::Ova => unpack_appliance(path, site, control),
         Kind::Descriptor => Err(refused("it only says in which other files a disk is: name one that holds all of it")),
@@ -115,7 +150,7 @@ fn unpack_appliance(path: &Path, site: &Site, control: &Control<'_>) -> Result<(
     };
     let to = image.join(disk_name(format));
     fs::rename(&unpacked, &to).map_err(PrepareErrorKind::io("rename", &unpacked))?;
-    Ok((MadeFile { name: disk_name(format), at: None }, format))
+    Ok((MadeFile { name: disk_name(format), at: None, digest: None }, format))
 }
 
 /// Copies all of it, unless cancelled.

@@ -6,6 +6,7 @@
 //! recipes/<digest>.lock     held by who builds that recipe
 //! images/<digest>/          disk.qcow2, vmlinuz, initrd.img, packages.tsv, image.json; locked by who uses it
 //! templates/                frozen guests, see `templates`
+//! downloads/                interrupted downloads, by the recipe they are for: the next try goes on with them
 //! builds/                   half-built things, see `site`
 //! ```
 //!
@@ -115,7 +116,7 @@ impl Store {
         fs::create_dir_all(root).map_err(about("it cannot be created"))?;
         // Everything that follows hands out paths below it.
         let root_path = root.canonicalize().map_err(about("it cannot be found"))?;
-        for folder in ["recipes", "images", "builds"] {
+        for folder in ["recipes", "images", "builds", "downloads"] {
             fs::create_dir_all(root_path.join(folder)).map_err(about("it cannot be written to"))?;
         }
         let images = root_path.join("images").canonicalize().map_err(about("its images cannot be found"))?;
@@ -145,7 +146,7 @@ impl Store {
     ///
     /// It cannot be built, what is in the store is damaged, or [`Control::cancel`] was set. A failed build leaves nothing.
     pub fn prepare(&self, entry: &Entry, control: &Control<'_>) -> Result<PreparedImage, PrepareError> {
-        self.prepare_with(entry, control, &Makers)
+        self.prepare_with(entry, control, &Makers { downloads: &self.root.join("downloads") })
     }
 
     /// Reads every byte of an image in the store and compares it with what was put there.

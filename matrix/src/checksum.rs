@@ -11,7 +11,7 @@ use crate::Digest;
 #[serde(try_from = "String", into = "String")]
 pub enum Checksum {
     /// SHA-256.
-    Sha256([u8; 32]),
+    Sha256(Digest),
     /// SHA-512.
     Sha512([u8; 64]),
 }
@@ -20,7 +20,7 @@ impl Checksum {
     /// The hex digits alone.
     pub fn hex(&self) -> String {
         match self {
-            Self::Sha256(bytes) => hex::encode(bytes),
+            Self::Sha256(digest) => digest.hex(),
             Self::Sha512(bytes) => hex::encode(bytes),
         }
     }
@@ -33,7 +33,7 @@ impl Checksum {
 
 impl From<Digest> for Checksum {
     fn from(digest: Digest) -> Self {
-        Self::Sha256(*digest.bytes())
+        Self::Sha256(digest)
     }
 }
 
@@ -62,15 +62,14 @@ impl FromStr for Checksum {
     type Err = ChecksumParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = || ChecksumParseError(text.chars().take(160).collect());
-        let (kind, digits) = text.split_once(':').ok_or_else(error)?;
-        let (mut short, mut long) = ([0; 32], [0; 64]);
-        match kind {
-            "sha256" => hex::decode_to_slice(digits, &mut short).map(|()| Self::Sha256(short)),
-            "sha512" => hex::decode_to_slice(digits, &mut long).map(|()| Self::Sha512(long)),
-            _ => return Err(error()),
-        }
-        .map_err(|_| error())
+        let parsed = match text.strip_prefix("sha512:") {
+            Some(digits) => {
+                let mut bytes = [0; 64];
+                hex::decode_to_slice(digits, &mut bytes).ok().map(|()| Self::Sha512(bytes))
+            }
+            None => text.parse().ok().map(Self::Sha256),
+        };
+        parsed.ok_or_else(|| ChecksumParseError(text.chars().take(160).collect()))
     }
 }
 

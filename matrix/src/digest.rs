@@ -21,11 +21,6 @@ impl Digest {
         Self(bytes)
     }
 
-    /// Its bytes.
-    pub const fn bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
     /// The 64 hex digits without the `sha256:` prefix: a file name.
     pub fn hex(&self) -> String {
         hex::encode(self.0)

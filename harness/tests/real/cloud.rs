@@ -35,7 +35,10 @@ static DISKS: LazyLock<PathBuf> = LazyLock::new(|| {
         }
     }
     fs::write(folder.join("box.ovf"), OVF).unwrap();
-    sh("cd \"$1\" && [ -e cloud.ova ] || { ln -f cloud.vmdk box.vmdk && tar -cf cloud.ova.new box.ovf box.vmdk && mv cloud.ova.new cloud.ova; }", &[&folder]);
+    sh(
+        "cd \"$1\" && [ -e cloud.ova ] || { ln -f cloud.vmdk box.vmdk && tar -cf cloud.ova.new box.ovf box.vmdk && mv cloud.ova.new cloud.ova; }",
+        &[&folder],
+    );
     // cloud-init does what its configuration says, and fails.
     fs::write(folder.join("broken.cfg"), "runcmd: [[sh, -c, 'echo no such tenant >&2; exit 3']]\n").unwrap();
     let broken = "cd \"$1\" && [ -e broken.raw ] || { cp --sparse=always cloud.raw broken.new && \
@@ -54,7 +57,10 @@ const OVF: &str = r#"<?xml version="1.0"?>
 #[track_caller]
 fn sh(script: &str, arguments: &[&Path]) {
     let mut command = Command::new("sh");
-    command.args(["-euc", script, "sh"]).args(arguments).env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap()));
+    command
+        .args(["-euc", script, "sh"])
+        .args(arguments)
+        .env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap()));
     let output = command.output().unwrap();
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -1,0 +1,141 @@
+//! What can go wrong with a download, and what to do about it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::trouble::Trouble;
+use crate::space::{self, NoRoom};
+
+/// A file could not be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// [`crate::Control::cancel`] was set.
+    #[error("cancelled")]
+    Cancelled,
+    /// [`super::Limits::offline`] is set, and what is there does not do.
+    #[error("{url} would have to be asked, and the network is not to be used")]
+    Offline {
+        /// The first address that would have been asked.
+        url: String,
+    },
+    /// Nobody said where it is.
+    #[error("no address to download it from is known")]
+    Nowhere,
+    /// What should be an address is none, or one of another kind.
+    #[error("`{url}` cannot be downloaded: {reason}")]
+    Address {
+        /// What was given.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Nobody who was asked had it.
+    #[error("{}", all(failures))]
+    Mirrors {
+        /// What each of them did, in the order they were given.
+        failures: Vec<MirrorFailure>,
+    },
+    /// It is what its checksum says, but of no use.
+    #[error("{url} is what its checksum says, but {trouble}")]
+    Unusable {
+        /// Where it came from.
+        url: String,
+        /// What is wrong with it.
+        trouble: Trouble,
+    },
+    /// It took too long.
+    #[error("{url} is not downloaded after {} s{}", limit.as_secs_f64().round(), so_far(failures))]
+    Overdue {
+        /// The address that was asked last, or would have been asked next.
+        url: String,
+        /// The limit.
+        limit: Duration,
+        /// What went wrong in that time.
+        failures: Vec<MirrorFailure>,
+    },
+    /// There is no room for it.
+    #[error("no room in {}: {free} bytes free{}", path.display(), needed.map_or(String::new(), |n| format!(", {n} needed")))]
+    DiskFull {
+        /// A file or folder on the full disk.
+        path: PathBuf,
+        /// Bytes an ordinary user may still write there.
+        free: u64,
+        /// Bytes that are missing of the file, where the server said how many it has.
+        needed: Option<u64>,
+    },
+    /// The file system did not let us read or write.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// For example `read`.
+        action: &'static str,
+        /// Which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What came of asking one mirror.
+#[derive(Debug, thiserror::Error)]
+#[error("{url} {trouble}{}", if *tries > 1 { format!(" (tried {tries} times)") } else { String::new() })]
+pub struct MirrorFailure {
+    /// The address that was asked.
+    pub url: String,
+    /// What went wrong the last time.
+    pub trouble: Trouble,
+    /// How often it was asked.
+    pub tries: u32,
+}
+
+fn all(failures: &[MirrorFailure]) -> String {
+    failures.iter().map(MirrorFailure::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn so_far(failures: &[MirrorFailure]) -> String {
+    if failures.is_empty() { String::new() } else { format!(": {}", all(failures)) }
+}
+
+impl FetchError {
+    /// What to do about it, if anything is known.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Offline { .. } => Some("prepare it once while the network may be used: then it is in the store"),
+            Self::Address { .. } => Some("give an address that begins with https:// or http://"),
+            Self::DiskFull { .. } => {
+                Some("free some space there, or put the store elsewhere: `--store DIR` or NESTMATRIX_STORE")
+            }
+            Self::Overdue { .. } => Some("try again: what has come is kept, and the rest is asked for"),
+            Self::Mirrors { failures } => {
+                // What one learns most from comes first: of several mirrors one usually is out of date, another just down.
+                let advice = failures.iter().filter_map(|failure| failure.trouble.advice());
+                advice.min_by_key(|(rank, _)| *rank).map(|(_, text)| text)
+            }
+            Self::Unusable { trouble, .. } => trouble.advice().map(|(_, text)| text),
+            Self::Cancelled | Self::Nowhere | Self::Io { .. } => None,
+        }
+    }
+
+    /// Wraps an error of the file system; a full disk becomes its own kind.
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                let folder = path.parent().unwrap_or(path);
+                Self::DiskFull { path: path.to_owned(), free: space::free(folder).unwrap_or(0), needed: None }
+            }
+            _ => Self::Io { action, path: path.to_owned(), source },
+        }
+    }
+}
+
+impl From<NoRoom> for FetchError {
+    fn from(error: NoRoom) -> Self {
+        match error {
+            NoRoom::Unknown { path, source } => Self::io("look at", &path)(source),
+            NoRoom::Full { path, free, needed } => Self::DiskFull { path, free, needed: Some(needed) },
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What a single server can do wrong, and whether it is worth asking it again.
+
+use std::time::Duration;
+
+use matrix::Checksum;
+
+/// What was wrong with a server or with what it sent; said of its address.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// There was no answer at all.
+    #[error("cannot be reached: {reason}")]
+    Unreachable {
+        /// What the system or TLS said.
+        reason: String,
+    },
+    /// The answer was no.
+    #[error("answered {code}{}{}", spaced(name), quoted(line))]
+    Status {
+        /// The HTTP status, for example 404.
+        code: u16,
+        /// Its usual name, for example `Not Found`; may be empty.
+        name: &'static str,
+        /// The first line of what came with it.
+        line: Option<String>,
+    },
+    /// It redirects in a way that is not followed, or leads nowhere.
+    #[error("redirects {reason}")]
+    Redirect {
+        /// To where, and what is wrong with that.
+        reason: String,
+    },
+    /// A page for people came where an image should be.
+    #[error("sent an error page, not an image{}", quoted(line))]
+    ErrorPage {
+        /// Its title or first line.
+        line: Option<String>,
+    },
+    /// The file has no bytes.
+    #[error("sent an empty file")]
+    Empty,
+    /// The connection ended too early.
+    #[error("broke off after {received}{} bytes: {reason}", total.map_or(String::new(), |total| format!(" of {total}")))]
+    BrokeOff {
+        /// Bytes of the file that are there.
+        received: u64,
+        /// Bytes the file has, if the server says so.
+        total: Option<u64>,
+        /// How it ended.
+        reason: String,
+    },
+    /// Nothing more came.
+    #[error("sent nothing for {} s, after {received} bytes", limit.as_secs_f64())]
+    Silent {
+        /// How long was waited.
+        limit: Duration,
+        /// Bytes of the file that are there.
+        received: u64,
+    },
+    /// It is too slow.
+    #[error("sent {speed} bytes a second, and {least} are the least")]
+    Slow {
+        /// Bytes a second.
+        speed: u64,
+        /// The limit.
+        least: u64,
+    },
+    /// Asked for the rest of a file, it sent something else.
+    #[error("was asked for the rest from byte {offset} and sent {sent}")]
+    WrongRest {
+        /// From which byte on.
+        offset: u64,
+        /// What it said it sends.
+        sent: String,
+    },
+    /// The file has another size than it should have.
+    #[error("has a file of {found} bytes, not of {expected}")]
+    WrongSize {
+        /// What it should have.
+        expected: u64,
+        /// What it has.
+        found: u64,
+    },
+    /// The file is larger than any that is taken.
+    #[error("has a file of more than {most} bytes")]
+    TooLarge {
+        /// The limit.
+        most: u64,
+    },
+    /// Nothing tells whether all of it came.
+    #[error("does not say how long the file is, and neither a size nor a checksum of it is known")]
+    Endless,
+    /// It is another file.
+    #[error("sent another file: expected {}, found {}", .0.expected, .0.found)]
+    WrongChecksum(Box<WrongChecksum>),
+    /// It is damaged inside, or cut off.
+    #[error("cannot be unpacked as {format}: {reason}")]
+    Packed {
+        /// For example `xz`.
+        format: &'static str,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// A text was asked for.
+    #[error("sent something that is not text")]
+    NotText,
+}
+
+/// Two checksums that should be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrongChecksum {
+    /// What was asked for.
+    pub expected: Checksum,
+    /// What came.
+    pub found: Checksum,
+}
+
+fn quoted(line: &Option<String>) -> String {
+    line.as_ref().map_or(String::new(), |line| format!(": \"{line}\""))
+}
+
+fn spaced(name: &str) -> String {
+    if name.is_empty() { String::new() } else { format!(" {name}") }
+}
+
+impl Trouble {
+    /// Whether the same request to the same server may end better a little later.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Status { code, .. } => *code >= 500 || matches!(code, 408 | 425 | 429),
+            Self::Unreachable { .. }
+            // Where it leads to may be down for a moment; the next time it may lead elsewhere.
+            | Self::Redirect { .. }
+            | Self::BrokeOff { .. }
+            | Self::Silent { .. }
+            | Self::Slow { .. }
+            | Self::WrongRest { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// What to do about it, and how much this tells in comparison with other advice: 0 tells most.
+    pub(super) fn advice(&self) -> Option<(u8, &'static str)> {
+        let advice = match self {
+            Self::WrongChecksum(_) | Self::WrongSize { .. } => (
+                0,
+                "the publisher may have replaced the file: compare with the checksum he publishes now, and never take it \
+                 for right only because it was sent",
+            ),
+            Self::Unreachable { reason } if reason.contains("certificate") => (
+                1,
+                "check this machine's clock and its CA certificates (package ca-certificates; SSL_CERT_FILE, SSL_CERT_DIR)",
+            ),
+            Self::ErrorPage { .. } => (
+                2,
+                "something answers in the publisher's place, such as a proxy or a network that wants a login: open the \
+                 address in a browser",
+            ),
+            Self::Status { code: 401 | 403 | 404 | 410 | 451, .. } => (
+                3,
+                "the publisher has moved or removed the file, or it is not for everybody: open the address in a browser",
+            ),
+            Self::Status { code: 407, .. } => (
+                3,
+                "the proxy wants a login: put it into HTTPS_PROXY and HTTP_PROXY, as in http://user:password@host:port",
+            ),
+            Self::TooLarge { .. } | Self::Packed { .. } => {
+                (4, "the published file is broken, or not a disk: ask its publisher")
+            }
+            Self::Slow { .. } | Self::BrokeOff { .. } | Self::Silent { .. } => {
+                (5, "try again later: what has come is kept, and the rest is asked for")
+            }
+            Self::Status { code: 408 | 425 | 429 | 500.., .. } => {
+                (6, "the server has trouble of its own: try again later")
+            }
+            Self::Unreachable { .. } => {
+                (7, "check the network, and HTTPS_PROXY, HTTP_PROXY and NO_PROXY if there is a proxy")
+            }
+            _ => return None,
+        };
+        Some(advice)
+    }
+}

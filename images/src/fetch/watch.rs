@@ -1,0 +1,191 @@
+//! What every wait of a download looks at: the caller's flag and the clock.
+
+use std::{
+    sync::{
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    FetchError, Limits,
+    client::{Head, Heard, Network, Request},
+    page,
+    trouble::Trouble,
+};
+use crate::Control;
+
+/// How often a wait looks up.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The bounds of one download and who may end it.
+pub(super) struct Watch<'a> {
+    pub(super) limits: &'a Limits,
+    pub(super) control: &'a Control<'a>,
+    deadline: Instant,
+    network: Network,
+}
+
+/// Why something was not done to its end.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Nobody else can do better.
+    Fatal(FetchError),
+    /// The time of all of it is over.
+    Overdue,
+    /// Somebody else can, or the same one later.
+    Miss(Miss),
+}
+
+/// What went wrong with one request.
+#[derive(Debug)]
+pub(super) struct Miss {
+    pub(super) trouble: Trouble,
+    /// How long the server wants not to be asked.
+    pub(super) retry_after: Option<Duration>,
+    /// It did send something that is kept.
+    pub(super) with_news: bool,
+    /// What was wrong may be due to what was kept before: it was thrown away, and the same server may have the right thing.
+    pub(super) afresh: bool,
+}
+
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Self {
+        Self::Miss(Miss { trouble, retry_after: None, with_news: false, afresh: false })
+    }
+}
+
+impl From<FetchError> for Stop {
+    fn from(error: FetchError) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+impl<'a> Watch<'a> {
+    /// From now on.
+    pub(super) fn start(limits: &'a Limits, control: &'a Control<'a>) -> Self {
+        let now = Instant::now();
+        // A limit past all clocks is none.
+        let deadline = now.checked_add(limits.overall).unwrap_or(now + Duration::from_secs(365 * 24 * 60 * 60));
+        Self { limits, control, deadline, network: Network::new(limits) }
+    }
+
+    /// Tells people.
+    pub(super) fn tell(&self, line: &str) {
+        (self.control.progress)(line);
+    }
+
+    /// Whether it may go on.
+    pub(super) fn look(&self) -> Result<(), Stop> {
+        if self.control.cancel.load(Ordering::Relaxed) {
+            return Err(FetchError::Cancelled.into());
+        }
+        if Instant::now() >= self.deadline { Err(Stop::Overdue) } else { Ok(()) }
+    }
+
+    /// Lets time pass.
+    pub(super) fn pause(&self, length: Duration) -> Result<(), Stop> {
+        let end = Instant::now() + length;
+        loop {
+            self.look()?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(left.min(TICK));
+        }
+    }
+}
+
+/// The answer to one request, as it comes.
+pub(super) struct Answering<'a> {
+    heard: Receiver<Heard>,
+    watch: &'a Watch<'a>,
+    last: Instant,
+}
+
+/// What comes after the head.
+#[derive(Debug)]
+pub(super) enum Body {
+    Chunk(Vec<u8>),
+    End,
+    Broken(String),
+    /// Nothing came, but may yet.
+    Nothing,
+}
+
+impl<'a> Answering<'a> {
+    /// Makes a request and waits for the head of the answer.
+    pub(super) fn to(request: Request, watch: &'a Watch<'a>) -> Result<(Head, Self), Stop> {
+        let heard = watch.network.ask(request);
+        let answering = Self { heard, watch, last: Instant::now() };
+        let limit = watch.limits.connect + watch.limits.idle;
+        loop {
+            watch.look()?;
+            match answering.heard.recv_timeout(TICK) {
+                Ok(Heard::Head(head)) => return Ok((*head, Self { last: Instant::now(), ..answering })),
+                Ok(Heard::Failed(trouble)) => return Err(trouble.into()),
+                Ok(Heard::Chunk(_) | Heard::End | Heard::Broken(_)) | Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Trouble::Unreachable { reason: "the request came to nothing".to_owned() }.into());
+                }
+                Err(RecvTimeoutError::Timeout) if answering.last.elapsed() >= limit => {
+                    let reason = format!("no answer within {} s", limit.as_secs_f64());
+                    return Err(Trouble::Unreachable { reason }.into());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// What comes next, within a tick; `received` bytes of the file are there so far.
+    pub(super) fn next(&mut self, received: u64) -> Result<Body, Stop> {
+        self.watch.look()?;
+        let body = match self.heard.recv_timeout(TICK) {
+            Ok(Heard::Chunk(chunk)) => Body::Chunk(chunk),
+            Ok(Heard::End) => Body::End,
+            Ok(Heard::Broken(reason)) => Body::Broken(reason),
+            Ok(Heard::Failed(trouble)) => return Err(trouble.into()),
+            Ok(Heard::Head(_)) | Err(RecvTimeoutError::Disconnected) => {
+                Body::Broken("the connection is gone".to_owned())
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                let limit = self.watch.limits.idle;
+                if self.last.elapsed() >= limit {
+                    return Err(Trouble::Silent { limit, received }.into());
+                }
+                return Ok(Body::Nothing);
+            }
+        };
+        self.last = Instant::now();
+        Ok(body)
+    }
+
+    /// The first bytes, enough to see what they are, or all that come for a while; and how it ended, if it did.
+    pub(super) fn beginning(&mut self) -> Result<(Vec<u8>, Option<Body>), Stop> {
+        let mut beginning = Vec::new();
+        let began = Instant::now();
+        while beginning.len() < page::LOOKED_AT && began.elapsed() < self.watch.limits.slow_window {
+            match self.next(0)? {
+                Body::Chunk(chunk) => beginning.extend(chunk),
+                Body::Nothing => {}
+                end => return Ok((beginning, Some(end))),
+            }
+        }
+        Ok((beginning, None))
+    }
+
+    /// A refusal with the words that came with it, as far as they come.
+    pub(super) fn refusal(mut self, head: &Head, trouble: Trouble) -> Stop {
+        let trouble = match trouble {
+            Trouble::Status { code, name, .. } => match self.beginning() {
+                Ok((words, _)) => Trouble::Status { code, name, line: page::words(&words) },
+                Err(Stop::Miss(_)) => trouble,
+                Err(stop) => return stop,
+            },
+            other => other,
+        };
+        Stop::Miss(Miss { trouble, retry_after: head.retry_after, with_news: false, afresh: false })
+    }
+}
