@@ -37,7 +37,7 @@ pub(crate) struct Brief {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct BriefImage {
     digest: Digest,
-    family: PackageFamily,
+    family: Option<PackageFamily>,
     serial: String,
     cmdline: String,
     login_user: String,
@@ -260,7 +260,7 @@ mod tests {
         let plan = matrix::load(&path("m.toml"), &["debian-12-minimal"]).unwrap().plan;
         let image = BootImage {
             digest: Digest::of(b"image"),
-            family: PackageFamily::Deb,
+            family: Some(PackageFamily::Deb),
             disk: path("disk"),
             format: crate::guest::DiskFormat::Qcow2,
             kernel: path("kernel"),

@@ -40,8 +40,8 @@ pub enum Purpose {
 pub struct BootImage {
     /// Identity of its content.
     pub digest: Digest,
-    /// What kind of packages it installs.
-    pub family: PackageFamily,
+    /// What kind of packages it installs; `None`: nobody says, so its guests are asked.
+    pub family: Option<PackageFamily>,
     /// The root disk, never written to.
     pub disk: PathBuf,
     /// How the disk's content is stored.
@@ -63,7 +63,7 @@ impl From<Arc<PreparedImage>> for BootImage {
     fn from(image: Arc<PreparedImage>) -> Self {
         Self {
             digest: image.digest,
-            family: image.family,
+            family: Some(image.family),
             disk: image.disk.clone(),
             format: DiskFormat::Qcow2,
             kernel: image.kernel.clone(),
