@@ -66,13 +66,21 @@ mod tests {
 ERROR: unable to select packages:
   so:libnothere.so.2 (no such package):
     required by: hello-2.12-r0[so:libnothere.so.2]
-"), @"");
+"), @r"
+        ERROR: unable to select packages:
+          so:libnothere.so.2 (no such package):
+            required by: hello-2.12-r0[so:libnothere.so.2]
+        ");
         // Before.
         insta::assert_snapshot!(shown("\
 ERROR: unsatisfiable constraints:
   libnothere (missing):
     required by: hello-2.12-r0[libnothere]
-"), @"");
+"), @r"
+        ERROR: unsatisfiable constraints:
+          libnothere (missing):
+            required by: hello-2.12-r0[libnothere]
+        ");
     }
 
     #[test]
@@ -83,7 +91,13 @@ ERROR: unable to select packages:
     error: uninstallable
     arch: aarch64
     satisfies: world[hello><Q1XNYmyHbxgiMTKgdFOqLKAyvJF5E=]
-"), @"");
+"), @r"
+        ERROR: unable to select packages:
+          hello-2.12-r0:
+            error: uninstallable
+            arch: aarch64
+            satisfies: world[hello><Q1XNYmyHbxgiMTKgdFOqLKAyvJF5E=]
+        ");
     }
 
     #[test]
@@ -95,12 +109,15 @@ cannot find /etc/thing
 ERROR: hello-2.12-r0.post-install: script exited with error 3
 1 error; 9 MiB in 26 packages
 ";
-        insta::assert_snapshot!(shown(output), @"");
+        insta::assert_snapshot!(shown(output), @r"
+        cannot find /etc/thing
+        ERROR: hello-2.12-r0.post-install: script exited with error 3
+        ");
         assert!(output.lines().any(ADAPTER.unsaid));
     }
 
     #[test]
     fn a_file_that_is_no_package_is_named() {
-        insta::assert_snapshot!(shown("ERROR: ./hello.apk: v2 package format error\n"), @"");
+        insta::assert_snapshot!(shown("ERROR: ./hello.apk: v2 package format error\n"), @"ERROR: ./hello.apk: v2 package format error");
     }
 }

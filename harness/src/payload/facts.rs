@@ -147,7 +147,19 @@ package=dpkg 1.21.22 installed
 cgroups=v2
 selinux=absent
 apparmor=Y
-"#), @"");
+"#), @r#"
+        apparmor: true
+        arch: "x86_64"
+        cgroups: "v2"
+        id: "debian"
+        init: "systemd 252"
+        kernel: "6.1.0-39-cloud-amd64"
+        libc: "glibc 2.36"
+        name: "Debian GNU/Linux 12 (bookworm)"
+        package_managers: ["apt 2.6.1","dpkg 1.21.22"]
+        selinux: "absent"
+        version: "12"
+        "#);
     }
 
     #[test]
@@ -162,7 +174,19 @@ apk=apk-tools 2.14.4, compiled for x86_64.
 cgroups=v2
 selinux=absent
 apparmor=N
-"#), @"");
+"#), @r#"
+        apparmor: false
+        arch: "x86_64"
+        cgroups: "v2"
+        id: "alpine"
+        init: "OpenRC 0.54"
+        kernel: "6.6.54-0-virt"
+        libc: "musl 1.2.5"
+        name: "Alpine Linux v3.20"
+        package_managers: ["apk-tools 2.14.4"]
+        selinux: "absent"
+        version: "3.20.3"
+        "#);
     }
 
     #[test]
@@ -179,7 +203,19 @@ package=rpm 4.16.1.3 installed
 cgroups=v2
 selinux=enforcing
 apparmor=N
-"#), @"");
+"#), @r#"
+        apparmor: false
+        arch: "x86_64"
+        cgroups: "v2"
+        id: "rocky"
+        init: "systemd 252"
+        kernel: "5.14.0-427.13.1.el9_4.x86_64"
+        libc: "glibc 2.34"
+        name: "Rocky Linux 9.4 (Blue Onyx)"
+        package_managers: ["dnf 4.14.0","yum 4.14.0","rpm 4.16.1.3"]
+        selinux: "enforcing"
+        version: "9.4"
+        "#);
     }
 
     #[test]
@@ -193,7 +229,18 @@ package=pkg 1.21.3 installed
 cgroups=none
 selinux=absent
 apparmor=N
-"#), @"");
+"#), @r#"
+        apparmor: false
+        arch: "amd64"
+        cgroups: "none"
+        id: "freebsd"
+        init: "FreeBSD rc"
+        kernel: "14.1-RELEASE"
+        name: "FreeBSD 14.1-RELEASE"
+        package_managers: ["pkg 1.21.3"]
+        selinux: "absent"
+        version: "14.1"
+        "#);
         insta::assert_snapshot!(shown("init.busybox=BusyBox v1.36.1 (2023-11-07 18:53:09 UTC) multi-call binary.\n"), @r#"
         init: "busybox 1.36.1"
         package_managers: []

@@ -100,7 +100,41 @@ warning: cannot resolve \"libnothere>=2\", a dependency of \"needy\"
 :: Do you want to skip the above package for this upgrade? [y/N] error: failed to prepare transaction (could not satisfy dependencies)
 
 :: unable to satisfy dependency 'libnothere>=2' required by needy
-"), @"");
+"), @r"
+        error: failed to prepare transaction (could not satisfy dependencies)
+        :: unable to satisfy dependency 'libnothere>=2' required by needy
+        ");
+    }
+
+    #[test]
+    fn what_a_script_said_comes_before_what_pacman_says_of_it() {
+        // pacman 6.0.2; exits with 0.
+        let output = "\
+:: Processing package changes...
+installing badpost...
+cannot find /etc/thing
+error: command failed to execute correctly
+badpost 2.12-1
+";
+        assert!(output.lines().any(ADAPTER.unsaid));
+        insta::assert_snapshot!(shown(output), @r"
+        cannot find /etc/thing
+        error: command failed to execute correctly
+        ");
+    }
+
+    #[test]
+    fn a_file_of_two_packages_is_named_by_both() {
+        // pacman 6.0.2.
+        insta::assert_snapshot!(shown("\
+checking for file conflicts...
+error: failed to commit transaction (conflicting files)
+clash: /opt/pac/hello exists in filesystem (owned by hello)
+Errors occurred, no packages were upgraded.
+"), @r"
+        error: failed to commit transaction (conflicting files)
+        clash: /opt/pac/hello exists in filesystem (owned by hello)
+        ");
     }
 
     #[test]
@@ -109,7 +143,10 @@ warning: cannot resolve \"libnothere>=2\", a dependency of \"needy\"
 error: could not open file ./broken-1-1-any.pkg.tar.zst: Unrecognized archive format
 error: './broken-1-1-any.pkg.tar.zst': cannot open package file
 loading packages...
-"), @"");
+"), @r"
+        error: could not open file ./broken-1-1-any.pkg.tar.zst: Unrecognized archive format
+        error: './broken-1-1-any.pkg.tar.zst': cannot open package file
+        ");
     }
 
     #[test]

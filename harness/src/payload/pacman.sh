@@ -15,15 +15,15 @@ done
 
 # The system's own settings without its repositories, so that what is missing is said to be missing instead of being looked for
 # on the network.
-section=
+settings=$root/tmp/pacman.conf section=
 while read -r line || [ -n "$line" ]; do
     case $line in "["*) section=$line ;; esac
     if [ "$section" = "[options]" ]; then printf '%s\n' "$line"; fi
-done </etc/pacman.conf >"$root/tmp/pacman.conf"
+done </etc/pacman.conf >"$settings"
 
 # All at once, so that they may depend on each other.
-pacman --upgrade --noconfirm --noprogressbar --config "$root/tmp/pacman.conf" "$@" || exit
+pacman --upgrade --noconfirm --noprogressbar --config "$settings" "$@" || exit
 
-for name in $(pacman --query --quiet --file "$@"); do
-    pacman --query "$name" || exit
+for name in $(pacman --query --quiet --file --config "$settings" "$@"); do
+    pacman --query --config "$settings" "$name" || exit
 done

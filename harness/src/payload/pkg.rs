@@ -61,7 +61,10 @@ Installing hello-2.12...
 pkg: Missing dependency 'gettext-runtime'
 
 Failed to install the following 1 package(s): ./hello-2.12.pkg
-"), @"");
+"), @r"
+        pkg: Missing dependency 'gettext-runtime'
+        Failed to install the following 1 package(s): ./hello-2.12.pkg
+        ");
     }
 
     #[test]
@@ -70,7 +73,10 @@ Failed to install the following 1 package(s): ./hello-2.12.pkg
 pkg: wrong architecture: FreeBSD:13:amd64 instead of FreeBSD:14:amd64
 
 Failed to install the following 1 package(s): ./hello-2.12.pkg
-"), @"");
+"), @r"
+        pkg: wrong architecture: FreeBSD:13:amd64 instead of FreeBSD:14:amd64
+        Failed to install the following 1 package(s): ./hello-2.12.pkg
+        ");
     }
 
     #[test]
@@ -81,7 +87,10 @@ Extracting hello-2.12: 100%
 cannot find /etc/thing
 pkg: POST-INSTALL script failed
 ";
-        insta::assert_snapshot!(shown(output), @"");
+        insta::assert_snapshot!(shown(output), @r"
+        cannot find /etc/thing
+        pkg: POST-INSTALL script failed
+        ");
         assert!(output.lines().any(ADAPTER.unsaid));
     }
 }

@@ -148,7 +148,11 @@ Error:
  Problem: conflicting requests
   - nothing provides libnothere >= 2 needed by needy-2.12-1.noarch
 (try to add '--skip-broken' to skip uninstallable packages)
-"), @"");
+"), @r"
+        Error:
+         Problem: conflicting requests
+          - nothing provides libnothere >= 2 needed by needy-2.12-1.noarch
+        ");
     }
 
     #[test]
@@ -161,7 +165,11 @@ Problem: conflicting requests
   - nothing provides libnothere >= 2 needed by needy-2.12-1.noarch from @commandline
 You can try to add to command line:
   --skip-broken to skip uninstallable packages
-"), @"");
+"), @r"
+        Failed to resolve the transaction:
+        Problem: conflicting requests
+          - nothing provides libnothere >= 2 needed by needy-2.12-1.noarch from @commandline
+        ");
     }
 
     #[test]
@@ -179,7 +187,10 @@ Error: Package: needy-2.12-1.noarch (/needy-2.12-1.noarch)
            Requires: libnothere >= 2
  You could try using --skip-broken to work around the problem
  You could try running: rpm -Va --nofiles --nodigest
-"), @"");
+"), @r"
+        Error: Package: needy-2.12-1.noarch (/needy-2.12-1.noarch)
+                   Requires: libnothere >= 2
+        ");
     }
 
     #[test]
@@ -195,7 +206,7 @@ Problem: nothing provides libnothere >= 2 needed by needy-2.12-1.noarch
  Solution 2: break needy-2.12-1.noarch by ignoring some of its dependencies
 
 Choose from above solutions by number or cancel [1/2/c/d/?] (c): c
-"), @"");
+"), @"Problem: nothing provides libnothere >= 2 needed by needy-2.12-1.noarch");
     }
 
     #[test]
@@ -204,7 +215,10 @@ Choose from above solutions by number or cancel [1/2/c/d/?] (c): c
         insta::assert_snapshot!(shown("\
 error: Failed dependencies:
 \tlibnothere >= 2 is needed by needy-2.12-1.noarch
-"), @"");
+"), @r"
+        error: Failed dependencies:
+        	libnothere >= 2 is needed by needy-2.12-1.noarch
+        ");
     }
 
     #[test]
@@ -215,7 +229,10 @@ Running transaction test
 Error: Transaction test error:
   file /opt/hello from install of clash-2.12-1.noarch conflicts with file from package hello-2.12-1.noarch
 
-"), @"");
+"), @r"
+        Error: Transaction test error:
+          file /opt/hello from install of clash-2.12-1.noarch conflicts with file from package hello-2.12-1.noarch
+        ");
         insta::assert_snapshot!(shown("\
 Checking for file conflicts: [.....error]
 Detected 1 file conflict:
@@ -235,10 +252,17 @@ History:
  - ABORT request: 
 
 Please see the above error message for a hint.
-"), @"");
+"), @r"
+        Detected 1 file conflict:
+        File /opt/hello
+          from install of
+             clash-2.12-1.noarch (Plain RPM files cache)
+          conflicts with file from package
+             hello-2.12-1.noarch (@System)
+        ");
         insta::assert_snapshot!(shown("\
 \tfile /opt/hello from install of clash-2.12-1.noarch conflicts with file from package hello-2.12-1.noarch
-"), @"");
+"), @"	file /opt/hello from install of clash-2.12-1.noarch conflicts with file from package hello-2.12-1.noarch");
     }
 
     #[test]
@@ -258,7 +282,10 @@ Failed:
   badpre-2.12-1.noarch                                                          
 
 Error: Transaction failed
-"), @"");
+"), @r"
+        cannot find /etc/thing
+        error: %prein(badpre-2.12-1.noarch) scriptlet failed, exit status 3
+        ");
     }
 
     #[test]
@@ -279,19 +306,25 @@ Installed:
 Complete!
 ";
         assert!(output.lines().any(ADAPTER.unsaid));
-        insta::assert_snapshot!(shown(output), @"");
+        insta::assert_snapshot!(shown(output), @r"
+        cannot find /etc/thing
+        warning: %post(badpost-2.12-1.noarch) scriptlet failed, exit status 3
+        ");
         assert!(!"warning: hello-2.12-1.rpm: Header V4 RSA/SHA256 Signature: NOKEY".lines().any(ADAPTER.unsaid));
     }
 
     #[test]
     fn a_file_that_is_no_package_is_named() {
-        insta::assert_snapshot!(shown("Can not load RPM file: ./broken-1-1.noarch.rpm.\nCould not open: ./broken-1-1.noarch.rpm\n"), @"");
-        insta::assert_snapshot!(shown("Problem reading the RPM header of ./broken-1-1.noarch.rpm. Is it an RPM file?\nNo valid arguments specified.\n"), @"");
+        insta::assert_snapshot!(shown("Can not load RPM file: ./broken-1-1.noarch.rpm.\nCould not open: ./broken-1-1.noarch.rpm\n"), @r"
+        Can not load RPM file: ./broken-1-1.noarch.rpm.
+        Could not open: ./broken-1-1.noarch.rpm
+        ");
+        insta::assert_snapshot!(shown("Problem reading the RPM header of ./broken-1-1.noarch.rpm. Is it an RPM file?\nNo valid arguments specified.\n"), @"Problem reading the RPM header of ./broken-1-1.noarch.rpm. Is it an RPM file?");
     }
 
     #[test]
     fn what_was_left_out_without_an_error_is_said_by_rpm() {
         // The installer had something newer.
-        insta::assert_snapshot!(shown("Nothing to do.\nComplete!\npackage hello-2.12-1.noarch is not installed\n"), @"");
+        insta::assert_snapshot!(shown("Nothing to do.\nComplete!\npackage hello-2.12-1.noarch is not installed\n"), @"package hello-2.12-1.noarch is not installed");
     }
 }
