@@ -21,7 +21,6 @@ pub struct Event {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
-#[expect(clippy::large_enum_variant, reason = "a run has one or two ready runners, and events are seen one by one")]
 pub enum EventKind {
     /// First event of a run. The plan lies beside the journal as `plan.json`.
     RunStarted {

@@ -88,12 +88,12 @@ pub(super) fn accepts(family: PackageFamily, arch: Arch, file_name: &str) -> boo
     let adapter = of(family);
     let Some(stem) = (adapter.stem)(file_name) else { return false };
     let ends =
-        |word: &&str| stem.strip_suffix(*word).is_some_and(|rest| rest.is_empty() || rest.ends_with(['-', '_', '.']));
+        |word: &str| stem.strip_suffix(word).is_some_and(|rest| rest.is_empty() || rest.ends_with(['-', '_', '.']));
     let others = Arch::ALL.into_iter().filter(|other| *other != arch).flat_map(own_words);
-    if own_words(arch).iter().chain((adapter.also)(arch)).any(|word| ends(&word)) {
+    if own_words(arch).iter().chain((adapter.also)(arch)).any(|word| ends(word)) {
         return true;
     }
-    !others.chain(&FOREIGN).any(|word| ends(&word))
+    !others.chain(&FOREIGN).any(|word| ends(word))
 }
 
 /// A script that installs packages by their names, from wherever the guest's package manager gets them.

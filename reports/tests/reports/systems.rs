@@ -22,12 +22,12 @@ fn two(kernels: [&str; 2]) -> (matrix::Plan, Story) {
 }
 
 fn rendered(plan: &matrix::Plan, events: &[Event], name: &str) -> String {
-    let dir = tempfile::tempdir().unwrap();
-    plan.write(&dir.path().join("plan.json")).unwrap();
-    let mut journal = reports::Journal::create(dir.path()).unwrap();
-    events.iter().for_each(|event| journal.append(event).unwrap());
-    reports::render::all(dir.path()).unwrap();
-    std::fs::read_to_string(dir.path().join(name)).unwrap()
+    let dir = tempfile::tempdir().expect("a folder of our own");
+    plan.write(&dir.path().join("plan.json")).expect("a folder of our own");
+    let mut journal = reports::Journal::create(dir.path()).expect("a folder of our own");
+    events.iter().for_each(|event| journal.append(event).expect("a folder of our own"));
+    reports::render::all(dir.path()).expect("a folder of our own");
+    std::fs::read_to_string(dir.path().join(name)).expect("a folder of our own")
 }
 
 #[test]
