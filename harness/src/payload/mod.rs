@@ -16,6 +16,8 @@ mod pkg;
 mod quote;
 mod reasons;
 mod rpm;
+#[cfg(test)]
+mod scripts_tests;
 mod suite;
 mod unpack;
 mod upload;

@@ -18,10 +18,9 @@ if ! pkg -N >/dev/null 2>&1; then
     pkg add "$own" || exit
 fi
 
-# Each finds what it depends on in its own folder.
-pkg add "$@" || exit
-
+# Each finds what it depends on in this folder and installs it along; what is there when its turn comes would be refused.
 for file; do
-    name=$(pkg query -F "$file" %n) || exit
+    name=$(pkg query -F "$file" %n-%v) || exit
+    if ! pkg info -e "$name"; then pkg add "$file" || exit; fi
     pkg query 'nestmatrix: %n %v is installed' "$name" || exit
 done
