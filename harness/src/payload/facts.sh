@@ -63,9 +63,15 @@ else
     esac
 fi
 
-if has dpkg-query; then dpkg-query -W -f 'package=${Package} ${Version} ${db:Status-Status}\n' apt dpkg; fi
+# Into variables: a program that hangs is not to hold our output open.
+if has dpkg-query; then
+    said=$(dpkg-query -W -f 'package=${Package} ${Version} ${db:Status-Status}\n' apt dpkg)
+    printf '%s\n' "$said"
+fi
 if has rpm; then
-    rpm -q --qf 'package=%{NAME} %{VERSION} installed\n' dnf dnf5 yum zypper rpm | grep '^package='
+    # Those that are not there say so in lines that are no facts.
+    said=$(rpm -q --qf 'package=%{NAME} %{VERSION} installed\n' dnf dnf5 yum zypper rpm)
+    printf '%s\n' "$said"
 fi
 if has apk; then say apk "$(first apk --version)"; fi
 if has pacman; then
