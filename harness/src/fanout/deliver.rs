@@ -84,10 +84,17 @@ impl Attempt<'_> {
                 let lost = |error: &SshError| (error.to_string(), error.is_connection_lost());
                 self.explained(guest, Phase::Install, Err(error), lost).await
             }
-            Err(refused) => Err(Stopped {
-                verdict: Verdict::Failed { phase: Phase::Install, reason: refused.to_string() },
-                help: Some(format!("the package manager's whole output is in {}", log.display())),
-            }),
+            Err(refused) => {
+                let help = match &refused {
+                    InstallError::Nothing { .. } => {
+                        "add one to `package.artifacts`, or leave the image out; a suite with `install = false` runs without"
+                            .to_owned()
+                    }
+                    _ => format!("the package manager's whole output is in {}", log.display()),
+                };
+                let verdict = Verdict::Failed { phase: Phase::Install, reason: refused.to_string() };
+                Err(Stopped { verdict, help: Some(help) })
+            }
             Ok(()) => Ok(()),
         }
     }
