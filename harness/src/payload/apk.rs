@@ -7,7 +7,7 @@ use super::{
 
 /// apk's database, and what it works out of it.
 const REHEARSAL: &str = "\
-{ apk add --simulate --no-network --repositories-file /dev/null; apk info -e -v apk-tools; } </dev/null >/dev/null 2>&1
+{ apk add --simulate --no-network; apk info -e -v apk-tools; } </dev/null >/dev/null 2>&1
 :
 ";
 
@@ -15,7 +15,7 @@ const BY_NAME: &str = "exec apk add --update-cache --no-progress --wait 60 -- \"
 
 const REMOVE: &str = "\
 exec 2>&1
-exec apk del --no-network --repositories-file /dev/null --no-progress --wait 60 -- \"$@\"
+exec apk del --no-network --no-progress --wait 60 -- \"$@\"
 ";
 
 /// apk says name and version in one word, so each is asked for by itself.

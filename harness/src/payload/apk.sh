@@ -9,4 +9,5 @@ set -- ./*.apk
 
 # All at once, so that they may depend on each other; nobody has to have signed them; without any repository, so that what is
 # missing is said to be missing instead of being looked for on the network. apk-tools 2 and 3 have the same names for all of it.
-exec apk add --allow-untrusted --no-network --repositories-file /dev/null --no-progress --wait 60 "$@"
+echo "# none" >"$root/tmp/repositories" || exit
+exec apk add --allow-untrusted --no-network --repositories-file "$root/tmp/repositories" --no-progress --wait 60 "$@"
