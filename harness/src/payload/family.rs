@@ -248,8 +248,12 @@ mod tests {
         for family in ALL {
             let Adapter { install, by_name, remove, query, rehearsal, .. } = of(family);
             for script in [install, by_name, remove, query, rehearsal] {
-                let output = Command::new("sh").args(["-n", "-c", script]).output().unwrap();
-                assert!(output.status.success() && output.stderr.is_empty(), "{family:?}: {output:?}\n{script}");
+                for shell in [&["sh"][..], &["bash", "--posix"], &["busybox", "sh"]] {
+                    let run = Command::new(shell[0]).args(&shell[1..]).args(["-n", "-c", script]).output();
+                    let Ok(output) = run else { continue };
+                    let fine = output.status.success() && output.stderr.is_empty();
+                    assert!(fine, "{family:?} in {shell:?}: {output:?}\n{script}");
+                }
             }
         }
     }

@@ -20,6 +20,8 @@ mod key;
 mod memory;
 mod mould;
 mod obtain;
+#[cfg(test)]
+mod settle_tests;
 mod trust;
 mod waker;
 

@@ -2,22 +2,21 @@
 set -u
 rm -rf "${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}"
 
-# Waits until this fails, at most 50 s. What is still being started comes to its end. Not all of it may go well, and that is so in a
+# Waits until this fails, at most 40 times. What is still being started comes to its end. Not all of it may go well, and that is so in a
 # booted guest, too.
 while_it_starts() {
-    left=50
+    left=40
     while "$@" >/dev/null 2>&1 && [ "$left" -gt 0 ]; do
         sleep 1
         left=$((left - 1))
     done
 }
 
-# systemd before 240 cannot be waited for.
+# Asked again and again, because not every systemd can be waited for.
 systemd_starts() {
     case $(systemctl is-system-running) in initializing | starting) true ;; *) false ;; esac
 }
 systemd() {
-    timeout 50 systemctl is-system-running --wait >/dev/null 2>&1
     while_it_starts systemd_starts
     # Its clock will jump: what is due once a day would all be due in the first moment of every fork. (Daemons of cron do not catch
     # up on more than some hours, so they are left alone everywhere.)
