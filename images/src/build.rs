@@ -23,7 +23,7 @@ pub(crate) struct Makers;
 impl Build for Makers {
     fn build(&self, entry: &Entry, site: &Site, control: &Control<'_>) -> Result<Made, Failure> {
         match &entry.source {
-            Source::Bootstrap(bootstrap) => bootstrap::make(bootstrap, site, control),
+            Source::Bootstrap(bootstrap) => bootstrap::make(bootstrap, entry.arch, site, control),
             Source::Disk { file, firmware } => published::make(entry, file, *firmware, site, control),
             Source::Rootfs(_) => Err(crate::PrepareErrorKind::Absent.into()),
         }
@@ -33,7 +33,7 @@ impl Build for Makers {
 /// The digest of all that decides what is made of an entry: the key it is found by in the store.
 pub(crate) fn recipe(entry: &Entry) -> Digest {
     let (file, kind) = match &entry.source {
-        Source::Bootstrap(bootstrap) => return Recipe::of(bootstrap).digest(),
+        Source::Bootstrap(bootstrap) => return Recipe::of(bootstrap, entry.arch).digest(),
         Source::Disk { file, firmware } => (file, format!("disk {firmware:?}")),
         Source::Rootfs(file) => (file, "rootfs".to_owned()),
     };

@@ -19,6 +19,7 @@ mod catalog;
 mod disk;
 mod entry;
 mod error;
+mod foreign;
 mod lock;
 mod mirror;
 mod prepared;

@@ -2,11 +2,12 @@
 //!
 //! This code always runs on the L1, beside its guests. `budget` decides who may start, `attempt` takes one cell through its
 //! phases on one fresh guest (`power` makes that, a fork where it can: `warm` knows the templates, `machine` what both are; `harvest`
-//! fetches what is left in it, `judge` says what it means), `dispatch` does that for all cells. All results leave as events.
+//! fetches what is left in it, `judge` says what it means, `emulation` what runs guests of another kind of CPU), `dispatch` does that for all cells. All results leave as events.
 
 mod attempt;
 mod budget;
 mod dispatch;
+mod emulation;
 mod harvest;
 mod judge;
 mod machine;
@@ -18,5 +19,6 @@ mod warmth;
 pub use attempt::Conclusion;
 pub use budget::{Budget, Cost};
 pub use dispatch::{Stop, Todo, dispatch, freeze};
+pub use emulation::Emulation;
 pub use station::{BootImage, Keep, Purpose, Station};
 pub use warmth::Warmth;

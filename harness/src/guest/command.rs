@@ -32,6 +32,14 @@ impl Accelerator {
     }
 }
 
+/// What a guest's kernel calls its serial port.
+pub const fn serial_port(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "ttyS0",
+        Arch::Aarch64 => "ttyAMA0",
+    }
+}
+
 /// What a guest's CPU must be able to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cpu {
