@@ -49,8 +49,7 @@ pub(crate) fn missing<'a>(programs: &[&'a str]) -> Option<&'a str> {
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path: OsString =
         command("").get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, value)| value)?.to_owned();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file());
-    found
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// Runs a tool to its end in a process group of its own and tells `line` of each line it says, on either output.

@@ -1,6 +1,9 @@
 //! Images for other kinds of CPU than this machine's: whether their guests can be emulated here, and how fast.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use images::{Catalog, Entry, Store};
 use matrix::{Arch, Cell, Plan};
@@ -30,6 +33,9 @@ pub(super) fn cells(plan: &Plan) -> Vec<(&Cell, Arch)> {
     foreign.filter(|(_, arch)| *arch != Arch::here()).collect()
 }
 
+/// How guests of each other kind are run; else why they are not.
+pub(super) type Emulations = BTreeMap<Arch, Result<Emulation, String>>;
+
 /// QEMU for each other kind of CPU that some image is made for.
 pub(super) struct Emulators(BTreeMap<Arch, Result<Qemu, String>>);
 
@@ -37,10 +43,9 @@ impl Emulators {
     /// Looks for all that these images need.
     pub(super) async fn find(entries: &[(String, Entry)]) -> Self {
         let mut found = BTreeMap::new();
-        for arch in entries.iter().map(|(_, entry)| entry.arch).filter(|arch| *arch != Arch::here()) {
-            if !found.contains_key(&arch) {
-                found.insert(arch, Qemu::of(arch).await.map_err(|error| error.to_string()));
-            }
+        let needed: BTreeSet<Arch> = entries.iter().map(|(_, entry)| entry.arch).collect();
+        for arch in needed.into_iter().filter(|arch| *arch != Arch::here()) {
+            found.insert(arch, Qemu::of(arch).await.map_err(|error| error.to_string()));
         }
         Self(found)
     }
@@ -69,7 +74,7 @@ impl Emulators {
         machine: &Machine,
         spawner: &Spawner,
         (scratch, own): (&Path, f64),
-    ) -> BTreeMap<Arch, Result<Emulation, String>> {
+    ) -> Emulations {
         let mut emulations = BTreeMap::new();
         for (arch, qemu) in self.0.iter().filter_map(|(arch, qemu)| Some((*arch, qemu.as_ref().ok()?))) {
             let images = || prepared.values().flatten().filter(|image| image.arch == arch);

@@ -14,7 +14,7 @@ use reports::{EventKind, Phase, StepTime};
 use super::{
     error::RunError,
     folder::{RunFolder, locate},
-    foreign::Emulators,
+    foreign::{Emulations, Emulators},
     image_phase::{Missing, Prepared, prepare_all},
     options::Options,
     place::{Place, Where},
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     events::Events,
-    fanout::{BootImage, Emulation, Purpose, Stop},
+    fanout::{BootImage, Purpose, Stop},
     guest::Spawner,
     host::{self, Machine, Nesting, ProbeError, Proof, Qemu},
     runner::{Ledger, Loss},
@@ -116,7 +116,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     let refused = emulators.refuse(&mut entries, &events);
     let mut prepared = prepare_all(&store, &entries, plan.runner.retries, false, &events, &stop.drain).await;
     prepared.extend(refused);
-    let (mut emulations, mut proved) = (BTreeMap::new(), Vec::new());
+    let (mut emulations, mut proved) = (Emulations::new(), Vec::new());
     let proofs = async {
         let began = Instant::now();
         let mut took = |step: &str, since: Instant| {
@@ -256,7 +256,7 @@ async fn prove(
 fn settle_early(
     plan: &Plan,
     prepared: &Prepared,
-    (proof, emulations): (&Result<Proof, Option<ProbeError>>, &BTreeMap<Arch, Result<Emulation, String>>),
+    (proof, emulations): (&Result<Proof, Option<ProbeError>>, &Emulations),
     ledger: &mut Ledger,
     events: &Events,
     stop: &Stop,
