@@ -441,6 +441,23 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_of_64_bit_arm_is_another_machine_with_the_same_devices() {
+        let arm = Command {
+            arch: Arch::Aarch64,
+            machine: "virt-10.0".into(),
+            loader: Command::sample_loader("root=/dev/vda rw console=ttyAMA0"),
+            ..command()
+        };
+        insta::assert_snapshot!(difference(&arm), @r"
+        -machine virt-10.0,accel=tcg,gic-version=max
+        -cpu max,pauth-impdef=on
+        -append root=/dev/vda rw console=ttyAMA0
+        ");
+        let kvm = text(&Command { accelerator: Accelerator::Kvm, ..arm });
+        assert!(kvm.contains("-cpu host") && !kvm.contains("VGA"), "{kvm}");
+    }
+
+    #[test]
     fn only_network_open_lifts_the_restriction() {
         let open = Command { network: Some(Network::Open), ..command() };
         assert!(text(&open).contains("restrict=off"), "{}", text(&open));
