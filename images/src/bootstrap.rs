@@ -13,12 +13,15 @@ use std::{
     time::Duration,
 };
 
+use matrix::Arch;
+
 use crate::{
     Bootstrap, Control,
     error::{Failure, PrepareErrorKind},
+    foreign::{self, Foreign},
     lock, mirror,
     prepared::{DISK, INITRD, KERNEL, Made, PACKAGES},
-    recipe::{CMDLINE, DISK_BYTES, Recipe, SCRIPTS},
+    recipe::{DISK_BYTES, Recipe},
     site::{RAW_DISK, Site},
     space, tool,
 };
@@ -31,30 +34,31 @@ const FULL_BYTES: u64 = 8 << 20;
 const READ_LIMIT: Duration = Duration::from_secs(600);
 
 /// Makes the files of an image in [`Site::image`], with mmdebstrap.
-pub(crate) fn make(bootstrap: &Bootstrap, site: &Site, control: &Control<'_>) -> Result<Made, Failure> {
-    let recipe = &Recipe::of(bootstrap);
+pub(crate) fn make(bootstrap: &Bootstrap, arch: Arch, site: &Site, control: &Control<'_>) -> Result<Made, Failure> {
+    let recipe = &Recipe::of(bootstrap, arch);
     if let Some(tool) = tool::missing(&["mmdebstrap", "mke2fs", "debugfs", "qemu-img"]) {
         return Err(PrepareErrorKind::ToolMissing { tool: tool.to_owned() }.into());
     }
+    let foreign = Foreign::of(arch)?;
     let work = site.make_work()?;
     let image = site.image();
     space::require(&[(&work, WORK_BYTES), (&image, STORE_BYTES)]).map_err(PrepareErrorKind::from)?;
-    let ended = grow_tree(bootstrap, recipe, &work, site, control)
+    let ended = grow_tree((bootstrap, recipe, foreign.as_ref()), &work, site, control)
         .and_then(|()| extract(&image, control.cancel))
         .and_then(|()| convert(&image, control));
     ended.map_err(|failure| blame_full_disk(failure, &[&work, &image]))?;
-    Ok(Made::with_kernel(CMDLINE))
+    Ok(Made::with_kernel(recipe.cmdline))
 }
 
 /// Bootstraps the tree and makes the raw disk of it.
 fn grow_tree(
-    bootstrap: &Bootstrap,
-    recipe: &Recipe,
+    (bootstrap, recipe, foreign): (&Bootstrap, &Recipe, Option<&Foreign>),
     work: &Path,
     site: &Site,
     control: &Control<'_>,
 ) -> Result<(), Failure> {
-    for (name, text) in SCRIPTS {
+    let own = recipe.scripts.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+    for (name, text) in own.chain(foreign::SCRIPTS) {
         write(&work.join(name), text.as_bytes(), 0o755)?;
     }
     let archive = recipe.tar().map_err(PrepareErrorKind::io("make an archive in", work))?;
@@ -69,7 +73,11 @@ fn grow_tree(
     lock::try_exclusive(&disk).map_err(PrepareErrorKind::io("lock", &path))?;
 
     let mut build = tool::command("/bin/sh");
-    build.arg(work.join("build.sh")).arg(&recipe.release).arg(recipe.packages.join(",")).arg(work);
+    match foreign {
+        None => build.arg(work.join("build.sh")),
+        Some(foreign) => build.arg(work.join("foreign.sh")).args(foreign.args()),
+    };
+    build.arg(&recipe.release).arg(recipe.packages.join(",")).arg(work);
     if let Some(sources) = mirror::sources_for(&recipe.release, &bootstrap.suites, Path::new("/etc/apt")) {
         write(&work.join("sources.list"), sources.as_bytes(), 0o644)?;
     }

@@ -28,7 +28,7 @@ pub(crate) struct Makers<'a> {
 impl Build for Makers<'_> {
     fn build(&self, entry: &Entry, site: &Site, control: &Control<'_>) -> Result<Made, Failure> {
         match &entry.source {
-            Source::Bootstrap(bootstrap) => bootstrap::make(bootstrap, site, control),
+            Source::Bootstrap(bootstrap) => bootstrap::make(bootstrap, entry.arch, site, control),
             Source::Disk { file, firmware } => {
                 let part = self.downloads.join(format!("{}.part", recipe(entry).hex()));
                 published::make(entry, (file, *firmware), site, &part, control)
@@ -41,7 +41,7 @@ impl Build for Makers<'_> {
 /// The digest of all that decides what is made of an entry: the key it is found by in the store.
 pub(crate) fn recipe(entry: &Entry) -> Digest {
     let (file, kind) = match &entry.source {
-        Source::Bootstrap(bootstrap) => return Recipe::of(bootstrap).digest(),
+        Source::Bootstrap(bootstrap) => return Recipe::of(bootstrap, entry.arch).digest(),
         Source::Disk { file, firmware } => (file, format!("disk {firmware:?}")),
         Source::Rootfs(file) => (file, "rootfs".to_owned()),
     };

@@ -21,6 +21,8 @@ pub struct Catalog {
 struct Written {
     name: String,
     title: String,
+    #[serde(default = "usual_arch")]
+    arch: Arch,
     family: PackageFamily,
     release: String,
     suites: Vec<Suite>,
@@ -30,13 +32,18 @@ struct Written {
     end_of_life: Option<String>,
 }
 
+/// What an entry that does not say it is made for.
+fn usual_arch() -> Arch {
+    Arch::X86_64
+}
+
 impl From<Written> for Entry {
     fn from(written: Written) -> Self {
-        let Written { name, title, family, release, suites, packages, end_of_life } = written;
+        let Written { name, title, arch, family, release, suites, packages, end_of_life } = written;
         Self {
             name,
             title,
-            arch: Arch::X86_64,
+            arch,
             family: Some(family),
             login_user: "root".to_owned(),
             end_of_life,
@@ -85,10 +92,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shipped_catalog_names_five_debian_systems_and_the_machine_they_run_on() {
+    fn the_shipped_catalog_names_debian_systems_for_two_kinds_of_cpus_and_the_machine_they_run_on() {
         insta::assert_snapshot!(
             Catalog::shipped().names().join(" "),
-            @"debian-11-minimal debian-12-minimal debian-13-minimal debian-testing-minimal debian-sid-minimal debian-13-runner"
+            @"debian-11-minimal debian-12-minimal debian-13-minimal debian-testing-minimal debian-sid-minimal debian-12-minimal-aarch64 debian-13-minimal-aarch64 debian-13-runner"
         );
     }
 
@@ -100,6 +107,7 @@ mod tests {
                 assert!(!word.is_empty() && !word.starts_with('-'), "{word}");
                 assert!(word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{word}");
             }
+            assert_eq!(entry.name.ends_with("-aarch64"), entry.arch == Arch::Aarch64, "{}", entry.name);
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use matrix::Digest;
+use matrix::{Arch, Digest};
 
 use crate::{
     fetch::{FetchError, WrongChecksum},
@@ -71,6 +71,19 @@ pub enum PrepareErrorKind {
     ToolMissing {
         /// Its program name.
         tool: String,
+    },
+    /// Programs of the image cannot be run here, as building it takes.
+    #[error(
+        "building it takes running programs for {arch} on this machine, and {}",
+        old_kernel.as_ref().map_or("there is no emulator for them".to_owned(), |release| format!(
+            "no emulator is registered for them, which before Linux 6.7 (this is {release}) only root can do"
+        ))
+    )]
+    NoEmulator {
+        /// What they are for.
+        arch: Arch,
+        /// The kernel that only root can tell of the emulator there is.
+        old_kernel: Option<String>,
     },
     /// A tool the build needs said no.
     #[error("`{tool}` failed ({status})")]
@@ -224,6 +237,10 @@ fn help(kind: &PrepareErrorKind, tail: &[String], image: &str) -> Option<String>
     let text = match kind {
         PrepareErrorKind::Download(error) => return error.help().map(str::to_owned),
         PrepareErrorKind::ToolMissing { .. } => "run `cargo xtask setup`".to_owned(),
+        PrepareErrorKind::NoEmulator { arch, old_kernel } => {
+            let package = if old_kernel.is_some() { "binfmt-support" } else { "qemu-user-static" };
+            format!("run `cargo xtask setup --arch {arch}`, or install `{package}`")
+        }
         PrepareErrorKind::DiskFull { .. } => {
             "free some space there, or put the store elsewhere: `--store DIR` or NESTMATRIX_STORE".to_owned()
         }

@@ -20,6 +20,7 @@ mod disk;
 mod entry;
 mod error;
 pub mod fetch;
+mod foreign;
 mod lock;
 mod mirror;
 mod prepared;

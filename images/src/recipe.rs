@@ -5,9 +5,9 @@
 
 use std::fmt::Write as _;
 
-use matrix::Digest;
+use matrix::{Arch, Digest};
 
-use crate::Bootstrap;
+use crate::{Bootstrap, foreign};
 
 /// Raised when the layout of what a build leaves changes.
 pub(crate) const FORMAT: u32 = 2;
@@ -15,24 +15,20 @@ pub(crate) const FORMAT: u32 = 2;
 /// Size of the root disk as a guest sees it, in bytes, unless its overlay is larger: the file system then grows at boot.
 pub const DISK_BYTES: u64 = 4 << 30;
 
-/// Kernel command line of every image. What one run adds comes after it.
+/// Kernel command line of every image. What one run adds comes after it. The serial port has another name on each kind of machine.
 ///
 /// `net.ifnames=0`: the network card is `eth0` wherever it is plugged in. `panic=-1`: a panic resets at once, which ends a
 /// QEMU that was told `-no-reboot`.
-pub(crate) const CMDLINE: &str =
-    "root=/dev/vda rw console=tty0 console=ttyS0,115200 net.ifnames=0 panic=-1 rootfstype=ext4";
+const fn cmdline(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "root=/dev/vda rw console=tty0 console=ttyS0,115200 net.ifnames=0 panic=-1 rootfstype=ext4",
+        Arch::Aarch64 => "root=/dev/vda rw console=ttyAMA0 net.ifnames=0 panic=-1 rootfstype=ext4",
+    }
+}
 
-/// What every image has on top of Debian's minimal base (`Priority: required`, and apt).
-const PACKAGES: &[&str] = &[
-    "linux-image-cloud-amd64",
-    "initramfs-tools",
-    "systemd-sysv",
-    "udev",
-    "openssh-server",
-    "iproute2",
-    "e2fsprogs",
-    "kmod",
-];
+/// What every image has on top of Debian's minimal base (`Priority: required`, and apt), and its kernel.
+const PACKAGES: &[&str] =
+    &["initramfs-tools", "systemd-sysv", "udev", "openssh-server", "iproute2", "e2fsprogs", "kmod"];
 
 /// One file we put into an image.
 struct File {
@@ -81,8 +77,11 @@ const FILES: &[File] = &[
     },
 ];
 
+/// What images for 64-bit Arm have besides: nobody logs in on their serial port either.
+const ON_AARCH64: File = File { path: "etc/systemd/system/serial-getty@ttyAMA0.service", mode: 0o644, content: "" };
+
 /// The scripts that do the build on this machine, by the name they are written out under.
-pub(crate) const SCRIPTS: &[(&str, &str)] = &[
+const SCRIPTS: &[(&str, &str)] = &[
     ("build.sh", include_str!("../recipe/build.sh")),
     ("customize.sh", include_str!("../recipe/customize.sh")),
     ("pack.sh", include_str!("../recipe/pack.sh")),
@@ -90,29 +89,36 @@ pub(crate) const SCRIPTS: &[(&str, &str)] = &[
 
 /// Everything that decides what a build makes, except the state of the distribution's archive.
 pub(crate) struct Recipe {
+    arch: Arch,
     pub(crate) release: String,
+    pub(crate) cmdline: &'static str,
     suites: Vec<&'static str>,
     /// Sorted, each once.
     pub(crate) packages: Vec<String>,
     files: Vec<(String, u32, String)>,
-    scripts: Vec<(String, String)>,
+    pub(crate) scripts: Vec<(String, String)>,
 }
 
 impl Recipe {
     /// The recipe of what is built of these packages.
-    pub(crate) fn of(bootstrap: &Bootstrap) -> Self {
-        let mut packages: Vec<String> =
-            PACKAGES.iter().map(|name| (*name).to_owned()).chain(bootstrap.packages.iter().cloned()).collect();
+    pub(crate) fn of(bootstrap: &Bootstrap, arch: Arch) -> Self {
+        let mut packages: Vec<String> = PACKAGES.iter().map(|name| (*name).to_owned()).collect();
+        packages.push(format!("linux-image-cloud-{}", foreign::debian(arch)));
+        packages.extend(bootstrap.packages.iter().cloned());
         packages.sort();
         packages.dedup();
-        let mut files: Vec<(String, u32, String)> =
-            FILES.iter().map(|file| (file.path.to_owned(), file.mode, file.content.to_owned())).collect();
+        let special = (arch == Arch::Aarch64).then_some(&ON_AARCH64);
+        let mut files: Vec<(String, u32, String)> = FILES
+            .iter()
+            .chain(special)
+            .map(|file| (file.path.to_owned(), file.mode, file.content.to_owned()))
+            .collect();
         // The boot script compares the size of its disk with this.
         let sectors = DISK_BYTES / 512;
         files.push(("usr/lib/nestmatrix/disk-sectors".to_owned(), 0o644, format!("{sectors}\n")));
         let scripts = SCRIPTS.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         let suites = bootstrap.suites.iter().map(|suite| suite.suffix()).collect();
-        Self { release: bootstrap.release.clone(), suites, packages, files, scripts }
+        Self { arch, release: bootstrap.release.clone(), cmdline: cmdline(arch), suites, packages, files, scripts }
     }
 
     /// The digest of all of it.
@@ -123,7 +129,11 @@ impl Recipe {
             let (name_bytes, bytes) = (name.len(), content.len());
             write!(text, "{kind} {name_bytes} {name} {mode:o} {bytes}\n{content}\n").expect("strings take all writes");
         };
-        item("cmdline", "", 0, CMDLINE);
+        // What is not said is what images were made for before there was a choice: they keep their digests.
+        if self.arch != Arch::X86_64 {
+            item("arch", self.arch.name(), 0, "");
+        }
+        item("cmdline", "", 0, self.cmdline);
         for suite in &self.suites {
             item("suite", suite, 0, "");
         }
@@ -168,7 +178,7 @@ mod tests {
     }
 
     fn debian_12() -> Recipe {
-        Recipe::of(&bootstrap())
+        Recipe::of(&bootstrap(), Arch::X86_64)
     }
 
     #[test]
@@ -219,14 +229,30 @@ mod tests {
         let digest = debian_12().digest();
         let mut entry = bootstrap();
         entry.packages.push("locales".to_owned());
-        assert_ne!(Recipe::of(&entry).digest(), digest);
+        assert_ne!(Recipe::of(&entry, Arch::X86_64).digest(), digest);
         entry.packages = vec!["kmod".to_owned()];
-        assert_eq!(Recipe::of(&entry).digest(), digest, "a package every image has anyway changes nothing");
+        assert_eq!(
+            Recipe::of(&entry, Arch::X86_64).digest(),
+            digest,
+            "a package every image has anyway changes nothing"
+        );
         entry.suites.clear();
-        assert_ne!(Recipe::of(&entry).digest(), digest);
+        assert_ne!(Recipe::of(&entry, Arch::X86_64).digest(), digest);
         entry = bootstrap();
         entry.release = "trixie".to_owned();
-        assert_ne!(Recipe::of(&entry).digest(), digest);
+        assert_ne!(Recipe::of(&entry, Arch::X86_64).digest(), digest);
+    }
+
+    #[test]
+    fn another_kind_of_cpu_makes_another_image_and_leaves_those_there_were_alone() {
+        let arm = Recipe::of(&bootstrap(), Arch::Aarch64);
+        assert_ne!(arm.digest(), debian_12().digest());
+        assert!(arm.packages.contains(&"linux-image-cloud-arm64".to_owned()), "{:?}", arm.packages);
+        assert!(!arm.packages.contains(&"linux-image-cloud-amd64".to_owned()), "{:?}", arm.packages);
+        assert!(arm.cmdline.contains("console=ttyAMA0"), "{}", arm.cmdline);
+        let mut unsaid = Recipe::of(&bootstrap(), Arch::X86_64);
+        unsaid.arch = Arch::Aarch64;
+        assert_ne!(unsaid.digest(), debian_12().digest());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
     ffi::OsString,
     io::{self, BufRead as _, BufReader, PipeReader, Read as _},
     os::unix::process::CommandExt as _,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
         atomic::{AtomicBool, Ordering},
@@ -41,10 +42,14 @@ pub(crate) fn command(program: &str) -> Command {
 
 /// The first of these programs that is nowhere in the search path.
 pub(crate) fn missing<'a>(programs: &[&'a str]) -> Option<&'a str> {
+    programs.iter().copied().find(|program| find(program).is_none())
+}
+
+/// Where a program lies in the search path.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path: OsString =
         command("").get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, value)| value)?.to_owned();
-    let folders: Vec<_> = std::env::split_paths(&path).collect();
-    programs.iter().copied().find(|program| !folders.iter().any(|folder| folder.join(program).is_file()))
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// Runs a tool to its end in a process group of its own and tells `line` of each line it says, on either output.

@@ -21,7 +21,9 @@ use failure::Failure;
 const HELP: &str = "\
 cargo xtask <verb>
 
-  setup [--test] [--check] [--yes]   install what this machine lacks (--test: also what the tests need)
+  setup [--test] [--arch ARCH] [--check] [--yes]
+                                     install what this machine lacks (--test: also what the tests need; --arch: what
+                                     guests of that kind of CPU need, such as aarch64)
   run-matrix [--yes] [ARGS]          set up, build, and run `nestmatrix run ARGS` (no ARGS: the release matrix;
                                      --help: what ARGS there are, once the machine is set up)
   test [--yes] [ARGS]                set up and run every test, as `cargo test --workspace ARGS`

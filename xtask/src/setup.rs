@@ -18,13 +18,21 @@ use facts::Facts;
 pub(crate) use item::Purpose;
 use plan::{Plan, plan};
 
-/// `setup [--test] [--check] [--yes]`.
+/// `setup [--test] [--arch ARCH] [--check] [--yes]`.
 pub(crate) fn run(args: Vec<OsString>) -> Result<(), Failure> {
     let (mut purpose, mut check, mut yes) = (Purpose::Run, false, false);
     let mut parser = lexopt::Parser::from_args(args);
     while let Some(arg) = parser.next()? {
         match arg {
             lexopt::Arg::Long("test") => purpose = Purpose::Test,
+            lexopt::Arg::Long("arch") => match parser.value()?.to_str() {
+                Some(item::FOREIGN) if purpose == Purpose::Run => purpose = Purpose::Foreign,
+                Some(item::OWN | item::FOREIGN) => {}
+                other => {
+                    let what = other.unwrap_or("that");
+                    return Err(not_ready(&format!("guests are for {} or {}, not {what}", item::OWN, item::FOREIGN)));
+                }
+            },
             lexopt::Arg::Long("check") => check = true,
             lexopt::Arg::Long("yes") => yes = true,
             other => return Err(other.unexpected().into()),

@@ -1,7 +1,7 @@
 //! The agent: runs cells on the machine it was started on, for an orchestrator at the other end of its standard streams.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::{self, BufRead as _, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
@@ -152,6 +152,8 @@ impl Agent<'_> {
             spawner: self.spawner.clone(),
             qemu,
             accelerator: Accelerator::Kvm,
+            // Nothing in it emulates others: what needs that is not sent here.
+            emulations: BTreeMap::new(),
             terse: work.emulated,
             speed: proof.speed,
             scratch,

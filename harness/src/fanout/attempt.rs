@@ -185,7 +185,7 @@ impl Attempt<'_> {
             None => {
                 let none = || self.error(Phase::Boot, "the guest has no network".into(), None);
                 let address = guest.ssh().ok_or_else(none)?;
-                let limit = self.station.scaled(self.cell.timeouts.boot);
+                let limit = self.scaled(self.cell.timeouts.boot);
                 let banner = ssh::banner(address, deadline(limit), self.kill);
                 self.phase(Phase::Boot, Some(guest), Some(limit), banner).await?.map_err(|error| {
                     if let Some(complaint) = payload::complaint(&guest.console().tail(usize::MAX)) {
@@ -197,14 +197,14 @@ impl Attempt<'_> {
                 })?
             }
         };
-        let limit = self.station.scaled(CONNECT);
+        let limit = self.scaled(CONNECT);
         let open = Session::open(Open {
             stream,
             user: self.station.image(self.cell).map_or("root", |image| &image.login_user),
             login: &up.login,
             host_key: up.host_key.public(),
             deadline: deadline(limit),
-            silence: self.station.scaled(Session::SILENCE),
+            silence: self.scaled(Session::SILENCE),
             cancel: self.kill.child_token(),
         });
         let opened = self.phase(Phase::Connect, Some(guest), Some(limit), open).await?;
@@ -217,7 +217,7 @@ impl Attempt<'_> {
         if up.of_template || image.is_none_or(|image| image.seed() != Seed::CloudInit) {
             return Ok(());
         }
-        let limit = self.station.scaled(self.cell.timeouts.boot);
+        let limit = self.scaled(self.cell.timeouts.boot);
         let over = payload::first_boot(session, deadline(limit));
         let over = self.phase(Phase::Boot, Some(&up.guest), Some(limit), over).await?;
         match over {
@@ -245,10 +245,9 @@ impl Attempt<'_> {
         let cell = self.cell;
         let name = cell.suite.clone();
         self.send(|cell, attempt| EventKind::TestStarted { cell, attempt, name: name.clone() });
-        let limit = self.station.scaled(cell.timeouts.suite);
+        let limit = self.scaled(cell.timeouts.suite);
         let (stdout, stderr) = (logs.join("stdout.log"), logs.join("stderr.log"));
-        let suite =
-            Suite { stdout: &stdout, stderr: &stderr, deadline: deadline(limit), grace: self.station.scaled(GRACE) };
+        let suite = Suite { stdout: &stdout, stderr: &stderr, deadline: deadline(limit), grace: self.scaled(GRACE) };
         let started = Instant::now();
         let ran = self.phase(Phase::Test, Some(guest), Some(limit), payload::run(session, &suite)).await;
         let ran = match ran {
@@ -282,11 +281,16 @@ impl Attempt<'_> {
         let elapsed_ms = run.elapsed.as_millis() as u64;
         Ok(TestCase {
             name,
-            verdict: case_verdict(&run, limit, self.station.speed),
+            verdict: case_verdict(&run, limit, self.station.speed(cell)),
             elapsed_ms,
             file: None,
             line: None,
         })
+    }
+
+    /// A time limit of this cell on this machine.
+    pub(super) fn scaled(&self, limit: Duration) -> Duration {
+        self.station.scaled(self.cell, limit)
     }
 
     /// Runs one phase: its events, its time limit, the guest's end, and ours.
@@ -309,7 +313,7 @@ impl Attempt<'_> {
             }
         };
         // Ending a script with everything it started takes its time after the limit.
-        let hard = limit.map_or(Duration::from_secs(120), |limit| limit + self.station.scaled(GRACE) * 4 + ENDING);
+        let hard = limit.map_or(Duration::from_secs(120), |limit| limit + self.scaled(GRACE) * 4 + ENDING);
         let result = tokio::select! {
             biased;
             () = self.kill.cancelled() => Err(Stopped {
@@ -357,7 +361,7 @@ impl Attempt<'_> {
         tokio::select! {
             ended = guest.ended() => Some(self.died(phase, &ended)),
             () = self.kill.cancelled() => None,
-            () = tokio::time::sleep(self.station.scaled(EXPLANATION)) => None,
+            () = tokio::time::sleep(self.scaled(EXPLANATION)) => None,
         }
     }
 

@@ -22,7 +22,7 @@ impl Attempt<'_> {
             self.send(|cell, attempt| EventKind::SystemSeen { cell, attempt, facts });
         }
         let guest = &up.guest;
-        let limit = self.station.scaled(self.cell.timeouts.prepare);
+        let limit = self.scaled(self.cell.timeouts.prepare);
         let sent = self.phase(Phase::Prepare, Some(guest), Some(limit), self.upload(session, ask)).await?;
         let lost = |error: &UploadError| matches!(error, UploadError::Ssh(error) if error.is_connection_lost());
         let sent = self.explained(guest, Phase::Prepare, sent, |error| (error.to_string(), lost(error)));
@@ -55,7 +55,7 @@ impl Attempt<'_> {
         ask: bool,
     ) -> Result<(Option<PackageFamily>, Option<SystemFacts>), UploadError> {
         let (plan, cell) = (&self.station.plan, self.cell);
-        let limit = self.station.scaled(cell.timeouts.prepare);
+        let limit = self.scaled(cell.timeouts.prepare);
         let family = match self.station.image(cell).and_then(|image| image.family) {
             _ if !self.installs() => None,
             None => payload::detect_family(session, deadline(limit)).await?,
@@ -79,9 +79,9 @@ impl Attempt<'_> {
     }
 
     async fn install(&self, guest: &Guest, session: &Session, family: PackageFamily, logs: &Path) -> Outcome<()> {
-        let limit = self.station.scaled(self.cell.timeouts.install);
+        let limit = self.scaled(self.cell.timeouts.install);
         let log = logs.join("install.log");
-        let (deadline, grace) = (deadline(limit), self.station.scaled(GRACE));
+        let (deadline, grace) = (deadline(limit), self.scaled(GRACE));
         let install = Install { family, arch: self.arch(), log: &log, deadline, grace };
         let installing = payload::install(session, &install);
         match self.phase(Phase::Install, Some(guest), Some(limit), installing).await? {

@@ -31,7 +31,7 @@ impl Attempt<'_> {
             self.finished(exit.clone());
             return Ok(vec![exit]);
         }
-        let limit = self.station.scaled(cell.timeouts.collect);
+        let limit = self.scaled(cell.timeouts.collect);
         let until = deadline(limit);
         let folder = logs.join("artifacts");
         let collecting = async {

@@ -10,11 +10,11 @@ pub(super) fn command(station: &Station, cell: &Cell, image: &BootImage, terse: 
     let words = terse.then_some("quiet").into_iter();
     let words = words.chain(station.kernel_args(cell).iter().map(String::as_str));
     Command {
-        qemu: station.qemu.system.clone(),
+        qemu: station.qemu(cell).system.clone(),
         name: cell.id.to_string(),
         arch: image.arch,
-        machine: station.qemu.machine(),
-        accelerator: station.accelerator,
+        machine: station.qemu(cell).machine(),
+        accelerator: station.accelerator(cell),
         cpus: cell.guest.cpus,
         cpu: Cpu::Fullest,
         memory_mib: cell.guest.memory.mib(),

@@ -57,7 +57,7 @@ impl Attempt<'_> {
                 .await
                 .map_err(|source| error(format!("could not create {}: {source}", folder.display())))?;
         }
-        let limit = Some(self.station.scaled(START));
+        let limit = Some(self.scaled(START));
         let (prepared, reason) = match self.source()? {
             Source::Fork(template) => {
                 let forking = self.fork(&template, image, logs, scratch);
@@ -122,7 +122,8 @@ impl Attempt<'_> {
         }
         .map(|source| match source {
             Source::Boot { prepared, reason: None } if cell.boot == matrix::Boot::Warm => {
-                Source::Boot { prepared, reason: Some("--cold".to_owned()) }
+                let reason = if station.warmth.cold { "--cold" } else { template::FOREIGN };
+                Source::Boot { prepared, reason: Some(reason.to_owned()) }
             }
             source => source,
         })
@@ -138,9 +139,9 @@ impl Attempt<'_> {
         let station = self.station;
         let command = machine::command(station, self.cell, image, station.terse);
         let with = With {
-            qemu: &station.qemu,
+            qemu: station.qemu(self.cell),
             spawner: &station.spawner,
-            speed: station.speed,
+            speed: station.speed(self.cell),
             dies_with_us: self.dies_with_us(),
         };
         let forked =
@@ -237,7 +238,7 @@ impl Attempt<'_> {
         }
         let host_key = self.keypair("host key")?;
         let (id, name) = (format!("{:032x}", rand::random::<u128>()), machine::hostname(self.cell.id.as_str()));
-        let limit = self.station.scaled(self.cell.timeouts.prepare);
+        let limit = self.scaled(self.cell.timeouts.prepare);
         let key = Stdin::Bytes(host_key.private().as_bytes().to_vec());
         let exec = session.exec(Exec::new(payload::script(UNIQUE, &[&id, &name]), key, deadline(limit)));
         let exit = self.phase(Phase::Connect, Some(&up.guest), Some(limit), exec).await?;

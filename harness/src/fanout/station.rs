@@ -1,17 +1,16 @@
 //! What all attempts of a run share.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use images::{BootWith, Kernel, PreparedImage};
 use matrix::{Arch, ByteSize, Cell, Digest, Firmware, PackageFamily, Plan};
 use tokio_util::sync::CancellationToken;
 
-use super::warmth::Warmth;
+use super::{emulation::Emulation, warmth::Warmth};
 use crate::{
     events::Events,
     guest::{Accelerator, DiskFormat, Loader, Seed, Spawner},
@@ -124,13 +123,15 @@ pub struct Station {
     pub images: HashMap<String, BootImage>,
     /// Starts guests.
     pub spawner: Spawner,
-    /// QEMU.
+    /// QEMU for guests of this machine's own kind of CPU.
     pub qemu: Qemu,
-    /// What guests are run with.
+    /// What those are run with.
     pub accelerator: Accelerator,
+    /// How guests of other kinds are run.
+    pub emulations: BTreeMap<Arch, Emulation>,
     /// Guests have no screen and print only what went wrong at their first attempt, where printing is dear.
     pub terse: bool,
-    /// What time limits are multiplied by.
+    /// What time limits of guests of this machine's own kind are multiplied by.
     pub speed: f64,
     /// Overlays, keys: one folder for each attempt, gone when the attempt is.
     pub scratch: PathBuf,
@@ -151,11 +152,6 @@ pub struct Station {
 }
 
 impl Station {
-    /// A time limit on this machine.
-    pub fn scaled(&self, limit: Duration) -> Duration {
-        limit.mul_f64(self.speed)
-    }
-
     /// Whether this attempt's guest has no screen, and prints only what went wrong on its serial console.
     ///
     /// Where the CPU is emulated and nested as well, every character printed takes a detour through two machines: 10 of the 27

@@ -34,14 +34,15 @@ impl Station {
 
     /// The cell's guest is to be forked, if it can be.
     pub(super) fn forks(&self, cell: &Cell) -> bool {
-        cell.boot == Boot::Warm && !self.warmth.cold
+        cell.boot == Boot::Warm && !self.warmth.cold && !self.is_foreign(cell)
     }
 
     /// The key of the template that the cell's guest is forked from, or whose disk it is booted from; `None`: it needs none.
     pub(super) fn template_key(&self, cell: &Cell) -> Option<Digest> {
         let prepare = prepare(&self.plan, cell);
         let wanted = self.forks(cell) || prepare.is_some();
-        let (_, birthplace) = self.warmth.templates.as_ref().ok()?;
+        let (_, own) = self.warmth.templates.as_ref().ok()?;
+        let birthplace = self.emulation(cell).map_or(own, |emulation| &emulation.birthplace);
         let image = self.image(cell).filter(|_| wanted)?;
         let command = machine::command(self, cell, image, self.terse);
         let parts = [
@@ -64,9 +65,9 @@ impl Station {
         let started = Instant::now();
         let forge = Forge {
             templates,
-            qemu: &self.qemu,
+            qemu: self.qemu(cell),
             spawner: &self.spawner,
-            speed: self.speed,
+            speed: self.speed(cell),
             scratch: &self.scratch,
             logs: &self.warmth.logs.join(key.short()),
             cancel,
@@ -81,14 +82,14 @@ impl Station {
             disk: image.disk_size(cell.guest.disk),
             seed: image.seed(),
             hostname: machine::hostname(&cell.image),
-            boot: self.scaled(cell.timeouts.boot),
+            boot: self.scaled(cell, cell.timeouts.boot),
             disks: Vec::new(),
             network: prepare.map_or(Network::Isolated, |prepare| prepare.network),
             room: if prepare.is_some() { PREPARED } else { BOOTED }.min(cell.guest.disk),
             work: Work::Preparation(prepare.map(|prepare| Preparation {
                 script: prepare.script.and_then(|script| self.plan.scripts.get(&script)).map(String::as_str),
                 packages: &prepare.packages,
-                limit: self.scaled(prepare.timeout),
+                limit: self.scaled(cell, prepare.timeout),
             })),
         };
         let tell = |news: News| {
@@ -116,7 +117,8 @@ impl Station {
                     runner,
                     template,
                     reason: format!("only the disk of what was prepared is kept: {reason}"),
-                    help: Some(format!("remove {} and freezing it is tried again", found.folder().display())),
+                    help: (!self.is_foreign(cell))
+                        .then(|| format!("remove {} and freezing it is tried again", found.folder().display())),
                     elapsed_ms,
                     bootable: true,
                 },

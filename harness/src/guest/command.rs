@@ -32,6 +32,14 @@ impl Accelerator {
     }
 }
 
+/// What a guest's kernel calls its serial port.
+pub const fn serial_port(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "ttyS0",
+        Arch::Aarch64 => "ttyAMA0",
+    }
+}
+
 /// What a guest's CPU must be able to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cpu {
@@ -48,6 +56,8 @@ impl Cpu {
             // With the extensions, wherever the host's KVM module lets them through (its parameter `nested`).
             (_, Accelerator::Kvm, _) => "host",
             // Signing of pointers as the architecture defines it takes half of the emulation's time (QEMU docs: arm/cpu-features).
+            // A smaller model is no quicker (measured: Debian 12 to its SSH server with 23 s of CPU time; neoverse-n1 22 s, cortex-a72
+            // 21 to 26 s).
             (_, Accelerator::Tcg, Arch::Aarch64) => "max,pauth-impdef=on",
             (Self::Fullest, Accelerator::Tcg, Arch::X86_64) => "max",
             // TCG emulates AMD's extensions only. The baseline x86-64-v2 and no more: with `max` everything in the L1 takes a
@@ -428,6 +438,23 @@ mod tests {
         -chardev socket,id=port,fd=8
         -device virtserialport,chardev=port,name=nestmatrix.wake
         ");
+    }
+
+    #[test]
+    fn a_guest_of_64_bit_arm_is_another_machine_with_the_same_devices() {
+        let arm = Command {
+            arch: Arch::Aarch64,
+            machine: "virt-10.0".into(),
+            loader: Command::sample_loader("root=/dev/vda rw console=ttyAMA0"),
+            ..command()
+        };
+        insta::assert_snapshot!(difference(&arm), @r"
+        -machine virt-10.0,accel=tcg,gic-version=max
+        -cpu max,pauth-impdef=on
+        -append root=/dev/vda rw console=ttyAMA0
+        ");
+        let kvm = text(&Command { accelerator: Accelerator::Kvm, ..arm });
+        assert!(kvm.contains("-cpu host") && !kvm.contains("VGA"), "{kvm}");
     }
 
     #[test]

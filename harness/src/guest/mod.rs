@@ -13,7 +13,7 @@ pub mod qmp;
 mod seed;
 mod vm;
 
-pub use command::{Accelerator, Command, Cpu, Disk, Firmware, Loader, Port, Ram};
+pub use command::{Accelerator, Command, Cpu, Disk, Firmware, Loader, Port, Ram, serial_port};
 pub use console::Console;
 pub use identity::{FIRMWARE_ITEMS, HOST_KEY_FILE, Seed, Told, Who, identity, write_private};
 pub use images::DiskFormat;

@@ -18,7 +18,7 @@ use matrix::Arch;
 use serde::{Deserialize, Serialize};
 
 use super::{machine::Machine, nesting::KvmDevice, tools::Qemu};
-use crate::guest::{Accelerator, Command, Cpu, Ended, Guest, Loader, Port, Ram, Spawner, StartError};
+use crate::guest::{self, Accelerator, Command, Cpu, Ended, Guest, Loader, Port, Ram, Spawner, StartError};
 
 /// A guest that has not exited by then under hardware virtualization never will: it needs about a second.
 const KVM_LIMIT: Duration = Duration::from_secs(30);
@@ -40,6 +40,14 @@ pub struct Proof {
     pub reason: String,
     /// What time limits are multiplied by, 1.0 or more.
     pub speed: f64,
+}
+
+impl Proof {
+    /// What is said of this machine where all guests are of other kinds, and nothing had to be proved.
+    pub fn unneeded() -> Self {
+        let reason = "guests of another kind of CPU than this machine's are emulated".to_owned();
+        Self { key: String::new(), accelerator: Accelerator::Tcg, reason, speed: 1.0 }
+    }
 }
 
 /// Nothing works here.
@@ -72,13 +80,14 @@ fn key(qemu: &Qemu, machine: &Machine) -> String {
     )
 }
 
-fn file(store: &Path) -> PathBuf {
-    store.join("probe.json")
+fn file(store: &Path, arch: Arch) -> PathBuf {
+    let own = arch == Arch::here();
+    store.join(if own { "probe.json".to_owned() } else { format!("probe-{arch}.json") })
 }
 
 /// The answer of an earlier proof, if it still holds.
 pub fn known(store: &Path, qemu: &Qemu, machine: &Machine) -> Option<Proof> {
-    let proof: Proof = serde_json::from_slice(&fs::read(file(store)).ok()?).ok()?;
+    let proof: Proof = serde_json::from_slice(&fs::read(file(store, qemu.arch())).ok()?).ok()?;
     (proof.key == key(qemu, machine) && (1.0..=100.0).contains(&proof.speed)).then_some(proof)
 }
 
@@ -104,7 +113,7 @@ pub async fn prove(
     };
     let proof = Proof { key: key(qemu, machine), accelerator, reason, speed: speed(cost) };
     // Not being able to remember costs the next run a few seconds and this one nothing.
-    let _ = remember(store, &proof);
+    let _ = remember(&file(store, qemu.arch()), &proof);
     Ok(proof)
 }
 
@@ -135,10 +144,10 @@ fn speed(cost: Duration) -> f64 {
     (speed * 10.0).round() / 10.0
 }
 
-fn remember(store: &Path, proof: &Proof) -> io::Result<()> {
-    let mut new = tempfile::NamedTempFile::new_in(store)?;
+fn remember(file: &Path, proof: &Proof) -> io::Result<()> {
+    let mut new = tempfile::NamedTempFile::new_in(file.parent().unwrap_or(file))?;
     serde_json::to_writer_pretty(&mut new, proof)?;
-    new.persist(file(store))?;
+    new.persist(file)?;
     Ok(())
 }
 
@@ -158,6 +167,33 @@ pub fn kvm_opens() -> Result<(), String> {
     }
 }
 
+/// Boots the probe guest of another kind of CPU than this machine's, by emulation, and remembers in the store what time limits of such
+/// guests are multiplied by, 1.0 or more: that of this machine's own guests may be one of hardware.
+///
+/// # Errors
+///
+/// Why that did not go well.
+pub async fn measure(
+    store: &Path,
+    qemu: &Qemu,
+    machine: &Machine,
+    spawner: &Spawner,
+    target: &Target<'_>,
+) -> Result<f64, String> {
+    let cost = boot(qemu, spawner, target, Accelerator::Tcg, TCG_LIMIT).await?;
+    let (key, accelerator) = (key(qemu, machine), Accelerator::Tcg);
+    let reason = format!("guests of {} are emulated", qemu.arch());
+    let proof = Proof { key, accelerator, reason, speed: speed(cost) };
+    // As above.
+    let _ = remember(&file(store, qemu.arch()), &proof);
+    Ok(proof.speed)
+}
+
+/// What an earlier [`measure`] came to, if it still holds.
+pub fn measured(store: &Path, qemu: &Qemu, machine: &Machine) -> Option<f64> {
+    known(store, qemu, machine).map(|proof| proof.speed)
+}
+
 async fn boot(
     qemu: &Qemu,
     spawner: &Spawner,
@@ -168,7 +204,7 @@ async fn boot(
     let command = Command {
         qemu: qemu.system.clone(),
         name: format!("probe-{accelerator}"),
-        arch: Arch::here(),
+        arch: qemu.arch(),
         machine: qemu.machine(),
         accelerator,
         cpus: 1,
@@ -180,7 +216,7 @@ async fn boot(
         loader: Loader::Kernel {
             kernel: target.kernel.to_owned(),
             initrd: target.initrd.to_owned(),
-            cmdline: "console=ttyS0 rdinit=/bin/true panic=-1".to_owned(),
+            cmdline: format!("console={} rdinit=/bin/true panic=-1", guest::serial_port(qemu.arch())),
         },
         screen: false,
         firmware: Vec::new(),

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use matrix::Arch;
+
 /// The oldest QEMU that does all we need: 8.2 has `file:` migration and the templating that is built on it (QEMU docs:
 /// vm-templating); it is also what the oldest supported Ubuntu ships.
 const OLDEST: Version = Version { major: 8, minor: 2 };
@@ -17,6 +19,12 @@ pub enum ToolError {
     /// Not in `PATH`.
     #[error("`{0}` is not installed: run `cargo xtask setup`")]
     Missing(&'static str),
+    /// There is no emulator of another kind of CPU in `PATH`.
+    #[error(
+        "`{program}`, which runs {0} guests here, is not installed: run `cargo xtask setup --arch {0}`, or install `{package}`",
+        program = emulator(*.0), package = package(*.0)
+    )]
+    NoEmulator(Arch),
     /// It does not say its version.
     #[error("`{program} --version` does not say a version: {words}")]
     NoVersion {
@@ -35,6 +43,22 @@ pub enum ToolError {
     },
 }
 
+/// What runs guests of this kind.
+const fn emulator(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "qemu-system-x86_64",
+        Arch::Aarch64 => "qemu-system-aarch64",
+    }
+}
+
+/// What that comes in on Debian and Ubuntu.
+const fn package(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "qemu-system-x86",
+        Arch::Aarch64 => "qemu-system-arm",
+    }
+}
+
 /// A version of QEMU; patch releases do not matter here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
@@ -48,9 +72,11 @@ impl fmt::Display for Version {
     }
 }
 
-/// QEMU as it is installed here.
+/// QEMU as it is installed here, for guests of one kind.
 #[derive(Clone, Debug)]
 pub struct Qemu {
+    /// The kind of their CPU.
+    arch: Arch,
     /// The emulator.
     pub system: PathBuf,
     /// The disk tool.
@@ -64,9 +90,16 @@ pub struct Qemu {
 }
 
 impl Qemu {
-    /// Finds it and asks for its version.
+    /// Finds that for guests of this machine's own kind, and asks for its version.
     pub async fn find() -> Result<Self, ToolError> {
-        let system = find("qemu-system-x86_64").ok_or(ToolError::Missing("qemu-system-x86_64"))?;
+        Self::of(Arch::here()).await
+    }
+
+    /// Finds that for guests of this kind, and asks for its version.
+    pub async fn of(arch: Arch) -> Result<Self, ToolError> {
+        let program = emulator(arch);
+        let missing = if arch == Arch::here() { ToolError::Missing(program) } else { ToolError::NoEmulator(arch) };
+        let system = find(program).ok_or(missing)?;
         let img = find("qemu-img").ok_or(ToolError::Missing("qemu-img"))?;
         let text = first_line(&system).await;
         let (words, version) = parse_version(&text)
@@ -74,12 +107,24 @@ impl Qemu {
         if version < OLDEST {
             return Err(ToolError::TooOld { program: system, found: version });
         }
-        Ok(Self { system, img, words, line: text, version })
+        Ok(Self { arch, system, img, words, line: text, version })
+    }
+
+    /// The kind of guests it is for.
+    pub fn arch(&self) -> Arch {
+        self.arch
     }
 
     /// The machine type of this version: what a guest sees stays the same when QEMU is replaced while we run.
     pub fn machine(&self) -> String {
-        format!("pc-q35-{}", self.version)
+        machine(self.arch, self.version)
+    }
+}
+
+fn machine(arch: Arch, version: Version) -> String {
+    match arch {
+        Arch::X86_64 => format!("pc-q35-{version}"),
+        Arch::Aarch64 => format!("virt-{version}"),
     }
 }
 
@@ -126,6 +171,25 @@ mod tests {
         assert_eq!(version("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)"), expect("10.0.2", "10.0"));
         assert_eq!(version("QEMU emulator version 8.2.2 (Debian 1:8.2.2+ds-0ubuntu1)"), expect("8.2.2", "8.2"));
         assert_eq!(version("command not found"), None);
+    }
+
+    #[test]
+    fn the_machine_is_that_of_the_guests_kind_and_of_this_version() {
+        let (_, version) = parse_version("QEMU emulator version 10.0.2").unwrap();
+        assert_eq!(machine(Arch::X86_64, version), "pc-q35-10.0");
+        assert_eq!(machine(Arch::Aarch64, version), "virt-10.0");
+    }
+
+    #[test]
+    fn an_emulator_that_is_missing_is_named_with_what_brings_it() {
+        insta::assert_snapshot!(
+            ToolError::NoEmulator(Arch::Aarch64),
+            @"`qemu-system-aarch64`, which runs aarch64 guests here, is not installed: run `cargo xtask setup --arch aarch64`, or install `qemu-system-arm`"
+        );
+        insta::assert_snapshot!(
+            ToolError::NoEmulator(Arch::X86_64),
+            @"`qemu-system-x86_64`, which runs x86_64 guests here, is not installed: run `cargo xtask setup --arch x86_64`, or install `qemu-system-x86`"
+        );
     }
 
     #[test]

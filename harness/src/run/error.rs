@@ -63,6 +63,16 @@ pub enum RunError {
     /// A guest inside an L1 goes when the L1 goes.
     #[error("guests in an L1 cannot be kept, they end with it: add `--runner host`, or leave out `--keep`")]
     KeepInL1,
+    /// What runs guests in an L1 is KVM, which has one kind of CPU.
+    #[error(
+        "an L1 has no emulator for {arch} guests, which these cells need: {cells}; add `--runner host`, or leave them out"
+    )]
+    ForeignInL1 {
+        /// Their names.
+        cells: String,
+        /// The kind of CPU that the first of them needs.
+        arch: matrix::Arch,
+    },
     /// There is no such run.
     #[error("there is no run {}: name its folder (it holds a plan.json), its name below .nestmatrix/runs, or `latest`", .0.display())]
     NoSuchRun(std::path::PathBuf),

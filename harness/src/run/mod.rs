@@ -1,10 +1,11 @@
 //! One run, from plan to exit code.
 //!
 //! The run's folder holds what people read (`folder`). Everything that happens goes through the one `recorder`; `signals`
-//! turns Ctrl-C into a stop; `place` decides where the guests run, within the `limits` of this machine.
+//! turns Ctrl-C into a stop; `foreign` sees to guests of another kind of CPU; `place` decides where the guests run, within the `limits` of this machine.
 
 mod error;
 mod folder;
+mod foreign;
 mod image_phase;
 mod limits;
 mod options;

@@ -8,12 +8,13 @@ use std::{
 };
 
 use images::{Catalog, Entry, Source, Store};
-use matrix::Plan;
+use matrix::{Arch, Plan};
 use reports::{EventKind, Phase, StepTime};
 
 use super::{
     error::RunError,
     folder::{RunFolder, locate},
+    foreign::{Emulations, Emulators},
     image_phase::{Missing, Prepared, prepare_all},
     options::Options,
     place::{Place, Where},
@@ -110,18 +111,33 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     }
 
     let proof_is_known = host::known(store.root(), &qemu, &machine).is_some();
-    let entries = entries(&ledger, &plan, place.l1_image(), proof_is_known);
-    let prepared = prepare_all(&store, &entries, plan.runner.retries, false, &events, &stop.drain).await;
-    let began = Instant::now();
+    let mut entries = entries(&ledger, &plan, place.l1_image(), proof_is_known);
+    let emulators = Emulators::find(&entries).await;
+    let refused = emulators.refuse(&mut entries, &events);
+    let mut prepared = prepare_all(&store, &entries, plan.runner.retries, false, &events, &stop.drain).await;
+    prepared.extend(refused);
+    let (mut emulations, mut proved) = (Emulations::new(), Vec::new());
+    let proofs = async {
+        let began = Instant::now();
+        let mut took = |step: &str, since: Instant| {
+            proved.push(StepTime { step: step.to_owned(), elapsed_ms: since.elapsed().as_millis() as u64 });
+        };
+        let proof = prove(&prepared, &store, &qemu, &machine, spawner, scratch.path()).await;
+        took("proof of the accelerator", began);
+        let (began, own) = (Instant::now(), proof.as_ref().map_or(1.0, |proof| proof.speed));
+        emulations = emulators.measure(&prepared, &store, &machine, spawner, (scratch.path(), own)).await;
+        if !emulations.is_empty() {
+            took("speed of emulated guests", began);
+        }
+        proof
+    };
     let proof = tokio::select! {
         biased;
         // It may take minutes, and no cell starts any more: all are settled as interrupted.
         () = stop.drain.cancelled() => Err(None),
-        proof = prove(&prepared, &store, &qemu, &machine, spawner, scratch.path()) => proof,
+        proof = proofs => proof,
     };
-    let proved =
-        StepTime { step: "proof of the accelerator".to_owned(), elapsed_ms: began.elapsed().as_millis() as u64 };
-    settle_early(&plan, &prepared, &proof, &mut ledger, &events, &stop);
+    settle_early(&plan, &prepared, (&proof, &emulations), &mut ledger, &events, &stop);
     if let Ok(proof) = &proof
         && !ledger.todo().is_empty()
     {
@@ -140,6 +156,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
                 .collect::<BTreeMap<_, _>>(),
             prepared: &prepared,
             proof,
+            emulations: emulations.into_iter().filter_map(|(arch, emulation)| Some((arch, emulation.ok()?))).collect(),
             proved,
         };
         place.run_cells(to, &mut ledger).await;
@@ -202,16 +219,16 @@ fn entries(ledger: &Ledger, plan: &Plan, l1: Option<&str>, proof_is_known: bool)
     if !todo.is_empty() {
         l1.into_iter().for_each(|name| add(name, None));
     }
-    if !proof_is_known
-        && !entries.is_empty()
-        && entries.iter().all(|(_, entry)| matches!(entry.source, Source::Disk { .. }))
-    {
+    // Guests of another kind of CPU run without it.
+    let mut own = entries.iter().filter(|(_, entry)| entry.arch == Arch::here()).peekable();
+    if !proof_is_known && own.peek().is_some() && own.all(|(_, entry)| matches!(entry.source, Source::Disk { .. })) {
         entries.extend(Catalog::shipped().get(PROVING).map(|entry| (PROVING.to_owned(), entry.clone())));
     }
     entries
 }
 
-/// The accelerator, from memory or by a proof with the first image there is; `None`: there is no image to prove it with.
+/// The accelerator, from memory or by a proof with the first image there is of this machine's own kind; `None`: there is no image to
+/// prove it with.
 async fn prove(
     prepared: &Prepared,
     store: &Store,
@@ -226,8 +243,11 @@ async fn prove(
     if let Some(proof) = host::known(store.root(), qemu, machine) {
         return Ok(proof);
     }
-    let kernel = prepared.values().find_map(|image| image.as_ref().ok()?.kernel());
-    let Some(images::Kernel { kernel, initrd, .. }) = kernel else { return Err(None) };
+    let mut own = prepared.values().flatten().filter(|image| image.arch == Arch::here()).peekable();
+    if own.peek().is_none() {
+        return Ok(Proof::unneeded());
+    }
+    let Some(images::Kernel { kernel, initrd, .. }) = own.find_map(|image| image.kernel()) else { return Err(None) };
     let target = host::Target { kernel, initrd, scratch };
     host::prove(store.root(), qemu, machine, spawner, &target).await.map_err(Some)
 }
@@ -236,7 +256,7 @@ async fn prove(
 fn settle_early(
     plan: &Plan,
     prepared: &Prepared,
-    proof: &Result<Proof, Option<ProbeError>>,
+    (proof, emulations): (&Result<Proof, Option<ProbeError>>, &Emulations),
     ledger: &mut Ledger,
     events: &Events,
     stop: &Stop,
@@ -259,8 +279,12 @@ fn settle_early(
             continue;
         }
         let missing = found.map(|image| image.as_ref().err());
+        let emulation = found.and_then(|image| emulations.get(&image.as_ref().ok()?.arch));
         let (phase, reason, help) = match (missing, proof) {
-            (Some(None), Ok(_)) => continue,
+            (Some(None), Ok(_)) => match emulation {
+                Some(Err(reason)) => (Phase::Runner, reason.clone(), None),
+                Some(Ok(_)) | None => continue,
+            },
             (Some(Some(Missing { reason, help })), _) => (Phase::Image, reason.clone(), help.clone()),
             (Some(None), Err(Some(error))) => (Phase::Runner, error.to_string(), None),
             _ => (Phase::Image, "its image was never prepared".to_owned(), None),

@@ -3,23 +3,26 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use images::Templates;
-use matrix::{Network, Plan, RunnerKind};
+use matrix::{Arch, Network, Plan, RunnerKind};
 use reports::{EventKind, RunnerFacts, StepTime};
 use tokio_util::sync::CancellationToken;
 
-use super::{error::RunError, image_phase::Prepared, limits, options::Options};
+use super::{
+    error::RunError,
+    foreign::{self, EMULATION},
+    image_phase::Prepared,
+    limits,
+    options::Options,
+};
 use crate::{
     events::Events,
-    fanout::{BootImage, Budget, Keep, Purpose, Station, Stop, Warmth, dispatch},
+    fanout::{BootImage, Budget, Emulation, Keep, Purpose, Station, Stop, Warmth, dispatch},
     guest::{Accelerator, Spawner},
     host::{self, Choice, Machine, Nesting, Proof, Qemu, RunnerChoice},
     runner::{Blueprint, Campaign, Freezing, L1_IMAGE, Ledger, Loss, Proofs, Supply, size},
     ssh::Keypair,
     template::Birthplace,
 };
-
-/// What time limits are multiplied by at least where an L1's CPU is emulated: the proof of this machine may be one of KVM.
-const EMULATION: f64 = 3.0;
 
 /// This machine and what is asked of it.
 pub(super) struct Place<'a> {
@@ -50,8 +53,10 @@ pub(super) struct Where<'a> {
     /// The same, with those that could not be had.
     pub(super) prepared: &'a Prepared,
     pub(super) proof: &'a Proof,
-    /// What the proof took.
-    pub(super) proved: StepTime,
+    /// How guests of other kinds of CPU are run.
+    pub(super) emulations: BTreeMap<Arch, Emulation>,
+    /// What the proofs took.
+    pub(super) proved: Vec<StepTime>,
 }
 
 impl Place<'_> {
@@ -64,6 +69,11 @@ impl Place<'_> {
         }
         if self.keeps() {
             return Err(RunError::KeepInL1);
+        }
+        let foreign = foreign::cells(self.plan);
+        if let Some((_, arch)) = foreign.first() {
+            let cells: Vec<&str> = foreign.iter().map(|(cell, _)| cell.id.as_str()).collect();
+            return Err(RunError::ForeignInL1 { cells: cells.join(", "), arch: *arch });
         }
         let supply = Supply { spare, cpus, emulated: !self.may_nest() };
         size(self.plan, self.options.jobs, supply).map(drop).map_err(|error| limits::l1_too_large(error, spare))
@@ -92,6 +102,10 @@ impl Place<'_> {
         let asked = match self.plan.runner.kind {
             RunnerKind::Auto if self.keeps() => {
                 let reason = "guests that are kept must not end with an L1".to_owned();
+                return Choice { kind: RunnerChoice::Host, reason };
+            }
+            RunnerKind::Auto if !foreign::cells(self.plan).is_empty() => {
+                let reason = "an L1 has no emulator for guests of another kind of CPU".to_owned();
                 return Choice { kind: RunnerChoice::Host, reason };
             }
             RunnerKind::Auto => None,
@@ -148,7 +162,7 @@ impl Place<'_> {
             cpus: limits.cpus,
             depth: self.depth() + 1,
             l1: None,
-            steps: vec![to.proved],
+            steps: to.proved,
         };
         to.events.send(EventKind::RunnerReady { runner });
         let station = Station {
@@ -158,6 +172,7 @@ impl Place<'_> {
             spawner: to.spawner.clone(),
             qemu: self.qemu.clone(),
             accelerator: to.proof.accelerator,
+            emulations: to.emulations,
             terse: false,
             speed: to.proof.speed,
             scratch: to.scratch.to_owned(),

@@ -3,7 +3,7 @@
 use std::{path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use images::Templates;
-use matrix::{ByteSize, Digest, Network, PackageFamily};
+use matrix::{Arch, ByteSize, Digest, Network, PackageFamily};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -60,7 +60,16 @@ pub struct Mould<'a> {
     pub work: Work<'a>,
 }
 
+/// Why no guest of another kind of CPU than this machine's is frozen.
+pub const FOREIGN: &str =
+    "guests of another kind of CPU than this machine's are booted: what wakes forks is a program for this machine's";
+
 impl Mould<'_> {
+    /// Whether it can be frozen, and not only prepared; else why not.
+    pub(super) fn can_be_frozen(&self) -> Result<(), String> {
+        if self.command.arch == Arch::here() { Ok(()) } else { Err(FOREIGN.to_owned()) }
+    }
+
     /// Something is prepared in it that its disk alone has, too.
     pub(super) fn prepares(&self) -> bool {
         matches!(self.work, Work::Preparation(Some(_)))

@@ -47,11 +47,13 @@ pub async fn obtain(
     // Whoever makes it now may fail with it as late as he can, and then somebody else who waits goes first.
     let until = Instant::now() + longest(forge, mould) * 2;
     let memory = mould.command.memory_mib << 20;
-    let (begun, whole) = match begin(forge, mould, memory + mould.room.bytes(), until, tell).await {
-        Err(none) if mould.prepares() => {
-            (begin(forge, mould, mould.room.bytes(), until, tell).await?, Err(none.reason))
-        }
-        begun => (begun?, Ok(())),
+    let room = mould.room.bytes();
+    let (begun, whole) = match mould.can_be_frozen() {
+        Err(reason) => (begin(forge, mould, room, until, tell).await?, Err(reason)),
+        Ok(()) => match begin(forge, mould, memory + room, until, tell).await {
+            Err(none) if mould.prepares() => (begin(forge, mould, room, until, tell).await?, Err(none.reason)),
+            begun => (begun?, Ok(())),
+        },
     };
     let unfinished = match begun {
         Begun::Found(kept) => {

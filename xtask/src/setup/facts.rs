@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::item::{Installer, Item};
+use super::item::{FOREIGN, Installer, Item, OWN};
 use crate::{command::output, openssl};
 
 /// Major and minor version.
@@ -28,14 +28,18 @@ pub(super) struct Facts {
     pub(super) codename: String,
     /// The package manager, if we know it.
     pub(super) installer: Option<Installer>,
-    /// Version of the installed `qemu-system-x86_64`.
+    /// Version of the installed QEMU for this machine's own kind of CPU.
     pub(super) qemu: Option<Version>,
-    /// What is there; [`Item::Qemu`] in whatever version.
+    /// Of that for the other kind.
+    pub(super) foreign_qemu: Option<Version>,
+    /// What is there; QEMU in whatever version.
     pub(super) present: BTreeSet<Item>,
     /// The first id above every range in /etc/subuid and /etc/subgid.
     pub(super) free_subordinate_id: u32,
     /// Version of QEMU that a plain `apt-get install` would bring; `None`: apt's lists do not say (yet).
     pub(super) apt_qemu: Option<Version>,
+    /// The same for the other kind of CPU.
+    pub(super) apt_foreign_qemu: Option<Version>,
     /// What apt's sources name, one line per repository and component.
     pub(super) apt_sources: Vec<AptSource>,
 }
@@ -70,14 +74,12 @@ impl Facts {
             system: os_release_value(&os_release, "PRETTY_NAME").unwrap_or("this system").to_owned(),
             codename: os_release_value(&os_release, "VERSION_CODENAME").unwrap_or_default().to_owned(),
             installer,
-            qemu: output(&["qemu-system-x86_64", "--version"]).as_deref().and_then(qemu_version),
+            qemu: installed(OWN),
+            foreign_qemu: installed(FOREIGN),
             present: present.collect(),
             free_subordinate_id: free_subordinate_id(&[&subuid, &subgid]),
-            apt_qemu: apt
-                .then(|| output(&["apt-cache", "policy", "qemu-system-x86"]))
-                .flatten()
-                .as_deref()
-                .and_then(candidate),
+            apt_qemu: apt.then(|| available(Item::Qemu)).flatten(),
+            apt_foreign_qemu: apt.then(|| available(Item::ForeignQemu)).flatten(),
             apt_sources: apt.then(|| output(&INDEX_TARGETS)).flatten().as_deref().map(apt_sources).unwrap_or_default(),
             user,
         }
@@ -101,7 +103,11 @@ const PERL: [&str; 8] =
 
 fn is_present(item: Item) -> bool {
     match item {
-        Item::Qemu => on_path("qemu-system-x86_64"),
+        Item::Qemu | Item::ForeignQemu => on_path(item.about().0),
+        Item::Uefi => has_uefi(OWN),
+        Item::ForeignUefi => has_uefi(FOREIGN),
+        // Newer distributions leave out the ending.
+        Item::ForeignPrograms => ["-static", ""].iter().any(|end| on_path(&format!("qemu-{FOREIGN}{end}"))),
         Item::QemuImg => on_path("qemu-img"),
         Item::Mmdebstrap => on_path("mmdebstrap"),
         Item::DebianKeyring => Path::new(DEBIAN_KEYRING).exists(),
@@ -118,6 +124,9 @@ fn is_present(item: Item) -> bool {
         Item::DpkgDeb => on_path("dpkg-deb"),
         Item::SshServer => on_path("sshd"),
         Item::Busybox => on_path("busybox"),
+        Item::Partitioner => on_path("sfdisk"),
+        Item::Mtools => on_path("mformat"),
+        Item::Zstd => on_path("zstd"),
         Item::SshClient => on_path("ssh") && on_path("ssh-keygen"),
     }
 }
@@ -129,6 +138,22 @@ fn on_path(program: &str) -> bool {
     std::env::split_paths(&path).chain(system).any(|folder| {
         let file = folder.join(program);
         fs::metadata(file).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    })
+}
+
+fn installed(arch: &str) -> Option<Version> {
+    qemu_version(&output(&[&format!("qemu-system-{arch}"), "--version"])?)
+}
+
+/// The version that apt would install.
+fn available(item: Item) -> Option<Version> {
+    candidate(&output(&["apt-cache", "policy", item.packages(Installer::Apt).first()?])?)
+}
+
+/// Whether some firmware for QEMU is described as being for this kind of CPU (QEMU docs: interop/firmware.json).
+fn has_uefi(arch: &str) -> bool {
+    ["/etc/qemu/firmware", "/usr/share/qemu/firmware"].iter().flat_map(fs::read_dir).flatten().flatten().any(|file| {
+        fs::read_to_string(file.path()).is_ok_and(|text| text.contains(&format!("\"architecture\": \"{arch}\"")))
     })
 }
 

@@ -5,6 +5,8 @@
 pub(crate) enum Purpose {
     /// Building nestmatrix and running a matrix.
     Run,
+    /// The same, with guests of the other kind of CPU.
+    Foreign,
     /// The same, and running every test of the workspace.
     Test,
 }
@@ -14,6 +16,10 @@ pub(crate) enum Purpose {
 pub(super) enum Item {
     Qemu,
     QemuImg,
+    Uefi,
+    ForeignQemu,
+    ForeignUefi,
+    ForeignPrograms,
     Mmdebstrap,
     DebianKeyring,
     Gpg,
@@ -28,8 +34,16 @@ pub(super) enum Item {
     DpkgDeb,
     SshServer,
     Busybox,
+    Partitioner,
+    Mtools,
+    Zstd,
     SshClient,
 }
+
+/// QEMU's names of this machine's own kind of CPU, and of the other one.
+pub(super) const OWN: &str = if ON_X86 { "x86_64" } else { "aarch64" };
+pub(super) const FOREIGN: &str = if ON_X86 { "aarch64" } else { "x86_64" };
+const ON_X86: bool = !cfg!(target_arch = "aarch64");
 
 /// A package manager. Only apt is driven; for the others the command is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +78,13 @@ impl Installer {
 
 impl Item {
     /// All of them, in the order in which they are named to people.
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::Qemu,
         Self::QemuImg,
+        Self::Uefi,
+        Self::ForeignQemu,
+        Self::ForeignUefi,
+        Self::ForeignPrograms,
         Self::Mmdebstrap,
         Self::DebianKeyring,
         Self::Gpg,
@@ -81,6 +99,9 @@ impl Item {
         Self::DpkgDeb,
         Self::SshServer,
         Self::Busybox,
+        Self::Partitioner,
+        Self::Mtools,
+        Self::Zstd,
         Self::SshClient,
     ];
 
@@ -91,7 +112,10 @@ impl Item {
             Self::Newuidmap | Self::SubordinateIds => !root,
             Self::PkgConfig | Self::OpenSsl => !vendored,
             Self::Perl | Self::Make => vendored,
-            Self::SshServer | Self::Busybox => matches!(purpose, Purpose::Test),
+            Self::SshServer | Self::Busybox | Self::Partitioner | Self::Mtools | Self::Zstd => {
+                matches!(purpose, Purpose::Test)
+            }
+            Self::ForeignQemu | Self::ForeignUefi | Self::ForeignPrograms => !matches!(purpose, Purpose::Run),
             _ => true,
         }
     }
@@ -99,8 +123,12 @@ impl Item {
     /// Its name and what it is for, in one line.
     pub(super) const fn about(self) -> (&'static str, &'static str) {
         match self {
-            Self::Qemu => ("qemu-system-x86_64", "boots the guests; 8.2 or newer"),
+            Self::Qemu => (qemu_system(ON_X86), "boots the guests; 8.2 or newer"),
             Self::QemuImg => ("qemu-img", "gives each guest a disk of its own"),
+            Self::Uefi => ("UEFI", "starts the boot loaders of disks that have one"),
+            Self::ForeignQemu => (qemu_system(!ON_X86), "boots guests of another kind of CPU, emulated; 8.2 or newer"),
+            Self::ForeignUefi => ("UEFI for others", "starts the boot loaders of disks for another kind of CPU"),
+            Self::ForeignPrograms => ("qemu-user", "runs their programs while a Debian image is built for them"),
             Self::Mmdebstrap => ("mmdebstrap", "builds the Debian images"),
             Self::DebianKeyring => ("Debian's keyring", "proves that what goes into an image is Debian's"),
             Self::Gpg => ("gpg", "lets mmdebstrap choose the right keyring"),
@@ -119,6 +147,9 @@ impl Item {
             Self::Busybox => {
                 ("busybox", "the tests run what is sent into guests with it: some guests have nothing else")
             }
+            Self::Partitioner => ("sfdisk", "the tests make a disk with partitions, as published ones have them"),
+            Self::Mtools => ("mtools", "the tests put a boot loader onto that disk"),
+            Self::Zstd => ("zstd", "the tests pack that disk, as publishers do"),
             Self::SshClient => ("ssh", "`nestmatrix shell` and kept guests are entered with it"),
         }
     }
@@ -127,12 +158,16 @@ impl Item {
     pub(super) const fn packages(self, installer: Installer) -> &'static [&'static str] {
         use Installer::{Apt, Brew, Dnf, Pacman, Zypper};
         match (self, installer) {
-            (Self::Qemu, Apt | Pacman) => &["qemu-system-x86"],
-            (Self::Qemu, Dnf) => &["qemu-system-x86-core"],
-            (Self::Qemu, Zypper) => &["qemu-x86"],
+            (Self::Qemu | Self::QemuImg | Self::Uefi | Self::ForeignQemu | Self::ForeignUefi, Brew) => &["qemu"],
+            (Self::Qemu, _) => emulator(ON_X86, installer),
+            (Self::ForeignQemu, _) => emulator(!ON_X86, installer),
+            (Self::Uefi, _) => uefi(ON_X86, installer),
+            (Self::ForeignUefi, _) => uefi(!ON_X86, installer),
+            (Self::ForeignPrograms, Apt | Dnf | Pacman) => &["qemu-user-static"],
+            (Self::ForeignPrograms, Zypper) => &["qemu-linux-user"],
+            (Self::ForeignPrograms, Brew) => &[],
             (Self::QemuImg, Apt) => &["qemu-utils"],
             (Self::QemuImg, Dnf | Pacman | Zypper) => &["qemu-img"],
-            (Self::Qemu | Self::QemuImg, Brew) => &["qemu"],
             (Self::Mmdebstrap, _) => &["mmdebstrap"],
             (Self::DebianKeyring, Dnf) => &["debian-keyring"],
             (Self::DebianKeyring, _) => &["debian-archive-keyring"],
@@ -162,10 +197,46 @@ impl Item {
             // Homebrew has none; the tests that need it say so.
             (Self::Busybox, Brew) => &[],
             (Self::Busybox, _) => &["busybox"],
+            (Self::Partitioner, Apt) => &["fdisk"],
+            (Self::Partitioner, Dnf | Pacman | Zypper) => &["util-linux"],
+            (Self::Partitioner, Brew) => &[],
+            (Self::Mtools, _) => &["mtools"],
+            (Self::Zstd, _) => &["zstd"],
             (Self::SshServer, Apt | Dnf) => &["openssh-server"],
             (Self::SshClient, Apt) => &["openssh-client"],
             (Self::SshClient, Dnf) => &["openssh-clients"],
             (Self::SshServer | Self::SshClient, Pacman | Zypper | Brew) => &["openssh"],
         }
+    }
+}
+
+const fn qemu_system(x86: bool) -> &'static str {
+    if x86 { "qemu-system-x86_64" } else { "qemu-system-aarch64" }
+}
+
+/// What brings the emulator of one kind of CPU; Homebrew has all in one.
+const fn emulator(x86: bool, installer: Installer) -> &'static [&'static str] {
+    match (x86, installer) {
+        (true, Installer::Apt | Installer::Pacman) => &["qemu-system-x86"],
+        (true, Installer::Dnf) => &["qemu-system-x86-core"],
+        (true, Installer::Zypper) => &["qemu-x86"],
+        (false, Installer::Apt) => &["qemu-system-arm"],
+        (false, Installer::Dnf) => &["qemu-system-aarch64-core"],
+        (false, Installer::Pacman) => &["qemu-system-aarch64"],
+        (false, Installer::Zypper) => &["qemu-arm"],
+        (_, Installer::Brew) => &["qemu"],
+    }
+}
+
+/// What brings UEFI for guests of one kind of CPU; Homebrew's QEMU has it.
+const fn uefi(x86: bool, installer: Installer) -> &'static [&'static str] {
+    match (x86, installer) {
+        (true, Installer::Apt) => &["ovmf"],
+        (false, Installer::Apt) => &["qemu-efi-aarch64"],
+        (true, Installer::Dnf | Installer::Pacman) => &["edk2-ovmf"],
+        (false, Installer::Dnf | Installer::Pacman) => &["edk2-aarch64"],
+        (true, Installer::Zypper) => &["qemu-ovmf-x86_64"],
+        (false, Installer::Zypper) => &["qemu-uefi-aarch64"],
+        (_, Installer::Brew) => &["qemu"],
     }
 }

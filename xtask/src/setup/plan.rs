@@ -32,7 +32,9 @@ pub(super) struct Plan {
 
 /// Decides what to do so that the machine serves the purpose.
 pub(super) fn plan(facts: &Facts, purpose: Purpose) -> Plan {
-    let too_old = |item| item == Item::Qemu && facts.qemu.is_none_or(|version| version < OLDEST_QEMU);
+    let old = |version: Option<Version>| version.is_none_or(|version| version < OLDEST_QEMU);
+    let too_old =
+        |item| (item == Item::Qemu && old(facts.qemu)) || (item == Item::ForeignQemu && old(facts.foreign_qemu));
     // Where no package brings archives of OpenSSL it is built, unless somebody has put some there.
     let vendored =
         !facts.present.contains(&Item::OpenSsl) && !facts.installer.is_some_and(Installer::has_static_openssl);
@@ -70,13 +72,23 @@ pub(super) fn plan(facts: &Facts, purpose: Purpose) -> Plan {
 
 fn with_apt(facts: &Facts, who: As, plan: &mut Plan) {
     const QEMU: [Item; 2] = [Item::Qemu, Item::QemuImg];
-    let (qemu, mut rest): (Vec<Item>, Vec<Item>) = plan.missing.iter().partition(|item| QEMU.contains(item));
+    let is_qemu = |item: &&Item| QEMU.contains(item) || **item == Item::ForeignQemu;
+    let (missing, mut rest): (Vec<Item>, Vec<Item>) = plan.missing.iter().partition(is_qemu);
+    let foreign = missing.contains(&Item::ForeignQemu);
     let mut from_backports = false;
-    if !qemu.is_empty() {
+    if !missing.is_empty() {
+        let apt_has = |item: &Item| if *item == Item::ForeignQemu { facts.apt_foreign_qemu } else { facts.apt_qemu };
         // Before the first `apt-get update` apt knows nothing; what bookworm has is known all the same.
-        let too_old = facts.apt_qemu.map_or(facts.codename == BACKPORTED, |version| version < OLDEST_QEMU);
+        let too_old = missing
+            .iter()
+            .any(|item| apt_has(item).map_or(facts.codename == BACKPORTED, |version| version < OLDEST_QEMU));
         match (too_old, facts.codename == BACKPORTED) {
-            (false, _) => rest.extend(QEMU),
+            (false, _) => {
+                if missing.iter().any(|item| QEMU.contains(item)) {
+                    rest.extend(QEMU);
+                }
+                rest.extend(foreign.then_some(Item::ForeignQemu));
+            }
             (true, true) => from_backports = true,
             (true, false) => return plan.by_hand = Some(no_new_qemu(facts)),
         }
@@ -104,8 +116,10 @@ fn with_apt(facts: &Facts, who: As, plan: &mut Plan) {
         plan.steps.push(install(who, None, &rest));
     }
     if from_backports {
-        // Both, even if one is there: the tools of one release and the emulator of another exclude each other.
-        plan.steps.push(install(who, Some("bookworm-backports"), &packages(Installer::Apt, &QEMU)));
+        // All, even if some are there: the tools of one release and the emulators of another exclude each other.
+        let also = (foreign || facts.present.contains(&Item::ForeignQemu)).then_some(Item::ForeignQemu);
+        let all: Vec<Item> = QEMU.into_iter().chain(also).collect();
+        plan.steps.push(install(who, Some("bookworm-backports"), &packages(Installer::Apt, &all)));
     }
 }
 

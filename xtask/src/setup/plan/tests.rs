@@ -40,6 +40,7 @@ fn bookworm() -> Facts {
 fn complete(mut facts: Facts) -> Facts {
     facts.present = Item::ALL.into();
     facts.qemu = Some((10, 0));
+    facts.foreign_qemu = Some((10, 0));
     facts
 }
 
@@ -54,7 +55,7 @@ const INSTALL: &str =
 
 #[test]
 fn a_complete_machine_is_left_alone() {
-    for purpose in [Purpose::Run, Purpose::Test] {
+    for purpose in [Purpose::Run, Purpose::Foreign, Purpose::Test] {
         assert_eq!(plan(&complete(bookworm()), purpose), Plan::default());
     }
     assert_eq!(Plan::default().to_string(), "setup: nothing is missing\n");
@@ -68,7 +69,7 @@ fn debian_12_gets_qemu_from_backports_of_its_own_mirror_and_the_rest_from_the_re
     );
     let rest = [
         "apt-get update".to_owned(),
-        format!("{INSTALL} mmdebstrap gpg e2fsprogs pkgconf libssl-dev"),
+        format!("{INSTALL} ovmf mmdebstrap gpg e2fsprogs pkgconf libssl-dev"),
         format!("{INSTALL} -t bookworm-backports qemu-system-x86 qemu-utils"),
     ];
     let mut all = vec![added];
@@ -97,7 +98,7 @@ fn an_old_qemu_counts_as_missing_and_its_tools_are_brought_to_the_same_release()
     assert_eq!(plan.missing, [Item::Qemu]);
     assert_eq!(
         plan.steps.last().map(ToString::to_string),
-        Some(format!("{INSTALL} -t bookworm-backports qemu-system-x86 qemu-utils"))
+        Some(format!("{INSTALL} -t bookworm-backports qemu-system-x86 qemu-utils qemu-system-arm"))
     );
 }
 
@@ -106,9 +107,9 @@ fn debian_13_and_ubuntu_24_04_have_a_new_enough_qemu_of_their_own() {
     let mut ubuntu = bare("Ubuntu 24.04", "noble", Some((8, 2)), &[]);
     ubuntu.present.remove(&Item::DebianKeyring);
     let tables = [
-        (bare("Debian 13", "trixie", Some((10, 0)), &[]), "mmdebstrap gpg e2fsprogs pkgconf libssl-dev"),
-        (bare("Debian 13", "trixie", None, &[]), "mmdebstrap gpg e2fsprogs pkgconf libssl-dev"),
-        (ubuntu, "mmdebstrap debian-archive-keyring gpg e2fsprogs pkgconf libssl-dev"),
+        (bare("Debian 13", "trixie", Some((10, 0)), &[]), "ovmf mmdebstrap gpg e2fsprogs pkgconf libssl-dev"),
+        (bare("Debian 13", "trixie", None, &[]), "ovmf mmdebstrap gpg e2fsprogs pkgconf libssl-dev"),
+        (ubuntu, "ovmf mmdebstrap debian-archive-keyring gpg e2fsprogs pkgconf libssl-dev"),
     ];
     for (facts, rest) in tables {
         let install = format!("{INSTALL} {rest} qemu-system-x86 qemu-utils");
@@ -138,7 +139,9 @@ fn an_ordinary_user_gets_the_commands_with_sudo_and_ids_of_his_own() {
         commands(&with_sudo, Purpose::Run),
         [
             "sudo apt-get update".to_owned(),
-            format!("sudo {INSTALL} mmdebstrap gpg e2fsprogs uidmap pkgconf libssl-dev qemu-system-x86 qemu-utils"),
+            format!(
+                "sudo {INSTALL} ovmf mmdebstrap gpg e2fsprogs uidmap pkgconf libssl-dev qemu-system-x86 qemu-utils"
+            ),
             "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ada".to_owned(),
         ]
     );
@@ -162,6 +165,34 @@ fn only_the_tests_need_an_ssh_server_and_busybox() {
 }
 
 #[test]
+fn guests_of_another_kind_of_cpu_need_an_emulator_of_the_same_release_as_the_other_and_only_they_do() {
+    let without = |facts: Facts| {
+        let mut facts = complete(facts);
+        for item in [Item::ForeignQemu, Item::ForeignUefi, Item::ForeignPrograms] {
+            facts.present.remove(&item);
+        }
+        Facts { foreign_qemu: None, ..facts }
+    };
+    // apt names what is installed, from wherever, as its candidate; of what is not, the old one of the release.
+    let debian_12 = without(Facts { apt_qemu: Some((10, 0)), apt_foreign_qemu: Some((7, 2)), ..bookworm() });
+    assert_eq!(plan(&debian_12, Purpose::Run), Plan::default());
+    assert_eq!(
+        commands(&debian_12, Purpose::Foreign)[1..],
+        [
+            "apt-get update".to_owned(),
+            format!("{INSTALL} qemu-efi-aarch64 qemu-user-static"),
+            format!("{INSTALL} -t bookworm-backports qemu-system-x86 qemu-utils qemu-system-arm"),
+        ]
+    );
+    let debian_13 = without(bare("Debian 13", "trixie", Some((10, 0)), &[]));
+    let debian_13 = Facts { apt_foreign_qemu: Some((10, 0)), ..debian_13 };
+    for purpose in [Purpose::Foreign, Purpose::Test] {
+        let install = format!("{INSTALL} qemu-efi-aarch64 qemu-user-static qemu-system-arm");
+        assert_eq!(commands(&debian_13, purpose), ["apt-get update".to_owned(), install]);
+    }
+}
+
+#[test]
 fn other_package_managers_get_a_command_to_check_and_run() {
     let on = |installer| Facts { installer, apt_qemu: None, ..bare("another system", "", None, &[]) };
     let command = |installer| {
@@ -171,7 +202,7 @@ fn other_package_managers_get_a_command_to_check_and_run() {
     };
     assert_eq!(
         command(Installer::Dnf),
-        ["dnf install qemu-system-x86-core qemu-img mmdebstrap gnupg2 e2fsprogs perl make"]
+        ["dnf install qemu-system-x86-core qemu-img edk2-ovmf mmdebstrap gnupg2 e2fsprogs perl make"]
     );
     assert_eq!(command(Installer::Brew), ["brew install qemu mmdebstrap gnupg e2fsprogs pkgconf openssl@3"]);
     for installer in [Installer::Pacman, Installer::Zypper] {
