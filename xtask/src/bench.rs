@@ -4,12 +4,14 @@
 
 mod bare;
 mod figures;
+mod files;
 mod fork;
 mod forks;
 mod journal;
 mod machine;
 mod many;
 mod memory;
+mod prepare;
 mod release;
 mod workbench;
 
@@ -33,10 +35,12 @@ enum Benchmark {
     MatrixQemu,
     Many,
     Forks,
+    Prepare,
 }
 
 impl Benchmark {
-    const ALL: [Self; 6] = [Self::Bare, Self::Fork, Self::Matrix, Self::MatrixQemu, Self::Many, Self::Forks];
+    const ALL: [Self; 7] =
+        [Self::Bare, Self::Fork, Self::Matrix, Self::MatrixQemu, Self::Many, Self::Forks, Self::Prepare];
 
     const fn name(self) -> &'static str {
         match self {
@@ -46,6 +50,7 @@ impl Benchmark {
             Self::MatrixQemu => "matrix-qemu",
             Self::Many => "many",
             Self::Forks => "forks",
+            Self::Prepare => "prepare",
         }
     }
 
@@ -57,6 +62,7 @@ impl Benchmark {
             Self::MatrixQemu => "the same in an L1; slow, so only on request",
             Self::Many => "whether many guests fit into 8 GiB at once, and what each of them takes",
             Self::Forks => "whether many forks in a row are right: clock, randomness, nothing of another one",
+            Self::Prepare => "whether published images are there as soon as bare tools have them",
         }
     }
 
@@ -72,6 +78,7 @@ impl Benchmark {
             Self::MatrixQemu => release::measure(bench, "qemu", options.pairs),
             Self::Many => many::measure(bench, options.guests),
             Self::Forks => forks::measure(bench, options.forks),
+            Self::Prepare => prepare::measure(bench, options.pairs),
         }
     }
 }
@@ -201,7 +208,7 @@ mod tests {
     fn slow_benchmarks_run_only_on_request() {
         let names = |args: &[&str]| parsed(args).map(|options| options.benchmarks).unwrap_or_default();
         assert!(!names(&[]).contains(&Benchmark::MatrixQemu));
-        assert_eq!(names(&[]).len(), 5);
+        assert_eq!(names(&[]).len(), 6);
         assert_eq!(names(&["matrix-qemu", "--pairs", "1", "fork"]), [Benchmark::MatrixQemu, Benchmark::Fork]);
         assert!(list().contains("\nmatrix-qemu  the same in an L1"));
     }
