@@ -1,79 +1,98 @@
 //! The catalog: which operating systems there are by name.
 //!
-//! It is data (`images/catalog/*.toml`), compiled in, so that a binary copied to another machine knows the same systems.
+//! It is data (`images/catalog/*.toml`), compiled in, so that a binary copied to another machine knows the same systems. A catalog
+//! of one's own adds to it, and `images.lock` says which of a publisher's files is meant.
 
-use std::sync::LazyLock;
+mod written;
 
-use matrix::{Arch, PackageFamily};
-use serde::Deserialize;
+use std::{path::Path, sync::LazyLock};
 
-use crate::{Bootstrap, Entry, Source, Suite};
+use matrix::Arch;
+
+use crate::{Entry, Origin, Pins, Source};
+
+pub use written::CatalogError;
 
 /// Every operating system that can be asked for by name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Catalog {
     entries: Vec<Entry>,
+    /// What can be asked for: names for this machine's kind of CPU first, then those with a kind of CPU.
+    names: Vec<String>,
 }
 
-/// An entry as it is written down.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Written {
-    name: String,
-    title: String,
-    #[serde(default = "usual_arch")]
-    arch: Arch,
-    family: PackageFamily,
-    release: String,
-    suites: Vec<Suite>,
-    #[serde(default)]
-    packages: Vec<String>,
-    #[serde(default)]
-    end_of_life: Option<String>,
-}
-
-/// What an entry that does not say it is made for.
-fn usual_arch() -> Arch {
-    Arch::X86_64
-}
-
-impl From<Written> for Entry {
-    fn from(written: Written) -> Self {
-        let Written { name, title, arch, family, release, suites, packages, end_of_life } = written;
-        Self {
-            name,
-            title,
-            arch,
-            family: Some(family),
-            login_user: "root".to_owned(),
-            end_of_life,
-            source: Source::Bootstrap(Bootstrap { release, suites, packages }),
-        }
-    }
-}
+/// The files of the shipped catalog.
+const SHIPPED: [(&str, &str); 11] = [
+    ("debian.toml", include_str!("../catalog/debian.toml")),
+    ("ubuntu.toml", include_str!("../catalog/ubuntu.toml")),
+    ("fedora.toml", include_str!("../catalog/fedora.toml")),
+    ("centos.toml", include_str!("../catalog/centos.toml")),
+    ("almalinux.toml", include_str!("../catalog/almalinux.toml")),
+    ("rocky.toml", include_str!("../catalog/rocky.toml")),
+    ("oracle.toml", include_str!("../catalog/oracle.toml")),
+    ("opensuse.toml", include_str!("../catalog/opensuse.toml")),
+    ("archlinux.toml", include_str!("../catalog/archlinux.toml")),
+    ("alpine.toml", include_str!("../catalog/alpine.toml")),
+    ("freebsd.toml", include_str!("../catalog/freebsd.toml")),
+];
 
 impl Catalog {
+    /// What a catalog of one's own is called beside a matrix file.
+    pub const FILE: &str = "images.toml";
+
     /// The catalog this program was built with.
     pub fn shipped() -> &'static Self {
-        static SHIPPED: LazyLock<Catalog> = LazyLock::new(|| {
-            Catalog::parse(include_str!("../catalog/debian.toml")).expect("the shipped catalog is tested to parse")
+        static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
+            let parse =
+                |(file, text)| written::parse(Path::new(file), text).expect("the shipped catalog is tested to parse");
+            Catalog::of(SHIPPED.into_iter().flat_map(parse).collect())
         });
-        &SHIPPED
+        &CATALOG
     }
 
-    fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct File {
-            image: Vec<Written>,
+    fn of(entries: Vec<Entry>) -> Self {
+        let here = entries.iter().filter(|entry| entry.arch == Arch::here()).map(|entry| entry.name.clone());
+        let certain = entries.iter().map(full_name);
+        let names = here.chain(certain).collect();
+        Self { entries, names }
+    }
+
+    /// This catalog with the entries of a file: they replace those of the same name and kind of CPU.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or there is a mistake in it.
+    pub fn with_file(&self, file: &Path) -> Result<Self, CatalogError> {
+        let own = written::read(file)?;
+        let mut entries = self.entries.clone();
+        for entry in own {
+            match entries.iter_mut().find(|known| (&known.name, known.arch) == (&entry.name, entry.arch)) {
+                Some(known) => *known = entry,
+                None => entries.push(entry),
+            }
         }
-        let File { image } = toml::from_str(text)?;
-        Ok(Self { entries: image.into_iter().map(Entry::from).collect() })
+        Ok(Self::of(entries))
     }
 
-    /// All names, in the order of the catalog.
+    /// This catalog with the addresses and digests that are pinned.
+    pub fn pinned(&self, pins: &Pins) -> Self {
+        let mut pinned = self.clone();
+        for entry in &mut pinned.entries {
+            let Some(pin) = pins.get(&entry.name, entry.arch) else { continue };
+            let Source::Disk { file, .. } = &mut entry.source else { continue };
+            file.digest = Some(pin.digest);
+            // Mirrors of another file are of no use.
+            match &mut file.origin {
+                Origin::Urls(urls) if urls.contains(&pin.url) => {}
+                origin => *origin = Origin::Urls(vec![pin.url.clone()]),
+            }
+        }
+        pinned
+    }
+
+    /// Everything that can be asked for: `name` for this machine's kind of CPU, `name-x86_64` and `name-aarch64` for a certain one.
     pub fn names(&self) -> Vec<&str> {
-        self.entries.iter().map(|entry| entry.name.as_str()).collect()
+        self.names.iter().map(String::as_str).collect()
     }
 
     /// All entries, in the order of the catalog.
@@ -81,40 +100,18 @@ impl Catalog {
         &self.entries
     }
 
-    /// The entry of this name.
+    /// The entry of this name: for this machine's kind of CPU, unless the name ends in one.
     pub fn get(&self, name: &str) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.name == name)
+        let certain = Arch::ALL.into_iter().find_map(|arch| Some((name.strip_suffix(&format!("-{arch}"))?, arch)));
+        let (name, arch) = certain.unwrap_or((name, Arch::here()));
+        self.entries.iter().find(|entry| entry.name == name && entry.arch == arch)
     }
+}
+
+/// The name that means an entry on every machine.
+fn full_name(entry: &Entry) -> String {
+    format!("{}-{}", entry.name, entry.arch)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_shipped_catalog_names_debian_systems_for_two_kinds_of_cpus_and_the_machine_they_run_on() {
-        insta::assert_snapshot!(
-            Catalog::shipped().names().join(" "),
-            @"debian-11-minimal debian-12-minimal debian-13-minimal debian-testing-minimal debian-sid-minimal debian-12-minimal-aarch64 debian-13-minimal-aarch64 debian-13-runner"
-        );
-    }
-
-    #[test]
-    fn names_are_safe_as_file_names_and_releases_as_arguments() {
-        for entry in Catalog::shipped().entries() {
-            let Source::Bootstrap(Bootstrap { release, .. }) = &entry.source else { continue };
-            for word in [&entry.name, release] {
-                assert!(!word.is_empty() && !word.starts_with('-'), "{word}");
-                assert!(word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{word}");
-            }
-            assert_eq!(entry.name.ends_with("-aarch64"), entry.arch == Arch::Aarch64, "{}", entry.name);
-        }
-    }
-
-    #[test]
-    fn a_key_nobody_knows_is_an_error_and_not_ignored() {
-        let text = "[[image]]\nname='x'\ntitle='x'\nfamily='deb'\nrelease='x'\nsuites=[]\nmirror='y'\n";
-        let error = Catalog::parse(text).expect_err("unknown key");
-        assert!(error.to_string().contains("mirror"), "{error}");
-    }
-}
+mod tests;

@@ -22,6 +22,39 @@ pub struct Entry {
     pub end_of_life: Option<String>,
     /// Where it comes from.
     pub source: Source,
+    /// What its publisher says of it elsewhere, as far as it was written down.
+    pub upstream: Upstream,
+}
+
+/// What the publisher of an image says of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Upstream {
+    /// Who logs in where nobody says otherwise; our guests are told otherwise.
+    pub default_user: Option<String>,
+    /// The file with the digests of his images.
+    pub checksums: Option<ChecksumFile>,
+    /// Glob of file names in that: the highest of them is the image, beside that file; `None`: the image stays at its address.
+    pub latest: Option<String>,
+}
+
+/// A publisher's file with digests.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ChecksumFile {
+    /// Where it is.
+    pub url: String,
+    /// How it is signed.
+    pub signature: Option<Signature>,
+}
+
+/// The signature of a file with digests.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Signature {
+    /// Where it is, in ASCII; `None`: it is in the file itself, around what it signs.
+    pub url: Option<String>,
+    /// The file on this machine with the publisher's keys, as `gpgv` reads it.
+    pub keyring: PathBuf,
 }
 
 /// Where an operating system comes from.
@@ -110,6 +143,6 @@ impl Entry {
             }
         };
         let (name, title) = (name.to_owned(), "of the matrix itself".to_owned());
-        Some(Self { name, title, arch, family, login_user, end_of_life: None, source })
+        Some(Self { name, title, arch, family, login_user, end_of_life: None, source, upstream: Upstream::default() })
     }
 }

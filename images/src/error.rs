@@ -8,7 +8,7 @@ use std::{
 use matrix::{Arch, Digest};
 
 use crate::{
-    fetch::{FetchError, WrongChecksum},
+    fetch::{FetchError, Trouble, WrongChecksum},
     space::{self, NoRoom},
 };
 
@@ -57,6 +57,28 @@ pub struct PrepareError {
     pub tail: Vec<String>,
     /// What to do about it.
     pub help: Option<String>,
+}
+
+impl PrepareError {
+    /// Its publisher does not have the file any more, at none of its addresses.
+    pub(crate) fn is_vanished(&self) -> bool {
+        let PrepareErrorKind::Download(error) = &self.kind else { return false };
+        let FetchError::Mirrors { failures } = &**error else { return false };
+        !failures.is_empty()
+            && failures.iter().all(|failure| matches!(failure.trouble, Trouble::Status { code: 404 | 410, .. }))
+    }
+
+    /// The same, with what to do instead; `copies`: disks of images that had this name.
+    pub(crate) fn with_copies(self, copies: &[PathBuf]) -> Self {
+        let mut help = "its publisher has removed it: `nestmatrix images update MATRIX` looks for its successor; a mirror can be named \
+                        in a catalog of your own (images.toml: `url = [...]`)"
+            .to_owned();
+        if let Some(copy) = copies.first() {
+            let path = copy.display();
+            help += &format!("; an earlier one is in the store: `[[image]]` with `path = \"{path}\"` uses it");
+        }
+        Self { help: Some(help), ..self }
+    }
 }
 
 /// What went wrong with an image.
@@ -154,6 +176,9 @@ pub enum PrepareErrorKind {
         /// What it should be and what it is.
         digests: Box<WrongChecksum>,
     },
+    /// It is not in the store, and nobody may be asked for it.
+    #[error("it is not in the store, and without a network (`--offline`) it is neither downloaded nor built")]
+    Offline,
     /// It is not in the store ([`crate::Store::verify`] only).
     #[error("not in the store")]
     Absent,
@@ -236,6 +261,11 @@ fn help(kind: &PrepareErrorKind, tail: &[String], image: &str) -> Option<String>
     let said = |words: &str| tail.iter().any(|line| line.contains(words));
     let text = match kind {
         PrepareErrorKind::Download(error) => return error.help().map(str::to_owned),
+        PrepareErrorKind::Offline => {
+            format!(
+                "prepare it while there is a network: `nestmatrix images prepare {image}`, or `--matrix FILE` with its lock"
+            )
+        }
         PrepareErrorKind::ToolMissing { .. } => "run `cargo xtask setup`".to_owned(),
         PrepareErrorKind::NoEmulator { arch, old_kernel } => {
             let package = if old_kernel.is_some() { "binfmt-support" } else { "qemu-user-static" };
@@ -246,7 +276,7 @@ fn help(kind: &PrepareErrorKind, tail: &[String], image: &str) -> Option<String>
         }
         PrepareErrorKind::Damaged { .. } => format!("build it anew: `nestmatrix images prepare --refresh {image}`"),
         PrepareErrorKind::Unpinned { .. } => {
-            "`nestmatrix images update` writes its digest into `images.lock`; in a matrix add `digest`".to_owned()
+            "`nestmatrix images update MATRIX` writes its digest into `images.lock`, beside the matrix file".to_owned()
         }
         PrepareErrorKind::WrongDigest { .. } => {
             "get the file again; if its publisher has changed it and says so, write its new digest".to_owned()

@@ -172,7 +172,7 @@ pub(crate) struct FileRecord {
 
 impl FileRecord {
     /// Where it lies.
-    fn path(&self, folder: &Path) -> PathBuf {
+    pub(crate) fn path(&self, folder: &Path) -> PathBuf {
         self.at.clone().unwrap_or_else(|| folder.join(&self.name))
     }
 }
@@ -299,8 +299,13 @@ pub(crate) fn lease(folder: &Path) -> Option<File> {
         return None;
     }
     // It may have been moved away between the two.
-    let (here, there) = (file.metadata().ok()?, fs::metadata(folder).ok()?);
-    (here.dev() == there.dev() && here.ino() == there.ino()).then_some(file)
+    is_at(&file, folder).then_some(file)
+}
+
+/// Whether an open file or folder still has this name: another may have been put in its place.
+pub(crate) fn is_at(file: &File, name: &Path) -> bool {
+    let found = file.metadata().and_then(|here| Ok((here, fs::metadata(name)?)));
+    found.is_ok_and(|(here, there)| here.dev() == there.dev() && here.ino() == there.ino())
 }
 
 /// `name<TAB>version`, one per line.

@@ -18,14 +18,14 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use matrix::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Catalog, Entry,
+    Entry, Origin, Source,
     build::{self, Build, Makers},
     error::{Failure, PrepareError, PrepareErrorKind, StoreError, StoreErrorKind},
     lock::{self, Waited},
@@ -58,17 +58,6 @@ pub struct Control<'a> {
     pub progress: &'a (dyn Fn(&str) + Sync),
 }
 
-/// One catalog entry and what the store has of it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ImageStatus {
-    /// Its catalog name.
-    pub name: String,
-    /// What it is, for people.
-    pub title: String,
-    /// What is in the store; `None`: nothing that can be used.
-    pub present: Option<PresentImage>,
-}
-
 /// An image in the store, not verified.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PresentImage {
@@ -76,6 +65,8 @@ pub struct PresentImage {
     pub digest: Digest,
     /// Its folder.
     pub path: PathBuf,
+    /// Its disk.
+    pub disk: PathBuf,
     /// What it takes on the disk, in bytes.
     pub bytes: u64,
     /// When it was built.
@@ -87,10 +78,10 @@ pub struct PresentImage {
 /// What a recipe was last built to (`recipes/<digest>.json`).
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Pointer {
+pub(crate) struct Pointer {
     /// For people who look into the store.
-    name: String,
-    content: Digest,
+    pub(crate) name: String,
+    pub(crate) content: Digest,
 }
 
 impl Store {
@@ -166,19 +157,29 @@ impl Store {
         verify().map_err(|kind: PrepareErrorKind| Failure::from(kind).about(&entry.name))
     }
 
-    /// What the store has of every entry of the shipped catalog.
-    pub fn list(&self) -> Vec<ImageStatus> {
-        Catalog::shipped().entries().iter().map(|entry| self.status(entry)).collect()
+    /// The image of this entry without asking anybody for it: nothing is downloaded, nothing built. A disk on this machine is looked
+    /// at.
+    ///
+    /// # Errors
+    ///
+    /// It is not in the store, or what is there is damaged.
+    pub fn prepare_offline(&self, entry: &Entry, control: &Control<'_>) -> Result<PreparedImage, PrepareError> {
+        if matches!(&entry.source, Source::Disk { file, .. } if matches!(file.origin, Origin::Path(_))) {
+            return self.prepare(entry, control);
+        }
+        let usable = self.usable(build::recipe(entry));
+        let usable = usable.and_then(|image| image.map_err(|_| PrepareErrorKind::Offline.into()));
+        usable.map_err(|failure| failure.about(&entry.name))
     }
 
-    fn status(&self, entry: &Entry) -> ImageStatus {
-        let present = self.find(build::recipe(entry)).ok().map(|(record, path, _lease)| {
-            let packages = fs::read_to_string(path.join(PACKAGES)).unwrap_or_default();
-            let packages = prepared::parse_packages(&packages).len();
-            let bytes = record.files.iter().map(|file| file.bytes).sum();
-            PresentImage { digest: record.content, path, bytes, built_at: record.built_at, packages }
-        });
-        ImageStatus { name: entry.name.clone(), title: entry.title.clone(), present }
+    /// What the store has of an entry, not verified; `None`: nothing that can be used.
+    pub fn look(&self, entry: &Entry) -> Option<PresentImage> {
+        let (record, path, _lease) = self.find(build::recipe(entry)).ok()?;
+        let packages = fs::read_to_string(path.join(PACKAGES)).unwrap_or_default();
+        let packages = prepared::parse_packages(&packages).len();
+        let bytes = record.files.iter().map(|file| file.bytes).sum();
+        let disk = record.files.first()?.path(&path);
+        Some(PresentImage { digest: record.content, path, disk, bytes, built_at: record.built_at, packages })
     }
 
     pub(crate) fn prepare_with(
@@ -187,7 +188,10 @@ impl Store {
         control: &Control<'_>,
         builder: &dyn Build,
     ) -> Result<PreparedImage, PrepareError> {
-        self.present_or_built(entry, control, builder).map_err(|failure| failure.about(&entry.name))
+        self.present_or_built(entry, control, builder).map_err(|failure| {
+            let error = failure.about(&entry.name);
+            if error.is_vanished() { error.with_copies(&self.copies(&entry.name)) } else { error }
+        })
     }
 
     fn present_or_built(
@@ -203,13 +207,19 @@ impl Store {
             return Ok(image);
         }
         let path = self.root.join("recipes").join(format!("{}.lock", digest.hex()));
-        let mut lock = lock::open(&path).map_err(PrepareErrorKind::io("open", &path))?;
         let waiting = |holder: Option<u32>| match holder {
             Some(process) => (control.progress)(&format!("waiting for process {process} building it")),
             None => (control.progress)("waiting for another process building it"),
         };
-        let waited =
-            lock::exclusive(&mut lock, control.cancel, &waiting).map_err(PrepareErrorKind::io("lock", &path))?;
+        let (_lock, waited) = loop {
+            let mut lock = lock::open(&path).map_err(PrepareErrorKind::io("open", &path))?;
+            let waited =
+                lock::exclusive(&mut lock, control.cancel, &waiting).map_err(PrepareErrorKind::io("lock", &path))?;
+            // It may have been cleaned up between the two.
+            if waited == Waited::Cancelled || prepared::is_at(&lock, &path) {
+                break (lock, waited);
+            }
+        };
         match waited {
             Waited::Cancelled => return Err(PrepareErrorKind::Cancelled.into()),
             // Who was before us built it just now: fresh enough, whatever was asked.
@@ -235,7 +245,12 @@ impl Store {
             Err(reason) => return Ok(Err(reason)),
         };
         match record.check(&folder, false) {
-            Ok(()) => Ok(record.into_image(&folder, true, lease).map_err(Some)),
+            Ok(()) => {
+                // Whoever cleans up asks when it was used last.
+                let pointer = File::open(self.pointer_path(recipe));
+                let _ = pointer.and_then(|pointer| pointer.set_modified(SystemTime::now()));
+                Ok(record.into_image(&folder, true, lease).map_err(Some))
+            }
             Err(Unusable::Rebuild(reason)) => Ok(Err(Some(reason))),
             Err(Unusable::Damaged(kind)) => Err(kind.into()),
         }
@@ -350,7 +365,16 @@ impl Store {
         unreachable.into_iter().for_each(|content| self.retire(&site, content));
     }
 
-    fn is_pointed_to(&self, content: Digest) -> bool {
+    /// Disks in the store of images that were called so, of whatever recipe.
+    fn copies(&self, name: &str) -> Vec<PathBuf> {
+        let pointers = fs::read_dir(self.root.join("recipes")).into_iter().flatten().flatten();
+        let pointers =
+            pointers.filter_map(|entry| serde_json::from_slice::<Pointer>(&fs::read(entry.path()).ok()?).ok());
+        let folders = pointers.filter(|pointer| pointer.name == name).map(|pointer| self.image(pointer.content));
+        folders.filter_map(|folder| Some(Record::read(&folder).ok()?.files.first()?.path(&folder))).collect()
+    }
+
+    pub(crate) fn is_pointed_to(&self, content: Digest) -> bool {
         let pointers = fs::read_dir(self.root.join("recipes")).into_iter().flatten().flatten();
         let mut texts = pointers.filter_map(|entry| fs::read(entry.path()).ok());
         texts.any(|text| serde_json::from_slice::<Pointer>(&text).is_ok_and(|pointer| pointer.content == content))
@@ -369,7 +393,7 @@ impl Store {
         self.root.join("builds")
     }
 
-    fn image(&self, content: Digest) -> PathBuf {
+    pub(crate) fn image(&self, content: Digest) -> PathBuf {
         self.images.join(content.hex())
     }
 

@@ -16,7 +16,6 @@ mod record;
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
     time::SystemTime,
@@ -26,8 +25,9 @@ use matrix::{ByteSize, Digest};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    gc::taken,
     lock::{self, Waited},
-    prepared,
+    prepared::{self, is_at},
     site::{self, Site},
     space,
     store::{Store, StoreLock},
@@ -285,6 +285,17 @@ impl Templates {
         known.collect()
     }
 
+    /// Removes all that nobody uses, or only looks (`dry`). Folder, bytes, and whether it is gone or would be.
+    pub(crate) fn clear(&self, dry: bool) -> Vec<(PathBuf, u64, bool)> {
+        let cleared = self.all().into_iter().map(|(folder, _, bytes)| {
+            let file = File::open(&folder);
+            let free = file.as_ref().is_ok_and(|file| lock::try_exclusive(file).unwrap_or(false));
+            let gone = free && (dry || file.is_ok_and(|file| self.remove(&folder, &file)));
+            (folder, bytes, gone)
+        });
+        cleared.collect()
+    }
+
     /// Removes the least recently used that nobody uses now, until the rest takes no more than `limit`.
     /// How many went.
     fn evict(&self, limit: u64, spared: Option<&Path>) -> usize {
@@ -340,18 +351,6 @@ impl<T> Template<T> {
     pub fn is_in_place(&self) -> bool {
         is_at(&self.lease, &self.folder)
     }
-}
-
-/// What the files of a folder take on the disk, in bytes.
-fn taken(folder: &Path) -> u64 {
-    let files = fs::read_dir(folder).into_iter().flatten().flatten();
-    files.filter_map(|file| file.metadata().ok()).map(|found| found.blocks() * 512).sum()
-}
-
-/// Whether the folder still has this name: another may have been put in its place.
-fn is_at(folder: &File, name: &Path) -> bool {
-    let found = folder.metadata().and_then(|here| Ok((here, fs::metadata(name)?)));
-    found.is_ok_and(|(here, there)| here.dev() == there.dev() && here.ino() == there.ino())
 }
 
 #[cfg(test)]

@@ -187,6 +187,9 @@ impl Guest<'_> {
         let options = Options {
             // Every level is booted: it is the same work that is compared.
             cold: true,
+            catalog: Catalog::shipped().clone(),
+            notes: Vec::new(),
+            offline: false,
             templates: matrix::ByteSize::from_bytes(0),
             out: Some(out),
             store: request.store.clone(),

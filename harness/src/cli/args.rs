@@ -31,9 +31,12 @@ pub(super) enum Verb {
     #[command(hide = true)]
     BenchWork(BenchWork),
     /// Operating-system images: what there is, what is in the store.
+    #[command(after_help = IMAGES_EXIT_CODES)]
     Images {
         #[command(subcommand)]
         verb: Images,
+        #[command(flatten)]
+        catalog: CatalogFile,
     },
     /// Rebuild the reports of a run from its journal.
     Report(Report),
@@ -58,6 +61,18 @@ const EXIT_CODES: &str = "Exit codes: 0 all passed (or were skipped for a stated
 const BENCH_EXIT_CODES: &str = "Exit codes: 0 the work was done in all three places; 2 usage or configuration error, nothing was \
                                 started; 3 one place has no figures, and why is said; 130 interrupted.";
 
+const IMAGES_EXIT_CODES: &str = "Exit codes: 0 done; 1 `verify` found damage, or `update --check` a difference; 2 usage or \
+                                 configuration error; 3 an image could not be had, or is not in the store; 130 interrupted.";
+
+/// Images of one's own.
+#[derive(Clone, Debug, Arguments)]
+pub(super) struct CatalogFile {
+    /// A catalog of your own: a TOML file with tables `[[image]]`, which add to the shipped catalog and replace its entries of the same
+    /// name and architecture [default: `images.toml` beside the matrix file, or in this folder where there is no matrix].
+    #[arg(long, value_name = "FILE", env = "NESTMATRIX_CATALOG", global = true)]
+    pub(super) catalog: Option<PathBuf>,
+}
+
 /// Which matrix, and which of its cells.
 #[derive(Debug, Arguments)]
 pub(super) struct Which {
@@ -67,6 +82,8 @@ pub(super) struct Which {
     /// Only the cells whose id matches; may be given several times.
     #[arg(long = "cell", value_name = "GLOB")]
     pub(super) cells: Vec<String>,
+    #[command(flatten)]
+    pub(super) catalog: CatalogFile,
 }
 
 /// Where images and templates are kept.
@@ -95,6 +112,9 @@ pub(super) struct Run {
     /// Boot every guest; fork none from a frozen one.
     #[arg(long, env = "NESTMATRIX_COLD", value_parser = yes_or_no, action = ArgAction::SetTrue)]
     pub(super) cold: bool,
+    /// Download and build nothing: use the images that are in the store.
+    #[arg(long)]
+    pub(super) offline: bool,
     /// At most so many guests at once [default: as many as memory and CPUs allow].
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) jobs: Option<u16>,
@@ -195,19 +215,78 @@ pub(super) struct BenchWork {
 pub(super) enum Images {
     /// List the catalog and what of it is in the store.
     List {
+        /// Also images for other architectures.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        store: StoreFolder,
+    },
+    /// Show everything that is known of an image.
+    Show {
+        /// Its name (`images list`); `NAME-aarch64` and `NAME-x86_64` mean a certain architecture.
+        name: String,
+        /// For people, or for programs.
+        #[arg(long, default_value = "table")]
+        format: Format,
         #[command(flatten)]
         store: StoreFolder,
     },
     /// Fetch or build images ahead of a run.
     Prepare {
         /// Names from the catalog (`images list`).
-        #[arg(required = true)]
+        #[arg(required_unless_present = "matrix")]
         names: Vec<String>,
+        /// All images of this matrix file, as its `images.lock` has them.
+        #[arg(long, value_name = "FILE", conflicts_with = "names")]
+        matrix: Option<PathBuf>,
         /// Build again from today's packages even if the image is there.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "offline")]
         refresh: bool,
+        /// Download and build nothing: only look whether they are in the store.
+        #[arg(long)]
+        offline: bool,
         #[command(flatten)]
         store: StoreFolder,
+    },
+    /// Read every byte of images in the store, and compare it with what was put there.
+    Verify {
+        /// Names from the catalog [default: all that are in the store].
+        names: Vec<String>,
+        #[command(flatten)]
+        store: StoreFolder,
+    },
+    /// Print where an image's disk lies in the store.
+    Path {
+        /// Its name (`images list`).
+        name: String,
+        #[command(flatten)]
+        store: StoreFolder,
+    },
+    /// Remove what is too much in the store: images that neither the catalog nor `images.lock` names and nobody used for a while,
+    /// interrupted downloads, locks of nothing. What is in use stays.
+    Gc {
+        /// Keep images that were used in the last so many days.
+        #[arg(long, value_name = "N", default_value = "30")]
+        keep_days: u16,
+        /// Only say what would go.
+        #[arg(long)]
+        dry_run: bool,
+        /// Frozen guests, too; they are made again when they are needed.
+        #[arg(long)]
+        templates: bool,
+        #[command(flatten)]
+        store: StoreFolder,
+    },
+    /// Ask the publishers of a matrix's images which files they mean today, and write that into `images.lock` beside the matrix file.
+    Update {
+        /// A matrix file, or the name of a matrix that nestmatrix ships.
+        #[arg(default_value = "release")]
+        matrix: PathBuf,
+        /// Only these of its images.
+        names: Vec<String>,
+        /// Only say what would change; exit code 1 if anything would.
+        #[arg(long)]
+        check: bool,
     },
 }
 
@@ -225,6 +304,8 @@ pub(super) struct Shell {
     /// A matrix file, or the name of a matrix that nestmatrix ships.
     #[arg(default_value = "release")]
     pub(super) matrix: PathBuf,
+    #[command(flatten)]
+    pub(super) catalog: CatalogFile,
     #[command(flatten)]
     pub(super) store: StoreFolder,
 }

@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use images::Catalog;
 use matrix::Plan;
 
-use super::{Failure, args::Which};
+use super::{
+    Failure,
+    args::Which,
+    catalog::{self, Known},
+};
 
 /// Matrices that come with the source.
 fn definitions() -> PathBuf {
@@ -37,8 +40,14 @@ fn shipped() -> Vec<String> {
     names
 }
 
+/// A matrix, expanded, and the catalog its images are from.
+pub(super) struct Loaded {
+    pub(super) plan: Plan,
+    pub(super) known: Known,
+}
+
 /// Loads the matrix, prints its warnings, and selects the cells asked for.
-pub(super) fn load(which: &Which) -> Result<Plan, Failure> {
+pub(super) fn load(which: &Which) -> Result<Loaded, Failure> {
     let file = resolve(&which.matrix);
     if !file.exists() {
         let names = shipped().join("`, `");
@@ -49,12 +58,14 @@ pub(super) fn load(which: &Which) -> Result<Plan, Failure> {
         );
         return Err(Failure::usage(report));
     }
-    let loaded = matrix::load(&file, &Catalog::shipped().names()).map_err(Failure::usage)?;
+    let known = catalog::read(&which.catalog, Some(&file))?;
+    let loaded = matrix::load(&file, &known.catalog.names()).map_err(Failure::usage)?;
     for warning in loaded.warnings {
         eprintln!("{:?}", miette::Report::new(warning));
     }
-    if which.cells.is_empty() {
-        return Ok(loaded.plan);
-    }
-    loaded.plan.select(&which.cells).map_err(|error| Failure::message(2, error))
+    let plan = match which.cells.is_empty() {
+        true => loaded.plan,
+        false => loaded.plan.select(&which.cells).map_err(|error| Failure::message(2, error))?,
+    };
+    Ok(Loaded { plan, known })
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod bench_nesting;
+mod catalog;
 mod doctor;
 mod images;
 mod matrix_file;
@@ -72,7 +73,7 @@ async fn verb(args: Args) -> Outcome {
         Verb::Doctor(args) => doctor::doctor(&args).await,
         Verb::BenchNesting(args) => bench_nesting::bench_nesting(args).await,
         Verb::BenchWork(args) => bench_nesting::bench_work(&args),
-        Verb::Images { verb } => images::images(verb).await,
+        Verb::Images { verb, catalog } => images::images(verb, &catalog).await,
         Verb::Report(args) => report::report(&args),
         Verb::Shell(args) => shell::shell(args).await,
         Verb::Agent(args) => match crate::agent::serve(&args.brief).await {

@@ -1,28 +1,39 @@
 //! `run`: a matrix from plan to exit code.
 
-use super::{Failure, Outcome, args, matrix_file};
+use matrix::Plan;
+
+use super::{Failure, Outcome, args, catalog, matrix_file};
 use crate::{
     fanout::Purpose,
     guest::Spawner,
-    run::{Options, RunError, Start},
+    run::{Options, RunError, Start, locate},
 };
 
 pub(super) async fn run(args: args::Run) -> Outcome {
-    let start = match args.resume {
-        Some(run) => Start::Resume(run),
+    let (start, known, notes) = match args.resume {
+        Some(run) => {
+            // Of a folder without a plan, the run itself says what is wrong.
+            let plan = locate(&run).and_then(|folder| Plan::read(&folder.join("plan.json")).ok());
+            let known = catalog::read(&args.which.catalog, plan.as_ref().map(|plan| plan.matrix.as_path()))?;
+            (Start::Resume(run), known, Vec::new())
+        }
         None => {
-            let plan = matrix_file::load(&args.which)?;
+            let matrix_file::Loaded { plan, known } = matrix_file::load(&args.which)?;
+            let notes = known.unpinned(&plan).into_iter().collect();
             let plan = match args.runner {
                 Some(runner) => plan.on(runner.into()),
                 None => plan,
             };
-            Start::Plan(Box::new(plan))
+            (Start::Plan(Box::new(plan)), known, notes)
         }
     };
     let templates = args.store.templates;
     let store = args.store.path()?;
     let options = Options {
         cold: args.cold,
+        catalog: known.catalog,
+        notes,
+        offline: args.offline,
         templates,
         out: args.out,
         store,

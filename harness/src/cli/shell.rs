@@ -17,7 +17,8 @@ pub(super) async fn shell(args: args::Shell) -> Outcome {
     if host::find("ssh").is_none() {
         return Err(Failure::message(2, "`ssh` is not installed: install OpenSSH's client"));
     }
-    let plan = matrix_file::load(&args::Which { matrix: args.matrix, cells: vec![args.cell] })?;
+    let which = args::Which { matrix: args.matrix, cells: vec![args.cell], catalog: args.catalog };
+    let matrix_file::Loaded { plan, known } = matrix_file::load(&which)?;
     let [cell] = plan.cells.as_slice() else {
         let ids: Vec<&str> = plan.cells.iter().map(|cell| cell.id.as_str()).collect();
         let report =
@@ -30,6 +31,9 @@ pub(super) async fn shell(args: args::Shell) -> Outcome {
     let store = args.store.path()?;
     let options = Options {
         cold: false,
+        notes: known.unpinned(&plan).into_iter().collect(),
+        catalog: known.catalog,
+        offline: false,
         templates,
         out: Some(folder.path().join("run")),
         store: store.clone(),

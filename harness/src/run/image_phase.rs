@@ -28,13 +28,24 @@ pub struct Missing {
 /// Every image by its catalog name, or why it could not be had.
 pub type Prepared = HashMap<String, Result<Arc<PreparedImage>, Missing>>;
 
+/// How images are come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// What is in the store, else what is downloaded or built.
+    Usual,
+    /// Built again, whatever is in the store.
+    Afresh,
+    /// What is in the store, and nothing else.
+    Offline,
+}
+
 /// Prepares `entries`, each under the name its cells know it by, side by side: as many at once as there are CPUs; each is tried
 /// `retries` times more.
 pub async fn prepare_all(
     store: &Arc<Store>,
     entries: &[(String, Entry)],
     retries: u32,
-    refresh: bool,
+    way: Way,
     events: &Events,
     cancel: &CancellationToken,
 ) -> Prepared {
@@ -54,9 +65,7 @@ pub async fn prepare_all(
             });
             let work = {
                 let name = name.clone();
-                tokio::task::spawn_blocking(move || {
-                    prepare(&store, (&name, &entry), retries, refresh, &events, &cancelled)
-                })
+                tokio::task::spawn_blocking(move || prepare(&store, (&name, &entry), retries, way, &events, &cancelled))
             };
             let result = work.await.unwrap_or_else(|_| {
                 Err(Missing { reason: "preparing it failed inside nestmatrix: a defect".into(), help: None })
@@ -91,7 +100,7 @@ fn prepare(
     store: &Store,
     (name, entry): (&str, &Entry),
     retries: u32,
-    refresh: bool,
+    way: Way,
     events: &Events,
     cancel: &AtomicBool,
 ) -> Result<Arc<PreparedImage>, Missing> {
@@ -102,7 +111,12 @@ fn prepare(
         |message: &str| events.send(EventKind::ImageProgress { image: image(), message: message.to_owned() });
     let mut tried = 0;
     loop {
-        let error = match store.prepare(entry, &Control { refresh, cancel, progress: &progress }) {
+        let control = Control { refresh: way == Way::Afresh, cancel, progress: &progress };
+        let prepared = match way {
+            Way::Offline => store.prepare_offline(entry, &control),
+            Way::Usual | Way::Afresh => store.prepare(entry, &control),
+        };
+        let error = match prepared {
             Ok(prepared) => {
                 if let Err(reason) = can_be_started(&prepared) {
                     events.send(EventKind::ImageFailed { image: image(), reason: reason.clone(), tail: Vec::new() });

@@ -16,7 +16,7 @@ mod signals;
 
 pub use error::RunError;
 pub use folder::{RunFolder, locate};
-pub use image_phase::{Missing, Prepared, prepare_all};
+pub use image_phase::{Missing, Prepared, Way, prepare_all};
 pub use options::Options;
 pub use orchestrate::{Finished, Start, run};
 pub use recorder::{MessageFormat, Recorder, style as terminal_style};

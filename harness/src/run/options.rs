@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use images::Catalog;
 use matrix::ByteSize;
 
 use super::recorder::MessageFormat;
@@ -14,6 +15,12 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// The store.
     pub store: PathBuf,
+    /// What can be asked for by name.
+    pub catalog: Catalog,
+    /// What is odd about that, to be said once.
+    pub notes: Vec<String>,
+    /// No image is downloaded or built.
+    pub offline: bool,
     /// At most so many guests at once; `None`: as many as fit.
     pub jobs: Option<usize>,
     /// Every guest is booted, none forked.

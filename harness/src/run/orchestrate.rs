@@ -15,7 +15,7 @@ use super::{
     error::RunError,
     folder::{RunFolder, locate},
     foreign::{Emulations, Emulators},
-    image_phase::{Missing, Prepared, prepare_all},
+    image_phase::{Missing, Prepared, Way, prepare_all},
     options::Options,
     place::{Place, Where},
     recorder::Recorder,
@@ -106,15 +106,16 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     let broken = stop.clone();
     let recording = tokio::task::spawn_blocking(move || recorder.record(received, &broken));
     signals::listen(stop.clone(), events.clone()).map_err(machine_error("listen for signals"))?;
-    for message in swept.into_iter().chain(store.swept().iter().cloned()) {
+    for message in swept.into_iter().chain(store.swept().iter().cloned()).chain(options.notes.iter().cloned()) {
         events.send(EventKind::Warning { cell: None, message });
     }
 
     let proof_is_known = host::known(store.root(), &qemu, &machine).is_some();
-    let mut entries = entries(&ledger, &plan, place.l1_image(), proof_is_known);
+    let mut entries = entries(&ledger, &plan, &options.catalog, place.l1_image(), proof_is_known);
     let emulators = Emulators::find(&entries).await;
     let refused = emulators.refuse(&mut entries, &events);
-    let mut prepared = prepare_all(&store, &entries, plan.runner.retries, false, &events, &stop.drain).await;
+    let way = if options.offline { Way::Offline } else { Way::Usual };
+    let mut prepared = prepare_all(&store, &entries, plan.runner.retries, way, &events, &stop.drain).await;
     prepared.extend(refused);
     let (mut emulations, mut proved) = (Emulations::new(), Vec::new());
     let proofs = async {
@@ -205,12 +206,18 @@ const PROVING: &str = "debian-12-minimal";
 
 /// Every image that the open cells need, once, in the plan's order, under the name its cells know it by; then that of an L1, if one
 /// may be booted; then one to prove the accelerator with, if that has to be done and none of them has a kernel.
-fn entries(ledger: &Ledger, plan: &Plan, l1: Option<&str>, proof_is_known: bool) -> Vec<(String, Entry)> {
+fn entries(
+    ledger: &Ledger,
+    plan: &Plan,
+    catalog: &Catalog,
+    l1: Option<&str>,
+    proof_is_known: bool,
+) -> Vec<(String, Entry)> {
     let todo = ledger.todo();
     let used = plan.images.iter().filter(|image| todo.iter().any(|todo| todo.cell.image == image.name));
     let mut entries: Vec<(String, Entry)> = Vec::new();
     let mut add = |name: &str, entry: Option<Entry>| {
-        let entry = entry.or_else(|| Catalog::shipped().get(name).cloned());
+        let entry = entry.or_else(|| catalog.get(name).cloned());
         if let Some(entry) = entry.filter(|_| !entries.iter().any(|(known, _)| known == name)) {
             entries.push((name.to_owned(), entry));
         }
@@ -222,7 +229,7 @@ fn entries(ledger: &Ledger, plan: &Plan, l1: Option<&str>, proof_is_known: bool)
     // Guests of another kind of CPU run without it.
     let mut own = entries.iter().filter(|(_, entry)| entry.arch == Arch::here()).peekable();
     if !proof_is_known && own.peek().is_some() && own.all(|(_, entry)| matches!(entry.source, Source::Disk { .. })) {
-        entries.extend(Catalog::shipped().get(PROVING).map(|entry| (PROVING.to_owned(), entry.clone())));
+        entries.extend(catalog.get(PROVING).map(|entry| (PROVING.to_owned(), entry.clone())));
     }
     entries
 }

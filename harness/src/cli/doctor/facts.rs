@@ -6,7 +6,7 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use images::{Catalog, Control, Store};
+use images::{Catalog, Control, Source, Store};
 use matrix::ByteSize;
 
 use crate::{
@@ -110,8 +110,7 @@ fn store(root: &Path) -> Option<Store> {
 }
 
 fn l1_image(root: &Path) -> Option<String> {
-    let status = store(root)?.list().into_iter().find(|status| status.name == L1_IMAGE)?;
-    let present = status.present?;
+    let present = store(root)?.look(Catalog::shipped().get(L1_IMAGE)?)?;
     Some(format!("{}, built {}", present.digest.short(), present.built_at.strftime("%Y-%m-%d")))
 }
 
@@ -133,10 +132,12 @@ async fn accelerated(root: &Path, qemu: &Qemu, machine: &Machine, fresh: bool) -
 /// Proves it with any image of the store; `None`: there is none.
 async fn prove(machine: &Machine, root: &Path, qemu: &Qemu) -> Option<Result<host::Proof, String>> {
     let store = store(root)?;
-    let present = store.list().into_iter().find(|status| status.present.is_some())?;
+    // Disks that boot by themselves have no kernel to prove it with.
+    let mut built = Catalog::shipped().entries().iter().filter(|entry| matches!(entry.source, Source::Bootstrap(_)));
+    let entry = built.find(|entry| store.look(entry).is_some())?;
     let cancel = AtomicBool::new(false);
     let control = Control { refresh: false, cancel: &cancel, progress: &|_| {} };
-    let image = store.prepare(Catalog::shipped().get(&present.name)?, &control).ok()?;
+    let image = store.prepare(entry, &control).ok()?;
     let scratch = tempfile::tempdir().ok()?;
     let spawner = Spawner::start().ok()?;
     let images::Kernel { kernel, initrd, .. } = image.kernel()?;

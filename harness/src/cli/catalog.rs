@@ -1,0 +1,66 @@
+//! The catalog a verb works with: the shipped one, one of the user's own on top of it, and what is pinned beside the matrix.
+
+use std::path::{Path, PathBuf};
+
+use images::{Catalog, Origin, Pins, Source};
+use matrix::{ImageSource, Plan};
+
+use super::{Failure, args::CatalogFile};
+
+/// What can be asked for by name.
+pub(super) struct Known {
+    /// The shipped catalog with the user's own, as they are written.
+    pub(super) plain: Catalog,
+    /// The same with what is pinned.
+    pub(super) catalog: Catalog,
+    /// What is pinned; `None`: there is no `images.lock`.
+    pub(super) pins: Option<Pins>,
+    /// Where `images.lock` is or would be.
+    pub(super) lock: PathBuf,
+}
+
+/// Reads what there is beside this matrix file, or, without one, in the current folder.
+pub(super) fn read(own: &CatalogFile, matrix: Option<&Path>) -> Result<Known, Failure> {
+    let beside = |name: &str| matrix.map_or_else(|| PathBuf::from(name), |matrix| matrix.with_file_name(name));
+    let file = own.catalog.clone().or_else(|| Some(beside(Catalog::FILE)).filter(|file| file.exists()));
+    let plain = match file {
+        Some(file) => Catalog::shipped().with_file(&file).map_err(|error| with_help(&error, &error.help))?,
+        None => Catalog::shipped().clone(),
+    };
+    let lock = beside(Pins::FILE);
+    let pins = Pins::read(&lock).map_err(|error| with_help(&error, &error.help))?;
+    let catalog = pins.as_ref().map_or_else(|| plain.clone(), |pins| plain.pinned(pins));
+    Ok(Known { plain, catalog, pins, lock })
+}
+
+/// A mistake of the user's, with its remedy.
+pub(super) fn with_help(error: &dyn std::fmt::Display, help: &str) -> Failure {
+    Failure::usage(miette::miette!(help = help.to_owned(), "{error}"))
+}
+
+impl Known {
+    /// Published images of the plan that are missing in a lock that is there, said in one line; `None`: there are none.
+    pub(super) fn unpinned(&self, plan: &Plan) -> Option<String> {
+        let pins = self.pins.as_ref()?;
+        let used = plan.images.iter().filter(|image| image.source == ImageSource::Catalog);
+        let mut names: Vec<&str> = used
+            .filter(|image| {
+                self.plain.get(&image.from).is_some_and(|entry| {
+                    matches!(&entry.source, Source::Disk { file, .. } if matches!(file.origin, Origin::Urls(_)))
+                        && pins.get(&entry.name, entry.arch).is_none()
+                })
+            })
+            .map(|image| image.from.as_str())
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        (!names.is_empty()).then(|| {
+            format!(
+                "not in {}, so taken as the catalog has them: {}; `nestmatrix images update {}` pins them",
+                self.lock.display(),
+                names.join(", "),
+                plan.matrix.display()
+            )
+        })
+    }
+}

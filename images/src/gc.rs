@@ -1,0 +1,188 @@
+//! What is too much in a store: found, and removed if that is wanted.
+//!
+//! What anybody uses stays: images are leased, downloads and builds hold the lock of their recipe, templates are leased too.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use matrix::{ByteSize, Digest};
+
+use crate::{
+    Entry, build, lock, prepared,
+    site::Site,
+    store::{Pointer, Store},
+    templates::TemplateError,
+};
+
+/// What is to be kept.
+#[derive(Clone, Debug)]
+pub struct Keep {
+    /// Images of these, pinned or not.
+    pub entries: Vec<Entry>,
+    /// Images that were used in this time.
+    pub unused: Duration,
+    /// Frozen guests.
+    pub templates: bool,
+}
+
+/// Something that is too much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Garbage {
+    /// What it is, for people.
+    pub what: String,
+    /// Where it is, or was.
+    pub path: PathBuf,
+    /// What it takes on the disk, in bytes.
+    pub bytes: u64,
+}
+
+/// What there was to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// What is too much; it is gone unless it was only looked for.
+    pub garbage: Vec<Garbage>,
+    /// What would be, if it were not in use.
+    pub in_use: Vec<Garbage>,
+}
+
+impl Collected {
+    /// What all garbage takes on the disk, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.garbage.iter().map(|garbage| garbage.bytes).sum()
+    }
+
+    fn add(&mut self, gone: bool, garbage: Garbage) {
+        if gone { self.garbage.push(garbage) } else { self.in_use.push(garbage) }
+    }
+}
+
+impl Store {
+    /// Removes what is too much, or only says what is (`dry`).
+    ///
+    /// # Errors
+    ///
+    /// The templates are to go, and cannot be looked at.
+    pub fn gc(&self, keep: &Keep, dry: bool) -> Result<Collected, TemplateError> {
+        let mut collected = Collected::default();
+        self.images(keep, dry, &mut collected);
+        self.downloads(dry, &mut collected);
+        self.locks(dry, &mut collected);
+        if !keep.templates {
+            let templates = self.templates(ByteSize::from_bytes(0))?;
+            for (path, bytes, gone) in templates.clear(dry) {
+                collected.add(gone, Garbage { what: "frozen guest".to_owned(), path, bytes });
+            }
+        }
+        Ok(collected)
+    }
+
+    fn images(&self, keep: &Keep, dry: bool, collected: &mut Collected) {
+        let named: HashSet<String> = keep.entries.iter().map(|entry| build::recipe(entry).hex()).collect();
+        for path in files(&self.root().join("recipes"), "json") {
+            let Some(pointer) = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Pointer>(&text).ok())
+            else {
+                continue;
+            };
+            let is_named = path.file_stem().is_some_and(|stem| named.contains(&*stem.to_string_lossy()));
+            if is_named || age(&path) < keep.unused {
+                continue;
+            }
+            let days = age(&path).as_secs() / 86_400;
+            let what = format!("image {}, unused for {days} days", pointer.name);
+            let folder = self.image(pointer.content);
+            let bytes = taken(&folder);
+            let gone = self.remove_image(&path, pointer.content, dry);
+            collected.add(gone, Garbage { what, path: folder, bytes });
+        }
+    }
+
+    /// Removes a recipe's pointer, and its content if that is nobody else's. `false`: it is in use.
+    fn remove_image(&self, pointer: &Path, content: Digest, dry: bool) -> bool {
+        let Some(_making) = alone(&pointer.with_extension("lock")) else { return false };
+        let folder = self.image(content);
+        let site = {
+            let Ok(_lock) = self.own_lock().take() else { return false };
+            // Held until it has lost its name: nobody begins to use it in between.
+            let lease = File::open(&folder);
+            if lease.as_ref().is_ok_and(|lease| !lock::try_exclusive(lease).unwrap_or(false)) {
+                return false;
+            }
+            if dry {
+                return true;
+            }
+            let Ok(site) = Site::create(&self.builds()) else { return false };
+            if fs::remove_file(pointer).is_err() {
+                return false;
+            }
+            if lease.is_ok() && !self.is_pointed_to(content) {
+                let _ = fs::rename(&folder, site.folder().join("discarded"));
+            }
+            site
+        };
+        // With the site it is removed, which takes its time; the store's lock is free by then.
+        drop(site);
+        true
+    }
+
+    fn downloads(&self, dry: bool, collected: &mut Collected) {
+        let all = fs::read_dir(self.root().join("downloads")).into_iter().flatten().flatten();
+        for path in all.map(|entry| entry.path()).filter(|path| path.is_file()) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let recipe = name.split('.').next().unwrap_or_default();
+            let making = alone(&self.root().join("recipes").join(format!("{recipe}.lock")));
+            let bytes = taken(&path);
+            let gone = making.is_some() && (dry || fs::remove_file(&path).is_ok());
+            collected.add(gone, Garbage { what: "interrupted download".to_owned(), path, bytes });
+        }
+    }
+
+    /// Locks of recipes that nothing was built of, and nobody builds.
+    fn locks(&self, dry: bool, collected: &mut Collected) {
+        for path in files(&self.root().join("recipes"), "lock") {
+            if path.with_extension("json").exists() {
+                continue;
+            }
+            let Some(Some(held)) = alone(&path) else { continue };
+            if prepared::is_at(&held, &path) && (dry || fs::remove_file(&path).is_ok()) {
+                collected.add(true, Garbage { what: "lock of nothing".to_owned(), path, bytes: 0 });
+            }
+        }
+    }
+}
+
+/// A lock file that nobody else holds now, held, or not there at all; `None`: somebody holds it.
+fn alone(path: &Path) -> Option<Option<File>> {
+    match File::open(path) {
+        Ok(file) => lock::try_exclusive(&file).unwrap_or(false).then_some(Some(file)),
+        Err(error) => (error.kind() == io::ErrorKind::NotFound).then_some(None),
+    }
+}
+
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> =
+        entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();
+    files.sort();
+    files
+}
+
+/// How long ago it was used or written last.
+fn age(path: &Path) -> Duration {
+    let modified = fs::metadata(path).and_then(|found| found.modified());
+    modified.ok().and_then(|modified| SystemTime::now().duration_since(modified).ok()).unwrap_or_default()
+}
+
+/// What a file, or the files of a folder, take on the disk, in bytes.
+pub(crate) fn taken(path: &Path) -> u64 {
+    let files: Vec<PathBuf> = match fs::read_dir(path) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(_) => vec![path.to_owned()],
+    };
+    files.iter().filter_map(|file| fs::symlink_metadata(file).ok()).map(|found| found.blocks() * 512).sum()
+}

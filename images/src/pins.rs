@@ -1,0 +1,312 @@
+//! `images.lock`: which file of a publisher is meant by a name of the catalog.
+//!
+//! It lies beside the matrix file and belongs into its repository: who runs the matrix later, or elsewhere, gets the same bytes. It
+//! is written to be compared: sorted, one value a line, and unchanged as long as nothing changes.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use matrix::{Arch, Checksum};
+use serde::{Deserialize, Serialize};
+
+/// A longer one was not written by us, in bytes.
+const LONGEST_FILE: u64 = 4 << 20;
+const VERSION: u32 = 1;
+const HEAD: &str = "# Which published images this matrix runs on. Written by `nestmatrix images update`; commit it.\n";
+
+/// What is pinned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pins(BTreeMap<(String, Arch), Pin>);
+
+/// A file of a publisher.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// Name of the catalog's entry.
+    pub name: String,
+    /// The kind of CPU it is made for.
+    pub arch: Arch,
+    /// Where the file is.
+    pub url: String,
+    /// Its digest, as it lies there.
+    pub digest: Checksum,
+    /// Its size in bytes, if its publisher says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// The day it was found to be the one (`YYYY-MM-DD`).
+    pub resolved: jiff::civil::Date,
+}
+
+/// What became of a pin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was not there.
+    Added(Pin),
+    /// It is the same.
+    Unchanged(Pin),
+    /// It is another file.
+    Replaced {
+        /// What was pinned.
+        old: Box<Pin>,
+        /// What is now.
+        new: Box<Pin>,
+    },
+}
+
+/// `images.lock` cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{}: {message}", file.display(), line.map_or(String::new(), |line| format!(":{line}")))]
+pub struct PinsError {
+    /// The file.
+    pub file: PathBuf,
+    /// Line of the mistake, from 1, if it is in one.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    version: u32,
+    #[serde(default)]
+    image: Vec<Pin>,
+}
+
+impl Pins {
+    /// What it is called, beside its matrix file.
+    pub const FILE: &str = "images.lock";
+
+    /// What is pinned in a file; `None`: there is no such file.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or somebody else wrote it.
+    pub fn read(file: &Path) -> Result<Option<Self>, PinsError> {
+        let opened = match File::open(file) {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(file, "cannot be read", &error)),
+        };
+        let is_file = opened.metadata().is_ok_and(|found| found.is_file());
+        let mut text = String::new();
+        if is_file {
+            let read = opened.take(LONGEST_FILE + 1).read_to_string(&mut text);
+            read.map_err(|error| failed(file, "cannot be read", &error))?;
+        }
+        if !is_file || text.len() as u64 > LONGEST_FILE {
+            return Err(failed(file, "cannot be read", &"it is no file that was written here"));
+        }
+        Self::parse(file, &text).map(Some)
+    }
+
+    fn parse(file: &Path, text: &str) -> Result<Self, PinsError> {
+        let wrong = |line, message| {
+            let help = "mend it, or remove the file and run `nestmatrix images update MATRIX`".to_owned();
+            PinsError { file: file.to_owned(), line, message, help }
+        };
+        let line = |offset: usize| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
+        let Written { version, image } = toml::from_str(text).map_err(|error| {
+            let message = error.message().lines().next().unwrap_or_default().to_owned();
+            wrong(error.span().map(|span| line(span.start)), message)
+        })?;
+        if version != VERSION {
+            let mut error = wrong(None, format!("it is of version {version}, and this nestmatrix knows {VERSION}"));
+            error.help = "use the nestmatrix that wrote it".to_owned();
+            return Err(error);
+        }
+        let mut pins = Self::default();
+        for pin in image {
+            if !pin.url.starts_with("https://") && !pin.url.starts_with("http://") {
+                return Err(wrong(None, format!("the url of `{}` is not an address", pin.name)));
+            }
+            if let Some(twice) = pins.insert(pin) {
+                return Err(wrong(None, format!("`{}` is pinned twice for {}", twice.name, twice.arch)));
+            }
+        }
+        Ok(pins)
+    }
+
+    /// Its text.
+    fn text(&self) -> Result<String, toml::ser::Error> {
+        let written = Written { version: VERSION, image: self.0.values().cloned().collect() };
+        Ok(format!("{HEAD}{}", toml::to_string(&written)?))
+    }
+
+    /// Replaces the file: whoever reads it meanwhile reads the old one or the new one.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub fn write(&self, file: &Path) -> Result<(), PinsError> {
+        let text = self.text().map_err(|error| failed(file, "cannot be written", &error))?;
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let write = || {
+            let mut fresh = tempfile::NamedTempFile::new_in(folder)?;
+            fresh.write_all(text.as_bytes())?;
+            // It is for everybody who may read the matrix.
+            fresh.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+            fresh.as_file().sync_all()?;
+            fresh.persist(file).map_err(|error| error.error)?;
+            Ok(())
+        };
+        write().map_err(|error: io::Error| failed(file, "cannot be written", &error))
+    }
+
+    /// What is pinned for a name and a kind of CPU.
+    pub fn get(&self, name: &str, arch: Arch) -> Option<&Pin> {
+        self.0.get(&(name.to_owned(), arch))
+    }
+
+    /// Pins a file; returns what was pinned in its place.
+    pub fn insert(&mut self, pin: Pin) -> Option<Pin> {
+        self.0.insert((pin.name.clone(), pin.arch), pin)
+    }
+
+    /// Pins a file, unless it is pinned already: then the day stays.
+    pub fn update(&mut self, pin: Pin) -> Change {
+        match self.get(&pin.name, pin.arch) {
+            Some(old) if (&old.url, old.digest) == (&pin.url, pin.digest) => Change::Unchanged(old.clone()),
+            _ => match self.insert(pin.clone()) {
+                Some(old) => Change::Replaced { old: Box::new(old), new: Box::new(pin) },
+                None => Change::Added(pin),
+            },
+        }
+    }
+}
+
+impl Change {
+    /// The same address has other bytes now: a publisher who keeps his word puts them elsewhere.
+    pub fn is_suspicious(&self) -> bool {
+        matches!(self, Self::Replaced { old, new } if old.url == new.url)
+    }
+}
+
+fn failed(file: &Path, what: &str, why: &dyn std::fmt::Display) -> PinsError {
+    let help = "see to it that the matrix file's folder can be read and written".to_owned();
+    PinsError { file: file.to_owned(), line: None, message: format!("it {what}: {why}"), help }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pin(name: &str, arch: Arch, byte: u8) -> Pin {
+        Pin {
+            name: name.to_owned(),
+            arch,
+            url: format!("https://mirror.test/{name}.qcow2"),
+            digest: format!("sha256:{}", format!("{byte:02x}").repeat(32)).parse().expect("a digest"),
+            bytes: (byte > 9).then_some(u64::from(byte)),
+            resolved: jiff::civil::date(2026, 8, 1),
+        }
+    }
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let file = folder.path().join(Pins::FILE);
+        (folder, file)
+    }
+
+    #[test]
+    fn it_is_written_sorted_and_for_people_to_compare() {
+        let mut pins = Pins::default();
+        pins.insert(pin("rocky-9", Arch::X86_64, 1));
+        pins.insert(pin("debian-12", Arch::Aarch64, 2));
+        pins.insert(pin("debian-12", Arch::X86_64, 10));
+        insta::assert_snapshot!(pins.text().expect("text"), @r#"
+        # Which published images this matrix runs on. Written by `nestmatrix images update`; commit it.
+        version = 1
+
+        [[image]]
+        name = "debian-12"
+        arch = "x86_64"
+        url = "https://mirror.test/debian-12.qcow2"
+        digest = "sha256:0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a"
+        bytes = 10
+        resolved = "2026-08-01"
+
+        [[image]]
+        name = "debian-12"
+        arch = "aarch64"
+        url = "https://mirror.test/debian-12.qcow2"
+        digest = "sha256:0202020202020202020202020202020202020202020202020202020202020202"
+        resolved = "2026-08-01"
+
+        [[image]]
+        name = "rocky-9"
+        arch = "x86_64"
+        url = "https://mirror.test/rocky-9.qcow2"
+        digest = "sha256:0101010101010101010101010101010101010101010101010101010101010101"
+        resolved = "2026-08-01"
+        "#);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(images in proptest::collection::vec(("[a-z]{1,8}", any::<bool>(), any::<u8>()), 0..20)) {
+            let mut pins = Pins::default();
+            for (name, arm, byte) in images {
+                pins.insert(pin(&name, if arm { Arch::Aarch64 } else { Arch::X86_64 }, byte));
+            }
+            let text = pins.text().expect("text");
+            prop_assert_eq!(Pins::parse(Path::new("images.lock"), &text).expect("written by us"), pins);
+        }
+
+        #[test]
+        fn no_text_is_too_odd_to_be_refused(text in ".{0,400}") {
+            let _ = Pins::parse(Path::new("images.lock"), &text);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_pins_nothing_and_one_that_is_replaced_is_whole() {
+        let (folder, file) = folder();
+        assert_eq!(Pins::read(&file).expect("absent"), None);
+        let mut pins = Pins::default();
+        pins.insert(pin("debian-12", Arch::X86_64, 1));
+        pins.write(&file).expect("written");
+        assert_eq!(Pins::read(&file).expect("there"), Some(pins.clone()));
+        pins.insert(pin("debian-13", Arch::X86_64, 1));
+        pins.write(&file).expect("replaced");
+        assert_eq!(Pins::read(&file).expect("there"), Some(pins));
+        assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_lock_that_is_wrong_says_where_and_what_to_do() {
+        let said = |text: &str| Pins::parse(Path::new("images.lock"), text).expect_err("wrong").to_string();
+        insta::assert_snapshot!(said("version = 2\n"), @"images.lock: it is of version 2, and this nestmatrix knows 1");
+        insta::assert_snapshot!(said("version = 1\ncolour = 1\n"), @"images.lock:2: unknown field `colour`, expected `version` or `image`");
+        let one = "[[image]]\nname = \"a\"\narch = \"x86_64\"\nurl = \"https://m.test/a\"\nresolved = \"2026-08-01\"\n";
+        let one = format!("{one}digest = \"sha256:{}\"\n", "00".repeat(32));
+        insta::assert_snapshot!(said(&format!("version = 1\n{one}{one}")), @"images.lock: `a` is pinned twice for x86_64");
+        insta::assert_snapshot!(
+            said(&format!("version = 1\n{}", one.replace("https:", "file:"))),
+            @"images.lock: the url of `a` is not an address"
+        );
+    }
+
+    #[test]
+    fn the_same_file_keeps_its_day_and_other_bytes_at_the_same_address_are_suspicious() {
+        let mut pins = Pins::default();
+        let first = pin("debian-12", Arch::X86_64, 1);
+        assert_eq!(pins.update(first.clone()), Change::Added(first.clone()));
+        let later = Pin { resolved: jiff::civil::date(2026, 9, 1), ..first.clone() };
+        assert_eq!(pins.update(later), Change::Unchanged(first.clone()));
+        let moved = Pin { url: "https://mirror.test/newer.qcow2".to_owned(), ..pin("debian-12", Arch::X86_64, 2) };
+        let change = pins.update(moved.clone());
+        assert!(matches!(&change, Change::Replaced { .. }) && !change.is_suspicious(), "{change:?}");
+        let swapped = Pin { digest: first.digest, ..moved };
+        assert!(pins.update(swapped).is_suspicious());
+    }
+}

@@ -1,0 +1,160 @@
+//! Files with digests, as publishers write them. They come from elsewhere: whatever is in them, reading them ends soon.
+
+use matrix::Checksum;
+
+/// More lines than this are not looked at.
+const MOST_LINES: usize = 100_000;
+/// Longer names are none.
+const LONGEST_NAME: usize = 1024;
+
+/// A file and its digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// Its name, without folders; empty: the list does not say whose digest it is.
+    pub(super) name: String,
+    pub(super) digest: Checksum,
+    /// Its size in bytes, where a comment says it.
+    pub(super) bytes: Option<u64>,
+}
+
+/// Every digest in a list: `SHA256 (file) = hex` (BSD), `hex  file` or `hex *file` (GNU), or hex digits alone. Other lines are
+/// none; what kind of digest is meant is told by its name or by the number of its digits.
+pub(super) fn parse(text: &str) -> Vec<Listed> {
+    let mut listed: Vec<Listed> = Vec::new();
+    let mut size: Option<(String, u64)> = None;
+    for line in text.lines().take(MOST_LINES).map(str::trim).filter(|line| line.len() <= 2 * LONGEST_NAME) {
+        if let Some(comment) = line.strip_prefix('#') {
+            size = bytes(comment);
+        } else if let Some((name, digest)) = bsd(line).or_else(|| gnu(line)) {
+            let bytes = size.take().filter(|(of, _)| of == name).map(|(_, bytes)| bytes);
+            listed.push(Listed { name: name.to_owned(), digest, bytes });
+        }
+    }
+    listed
+}
+
+/// `# disk.qcow2: 609746944 bytes`, before the line that it is about.
+fn bytes(comment: &str) -> Option<(String, u64)> {
+    let (name, size) = comment.trim().rsplit_once(": ")?;
+    Some((name.to_owned(), size.strip_suffix(" bytes")?.trim().parse().ok()?))
+}
+
+fn bsd(line: &str) -> Option<(&str, Checksum)> {
+    let (kind, rest) = line.split_once(" (")?;
+    let (name, digits) = rest.rsplit_once(") = ")?;
+    let kind = match kind {
+        "SHA256" => "sha256",
+        "SHA512" => "sha512",
+        _ => return None,
+    };
+    Some((file_name(name)?, format!("{kind}:{digits}").parse().ok()?))
+}
+
+fn gnu(line: &str) -> Option<(&str, Checksum)> {
+    let (digits, name) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let kind = match digits.len() {
+        64 => "sha256",
+        128 => "sha512",
+        _ => return None,
+    };
+    let name = name.trim_start();
+    let name = name.strip_prefix('*').unwrap_or(name);
+    let name = if name.is_empty() { "" } else { file_name(name)? };
+    Some((name, format!("{kind}:{digits}").parse().ok()?))
+}
+
+/// The last part of a path; `None`: that cannot be a file's name.
+fn file_name(path: &str) -> Option<&str> {
+    let name = path.rsplit('/').next()?;
+    let plain = !name.is_empty() && name.len() <= LONGEST_NAME && !name.chars().any(|c| c.is_control() || c == '\\');
+    (plain && name != "." && name != "..").then_some(name)
+}
+
+/// What is newer: numbers in names are compared as numbers.
+pub(super) fn newer(one: &str, other: &str) -> std::cmp::Ordering {
+    let (mut one, mut other) = (parts(one).into_iter(), parts(other).into_iter());
+    loop {
+        match (one.next(), other.next()) {
+            (None, None) => return std::cmp::Ordering::Equal,
+            (a, b) if a == b => {}
+            (a, b) => return a.cmp(&b),
+        }
+    }
+}
+
+/// Text and number (its digits without leading zeros, the longer the larger) in turn.
+fn parts(name: &str) -> Vec<(usize, &str)> {
+    let mut parts = Vec::new();
+    let mut rest = name;
+    while let Some(first) = rest.chars().next() {
+        let is_number = first.is_ascii_digit();
+        let end = rest.find(|c: char| c.is_ascii_digit() != is_number).unwrap_or(rest.len());
+        let (part, after) = rest.split_at(end);
+        let number = part.trim_start_matches('0');
+        parts.push(if is_number { (number.len().max(1), number) } else { (0, part) });
+        rest = after;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn names(text: &str) -> Vec<String> {
+        parse(text).into_iter().map(|listed| listed.name).collect()
+    }
+
+    #[test]
+    fn both_ways_of_writing_are_read_and_everything_else_is_passed_over() {
+        let (short, long) = ("ab".repeat(32), "cd".repeat(64));
+        let text = format!(
+            "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n# a.qcow2: 4096 bytes\nSHA256 (a.qcow2) = {short}\n\
+             # b: 1 bytes\nSHA512 (c (1).img) = {long}\n{short}  ./d.img\n{long} *e.img\nMD5 (f) = 00\n{short}\n\
+             SHA256 (g) = {long}\nhello world\n{short}  ..\n-----BEGIN PGP SIGNATURE-----\n"
+        );
+        let listed = parse(&text);
+        assert_eq!(names(&text), ["a.qcow2", "c (1).img", "d.img", "e.img", ""]);
+        assert_eq!(listed[0].bytes, Some(4096));
+        assert_eq!(listed[1].bytes, None, "the comment is about another file");
+        assert!(matches!(listed[3].digest, Checksum::Sha512(_)) && matches!(listed[2].digest, Checksum::Sha256(_)));
+    }
+
+    #[test]
+    fn numbers_in_names_are_compared_as_numbers() {
+        let mut names = ["9.10-20260526", "9.8-20260526.10", "9.8-20260526.9", "9.10-20260401", "9.08-20260527.0"];
+        names.sort_by(|one, other| newer(one, other));
+        assert_eq!(names, ["9.8-20260526.9", "9.8-20260526.10", "9.08-20260527.0", "9.10-20260401", "9.10-20260526"]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_listed_is_found_whatever_stands_around_it(
+            noise in ".{0,200}", name in "[a-z0-9][a-z0-9. ()_-]{0,40}[a-z0-9]", byte in any::<u8>(), is_bsd in any::<bool>()
+        ) {
+            let digits = format!("{byte:02x}").repeat(32);
+            let line = if is_bsd { format!("SHA256 ({name}) = {digits}") } else { format!("{digits}  {name}") };
+            let listed = parse(&format!("{noise}\n{line}\n{noise}"));
+            let digest: Checksum = format!("sha256:{digits}").parse().expect("a digest");
+            prop_assert!(listed.iter().any(|listed| listed.name == name && listed.digest == digest), "{listed:?}");
+        }
+
+        #[test]
+        fn no_name_leads_out_of_its_folder(text in "(?s).{0,400}", path in "[./a]{0,12}") {
+            let digits = "00".repeat(32);
+            for name in names(&format!("{text}\n{digits}  {path}\nSHA256 ({path}) = {digits}\n")) {
+                prop_assert!(!name.contains('/') && name != ".." && name != "." && !name.contains('\n'));
+            }
+        }
+
+        #[test]
+        fn newer_is_an_order(a in "[0-9a.]{0,8}", b in "[0-9a.]{0,8}", c in "[0-9a.]{0,8}") {
+            prop_assert_eq!(newer(&a, &b), newer(&b, &a).reverse());
+            if newer(&a, &b).is_le() && newer(&b, &c).is_le() {
+                prop_assert!(newer(&a, &c).is_le());
+            }
+        }
+    }
+}

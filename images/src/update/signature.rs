@@ -1,0 +1,54 @@
+//! Whether a publisher signed a text: `gpgv` says so, with his keys if they are on this machine.
+
+use std::{
+    fs, io,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use super::{Trust, UpdateErrorKind};
+
+const GPGV: &str = "gpgv";
+
+/// The text that is signed, and how far that is proved. `detached`: the signature, if it is not in the text.
+///
+/// # Errors
+///
+/// There are keys, and the signature is not by one of them, or of another text.
+pub(super) fn verify(text: &str, detached: Option<&str>, keyring: &Path) -> Result<(String, Trust), UpdateErrorKind> {
+    let unproved = |why: String| Ok((text.to_owned(), Trust::NotChecked(why)));
+    if !keyring.is_file() {
+        return unproved(format!("the publisher's keys are not on this machine ({})", keyring.display()));
+    }
+    let broken = |error: io::Error| UpdateErrorKind::Signature(format!("it could not be checked: {error}"));
+    let folder = tempfile::tempdir().map_err(broken)?;
+    let [signed, signature, plain] = ["signed", "signature", "plain"].map(|name| folder.path().join(name));
+    fs::write(&signed, text).map_err(broken)?;
+    let mut command = Command::new(GPGV);
+    command.arg("--keyring").arg(keyring).stdin(Stdio::null());
+    match detached {
+        Some(detached) => {
+            fs::write(&signature, detached).map_err(broken)?;
+            command.arg(&signature).arg(&signed);
+        }
+        // What stands around the signed text is not signed: only what comes out of it counts.
+        None => {
+            command.arg("--output").arg(&plain).arg(&signed);
+        }
+    }
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return unproved(format!("`{GPGV}` is not installed"));
+        }
+        Err(error) => return Err(broken(error)),
+    };
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.lines().map(|line| line.trim_start_matches("gpgv: ")).rfind(|line| !line.trim().is_empty());
+        let last: String = last.unwrap_or("it says nothing").chars().filter(|c| !c.is_control()).take(200).collect();
+        return Err(UpdateErrorKind::Signature(last));
+    }
+    let text = if detached.is_some() { text.to_owned() } else { fs::read_to_string(&plain).map_err(broken)? };
+    Ok((text, Trust::Verified))
+}
