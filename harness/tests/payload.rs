@@ -1,4 +1,6 @@
 //! Upload, suite and collection against a real SSH server on loopback; its "guest" is this machine, in a folder of its own.
+//!
+//! `payload_busybox.rs` is the same in a "guest" that has busybox for its tools.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -12,12 +14,12 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use matrix::{Artifact, Digest, UploadFile};
+use matrix::{Arch, Artifact, Digest, PackageFamily, UploadFile};
 use nestmatrix::{
-    payload::{self, Collection, Limits, PackageFamily, Suite, SuiteOutcome, SuiteRun, Upload, UploadError},
+    payload::{self, Collection, Limits, Suite, SuiteOutcome, SuiteRun, Upload, UploadError},
     ssh::{Session, SshError},
 };
-use sshd::{Server, within};
+use sshd::{Server, Tools, within};
 
 /// A server, a session on it, and a folder for what comes back.
 struct Guest {
@@ -27,7 +29,8 @@ struct Guest {
 
 impl Guest {
     async fn start() -> Self {
-        let server = Server::start().await;
+        let busybox = env!("CARGO_CRATE_NAME") == "payload_busybox";
+        let server = Server::start_with(if busybox { Tools::Busybox } else { Tools::Own }).await;
         let session = server.session().await;
         Self { server, session }
     }
@@ -38,8 +41,9 @@ impl Guest {
 
     async fn upload(&self, script: &str, env: &[(&str, &str)], files: &[UploadFile]) -> Result<(), UploadError> {
         let env: IndexMap<String, String> = env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
-        let upload = Upload { script, env: &env, files, artifacts: &[], family: PackageFamily::Deb };
-        payload::upload(&self.session, &upload, within(30)).await
+        let (family, arch) = (None, Arch::X86_64);
+        let upload = Upload { script, env: &env, files, artifacts: &[], family, arch, facts: false };
+        payload::upload(&self.session, &upload, within(30)).await.map(drop)
     }
 
     async fn run_for(&self, limit: Duration) -> Result<SuiteRun, SshError> {
@@ -188,10 +192,14 @@ async fn a_time_out_kills_the_whole_family_and_keeps_its_last_words() {
 async fn a_time_out_holds_against_a_suite_that_killed_its_watcher() {
     let guest = Guest::start().await;
     // It knows its own mark, which the watcher carries on its command line.
-    let script = "for file in $(grep -ls \"$NESTMATRIX_GUARD\" /proc/[0-9]*/cmdline); do
-            file=${file#/proc/}
-            kill -KILL ${file%/*} && echo killed
-        done 2>/dev/null
+    let script = "said=
+        until [ -n \"$said\" ]; do
+            for file in $(grep -ls \"$NESTMATRIX_GUARD\" /proc/[0-9]*/cmdline); do
+                file=${file#/proc/}
+                kill -KILL ${file%/*} && said=killed
+            done 2>/dev/null
+        done
+        echo $said
         sleep 48.1";
     guest.upload(script, &[], &[]).await.unwrap();
     let run = guest.run_for(Duration::from_secs(4)).await.unwrap();
@@ -240,20 +248,53 @@ async fn a_file_that_changed_since_the_plan_is_named_and_nothing_runs() {
 #[tokio::test]
 async fn only_artifacts_the_guest_can_install_are_sent() {
     let guest = Guest::start().await;
-    let artifacts: Vec<Artifact> = ["a.deb", "a.rpm"]
+    let artifacts: Vec<Artifact> = ["a.deb", "b_arm64.deb", "c.rpm", "d-any.pkg.tar.zst"]
         .iter()
         .map(|name| {
             let path = guest.here(name);
             fs::write(&path, *name).unwrap();
-            Artifact { path, file_name: (*name).to_owned(), bytes: 5, digest: Digest::of(name.as_bytes()) }
+            Artifact {
+                path,
+                file_name: (*name).to_owned(),
+                bytes: name.len() as u64,
+                digest: Digest::of(name.as_bytes()),
+            }
         })
         .collect();
     let env = IndexMap::new();
-    let upload =
-        Upload { script: "ls ../artifacts", env: &env, files: &[], artifacts: &artifacts, family: PackageFamily::Deb };
-    payload::upload(&guest.session, &upload, within(30)).await.unwrap();
-    guest.run_for(Duration::from_secs(20)).await.unwrap();
-    assert_eq!(guest.stdout_log(), "a.deb\n");
+    for (family, expected) in [
+        (Some(PackageFamily::Deb), "a.deb\n"),
+        (Some(PackageFamily::Rpm), "c.rpm\n"),
+        (Some(PackageFamily::Pacman), "d-any.pkg.tar.zst\n"),
+        (None, ""),
+    ] {
+        let (script, arch) = ("ls ../artifacts", Arch::X86_64);
+        let upload = Upload { script, env: &env, files: &[], artifacts: &artifacts, family, arch, facts: false };
+        payload::upload(&guest.session, &upload, within(30)).await.unwrap();
+        guest.run_for(Duration::from_secs(20)).await.unwrap();
+        assert_eq!(guest.stdout_log(), expected, "{family:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_guest_says_what_it_is_while_the_payload_arrives() {
+    let guest = Guest::start().await;
+    let env = IndexMap::new();
+    let (script, arch) = ("ls ..", Arch::X86_64);
+    let upload = Upload { script, env: &env, files: &[], artifacts: &[], family: None, arch, facts: true };
+    let facts = payload::upload(&guest.session, &upload, within(30)).await.unwrap().unwrap();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert_eq!(facts.kernel.as_deref(), Some(kernel.trim()), "{facts:?}");
+    assert!(facts.name.is_some() && facts.cgroups.is_some() && facts.init.is_some(), "{facts:?}");
+    assert_eq!(guest.run_for(Duration::from_secs(20)).await.unwrap().outcome, SuiteOutcome::Exited(0));
+}
+
+#[tokio::test]
+async fn a_guest_whose_family_nobody_tells_is_asked_for_it() {
+    let guest = Guest::start().await;
+    let found = payload::detect_family(&guest.session, within(30)).await.unwrap();
+    let here = ["/usr/bin/apt-get", "/usr/bin/dnf", "/usr/bin/zypper", "/sbin/apk", "/usr/bin/pacman"];
+    assert_eq!(found.is_some(), here.iter().any(|path| fs::exists(path).unwrap()), "{found:?}");
 }
 
 #[tokio::test]

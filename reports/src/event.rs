@@ -6,7 +6,7 @@
 use matrix::{CellId, Digest};
 use serde::{Deserialize, Serialize};
 
-use crate::{Phase, TestCase, Verdict};
+use crate::{Phase, SystemFacts, TestCase, Verdict};
 
 /// Something that happened, and when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,7 +21,6 @@ pub struct Event {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
-#[expect(clippy::large_enum_variant, reason = "a run has one or two ready runners, and events are seen one by one")]
 pub enum EventKind {
     /// First event of a run. The plan lies beside the journal as `plan.json`.
     RunStarted {
@@ -176,6 +175,15 @@ pub enum EventKind {
         attempt: u32,
         /// What it is.
         guest: GuestFacts,
+    },
+    /// What the system in the guest is. A fork's was asked for when its template was made.
+    SystemSeen {
+        /// Which.
+        cell: CellId,
+        /// From 1.
+        attempt: u32,
+        /// In its own words.
+        facts: SystemFacts,
     },
     /// A test case is about to run: one that is killed is still named.
     TestStarted {

@@ -134,6 +134,7 @@ impl Run {
             | EventKind::PhaseStarted { cell: id, .. }
             | EventKind::PhaseFinished { cell: id, .. }
             | EventKind::GuestStarted { cell: id, .. }
+            | EventKind::SystemSeen { cell: id, .. }
             | EventKind::TestStarted { cell: id, .. }
             | EventKind::TestFinished { cell: id, .. }
             | EventKind::ArtifactCollected { cell: id, .. }

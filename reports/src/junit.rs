@@ -128,6 +128,11 @@ fn system_out(run: &Run, cell: &CellRun, run_dir: &Path, budget: u64) -> String 
         property("guest", &format!("{} under {}", guest.machine, guest.accelerator));
         property("nestmatrix.guest", &guests::how(&guest.boot));
     }
+    if let Some(system) = cell.last_attempt().and_then(|attempt| attempt.system.as_ref()) {
+        for (name, fact) in system.all() {
+            property(&format!("system-{name}"), &fact);
+        }
+    }
     let runner = cell.last_attempt().and_then(|attempt| run.runner(attempt.guest.as_ref()?.runner));
     if let Some(runner) = runner {
         property("runner", &format!("{} ({})", runner.number, runner.kind));

@@ -28,6 +28,7 @@ mod record;
 pub mod render;
 mod run;
 mod summary;
+mod system;
 mod terminal;
 mod verdict;
 
@@ -41,5 +42,6 @@ pub use run::{
     Artifact, Attempt, CellRun, ImageRun, ImageState, KeptGuest, PackageName, PhaseRun, Run, RunnerLoss, RunnerRun,
     TemplateRun, TemplateState, attempt_folder,
 };
+pub use system::{Cgroups, Selinux, SystemFacts};
 pub use terminal::{Terminal, TerminalStyle};
 pub use verdict::{CaseVerdict, Phase, TestCase, Verdict};

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use matrix::{CellId, Digest};
 use serde::Serialize;
 
-use crate::{GuestFacts, Phase, RunnerFacts, TestCase, Verdict, human};
+use crate::{GuestFacts, Phase, RunnerFacts, SystemFacts, TestCase, Verdict, human};
 
 /// A run: the plan as a ledger, and what was entered in it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -225,6 +225,8 @@ pub struct Attempt {
     pub phases: Vec<PhaseRun>,
     /// Its virtual machine.
     pub guest: Option<GuestFacts>,
+    /// The system in it; `None`: it was not heard of, or journals of before did not say.
+    pub system: Option<SystemFacts>,
     /// The test case that had started and not finished when it ended.
     pub running: Option<String>,
     /// Its test cases.

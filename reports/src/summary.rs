@@ -6,7 +6,7 @@ use crate::{
     CellRun, Outcome, Run, RunnerRun,
     failures::{Failure, failures},
     grid::Grid,
-    guests, human, machine,
+    guests, human, machine, system,
 };
 
 /// Most failures that are told in full.
@@ -67,10 +67,33 @@ fn write(run: &Run, run_dir: &Path, md: &mut String) -> std::fmt::Result {
     if failures.len() > MAX_FAILURES {
         writeln!(md, "\n{} more: see `report.html`.", failures.len() - MAX_FAILURES)?;
     }
+    write_systems(run, md)?;
     for runner in run.runners.iter().take(MAX_RUNNERS) {
         write_runner(runner, md)?;
     }
     Ok(())
+}
+
+/// What the guests of each image were, one row for each system that was seen.
+fn write_systems(run: &Run, md: &mut String) -> std::fmt::Result {
+    let seen = run.images.iter().flat_map(|image| {
+        let systems = system::of_image(run, &image.name).into_iter();
+        systems.map(move |system| (&image.name, system))
+    });
+    let mut seen = seen.peekable();
+    if seen.peek().is_none() {
+        return Ok(());
+    }
+    writeln!(
+        md,
+        "\n<details><summary>Systems</summary>\n\n| image | system | kernel | libc | init |\n|---|---|---|---|---|"
+    )?;
+    for (image, system) in seen.take(MAX_ROWS) {
+        let facts = [&system.name, &system.kernel, &system.libc, &system.init];
+        let facts = facts.map(|fact| escape(fact.as_deref().unwrap_or("?")));
+        writeln!(md, "| {} | {} |", escape(image), facts.join(" | "))?;
+    }
+    writeln!(md, "\n</details>")
 }
 
 /// A machine guests ran on, or were to run on.

@@ -298,6 +298,7 @@ fn about(event: &EventKind) -> Option<&CellId> {
         | EventKind::PhaseStarted { cell, .. }
         | EventKind::PhaseFinished { cell, .. }
         | EventKind::GuestStarted { cell, .. }
+        | EventKind::SystemSeen { cell, .. }
         | EventKind::TestStarted { cell, .. }
         | EventKind::TestFinished { cell, .. }
         | EventKind::ArtifactCollected { cell, .. }

@@ -17,13 +17,13 @@ use super::{
 };
 use crate::{
     guest::{self, Ended, Guest},
-    payload::{self, Install, InstallError, PackageFamily, Suite, SuiteOutcome, Upload},
+    payload::{self, Suite, SuiteOutcome},
     ssh::{self, BannerStream, Keypair, Open, Session, SshError},
     template::Template,
 };
 
 /// How long processes have between TERM and KILL when a time limit is reached, before scaling.
-const GRACE: Duration = Duration::from_secs(3);
+pub(super) const GRACE: Duration = Duration::from_secs(3);
 /// Handshake, authentication and a first command, before scaling: a server that has spoken does not need longer.
 const CONNECT: Duration = Duration::from_secs(30);
 /// How long a lost connection waits for QEMU's word on why, before scaling: a guest that shuts down closes SSH first.
@@ -145,33 +145,12 @@ impl Attempt<'_> {
     /// Everything between a started guest and its verdict.
     async fn inside(&self, up: &mut Up, logs: &Path) -> Outcome<Verdict> {
         let session = self.awake(up).await?;
-        let (cell, guest) = (self.cell, &up.guest);
-        let family = self.family();
-        let artifacts = match (&self.station.plan.package, cell.install) {
-            (Some(package), true) => package.artifacts.as_slice(),
-            _ => &[],
-        };
-
-        let limit = self.station.scaled(cell.timeouts.prepare);
-        let upload = Upload {
-            script: self.station.plan.scripts.get(&cell.script).map_or("", String::as_str),
-            env: &cell.env,
-            files: &cell.files,
-            artifacts,
-            family,
-        };
-        let sent = payload::upload(&session, &upload, deadline(limit));
-        let sent = self.phase(Phase::Prepare, Some(guest), Some(limit), sent).await?;
-        self.explained(guest, Phase::Prepare, sent, |error| (error.to_string(), lost_upload(error))).await?;
-
-        if cell.install && self.station.plan.package.is_some() {
-            self.install(guest, &session, family, logs).await?;
-        }
+        self.deliver(up, &session, logs).await?;
         if self.station.purpose == Purpose::Shell {
             return Ok(Verdict::Skipped { reason: "only prepared, for a shell".into() });
         }
-        let case = self.test(guest, &session, logs).await?;
-        let cases = self.collect(guest, &session, case, logs).await?;
+        let case = self.test(&up.guest, &session, logs).await?;
+        let cases = self.collect(&up.guest, &session, case, logs).await?;
         Ok(verdict_of(&cases))
     }
 
@@ -224,26 +203,6 @@ impl Attempt<'_> {
         });
         let opened = self.phase(Phase::Connect, Some(guest), Some(limit), open).await?;
         self.explained(guest, Phase::Connect, opened, |error| (error.to_string(), true)).await
-    }
-
-    async fn install(&self, guest: &Guest, session: &Session, family: PackageFamily, logs: &Path) -> Outcome<()> {
-        let limit = self.station.scaled(self.cell.timeouts.install);
-        let log = logs.join("install.log");
-        let install = Install { family, log: &log, deadline: deadline(limit), grace: self.station.scaled(GRACE) };
-        let installing = payload::install(session, &install);
-        match self.phase(Phase::Install, Some(guest), Some(limit), installing).await? {
-            Err(InstallError::Ssh(error)) => {
-                self.explained(guest, Phase::Install, Err(error), |error| {
-                    (error.to_string(), error.is_connection_lost())
-                })
-                .await
-            }
-            Err(refused) => Err(Stopped {
-                verdict: Verdict::Failed { phase: Phase::Install, reason: refused.to_string() },
-                help: Some(format!("the package manager's whole output is in {}", log.display())),
-            }),
-            Ok(_) => Ok(()),
-        }
     }
 
     /// Runs the suite; its exit code as a test case.
@@ -403,13 +362,6 @@ impl Attempt<'_> {
             .map_err(|error| self.error(Phase::Runner, format!("could not make a {what}: {error}"), None))
     }
 
-    fn family(&self) -> PackageFamily {
-        match self.station.image(self.cell).map(|image| image.family) {
-            // Every image of the catalog is Debian; a family we cannot install for has no image.
-            Some(_) | None => PackageFamily::Deb,
-        }
-    }
-
     /// Whether another attempt may follow this verdict; its guest takes the place of this one's.
     fn is_retried(&self, verdict: &Verdict) -> bool {
         let more = self.number < self.last || (!self.again && self.slot.is_of_fork());
@@ -462,8 +414,4 @@ pub(super) fn deadline(limit: Duration) -> Instant {
 
 fn millis(since: Instant) -> u64 {
     since.elapsed().as_millis() as u64
-}
-
-fn lost_upload(error: &payload::UploadError) -> bool {
-    matches!(error, payload::UploadError::Ssh(error) if error.is_connection_lost())
 }

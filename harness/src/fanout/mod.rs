@@ -1,11 +1,12 @@
 //! Fan-out: every cell of a plan on a guest of its own, as many at once as the machine can carry.
 //!
 //! This code always runs on the L1, beside its guests. `budget` decides who may start, `attempt` takes one cell through its
-//! phases on one fresh guest (`power` makes that, a fork where it can: `warm` knows the templates, `machine` what both are; `harvest`
+//! phases on one fresh guest (`deliver` brings the payload into it; `power` makes it, a fork where it can: `warm` knows the templates, `machine` what both are; `harvest`
 //! fetches what is left in it, `judge` says what it means), `dispatch` does that for all cells. All results leave as events.
 
 mod attempt;
 mod budget;
+mod deliver;
 mod dispatch;
 mod harvest;
 mod judge;

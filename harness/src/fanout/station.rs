@@ -47,7 +47,7 @@ pub struct BootImage {
     pub digest: Digest,
     /// The kind of CPU it is made for.
     pub arch: Arch,
-    /// What kind of packages it installs; `None`: that is seen in the guest.
+    /// What kind of packages it installs; `None`: nobody says, so its guests are asked.
     pub family: Option<PackageFamily>,
     /// The root disk, never written to.
     pub disk: PathBuf,

@@ -76,6 +76,7 @@ impl Station {
             key,
             command: machine::command(self, cell, image, self.terse),
             image: (&image.disk, image.format),
+            family: image.family,
             login_user: &image.login_user,
             disk: image.disk_size(cell.guest.disk),
             seed: image.seed(),

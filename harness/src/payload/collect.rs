@@ -187,6 +187,8 @@ async fn fetch(
 
 /// What the guest is asked to do. Files that are too large are left out there already: a sparse one may seem larger than any
 /// disk. The list of them is not written down, because the guest's disk may be full.
+///
+/// The tar of some busyboxes cannot be told what to leave out, so it is told what not to: every other file, by name.
 fn pack_script(globs: &[String], per_file: u64) -> String {
     let patterns: Vec<String> = globs.iter().map(|glob| quote::pattern(glob)).collect();
     format!(
@@ -196,13 +198,20 @@ for path in {patterns}; do
     if [ -e "$path" ] || [ -L "$path" ]; then set -- "$@" ".$path"; else echo "nothing matches $path" >&2; fi
 done
 [ $# -gt 0 ] || exit 0
-find "$@" -type f -size +{per_file}c 2>/dev/null |
-    while IFS= read -r path; do
-        echo "${{path#.}} is larger than {per_file} bytes {NOT_FETCHED}" >&2
-        printf '%s\n' "$path"
-    done |
-    sed 's/[][*?\\]/\\&/g' |
-    tar -c -f - -X /dev/stdin "$@"
+large=$(find "$@" -type f -size +{per_file}c 2>/dev/null)
+[ -n "$large" ] || exec tar -c -f - "$@"
+printf '%s\n' "$large" | while IFS= read -r path; do
+    echo "${{path#.}} is larger than {per_file} bytes {NOT_FETCHED}" >&2
+done
+if tar -c -f /dev/null -X /dev/null /dev/null 2>/dev/null; then
+    printf '%s\n' "$large" | sed 's/[][*?\\]/\\&/g' | tar -c -f - -X /dev/stdin "$@"
+    exit
+fi
+find "$@" ! -type d ! -size +{per_file}c | {{
+    set --
+    while IFS= read -r path; do set -- "$@" "$path"; done
+    [ $# -eq 0 ] || tar -c -f - "$@"
+}}
 "#,
         patterns = patterns.join(" ")
     )

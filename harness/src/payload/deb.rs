@@ -1,69 +1,76 @@
 //! The dpkg and apt family.
 
-use super::words;
+use matrix::Arch;
+
+use super::{
+    family::Adapter,
+    reasons::{self, Grammar, starts},
+};
 
 /// Installs everything in the folder `$root/artifacts`.
-pub(super) const SCRIPT: &str = include_str!("deb.sh");
+const SCRIPT: &str = include_str!("deb.sh");
 
 /// apt's caches of what there is and what is installed, and the files of its programs. Where there is no apt, nothing.
-pub(super) const REHEARSAL: &str = "\
+const REHEARSAL: &str = "\
 { apt-get check; dpkg-deb --help; dpkg --audit; dpkg-query -W dpkg; tr </dev/null; } >/dev/null 2>&1
 :
 ";
 
 /// Installs packages by name.
-pub(super) fn by_name(quoted: &str) -> String {
-    format!(
-        "set -e
+const BY_NAME: &str = "\
+set -e
 export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true NEEDRESTART_SUSPEND=1
 apt-get update -o Acquire::Retries=2
-exec apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 -- {quoted}
-"
-    )
-}
+exec apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 -- \"$@\"
+";
 
-/// Most lines that are shown of a failure.
-const MOST: usize = 12;
-/// Most lines that are shown of what a maintainer script said before it failed.
-const MOST_SAID: usize = 5;
+const REMOVE: &str = "\
+exec 2>&1
+export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+if command -v apt-get >/dev/null; then
+    exec apt-get remove --yes -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 -- \"$@\"
+fi
+exec dpkg --remove -- \"$@\"
+";
+
+const QUERY: &str = "dpkg-query -W -f 'nestmatrix: ${Package} ${Version} is ${db:Status-Status}\\n' -- \"$@\" 2>&1\n";
+
+/// dpkg and apt.
+pub(super) const ADAPTER: Adapter = Adapter {
+    takes: "Debian packages (.deb)",
+    stem: |name| name.strip_suffix(".deb"),
+    also: |arch| match arch {
+        Arch::X86_64 => &["i386"],
+        Arch::Aarch64 => &["armhf"],
+    },
+    install: SCRIPT,
+    by_name: BY_NAME,
+    remove: REMOVE,
+    query: QUERY,
+    rehearsal: REHEARSAL,
+    words,
+    // dpkg's exit code tells.
+    unsaid: |_| false,
+};
 
 /// The lines of apt's and dpkg's output that say why it failed.
 ///
 /// Unmet dependencies, because they name the package and the version that are missing; what a maintainer script said before
-/// dpkg gave up on it; the error lines themselves. If nothing looks like any of these: the last lines.
-pub(super) fn words(output: &[u8]) -> Vec<String> {
-    let lines = words::lines(output);
-    let mut why: Vec<String> = Vec::new();
-    let mut lines = lines.as_slice();
-    let mut before: Vec<&String> = Vec::new();
-    while let Some((line, rest)) = lines.split_first() {
-        let details = rest.iter().take_while(|line| line.starts_with(' ')).count();
-        lines = rest;
-        if is_apt_explaining_itself(line) {
-            lines = &rest[details..];
-        } else if is_reason(line) {
-            if line.starts_with("dpkg: error") {
-                let said = before.iter().rev().take_while(|line| !is_progress(line)).take(MOST_SAID).count();
-                why.extend(before.split_off(before.len() - said).into_iter().cloned());
-            }
-            why.push(line.clone());
-            why.extend_from_slice(&rest[..details]);
-            lines = &rest[details..];
-            before.clear();
-        } else {
-            before.push(line);
-        }
-    }
-    if why.is_empty() {
-        return words::last_lines(output, MOST_SAID);
-    }
-    why.truncate(MOST);
-    why
+/// dpkg gave up on it; the error lines themselves.
+fn words(output: &[u8]) -> Vec<String> {
+    reasons::of(output, &GRAMMAR)
 }
 
-/// Lines that begin a reason; indented ones that follow belong to them.
+const GRAMMAR: Grammar = Grammar {
+    reason: |line| is_reason(line).then_some(line),
+    blames: |line| line.starts_with("dpkg: error"),
+    progress: is_progress,
+    // apt 3 tells the same again, in the terms of its solver.
+    noise: |line| line.contains("The following information from --solver"),
+};
+
 fn is_reason(line: &str) -> bool {
-    let starts = [
+    let reasons = [
         "The following packages have unmet dependencies",
         // apt 3
         "Unsatisfied dependencies",
@@ -74,17 +81,11 @@ fn is_reason(line: &str) -> bool {
         "dpkg: unrecoverable",
         "dpkg-deb: error",
     ];
-    starts.iter().any(|start| line.starts_with(start))
+    starts(line, &reasons)
 }
 
-/// apt 3 tells the same again, in the terms of its solver.
-fn is_apt_explaining_itself(line: &str) -> bool {
-    line.contains("The following information from --solver")
-}
-
-/// Lines that only say what comes next.
 fn is_progress(line: &str) -> bool {
-    let starts = [
+    let progress = [
         "Setting up ",
         "Unpacking ",
         "Preparing to unpack ",
@@ -92,7 +93,7 @@ fn is_progress(line: &str) -> bool {
         "(Reading database",
         "Processing triggers ",
     ];
-    starts.iter().any(|start| line.starts_with(start))
+    starts(line, &progress)
 }
 
 #[cfg(test)]
@@ -183,6 +184,6 @@ E: Sub-process /usr/bin/dpkg returned an error code (1)
 
     #[test]
     fn a_flood_of_errors_is_cut() {
-        assert_eq!(words("E: again\n".repeat(1000).as_bytes()).len(), MOST);
+        assert_eq!(words("E: again\nE: other\n".repeat(1000).as_bytes()).len(), reasons::MOST);
     }
 }

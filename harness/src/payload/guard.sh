@@ -18,14 +18,34 @@ verb=$1 mark=$2
 
 # Process ids of the family of process $main, on one line. By grep, because a shell reads byte by byte.
 family() {
+    if [ ! -r /proc/self/stat ]; then family_by_ps; return; fi
     for file in $(
         # After the name, which may hold anything: state (not a zombie), parent, group, session.
         grep -lsE "\) [^ZX] [0-9]+ ($main [0-9]+|[0-9]+ $main) " /proc/[0-9]*/stat
-        grep -ls "NESTMATRIX_GUARD=$mark" /proc/[0-9]*/environ
+        marked
     ); do
         pid=${file#/proc/} pid=${pid%/*}
         if [ "$pid" != "$$" ]; then echo "$pid"; fi
     done
+}
+
+# The files of those with the mark in the environment, whose variables end in NUL bytes. Not every grep of busybox sees what is
+# behind one.
+marked() {
+    if printf 'a\0b' | grep -qs b; then
+        grep -ls "NESTMATRIX_GUARD=$mark" /proc/[0-9]*/environ
+        return
+    fi
+    for file in /proc/[0-9]*/environ; do
+        if tr '\0' '\n' 2>/dev/null <"$file" | grep -qs "NESTMATRIX_GUARD=$mark"; then echo "$file"; fi
+    done
+}
+
+# FreeBSD has no /proc, and a ps that shows environments. (`[D]`: the grep is not to find itself.)
+family_by_ps() {
+    ps -axeww -o pid= -o state= -o pgid= -o sid= -o command= |
+        grep -E "^ *[0-9]+ +[^ZX ][^ ]* +($main +[0-9]+|[0-9]+ +$main) |NESTMATRIX_GUAR[D]=$mark" |
+        while read -r pid rest; do if [ "$pid" != "$$" ]; then echo "$pid"; fi; done
 }
 
 # Kills the family; what is killed may have forked meanwhile, so it takes rounds.

@@ -5,66 +5,25 @@ use std::{
     time::{Duration, Instant},
 };
 
+use matrix::{Arch, PackageFamily};
+
 use super::{
-    deb,
+    family,
     guarded::{self, Ended, Guarded},
-    quote, words,
+    words,
 };
 use crate::ssh::{DEFAULT_CAP, Session, Sink, SshError};
 
 /// A family script exits with this when there is nothing for this system among the artifacts.
-const NOTHING: i32 = 90;
-
-/// A family of package managers: what it can install, how, and which of its words matter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PackageFamily {
-    /// dpkg and apt.
-    Deb,
-}
-
-impl PackageFamily {
-    /// Whether this family can install a file of this name.
-    pub fn accepts(self, file_name: &str) -> bool {
-        match self {
-            Self::Deb => file_name.ends_with(".deb"),
-        }
-    }
-
-    /// The script that installs everything in the folder `$root/artifacts`. It says everything on standard output, in order.
-    pub(super) fn script(self) -> &'static str {
-        match self {
-            Self::Deb => deb::SCRIPT,
-        }
-    }
-
-    fn words(self, output: &[u8]) -> Vec<String> {
-        match self {
-            Self::Deb => deb::words(output),
-        }
-    }
-}
-
-/// A script that installs packages by their names, from wherever the guest's package manager gets them.
-pub fn install_by_name(family: PackageFamily, names: &[String]) -> String {
-    let names: Vec<String> = names.iter().map(|name| quote::word(name)).collect();
-    match family {
-        PackageFamily::Deb => deb::by_name(&names.join(" ")),
-    }
-}
-
-/// A script that does what a payload does, without doing anything: what it reads from the disk stays in the guest's memory, and what
-/// the package manager works out for itself is worked out.
-pub fn rehearsal(family: PackageFamily) -> &'static str {
-    match family {
-        PackageFamily::Deb => deb::REHEARSAL,
-    }
-}
+pub(super) const NOTHING: i32 = 90;
 
 /// How to install.
 #[derive(Clone, Copy, Debug)]
 pub struct Install<'a> {
     /// The guest's family; the same as at the upload.
     pub family: PackageFamily,
+    /// The guest's CPU; the same as at the upload.
+    pub arch: Arch,
     /// Where the complete output of the package manager goes, on this machine.
     pub log: &'a Path,
     /// When it must be over.
@@ -76,7 +35,7 @@ pub struct Install<'a> {
 /// The package is not installed.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// The package manager said no: the package's fault.
+    /// The package manager said no, or a script of the package failed: the package's fault.
     #[error("{}", join(words))]
     Refused {
         /// Its own words, the lines that matter.
@@ -89,8 +48,15 @@ pub enum InstallError {
         last: String,
     },
     /// No artifact of the package is for this system.
-    #[error("no artifact of the package can be installed on this system")]
-    Nothing,
+    #[error(
+        "no artifact of the package can be installed on this system, which takes {takes} for {arch} or for any CPU"
+    )]
+    Nothing {
+        /// What its package manager takes.
+        takes: &'static str,
+        /// Its CPU.
+        arch: Arch,
+    },
     /// The connection or the cancellation.
     #[error(transparent)]
     Ssh(#[from] SshError),
@@ -116,10 +82,12 @@ pub async fn install(session: &Session, install: &Install<'_>) -> Result<(), Ins
             return Err(InstallError::Timeout { last: last.unwrap_or_else(|| "nothing".to_owned()) });
         }
     };
+    let adapter = family::of(install.family);
+    let said = &exit.stdout_tail;
     let mut words = match (exit.code, exit.signal.is_some()) {
-        (Some(0), false) => return Ok(()),
-        (Some(NOTHING), false) => return Err(InstallError::Nothing),
-        _ => install.family.words(&exit.stdout_tail),
+        (Some(0), false) if !words::lines(said).iter().any(|line| (adapter.unsaid)(line)) => return Ok(()),
+        (Some(NOTHING), false) => return Err(InstallError::Nothing { takes: adapter.takes, arch: install.arch }),
+        _ => (adapter.words)(said),
     };
     if let Some(signal) = exit.signal {
         words.push(format!("the package manager was killed by signal {}", reports::clean::line(&signal)));
@@ -157,8 +125,8 @@ mod tests {
     }
 
     #[test]
-    fn a_family_takes_only_its_own_kind_of_file() {
-        assert!(PackageFamily::Deb.accepts("hello_2.10-3_amd64.deb"));
-        assert!(!PackageFamily::Deb.accepts("hello-2.10.x86_64.rpm"));
+    fn a_system_that_nothing_is_for_says_what_it_takes() {
+        let error = InstallError::Nothing { takes: family::of(PackageFamily::Rpm).takes, arch: Arch::Aarch64 };
+        insta::assert_snapshot!(error, @"no artifact of the package can be installed on this system, which takes RPM packages (.rpm) for aarch64 or for any CPU");
     }
 }

@@ -2,20 +2,33 @@
 //!
 //! Everything is plain `sh` over one SSH session and needs nothing in the guest but a POSIX shell and `tar`. Everything that
 //! comes back is untrusted: sizes are bounded, and nothing a guest sends can name a place outside the folder it is
-//! collected into.
+//! collected into. What differs between systems is in one file per family of package managers (`family` says what such a file has).
 
+mod apk;
 mod collect;
 mod deb;
+mod facts;
+mod family;
 mod guarded;
 mod install;
+mod pacman;
+mod pkg;
 mod quote;
+mod reasons;
+mod rpm;
+#[cfg(test)]
+mod scripts_tests;
 mod suite;
 mod unpack;
 mod upload;
 mod words;
 
 pub use collect::{CollectError, Collected, Collection, Limits, ResultFiles, collect, collect_results};
-pub use install::{Install, InstallError, PackageFamily, install, install_by_name, rehearsal};
+pub use facts::{SCRIPT as FACTS, read as read_facts};
+pub use family::{
+    UNKNOWN_FAMILY, detect_family, install_by_name, installed, query, rehearsal, rehearsals, remove_by_name,
+};
+pub use install::{Install, InstallError, install};
 pub use quote::script_with as script;
 pub use suite::{Suite, SuiteOutcome, SuiteRun, run};
 pub use upload::{Upload, UploadError, upload};

@@ -1,7 +1,7 @@
 //! The payload's way into the guest: one tar stream.
 //!
 //! What arrives, below the payload's folder in the guest (`$NESTMATRIX_ROOT` of the login, or `/var/tmp/nestmatrix`): `guard` (see
-//! `guard.sh`), `install` (the family's script), `start` (the environment, then the suite's script), `work/` (the suite's working directory: its script and its files), `artifacts/` (the package) and `tmp/`.
+//! `guard.sh`), `install` (the family's script), `facts` (what asks the system what it is), `start` (the environment, then the suite's script), `work/` (the suite's working directory: its script and its files), `artifacts/` (the package) and `tmp/`.
 
 use std::{
     fs::File,
@@ -11,10 +11,11 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use matrix::{Artifact, Digest, UploadFile};
+use matrix::{Arch, Artifact, Digest, PackageFamily, UploadFile};
+use reports::SystemFacts;
 use sha2::Digest as _;
 
-use super::{PackageFamily, quote, words};
+use super::{facts, family, quote, words};
 use crate::ssh::{Exec, Session, Sink, SshError, StdinWriter};
 
 /// Name of the suite's script in its working directory.
@@ -31,10 +32,14 @@ pub struct Upload<'a> {
     pub env: &'a IndexMap<String, String>,
     /// Files that lie beside the script.
     pub files: &'a [UploadFile],
-    /// Files of the package; only those that `family` can install are sent.
+    /// Files of the package; only those that `family` can install on `arch` are sent.
     pub artifacts: &'a [Artifact],
-    /// The guest's package manager.
-    pub family: PackageFamily,
+    /// The guest's package manager; `None`: nothing is to be installed.
+    pub family: Option<PackageFamily>,
+    /// The guest's CPU.
+    pub arch: Arch,
+    /// Whether the guest is asked what it is, as well.
+    pub facts: bool,
 }
 
 /// The payload did not arrive.
@@ -75,17 +80,26 @@ pub enum UploadError {
     Ssh(#[from] SshError),
 }
 
-/// Sends the payload into a fresh folder of the guest.
-pub async fn upload(session: &Session, upload: &Upload<'_>, deadline: Instant) -> Result<(), UploadError> {
+/// Sends the payload into a fresh folder of the guest. What that said of itself, if it was asked and did.
+///
+/// # Errors
+/// A file of this machine, the guest's disk, the connection, the deadline or the cancellation; never what the guest says of itself.
+pub async fn upload(
+    session: &Session,
+    upload: &Upload<'_>,
+    deadline: Instant,
+) -> Result<Option<SystemFacts>, UploadError> {
     let parcel = Parcel::new(upload)?;
     let (writer, stdin) = session.stdin_stream();
     let sending = tokio::task::spawn_blocking(move || parcel.write(writer));
     // -m: the guest's clock may be wrong, and tar would say so file by file. -o: whoever owned a file here is nobody there.
     let unpack = "umask 022; d=${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}; \
-                  rm -rf \"$d\" && mkdir -m 700 \"$d\" && cd \"$d\" && exec tar -x -m -o -f -";
+                  rm -rf \"$d\" && mkdir -m 700 \"$d\" && cd \"$d\" && tar -x -m -o -f - || exit";
+    // In the same round trip, when all that counts is done.
+    let ask = if upload.facts { facts::ASK } else { "" };
     let exit = session
         .exec(Exec {
-            command: quote::script(unpack),
+            command: quote::script(&format!("{unpack}\n{ask}")),
             stdin,
             stdout: Sink::Tail,
             stderr: Sink::Tail,
@@ -97,7 +111,10 @@ pub async fn upload(session: &Session, upload: &Upload<'_>, deadline: Instant) -
     let sent = sending.await.map_err(|_| lost("the payload was not sent to its end"))?;
     match (exit?, sent) {
         (_, Err(Fault::File(error))) => Err(error),
-        (exit, sent) if exit.success() => sent.map_err(|_| lost("the guest did not read all of the payload")),
+        (exit, sent) if exit.success() => {
+            sent.map_err(|_| lost("the guest did not read all of the payload"))?;
+            Ok(upload.facts.then(|| facts::read(&exit.stdout_tail)).filter(|facts| !facts.is_empty()))
+        }
         (exit, _) => Err(UploadError::Unpack { words: words::last_lines(&exit.stderr_tail, 3).join("; ") }),
     }
 }
@@ -128,12 +145,17 @@ struct LocalFile {
 
 impl Parcel {
     fn new(upload: &Upload<'_>) -> Result<Self, UploadError> {
-        let texts = vec![
+        let mut texts = vec![
             ("guard".to_owned(), 0o755, include_str!("guard.sh").to_owned()),
-            ("install".to_owned(), 0o755, upload.family.script().to_owned()),
             ("start".to_owned(), 0o755, start(upload.script, upload.env)),
             (format!("work/{SCRIPT}"), 0o755, upload.script.to_owned()),
         ];
+        if let Some(family) = upload.family {
+            texts.push(("install".to_owned(), 0o755, family::of(family).install.to_owned()));
+        }
+        if upload.facts {
+            texts.push(("facts".to_owned(), 0o755, facts::SCRIPT.to_owned()));
+        }
         let mut files = Vec::new();
         for file in upload.files {
             let name = |reason: &str| UploadError::Name { name: file.relative.clone(), reason: reason.to_owned() };
@@ -146,7 +168,8 @@ impl Parcel {
             let local = LocalFile { path: file.path.clone(), bytes: file.bytes, digest: file.digest };
             files.push((format!("work/{}", file.relative), local));
         }
-        for artifact in upload.artifacts.iter().filter(|artifact| upload.family.accepts(&artifact.file_name)) {
+        let takes = |name: &str| upload.family.is_some_and(|family| family::accepts(family, upload.arch, name));
+        for artifact in upload.artifacts.iter().filter(|artifact| takes(&artifact.file_name)) {
             let local = LocalFile { path: artifact.path.clone(), bytes: artifact.bytes, digest: artifact.digest };
             files.push((format!("artifacts/{}", artifact.file_name), local));
         }

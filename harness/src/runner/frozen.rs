@@ -80,6 +80,7 @@ impl Blueprint<'_> {
             key: self.key(freezer.birthplace)?,
             command: self.machine(),
             image: (&self.image.disk, self.image.format),
+            family: self.image.family,
             login_user: &self.image.login_user,
             disk: ByteSize::from_bytes(images::DISK_BYTES),
             hostname: NAME.to_owned(),

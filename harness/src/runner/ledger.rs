@@ -104,6 +104,7 @@ impl Ledger {
             | EventKind::PhaseStarted { cell, attempt, .. }
             | EventKind::PhaseFinished { cell, attempt, .. }
             | EventKind::GuestStarted { cell, attempt, .. }
+            | EventKind::SystemSeen { cell, attempt, .. }
             | EventKind::TestStarted { cell, attempt, .. }
             | EventKind::TestFinished { cell, attempt, .. }
             | EventKind::ArtifactCollected { cell, attempt, .. }

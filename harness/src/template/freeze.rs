@@ -6,7 +6,8 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use matrix::Network;
+use matrix::{Arch, Network};
+use reports::SystemFacts;
 
 use super::{
     DISK, Frozen, NotedDisk, RAM, STATE,
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     guest::{self, Command, Disk, DiskFormat, Guest, Port, Ram},
-    payload::{self, PackageFamily, Suite, SuiteOutcome, Upload},
+    payload::{self, Suite, SuiteOutcome, Upload},
     ssh::{self, BannerStream, Exec, Exit, Keypair, Open, Session, SshError, Stdin},
 };
 
@@ -46,6 +47,14 @@ pub(super) struct Files {
     pub(super) host_key: Keypair,
 }
 
+/// It was frozen, and a fork of it works.
+pub(super) struct Made {
+    /// The memory that fork took for itself, in bytes.
+    pub(super) taken: u64,
+    /// What the system in it said it is.
+    pub(super) system: Option<SystemFacts>,
+}
+
 /// It was not frozen.
 pub(super) struct Short {
     pub(super) none: NoTemplate,
@@ -53,7 +62,7 @@ pub(super) struct Short {
     pub(super) prepared: bool,
 }
 
-/// Freezes such a guest, and makes a fork of it. The memory that took for itself, in bytes.
+/// Freezes such a guest, and makes a fork of it.
 ///
 /// `whole`: else it is only prepared, and why.
 pub(super) async fn freeze(
@@ -62,17 +71,27 @@ pub(super) async fn freeze(
     files: &Files,
     whole: Result<(), String>,
     tell: &(dyn Fn(News) + Sync),
-) -> Result<u64, Short> {
-    let mut prepared = false;
+) -> Result<Made, Short> {
+    let mut so_far = SoFar::default();
     let tried = async {
         let guest = boot(forge, mould, &files.frozen, whole.is_ok()).await?;
-        ready_and_frozen(forge, mould, guest, files, whole, &mut prepared, tell).await?;
+        ready_and_frozen(forge, mould, guest, files, whole, &mut so_far, tell).await?;
         // Before anybody can find it: what is in the store works.
         tell(News::Step("trying a fork of it".to_owned()));
         tried(forge, mould, files).await
     };
     let tried = tried.await;
-    tried.map_err(|none| Short { none, prepared })
+    let SoFar { prepared, system } = so_far;
+    tried.map(|taken| Made { taken, system }).map_err(|none| Short { none, prepared })
+}
+
+/// What was done and learned, however it ends.
+#[derive(Default)]
+struct SoFar {
+    /// What the matrix wants to be prepared is on its disk, all of it.
+    prepared: bool,
+    /// What the system in it said it is.
+    system: Option<SystemFacts>,
 }
 
 async fn boot(
@@ -110,7 +129,7 @@ async fn ready_and_frozen(
     mut guest: Guest,
     files: &Files,
     whole: Result<(), String>,
-    prepared: &mut bool,
+    so_far: &mut SoFar,
     tell: &(dyn Fn(News) + Sync),
 ) -> Result<(), NoTemplate> {
     let port = fork::port(&mut guest).map_err(because("its port"));
@@ -118,7 +137,7 @@ async fn ready_and_frozen(
         Ok(mut port) => {
             let done = tokio::select! {
                 biased;
-                done = steps(forge, mould, (&guest, &mut port), files, whole, prepared, tell) => done,
+                done = steps(forge, mould, (&guest, &mut port), files, whole, so_far, tell) => done,
                 ended = guest.ended() => Err(NoTemplate::new(ended.to_string())),
             };
             match done {
@@ -146,7 +165,7 @@ async fn steps(
     (guest, port): (&Guest, &mut tokio::net::UnixStream),
     files: &Files,
     whole: Result<(), String>,
-    prepared: &mut bool,
+    so_far: &mut SoFar,
     tell: &(dyn Fn(News) + Sync),
 ) -> Result<(), NoTemplate> {
     let scaled = |limit: Duration| limit.mul_f64(forge.speed);
@@ -159,11 +178,15 @@ async fn steps(
     let session = Arc::new(session);
     match &mould.work {
         Work::Preparation(preparation) => {
-            prepare(forge, preparation.as_ref(), mould.network, &session, tell).await?;
+            prepare(forge, preparation.as_ref(), mould, &session, tell).await?;
             if preparation.is_some() {
                 expect(sh(&session, STORE, &[], Vec::new(), scaled(STEP)).await, "what was prepared cannot be kept")?;
-                *prepared = true;
+                so_far.prepared = true;
             }
+            // Forks are not asked again. If it does not say, they are.
+            let said = sh(&session, payload::FACTS, &[], Vec::new(), scaled(STEP)).await;
+            let said = said.ok().map(|exit| payload::read_facts(&exit.stdout_tail));
+            so_far.system = said.filter(|facts| !facts.is_empty());
         }
         Work::Own(work, _) => work(Arc::clone(&session)).await?,
     }
@@ -207,11 +230,19 @@ async fn connect(
 async fn prepare(
     forge: &Forge<'_>,
     preparation: Option<&Preparation<'_>>,
-    network: Network,
+    mould: &Mould<'_>,
     session: &Session,
     tell: &(dyn Fn(News) + Sync),
 ) -> Result<(), NoTemplate> {
-    run(forge, session, "rehearsal", payload::rehearsal(PackageFamily::Deb), STEP.mul_f64(forge.speed)).await?;
+    let family = match mould.family {
+        None => payload::detect_family(session, Instant::now() + STEP.mul_f64(forge.speed))
+            .await
+            .map_err(because("it cannot be asked for its package manager"))?,
+        known => known,
+    };
+    if let Some(family) = family {
+        run(forge, session, "rehearsal", payload::rehearsal(family), STEP.mul_f64(forge.speed)).await?;
+    }
     let Some(Preparation { script, packages, limit }) = preparation else { return Ok(()) };
     let unprepared = |what: &str, also: &str| {
         let log = forge.logs.join(format!("{what}.stderr.log"));
@@ -222,8 +253,14 @@ async fn prepare(
     let left = || until.saturating_duration_since(Instant::now());
     if !packages.is_empty() {
         tell(News::Step(format!("installing {} in it", packages.join(" "))));
-        let script = payload::install_by_name(PackageFamily::Deb, packages);
-        let also = match network {
+        let Some(family) = family else {
+            return Err(NoTemplate::new(format!(
+                "{}: `prepare.packages` cannot be installed",
+                payload::UNKNOWN_FAMILY
+            )));
+        };
+        let script = payload::install_by_name(family, packages);
+        let also = match mould.network {
             Network::Isolated => "the guest was isolated: add `network = \"open\"` to `prepare`; ",
             Network::Open => "",
         };
@@ -245,7 +282,8 @@ async fn run(
     limit: Duration,
 ) -> Result<(), NoTemplate> {
     let env = IndexMap::new();
-    let upload = Upload { script, env: &env, files: &[], artifacts: &[], family: PackageFamily::Deb };
+    let (family, arch) = (None, Arch::here());
+    let upload = Upload { script, env: &env, files: &[], artifacts: &[], family, arch, facts: false };
     let sent = payload::upload(session, &upload, Instant::now() + STEP.mul_f64(forge.speed)).await;
     sent.map_err(because("nothing can be sent into it"))?;
     let (stdout, stderr) =

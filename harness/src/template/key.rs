@@ -8,11 +8,11 @@ use super::waker;
 use crate::{
     guest::{Accelerator, Command, Loader, Port, Ram},
     host::{Machine, Qemu},
-    payload::{self, PackageFamily},
+    payload,
 };
 
 /// Raised when templates are made in another way.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What templates of this machine were born with besides what each guest is started with: a state is loaded by the very QEMU, and under
 /// hardware virtualization on the very CPU, that it was saved by.
@@ -66,7 +66,9 @@ pub fn key(birthplace: &Birthplace, command: &Command, parts: &[(&str, String)])
     let args = command.args();
     let args = args.iter().map(|arg| ("argument", arg.to_string_lossy().into_owned()));
     let waker = ("waker", Digest::of(waker::PROGRAM).to_string());
-    let scripts = [super::freeze::LIE_IN_WAIT, super::freeze::SETTLE, payload::rehearsal(PackageFamily::Deb)];
+    let scripts = [super::freeze::LIE_IN_WAIT, super::freeze::SETTLE, payload::FACTS].into_iter();
+    // Of all families: which one a guest is of may be known only when it runs.
+    let scripts = scripts.chain(payload::rehearsals());
     let scripts = scripts.map(|script| ("script", Digest::of(script.as_bytes()).to_string()));
     let parts = parts.iter().cloned().chain([("birthplace", birthplace.0.clone()), waker]).chain(scripts).chain(args);
     let mut text = format!("nestmatrix template {FORMAT}\n");

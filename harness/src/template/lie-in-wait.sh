@@ -6,6 +6,14 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
     [ ! -e "$port" ] || break
     sleep 0.2
 done
+if [ ! -e "$port" ]; then
+    # The link is udev's work, which not every system has.
+    for name in /sys/class/virtio-ports/*/name; do
+        found=
+        read -r found 2>/dev/null <"$name" || :
+        if [ "$found" = "$1" ]; then port=${name%/name} port=/dev/${port##*/}; fi
+    done
+fi
 [ -e "$port" ] || { echo "this guest has no virtio ports" >&2; exit 1; }
 sshd=$(PATH=$PATH:/usr/sbin:/usr/local/sbin:/sbin command -v sshd) || { echo "this guest has no OpenSSH server" >&2; exit 1; }
 program=$(readlink -f "$(mktemp -p /var/tmp)")

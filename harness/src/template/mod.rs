@@ -39,6 +39,7 @@ use std::{
 };
 
 use matrix::{ByteSize, Digest};
+use reports::SystemFacts;
 use serde::{Deserialize, Serialize};
 
 use self::trust::Trust;
@@ -63,6 +64,8 @@ pub struct Note {
     disks: Vec<NotedDisk>,
     /// Why only its disk was kept; `None`: it is whole.
     unfrozen: Option<String>,
+    /// What the system in it said it is, and so every fork would. `None`: it did not say.
+    system: Option<SystemFacts>,
 }
 
 /// A disk that was made with a template.
@@ -164,6 +167,11 @@ impl Template {
     /// Whether its files are still there under their names.
     pub(super) fn is_in_place(&self) -> bool {
         self.kept.is_in_place()
+    }
+
+    /// What the system in its forks is, if that is known.
+    pub fn system(&self) -> Option<&SystemFacts> {
+        self.kept.note.system.as_ref()
     }
 
     /// The key that opens its forks.

@@ -3,7 +3,7 @@
 use std::{path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use images::Templates;
-use matrix::{ByteSize, Digest, Network};
+use matrix::{ByteSize, Digest, Network, PackageFamily};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -38,6 +38,8 @@ pub struct Mould<'a> {
     pub command: Command,
     /// The disk of its image, and how that is stored.
     pub image: (&'a Path, DiskFormat),
+    /// What kind of packages it installs; `None`: it is asked.
+    pub family: Option<PackageFamily>,
     /// Who logs in.
     pub login_user: &'a str,
     /// Size of its disk.

@@ -13,7 +13,7 @@ use images::{Begun, Unfinished};
 
 use super::{
     Frozen, LOGIN, Note, NotedDisk, RAM, STATE, Template,
-    freeze::{self, Files, Short},
+    freeze::{self, Files, Made, Short},
     mould::{Content, Forge, Mould, News, NoTemplate, OwnDisk, Work, because},
 };
 use crate::{
@@ -152,13 +152,13 @@ async fn make(
         writable: false,
     }));
     let files = Files { frozen: Frozen { folder: folder.clone(), firmware, disks }, login, host_key };
-    let (cost, unfrozen) = match freeze::freeze(forge, mould, &files, whole, tell).await {
-        Ok(cost) => (cost + MARGIN, None),
+    let (cost, system, unfrozen) = match freeze::freeze(forge, mould, &files, whole, tell).await {
+        Ok(Made { taken, system }) => (taken + MARGIN, system, None),
         Err(Short { none, prepared: true }) => {
             for name in [RAM, STATE] {
                 let _ = std::fs::remove_file(folder.join(name));
             }
-            (0, Some(none.reason))
+            (0, None, Some(none.reason))
         }
         Err(Short { none, .. }) => return Err(none),
     };
@@ -166,7 +166,7 @@ async fn make(
     let firmware = firmware
         .iter()
         .map(|item| (item.name.to_owned(), item.file.file_name().unwrap_or_default().to_string_lossy().into_owned()));
-    let note = Note { cost, firmware: firmware.collect(), disks, unfrozen };
+    let note = Note { cost, firmware: firmware.collect(), disks, unfrozen, system };
     let (templates, key) = (forge.templates.clone(), mould.key);
     let kept = blocking(move || templates.publish(unfinished, note)).await?.map_err(because("it cannot be kept"))?;
     let (kept, gone) = kept;

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -13,18 +13,59 @@ use tokio_util::sync::CancellationToken;
 
 const SSHD: &str = "/usr/sbin/sshd";
 
+/// What the shell of a login finds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tools {
+    /// The tools of this machine.
+    Own,
+    /// Those of busybox and nothing else.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    Busybox,
+}
+
+impl Tools {
+    /// The folder with nothing but the tools; `None`: those of this machine are to be found.
+    fn path(self, dir: &Path) -> Option<PathBuf> {
+        if matches!(self, Self::Own) {
+            return None;
+        }
+        let path = dir.join("busybox");
+        std::fs::create_dir(&path).unwrap();
+        let busybox = Command::new("sh").args(["-c", "command -v busybox"]).output().unwrap().stdout;
+        let busybox = String::from_utf8(busybox).unwrap();
+        let busybox = Path::new(busybox.trim());
+        assert!(
+            busybox.is_absolute(),
+            "busybox is missing: some guests have nothing else (Debian: apt-get install busybox)"
+        );
+        let applets = Command::new(busybox).arg("--list").output().unwrap().stdout;
+        for applet in String::from_utf8(applets).unwrap().lines() {
+            std::os::unix::fs::symlink(busybox, path.join(applet)).unwrap();
+        }
+        // What the login's own start-up files may want: the shell of a login is this machine's.
+        std::os::unix::fs::symlink("/bin/bash", path.join("bash")).unwrap();
+        Some(path)
+    }
+}
+
 /// A server that takes one login key. Dropping it kills every sshd it started.
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     pub(crate) login: Keypair,
     pub(crate) host: Keypair,
     pub(crate) dir: tempfile::TempDir,
+    tools: Option<PathBuf>,
     children: Arc<Mutex<Vec<Child>>>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
 impl Server {
+    #[allow(dead_code, reason = "not every test file needs it")]
     pub(crate) async fn start() -> Self {
+        Self::start_with(Tools::Own).await
+    }
+
+    pub(crate) async fn start_with(tools: Tools) -> Self {
         assert!(
             Path::new(SSHD).exists(),
             "{SSHD} is missing: these tests talk to a real SSH server (Debian: apt-get install openssh-server)"
@@ -35,7 +76,8 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         host.write_private(&dir.path().join("host_key")).unwrap();
         std::fs::write(dir.path().join("authorized_keys"), login.public()).unwrap();
-        configure(dir.path(), &dir.path().join("guest"));
+        let tools = tools.path(dir.path());
+        configure(dir.path(), &dir.path().join("guest"), tools.as_deref());
 
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -59,13 +101,13 @@ impl Server {
                 }
             }
         });
-        Self { addr, login, host, dir, children, accepting }
+        Self { addr, login, host, dir, tools, children, accepting }
     }
 
     /// Where the payload goes in the guest, from the next connection on.
     #[allow(dead_code, reason = "not every test file needs it")]
     pub(crate) fn set_root(&self, root: &str) {
-        configure(self.dir.path(), Path::new(root));
+        configure(self.dir.path(), Path::new(root), self.tools.as_deref());
     }
 
     pub(crate) async fn banner(&self) -> BannerStream {
@@ -118,11 +160,12 @@ impl Drop for Server {
     }
 }
 
-fn configure(dir: &Path, root: &Path) {
+fn configure(dir: &Path, root: &Path, tools: Option<&Path>) {
     let (dir_name, root) = (dir.display(), root.display());
+    let tools = tools.map(|path| format!(" PATH={}", path.display())).unwrap_or_default();
     let config = format!(
         "HostKey {dir_name}/host_key\nAuthorizedKeysFile {dir_name}/authorized_keys\nStrictModes no\nUsePAM no\n\
-         PermitRootLogin yes\nPasswordAuthentication no\nSetEnv NESTMATRIX_ROOT={root}\n"
+         PermitRootLogin yes\nPasswordAuthentication no\nSetEnv NESTMATRIX_ROOT={root}{tools}\n"
     );
     std::fs::write(dir.join("sshd_config"), config).unwrap();
 }

@@ -51,6 +51,11 @@ impl CellRun {
                 self.attempt(*attempt)?.guest = Some(guest);
                 Ok(())
             }
+            EventKind::SystemSeen { attempt, facts, .. } => {
+                let facts = facts.cleaned();
+                self.attempt(*attempt)?.system = (!facts.is_empty()).then_some(facts);
+                Ok(())
+            }
             EventKind::TestStarted { attempt, name, .. } => {
                 self.attempt(*attempt)?.running = Some(clean::line(name));
                 Ok(())
@@ -120,6 +125,7 @@ impl CellRun {
             retried: false,
             phases: Vec::new(),
             guest: None,
+            system: None,
             running: None,
             cases: Vec::new(),
             console_tail: Vec::new(),

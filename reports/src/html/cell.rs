@@ -46,7 +46,15 @@ struct AttemptView {
     phases: Vec<PhaseView>,
     guest: Option<String>,
     runner: Option<String>,
+    system: Vec<FactView>,
     tail: Option<String>,
+}
+
+/// One fact of the guest's system.
+#[derive(Debug, Serialize)]
+struct FactView {
+    name: &'static str,
+    value: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -170,6 +178,12 @@ impl AttemptView {
                 format!("{} under {}, image {}, {how}", guest.machine, guest.accelerator, guest.image.short())
             }),
             runner: machine::of_attempt(run, attempt),
+            system: attempt
+                .system
+                .iter()
+                .flat_map(|facts| facts.all())
+                .map(|(name, value)| FactView { name, value })
+                .collect(),
             tail: (tail && !attempt.console_tail.is_empty())
                 .then(|| last_lines(&attempt.console_tail.join("\n"), 2 << 10).to_owned()),
         }

@@ -17,6 +17,7 @@ use crate::{
     grid::Grid,
     human,
     run::ImageState,
+    system::{self, Seen},
 };
 
 /// Failures told in full at the top; the others are named.
@@ -78,6 +79,8 @@ struct ImageView<'a> {
     digest: String,
     digest_short: String,
     duration: String,
+    /// The systems its guests were.
+    systems: Vec<Seen>,
 }
 
 #[derive(Debug, Serialize)]
@@ -173,7 +176,7 @@ impl<'a> Page<'a> {
             runners_more: run.runners.len().saturating_sub(MAX_RUNNERS),
             templates: run.templates.iter().take(MAX_TEMPLATES).map(TemplateView::new).collect(),
             templates_more: run.templates.len().saturating_sub(MAX_TEMPLATES),
-            images: run.images.iter().map(image).collect(),
+            images: run.images.iter().map(|of| image(run, of)).collect(),
             grid: grid(run),
             wrong: failures.iter().take(MAX_WRONG).filter_map(wrong).collect(),
             wrong_more: failures.iter().skip(MAX_WRONG).flat_map(links).take(MAX_WRONG_NAMED).collect(),
@@ -187,7 +190,7 @@ impl<'a> Page<'a> {
     }
 }
 
-fn image(image: &crate::ImageRun) -> ImageView<'_> {
+fn image<'a>(run: &Run, image: &'a crate::ImageRun) -> ImageView<'a> {
     let (state, digest, elapsed_ms) = match &image.state {
         ImageState::Unused => ("not asked for".to_owned(), None, None),
         ImageState::Preparing { message: None } => ("was being prepared".to_owned(), None, None),
@@ -205,6 +208,7 @@ fn image(image: &crate::ImageRun) -> ImageView<'_> {
         digest: digest.map(|digest| digest.to_string()).unwrap_or_default(),
         digest_short: digest.map(|digest| digest.short()).unwrap_or_default(),
         duration: elapsed_ms.map(human::duration).unwrap_or_default(),
+        systems: system::of_image(run, &image.name),
     }
 }
 

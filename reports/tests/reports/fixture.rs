@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 use jiff::{SignedDuration, Timestamp};
 use matrix::{CellId, Digest, Plan};
 use reports::{
-    Boot, CaseVerdict, Event, EventKind, GuestFacts, Journal, L1Facts, Phase, RunnerFacts, StepTime, TestCase, Verdict,
-    attempt_folder,
+    Boot, CaseVerdict, Event, EventKind, GuestFacts, Journal, L1Facts, Phase, RunnerFacts, StepTime, SystemFacts,
+    TestCase, Verdict, attempt_folder,
 };
 
 /// Names the catalog is said to have.
@@ -100,6 +100,30 @@ pub(crate) fn l1_facts(number: u32, reason: &str) -> RunnerFacts {
 /// The template of an image of this name.
 pub(crate) fn template(image: &str) -> Digest {
     Digest::of(format!("template of {image}").as_bytes())
+}
+
+/// What systems of this name are: image, version, name, kernel, libc, init.
+const SYSTEMS: [(&str, &str, &str, &str, &str, &str); 2] = [
+    ("debian-11", "11", "Debian GNU/Linux 11 (bullseye)", "5.10.0-35-cloud-amd64", "glibc 2.31", "systemd 247"),
+    ("debian-12", "12", "Debian GNU/Linux 12 (bookworm)", "6.1.0-39-cloud-amd64", "glibc 2.36", "systemd 252"),
+];
+
+/// A Debian of this version.
+pub(crate) fn system(version: &str, name: &str, kernel: &str, libc: &str, init: &str) -> SystemFacts {
+    let text = |text: &str| Some(text.to_owned());
+    SystemFacts {
+        id: text("debian"),
+        version: text(version),
+        name: text(name),
+        kernel: text(kernel),
+        arch: text("x86_64"),
+        libc: text(libc),
+        init: text(init),
+        package_managers: vec!["apt 2.6.1".to_owned(), "dpkg 1.21.22".to_owned()],
+        cgroups: Some(reports::Cgroups::V2),
+        selinux: Some(reports::Selinux::Absent),
+        apparmor: Some(true),
+    }
 }
 
 /// A stream of events with a clock.
@@ -267,6 +291,11 @@ impl Story {
         self.phase(cell, attempt, Phase::Boot, 21_400);
         self.phase(cell, attempt, Phase::Connect, 1_900);
         self.phase(cell, attempt, Phase::Prepare, 300);
+        let known = SYSTEMS.iter().find(|(image, ..)| cell.as_str().starts_with(image));
+        if let Some((_, version, name, kernel, libc, init)) = known {
+            let facts = system(version, name, kernel, libc, init);
+            self.tell(EventKind::SystemSeen { cell: cell.clone(), attempt, facts });
+        }
     }
 
     pub(crate) fn pass(&mut self, cell: &CellId) {

@@ -10,5 +10,6 @@ mod large;
 mod render;
 mod resume;
 mod runners;
+mod systems;
 mod templates;
 mod terminal;

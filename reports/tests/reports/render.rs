@@ -67,6 +67,15 @@ fn the_summary_fits_the_page_of_a_ci_job() {
 
     **`debian-sid-minimal.service`**: not-run: the run's time was up
 
+    <details><summary>Systems</summary>
+
+    | image | system | kernel | libc | init |
+    |---|---|---|---|---|
+    | debian-11-minimal | Debian GNU/Linux 11 (bullseye) | 5.10.0-35-cloud-amd64 | glibc 2.31 | systemd 247 |
+    | debian-12-minimal | Debian GNU/Linux 12 (bookworm) | 6.1.0-39-cloud-amd64 | glibc 2.36 | systemd 252 |
+
+    </details>
+
     <sub>Guests ran on runner 1 (qemu) with kvm (a guest under it came up in 3.1s), QEMU 10.0.2, kernel 6.12.43+deb13-cloud-amd64; nesting depth 2: guests in the L1, the L1 on bare metal; time limits x 4.5. The L1 is a virtual machine of image debian-13-runner: 1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2. It was lost: it no longer answers: no heartbeat for 30s.</sub>
 
     <sub>Guests ran on runner 2 (qemu) with kvm (a guest under it came up in 3.1s), QEMU 10.0.2, kernel 6.12.43+deb13-cloud-amd64; nesting depth 2: guests in the L1, the L1 on bare metal; time limits x 4.5. The L1 is a virtual machine of image debian-13-runner: 1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2.</sub>
@@ -103,7 +112,7 @@ fn run_json_has_a_version_counts_and_every_attempt() {
     }
     "#);
     let attempt = &value["cells"][5]["attempts"][0];
-    insta::assert_snapshot!(serde_json::to_string(attempt).expect("JSON"), @r#"{"artifacts":[],"cases":[],"console_tail":[],"ended":"2026-11-22T10:35:18.8Z","guest":{"accelerator":"kvm","boot":{"how":"cold","reason":null},"image":"sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d","machine":"pc-q35-10.0","pid":4711,"runner":1},"help":null,"kept":null,"number":1,"outcome":{"phase":"runner","reason":"runner 1 was lost","verdict":"error"},"phases":[{"elapsed_ms":21400,"phase":"boot","started":"2026-11-22T10:34:55.2Z","timeout_ms":810000},{"elapsed_ms":1900,"phase":"connect","started":"2026-11-22T10:35:16.6Z","timeout_ms":600000},{"elapsed_ms":300,"phase":"prepare","started":"2026-11-22T10:35:18.5Z","timeout_ms":600000}],"retried":true,"running":null,"started":"2026-11-22T10:34:55.2Z"}"#);
+    insta::assert_snapshot!(serde_json::to_string(attempt).expect("JSON"), @r#"{"artifacts":[],"cases":[],"console_tail":[],"ended":"2026-11-22T10:35:18.8Z","guest":{"accelerator":"kvm","boot":{"how":"cold","reason":null},"image":"sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d","machine":"pc-q35-10.0","pid":4711,"runner":1},"help":null,"kept":null,"number":1,"outcome":{"phase":"runner","reason":"runner 1 was lost","verdict":"error"},"phases":[{"elapsed_ms":21400,"phase":"boot","started":"2026-11-22T10:34:55.2Z","timeout_ms":810000},{"elapsed_ms":1900,"phase":"connect","started":"2026-11-22T10:35:16.6Z","timeout_ms":600000},{"elapsed_ms":300,"phase":"prepare","started":"2026-11-22T10:35:18.5Z","timeout_ms":600000}],"retried":true,"running":null,"started":"2026-11-22T10:34:55.2Z","system":null}"#);
 }
 
 #[test]

@@ -117,6 +117,7 @@ fn is_present(item: Item) -> bool {
         Item::Make => on_path("make"),
         Item::DpkgDeb => on_path("dpkg-deb"),
         Item::SshServer => on_path("sshd"),
+        Item::Busybox => on_path("busybox"),
         Item::SshClient => on_path("ssh") && on_path("ssh-keygen"),
     }
 }

@@ -27,6 +27,7 @@ pub(super) enum Item {
     Make,
     DpkgDeb,
     SshServer,
+    Busybox,
     SshClient,
 }
 
@@ -63,7 +64,7 @@ impl Installer {
 
 impl Item {
     /// All of them, in the order in which they are named to people.
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Qemu,
         Self::QemuImg,
         Self::Mmdebstrap,
@@ -79,6 +80,7 @@ impl Item {
         Self::Make,
         Self::DpkgDeb,
         Self::SshServer,
+        Self::Busybox,
         Self::SshClient,
     ];
 
@@ -89,7 +91,7 @@ impl Item {
             Self::Newuidmap | Self::SubordinateIds => !root,
             Self::PkgConfig | Self::OpenSsl => !vendored,
             Self::Perl | Self::Make => vendored,
-            Self::SshServer => matches!(purpose, Purpose::Test),
+            Self::SshServer | Self::Busybox => matches!(purpose, Purpose::Test),
             _ => true,
         }
     }
@@ -113,6 +115,9 @@ impl Item {
             Self::DpkgDeb => ("dpkg-deb", "builds the sample package"),
             Self::SshServer => {
                 ("sshd", "the tests talk to one of their own (Debian's package also starts one on port 22)")
+            }
+            Self::Busybox => {
+                ("busybox", "the tests run what is sent into guests with it: some guests have nothing else")
             }
             Self::SshClient => ("ssh", "`nestmatrix shell` and kept guests are entered with it"),
         }
@@ -154,6 +159,9 @@ impl Item {
             (Self::Perl, _) => &["perl"],
             (Self::Make, _) => &["make"],
             (Self::DpkgDeb, _) => &["dpkg"],
+            // Homebrew has none; the tests that need it say so.
+            (Self::Busybox, Brew) => &[],
+            (Self::Busybox, _) => &["busybox"],
             (Self::SshServer, Apt | Dnf) => &["openssh-server"],
             (Self::SshClient, Apt) => &["openssh-client"],
             (Self::SshClient, Dnf) => &["openssh-clients"],

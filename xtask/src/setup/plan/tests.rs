@@ -153,11 +153,12 @@ fn an_ordinary_user_gets_the_commands_with_sudo_and_ids_of_his_own() {
 }
 
 #[test]
-fn only_the_tests_need_an_ssh_server() {
+fn only_the_tests_need_an_ssh_server_and_busybox() {
     let mut facts = complete(bookworm());
     facts.present.remove(&Item::SshServer);
+    facts.present.remove(&Item::Busybox);
     assert_eq!(plan(&facts, Purpose::Run).missing, []);
-    assert_eq!(plan(&facts, Purpose::Test).missing, [Item::SshServer]);
+    assert_eq!(plan(&facts, Purpose::Test).missing, [Item::SshServer, Item::Busybox]);
 }
 
 #[test]

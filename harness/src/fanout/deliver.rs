@@ -1,0 +1,94 @@
+//! The phases prepare and install: the payload's way into a guest, and what is heard of the guest on that way.
+
+use std::path::Path;
+
+use matrix::{Arch, PackageFamily};
+use reports::{EventKind, Phase, SystemFacts, Verdict};
+
+use super::attempt::{Attempt, GRACE, Outcome, Stopped, Up, deadline};
+use crate::{
+    guest::Guest,
+    payload::{self, Install, InstallError, Upload, UploadError},
+    ssh::{Session, SshError},
+};
+
+impl Attempt<'_> {
+    /// Sends the suite and the package into the guest, and installs the package.
+    pub(super) async fn deliver(&self, up: &Up, session: &Session, logs: &Path) -> Outcome<()> {
+        // A fork is what its template was.
+        let known = up.fork_of.as_ref().and_then(|template| template.system()).cloned();
+        let ask = known.is_none();
+        if let Some(facts) = known {
+            self.send(|cell, attempt| EventKind::SystemSeen { cell, attempt, facts });
+        }
+        let guest = &up.guest;
+        let limit = self.station.scaled(self.cell.timeouts.prepare);
+        let sent = self.phase(Phase::Prepare, Some(guest), Some(limit), self.upload(session, ask)).await?;
+        let lost = |error: &UploadError| matches!(error, UploadError::Ssh(error) if error.is_connection_lost());
+        let sent = self.explained(guest, Phase::Prepare, sent, |error| (error.to_string(), lost(error)));
+        let (family, said) = sent.await?;
+        match said {
+            Some(facts) => self.send(|cell, attempt| EventKind::SystemSeen { cell, attempt, facts }),
+            None if ask => self.warn("the guest did not say what system it is".to_owned()),
+            None => {}
+        }
+        match (self.installs(), family) {
+            (false, _) => Ok(()),
+            (true, Some(family)) => self.install(guest, session, family, logs).await,
+            (true, None) => {
+                let reason = format!("the package cannot be installed: {}", payload::UNKNOWN_FAMILY);
+                let help = "a suite with `install = false` runs without the package";
+                Err(self.error(Phase::Install, reason, Some(help.to_owned())))
+            }
+        }
+    }
+
+    /// The package is to be installed.
+    fn installs(&self) -> bool {
+        self.cell.install && self.station.plan.package.is_some()
+    }
+
+    /// Sends everything. The guest's family, if one is needed and known; and what the guest says it is, if it is asked.
+    async fn upload(
+        &self,
+        session: &Session,
+        ask: bool,
+    ) -> Result<(Option<PackageFamily>, Option<SystemFacts>), UploadError> {
+        let (plan, cell) = (&self.station.plan, self.cell);
+        let limit = self.station.scaled(cell.timeouts.prepare);
+        let family = match self.station.image(cell).and_then(|image| image.family) {
+            _ if !self.installs() => None,
+            None => payload::detect_family(session, deadline(limit)).await?,
+            known => known,
+        };
+        let upload = Upload {
+            script: plan.scripts.get(&cell.script).map_or("", String::as_str),
+            env: &cell.env,
+            files: &cell.files,
+            artifacts: plan.package.as_ref().map_or(&[], |package| package.artifacts.as_slice()),
+            family,
+            arch: Arch::here(),
+            facts: ask,
+        };
+        Ok((family, payload::upload(session, &upload, deadline(limit)).await?))
+    }
+
+    async fn install(&self, guest: &Guest, session: &Session, family: PackageFamily, logs: &Path) -> Outcome<()> {
+        let limit = self.station.scaled(self.cell.timeouts.install);
+        let log = logs.join("install.log");
+        let (deadline, grace) = (deadline(limit), self.station.scaled(GRACE));
+        let install = Install { family, arch: Arch::here(), log: &log, deadline, grace };
+        let installing = payload::install(session, &install);
+        match self.phase(Phase::Install, Some(guest), Some(limit), installing).await? {
+            Err(InstallError::Ssh(error)) => {
+                let lost = |error: &SshError| (error.to_string(), error.is_connection_lost());
+                self.explained(guest, Phase::Install, Err(error), lost).await
+            }
+            Err(refused) => Err(Stopped {
+                verdict: Verdict::Failed { phase: Phase::Install, reason: refused.to_string() },
+                help: Some(format!("the package manager's whole output is in {}", log.display())),
+            }),
+            Ok(()) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Alpine's family: apk.
+
+use super::{
+    family::Adapter,
+    reasons::{self, Grammar, starts},
+};
+
+/// apk's database, and what it works out of it.
+const REHEARSAL: &str = "\
+{ apk add --simulate --no-network --repositories-file /dev/null; apk info -e -v apk-tools; } </dev/null >/dev/null 2>&1
+:
+";
+
+const BY_NAME: &str = "exec apk add --update-cache --no-progress --wait 60 -- \"$@\"\n";
+
+const REMOVE: &str = "\
+exec 2>&1
+exec apk del --no-network --repositories-file /dev/null --no-progress --wait 60 -- \"$@\"
+";
+
+/// apk says name and version in one word, so each is asked for by itself.
+const QUERY: &str = "\
+for name; do
+    found=$(apk info -e -v -- \"$name\" 2>/dev/null) || continue
+    echo \"nestmatrix: $name ${found#\"$name\"-} is installed\"
+done
+";
+
+/// apk.
+pub(super) const ADAPTER: Adapter = Adapter {
+    takes: "Alpine packages (.apk)",
+    stem: |name| name.strip_suffix(".apk"),
+    also: |_| &[],
+    install: include_str!("apk.sh"),
+    by_name: BY_NAME,
+    remove: REMOVE,
+    query: QUERY,
+    rehearsal: REHEARSAL,
+    words: |output| reasons::of(output, &GRAMMAR),
+    unsaid: is_failed_script,
+};
+
+const GRAMMAR: Grammar = Grammar {
+    reason: |line| line.starts_with("ERROR: ").then_some(line),
+    blames: is_failed_script,
+    progress: |line| starts(line, &["(", "Executing "]),
+    noise: |_| false,
+};
+
+fn is_failed_script(line: &str) -> bool {
+    line.starts_with("ERROR: ") && line.contains(": script exited with error ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(output: &str) -> String {
+        (ADAPTER.words)(output.as_bytes()).join("\n")
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_who_wants_it() {
+        // apk-tools 2.12 and later.
+        insta::assert_snapshot!(shown("\
+ERROR: unable to select packages:
+  so:libnothere.so.2 (no such package):
+    required by: hello-2.12-r0[so:libnothere.so.2]
+"), @r"
+        ERROR: unable to select packages:
+          so:libnothere.so.2 (no such package):
+            required by: hello-2.12-r0[so:libnothere.so.2]
+        ");
+        // Before.
+        insta::assert_snapshot!(shown("\
+ERROR: unsatisfiable constraints:
+  libnothere (missing):
+    required by: hello-2.12-r0[libnothere]
+"), @r"
+        ERROR: unsatisfiable constraints:
+          libnothere (missing):
+            required by: hello-2.12-r0[libnothere]
+        ");
+    }
+
+    #[test]
+    fn a_package_for_another_cpu_is_named() {
+        insta::assert_snapshot!(shown("\
+ERROR: unable to select packages:
+  hello-2.12-r0:
+    error: uninstallable
+    arch: aarch64
+    satisfies: world[hello><Q1XNYmyHbxgiMTKgdFOqLKAyvJF5E=]
+"), @r"
+        ERROR: unable to select packages:
+          hello-2.12-r0:
+            error: uninstallable
+            arch: aarch64
+            satisfies: world[hello><Q1XNYmyHbxgiMTKgdFOqLKAyvJF5E=]
+        ");
+    }
+
+    #[test]
+    fn what_a_script_said_comes_before_what_apk_says_of_it() {
+        let output = "\
+(1/1) Installing hello (2.12-r0)
+Executing hello-2.12-r0.post-install
+cannot find /etc/thing
+ERROR: hello-2.12-r0.post-install: script exited with error 3
+1 error; 9 MiB in 26 packages
+";
+        insta::assert_snapshot!(shown(output), @r"
+        cannot find /etc/thing
+        ERROR: hello-2.12-r0.post-install: script exited with error 3
+        ");
+        assert!(output.lines().any(ADAPTER.unsaid));
+    }
+
+    #[test]
+    fn a_file_that_is_no_package_is_named() {
+        insta::assert_snapshot!(shown("ERROR: ./hello.apk: v2 package format error\n"), @"ERROR: ./hello.apk: v2 package format error");
+    }
+}

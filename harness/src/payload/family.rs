@@ -1,0 +1,287 @@
+//! What is known of each family of package managers: one table, filled by one file per family.
+
+use std::time::Instant;
+
+use matrix::{Arch, PackageFamily};
+
+use super::{apk, deb, pacman, pkg, quote, rpm};
+use crate::ssh::{Exec, Session, SshError, Stdin};
+
+/// Families of which nothing is told by an image are looked for in this order.
+const ALL: [PackageFamily; 5] =
+    [PackageFamily::Deb, PackageFamily::Rpm, PackageFamily::Apk, PackageFamily::Pacman, PackageFamily::Pkg];
+
+/// A family. Its scripts are for any POSIX shell, and say everything on standard output, in order.
+pub(super) struct Adapter {
+    /// What it takes, for people.
+    pub(super) takes: &'static str,
+    /// The name of a package's file without its ending; `None`: it is no such file.
+    pub(super) stem: fn(&str) -> Option<&str>,
+    /// CPUs besides its own whose packages such a system may have been told to take: its package manager knows.
+    pub(super) also: fn(Arch) -> &'static [&'static str],
+    /// Installs everything in the folder `$root/artifacts`, offline; exits with [`super::install::NOTHING`] if there is nothing.
+    pub(super) install: &'static str,
+    /// Installs the packages named by its arguments from wherever the guest's package manager gets them.
+    pub(super) by_name: &'static str,
+    /// Removes the packages named by its arguments, offline.
+    pub(super) remove: &'static str,
+    /// Says of the packages named by its arguments which are installed, one [`installed`] line each.
+    pub(super) query: &'static str,
+    /// Does what a payload does, without doing anything.
+    pub(super) rehearsal: &'static str,
+    /// The lines of its output that say why it failed.
+    pub(super) words: fn(&[u8]) -> Vec<String>,
+    /// Whether a line of its output says that a package's own script failed, where it exits with 0 all the same.
+    pub(super) unsaid: fn(&str) -> bool,
+}
+
+/// The adapter of a family.
+pub(super) fn of(family: PackageFamily) -> &'static Adapter {
+    match family {
+        PackageFamily::Deb => &deb::ADAPTER,
+        PackageFamily::Rpm => &rpm::ADAPTER,
+        PackageFamily::Apk => &apk::ADAPTER,
+        PackageFamily::Pacman => &pacman::ADAPTER,
+        PackageFamily::Pkg => &pkg::ADAPTER,
+    }
+}
+
+/// What names of files call the kinds of CPU we have.
+const fn own_words(arch: Arch) -> &'static [&'static str] {
+    match arch {
+        Arch::X86_64 => &["x86_64", "x86_64_v2", "x86_64_v3", "x86_64_v4", "amd64"],
+        Arch::Aarch64 => &["aarch64", "arm64"],
+    }
+}
+
+/// What names of files call other kinds of CPU, and packages that are only sources.
+const FOREIGN: [&str; 25] = [
+    "i386",
+    "i486",
+    "i586",
+    "i686",
+    "x86",
+    "armhf",
+    "armel",
+    "armv6",
+    "armv6h",
+    "armv6hl",
+    "armv7",
+    "armv7h",
+    "armv7hl",
+    "armv7hnl",
+    "mips64el",
+    "mips64",
+    "ppc64",
+    "ppc64le",
+    "ppc64el",
+    "s390x",
+    "riscv64",
+    "loong64",
+    "loongarch64",
+    "src",
+    "nosrc",
+];
+
+/// Whether a guest of this family and CPU can install a file of this name. What a name does not say, its package manager will.
+pub(super) fn accepts(family: PackageFamily, arch: Arch, file_name: &str) -> bool {
+    let adapter = of(family);
+    let Some(stem) = (adapter.stem)(file_name) else { return false };
+    let ends =
+        |word: &str| stem.strip_suffix(word).is_some_and(|rest| rest.is_empty() || rest.ends_with(['-', '_', '.']));
+    let others = Arch::ALL.into_iter().filter(|other| *other != arch).flat_map(own_words);
+    if own_words(arch).iter().chain((adapter.also)(arch)).any(|word| ends(word)) {
+        return true;
+    }
+    !others.chain(&FOREIGN).any(|word| ends(word))
+}
+
+/// A script that installs packages by their names, from wherever the guest's package manager gets them.
+pub fn install_by_name(family: PackageFamily, names: &[String]) -> String {
+    with(names, of(family).by_name)
+}
+
+/// A script that removes packages by their names, without a network.
+pub fn remove_by_name(family: PackageFamily, names: &[String]) -> String {
+    with(names, of(family).remove)
+}
+
+/// A script that says which of these packages are installed; [`installed`] reads its output. Its exit code says nothing.
+pub fn query(family: PackageFamily, names: &[String]) -> String {
+    with(names, of(family).query)
+}
+
+/// Name and version of each package that the output of [`query`] says is installed.
+pub fn installed(output: &[u8]) -> Vec<(String, String)> {
+    let lines = super::words::lines(output).into_iter();
+    let installed = lines.filter_map(|line| {
+        let said = line.strip_prefix("nestmatrix: ")?.strip_suffix(" is installed")?;
+        let (name, version) = said.split_once(' ')?;
+        Some((name.to_owned(), version.to_owned()))
+    });
+    installed.collect()
+}
+
+/// A script that does what a payload does, without doing anything: what it reads from the disk stays in the guest's memory, and what
+/// the package manager works out for itself is worked out.
+pub fn rehearsal(family: PackageFamily) -> &'static str {
+    of(family).rehearsal
+}
+
+/// Those of all families.
+pub fn rehearsals() -> [&'static str; 5] {
+    ALL.map(rehearsal)
+}
+
+/// A script with its arguments.
+fn with(names: &[String], script: &str) -> String {
+    let names: Vec<String> = names.iter().map(|name| quote::word(name)).collect();
+    format!("set -- {}\n{script}", names.join(" "))
+}
+
+/// Says which family it is. Those who install come first: that other families' tools are there (`rpm` on Debian, `dpkg` on
+/// Fedora) says nothing. A `pkg` may be anything but on FreeBSD.
+const DETECT: &str = "\
+for found in apt-get:deb dnf:rpm zypper:rpm yum:rpm apk:apk pacman:pacman dpkg:deb rpm:rpm; do
+    if command -v \"${found%:*}\" >/dev/null 2>&1; then echo \"${found#*:}\"; exit; fi
+done
+case $(uname -s) in FreeBSD | DragonFly) echo pkg ;; esac
+";
+
+/// What is said of a guest in which [`detect_family`] finds none.
+pub const UNKNOWN_FAMILY: &str =
+    "the guest has no package manager that is known (apt-get, dnf, zypper, yum, apk, pacman, dpkg, rpm, FreeBSD's pkg)";
+
+/// Which family the guest is of, by the programs in it; `None`: of none that is known.
+///
+/// # Errors
+/// The connection, the deadline or the cancellation.
+pub async fn detect_family(session: &Session, deadline: Instant) -> Result<Option<PackageFamily>, SshError> {
+    let path = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin";
+    let command = quote::script(&format!("{path}\n{DETECT}"));
+    let exit = session.exec(Exec::new(command, Stdin::None, deadline)).await?;
+    Ok(detected(&exit.stdout_tail))
+}
+
+fn detected(output: &[u8]) -> Option<PackageFamily> {
+    match super::words::last_lines(output, 1).pop()?.as_str() {
+        "deb" => Some(PackageFamily::Deb),
+        "rpm" => Some(PackageFamily::Rpm),
+        "apk" => Some(PackageFamily::Apk),
+        "pacman" => Some(PackageFamily::Pacman),
+        "pkg" => Some(PackageFamily::Pkg),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
+
+    use super::*;
+
+    fn taken(family: PackageFamily, arch: Arch, names: &[&'static str]) -> Vec<&'static str> {
+        names.iter().copied().filter(|name| accepts(family, arch, name)).collect()
+    }
+
+    #[test]
+    fn a_guest_is_sent_packages_of_its_family_for_its_cpu_or_for_any() {
+        let names = [
+            "hello_2.10-3_amd64.deb",
+            "hello_2.10-3_arm64.deb",
+            "hello_2.10-3_i386.deb",
+            "hello-doc_2.10-3_all.deb",
+            "hello-2.12-1.x86_64.rpm",
+            "hello-2.12-1.x86_64_v2.rpm",
+            "hello-2.12-1.aarch64.rpm",
+            "hello-2.12-1.i686.rpm",
+            "hello-doc-2.12-1.noarch.rpm",
+            "hello-2.12-1.src.rpm",
+            "hello-2.12-r0.apk",
+            "hello_2.12_aarch64.apk",
+            "hello-2.12-1-x86_64.pkg.tar.zst",
+            "hello-2.12-1-aarch64.pkg.tar.zst",
+            "hello-doc-2.12-1-any.pkg.tar.xz",
+            "hello-2.12-1-x86_64.pkg.tar.zst.sig",
+            "hello-2.12.pkg",
+            "hello-2.12.tar.gz",
+        ];
+        use Arch::{Aarch64, X86_64};
+        use PackageFamily::{Apk, Deb, Pacman, Pkg, Rpm};
+        let cases: [(PackageFamily, Arch, &[&str]); 7] = [
+            // dpkg itself knows whether it was told to take packages for i386.
+            (Deb, X86_64, &["hello_2.10-3_amd64.deb", "hello_2.10-3_i386.deb", "hello-doc_2.10-3_all.deb"]),
+            (Deb, Aarch64, &["hello_2.10-3_arm64.deb", "hello-doc_2.10-3_all.deb"]),
+            (Rpm, X86_64, &["hello-2.12-1.x86_64.rpm", "hello-2.12-1.x86_64_v2.rpm", "hello-doc-2.12-1.noarch.rpm"]),
+            (Rpm, Aarch64, &["hello-2.12-1.aarch64.rpm", "hello-doc-2.12-1.noarch.rpm"]),
+            (Apk, X86_64, &["hello-2.12-r0.apk"]),
+            (Pacman, X86_64, &["hello-2.12-1-x86_64.pkg.tar.zst", "hello-doc-2.12-1-any.pkg.tar.xz"]),
+            (Pkg, X86_64, &["hello-2.12.pkg"]),
+        ];
+        for (family, arch, expected) in cases {
+            assert_eq!(taken(family, arch, &names), expected, "{family:?} {arch}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_says_no_cpu_is_sent() {
+        for (family, name) in [
+            (PackageFamily::Deb, "hello.deb"),
+            (PackageFamily::Rpm, "latest.rpm"),
+            (PackageFamily::Rpm, "farm64.rpm"),
+            (PackageFamily::Pacman, "hello.pkg.tar"),
+        ] {
+            assert!(accepts(family, Arch::X86_64, name), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_reach_a_script_as_its_arguments_whatever_they_are() {
+        let names = ["gcc".to_owned(), "$(reboot) 'x'".to_owned()];
+        let script = with(&names, "printf '<%s>' \"$@\"\n");
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "<gcc><$(reboot) 'x'>");
+    }
+
+    #[test]
+    fn every_script_of_every_family_is_one_for_a_posix_shell() {
+        for family in ALL {
+            let Adapter { install, by_name, remove, query, rehearsal, .. } = of(family);
+            for script in [install, by_name, remove, query, rehearsal] {
+                let output = Command::new("sh").args(["-n", "-c", script]).output().unwrap();
+                assert!(output.status.success() && output.stderr.is_empty(), "{family:?}: {output:?}\n{script}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_family_is_found_by_who_installs_and_not_by_tools_of_others() {
+        let found = |programs: &[&str]| {
+            let dir = tempfile::tempdir().unwrap();
+            for program in programs {
+                let path = dir.path().join(program);
+                fs::write(&path, "#!/bin/sh\n").unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+            std::os::unix::fs::symlink("/bin/uname", dir.path().join("uname")).unwrap();
+            let output = Command::new("/bin/sh").args(["-c", DETECT]).env("PATH", dir.path()).output().unwrap();
+            detected(&output.stdout)
+        };
+        assert_eq!(found(&["dpkg", "apt-get", "rpm"]), Some(PackageFamily::Deb));
+        assert_eq!(found(&["dpkg", "rpm", "dnf"]), Some(PackageFamily::Rpm));
+        assert_eq!(found(&["rpm", "zypper"]), Some(PackageFamily::Rpm));
+        assert_eq!(found(&["apk"]), Some(PackageFamily::Apk));
+        assert_eq!(found(&["pacman"]), Some(PackageFamily::Pacman));
+        assert_eq!(found(&["dpkg"]), Some(PackageFamily::Deb));
+        assert_eq!(found(&["pkg"]), None, "not FreeBSD");
+        assert_eq!(detected(b"hello from .profile\npkg\n"), Some(PackageFamily::Pkg));
+    }
+
+    #[test]
+    fn what_is_installed_is_told_from_what_is_not() {
+        let output = b"nestmatrix: hello 2.10-3 is installed\nnestmatrix: half 1.0 is half-configured\n\
+                       dpkg-query: no packages found matching nothere\nnestmatrix: x 1:2 is installed\n";
+        let expected = [("hello", "2.10-3"), ("x", "1:2")].map(|(name, version)| (name.to_owned(), version.to_owned()));
+        assert_eq!(installed(output), expected);
+    }
+}

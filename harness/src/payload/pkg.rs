@@ -1,0 +1,96 @@
+//! FreeBSD's family: pkg.
+
+use super::{
+    family::Adapter,
+    reasons::{self, Grammar, starts},
+};
+
+/// pkg's database. Where only the program that fetches pkg is there, nothing.
+const REHEARSAL: &str = "\
+{ pkg -N && pkg info -q; } </dev/null >/dev/null 2>&1
+:
+";
+
+const BY_NAME: &str = "export ASSUME_ALWAYS_YES=yes\nexec pkg install -y -- \"$@\"\n";
+
+const REMOVE: &str = "exec pkg delete -y -- \"$@\" 2>&1\n";
+
+const QUERY: &str = "\
+pkg -N >/dev/null 2>&1 || exit 0
+for name; do pkg query 'nestmatrix: %n %v is installed' \"$name\"; done
+";
+
+/// pkg.
+pub(super) const ADAPTER: Adapter = Adapter {
+    takes: "FreeBSD packages (.pkg)",
+    stem: |name| name.strip_suffix(".pkg"),
+    also: |_| &[],
+    install: include_str!("pkg.sh"),
+    by_name: BY_NAME,
+    remove: REMOVE,
+    query: QUERY,
+    rehearsal: REHEARSAL,
+    words: |output| reasons::of(output, &GRAMMAR),
+    unsaid: is_failed_script,
+};
+
+const GRAMMAR: Grammar = Grammar {
+    reason: |line| starts(line, &["pkg: ", "Missing dependency ", "Failed to install the following "]).then_some(line),
+    blames: is_failed_script,
+    progress: |line| starts(line, &["Installing ", "Extracting ", "===> ", "Upgrading "]),
+    noise: |_| false,
+};
+
+/// pkg counts a package as installed although its last script failed.
+fn is_failed_script(line: &str) -> bool {
+    line.starts_with("pkg: ") && line.ends_with(" script failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(output: &str) -> String {
+        (ADAPTER.words)(output.as_bytes()).join("\n")
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        insta::assert_snapshot!(shown("\
+Installing hello-2.12...
+pkg: Missing dependency 'gettext-runtime'
+
+Failed to install the following 1 package(s): ./hello-2.12.pkg
+"), @r"
+        pkg: Missing dependency 'gettext-runtime'
+        Failed to install the following 1 package(s): ./hello-2.12.pkg
+        ");
+    }
+
+    #[test]
+    fn a_package_for_another_system_is_named() {
+        insta::assert_snapshot!(shown("\
+pkg: wrong architecture: FreeBSD:13:amd64 instead of FreeBSD:14:amd64
+
+Failed to install the following 1 package(s): ./hello-2.12.pkg
+"), @r"
+        pkg: wrong architecture: FreeBSD:13:amd64 instead of FreeBSD:14:amd64
+        Failed to install the following 1 package(s): ./hello-2.12.pkg
+        ");
+    }
+
+    #[test]
+    fn what_a_script_said_comes_before_what_pkg_says_of_it() {
+        let output = "\
+Installing hello-2.12...
+Extracting hello-2.12: 100%
+cannot find /etc/thing
+pkg: POST-INSTALL script failed
+";
+        insta::assert_snapshot!(shown(output), @r"
+        cannot find /etc/thing
+        pkg: POST-INSTALL script failed
+        ");
+        assert!(output.lines().any(ADAPTER.unsaid));
+    }
+}

@@ -1,0 +1,57 @@
+//! Why a package manager failed, out of everything it said.
+
+use super::words;
+
+/// Most lines that are shown of a failure.
+pub(super) const MOST: usize = 12;
+/// Most lines that are shown of what a package's script said before it failed.
+const MOST_SAID: usize = 5;
+
+/// How the output of a package manager reads. Lines have their indentation.
+pub(super) struct Grammar {
+    /// The part of a line that says why; indented lines that follow belong to it. `None`: it does not.
+    pub(super) reason: fn(&str) -> Option<&str>,
+    /// A reason that blames a package's script: what the script said stands before it.
+    pub(super) blames: fn(&str) -> bool,
+    /// Lines that only say what comes next: what a script said begins after them.
+    pub(super) progress: fn(&str) -> bool,
+    /// Lines that are left out, with the indented ones that follow: advice, or the same once more.
+    pub(super) noise: fn(&str) -> bool,
+}
+
+/// The lines that say why it failed; if nothing looks like one, the last lines.
+pub(super) fn of(output: &[u8], grammar: &Grammar) -> Vec<String> {
+    let all = words::lines(output);
+    let mut why: Vec<String> = Vec::new();
+    let mut lines = all.as_slice();
+    let mut before: Vec<&String> = Vec::new();
+    while let Some((line, rest)) = lines.split_first() {
+        let details = rest.iter().take_while(|line| line.starts_with([' ', '\t'])).count();
+        lines = rest;
+        if (grammar.noise)(line) {
+            lines = &rest[details..];
+        } else if let Some(reason) = (grammar.reason)(line) {
+            if (grammar.blames)(line) {
+                let said = before.iter().rev().take_while(|line| !(grammar.progress)(line)).take(MOST_SAID).count();
+                why.extend(before.split_off(before.len() - said).into_iter().cloned());
+            }
+            why.push(reason.to_owned());
+            why.extend(rest[..details].iter().filter(|line| !(grammar.noise)(line)).cloned());
+            lines = &rest[details..];
+            before.clear();
+        } else {
+            before.push(line);
+        }
+    }
+    if why.is_empty() {
+        return words::last_lines(output, MOST_SAID);
+    }
+    why.dedup();
+    why.truncate(MOST);
+    why
+}
+
+/// Whether the line begins with one of these.
+pub(super) fn starts(line: &str, with: &[&str]) -> bool {
+    with.iter().any(|start| line.starts_with(start))
+}

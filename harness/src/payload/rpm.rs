@@ -1,0 +1,330 @@
+//! The RPM family: dnf, zypper or yum, whichever the guest has, or rpm itself.
+
+use super::{
+    family::Adapter,
+    reasons::{self, Grammar, starts},
+};
+
+/// dnf reads its caches and zypper its own; rpm its database.
+const REHEARSAL: &str = "\
+{
+    rpm -q rpm
+    if command -v dnf; then dnf --setopt='*.enabled=0' list --installed rpm
+    elif command -v zypper; then zypper --non-interactive --disable-repositories search --installed-only rpm
+    elif command -v yum; then yum --disablerepo='*' list installed rpm
+    fi
+} </dev/null >/dev/null 2>&1
+:
+";
+
+const BY_NAME: &str = "\
+export LC_ALL=C ZYPP_LOCK_TIMEOUT=60
+if command -v dnf >/dev/null; then exec dnf install --assumeyes --setopt=install_weak_deps=0 -- \"$@\"; fi
+if command -v zypper >/dev/null; then exec zypper --non-interactive install --no-recommends -- \"$@\"; fi
+exec yum install --assumeyes -- \"$@\"
+";
+
+/// Nothing but what is named goes: what it leaves unneeded may be what a test looks at.
+const REMOVE: &str = "\
+exec 2>&1
+export LC_ALL=C ZYPP_LOCK_TIMEOUT=60
+if command -v dnf >/dev/null; then
+    exec dnf remove --assumeyes --setopt='*.enabled=0' --setopt=clean_requirements_on_remove=0 -- \"$@\"
+fi
+if command -v zypper >/dev/null; then
+    exec zypper --non-interactive --disable-repositories remove -- \"$@\"
+fi
+if command -v yum >/dev/null; then
+    exec yum remove --assumeyes --disablerepo='*' -- \"$@\"
+fi
+exec rpm --erase -- \"$@\"
+";
+
+const QUERY: &str = "rpm -q --qf 'nestmatrix: %{NAME} %{VERSION}-%{RELEASE} is installed\\n' -- \"$@\" 2>&1\n";
+
+/// dnf, zypper, yum and rpm.
+pub(super) const ADAPTER: Adapter = Adapter {
+    takes: "RPM packages (.rpm)",
+    stem: |name| name.strip_suffix(".rpm"),
+    also: |_| &[],
+    install: include_str!("rpm.sh"),
+    by_name: BY_NAME,
+    remove: REMOVE,
+    query: QUERY,
+    rehearsal: REHEARSAL,
+    words: |output| reasons::of(output, &GRAMMAR),
+    unsaid: is_failed_script,
+};
+
+const GRAMMAR: Grammar = Grammar {
+    reason: |line| is_reason(line).then_some(line),
+    blames: is_failed_script,
+    progress: is_progress,
+    noise: is_noise,
+};
+
+/// rpm counts a package as installed although its last script failed, and everybody above it does, too.
+fn is_failed_script(line: &str) -> bool {
+    starts(line, &["error: %", "warning: %"]) && line.contains(" scriptlet failed, ")
+}
+
+fn is_reason(line: &str) -> bool {
+    let reasons = [
+        // rpm: `error: Failed dependencies:`
+        "error: ",
+        // dnf 4 and yum: `Error: `, with more below or behind it
+        "Error: ",
+        "Error:",
+        // dnf 5
+        "Failed to resolve the transaction",
+        "Failed to access RPM",
+        // dnf 5 and zypper
+        "Problem: ",
+        "Problem reading",
+        "Transaction failed",
+        // dnf, of a file that is none
+        "Can not load RPM file",
+        "Could not open: ",
+        // zypper
+        "File /",
+        "Detected ",
+        "Package is not signed",
+        "nestmatrix: ",
+        "package ",
+    ];
+    // rpm has the conflicting file in a line of its own.
+    let conflict = line.trim_start().starts_with("file /") && line.contains(" conflicts with file ");
+    is_failed_script(line) || conflict || starts(line, &reasons) && !line.ends_with(" is installed")
+}
+
+fn is_progress(line: &str) -> bool {
+    let progress = [
+        "Preparing ",
+        "Installing ",
+        "Upgrading ",
+        "Running scriptlet",
+        "Running ",
+        "Cleanup ",
+        "Verifying ",
+        "(",
+        "[",
+        "Additional rpm output:",
+        "Checking for file conflicts",
+        ">>> Running ",
+    ];
+    starts(line.trim_start(), &progress)
+}
+
+/// What could be done about it at a keyboard.
+fn is_noise(line: &str) -> bool {
+    let noise = [
+        "Solution ",
+        "You could try ",
+        "You can try ",
+        "(try to add ",
+        "Please see the above error message",
+        "Problem occurred during or after installation",
+        "File conflicts happen when",
+        "Error in ",
+        "Error: Transaction failed",
+    ];
+    starts(line.trim_start(), &noise)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(output: &str) -> String {
+        (ADAPTER.words)(output.as_bytes()).join("\n")
+    }
+
+    #[test]
+    fn dnf_4_names_what_nothing_provides() {
+        // dnf 4.14 of Debian 12.
+        insta::assert_snapshot!(shown("\
+Unable to detect release version (use '--releasever' to specify release version)
+Error: 
+ Problem: conflicting requests
+  - nothing provides libnothere >= 2 needed by needy-2.12-1.noarch
+(try to add '--skip-broken' to skip uninstallable packages)
+"), @r"
+        Error:
+         Problem: conflicting requests
+          - nothing provides libnothere >= 2 needed by needy-2.12-1.noarch
+        ");
+    }
+
+    #[test]
+    fn dnf_5_names_what_nothing_provides() {
+        insta::assert_snapshot!(shown("\
+Updating and loading repositories:
+Repositories loaded.
+Failed to resolve the transaction:
+Problem: conflicting requests
+  - nothing provides libnothere >= 2 needed by needy-2.12-1.noarch from @commandline
+You can try to add to command line:
+  --skip-broken to skip uninstallable packages
+"), @r"
+        Failed to resolve the transaction:
+        Problem: conflicting requests
+          - nothing provides libnothere >= 2 needed by needy-2.12-1.noarch from @commandline
+        ");
+    }
+
+    #[test]
+    fn yum_names_what_is_required() {
+        // yum 3.4 of CentOS 7.
+        insta::assert_snapshot!(shown("\
+Examining ./needy-2.12-1.noarch.rpm: needy-2.12-1.noarch
+Marking ./needy-2.12-1.noarch.rpm to be installed
+Resolving Dependencies
+--> Running transaction check
+---> Package needy.noarch 0:2.12-1 will be installed
+--> Processing Dependency: libnothere >= 2 for package: needy-2.12-1.noarch
+--> Finished Dependency Resolution
+Error: Package: needy-2.12-1.noarch (/needy-2.12-1.noarch)
+           Requires: libnothere >= 2
+ You could try using --skip-broken to work around the problem
+ You could try running: rpm -Va --nofiles --nodigest
+"), @r"
+        Error: Package: needy-2.12-1.noarch (/needy-2.12-1.noarch)
+                   Requires: libnothere >= 2
+        ");
+    }
+
+    #[test]
+    fn zypper_names_the_problem_and_not_its_solutions() {
+        // zypper 1.14.42.
+        insta::assert_snapshot!(shown("\
+Loading repository data...
+Reading installed packages...
+Resolving package dependencies...
+
+Problem: nothing provides libnothere >= 2 needed by needy-2.12-1.noarch
+ Solution 1: do not install needy-2.12-1.noarch
+ Solution 2: break needy-2.12-1.noarch by ignoring some of its dependencies
+
+Choose from above solutions by number or cancel [1/2/c/d/?] (c): c
+"), @"Problem: nothing provides libnothere >= 2 needed by needy-2.12-1.noarch");
+    }
+
+    #[test]
+    fn rpm_names_what_is_needed() {
+        // rpm 4.18.
+        insta::assert_snapshot!(shown("\
+error: Failed dependencies:
+\tlibnothere >= 2 is needed by needy-2.12-1.noarch
+"), @r"
+        error: Failed dependencies:
+        	libnothere >= 2 is needed by needy-2.12-1.noarch
+        ");
+    }
+
+    #[test]
+    fn a_file_of_two_packages_is_named_by_each_of_them() {
+        insta::assert_snapshot!(shown("\
+Transaction check succeeded.
+Running transaction test
+Error: Transaction test error:
+  file /opt/hello from install of clash-2.12-1.noarch conflicts with file from package hello-2.12-1.noarch
+
+"), @r"
+        Error: Transaction test error:
+          file /opt/hello from install of clash-2.12-1.noarch conflicts with file from package hello-2.12-1.noarch
+        ");
+        insta::assert_snapshot!(shown("\
+Checking for file conflicts: [.....error]
+Detected 1 file conflict:
+
+File /opt/hello
+  from install of
+     clash-2.12-1.noarch (Plain RPM files cache)
+  conflicts with file from package
+     hello-2.12-1.noarch (@System)
+
+File conflicts happen when two packages attempt to install files with the same name but different contents. If you continue, conflicting files will be replaced losing the previous content.
+Continue? [yes/no] (no): no
+
+Problem occurred during or after installation or removal of packages:
+Installation has been aborted as directed.
+History:
+ - ABORT request: 
+
+Please see the above error message for a hint.
+"), @r"
+        Detected 1 file conflict:
+        File /opt/hello
+          from install of
+             clash-2.12-1.noarch (Plain RPM files cache)
+          conflicts with file from package
+             hello-2.12-1.noarch (@System)
+        ");
+        insta::assert_snapshot!(shown("\
+\tfile /opt/hello from install of clash-2.12-1.noarch conflicts with file from package hello-2.12-1.noarch
+"), @"	file /opt/hello from install of clash-2.12-1.noarch conflicts with file from package hello-2.12-1.noarch");
+    }
+
+    #[test]
+    fn what_a_script_said_comes_before_what_rpm_says_of_it() {
+        // dnf 4.14.
+        insta::assert_snapshot!(shown("\
+Running transaction
+  Preparing        :                                                        1/1 
+  Running scriptlet: badpre-2.12-1.noarch                                   1/1 
+cannot find /etc/thing
+error: %prein(badpre-2.12-1.noarch) scriptlet failed, exit status 3
+
+Error in PREIN scriptlet in rpm package badpre
+  Verifying        : badpre-2.12-1.noarch                                   1/1 
+
+Failed:
+  badpre-2.12-1.noarch                                                          
+
+Error: Transaction failed
+"), @r"
+        cannot find /etc/thing
+        error: %prein(badpre-2.12-1.noarch) scriptlet failed, exit status 3
+        ");
+    }
+
+    #[test]
+    fn a_last_script_that_failed_is_seen_although_everybody_says_it_is_complete() {
+        // dnf 4.14; exits with 0.
+        let output = "\
+  Installing       : badpost-2.12-1.noarch                                  1/1 
+  Running scriptlet: badpost-2.12-1.noarch                                  1/1 
+cannot find /etc/thing
+warning: %post(badpost-2.12-1.noarch) scriptlet failed, exit status 3
+
+Error in POSTIN scriptlet in rpm package badpost
+  Verifying        : badpost-2.12-1.noarch                                  1/1 
+
+Installed:
+  badpost-2.12-1.noarch                                                         
+
+Complete!
+";
+        assert!(output.lines().any(ADAPTER.unsaid));
+        insta::assert_snapshot!(shown(output), @r"
+        cannot find /etc/thing
+        warning: %post(badpost-2.12-1.noarch) scriptlet failed, exit status 3
+        ");
+        assert!(!"warning: hello-2.12-1.rpm: Header V4 RSA/SHA256 Signature: NOKEY".lines().any(ADAPTER.unsaid));
+    }
+
+    #[test]
+    fn a_file_that_is_no_package_is_named() {
+        insta::assert_snapshot!(shown("Can not load RPM file: ./broken-1-1.noarch.rpm.\nCould not open: ./broken-1-1.noarch.rpm\n"), @r"
+        Can not load RPM file: ./broken-1-1.noarch.rpm.
+        Could not open: ./broken-1-1.noarch.rpm
+        ");
+        insta::assert_snapshot!(shown("Problem reading the RPM header of ./broken-1-1.noarch.rpm. Is it an RPM file?\nNo valid arguments specified.\n"), @"Problem reading the RPM header of ./broken-1-1.noarch.rpm. Is it an RPM file?");
+    }
+
+    #[test]
+    fn what_was_left_out_without_an_error_is_said_by_rpm() {
+        // The installer had something newer.
+        insta::assert_snapshot!(shown("Nothing to do.\nComplete!\npackage hello-2.12-1.noarch is not installed\n"), @"package hello-2.12-1.noarch is not installed");
+    }
+}

@@ -1,0 +1,38 @@
+# Installs every package of this folder, offline, with nobody to answer questions, by the installer this system has.
+cd "$root/artifacts" || exit
+# One stream: what is said on both only makes sense in its order.
+exec 2>&1
+# Not C.UTF-8: systems of before 2020 do not have it, and say so in every line.
+export LC_ALL=C ZYPP_LOCK_TIMEOUT=60
+
+set -- ./*.rpm
+[ -e "$1" ] || exit 90
+
+# All at once, so that they may depend on each other; nobody has to have signed them; without any repository, so that what is
+# missing is said to be missing instead of being looked for on the network.
+if command -v dnf >/dev/null; then
+    # By settings, because dnf 5 has other options for them than dnf 4.
+    dnf install --assumeyes --setopt='*.enabled=0' --setopt=gpgcheck=0 --setopt=localpkg_gpgcheck=0 \
+        --setopt=install_weak_deps=0 "$@" || exit
+elif command -v zypper >/dev/null; then
+    mkdir -p "$root/tmp/repositories" || exit
+    zypper --non-interactive --no-refresh --no-gpg-checks --reposd-dir "$root/tmp/repositories" \
+        install --allow-unsigned-rpm --no-recommends --oldpackage "$@"
+    code=$?
+    rm -rf "$root/tmp/repositories"
+    case $code in
+    # Done, and the system or zypper itself should be started again, or there was no repository.
+    0 | 102 | 103 | 106) ;;
+    *) exit "$code" ;;
+    esac
+elif command -v yum >/dev/null; then
+    yum install --assumeyes --disablerepo='*' --nogpgcheck "$@" || exit
+else
+    rpm --upgrade --oldpackage --replacepkgs "$@" || exit
+fi
+
+# An installer that finds nothing to do does not fail. What is there now is to be what came.
+for file; do
+    name=$(rpm -q --nosignature --qf '%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}' -p "$file") || exit
+    rpm -q --qf 'nestmatrix: %{NAME} %{VERSION}-%{RELEASE} is installed\n' "$name" || exit
+done

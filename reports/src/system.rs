@@ -1,0 +1,210 @@
+//! What the system in a guest is, and the words every output uses for it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Run, clean};
+
+/// Longest fact that is believed, in characters.
+const LONGEST: usize = 120;
+/// Most package managers of one guest.
+const MAX_MANAGERS: usize = 8;
+/// Most systems of one image that are told apart.
+const MAX_SEEN: usize = 20;
+
+/// What the system in a guest is, in its own words. What it did not say is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SystemFacts {
+    /// `ID` of its os-release, for example `debian`.
+    pub id: Option<String>,
+    /// `VERSION_ID` of its os-release, for example `12`. Rolling releases have none.
+    pub version: Option<String>,
+    /// `PRETTY_NAME` of its os-release, for example `Debian GNU/Linux 12 (bookworm)`.
+    pub name: Option<String>,
+    /// Release of its kernel (`uname -r`).
+    pub kernel: Option<String>,
+    /// Its CPU (`uname -m`), for example `x86_64`.
+    pub arch: Option<String>,
+    /// Its C library and that one's version, for example `glibc 2.36`.
+    pub libc: Option<String>,
+    /// What starts and stops its services, with its version where it has one: `systemd 252`, `OpenRC 0.52.1`, `FreeBSD rc`.
+    pub init: Option<String>,
+    /// Its package managers and their versions, for example `apt 2.6.1`.
+    pub package_managers: Vec<String>,
+    /// Its control groups.
+    pub cgroups: Option<Cgroups>,
+    /// SELinux in it.
+    pub selinux: Option<Selinux>,
+    /// Whether AppArmor is enabled in it.
+    pub apparmor: Option<bool>,
+}
+
+/// Which control groups a system has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cgroups {
+    /// Version 1.
+    V1,
+    /// Version 1, with the hierarchy of version 2 beside it.
+    Hybrid,
+    /// Version 2.
+    V2,
+    /// None are mounted.
+    None,
+}
+
+/// What SELinux does in a system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Selinux {
+    /// It refuses what its policy does not allow.
+    Enforcing,
+    /// It only says what it would refuse.
+    Permissive,
+    /// It is installed and switched off.
+    Disabled,
+    /// There is none.
+    Absent,
+}
+
+impl Cgroups {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::Hybrid => "hybrid",
+            Self::V2 => "v2",
+            Self::None => "none",
+        }
+    }
+}
+
+impl Selinux {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Enforcing => "enforcing",
+            Self::Permissive => "permissive",
+            Self::Disabled => "disabled",
+            Self::Absent => "absent",
+        }
+    }
+}
+
+impl SystemFacts {
+    /// The same as text that may be shown, of a bounded size; what says nothing is `None`.
+    #[must_use]
+    pub fn cleaned(&self) -> Self {
+        let short = |text: &String| {
+            let line = clean::line(text);
+            let line = line.char_indices().nth(LONGEST).map_or(line.as_str(), |(end, _)| &line[..end]).to_owned();
+            (!line.is_empty()).then_some(line)
+        };
+        let fact = |fact: &Option<String>| fact.as_ref().and_then(short);
+        Self {
+            id: fact(&self.id),
+            version: fact(&self.version),
+            name: fact(&self.name),
+            kernel: fact(&self.kernel),
+            arch: fact(&self.arch),
+            libc: fact(&self.libc),
+            init: fact(&self.init),
+            package_managers: self.package_managers.iter().filter_map(short).take(MAX_MANAGERS).collect(),
+            cgroups: self.cgroups,
+            selinux: self.selinux,
+            apparmor: self.apparmor,
+        }
+    }
+
+    /// Nothing is known.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What it is called: by its own name, or by id and version.
+    pub(crate) fn title(&self) -> Option<String> {
+        let named = || Some(format!("{} {}", self.id.as_ref()?, self.version.as_deref().unwrap_or_default()));
+        self.name.clone().or_else(|| named().map(|name| name.trim_end().to_owned()))
+    }
+
+    /// Each fact that is known by its name, in the order in which it is shown.
+    pub(crate) fn all(&self) -> Vec<(&'static str, String)> {
+        let managers = (!self.package_managers.is_empty()).then(|| self.package_managers.join(", "));
+        let apparmor = self.apparmor.map(|enabled| if enabled { "enabled" } else { "not enabled" }.to_owned());
+        let facts = [
+            ("name", self.name.clone()),
+            ("id", self.id.clone()),
+            ("version", self.version.clone()),
+            ("kernel", self.kernel.clone()),
+            ("arch", self.arch.clone()),
+            ("libc", self.libc.clone()),
+            ("init", self.init.clone()),
+            ("package-managers", managers),
+            ("cgroups", self.cgroups.map(|cgroups| cgroups.name().to_owned())),
+            ("selinux", self.selinux.map(|selinux| selinux.name().to_owned())),
+            ("apparmor", apparmor),
+        ];
+        facts.into_iter().filter_map(|(name, fact)| Some((name, fact?))).collect()
+    }
+}
+
+/// What is told of an image's system: its name, kernel, C library and init. `None`: the guest did not say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Seen {
+    pub(crate) name: Option<String>,
+    pub(crate) kernel: Option<String>,
+    pub(crate) libc: Option<String>,
+    pub(crate) init: Option<String>,
+}
+
+/// The systems that guests of an image were: one, unless they differ in what is told here.
+pub(crate) fn of_image(run: &Run, image: &str) -> Vec<Seen> {
+    let mut all = Vec::new();
+    let attempts = run.cells.iter().filter(|cell| cell.image == image).flat_map(|cell| &cell.attempts);
+    for facts in attempts.filter_map(|attempt| attempt.system.as_ref()) {
+        let (kernel, libc, init) = (facts.kernel.clone(), facts.libc.clone(), facts.init.clone());
+        let seen = Seen { name: facts.title(), kernel, libc, init };
+        if all.len() < MAX_SEEN && !all.contains(&seen) {
+            all.push(seen);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_cleaned_and_cut_and_what_says_nothing_is_none() {
+        let hostile = SystemFacts {
+            name: Some("\u{1b}[2JDebian\u{202e} 12".into()),
+            kernel: Some("6".repeat(10_000)),
+            libc: Some("\0 \n".into()),
+            package_managers: vec!["apt 2\n".into(); 1_000],
+            ..SystemFacts::default()
+        };
+        let clean = hostile.cleaned();
+        assert_eq!(clean.name.as_deref(), Some("Debian 12"));
+        assert_eq!(clean.kernel.map(|kernel| kernel.len()), Some(LONGEST));
+        assert_eq!(clean.libc, None);
+        assert_eq!(clean.package_managers, ["apt 2"; MAX_MANAGERS]);
+        assert!(SystemFacts { id: Some("\u{1b}".into()), ..SystemFacts::default() }.cleaned().is_empty());
+    }
+
+    #[test]
+    fn a_system_without_a_name_is_called_by_its_id() {
+        let facts = |id: &str, version: Option<&str>| SystemFacts {
+            id: Some(id.into()),
+            version: version.map(Into::into),
+            ..SystemFacts::default()
+        };
+        assert_eq!(facts("alpine", Some("3.20")).title().as_deref(), Some("alpine 3.20"));
+        assert_eq!(facts("arch", None).title().as_deref(), Some("arch"));
+        assert_eq!(SystemFacts::default().title(), None);
+    }
+
+    #[test]
+    fn unknown_facts_of_later_versions_and_missing_ones_are_no_error() {
+        let facts: SystemFacts = serde_json::from_str(r#"{"id":"debian","hypervisor":"kvm","cgroups":"v2"}"#).unwrap();
+        assert_eq!((facts.id.as_deref(), facts.cgroups), (Some("debian"), Some(Cgroups::V2)));
+    }
+}
