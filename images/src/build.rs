@@ -3,11 +3,12 @@
 use matrix::Digest;
 
 use crate::{
-    Control, Entry, Origin, Source, bootstrap,
+    Catalog, Control, Entry, Origin, PrepareErrorKind, PreparedImage, Source, Store, bootstrap,
     error::Failure,
     prepared::Made,
     published,
     recipe::{FORMAT, Recipe},
+    rootfs,
     site::Site,
 };
 
@@ -18,16 +19,38 @@ pub(crate) trait Build: Sync {
 }
 
 /// Makes each image in the way of its source.
-pub(crate) struct Makers;
+pub(crate) struct Makers<'a> {
+    /// Where an image is that another one is made with.
+    pub(crate) store: &'a Store,
+}
 
-impl Build for Makers {
+impl Build for Makers<'_> {
     fn build(&self, entry: &Entry, site: &Site, control: &Control<'_>) -> Result<Made, Failure> {
         match &entry.source {
             Source::Bootstrap(bootstrap) => bootstrap::make(bootstrap, site, control),
             Source::Disk { file, firmware } => published::make(entry, file, *firmware, site, control),
-            Source::Rootfs(_) => Err(crate::PrepareErrorKind::Absent.into()),
+            Source::Rootfs(file) => {
+                let Origin::Path(path) = &file.origin else { return Err(PrepareErrorKind::Absent.into()) };
+                rootfs::possible(entry.arch)?;
+                let kit = self.kit(control)?;
+                rootfs::make(entry, path, file.digest, &kit, site, control)
+            }
         }
     }
+}
+
+impl Makers<'_> {
+    /// The image that gives root file systems what they lack.
+    fn kit(&self, control: &Control<'_>) -> Result<PreparedImage, Failure> {
+        let kit = kit().ok_or_else(|| PrepareErrorKind::Incomplete { what: format!("{}: nobody knows it", rootfs::kit::IMAGE) })?;
+        let progress = |line: &str| (control.progress)(&format!("{}: {line}", kit.name));
+        let control = Control { refresh: false, cancel: control.cancel, progress: &progress };
+        self.store.prepare(kit, &control).map_err(|error| Failure { kind: error.kind, tail: error.tail })
+    }
+}
+
+fn kit() -> Option<&'static Entry> {
+    Catalog::shipped().get(rootfs::kit::IMAGE)
 }
 
 /// The digest of all that decides what is made of an entry: the key it is found by in the store.
@@ -35,7 +58,10 @@ pub(crate) fn recipe(entry: &Entry) -> Digest {
     let (file, kind) = match &entry.source {
         Source::Bootstrap(bootstrap) => return Recipe::of(bootstrap).digest(),
         Source::Disk { file, firmware } => (file, format!("disk {firmware:?}")),
-        Source::Rootfs(file) => (file, "rootfs".to_owned()),
+        Source::Rootfs(file) => {
+            let kit = kit().map(recipe);
+            (file, format!("rootfs {} {kit:?}", rootfs::kit::digest()))
+        }
     };
     // Where the same bytes come from decides nothing; a file here is used where it lies.
     let origin = match (&file.origin, file.digest) {

@@ -119,7 +119,7 @@ fn unpack_appliance(path: &Path, site: &Site, control: &Control<'_>) -> Result<(
 }
 
 /// Copies all of it, unless cancelled.
-fn copy(
+pub(crate) fn copy(
     from: &mut dyn io::Read,
     to: &mut dyn io::Write,
     cancel: &AtomicBool,

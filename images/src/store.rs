@@ -141,7 +141,7 @@ impl Store {
     ///
     /// It cannot be built, what is in the store is damaged, or [`Control::cancel`] was set. A failed build leaves nothing.
     pub fn prepare(&self, entry: &Entry, control: &Control<'_>) -> Result<PreparedImage, PrepareError> {
-        self.prepare_with(entry, control, &Makers)
+        self.prepare_with(entry, control, &Makers { store: self })
     }
 
     /// Reads every byte of an image in the store and compares it with what was put there.
