@@ -142,6 +142,8 @@ fn boot() -> io::Result<Never> {
     for folder in ["/dev", "/proc", "/sys", "/run", DISK] {
         fs::create_dir_all(folder)?;
     }
+    // A RAM disk's root is open to everybody, and the server trusts no key below such a folder.
+    fs::set_permissions("/", Permissions::from_mode(0o755))?;
     attach("devtmpfs", "/dev", "devtmpfs", 0, "mode=755")?;
     attach("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "")?;
     attach("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "")?;
