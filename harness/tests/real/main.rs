@@ -12,6 +12,7 @@ mod lab;
 mod nested;
 mod places;
 mod release;
+mod rootfs;
 mod stops;
 mod store;
 mod templates;

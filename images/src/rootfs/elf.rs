@@ -26,15 +26,17 @@ pub(super) fn needed(file: &[u8]) -> Option<Vec<String>> {
     let section = |index: u64| sections.checked_add(index.checked_mul(size)?);
     let mut names = Vec::new();
     for index in 0..count {
-        let header = section(index)?;
-        if number(file, header + 4, 4)? != SHT_DYNAMIC {
+        // Each is read whole: 64 bytes.
+        let header = bytes_at(file, section(index)?, 64)?;
+        if number(header, 4, 4)? != SHT_DYNAMIC {
             continue;
         }
-        let (offset, bytes) = (number(file, header + 0x18, 8)?, number(file, header + 0x20, 8)?);
-        let strings = number(file, section(number(file, header + 0x28, 4)?)? + 0x18, 8)?;
+        let (offset, bytes) = (number(header, 0x18, 8)?, number(header, 0x20, 8)?);
+        let strings = number(bytes_at(file, section(number(header, 0x28, 4)?)?, 64)?, 0x18, 8)?;
         for entry in (offset..offset.checked_add(bytes)?).step_by(16) {
-            if number(file, entry, 8)? == DT_NEEDED {
-                let name = file.get(usize::try_from(strings.checked_add(number(file, entry + 8, 8)?)?).ok()?..)?;
+            let entry = bytes_at(file, entry, 16)?;
+            if number(entry, 0, 8)? == DT_NEEDED {
+                let name = file.get(usize::try_from(strings.checked_add(number(entry, 8, 8)?)?).ok()?..)?;
                 let name = name.split(|byte| *byte == 0).next()?;
                 names.push(str::from_utf8(name).ok()?.to_owned());
             }
@@ -45,9 +47,12 @@ pub(super) fn needed(file: &[u8]) -> Option<Vec<String>> {
 
 /// A little-endian number, which those of all our CPUs are.
 fn number(file: &[u8], at: u64, bytes: usize) -> Option<u64> {
+    Some(bytes_at(file, at, bytes)?.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
+}
+
+fn bytes_at(file: &[u8], at: u64, bytes: usize) -> Option<&[u8]> {
     let at = usize::try_from(at).ok()?;
-    let field = file.get(at..at.checked_add(bytes)?)?;
-    Some(field.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
+    file.get(at..at.checked_add(bytes)?)
 }
 
 #[cfg(test)]
