@@ -42,7 +42,8 @@ impl Build for Makers<'_> {
 impl Makers<'_> {
     /// The image that gives root file systems what they lack.
     fn kit(&self, control: &Control<'_>) -> Result<PreparedImage, Failure> {
-        let kit = kit().ok_or_else(|| PrepareErrorKind::Incomplete { what: format!("{}: nobody knows it", rootfs::kit::IMAGE) })?;
+        let kit = kit()
+            .ok_or_else(|| PrepareErrorKind::Incomplete { what: format!("{}: nobody knows it", rootfs::kit::IMAGE) })?;
         let progress = |line: &str| (control.progress)(&format!("{}: {line}", kit.name));
         let control = Control { refresh: false, cancel: control.cancel, progress: &progress };
         self.store.prepare(kit, &control).map_err(|error| Failure { kind: error.kind, tail: error.tail })

@@ -33,9 +33,7 @@ const BYTES_PER_FILE: u64 = 16384;
 pub(super) fn make(unpacked: &Unpacked, image: &Path, work: &Path, control: &Control<'_>) -> Result<u64, Failure> {
     let bytes = size(unpacked.bytes, unpacked.tree.len() as u64);
     let (disk, script) = (image.join(RAW_DISK), work.join("script"));
-    File::create_new(&disk)
-        .and_then(|file| file.set_len(bytes))
-        .map_err(PrepareErrorKind::io("create", &disk))?;
+    File::create_new(&disk).and_then(|file| file.set_len(bytes)).map_err(PrepareErrorKind::io("create", &disk))?;
     let told = tell(unpacked).map_err(|source| PrepareErrorKind::io("read", work)(source))?;
     fs::write(&script, told).map_err(PrepareErrorKind::io("write", &script))?;
 
@@ -55,7 +53,10 @@ pub(super) fn make(unpacked: &Unpacked, image: &Path, work: &Path, control: &Con
     let inodes = (bytes / BYTES_PER_FILE).to_string();
     run(
         "mke2fs",
-        &["-q", "-F", "-t", "ext4", "-b", "4096", "-N", &inodes, "-L", "root", "-U", ID, "-m", "0", "-E", &options, RAW_DISK],
+        &[
+            "-q", "-F", "-t", "ext4", "-b", "4096", "-N", &inodes, "-L", "root", "-U", ID, "-m", "0", "-E", &options,
+            RAW_DISK,
+        ],
     )?;
     let script = script.to_str().ok_or_else(|| PrepareErrorKind::Incomplete { what: "path to write to".to_owned() })?;
     // It ends well whatever happens; what it says is what went wrong.

@@ -121,7 +121,8 @@ impl Source<'_> {
         list.args(["-R", "ls -p /usr/lib/modules", RAW]).current_dir(self.work).stderr(Stdio::null());
         let output = list.output().map_err(PrepareErrorKind::io("run debugfs in", self.work))?;
         let listing = String::from_utf8_lossy(&output.stdout).into_owned();
-        let mut versions = listing.lines().filter_map(|line| line.split('/').nth(5)).filter(|name| !name.starts_with('.'));
+        let mut versions =
+            listing.lines().filter_map(|line| line.split('/').nth(5)).filter(|name| !name.starts_with('.'));
         let Some(version) = versions.next().filter(|name| !name.is_empty()) else {
             return Err(missing("/usr/lib/modules/*"));
         };
@@ -208,7 +209,8 @@ fn library(folder: &Path, name: &str) -> Option<Vec<u8>> {
 
 /// Paths of these drivers and of all they need, each after what it needs; the error is the one that is not there.
 fn order(dependencies: &str, builtin: &str, wanted: &[&str]) -> Result<Vec<String>, String> {
-    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().split('.').next().unwrap_or_default().to_owned();
+    let name =
+        |path: &str| path.rsplit('/').next().unwrap_or_default().split('.').next().unwrap_or_default().to_owned();
     let mut order: Vec<String> = Vec::new();
     for driver in wanted {
         let line = dependencies.lines().find_map(|line| {

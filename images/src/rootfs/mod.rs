@@ -46,7 +46,9 @@ pub(crate) fn possible(arch: Arch) -> Result<(), PrepareErrorKind> {
     if arch == Arch::here() {
         return Ok(());
     }
-    Err(PrepareErrorKind::Incomplete { what: format!("kernel for a root file system of {arch}: only {} has one", Arch::here()) })
+    Err(PrepareErrorKind::Incomplete {
+        what: format!("kernel for a root file system of {arch}: only {} has one", Arch::here()),
+    })
 }
 
 /// Makes an image of the tarball at `path`, which is taken for what was `stated` of it, with what is in the image `kit`.
@@ -62,7 +64,10 @@ pub(crate) fn make(
         return Err(PrepareErrorKind::ToolMissing { tool: tool.to_owned() }.into());
     }
     let BootWith::Kernel(kernel) = &kit.boot else {
-        return Err(PrepareErrorKind::Incomplete { what: format!("kit for root file systems: {} has no kernel", kit.name) }.into());
+        return Err(PrepareErrorKind::Incomplete {
+            what: format!("kit for root file systems: {} has no kernel", kit.name),
+        }
+        .into());
     };
     let path = &path.canonicalize().map_err(PrepareErrorKind::io("find", path))?;
     let before = stamp(path)?;

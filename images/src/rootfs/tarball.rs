@@ -193,7 +193,8 @@ impl Reader<'_> {
         let broken = |error: io::Error| Fault::Tarball(format!("a header in it is broken: {error}"));
         let path = steps(&ahead.path.unwrap_or_else(|| header.path_bytes().into_owned())).map_err(Fault::Tarball)?;
         // The kernel makes what belongs there; and what mke2fs makes is there already.
-        let made_elsewhere = path.len() > 1 && path[0] == "dev" || path.first().is_some_and(|name| name == "lost+found");
+        let made_elsewhere =
+            path.len() > 1 && path[0] == "dev" || path.first().is_some_and(|name| name == "lost+found");
         let target = ahead.target.or_else(|| header.link_name_bytes().map(|name| name.into_owned()));
         let kind = header.entry_type();
         let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
@@ -249,9 +250,8 @@ impl Reader<'_> {
     fn blob(&mut self, bytes: u64, content: &mut dyn Read, cancel: &AtomicBool) -> Result<usize, Fault> {
         // Before a byte is written: a header can claim any size.
         let whole = self.bytes.checked_add(bytes).filter(|whole| *whole <= self.limits.bytes);
-        self.bytes = whole.ok_or_else(|| {
-            Fault::Tarball(format!("what is in it takes more than {} MiB", self.limits.bytes >> 20))
-        })?;
+        self.bytes = whole
+            .ok_or_else(|| Fault::Tarball(format!("what is in it takes more than {} MiB", self.limits.bytes >> 20)))?;
         // What it is unpacked to is copied into a disk, and that again.
         let needed = self.bytes.saturating_mul(2).saturating_add(bytes).saturating_add(self.limits.reserve);
         space::require(&[(self.blobs, needed)]).map_err(PrepareErrorKind::from)?;

@@ -56,7 +56,11 @@ fn all(folder: &Path) -> Vec<String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).expect("folder").flatten() {
         let kind = entry.file_type().expect("kind");
-        names.push(format!("{} {}", entry.file_name().to_string_lossy(), if kind.is_file() { "file" } else { "other" }));
+        names.push(format!(
+            "{} {}",
+            entry.file_name().to_string_lossy(),
+            if kind.is_file() { "file" } else { "other" }
+        ));
     }
     names.sort();
     names
@@ -149,7 +153,8 @@ fn no_byte_is_written_where_there_is_no_room_for_all_of_them() {
     add(&mut tar, EntryType::Regular, "a", "", "hello");
     fs::write(folder.path().join("x.tar"), tar.into_inner().expect("in memory")).expect("file");
     let limits = Limits { reserve: u64::MAX >> 1, ..SMALL };
-    let failure = read(&folder.path().join("x.tar"), folder.path(), limits, &NEVER).err().expect("no disk has that much");
+    let failure =
+        read(&folder.path().join("x.tar"), folder.path(), limits, &NEVER).err().expect("no disk has that much");
     assert!(matches!(failure.kind, PrepareErrorKind::DiskFull { .. }), "{failure:?}");
     assert_eq!(all(folder.path()), ["x.tar file"]);
 }
@@ -175,8 +180,13 @@ fn long_names_owners_times_and_capabilities_are_taken_from_where_they_stand() {
         add(tar, EntryType::GNULongName, "././@LongLink", "", &text);
         add(tar, EntryType::Regular, "short", "", "content");
         let mut records = String::new();
-        for record in ["path=ping", "uid=70000", "mtime=12.5", "SCHILY.xattr.security.capability=CAP", "SCHILY.xattr.security.selinux=L"]
-        {
+        for record in [
+            "path=ping",
+            "uid=70000",
+            "mtime=12.5",
+            "SCHILY.xattr.security.capability=CAP",
+            "SCHILY.xattr.security.selinux=L",
+        ] {
             let length = record.len() + 2;
             let length = length + (length + 2).to_string().len();
             records += &format!("{length} {record}\n");
