@@ -235,8 +235,6 @@ fn order(dependencies: &str, builtin: &str, wanted: &[&str]) -> Result<Vec<Strin
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn drivers_are_loaded_after_what_they_need_and_each_once() {
         let dependencies = "kernel/a/virtio_blk.ko: kernel/v/virtio.ko kernel/v/virtio_ring.ko\n\
