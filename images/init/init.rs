@@ -85,7 +85,8 @@ const SIGPWR: c_int = 30;
 type SignalSet = [u64; 16];
 
 unsafe extern "C" {
-    fn mount(what: *const c_char, to: *const c_char, kind: *const c_char, flags: c_ulong, data: *const c_void) -> c_int;
+    fn mount(what: *const c_char, to: *const c_char, kind: *const c_char, flags: c_ulong, data: *const c_void)
+    -> c_int;
     fn reboot(what: c_int) -> c_int;
     fn sync();
     fn syscall(number: i64, ...) -> i64;
@@ -371,8 +372,7 @@ fn attach(what: &str, to: &str, kind: &str, flags: c_ulong, data: &str) -> io::R
     let text = |text: &str| CString::new(text).map_err(io::Error::other);
     let (from, place, name, options) = (text(what)?, text(to)?, text(kind)?, text(data)?);
     // SAFETY: four strings that end.
-    let result =
-        unsafe { mount(from.as_ptr(), place.as_ptr(), name.as_ptr(), flags, CStr::as_ptr(&options).cast()) };
+    let result = unsafe { mount(from.as_ptr(), place.as_ptr(), name.as_ptr(), flags, CStr::as_ptr(&options).cast()) };
     if result == 0 { Ok(()) } else { Err(told(&format!("mount {what} on {to}"))(io::Error::last_os_error())) }
 }
 

@@ -2,7 +2,7 @@ use std::io::Write as _;
 
 use super::*;
 
-const NEVER: AtomicBool = AtomicBool::new(false);
+static NEVER: AtomicBool = AtomicBool::new(false);
 const SMALL: Limits = Limits { bytes: 1 << 20, files: 100, reserve: 0 };
 
 /// A folder with a tarball that is written by `fill`, and where it is unpacked to.
