@@ -136,7 +136,7 @@ fn dump(from: &str, to: &'static str, image: &Path, cancel: &AtomicBool) -> Resu
 }
 
 /// Turns the raw disk into a qcow2 one, which stays as small as what is in it wherever it is copied.
-fn convert(image: &Path, control: &Control<'_>) -> Result<(), Failure> {
+pub(crate) fn convert(image: &Path, control: &Control<'_>) -> Result<(), Failure> {
     (control.progress)("writing the disk to the store");
     let mut convert = tool::command("qemu-img");
     convert.current_dir(image).args(["convert", "-f", "raw", "-O", "qcow2", RAW_DISK, DISK]).stdout(Stdio::null());
@@ -153,7 +153,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), PrepareErrorKind>
 }
 
 /// A tool that runs out of room says so in its own words; say it in ours.
-fn blame_full_disk(failure: Failure, folders: &[&Path]) -> Failure {
+pub(crate) fn blame_full_disk(failure: Failure, folders: &[&Path]) -> Failure {
     if !matches!(failure.kind, PrepareErrorKind::ToolFailed { .. } | PrepareErrorKind::Incomplete { .. }) {
         return failure;
     }

@@ -1,15 +1,14 @@
 //! Which maker makes an image, and the digest of everything that decides what it makes.
 
-use std::path::Path;
-
 use matrix::Digest;
 
 use crate::{
-    Control, Entry, Origin, Source, bootstrap,
+    Catalog, Control, Entry, Origin, PrepareErrorKind, PreparedImage, Source, Store, bootstrap,
     error::Failure,
     prepared::Made,
     published,
     recipe::{FORMAT, Recipe},
+    rootfs,
     site::Site,
 };
 
@@ -21,8 +20,8 @@ pub(crate) trait Build: Sync {
 
 /// Makes each image in the way of its source.
 pub(crate) struct Makers<'a> {
-    /// Where downloads that were interrupted are kept.
-    pub(crate) downloads: &'a Path,
+    /// Where an image is that another one is made with, and where downloads that were interrupted are kept.
+    pub(crate) store: &'a Store,
 }
 
 impl Build for Makers<'_> {
@@ -30,12 +29,40 @@ impl Build for Makers<'_> {
         match &entry.source {
             Source::Bootstrap(bootstrap) => bootstrap::make(bootstrap, entry.arch, site, control),
             Source::Disk { file, firmware } => {
-                let part = self.downloads.join(format!("{}.part", recipe(entry).hex()));
-                published::make(entry, (file, *firmware), site, &part, control)
+                published::make(entry, (file, *firmware), site, &self.store.part(recipe(entry)), control)
             }
-            Source::Rootfs(_) => Err(crate::PrepareErrorKind::Absent.into()),
+            Source::Rootfs(file) => {
+                rootfs::possible(entry.arch)?;
+                let kit = self.kit(control)?;
+                match &file.origin {
+                    Origin::Path(path) => rootfs::make(entry, (path, true), file.digest, &kit, site, control),
+                    Origin::Urls(urls) => {
+                        let part = self.store.part(recipe(entry));
+                        let (tarball, _) = published::download(urls, file.digest, site, &part, control)?;
+                        // What came is what it should be; nobody needs it when its disk is made.
+                        let made = rootfs::make(entry, (&tarball, false), None, &kit, site, control)?;
+                        std::fs::remove_file(&tarball).map_err(PrepareErrorKind::io("remove", &tarball))?;
+                        Ok(made)
+                    }
+                }
+            }
         }
     }
+}
+
+impl Makers<'_> {
+    /// The image that gives root file systems what they lack.
+    fn kit(&self, control: &Control<'_>) -> Result<PreparedImage, Failure> {
+        let kit = kit()
+            .ok_or_else(|| PrepareErrorKind::Incomplete { what: format!("{}: nobody knows it", rootfs::kit::IMAGE) })?;
+        let progress = |line: &str| (control.progress)(&format!("{}: {line}", kit.name));
+        let control = Control { refresh: false, cancel: control.cancel, progress: &progress };
+        self.store.prepare(kit, &control).map_err(|error| Failure { kind: error.kind, tail: error.tail })
+    }
+}
+
+fn kit() -> Option<&'static Entry> {
+    Catalog::shipped().get(rootfs::kit::IMAGE)
 }
 
 /// The digest of all that decides what is made of an entry: the key it is found by in the store.
@@ -43,7 +70,10 @@ pub(crate) fn recipe(entry: &Entry) -> Digest {
     let (file, kind) = match &entry.source {
         Source::Bootstrap(bootstrap) => return Recipe::of(bootstrap, entry.arch).digest(),
         Source::Disk { file, firmware } => (file, format!("disk {firmware:?}")),
-        Source::Rootfs(file) => (file, "rootfs".to_owned()),
+        Source::Rootfs(file) => {
+            let kit = kit().map(recipe);
+            (file, format!("rootfs {} {kit:?}", rootfs::kit::digest()))
+        }
     };
     // Where the same bytes come from decides nothing; a file here is used where it lies.
     let origin = match (&file.origin, file.digest) {

@@ -8,6 +8,7 @@
 //!                       |-- build      which maker, and the digest of all that decides what it makes
 //!                       |-- bootstrap  builds a system of packages (recipe: what is added to it; mirror: from where)
 //!                       |-- published  takes what somebody else made (fetch: downloads it; disk: looks at it before QEMU does)
+//!                       |-- rootfs     makes a system without a kernel bootable (kit: with what)
 //!                       `-- prepared   what is recorded of it, checked each time (site: made in which folder; tool: with what)
 //! ```
 
@@ -28,6 +29,7 @@ mod pins;
 mod prepared;
 mod published;
 mod recipe;
+mod rootfs;
 pub mod seed;
 mod site;
 mod space;

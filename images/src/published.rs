@@ -52,13 +52,8 @@ fn downloaded(
     part: &Path,
     control: &Control<'_>,
 ) -> Result<(MadeFile, DiskFormat), Failure> {
-    if digest.is_none() {
-        return Err(PrepareErrorKind::Unpinned { url: urls.first().cloned().unwrap_or_default() }.into());
-    }
     let image = site.image();
-    let want = Want { urls: urls.to_vec(), digest, bytes: None };
-    let Fetched { file, content, .. } =
-        fetch::fetch(&want, &image, part, &Limits::default(), control).map_err(PrepareErrorKind::from)?;
+    let (file, content) = download(urls, digest, site, part, control)?;
     let (disk, format) = in_file(&file, Some(content), site, control)?;
     if disk.at.is_none() {
         fs::remove_file(&file).map_err(PrepareErrorKind::io("remove", &file))?;
@@ -69,8 +64,25 @@ fn downloaded(
     Ok((MadeFile { at: None, ..disk }, format))
 }
 
+/// Downloads what has this digest into the site, unpacked; with the digest of what that is.
+pub(crate) fn download(
+    urls: &[String],
+    digest: Option<Checksum>,
+    site: &Site,
+    part: &Path,
+    control: &Control<'_>,
+) -> Result<(PathBuf, Digest), Failure> {
+    if digest.is_none() {
+        return Err(PrepareErrorKind::Unpinned { url: urls.first().cloned().unwrap_or_default() }.into());
+    }
+    let want = Want { urls: urls.to_vec(), digest, bytes: None };
+    let fetched = fetch::fetch(&want, &site.image(), part, &Limits::default(), control);
+    let Fetched { file, content, .. } = fetched.map_err(PrepareErrorKind::from)?;
+    Ok((file, content))
+}
+
 /// Compares a file with the digest that was stated of it; its SHA-256, if that is what was computed.
-fn compared(path: &Path, stated: Checksum, control: &Control<'_>) -> Result<Option<Digest>, Failure> {
+pub(crate) fn compared(path: &Path, stated: Checksum, control: &Control<'_>) -> Result<Option<Digest>, Failure> {
     (control.progress)("comparing it with its digest");
     match checksum(path, stated, control.cancel)? {
         found if found != stated => {
@@ -154,7 +166,7 @@ fn unpack_appliance(path: &Path, site: &Site, control: &Control<'_>) -> Result<(
 }
 
 /// Copies all of it, unless cancelled.
-fn copy(
+pub(crate) fn copy(
     from: &mut dyn io::Read,
     to: &mut dyn io::Write,
     cancel: &AtomicBool,

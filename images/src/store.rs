@@ -137,7 +137,7 @@ impl Store {
     ///
     /// It cannot be built, what is in the store is damaged, or [`Control::cancel`] was set. A failed build leaves nothing.
     pub fn prepare(&self, entry: &Entry, control: &Control<'_>) -> Result<PreparedImage, PrepareError> {
-        self.prepare_with(entry, control, &Makers { downloads: &self.root.join("downloads") })
+        self.prepare_with(entry, control, &Makers { store: self })
     }
 
     /// Reads every byte of an image in the store and compares it with what was put there.
@@ -387,6 +387,11 @@ impl Store {
 
     pub(crate) fn own_lock(&self) -> StoreLock {
         StoreLock(self.root.join("lock"))
+    }
+
+    /// Where an interrupted download for this recipe is kept.
+    pub(crate) fn part(&self, recipe: Digest) -> PathBuf {
+        self.root.join("downloads").join(format!("{}.part", recipe.hex()))
     }
 
     pub(crate) fn builds(&self) -> PathBuf {

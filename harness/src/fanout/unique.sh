@@ -1,9 +1,13 @@
 # Gives a guest of a template an identity of its own: machine id $1, name $2, and the SSH host key on standard input.
 set -eu
+# Where the server is: in a root of its own if the guest is one of a root file system.
+root=
+if [ -L /run/nestmatrix/sshd ]; then root=$(readlink /run/nestmatrix/sshd) root=${root%/init}; fi
+key=$root/etc/ssh/ssh_host_ed25519_key
 umask 077
-cat >/etc/ssh/ssh_host_ed25519_key
+cat >"$key"
 umask 022
-ssh-keygen -y -f /etc/ssh/ssh_host_ed25519_key >/etc/ssh/ssh_host_ed25519_key.pub
+[ "$root" ] || ssh-keygen -y -f "$key" >"$key.pub"
 for file in /etc/machine-id /var/lib/dbus/machine-id; do
     if [ -f "$file" ] && [ ! -L "$file" ]; then echo "$1" >"$file"; fi
 done
@@ -13,4 +17,4 @@ echo "127.0.0.1 localhost
 127.0.1.1 $2
 ::1 localhost ip6-localhost ip6-loopback" >/etc/hosts
 # A server reads its keys when it starts, or is told to.
-if [ -r /run/sshd.pid ]; then read -r server </run/sshd.pid && kill -HUP "$server"; fi
+if [ -r "$root/run/sshd.pid" ]; then read -r server <"$root/run/sshd.pid" && kill -HUP "$server"; fi

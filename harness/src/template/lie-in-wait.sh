@@ -15,7 +15,9 @@ if [ ! -e "$port" ]; then
     done
 fi
 [ -e "$port" ] || { echo "this guest has no virtio ports" >&2; exit 1; }
-sshd=$(PATH=$PATH:/usr/sbin:/usr/local/sbin:/sbin command -v sshd) || { echo "this guest has no OpenSSH server" >&2; exit 1; }
+# A guest of a root file system has its server outside of it.
+sshd=/run/nestmatrix/sshd
+[ -x "$sshd" ] || sshd=$(PATH=$PATH:/usr/sbin:/usr/local/sbin:/sbin command -v sshd) || { echo "this guest has no OpenSSH server" >&2; exit 1; }
 program=$(readlink -f "$(mktemp -p /var/tmp)")
 trap 'rm -f "$program"' EXIT
 cat >"$program"

@@ -14,6 +14,7 @@ mod lab;
 mod nested;
 mod places;
 mod release;
+mod rootfs;
 mod stops;
 mod store;
 mod templates;

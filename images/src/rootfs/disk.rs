@@ -1,0 +1,173 @@
+//! Writes a tree into an ext4 file system that nobody has mounted: `debugfs` is told what to put where.
+//!
+//! So owners, modes and devices need no privilege and are never a file's on this machine (a program with the set-user-id bit, unpacked by
+//! root, would be one that everybody here could run).
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
+
+use super::{
+    tarball::Unpacked,
+    tree::{Kind, Rights},
+};
+use crate::{
+    Control, DISK_BYTES,
+    error::{Failure, PrepareErrorKind},
+    site::RAW_DISK,
+    tool,
+};
+
+const LIMIT: Duration = Duration::from_secs(1800);
+/// A file system of its own: the same one for the same tree.
+const ID: &str = "6e657374-6d61-4472-8978-000000000002";
+/// Bytes of a block, which is the least a file takes, and bytes of disk to each file the file system has room for.
+const BLOCK: u64 = 4096;
+const BYTES_PER_FILE: u64 = 16384;
+
+/// Makes the disk [`RAW_DISK`] in the folder `image`; returns its size in bytes.
+pub(super) fn make(unpacked: &Unpacked, image: &Path, work: &Path, control: &Control<'_>) -> Result<u64, Failure> {
+    let bytes = size(unpacked.bytes, unpacked.tree.len() as u64);
+    let (disk, script) = (image.join(RAW_DISK), work.join("script"));
+    File::create_new(&disk).and_then(|file| file.set_len(bytes)).map_err(PrepareErrorKind::io("create", &disk))?;
+    let told = tell(unpacked).map_err(|source| PrepareErrorKind::io("read", work)(source))?;
+    fs::write(&script, told).map_err(PrepareErrorKind::io("write", &script))?;
+
+    let run = |name: &'static str, args: &[&str]| {
+        let mut complaint = None;
+        let mut command = tool::command(name);
+        // Creation and change of all files: the same every time.
+        command.env("E2FSPROGS_FAKE_TIME", "1700000000").args(args).current_dir(image).stdout(Stdio::null());
+        tool::run(command, name, LIMIT, control.cancel, |line| {
+            if complaint.is_none() && !line.starts_with(&format!("{name} 1.")) {
+                complaint = Some(line.to_owned());
+            }
+        })?;
+        Ok::<_, Failure>(complaint)
+    };
+    let options = format!("hash_seed={ID},root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1");
+    let inodes = (bytes / BYTES_PER_FILE).to_string();
+    run(
+        "mke2fs",
+        &[
+            "-q", "-F", "-t", "ext4", "-b", "4096", "-N", &inodes, "-L", "root", "-U", ID, "-m", "0", "-E", &options,
+            RAW_DISK,
+        ],
+    )?;
+    let script = script.to_str().ok_or_else(|| PrepareErrorKind::Incomplete { what: "path to write to".to_owned() })?;
+    // It ends well whatever happens; what it says is what went wrong.
+    if let Some(complaint) = run("debugfs", &["-w", "-f", script, RAW_DISK])? {
+        return Err(PrepareErrorKind::Incomplete { what: format!("file system: {complaint}") }.into());
+    }
+    // Large folders get their index. 1: something was mended, and this is that.
+    let mut check = tool::command("sh");
+    check.args(["-c", &format!("e2fsck -fyD {RAW_DISK} >&2; [ $? -le 1 ]")]).current_dir(image).stdout(Stdio::null());
+    tool::run(check, "e2fsck", LIMIT, control.cancel, |_| {})?;
+    Ok(bytes)
+}
+
+/// Size of a disk for so much: it leaves a guest as much room as any other has.
+fn size(bytes: u64, files: u64) -> u64 {
+    let content = bytes + files * BLOCK;
+    let needed = (content + content / 8).max(files * 2 * BYTES_PER_FILE);
+    DISK_BYTES.max((needed + DISK_BYTES / 2).next_multiple_of(1 << 20))
+}
+
+/// The orders, one a line.
+fn tell(unpacked: &Unpacked) -> std::io::Result<String> {
+    let mut teller = Teller { unpacked, script: String::new(), written: vec![None; unpacked.tree.len()] };
+    teller.rights("/", "04", &unpacked.tree.node(0).rights);
+    teller.folder("", 0);
+    for (path, names) in teller.written.iter().flatten().filter(|(_, names)| *names > 1) {
+        // It gives files more names without counting them. (Strings take all writes.)
+        let _ = writeln!(teller.script, "sif {path} links_count {names}");
+    }
+    Ok(teller.script)
+}
+
+struct Teller<'a> {
+    unpacked: &'a Unpacked,
+    script: String,
+    /// The first name of a file, quoted, and how many it has.
+    written: Vec<Option<(String, u32)>>,
+}
+
+impl Teller<'_> {
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        // Strings take all writes.
+        let _ = writeln!(self.script, "{line}");
+    }
+
+    fn folder(&mut self, path: &str, number: usize) {
+        let Kind::Folder(names) = &self.unpacked.tree.node(number).kind else { return };
+        // Each order is for a name in the folder it is in.
+        self.line(format_args!("cd {}", quoted(if path.is_empty() { "/" } else { path })));
+        for (name, &child) in names {
+            let (node, full) = (self.unpacked.tree.node(child), format!("{path}/{name}"));
+            let (here, place) = (quoted(name), quoted(&full));
+            if let Some((first, names)) = &mut self.written[child] {
+                *names += 1;
+                let line = format!("ln {first} {place}");
+                self.line(format_args!("{line}"));
+                continue;
+            }
+            self.written[child] = Some((place.clone(), 1));
+            let kind = match &node.kind {
+                Kind::Folder(_) => {
+                    self.line(format_args!("mkdir {place}"));
+                    self.written[child] = None;
+                    "04"
+                }
+                Kind::File(blob) => {
+                    let blob = quoted(&self.unpacked.blob(*blob).to_string_lossy());
+                    self.line(format_args!("write {blob} {here}"));
+                    "010"
+                }
+                Kind::Link(target) => {
+                    self.line(format_args!("symlink {here} {}", quoted(target)));
+                    "012"
+                }
+                Kind::Device { block, major, minor } => {
+                    let letter = if *block { 'b' } else { 'c' };
+                    self.line(format_args!("mknod {here} {letter} {major} {minor}"));
+                    if *block { "06" } else { "02" }
+                }
+                Kind::Pipe => {
+                    self.line(format_args!("mknod {here} p"));
+                    "01"
+                }
+            };
+            self.rights(&place, kind, &node.rights);
+        }
+        for (name, &child) in names {
+            if let Kind::Folder(_) = self.unpacked.tree.node(child).kind {
+                self.folder(&format!("{path}/{name}"), child);
+            }
+        }
+    }
+
+    /// Owner, mode and time; `kind`: the octal digits in front of the mode.
+    fn rights(&mut self, place: &str, kind: &str, rights: &Rights) {
+        let mode = if kind == "012" { 0o777 } else { rights.mode };
+        self.line(format_args!("sif {place} mode {kind}{mode:04o}"));
+        for (field, id) in [("uid", rights.uid), ("gid", rights.gid)] {
+            if id != 0 {
+                self.line(format_args!("sif {place} {field} {id}"));
+            }
+        }
+        self.line(format_args!("sif {place} mtime @{}", rights.modified));
+        for (name, blob) in &rights.attributes {
+            let value = quoted(&self.unpacked.blob(*blob).to_string_lossy());
+            self.line(format_args!("ea_set -f {value} {place} {name}"));
+        }
+    }
+}
+
+/// A word as libss takes it: quotes are doubled, and nothing else is special in them.
+fn quoted(word: &str) -> String {
+    format!("\"{}\"", word.replace('"', "\"\""))
+}

@@ -1,0 +1,75 @@
+//! A tarball as a stream of bytes, however it is compressed; told by what it begins with, not by its name.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read, Seek as _},
+    path::Path,
+};
+
+/// The most memory xz may ask for, in bytes; `xz -9` needs 65 MiB, and a file can name any amount.
+const XZ_MEMORY: u64 = 1 << 30;
+
+/// Opens it; ends with an error after `most` bytes.
+pub(super) fn open(path: &Path, most: u64) -> io::Result<impl Read> {
+    let mut file = File::open(path)?;
+    let mut head = Vec::new();
+    (&mut file).take(6).read_to_end(&mut head)?;
+    file.rewind()?;
+    let packed = BufReader::with_capacity(1 << 18, file);
+    let stream: Box<dyn Read> = match head.as_slice() {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
+        b"\xfd7zXZ\0" => {
+            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(packed, stream))
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),
+        [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
+        _ => Box::new(packed),
+    };
+    Ok(Bounded { stream, left: most })
+}
+
+/// A stream that is not read for ever.
+struct Bounded<R> {
+    stream: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.stream.read(buffer)?;
+        self.left = self.left.checked_sub(read as u64).ok_or_else(|| io::Error::other("there is no end to it"))?;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write as _, process::Command};
+
+    use super::*;
+    use crate::alone::alone;
+
+    #[test]
+    fn every_usual_compression_is_read_whatever_the_file_is_called() {
+        let _alone = alone();
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let plain = folder.path().join("plain");
+        std::fs::write(&plain, "hello".repeat(1000)).expect("file");
+        for tool in ["cat", "gzip -c", "xz -c", "zstd -qc", "bzip2 -c"] {
+            let packed = Command::new("sh").args(["-c", &format!("{tool} <plain")]).current_dir(folder.path()).output();
+            let path = folder.path().join("packed");
+            File::create(&path).expect("file").write_all(&packed.expect("it runs").stdout).expect("write");
+            let mut text = String::new();
+            open(&path, 5000).expect("open").read_to_string(&mut text).expect(tool);
+            assert_eq!(text, "hello".repeat(1000), "{tool}");
+        }
+    }
+
+    #[test]
+    fn what_never_ends_is_given_up() {
+        let endless = Bounded { stream: io::repeat(0), left: 1 << 20 };
+        let error = io::copy(&mut { endless }, &mut io::sink()).expect_err("it has no end");
+        assert!(error.to_string().contains("no end"), "{error}");
+    }
+}

@@ -1,0 +1,206 @@
+use std::io::Write as _;
+
+use super::*;
+
+static NEVER: AtomicBool = AtomicBool::new(false);
+const SMALL: Limits = Limits { bytes: 1 << 20, files: 100, reserve: 0 };
+
+/// A folder with a tarball that is written by `fill`, and where it is unpacked to.
+fn unpack(fill: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> (tempfile::TempDir, Result<Unpacked, Failure>) {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let mut builder = tar::Builder::new(Vec::new());
+    fill(&mut builder);
+    let bytes = builder.into_inner().expect("in memory");
+    let result = unpack_bytes(folder.path(), &bytes);
+    (folder, result)
+}
+
+fn unpack_bytes(folder: &Path, bytes: &[u8]) -> Result<Unpacked, Failure> {
+    let (tarball, blobs) = (folder.join("x.tar"), folder.join("blobs"));
+    fs::write(&tarball, bytes).expect("file");
+    fs::create_dir(&blobs).expect("folder");
+    read(&tarball, &blobs, SMALL, &NEVER)
+}
+
+/// A header of any name, however wrong.
+fn header(kind: EntryType, name: &str, target: &str, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(0o4755);
+    header.set_uid(1000);
+    header.set_gid(0);
+    header.set_mtime(7);
+    header.set_device_major(8).expect("it fits");
+    header.set_device_minor(0).expect("it fits");
+    let old = header.as_old_mut();
+    old.name[..name.len()].copy_from_slice(name.as_bytes());
+    old.linkname[..target.len()].copy_from_slice(target.as_bytes());
+    header.set_cksum();
+    header
+}
+
+fn add(tar: &mut tar::Builder<Vec<u8>>, kind: EntryType, name: &str, target: &str, content: &str) {
+    tar.append(&header(kind, name, target, content.len() as u64), content.as_bytes()).expect("in memory");
+}
+
+#[track_caller]
+fn assert_refused(result: Result<Unpacked, Failure>, words: &str) {
+    let Err(failure) = result else { panic!("it is not refused: {words}") };
+    assert!(matches!(failure.kind, PrepareErrorKind::Refused { .. }), "{failure:?}");
+    assert!(failure.kind.to_string().contains(words), "{}", failure.kind);
+}
+
+/// Names of everything below a folder.
+fn all(folder: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).expect("folder").flatten() {
+        let kind = entry.file_type().expect("kind");
+        names.push(format!(
+            "{} {}",
+            entry.file_name().to_string_lossy(),
+            if kind.is_file() { "file" } else { "other" }
+        ));
+    }
+    names.sort();
+    names
+}
+
+#[test]
+fn names_links_devices_and_modes_of_a_tarball_are_never_those_of_a_file_here() {
+    let (folder, unpacked) = unpack(|tar| {
+        add(tar, EntryType::Regular, "/bin/sh", "", "shell");
+        add(tar, EntryType::Symlink, "out", "/etc", "");
+        add(tar, EntryType::Symlink, "up", "../../../../tmp", "");
+        add(tar, EntryType::Block, "disk", "", "");
+        add(tar, EntryType::Fifo, "pipe", "", "");
+        add(tar, EntryType::Link, "hard", "bin/sh", "");
+        add(tar, EntryType::Directory, "0", "", "");
+    });
+    let unpacked = unpacked.expect("it is strange, but a system");
+    let blob = unpacked.tree.file("/bin/sh").expect("a file");
+    assert_eq!(fs::read(unpacked.blob(blob)).expect("a blob"), b"shell");
+    assert_eq!(unpacked.tree.file("/hard"), Some(blob));
+    assert_eq!(all(&folder.path().join("blobs")), [format!("{blob} file")]);
+    assert_eq!(all(folder.path()), ["blobs other", "x.tar file"]);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(unpacked.blob(blob)).expect("it").permissions());
+    assert_eq!(mode & 0o7111, 0, "neither executable nor with another's rights: {mode:o}");
+}
+
+#[test]
+fn what_would_lead_out_of_the_tree_is_refused() {
+    for (kind, name, target, words) in [
+        (EntryType::Regular, "../evil", "", "leads out"),
+        (EntryType::Directory, "a/../../evil", "", "leads out"),
+        (EntryType::Link, "shadow", "/etc/shadow", "not in it"),
+        (EntryType::Link, "shadow", "../../etc/shadow", "leads out"),
+        (EntryType::Regular, "evil\nwrite /etc/shadow x", "", "control characters"),
+        (EntryType::Symlink, "evil", "a\nwrite /etc/shadow x", "leads nowhere"),
+    ] {
+        let (folder, result) = unpack(|tar| add(tar, kind, name, target, ""));
+        assert_refused(result, words);
+        assert_eq!(all(folder.path()), ["blobs other", "x.tar file"]);
+    }
+    let (_folder, result) = unpack(|tar| {
+        add(tar, EntryType::Symlink, "etc", "/etc", "");
+        add(tar, EntryType::Regular, "etc/passwd", "", "root::0:0::/:/bin/sh");
+    });
+    assert_refused(result, "is no folder");
+}
+
+#[test]
+fn no_amount_has_no_bound() {
+    let (folder, result) = unpack(|tar| {
+        // It says that more follows than any disk has.
+        tar.append(&header(EntryType::Regular, "bomb", "", 1 << 40), [0; 512].as_slice()).expect("in memory");
+    });
+    assert_refused(result, "more than 1 MiB");
+    assert_eq!(all(&folder.path().join("blobs")), [""; 0]);
+
+    let (_folder, result) = unpack(|tar| {
+        for index in 0..3 {
+            add(tar, EntryType::Regular, &index.to_string(), "", &"x".repeat(400 << 10));
+        }
+    });
+    assert_refused(result, "more than 1 MiB");
+
+    let (_folder, result) = unpack(|tar| (0..101).for_each(|_| add(tar, EntryType::Directory, "a", "", "")));
+    assert_refused(result, "more than 100 files");
+
+    let (_folder, result) = unpack(|tar| add(tar, EntryType::GNULongName, "l", "", &"x".repeat(2 << 20)));
+    assert_refused(result, "far too long");
+    let (_folder, result) = unpack(|tar| (0..9).for_each(|_| add(tar, EntryType::XHeader, "l", "", "8 a=b c\n")));
+    assert_refused(result, "far too long");
+    let (_folder, result) = unpack(|tar| add(tar, EntryType::XHeader, "l", "", "20 size=99999999999\n"));
+    assert_refused(result, "8 GiB");
+    let (_folder, result) = unpack(|tar| add(tar, EntryType::GNUSparse, "s", "", ""));
+    assert_refused(result, "--sparse");
+}
+
+#[test]
+fn a_bomb_of_zeros_is_given_up_when_it_is_larger_than_a_system_can_be() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(header(EntryType::new(b'V'), "x", "", 1 << 30).as_bytes()).expect("in memory");
+    (0..64).for_each(|_| packed.write_all(&[0; 1 << 20]).expect("in memory"));
+    assert_refused(unpack_bytes(folder.path(), &packed.finish().expect("in memory")), "no end");
+}
+
+#[test]
+fn no_byte_is_written_where_there_is_no_room_for_all_of_them() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let mut tar = tar::Builder::new(Vec::new());
+    add(&mut tar, EntryType::Regular, "a", "", "hello");
+    fs::write(folder.path().join("x.tar"), tar.into_inner().expect("in memory")).expect("file");
+    let limits = Limits { reserve: u64::MAX >> 1, ..SMALL };
+    let failure =
+        read(&folder.path().join("x.tar"), folder.path(), limits, &NEVER).err().expect("no disk has that much");
+    assert!(matches!(failure.kind, PrepareErrorKind::DiskFull { .. }), "{failure:?}");
+    assert_eq!(all(folder.path()), ["x.tar file"]);
+}
+
+#[test]
+fn what_is_no_tarball_or_half_of_one_is_refused() {
+    for bytes in [&b""[..], &b"hello".repeat(1000), &[0; 10240]] {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        assert_refused(unpack_bytes(folder.path(), bytes), "no tarball");
+    }
+    let mut tar = tar::Builder::new(Vec::new());
+    add(&mut tar, EntryType::Regular, "a", "", &"x".repeat(10_000));
+    let bytes = tar.into_inner().expect("in memory");
+    let folder = tempfile::tempdir().expect("temporary folder");
+    assert_refused(unpack_bytes(folder.path(), &bytes[..4096]), "");
+}
+
+#[test]
+fn long_names_owners_times_and_capabilities_are_taken_from_where_they_stand() {
+    let long = format!("{}/name", "folder".repeat(30));
+    let (_folder, unpacked) = unpack(|tar| {
+        let text = format!("{long}\0");
+        add(tar, EntryType::GNULongName, "././@LongLink", "", &text);
+        add(tar, EntryType::Regular, "short", "", "content");
+        let mut records = String::new();
+        for record in [
+            "path=ping",
+            "uid=70000",
+            "mtime=12.5",
+            "SCHILY.xattr.security.capability=CAP",
+            "SCHILY.xattr.security.selinux=L",
+        ] {
+            let length = record.len() + 2;
+            let length = length + (length + 2).to_string().len();
+            records += &format!("{length} {record}\n");
+        }
+        add(tar, EntryType::XHeader, "pax", "", &records);
+        add(tar, EntryType::Regular, "wrong", "", "");
+        add(tar, EntryType::Char, "dev/null", "", "");
+    });
+    let unpacked = unpacked.map_err(|failure| failure.kind.to_string()).expect("a tree");
+    assert!(unpacked.tree.file(&format!("/{long}")).is_some());
+    assert!(unpacked.tree.file("/ping").is_some() && unpacked.tree.file("/wrong").is_none());
+    let ping = (0..unpacked.tree.len()).map(|number| unpacked.tree.node(number)).find(|node| node.rights.uid == 70000);
+    let rights = &ping.expect("its owner is not in the header").rights;
+    assert_eq!((rights.mode, rights.modified, rights.attributes.len()), (0o4755, 12, 1));
+    let Kind::Folder(root) = &unpacked.tree.node(0).kind else { panic!("the root is a folder") };
+    assert!(!root.contains_key("dev"), "what the kernel makes is not taken");
+}
