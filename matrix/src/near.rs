@@ -1,5 +1,7 @@
 //! Names that look like what was meant.
 
+use crate::Arch;
+
 /// At most this many suggestions: more is a list, not a hint.
 const SUGGESTIONS: usize = 3;
 
@@ -9,6 +11,7 @@ pub(crate) fn names<S: AsRef<str>>(name: &str, candidates: &[S]) -> Vec<String> 
     let mut scored: Vec<_> = candidates
         .iter()
         .map(|candidate| candidate.as_ref())
+        .filter(|candidate| !is_said_already(candidate, &wanted, candidates))
         .map(|candidate| {
             let known = candidate.to_lowercase();
             let score = strsim::jaro_winkler(&wanted, &known);
@@ -22,6 +25,15 @@ pub(crate) fn names<S: AsRef<str>>(name: &str, candidates: &[S]) -> Vec<String> 
     scored.into_iter().take(SUGGESTIONS).map(|(_, candidate)| candidate.to_owned()).collect()
 }
 
+/// A name with an architecture at its end says nothing that the one without does not, unless an architecture was asked for.
+fn is_said_already<S: AsRef<str>>(candidate: &str, wanted: &str, candidates: &[S]) -> bool {
+    Arch::ALL.into_iter().any(|arch| {
+        let shorter = candidate.strip_suffix(arch.name()).and_then(|rest| rest.strip_suffix('-'));
+        shorter.is_some_and(|shorter| candidates.iter().any(|known| known.as_ref() == shorter))
+            && !wanted.contains(&arch.name()[..3])
+    })
+}
+
 /// `did you mean ...?` where there is something near, and otherwise (or besides) this.
 pub(crate) fn help<S: AsRef<str>>(name: &str, candidates: &[S], otherwise: &str) -> String {
     let near = names(name, candidates);
@@ -30,5 +42,18 @@ pub(crate) fn help<S: AsRef<str>>(name: &str, candidates: &[S], otherwise: &str)
     } else {
         let near: Vec<_> = near.iter().map(|name| format!("`{name}`")).collect();
         format!("did you mean {}? {otherwise}", near.join(" or "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_and_the_same_with_an_architecture_are_not_both_suggested() {
+        let known = ["debian-12", "debian-12-x86_64", "debian-12-aarch64", "only-aarch64"];
+        assert_eq!(names("debain-12", &known), ["debian-12"]);
+        assert_eq!(names("only", &known), ["only-aarch64"]);
+        assert_eq!(names("debain-12-aarch64", &known)[0], "debian-12-aarch64");
     }
 }

@@ -34,7 +34,7 @@ fn a_missing_artifact_says_where_it_was_looked_for() {
 #[test]
 fn a_matrix_without_images_or_with_unknown_ones_is_refused() {
     refused("[[suite]]\nname = \"smoke\"\ninline = \"true\"\n", &["image"]);
-    refused(&GOOD.replace("debian-12-minimal", "debian-12"), &["out.toml:1", "debian-12-minimal"]);
+    refused(&GOOD.replace("debian-12-minimal", "debian-12-minmal"), &["out.toml:1", "debian-12-minimal"]);
     refused(&GOOD.replace("\"debian-12-minimal\"", "\"debian-12-minimal\", \"debian-12-minimal\""), &["out.toml:1"]);
 }
 
