@@ -31,7 +31,6 @@ pub(crate) fn check(
         mistakes.push(problem.with_help("keep one of `from` (the catalog), `url`, `path` and `rootfs`"));
         return None;
     }
-    let digest = table.digest.as_ref().map(|at| (at, checksum(at, mistakes)));
     let location = match (&table.url, &table.path, &table.rootfs) {
         (Some(url), ..) => addresses(url, mistakes).map(Location::Urls),
         (_, Some(path), _) => file(path, mistakes),
@@ -49,8 +48,8 @@ pub(crate) fn check(
         let problem = mistakes.at(name.span(), message, "this one comes from elsewhere");
         mistakes.push(problem.with_help("give it another name, so that reports cannot be read wrongly"));
     }
-    let digest = match (digest, &location) {
-        (Some((_, digest)), _) => Some(digest?),
+    let digest = match (&table.digest, &location) {
+        (Some(at), _) => Some(checksum(at, mistakes)?),
         (None, Some(Location::Urls(_))) => {
             let (_, span) = given.first().cloned().unwrap_or(("url", name.span()));
             mistakes.push(

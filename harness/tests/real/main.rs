@@ -10,6 +10,7 @@ mod bad_input;
 mod cloud;
 mod endings;
 mod faults;
+mod images;
 mod lab;
 mod nested;
 mod places;

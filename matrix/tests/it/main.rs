@@ -7,4 +7,5 @@ mod mistakes;
 mod payload;
 mod plan_file;
 mod schema;
+mod sources;
 mod values;
