@@ -1,5 +1,7 @@
 //! A system without a kernel: a distribution's root file system in a tarball.
 
+use std::process::Command;
+
 use crate::{endings::assert_counts_agree, lab::Lab};
 
 const ALPINE: &str =
@@ -7,6 +9,7 @@ const ALPINE: &str =
 const DIGEST: &str = "d4e6fd67dcf75e40c451560ac7265166c2b72a0f38ddc9aae756a7de3d1efa0c";
 
 const MATRIX: &str = r#"
+package = { name = "nm-hello", version = "1.0", artifacts = ["nm-hello-1.0-r0.apk"] }
 [[image]]
 name = "alpine"
 rootfs = "ALPINE"
@@ -22,6 +25,8 @@ set -e
 apk --version; busybox | head -n 1
 ldd /bin/busybox | grep musl
 apk info -e musl
+nm-hello | grep "hello from an apk"
+apk info -e nm-hello
 test "$(readlink /proc/1/exe)" = /init
 # Nothing of what brought the guest up is in it, nor in the environment of what runs in it.
 ! mount | grep -v -e ' on /dev' -e ' on /proc' -e ' on /sys' -e ' on /run' | grep -v '^/dev/vda on / '
@@ -40,18 +45,23 @@ sleep 1
 [[suite]]
 name = "unique"
 identity = "unique"
+install = false
 inline = "hostname | grep -x alpine-unique"
 [[suite]]
 name = "fails"
+install = false
 inline = "exit 7"
 [[suite]]
 name = "poweroff"
+install = false
 inline = "poweroff; sleep 60"
 "#;
 
 #[test]
 fn a_tarball_with_a_system_in_it_is_a_guest_like_any_other() {
     let lab = Lab::warm();
+    let made = Command::new("sh").args(["-c", include_str!("make-apk.sh"), "sh"]).arg(lab.path("")).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
     let run = lab.run(&MATRIX.replace("ALPINE", ALPINE).replace("DIGEST", DIGEST), "out", &[]);
     run.assert_code(1);
     let check = |suite: &str, verdict: &str, words: &str| {
