@@ -173,6 +173,7 @@ async fn a_server_that_falls_silent_after_its_banner_ends_at_the_deadline() {
     let stream = nestmatrix::ssh::banner(addr, within(5), &cancel).await.unwrap();
     let started = Instant::now();
     let error = Session::open(Open {
+        sudo: false,
         stream,
         user: "root",
         login: &key,
@@ -210,6 +211,7 @@ async fn a_frozen_guest_is_noticed_long_before_the_deadline_and_a_merely_silent_
     let server = Server::start().await;
     let user = std::env::var("USER").unwrap_or_else(|_| "root".to_owned());
     let session = Session::open(Open {
+        sudo: false,
         stream: server.banner().await,
         user: &user,
         login: &server.login,

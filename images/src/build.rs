@@ -72,15 +72,62 @@ pub(crate) fn recipe(entry: &Entry) -> Digest {
         Source::Disk { file, firmware } => (file, format!("disk {firmware:?}")),
         Source::Rootfs(file) => {
             let kit = kit().map(recipe);
-            (file, format!("rootfs {} {kit:?}", rootfs::kit::digest()))
+            (file, format!("rootfs {} {}", rootfs::kit::digest(), kit.map(|kit| kit.to_string()).unwrap_or_default()))
         }
     };
     // Where the same bytes come from decides nothing; a file here is used where it lies.
     let origin = match (&file.origin, file.digest) {
-        (Origin::Path(path), digest) => format!("{digest:?} {}", path.display()),
+        (Origin::Path(path), digest) => {
+            format!("{} {}", digest.map(|digest| digest.to_string()).unwrap_or_default(), path.display())
+        }
         (Origin::Urls(_), Some(digest)) => digest.to_string(),
         (Origin::Urls(urls), None) => urls.join(" "),
     };
     let Entry { arch, family, login_user, .. } = entry;
     Digest::of(format!("nestmatrix source {FORMAT}\n{kind}\n{arch}\n{family:?}\n{login_user}\n{origin}\n").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix::{Arch, Checksum, Firmware};
+
+    use super::*;
+    use crate::Published;
+
+    fn disk(origin: Origin, digest: Option<&str>, firmware: Option<Firmware>, login_user: &str) -> Digest {
+        let digest = digest.map(|digest| digest.parse::<Checksum>().expect("a digest"));
+        recipe(&Entry {
+            name: "a".into(),
+            title: "a".into(),
+            arch: Arch::X86_64,
+            family: None,
+            login_user: login_user.into(),
+            end_of_life: None,
+            source: Source::Disk { file: Published { origin, digest }, firmware },
+            upstream: crate::Upstream::default(),
+        })
+    }
+
+    #[test]
+    fn whatever_decides_an_image_decides_the_key_it_is_found_by() {
+        let path = || Origin::Path("/a.qcow2".into());
+        let digest = |end: char| format!("sha256:{}{end}", "a".repeat(63));
+        let (one, other) = (digest('1'), digest('2'));
+        let first = disk(path(), Some(&one), None, "root");
+        assert_eq!(disk(path(), Some(&one), None, "root"), first);
+        let others = [
+            disk(path(), Some(&other), None, "root"),
+            disk(path(), None, None, "root"),
+            disk(Origin::Path("/b.qcow2".into()), Some(&one), None, "root"),
+            disk(path(), Some(&one), Some(Firmware::Uefi), "root"),
+            disk(path(), Some(&one), None, "admin"),
+        ];
+        for (index, other) in others.into_iter().enumerate() {
+            assert_ne!(other, first, "{index}");
+        }
+        let urls = |host: &str| Origin::Urls(vec![format!("https://{host}/a")]);
+        let downloaded = disk(urls("one"), Some(&one), None, "root");
+        assert_eq!(disk(urls("two"), Some(&one), None, "root"), downloaded, "the same bytes from another mirror");
+        assert_ne!(disk(urls("one"), Some(&other), None, "root"), downloaded, "the last digit counts");
+    }
 }

@@ -210,7 +210,7 @@ impl Record {
             arch: entry.arch,
             family: entry.family,
             recipe,
-            content: content(&files),
+            content: content(recipe, &files),
             disk: made.format,
             bytes: made.bytes,
             start: made.start,
@@ -227,7 +227,11 @@ impl Record {
         let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let record: Self = serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?;
         let plain = record.files.iter().all(|file| !file.name.is_empty() && !file.name.contains('/'));
-        if record.format != FORMAT || !plain || record.files.is_empty() || record.content != content(&record.files) {
+        if record.format != FORMAT
+            || !plain
+            || record.files.is_empty()
+            || record.content != content(record.recipe, &record.files)
+        {
             return Err(format!("{} contradicts itself", path.display()));
         }
         Ok(record)
@@ -327,11 +331,11 @@ fn digest(path: &Path) -> io::Result<Digest> {
     }
 }
 
-/// Identity of an image: of all its files' names, sizes and digests.
-fn content(files: &[FileRecord]) -> Digest {
+/// Identity of an image: of what it is made from, which says how it is used, and of all its files' names, sizes and digests.
+fn content(recipe: Digest, files: &[FileRecord]) -> Digest {
     let lines: Vec<String> =
         files.iter().map(|file| format!("{} {} {}\n", file.name, file.bytes, file.digest)).collect();
-    Digest::of(format!("nestmatrix image {FORMAT}\n{}", lines.concat()).as_bytes())
+    Digest::of(format!("nestmatrix image {FORMAT}\n{recipe}\n{}", lines.concat()).as_bytes())
 }
 
 fn modified(found: &fs::Metadata) -> i128 {

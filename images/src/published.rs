@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -18,7 +19,7 @@ use crate::{
     fetch::{self, Fetched, Limits, Want, WrongChecksum},
     prepared::{Made, MadeFile, Start},
     site::Site,
-    space,
+    space, tool,
 };
 
 /// Most files an appliance is looked through for; real ones have some ten.
@@ -32,16 +33,36 @@ pub(crate) fn make(
     part: &Path,
     control: &Control<'_>,
 ) -> Result<Made, Failure> {
-    let (disk, format) = match &file.origin {
+    if let Some(tool) = tool::missing(&["qemu-img"]) {
+        return Err(PrepareErrorKind::ToolMissing { tool: tool.to_owned() }.into());
+    }
+    let (disk, format, from) = match &file.origin {
         Origin::Path(path) => {
-            let digest = file.digest.map(|stated| compared(path, stated, control)).transpose()?.flatten();
-            in_file(path, digest, site, control)?
+            let path = path.canonicalize().map_err(PrepareErrorKind::io("find", path))?;
+            let before = stamp(&path)?;
+            let digest = file.digest.map(|stated| compared(&path, stated, control)).transpose()?.flatten();
+            let (disk, format) = in_file(&path, digest, site, control)?;
+            (disk, format, Some((path, before)))
         }
-        Origin::Urls(urls) => downloaded(urls, file.digest, site, part, control)?,
+        Origin::Urls(urls) => {
+            let (disk, format) = downloaded(urls, file.digest, site, part, control)?;
+            (disk, format, None)
+        }
     };
     let place = disk.at.clone().unwrap_or_else(|| site.image().join(&disk.name));
     let seen = disk::see(&place, format, entry.arch, firmware, control.cancel)?;
-    Ok(Made { files: vec![disk], format, bytes: seen.bytes, start: Start::Firmware(seen.firmware) })
+    let mut files = vec![disk];
+    if let Some((path, before)) = from {
+        // Of what was taken out of it, so that another one in its place makes another image.
+        if files.iter().all(|file| file.at.is_none()) {
+            files.push(MadeFile { name: "appliance".to_owned(), at: Some(path.clone()), digest: None });
+        }
+        if stamp(&path)? != before {
+            let why = "it changed while it was read: try again when it is written".to_owned();
+            return Err(PrepareErrorKind::Refused { path, why }.into());
+        }
+    }
+    Ok(Made { files, format, bytes: seen.bytes, start: Start::Firmware(seen.firmware) })
 }
 
 /// Downloads it into the site; what is not a disk there does not stay.
@@ -79,6 +100,12 @@ pub(crate) fn download(
     let fetched = fetch::fetch(&want, &site.image(), part, &Limits::default(), control);
     let Fetched { file, content, .. } = fetched.map_err(PrepareErrorKind::from)?;
     Ok((file, content))
+}
+
+/// What changes when a file does.
+pub(crate) fn stamp(path: &Path) -> Result<(u64, i64, i64, u64), PrepareErrorKind> {
+    let found = fs::metadata(path).map_err(PrepareErrorKind::io("look at", path))?;
+    Ok((found.len(), found.mtime(), found.mtime_nsec(), found.ino()))
 }
 
 /// Compares a file with the digest that was stated of it; its SHA-256, if that is what was computed.
@@ -205,5 +232,105 @@ pub(crate) fn checksum(path: &Path, like: Checksum, cancel: &AtomicBool) -> Resu
             (read, Checksum::Sha256(_)) => short.update(&buffer[..read]),
             (read, Checksum::Sha512(_)) => long.update(&buffer[..read]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix::Arch;
+
+    use super::*;
+    use crate::{PrepareError, PreparedImage, Source, Store, Upstream, alone::alone};
+
+    /// A disk that boots by BIOS, as far as anybody sees.
+    fn disk(fill: u8) -> Vec<u8> {
+        let mut disk = vec![fill; 1 << 20];
+        disk[510..512].copy_from_slice(b"\x55\xaa");
+        disk
+    }
+
+    fn prepare(store: &Store, path: &Path, digest: Option<Checksum>) -> Result<PreparedImage, PrepareError> {
+        let file = Published { origin: Origin::Path(path.to_owned()), digest };
+        let entry = Entry {
+            name: "own".into(),
+            title: "own".into(),
+            arch: Arch::X86_64,
+            family: None,
+            login_user: "root".into(),
+            end_of_life: None,
+            source: Source::Disk { file, firmware: None },
+            upstream: Upstream::default(),
+        };
+        store.prepare(&entry, &Control { refresh: false, cancel: &AtomicBool::new(false), progress: &|_| {} })
+    }
+
+    fn appliance(path: &Path, disks: &[(&str, &[u8])]) {
+        let mut archive = tar::Builder::new(File::create(path).expect("file"));
+        for (name, content) in [("box.ovf", b"<Envelope/>".as_slice())].iter().chain(disks) {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            archive.append_data(&mut header, name, *content).expect("member");
+        }
+        archive.finish().expect("archive");
+    }
+
+    #[test]
+    fn a_disk_on_this_machine_is_used_where_it_lies_until_it_changes() {
+        let _alone = alone();
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let (store, path) = (Store::open(&folder.path().join("store")).expect("store"), folder.path().join("a.raw"));
+        fs::write(&path, disk(1)).expect("file");
+        let first = prepare(&store, &path, None).expect("image");
+        assert_eq!((first.disk.as_path(), first.cached), (path.canonicalize().expect("path").as_path(), false));
+        assert!(prepare(&store, &path, None).expect("image").cached);
+        fs::write(&path, disk(2)).expect("file");
+        let second = prepare(&store, &path, None).expect("image");
+        assert!(!second.cached && second.digest != first.digest);
+
+        let stated = Checksum::from(Digest::of(&disk(2)));
+        assert!(prepare(&store, &path, Some(stated)).is_ok());
+        fs::write(&path, disk(3)).expect("file");
+        let error = prepare(&store, &path, Some(stated)).expect_err("another file").to_string();
+        assert!(error.contains(&stated.hex()) && error.contains(&Digest::of(&disk(3)).hex()), "{error}");
+    }
+
+    #[test]
+    fn the_disk_in_an_appliance_is_taken_out_again_when_the_appliance_changes() {
+        let _alone = alone();
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let (store, path) = (Store::open(&folder.path().join("store")).expect("store"), folder.path().join("a.ova"));
+        appliance(&path, &[("box.raw", &disk(1))]);
+        let first = prepare(&store, &path, None).expect("image");
+        assert_eq!(fs::read(&first.disk).expect("disk"), disk(1));
+        appliance(&path, &[("box.raw", &disk(2))]);
+        let second = prepare(&store, &path, None).expect("image");
+        assert_eq!(fs::read(&second.disk).expect("disk"), disk(2));
+
+        let refused = |disks: &[(&str, &[u8])]| {
+            appliance(&path, disks);
+            prepare(&store, &path, None).expect_err("no appliance").to_string()
+        };
+        assert!(refused(&[]).contains("not an appliance"));
+        assert!(refused(&[("a.raw", &disk(1)), ("b.raw", &disk(2))]).contains("two disks"));
+        assert!(refused(&[("box.vmdk", b"<html>not found</html>")]).contains("not a disk"));
+    }
+
+    #[test]
+    fn what_is_no_disk_is_refused_with_what_it_is() {
+        let _alone = alone();
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let (store, path) = (Store::open(&folder.path().join("store")).expect("store"), folder.path().join("a"));
+        let said = |content: &[u8]| {
+            fs::write(&path, content).expect("file");
+            prepare(&store, &path, None).expect_err("no disk").to_string()
+        };
+        assert!(said(b"<!DOCTYPE html><html>").contains("it is no disk"));
+        assert!(said(b"# Disk DescriptorFile\nRW 8 FLAT \"/etc/shadow\" 0\n").contains("in which other files"));
+        assert!(said(b"\xfd7zXZ\0 and so on").contains("unpack it first"));
+        // Its content is in another file: an overlay of it.
+        let mut overlay = b"QFI\xfb\0\0\0\x03\0\0\0\0\0\0\x02\0".to_vec();
+        overlay.resize(1 << 16, 0);
+        assert!(said(&overlay).contains("backing file"));
     }
 }

@@ -10,7 +10,7 @@ use matrix::{Arch, Digest};
 use crate::{Bootstrap, foreign};
 
 /// Raised when the layout of what a build leaves changes.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 
 /// Size of the root disk as a guest sees it, in bytes, unless its overlay is larger: the file system then grows at boot.
 pub const DISK_BYTES: u64 = 4 << 30;
@@ -116,7 +116,9 @@ impl Recipe {
         // The boot script compares the size of its disk with this.
         let sectors = DISK_BYTES / 512;
         files.push(("usr/lib/nestmatrix/disk-sectors".to_owned(), 0o644, format!("{sectors}\n")));
-        let scripts = SCRIPTS.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        let foreign = foreign::SCRIPTS.iter().filter(|_| arch != Arch::X86_64);
+        let scripts =
+            SCRIPTS.iter().chain(foreign).map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         let suites = bootstrap.suites.iter().map(|suite| suite.suffix()).collect();
         Self { arch, release: bootstrap.release.clone(), cmdline: cmdline(arch), suites, packages, files, scripts }
     }

@@ -307,21 +307,24 @@ impl Store {
 
     /// Gives the finished folder its final name, and leases it before anybody could remove it.
     fn publish(&self, site: &Site, record: &Record) -> Result<File, PrepareErrorKind> {
-        let _lock = self.lock().map_err(PrepareErrorKind::io("lock", &self.root))?;
         let folder = self.image(record.content);
-        // The same bytes may be there from an earlier build; if they are as they should be, they may be in use.
-        // Of another recipe they are not: what is recorded of them beside the bytes, such as the command line, is its own.
-        let intact = Record::read(&folder)
-            .is_ok_and(|known| known.recipe == record.recipe && known.check(&folder, true).is_ok());
-        if !intact {
-            if folder.exists() {
-                // Whoever has these open keeps them; nobody finds them any more.
-                let aside = site.folder().join("replaced");
-                fs::rename(&folder, &aside).map_err(PrepareErrorKind::io("move aside", &folder))?;
-            }
-            fs::rename(site.image(), &folder).map_err(PrepareErrorKind::io("move into place", &folder))?;
-            sync(&self.images)?;
+        // The same may be there from an earlier build; if it is as it should be, it may be in use. All of it is read, so before the
+        // lock: others wait for that no longer than a moment.
+        let intact = prepared::lease(&folder)
+            .filter(|_| Record::read(&folder).is_ok_and(|known| known.check(&folder, true).is_ok()));
+        let _lock = self.lock().map_err(PrepareErrorKind::io("lock", &self.root))?;
+        if let Some(lease) = intact
+            && prepared::is_at(&lease, &folder)
+        {
+            return Ok(lease);
         }
+        if folder.exists() {
+            // Whoever has these open keeps them; nobody finds them any more.
+            let aside = site.folder().join("replaced");
+            fs::rename(&folder, &aside).map_err(PrepareErrorKind::io("move aside", &folder))?;
+        }
+        fs::rename(site.image(), &folder).map_err(PrepareErrorKind::io("move into place", &folder))?;
+        sync(&self.images)?;
         prepared::lease(&folder).ok_or_else(|| PrepareErrorKind::Incomplete { what: folder.display().to_string() })
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use images::{Store, Templates};
-use matrix::{ByteSize, CellId};
+use matrix::{Arch, ByteSize, CellId};
 use reports::{Event, EventKind, StepTime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     events::Events,
-    fanout::{Budget, Keep, Purpose, Station, Stop, Todo, Warmth, dispatch, freeze},
+    fanout::{BootImage, Budget, Keep, Purpose, Station, Stop, Todo, Warmth, dispatch, freeze},
     guest::{Accelerator, Spawner},
     host::{self, Machine, Qemu},
     ssh::Keypair,
@@ -103,8 +103,21 @@ impl Agent<'_> {
             help: "leave out `runner.image`, or name one that has QEMU in it, such as `debian-13-runner`".to_owned(),
         })?;
         let machine = Machine::read().map_err(|error| broken(&error))?;
-        let images = brief.images.iter().map(|(name, image)| Ok((name.clone(), image.here(self.folder)?)));
-        let images = images.collect::<io::Result<HashMap<_, _>>>().map_err(|error| broken(&error))?;
+        let mut images = HashMap::new();
+        for (name, image) in &brief.images {
+            match image.here(self.folder) {
+                Ok(image) => drop(images.insert(name.clone(), image)),
+                // The cells of this one are errors; others have theirs.
+                Err(error) => {
+                    self.say.message(FromAgent::Event {
+                        event: EventKind::Warning {
+                            cell: None,
+                            message: format!("guests of {name} cannot be started in the L1: {error}"),
+                        },
+                    });
+                }
+            }
+        }
 
         let beside = self.folder.parent().unwrap_or(self.folder);
         let (scratch, cells) = (beside.join("guests"), beside.join("cells"));
@@ -120,8 +133,8 @@ impl Agent<'_> {
             None => {
                 self.say.message(FromAgent::Progress { message: "proving that guests run under KVM in it".to_owned() });
                 let (kernel, initrd) = (Path::new("/vmlinuz"), Path::new("/initrd.img"));
-                let (kernel, initrd) =
-                    images.values().find_map(crate::fanout::BootImage::kernel).unwrap_or((kernel, initrd));
+                let own = images.values().filter(|image| image.arch == Arch::here());
+                let (kernel, initrd) = own.into_iter().find_map(BootImage::kernel).unwrap_or((kernel, initrd));
                 let target = host::Target { kernel, initrd, scratch: &scratch };
                 let proof = tokio::select! {
                     proof = host::prove_kvm(&qemu, &machine, self.spawner, &target, PROOF_LIMIT) => proof,

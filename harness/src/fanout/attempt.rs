@@ -198,9 +198,11 @@ impl Attempt<'_> {
             }
         };
         let limit = self.scaled(CONNECT);
+        let user = self.station.image(self.cell).map_or("root", |image| &image.login_user);
         let open = Session::open(Open {
             stream,
-            user: self.station.image(self.cell).map_or("root", |image| &image.login_user),
+            user,
+            sudo: user != "root",
             login: &up.login,
             host_key: up.host_key.public(),
             deadline: deadline(limit),
@@ -214,7 +216,8 @@ impl Attempt<'_> {
     /// Of a guest that was booted from a cloud image: the first boot is over, and went well.
     async fn first_boot(&self, up: &Up, session: &Session) -> Outcome<()> {
         let image = self.station.image(self.cell);
-        if up.of_template || image.is_none_or(|image| image.seed() != Seed::CloudInit) {
+        // One with the disk of a template boots for the first time under its new identity.
+        if up.fork_of.is_some() || image.is_none_or(|image| image.seed() != Seed::CloudInit) {
             return Ok(());
         }
         let limit = self.scaled(self.cell.timeouts.boot);

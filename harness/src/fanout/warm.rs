@@ -7,6 +7,7 @@ use reports::EventKind;
 use tokio_util::sync::CancellationToken;
 
 use super::{machine, station::Station};
+use crate::guest::{self, Seed};
 use crate::template::{self, Forge, Mould, News, NoTemplate, Preparation, Template, Work};
 
 /// What a guest writes to its disk while it boots ...
@@ -51,6 +52,14 @@ impl Station {
             ("disk", image.disk.display().to_string()),
             ("size", image.disk_size(cell.guest.disk).bytes().to_string()),
             ("name", machine::hostname(&cell.image)),
+            ("login", image.login_user.clone()),
+            (
+                "seed",
+                match image.seed() {
+                    Seed::Firmware => "firmware".to_owned(),
+                    Seed::CloudInit => guest::seed_recipe().to_string(),
+                },
+            ),
             ("preparation", prepare.map_or("none".to_owned(), |prepare| prepare.digest().to_string())),
         ];
         Some(template::key(birthplace, &command, &parts))

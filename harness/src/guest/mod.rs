@@ -20,4 +20,5 @@ pub use images::DiskFormat;
 pub use migration::MigrationError;
 pub use overlay::{OverlayError, create as create_overlay};
 pub use process::{Spawner, alive as process_alive, start_time as process_start_time};
+pub use seed::recipe as seed_recipe;
 pub use vm::{Ended, Guest, StartError};

@@ -10,6 +10,7 @@ use std::{
     path::Path,
 };
 
+use matrix::Digest;
 use serde_json::json;
 
 use super::identity::Who;
@@ -37,6 +38,12 @@ pub(super) fn write(file: &Path, who: &Who<'_>) -> io::Result<()> {
         }
     }
     volume.sync_all()
+}
+
+/// What decides the system that comes of a first boot with this seed, besides who the guest is.
+pub fn recipe() -> Digest {
+    let nobody = Who { login: "", host_private: "", host_public: "", hostname: "" };
+    Digest::of(user_data(&nobody).as_bytes())
 }
 
 /// Who the guest is. An instance that is not known is one that boots for the first time.

@@ -46,6 +46,12 @@ pub enum RunError {
         /// What there is.
         spare: ByteSize,
     },
+    /// The matrix names an image for its L1 that none can be booted from.
+    #[error(
+        "`runner.image` names {0}, and an L1 is booted from a system that is built here, for this machine's kind of CPU: leave it \
+         out, or name one of these (`nestmatrix images list`)"
+    )]
+    L1Image(String),
     /// A guest of the plan does not fit into any L1 this machine can carry.
     #[error(
         "cell {cell} needs an L1 of {} MiB, but `runner.memory` or this machine allows less ({} MiB can be spared here): lower \

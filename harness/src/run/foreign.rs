@@ -20,14 +20,14 @@ use crate::{
 
 /// What time limits are multiplied by at least where a CPU is emulated and nobody has measured: the proof of this machine may be one of
 /// KVM.
-pub(super) const EMULATION: f64 = 3.0;
+pub(super) const EMULATION: f64 = 6.0;
 
 /// The cells whose guests are of another kind than this machine, and which.
-pub(super) fn cells(plan: &Plan) -> Vec<(&Cell, Arch)> {
+pub(super) fn cells<'a>(plan: &'a Plan, catalog: &Catalog) -> Vec<(&'a Cell, Arch)> {
     let arch = |cell: &Cell| {
         let image = plan.images.iter().find(|image| image.name == cell.image)?;
         let entry = Entry::of_matrix(&image.name, &image.source);
-        Some(entry.or_else(|| Catalog::shipped().get(&image.from).cloned())?.arch)
+        Some(entry.or_else(|| catalog.get(&image.from).cloned())?.arch)
     };
     let foreign = plan.cells.iter().filter_map(|cell| Some((cell, arch(cell)?)));
     foreign.filter(|(_, arch)| *arch != Arch::here()).collect()

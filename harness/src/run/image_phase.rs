@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use images::{BootWith, Control, Entry, PreparedImage, Store};
+use images::{BootWith, Control, Entry, PreparedImage, Source, Store};
 use matrix::Firmware;
 use reports::EventKind;
 use tokio_util::sync::CancellationToken;
@@ -84,8 +84,8 @@ pub async fn prepare_all(
 }
 
 /// A build that failed may have met a mirror in a bad moment; what is missing or full stays so.
-fn may_pass(error: &images::PrepareError) -> bool {
-    matches!(error.kind, images::PrepareErrorKind::ToolFailed { .. })
+fn may_pass(entry: &Entry, error: &images::PrepareError) -> bool {
+    matches!((&entry.source, &error.kind), (Source::Bootstrap(_), images::PrepareErrorKind::ToolFailed { .. }))
 }
 
 /// Whether this machine has what guests of the image are started with; the error says what is missing, and the remedy.
@@ -133,7 +133,7 @@ fn prepare(
             Err(error) => error,
         };
         tried += 1;
-        if tried <= retries && may_pass(&error) && !cancel.load(Ordering::Relaxed) {
+        if tried <= retries && may_pass(entry, &error) && !cancel.load(Ordering::Relaxed) {
             progress(&format!("try {tried} failed: {error}; trying again"));
             continue;
         }

@@ -229,7 +229,7 @@ fn entries(
     // Guests of another kind of CPU run without it.
     let mut own = entries.iter().filter(|(_, entry)| entry.arch == Arch::here()).peekable();
     if !proof_is_known && own.peek().is_some() && own.all(|(_, entry)| matches!(entry.source, Source::Disk { .. })) {
-        entries.extend(catalog.get(PROVING).map(|entry| (PROVING.to_owned(), entry.clone())));
+        entries.extend(Catalog::shipped().get(PROVING).map(|entry| (PROVING.to_owned(), entry.clone())));
     }
     entries
 }
@@ -257,6 +257,10 @@ async fn prove(
     let Some(images::Kernel { kernel, initrd, .. }) = own.find_map(|image| image.kernel()) else { return Err(None) };
     let target = host::Target { kernel, initrd, scratch };
     host::prove(store.root(), qemu, machine, spawner, &target).await.map_err(Some)
+}
+
+fn why_help(prepared: &Prepared) -> Option<String> {
+    prepared.get(PROVING)?.as_ref().err()?.help.clone()
 }
 
 /// Reports the cells that no guest can be started for.
@@ -294,6 +298,13 @@ fn settle_early(
             },
             (Some(Some(Missing { reason, help })), _) => (Phase::Image, reason.clone(), help.clone()),
             (Some(None), Err(Some(error))) => (Phase::Runner, error.to_string(), None),
+            (Some(None), Err(None)) => {
+                let why = prepared.get(PROVING).and_then(|image| image.as_ref().err());
+                let why = why.map_or("it was never prepared", |missing| &missing.reason);
+                let reason =
+                    format!("no image has a kernel to prove the accelerator with, and {PROVING} is not there: {why}");
+                (Phase::Runner, reason, why_help(prepared))
+            }
             _ => (Phase::Image, "its image was never prepared".to_owned(), None),
         };
         said.extend(ledger.fail(&todo.cell.id, phase, &Loss { reason, help, console_tail: Vec::new() }));

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use images::Templates;
+use images::{Source, Templates};
 use matrix::{Arch, Network, Plan, RunnerKind};
 use reports::{EventKind, RunnerFacts, StepTime};
 use tokio_util::sync::CancellationToken;
@@ -70,10 +70,15 @@ impl Place<'_> {
         if self.keeps() {
             return Err(RunError::KeepInL1);
         }
-        let foreign = foreign::cells(self.plan);
+        let foreign = foreign::cells(self.plan, &self.options.catalog);
         if let Some((_, arch)) = foreign.first() {
             let cells: Vec<&str> = foreign.iter().map(|(cell, _)| cell.id.as_str()).collect();
             return Err(RunError::ForeignInL1 { cells: cells.join(", "), arch: *arch });
+        }
+        let name = self.plan.runner.image.as_deref().unwrap_or(L1_IMAGE);
+        let entry = self.options.catalog.get(name);
+        if !entry.is_some_and(|entry| matches!(entry.source, Source::Bootstrap(_)) && entry.arch == Arch::here()) {
+            return Err(RunError::L1Image(name.to_owned()));
         }
         let supply = Supply { spare, cpus, emulated: !self.may_nest() };
         size(self.plan, self.options.jobs, supply).map(drop).map_err(|error| limits::l1_too_large(error, spare))
@@ -104,7 +109,7 @@ impl Place<'_> {
                 let reason = "guests that are kept must not end with an L1".to_owned();
                 return Choice { kind: RunnerChoice::Host, reason };
             }
-            RunnerKind::Auto if !foreign::cells(self.plan).is_empty() => {
+            RunnerKind::Auto if !foreign::cells(self.plan, &self.options.catalog).is_empty() => {
                 let reason = "an L1 has no emulator for guests of another kind of CPU".to_owned();
                 return Choice { kind: RunnerChoice::Host, reason };
             }

@@ -247,6 +247,7 @@ impl Blueprint<'_> {
         self.leave_a_way_in(&guest, scratch, logs, &key, template.host_key().public());
         let opened = async {
             let session = Session::open(Open {
+                sudo: false,
                 stream: forked.connection,
                 user: &self.image.login_user,
                 login: template.login(),

@@ -342,6 +342,7 @@ impl Blueprint<'_> {
         })?;
         steps.done("boot");
         let session = Session::open(Open {
+            sudo: false,
             stream,
             user: &self.image.login_user,
             login,

@@ -30,8 +30,10 @@ const SLACK: Duration = Duration::from_secs(10);
 pub struct Open<'a> {
     /// The connection: one that [`super::banner`] found, or any other at whose end a server speaks first.
     pub stream: BannerStream,
-    /// The account in the guest. Commands are run by root: if this is another one, through `sudo`, without a password.
+    /// The account in the guest.
     pub user: &'a str,
+    /// Commands are run by root through `sudo`, which must ask for no password.
+    pub sudo: bool,
     /// The key its `authorized_keys` holds.
     pub login: &'a Keypair,
     /// The guest's host key as one public line.
@@ -96,8 +98,7 @@ impl Session {
             })
             .abort_handle()
         };
-        let sudo = open.user != "root";
-        let session = Self { requests, wake, ended, socket, cancel: open.cancel, watcher, sudo };
+        let session = Self { requests, wake, ended, socket, cancel: open.cancel, watcher, sudo: open.sudo };
         session.answer(opened, open.deadline, "connecting").await?;
         let hello = Exec {
             command: "true".to_owned(),

@@ -219,6 +219,7 @@ async fn connect(
     Session::open(Open {
         stream,
         user: mould.login_user,
+        sudo: mould.login_user != "root",
         login: &files.login,
         host_key: files.host_key.public(),
         deadline: Instant::now() + CONNECT.mul_f64(forge.speed),

@@ -76,7 +76,8 @@ fn longest(forge: &Forge<'_>, mould: &Mould<'_>) -> Duration {
         Work::Preparation(preparation) => preparation.as_ref().map_or(Duration::ZERO, |preparation| preparation.limit),
         Work::Own(_, limit) => *limit,
     };
-    mould.boot + work + freeze::LONGEST.mul_f64(forge.speed)
+    // A first boot is waited for as long again.
+    mould.boot * 2 + work + freeze::LONGEST.mul_f64(forge.speed)
 }
 
 /// Waits until it is ours to make, or there.

@@ -2,7 +2,10 @@
 
 use std::{os::unix::fs::symlink, path::PathBuf};
 
-use crate::lab::{Finished, Lab};
+use crate::{
+    lab::{Finished, Lab},
+    store,
+};
 
 /// The image of another kind. These tests run on x86_64.
 const IMAGE: &str = "debian-12-minimal-aarch64";
@@ -18,8 +21,10 @@ fn cell() -> String {
 }
 
 #[test]
+#[ignore = "its image takes minutes to build, through emulated programs: cargo xtask test -- --ignored"]
 fn a_guest_of_another_kind_of_cpu_runs_its_suite_emulated_and_it_is_said() {
     let lab = Lab::warm();
+    store::also(IMAGE);
     let run =
         lab.run(&matrix(&format!("inline = 'test \"$(uname -m)\" = {ARCH} && dpkg --print-architecture'")), "out", &[]);
     run.assert_code(0);

@@ -78,6 +78,10 @@ if timeout 5 bash -c 'echo > /dev/tcp/10.0.2.3/53'; then echo the name server an
 exit 0
 '''
 [[suite]]
+name = "closed-too"
+boot = "cold"
+inline = "! timeout 5 bash -c 'echo > /dev/tcp/10.0.2.2/{port}'"
+[[suite]]
 name = "open"
 guest = {{ network = "open" }}
 inline = "timeout 20 bash -c 'echo > /dev/tcp/10.0.2.2/{port}'"

@@ -23,8 +23,7 @@ use tempfile::TempDir;
 /// Every image a test boots.
 ///
 /// That for another kind of CPU first: it takes the longest.
-const IMAGES: [&str; 5] =
-    ["debian-12-minimal-aarch64", "debian-11-minimal", "debian-12-minimal", "debian-13-minimal", "debian-13-runner"];
+const IMAGES: [&str; 4] = ["debian-11-minimal", "debian-12-minimal", "debian-13-minimal", "debian-13-runner"];
 
 /// `NESTMATRIX_TEST_STORE`, else `target/<triple>/test-store`; with all images in it. If they cannot be built every test fails at once.
 static KEPT: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -49,6 +48,18 @@ static KEPT: LazyLock<PathBuf> = LazyLock::new(|| {
     remove_dead_labs(&store.join("labs"));
     store
 });
+
+/// Builds another image into it, for the one test that boots it: that takes minutes, in which others can go on.
+pub(crate) fn also(image: &str) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nestmatrix"));
+    command
+        .args(["images", "prepare", image])
+        .env("NESTMATRIX_STORE", kept())
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null());
+    let prepared = command.output().unwrap();
+    assert!(prepared.status.success(), "{image}: {}", String::from_utf8_lossy(&prepared.stderr));
+}
 
 /// The folder that is kept.
 pub(crate) fn kept() -> &'static Path {

@@ -117,6 +117,7 @@ impl Server {
     pub(crate) async fn try_open(&self, host_key: &Keypair, cancel: &CancellationToken) -> Result<Session, SshError> {
         let user = std::env::var("USER").unwrap_or_else(|_| "root".to_owned());
         Session::open(Open {
+            sudo: false,
             stream: self.banner().await,
             user: &user,
             login: &self.login,

@@ -34,7 +34,8 @@ pub(super) fn make(unpacked: &Unpacked, image: &Path, work: &Path, control: &Con
     let bytes = size(unpacked.bytes, unpacked.tree.len() as u64);
     let (disk, script) = (image.join(RAW_DISK), work.join("script"));
     File::create_new(&disk).and_then(|file| file.set_len(bytes)).map_err(PrepareErrorKind::io("create", &disk))?;
-    let told = tell(unpacked).map_err(|source| PrepareErrorKind::io("read", work)(source))?;
+    let told =
+        tell(unpacked).map_err(|why| PrepareErrorKind::Incomplete { what: format!("file system of it: {why}") })?;
     fs::write(&script, told).map_err(PrepareErrorKind::io("write", &script))?;
 
     let run = |name: &'static str, args: &[&str]| {
@@ -78,15 +79,19 @@ fn size(bytes: u64, files: u64) -> u64 {
 }
 
 /// The orders, one a line.
-fn tell(unpacked: &Unpacked) -> std::io::Result<String> {
-    let mut teller = Teller { unpacked, script: String::new(), written: vec![None; unpacked.tree.len()] };
+pub(super) fn tell(unpacked: &Unpacked) -> Result<String, String> {
+    let written = vec![None; unpacked.tree.len()];
+    let mut teller = Teller { unpacked, script: String::new(), written, too_long: None };
     teller.rights("/", "04", &unpacked.tree.node(0).rights);
     teller.folder("", 0);
     for (path, names) in teller.written.iter().flatten().filter(|(_, names)| *names > 1) {
         // It gives files more names without counting them. (Strings take all writes.)
         let _ = writeln!(teller.script, "sif {path} links_count {names}");
     }
-    Ok(teller.script)
+    match teller.too_long {
+        Some(line) => Err(format!("its paths are too long: {line}")),
+        None => Ok(teller.script),
+    }
 }
 
 struct Teller<'a> {
@@ -94,12 +99,23 @@ struct Teller<'a> {
     script: String,
     /// The first name of a file, quoted, and how many it has.
     written: Vec<Option<(String, u32)>>,
+    /// The beginning of an order that debugfs would not read as one.
+    too_long: Option<String>,
 }
+
+/// debugfs reads lines of at most 8 KiB (`BUFSIZ` of its C library) and takes the rest of a longer one for an order of its own, which
+/// could be one that runs a program here.
+const LONGEST_ORDER: usize = 4096;
 
 impl Teller<'_> {
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        // Strings take all writes.
-        let _ = writeln!(self.script, "{line}");
+        let line = line.to_string();
+        if line.len() >= LONGEST_ORDER || line.contains(['\n', '\0']) {
+            self.too_long.get_or_insert_with(|| line.chars().take(80).collect());
+            return;
+        }
+        self.script.push_str(&line);
+        self.script.push('\n');
     }
 
     fn folder(&mut self, path: &str, number: usize) {

@@ -25,7 +25,11 @@ use crate::{
 pub(crate) const IMAGE: &str = "debian-12-minimal";
 
 /// Kernel command line of its guests; see `recipe`.
-pub(super) const CMDLINE: &str = "console=tty0 console=ttyS0,115200 net.ifnames=0 panic=-1";
+pub(super) const CMDLINE: &str = if cfg!(target_arch = "aarch64") {
+    "console=tty0 console=ttyAMA0,115200 net.ifnames=0 panic=-1"
+} else {
+    "console=tty0 console=ttyS0,115200 net.ifnames=0 panic=-1"
+};
 
 /// The first program, made for the CPU that this one is made for.
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));

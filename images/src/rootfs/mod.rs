@@ -19,7 +19,7 @@ mod tree;
 use std::{
     fs::{self, DirBuilder, File},
     io::Read as _,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::Path,
 };
 
@@ -31,7 +31,7 @@ use crate::{
     disk::DiskFormat,
     error::{Failure, PrepareErrorKind},
     prepared::{BootWith, DISK, INITRD, KERNEL, Made, MadeFile, Start},
-    published::compared,
+    published::{compared, stamp},
     site::Site,
     space, tool,
 };
@@ -125,10 +125,4 @@ fn look(entry: &Entry, path: &Path, unpacked: &tarball::Unpacked) -> Result<(), 
         Some(arch) => Err(refused(format!("it is a system for {arch}, and should be one for {}", entry.arch))),
         None => Err(refused(format!("its {SHELL} is no program for {}", entry.arch))),
     }
-}
-
-/// What changes when a file does.
-fn stamp(path: &Path) -> Result<(u64, i64, i64, u64), PrepareErrorKind> {
-    let found = fs::metadata(path).map_err(PrepareErrorKind::io("look at", path))?;
-    Ok((found.len(), found.mtime(), found.mtime_nsec(), found.ino()))
 }

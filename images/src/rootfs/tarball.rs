@@ -243,7 +243,12 @@ impl Reader<'_> {
             let blob = self.blob(value.len() as u64, &mut value.as_slice(), cancel)?;
             rights.attributes.push((name, blob));
         }
-        self.tree.put(&path, Node { kind, rights }).map_err(Fault::Tarball)
+        self.tree.put(&path, Node { kind, rights }).map_err(Fault::Tarball)?;
+        // Folders that only stand in a path count, too.
+        if self.tree.len() > self.limits.files {
+            return Err(Fault::Tarball(format!("it has more than {} files and folders", self.limits.files)));
+        }
+        Ok(())
     }
 
     /// Writes the next blob.

@@ -204,3 +204,17 @@ fn long_names_owners_times_and_capabilities_are_taken_from_where_they_stand() {
     let Kind::Folder(root) = &unpacked.tree.node(0).kind else { panic!("the root is a folder") };
     assert!(!root.contains_key("dev"), "what the kernel makes is not taken");
 }
+
+#[test]
+fn no_name_is_so_long_that_the_rest_of_it_is_an_order() {
+    // Quotes are doubled on the way to debugfs, and a hard link's order holds two paths.
+    let long = |end: &str| [vec!["\"".repeat(250); 10], vec![end.to_owned()]].concat().join("/");
+    let (_folder, unpacked) = unpack(|tar| {
+        let mut file = header(EntryType::Regular, "x", "", 1);
+        tar.append_data(&mut file, long("one"), b"x".as_slice()).expect("member");
+        let mut link = header(EntryType::Link, "x", "", 0);
+        tar.append_link(&mut link, long("two"), long("one")).expect("member");
+    });
+    let refused = super::super::disk::tell(&unpacked.expect("a tree")).expect_err("the rest would be an order");
+    assert!(refused.contains("too long"), "{refused}");
+}
