@@ -272,8 +272,8 @@ pub(super) enum Images {
         #[arg(long)]
         dry_run: bool,
         /// Frozen guests, too; they are made again when they are needed.
-        #[arg(long)]
-        templates: bool,
+        #[arg(long = "templates")]
+        frozen: bool,
         #[command(flatten)]
         store: StoreFolder,
     },

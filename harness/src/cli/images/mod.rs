@@ -31,8 +31,8 @@ pub(super) async fn images(verb: args::Images, own: &args::CatalogFile) -> Outco
         }
         args::Images::Verify { names, store } => verify::verify(&here()?.catalog, &names, &store.path()?),
         args::Images::Path { name, store } => path(&here()?, &name, &store.path()?),
-        args::Images::Gc { keep_days, dry_run, templates, store } => {
-            gc::gc(&here()?, keep_days, templates, dry_run, &store.path()?)
+        args::Images::Gc { keep_days, dry_run, frozen, store } => {
+            gc::gc(&here()?, keep_days, frozen, dry_run, &store.path()?)
         }
         args::Images::Update { matrix, names, check } => {
             let own = own.clone();
