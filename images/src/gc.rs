@@ -6,7 +6,6 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -16,6 +15,7 @@ use matrix::{ByteSize, Digest};
 use crate::{
     Entry, build, lock, prepared,
     site::Site,
+    space,
     store::{Pointer, Store},
     templates::TemplateError,
 };
@@ -96,7 +96,7 @@ impl Store {
             let days = age(&path).as_secs() / 86_400;
             let what = format!("image {}, unused for {days} days", pointer.name);
             let folder = self.image(pointer.content);
-            let bytes = taken(&folder);
+            let bytes = space::taken(&folder);
             let gone = self.remove_image(&path, pointer.content, dry);
             collected.add(gone, Garbage { what, path: folder, bytes });
         }
@@ -136,7 +136,7 @@ impl Store {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let recipe = name.split('.').next().unwrap_or_default();
             let making = alone(&self.root().join("recipes").join(format!("{recipe}.lock")));
-            let bytes = taken(&path);
+            let bytes = space::taken(&path);
             let gone = making.is_some() && (dry || fs::remove_file(&path).is_ok());
             collected.add(gone, Garbage { what: "interrupted download".to_owned(), path, bytes });
         }
@@ -176,13 +176,4 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
 fn age(path: &Path) -> Duration {
     let modified = fs::metadata(path).and_then(|found| found.modified());
     modified.ok().and_then(|modified| SystemTime::now().duration_since(modified).ok()).unwrap_or_default()
-}
-
-/// What a file, or the files of a folder, take on the disk, in bytes.
-pub(crate) fn taken(path: &Path) -> u64 {
-    let files: Vec<PathBuf> = match fs::read_dir(path) {
-        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
-        Err(_) => vec![path.to_owned()],
-    };
-    files.iter().filter_map(|file| fs::symlink_metadata(file).ok()).map(|found| found.blocks() * 512).sum()
 }

@@ -25,6 +25,7 @@ mod foreign;
 pub mod gc;
 mod lock;
 mod mirror;
+mod packed;
 mod pins;
 mod prepared;
 mod published;

@@ -41,6 +41,15 @@ pub(crate) fn require(wants: &[(&Path, u64)]) -> Result<(), NoRoom> {
     Ok(())
 }
 
+/// What a file, or the files of a folder, take on the disk, in bytes.
+pub(crate) fn taken(path: &Path) -> u64 {
+    let files: Vec<PathBuf> = match fs::read_dir(path) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(_) => vec![path.to_owned()],
+    };
+    files.iter().filter_map(|file| fs::symlink_metadata(file).ok()).map(|found| found.blocks() * 512).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,7 +25,6 @@ use matrix::{ByteSize, Digest};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    gc::taken,
     lock::{self, Waited},
     prepared::{self, is_at},
     site::{self, Site},
@@ -249,7 +248,7 @@ impl Templates {
         let sites = fs::read_dir(&self.builds).into_iter().flatten().flatten().map(|entry| entry.path());
         let claims = sites.filter_map(|site| {
             let claim: u64 = fs::read_to_string(site.join(CLAIM)).ok()?.parse().ok()?;
-            Some(claim.saturating_sub(taken(&site::image_of(&site))))
+            Some(claim.saturating_sub(space::taken(&site::image_of(&site))))
         });
         claims.fold(0, u64::saturating_add)
     }
@@ -279,7 +278,7 @@ impl Templates {
         let folders = entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink());
         let known = folders.map(|folder| {
             let used = fs::metadata(folder.join(USED)).and_then(|found| found.modified());
-            let bytes = taken(&folder);
+            let bytes = space::taken(&folder);
             (folder, used.unwrap_or(SystemTime::UNIX_EPOCH), bytes)
         });
         known.collect()

@@ -4,19 +4,8 @@ use std::time::Duration;
 
 use matrix::{Arch, Cell};
 
-use super::station::Station;
-use crate::{guest::Accelerator, host::Qemu, template::Birthplace};
-
-/// How guests of another kind are run here.
-#[derive(Debug)]
-pub struct Emulation {
-    /// Their QEMU.
-    pub qemu: Qemu,
-    /// What their time limits are multiplied by.
-    pub speed: f64,
-    /// What is prepared for them is born there.
-    pub birthplace: Birthplace,
-}
+use super::station::{Emulation, Station};
+use crate::{guest::Accelerator, host::Qemu};
 
 impl Station {
     /// `None`: it is of this machine's own kind.

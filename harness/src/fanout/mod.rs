@@ -21,6 +21,5 @@ mod warmth;
 pub use attempt::Conclusion;
 pub use budget::{Budget, Cost};
 pub use dispatch::{Stop, Todo, dispatch, freeze};
-pub use emulation::Emulation;
-pub use station::{BootImage, Keep, Purpose, Station};
+pub use station::{BootImage, Emulation, Keep, Purpose, Station};
 pub use warmth::Warmth;

@@ -10,12 +10,13 @@ use images::{BootWith, Kernel, PreparedImage};
 use matrix::{Arch, ByteSize, Cell, Digest, Firmware, PackageFamily, Plan};
 use tokio_util::sync::CancellationToken;
 
-use super::{emulation::Emulation, warmth::Warmth};
+use super::warmth::Warmth;
 use crate::{
     events::Events,
     guest::{Accelerator, DiskFormat, Loader, Seed, Spawner},
     host::{self, NoUefi, Qemu},
     ssh::Keypair,
+    template::Birthplace,
 };
 
 /// Which guests are left running for a person to look into.
@@ -110,6 +111,17 @@ impl BootImage {
     pub fn disk_size(&self, wanted: ByteSize) -> ByteSize {
         self.bytes.max(wanted)
     }
+}
+
+/// How guests of another kind are run here.
+#[derive(Debug)]
+pub struct Emulation {
+    /// Their QEMU.
+    pub qemu: Qemu,
+    /// What their time limits are multiplied by.
+    pub speed: f64,
+    /// What is prepared for them is born there.
+    pub birthplace: Birthplace,
 }
 
 /// The place where guests are run, and what they need.

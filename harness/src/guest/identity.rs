@@ -10,6 +10,7 @@ use std::{
 use super::{
     command::{Disk, Firmware},
     seed,
+    who::Who,
 };
 
 /// Name of the file with a guest's host key.
@@ -26,19 +27,6 @@ pub enum Seed {
     Firmware,
     /// By a volume that cloud-init reads.
     CloudInit,
-}
-
-/// Who a guest is.
-#[derive(Clone, Copy, Debug)]
-pub struct Who<'a> {
-    /// The key that opens it, as one public line.
-    pub login: &'a str,
-    /// Its host key, OpenSSH private key format.
-    pub host_private: &'a str,
-    /// The same as one public line.
-    pub host_public: &'a str,
-    /// What it is called (one label).
-    pub hostname: &'a str,
 }
 
 /// How QEMU is to tell a guest who it is.

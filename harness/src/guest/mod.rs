@@ -12,13 +12,15 @@ mod process;
 pub mod qmp;
 mod seed;
 mod vm;
+mod who;
 
 pub use command::{Accelerator, Command, Cpu, Disk, Firmware, Loader, Port, Ram, serial_port};
 pub use console::Console;
-pub use identity::{FIRMWARE_ITEMS, HOST_KEY_FILE, Seed, Told, Who, identity, write_private};
+pub use identity::{FIRMWARE_ITEMS, HOST_KEY_FILE, Seed, Told, identity, write_private};
 pub use images::DiskFormat;
 pub use migration::MigrationError;
 pub use overlay::{OverlayError, create as create_overlay};
 pub use process::{Spawner, alive as process_alive, start_time as process_start_time};
 pub use seed::recipe as seed_recipe;
 pub use vm::{Ended, Guest, StartError};
+pub use who::Who;

@@ -13,7 +13,7 @@ use std::{
 use matrix::Digest;
 use serde_json::json;
 
-use super::identity::Who;
+use super::who::Who;
 
 /// Size of the volume: FAT needs some of it, the files a few KiB.
 const BYTES: u64 = 1 << 20;

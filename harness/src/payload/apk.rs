@@ -1,7 +1,7 @@
 //! Alpine's family: apk.
 
 use super::{
-    family::Adapter,
+    adapter::Adapter,
     reasons::{self, Grammar, starts},
 };
 

@@ -3,7 +3,7 @@
 use matrix::Arch;
 
 use super::{
-    family::Adapter,
+    adapter::Adapter,
     reasons::{self, Grammar, starts},
 };
 

@@ -4,6 +4,7 @@
 //! comes back is untrusted: sizes are bounded, and nothing a guest sends can name a place outside the folder it is
 //! collected into. What differs between systems is in one file per family of package managers (`family` says what such a file has).
 
+mod adapter;
 mod apk;
 mod collect;
 mod deb;

@@ -1,7 +1,7 @@
 //! Arch's family: pacman.
 
 use super::{
-    family::Adapter,
+    adapter::Adapter,
     reasons::{self, Grammar, starts},
 };
 

@@ -1,7 +1,7 @@
 //! FreeBSD's family: pkg.
 
 use super::{
-    family::Adapter,
+    adapter::Adapter,
     reasons::{self, Grammar, starts},
 };
 

@@ -1,7 +1,7 @@
 //! The RPM family: dnf, zypper or yum, whichever the guest has, or rpm itself.
 
 use super::{
-    family::Adapter,
+    adapter::Adapter,
     reasons::{self, Grammar, starts},
 };
 

@@ -6,25 +6,18 @@ use std::{
     path::Path,
 };
 
-/// The most memory xz may ask for, in bytes; `xz -9` needs 65 MiB, and a file can name any amount.
-const XZ_MEMORY: u64 = 1 << 30;
+use crate::packed::Format;
 
 /// Opens it; ends with an error after `most` bytes.
 pub(super) fn open(path: &Path, most: u64) -> io::Result<impl Read> {
     let mut file = File::open(path)?;
     let mut head = Vec::new();
-    (&mut file).take(6).read_to_end(&mut head)?;
+    (&mut file).take(8).read_to_end(&mut head)?;
     file.rewind()?;
     let packed = BufReader::with_capacity(1 << 18, file);
-    let stream: Box<dyn Read> = match head.as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
-        b"\xfd7zXZ\0" => {
-            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
-            Box::new(liblzma::bufread::XzDecoder::new_stream(packed, stream))
-        }
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),
-        [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
-        _ => Box::new(packed),
+    let stream = match Format::of(&head) {
+        Some(format) => format.reader(packed)?,
+        None => Box::new(packed),
     };
     Ok(Bounded { stream, left: most })
 }
