@@ -1,15 +1,15 @@
 //! The order of things in a run.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
 };
 
 use images::{Catalog, Entry, Source, Store};
-use matrix::{Arch, Plan};
-use reports::{EventKind, Phase, StepTime};
+use matrix::{Arch, Digest, Plan};
+use reports::{EventKind, ImageState, Phase, StepTime};
 
 use super::{
     error::RunError,
@@ -75,6 +75,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     let stop = Stop::default();
     let (events, received) = Events::channel();
     // Last, so that whatever cannot be had leaves no folder that looks like a run.
+    let mut began_with = HashMap::new();
     let (folder, recorder, runners, mut ledger) = match &resumed {
         None => {
             let folder = RunFolder::create(name, options.out.as_deref()).map_err(RunError::Folder)?;
@@ -97,6 +98,10 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
                 // It died before it could even say that it had started.
                 None => EventKind::RunStarted { run: name.clone(), plan: plan.digest, version },
             });
+            began_with.extend(run.images.iter().filter_map(|image| match image.state {
+                ImageState::Ready { digest, .. } => Some((image.from.clone(), digest)),
+                _ => None,
+            }));
             let (ledger, said) = Ledger::resume(&plan, &run);
             said.into_iter().for_each(|event| events.send(event));
             let runners = run.runners.last().map_or(0, |runner| runner.number);
@@ -117,6 +122,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     let way = if options.offline { Way::Offline } else { Way::Usual };
     let mut prepared = prepare_all(&store, &entries, plan.runner.retries, way, &events, &stop.drain).await;
     prepared.extend(refused);
+    refuse_others(&mut prepared, &began_with);
     let (mut emulations, mut proved) = (Emulations::new(), Vec::new());
     let proofs = async {
         let began = Instant::now();
@@ -199,6 +205,21 @@ async fn open_store(root: &Path) -> Result<Arc<Store>, RunError> {
         .await
         .map_err(|error| RunError::Machine { what: "open the store", why: error.to_string() })??;
     Ok(Arc::new(store))
+}
+
+/// Takes out the images that are not those the run began with: verdicts of two systems must not stand in one report as if of one.
+fn refuse_others(prepared: &mut Prepared, began_with: &HashMap<String, Digest>) {
+    for (name, image) in prepared {
+        let now = image.as_ref().ok().map(|image| image.digest);
+        if let (Some(now), Some(then)) = (now, began_with.get(name))
+            && now != *then
+        {
+            let reason = format!("{name} is not what the run began with: {} then, {} now", then.short(), now.short());
+            let help =
+                Some("start a new run; or put back the file, or the `images.lock`, that it began with".to_owned());
+            *image = Err(Missing { reason, help });
+        }
+    }
 }
 
 /// The catalog image whose kernel the accelerator is proved with where no other image has one.

@@ -182,3 +182,22 @@ fn a_mistake_in_a_catalog_or_a_lock_names_its_line_and_starts_nothing() {
     desk.lab.write("images.lock", "version = 7\n");
     desk.images(&["list"]).expect(2, &["images.lock", "version"]);
 }
+
+#[test]
+fn a_run_goes_on_with_the_image_it_began_with_or_not_at_all() {
+    let lab = Lab::open();
+    fs::write(lab.path("own.raw"), disk(1)).unwrap();
+    let matrix = "[timeout]\nboot = \"20s\"\n[[image]]\nname = \"own\"\npath = \"own.raw\"\n\
+                  [[suite]]\nname = \"s\"\ninline = \"true\"\n";
+    let mut run = lab.start(matrix, "out", &[]);
+    lab.wait_for_event("out", "guest-started");
+    run.kill().unwrap();
+    run.wait().unwrap();
+    fs::write(lab.path("own.raw"), disk(2)).unwrap();
+    let resumed = lab.nestmatrix().args(["run", "--resume"]).arg(lab.path("out")).spawn().unwrap();
+    let run = lab.finish(resumed, "out");
+    run.assert_code(3);
+    assert_eq!(run.verdict("own.s"), "error(image)", "{}", run.stderr);
+    assert!(run.reason("own.s").contains("not what the run began with"), "{}", run.reason("own.s"));
+    lab.assert_nothing_left();
+}
