@@ -67,7 +67,14 @@ pub const FOREIGN: &str =
 impl Mould<'_> {
     /// Whether it can be frozen, and not only prepared; else why not.
     pub(super) fn can_be_frozen(&self) -> Result<(), String> {
-        if self.command.arch == Arch::here() { Ok(()) } else { Err(FOREIGN.to_owned()) }
+        if self.command.arch != Arch::here() {
+            return Err(FOREIGN.to_owned());
+        }
+        // QEMU says that of these formats when it is asked to save the state of a guest.
+        match self.image.1 {
+            DiskFormat::Qcow2 | DiskFormat::Raw => Ok(()),
+            format => Err(format!("QEMU freezes no guest whose image is {}", format.name())),
+        }
     }
 
     /// Something is prepared in it that its disk alone has, too.

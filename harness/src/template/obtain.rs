@@ -44,6 +44,9 @@ pub async fn obtain(
         Ok(None) => {}
         Err(reason) => tell(News::Damaged(reason)),
     }
+    if let (Err(reason), false) = (mould.can_be_frozen(), mould.prepares()) {
+        return Err(NoTemplate::new(reason));
+    }
     // Whoever makes it now may fail with it as late as he can, and then somebody else who waits goes first.
     let until = Instant::now() + longest(forge, mould) * 2;
     let memory = mould.command.memory_mib << 20;

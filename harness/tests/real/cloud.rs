@@ -90,16 +90,16 @@ if [ -d /sys/firmware/efi ]; then echo uefi; else echo bios; fi
 '''
 "#;
 
-/// Runs the suite on forks of these images; what it says of the firmware they were started by.
-fn forked(lab: &Lab, images: &str, expected: &[(&str, &str)]) {
+/// Runs the suite on these images; what it says of the firmware they were started by, and how their guests came to be.
+fn run(lab: &Lab, images: &str, expected: &[(&str, &str, &str)]) {
     let run = lab.run(&format!("{images}{SUITE}"), "out", &[]);
     run.assert_code(0);
-    for (image, firmware) in expected {
+    for (image, firmware, boot) in expected {
         let id = format!("{image}.first");
         assert_eq!(run.verdict(&id), "passed", "{id}: {}\n{}", run.reason(&id), run.stderr);
         let said = run.file(&format!("cells/{id}/attempt-1/stdout.log"));
         assert_eq!(said.trim(), *firmware, "{id}");
-        assert_eq!(run.cell(&id)["attempts"][0]["guest"]["boot"]["how"], "forked", "{id}: {}", run.stderr);
+        assert_eq!(run.cell(&id)["attempts"][0]["guest"]["boot"]["how"], *boot, "{id}: {}", run.stderr);
     }
 }
 
@@ -123,7 +123,7 @@ fn a_published_disk_is_downloaded_from_a_server_that_breaks_started_by_uefi_prep
         digest(&packed)
     );
     let before = bytes_of(&lab.store().join("images"));
-    forked(&lab, &downloaded, &[("downloaded", "uefi")]);
+    run(&lab, &downloaded, &[("downloaded", "uefi", "forked")]);
     assert_eq!(server.seen().len(), 2, "it went on where it had been broken off");
     let grown = bytes_of(&lab.store().join("images")) - before;
     let most = fs::metadata(DISKS.join("cloud.qcow2")).unwrap().len() + (1 << 20);
@@ -149,8 +149,10 @@ fn the_same_disk_is_used_as_it_is_in_every_format() {
         formats.into_iter().chain([("vhdx", "cloud.vhdx", ""), ("vdi", "cloud.vdi", ""), ("ova", "cloud.ova", "")]);
     let text: Vec<String> = formats.map(|(name, file, more)| image(name, file, more)).collect();
     let before = bytes_of(&lab.store().join("images"));
-    let expected = ["raw", "qcow2", "vmdk", "vhdx", "vdi", "ova"].map(|name| (name, "bios"));
-    forked(&lab, &text.concat(), &expected);
+    // Of the formats only these two can be frozen.
+    let forked = ["raw", "qcow2"].map(|name| (name, "bios", "forked"));
+    let booted = ["vmdk", "vhdx", "vdi", "ova"].map(|name| (name, "bios", "cold"));
+    run(&lab, &text.concat(), &[&forked[..], &booted[..]].concat());
     // The store has what was in the archive, and nothing of the others.
     let grown = bytes_of(&lab.store().join("images")) - before;
     let most = fs::metadata(DISKS.join("cloud.vmdk")).unwrap().len() + (1 << 20);
