@@ -56,7 +56,7 @@ impl Cpu {
             // With the extensions, wherever the host's KVM module lets them through (its parameter `nested`).
             (_, Accelerator::Kvm, _) => "host",
             // Signing of pointers as the architecture defines it takes half of the emulation's time (QEMU docs: arm/cpu-features).
-            // A smaller model is no quicker (measured: Debian 12 to its SSH server with 23 s of CPU time; neoverse-n1 22 s, cortex-a72
+            // A smaller model is no quicker (measured: Debian 12 to its SSH server with 23 and, on a busier machine, 33 s of CPU time; neoverse-n1 22 s, cortex-a72
             // 21 to 26 s).
             (_, Accelerator::Tcg, Arch::Aarch64) => "max,pauth-impdef=on",
             (Self::Fullest, Accelerator::Tcg, Arch::X86_64) => "max",
