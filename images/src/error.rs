@@ -274,7 +274,22 @@ fn help(kind: &PrepareErrorKind, tail: &[String], image: &str) -> Option<String>
         PrepareErrorKind::DiskFull { .. } => {
             "free some space there, or put the store elsewhere: `--store DIR` or NESTMATRIX_STORE".to_owned()
         }
-        PrepareErrorKind::Damaged { .. } => format!("build it anew: `nestmatrix images prepare --refresh {image}`"),
+        PrepareErrorKind::Damaged { .. } => {
+            format!("get it anew: `nestmatrix images prepare --refresh {image}`, or `--refresh --matrix FILE`")
+        }
+        PrepareErrorKind::Refused { .. } => {
+            "what an image may be: one disk in one file of its own (qcow2, raw, vmdk, vhdx, vdi), an `.ova` with one, or a \
+             tarball with a root file system (`rootfs`)"
+                .to_owned()
+        }
+        PrepareErrorKind::Stalled { .. } => {
+            "this machine or the package mirror is too slow, or one of them stands still: look at the last lines, try again"
+                .to_owned()
+        }
+        PrepareErrorKind::Io { .. } => {
+            "see that this user may do that there; the store's folder can be chosen: `--store DIR` or NESTMATRIX_STORE"
+                .to_owned()
+        }
         PrepareErrorKind::Unpinned { .. } => {
             "`nestmatrix images update MATRIX` writes its digest into `images.lock`, beside the matrix file".to_owned()
         }

@@ -99,7 +99,11 @@ pub fn resolve(
     let fetched = |url: &str| fetch(url).map_err(|error| about(UpdateErrorKind::Download(Box::new(error))));
     let text = fetched(&list.url)?;
     let (text, trust) = match &list.signature {
-        None => (text, Trust::NotChecked("no signature of its publisher is known".to_owned())),
+        None => {
+            let open = list.url.starts_with("http:");
+            let open = if open { ", and the list came over http: anybody on its way can have changed it" } else { "" };
+            (text, Trust::NotChecked(format!("no signature of its publisher is known{open}")))
+        }
         Some(signature) => {
             let detached = signature.url.as_deref().map(fetched).transpose()?;
             signature::verify(&text, detached.as_deref(), &signature.keyring).map_err(about)?

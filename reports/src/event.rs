@@ -18,6 +18,21 @@ pub struct Event {
     pub kind: EventKind,
 }
 
+/// A package that a guest's package manager has installed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstalledPackage {
+    /// Its name.
+    pub name: String,
+    /// Its version as that package manager writes it, such as `1:2.12-1`.
+    pub version: String,
+}
+
+impl std::fmt::Display for InstalledPackage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.name, self.version)
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -184,6 +199,15 @@ pub enum EventKind {
         attempt: u32,
         /// In its own words.
         facts: SystemFacts,
+    },
+    /// The package was installed. What is there now, as the guest's package manager says after it.
+    PackagesInstalled {
+        /// Which.
+        cell: CellId,
+        /// From 1.
+        attempt: u32,
+        /// One for each file that was for this guest.
+        packages: Vec<InstalledPackage>,
     },
     /// A test case is about to run: one that is killed is still named.
     TestStarted {

@@ -135,6 +135,7 @@ impl Run {
             | EventKind::PhaseFinished { cell: id, .. }
             | EventKind::GuestStarted { cell: id, .. }
             | EventKind::SystemSeen { cell: id, .. }
+            | EventKind::PackagesInstalled { cell: id, .. }
             | EventKind::TestStarted { cell: id, .. }
             | EventKind::TestFinished { cell: id, .. }
             | EventKind::ArtifactCollected { cell: id, .. }

@@ -33,7 +33,7 @@ mod terminal;
 mod verdict;
 
 pub use counts::{Counts, Outcome, ReportedCase, Tally};
-pub use event::{Boot, Event, EventKind, GuestFacts, L1Facts, RunnerFacts, StepTime};
+pub use event::{Boot, Event, EventKind, GuestFacts, InstalledPackage, L1Facts, RunnerFacts, StepTime};
 pub use journal::{Journal, JournalError, JournalErrorKind};
 pub use json_lines::JsonLines;
 pub use names::UniqueNames;

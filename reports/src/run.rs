@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use matrix::{CellId, Digest};
 use serde::Serialize;
 
-use crate::{GuestFacts, Phase, RunnerFacts, SystemFacts, TestCase, Verdict, human};
+use crate::{GuestFacts, InstalledPackage, Phase, RunnerFacts, SystemFacts, TestCase, Verdict, human};
 
 /// A run: the plan as a ledger, and what was entered in it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -227,6 +227,8 @@ pub struct Attempt {
     pub guest: Option<GuestFacts>,
     /// The system in it; `None`: it was not heard of, or journals of before did not say.
     pub system: Option<SystemFacts>,
+    /// What was installed in it of the package, with its versions; empty: nothing, or nothing is known of it.
+    pub installed: Vec<InstalledPackage>,
     /// The test case that had started and not finished when it ended.
     pub running: Option<String>,
     /// Its test cases.

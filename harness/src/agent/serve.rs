@@ -314,6 +314,7 @@ fn about(event: &EventKind) -> Option<&CellId> {
         | EventKind::PhaseFinished { cell, .. }
         | EventKind::GuestStarted { cell, .. }
         | EventKind::SystemSeen { cell, .. }
+        | EventKind::PackagesInstalled { cell, .. }
         | EventKind::TestStarted { cell, .. }
         | EventKind::TestFinished { cell, .. }
         | EventKind::ArtifactCollected { cell, .. }

@@ -100,7 +100,14 @@ impl Attempt<'_> {
                 let verdict = Verdict::Failed { phase: Phase::Install, reason: refused.to_string() };
                 Err(Stopped { verdict, help: Some(help) })
             }
-            Ok(()) => Ok(()),
+            Ok(packages) => {
+                let package = self.station.plan.package.as_ref();
+                if let Some(doubt) = package.and_then(|package| payload::another_version(package, &packages)) {
+                    self.warn(doubt);
+                }
+                self.send(|cell, attempt| EventKind::PackagesInstalled { cell, attempt, packages });
+                Ok(())
+            }
         }
     }
 }

@@ -48,6 +48,14 @@ impl Proof {
         let reason = "guests of another kind of CPU than this machine's are emulated".to_owned();
         Self { key: String::new(), accelerator: Accelerator::Tcg, reason, speed: 1.0 }
     }
+
+    /// The same, now that the speeds of emulated guests are known: where no others are run, the slowest is said of all.
+    pub fn told_of_emulated(mut self, speeds: impl Iterator<Item = f64>) -> Self {
+        if self.key.is_empty() {
+            self.speed = speeds.fold(self.speed, f64::max);
+        }
+        self
+    }
 }
 
 /// Nothing works here.

@@ -16,8 +16,10 @@ pub(super) struct Adapter {
     pub(super) by_name: &'static str,
     /// Removes the packages named by its arguments, offline.
     pub(super) remove: &'static str,
-    /// Says of the packages named by its arguments which are installed, one [`super::installed`] line each.
+    /// Says of the packages named by its arguments which are installed, one line each for `installed`.
     pub(super) query: &'static str,
+    /// Name and version of the package that a line of its output says is installed.
+    pub(super) installed: fn(&str) -> Option<(&str, &str)>,
     /// Does what a payload does, without doing anything.
     pub(super) rehearsal: &'static str,
     /// The lines of its output that say why it failed.

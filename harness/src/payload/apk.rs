@@ -2,6 +2,7 @@
 
 use super::{
     adapter::Adapter,
+    installed,
     reasons::{self, Grammar, starts},
 };
 
@@ -35,6 +36,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     by_name: BY_NAME,
     remove: REMOVE,
     query: QUERY,
+    installed: is_installed,
     rehearsal: REHEARSAL,
     words: |output| reasons::of(output, &GRAMMAR),
     unsaid: is_failed_script,
@@ -46,6 +48,18 @@ const GRAMMAR: Grammar = Grammar {
     progress: |line| starts(line, &["(", "Executing "]),
     noise: |_| false,
 };
+
+/// apk says it itself: `(1/2) Installing hello (2.12-r0)`, `(2/2) Upgrading libhello (2.11-r0 -> 2.12-r0)`.
+fn is_installed(line: &str) -> Option<(&str, &str)> {
+    let said = || {
+        let (_, said) = line.strip_prefix('(')?.split_once(") ")?;
+        let (what, rest) = said.split_once(' ')?;
+        let done = ["Installing", "Upgrading", "Downgrading", "Reinstalling", "Replacing"].contains(&what);
+        let (name, versions) = rest.strip_suffix(')')?.split_once(" (").filter(|_| done)?;
+        Some((name, versions.rsplit(" -> ").next()?))
+    };
+    installed::stated(line).or_else(said)
+}
 
 fn is_failed_script(line: &str) -> bool {
     line.starts_with("ERROR: ") && line.contains(": script exited with error ")

@@ -4,6 +4,7 @@ use matrix::Arch;
 
 use super::{
     adapter::Adapter,
+    installed,
     reasons::{self, Grammar, starts},
 };
 
@@ -47,6 +48,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     by_name: BY_NAME,
     remove: REMOVE,
     query: QUERY,
+    installed: installed::stated,
     rehearsal: REHEARSAL,
     words,
     // dpkg's exit code tells.

@@ -82,20 +82,9 @@ pub fn remove_by_name(family: PackageFamily, names: &[String]) -> String {
     with(names, of(family).remove)
 }
 
-/// A script that says which of these packages are installed; [`installed`] reads its output. Its exit code says nothing.
+/// A script that says which of these packages are installed; [`super::installed_packages`] reads its output. Its exit code says nothing.
 pub fn query(family: PackageFamily, names: &[String]) -> String {
     with(names, of(family).query)
-}
-
-/// Name and version of each package that the output of [`query`] says is installed.
-pub fn installed(output: &[u8]) -> Vec<(String, String)> {
-    let lines = super::words::lines(output).into_iter();
-    let installed = lines.filter_map(|line| {
-        let said = line.strip_prefix("nestmatrix: ")?.strip_suffix(" is installed")?;
-        let (name, version) = said.split_once(' ')?;
-        Some((name.to_owned(), version.to_owned()))
-    });
-    installed.collect()
 }
 
 /// A script that does what a payload does, without doing anything: what it reads from the disk stays in the guest's memory, and what
@@ -255,13 +244,5 @@ mod tests {
         assert_eq!(found(&["dpkg"]), Some(PackageFamily::Deb));
         assert_eq!(found(&["pkg"]), None, "not FreeBSD");
         assert_eq!(detected(b"hello from .profile\npkg\n"), Some(PackageFamily::Pkg));
-    }
-
-    #[test]
-    fn what_is_installed_is_told_from_what_is_not() {
-        let output = b"nestmatrix: hello 2.10-3 is installed\nnestmatrix: half 1.0 is half-configured\n\
-                       dpkg-query: no packages found matching nothere\nnestmatrix: x 1:2 is installed\n";
-        let expected = [("hello", "2.10-3"), ("x", "1:2")].map(|(name, version)| (name.to_owned(), version.to_owned()));
-        assert_eq!(installed(output), expected);
     }
 }

@@ -6,11 +6,12 @@ use std::{
 };
 
 use matrix::{Arch, PackageFamily};
+use reports::InstalledPackage;
 
 use super::{
     family,
     guarded::{self, Ended, Guarded},
-    words,
+    installed, words,
 };
 use crate::ssh::{DEFAULT_CAP, Session, Sink, SshError};
 
@@ -62,8 +63,8 @@ pub enum InstallError {
     Ssh(#[from] SshError),
 }
 
-/// Installs the uploaded artifacts, all at once, so that they may depend on each other.
-pub async fn install(session: &Session, install: &Install<'_>) -> Result<(), InstallError> {
+/// Installs the uploaded artifacts, all at once, so that they may depend on each other; what is there then, as the guest says.
+pub async fn install(session: &Session, install: &Install<'_>) -> Result<Vec<InstalledPackage>, InstallError> {
     let ended = guarded::run(
         session,
         Guarded {
@@ -85,7 +86,9 @@ pub async fn install(session: &Session, install: &Install<'_>) -> Result<(), Ins
     let adapter = family::of(install.family);
     let said = &exit.stdout_tail;
     let mut words = match (exit.code, exit.signal.is_some()) {
-        (Some(0), false) if !words::lines(said).iter().any(|line| (adapter.unsaid)(line)) => return Ok(()),
+        (Some(0), false) if !words::lines(said).iter().any(|line| (adapter.unsaid)(line)) => {
+            return Ok(installed::installed_packages(install.family, said));
+        }
         (Some(NOTHING), false) => return Err(InstallError::Nothing { takes: adapter.takes, arch: install.arch }),
         _ => (adapter.words)(said),
     };

@@ -13,6 +13,7 @@ mod family;
 mod first_boot;
 mod guarded;
 mod install;
+mod installed;
 mod pacman;
 mod pkg;
 mod quote;
@@ -27,11 +28,10 @@ mod words;
 
 pub use collect::{CollectError, Collected, Collection, Limits, ResultFiles, collect, collect_results};
 pub use facts::{SCRIPT as FACTS, read as read_facts};
-pub use family::{
-    UNKNOWN_FAMILY, detect_family, install_by_name, installed, query, rehearsal, rehearsals, remove_by_name,
-};
+pub use family::{UNKNOWN_FAMILY, detect_family, install_by_name, query, rehearsal, rehearsals, remove_by_name};
 pub use first_boot::{FirstBootError, complaint, first_boot};
 pub use install::{Install, InstallError, install};
+pub use installed::{another_version, installed_packages};
 pub use quote::script_with as script;
 pub use suite::{Suite, SuiteOutcome, SuiteRun, run};
 pub use upload::{Upload, UploadError, upload};

@@ -25,5 +25,6 @@ done </etc/pacman.conf >"$settings"
 pacman --upgrade --noconfirm --noprogressbar --config "$settings" "$@" || exit
 
 for name in $(pacman --query --quiet --file --config "$settings" "$@"); do
-    pacman --query --config "$settings" "$name" || exit
+    found=$(pacman --query --config "$settings" "$name") || exit
+    echo "nestmatrix: $found is installed"
 done

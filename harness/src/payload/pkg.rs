@@ -2,6 +2,7 @@
 
 use super::{
     adapter::Adapter,
+    installed,
     reasons::{self, Grammar, starts},
 };
 
@@ -29,6 +30,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     by_name: BY_NAME,
     remove: REMOVE,
     query: QUERY,
+    installed: installed::stated,
     rehearsal: REHEARSAL,
     words: |output| reasons::of(output, &GRAMMAR),
     unsaid: is_failed_script,

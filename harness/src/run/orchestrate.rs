@@ -136,7 +136,8 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
         if !emulations.is_empty() {
             took("speed of emulated guests", began);
         }
-        proof
+        let speeds = emulations.values().flatten().map(|emulation| emulation.speed);
+        proof.map(|proof| proof.told_of_emulated(speeds))
     };
     let proof = tokio::select! {
         biased;
@@ -280,10 +281,6 @@ async fn prove(
     host::prove(store.root(), qemu, machine, spawner, &target).await.map_err(Some)
 }
 
-fn why_help(prepared: &Prepared) -> Option<String> {
-    prepared.get(PROVING)?.as_ref().err()?.help.clone()
-}
-
 /// Reports the cells that no guest can be started for.
 fn settle_early(
     plan: &Plan,
@@ -320,11 +317,11 @@ fn settle_early(
             (Some(Some(Missing { reason, help })), _) => (Phase::Image, reason.clone(), help.clone()),
             (Some(None), Err(Some(error))) => (Phase::Runner, error.to_string(), None),
             (Some(None), Err(None)) => {
-                let why = prepared.get(PROVING).and_then(|image| image.as_ref().err());
-                let why = why.map_or("it was never prepared", |missing| &missing.reason);
+                let missing = prepared.get(PROVING).and_then(|image| image.as_ref().err());
+                let why = missing.map_or("it was never prepared", |missing| &missing.reason);
                 let reason =
                     format!("no image has a kernel to prove the accelerator with, and {PROVING} is not there: {why}");
-                (Phase::Runner, reason, why_help(prepared))
+                (Phase::Runner, reason, missing.and_then(|missing| missing.help.clone()))
             }
             _ => (Phase::Image, "its image was never prepared".to_owned(), None),
         };

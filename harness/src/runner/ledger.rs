@@ -105,6 +105,7 @@ impl Ledger {
             | EventKind::PhaseFinished { cell, attempt, .. }
             | EventKind::GuestStarted { cell, attempt, .. }
             | EventKind::SystemSeen { cell, attempt, .. }
+            | EventKind::PackagesInstalled { cell, attempt, .. }
             | EventKind::TestStarted { cell, attempt, .. }
             | EventKind::TestFinished { cell, attempt, .. }
             | EventKind::ArtifactCollected { cell, attempt, .. }

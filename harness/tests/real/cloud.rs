@@ -4,7 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::LazyLock,
+    sync::{LazyLock, Mutex, PoisonError},
 };
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     store,
 };
 
-/// The disks, made once of Debian's packages and kept with the images of the tests.
+/// The folder of the disks, with the one that all others are made of: once, of Debian's packages, and kept with the images of the tests.
 static DISKS: LazyLock<PathBuf> = LazyLock::new(|| {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cloud");
     let recipe = ["build.sh", "customize.sh"].map(|name| fs::read_to_string(scripts.join(name)).unwrap()).concat();
@@ -27,25 +27,46 @@ static DISKS: LazyLock<PathBuf> = LazyLock::new(|| {
         sh("exec \"$1\" '' \"$2\" \"$3\"", &[&build, work.path(), &new]);
         fs::rename(new, &raw).unwrap();
     }
-    for (format, options) in [("qcow2", "-c"), ("vmdk", "-o subformat=streamOptimized"), ("vhdx", ""), ("vdi", "")] {
-        let to = folder.join(format!("cloud.{format}"));
-        if !to.exists() {
-            let convert = format!("qemu-img convert -O {format} {options} \"$1\" \"$2.new\" && mv \"$2.new\" \"$2\"");
-            sh(&convert, &[&raw, &to]);
-        }
-    }
-    fs::write(folder.join("box.ovf"), OVF).unwrap();
-    sh(
-        "cd \"$1\" && [ -e cloud.ova ] || { ln -f cloud.vmdk box.vmdk && tar -cf cloud.ova.new box.ovf box.vmdk && mv cloud.ova.new cloud.ova; }",
-        &[&folder],
-    );
-    // cloud-init does what its configuration says, and fails.
-    fs::write(folder.join("broken.cfg"), "runcmd: [[sh, -c, 'echo no such tenant >&2; exit 3']]\n").unwrap();
-    let broken = "cd \"$1\" && [ -e broken.raw ] || { cp --sparse=always cloud.raw broken.new && \
-                  debugfs -w -R 'write broken.cfg /etc/cloud/cloud.cfg.d/95_broken.cfg' 'broken.new?offset=18874368' && mv broken.new broken.raw; }";
-    sh(broken, &[&folder]);
     folder
 });
+
+/// The disk in this format, which is made of the first one when somebody wants it.
+fn disk(format: &str) -> PathBuf {
+    static MADE: Mutex<()> = Mutex::new(());
+    let _alone = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (raw, to) = (DISKS.join("cloud.raw"), DISKS.join(format!("cloud.{format}")));
+    if to.exists() {
+        return to;
+    }
+    let new = to.with_extension("new");
+    let convert = |options: &str| {
+        sh(&format!("qemu-img convert {options} \"$1\" \"$2\""), &[&raw, &new]);
+    };
+    match format {
+        "qcow2" => convert("-O qcow2 -c"),
+        "vmdk" | "vhdx" | "vdi" => convert(&format!("-O {format}")),
+        "ova" => {
+            // As appliances have it: packed, and to be read from front to back.
+            let folder = tempfile::tempdir_in(&*DISKS).unwrap();
+            fs::write(folder.path().join("box.ovf"), OVF).unwrap();
+            let vmdk = folder.path().join("box.vmdk");
+            sh("qemu-img convert -O vmdk -o subformat=streamOptimized \"$1\" \"$2\"", &[&raw, &vmdk]);
+            sh("tar -C \"$1\" -cf \"$2\" box.ovf box.vmdk", &[folder.path(), &new]);
+        }
+        // cloud-init does what its configuration says, and fails.
+        "broken" => {
+            let folder = tempfile::tempdir_in(&*DISKS).unwrap();
+            fs::write(folder.path().join("broken.cfg"), "runcmd: [[sh, -c, 'echo no such tenant >&2; exit 3']]\n")
+                .unwrap();
+            let broken = "cp --sparse=always \"$1\" \"$2\" && cd \"$3\" && \
+                          debugfs -w -R 'write broken.cfg /etc/cloud/cloud.cfg.d/95_broken.cfg' \"$2?offset=18874368\"";
+            sh(broken, &[&raw, &new, folder.path()]);
+        }
+        _ => panic!("no format {format}"),
+    }
+    fs::rename(new, &to).unwrap();
+    to
+}
 
 /// As little of a descriptor as names one disk.
 const OVF: &str = r#"<?xml version="1.0"?>
@@ -108,7 +129,7 @@ fn a_published_disk_is_downloaded_from_a_server_that_breaks_started_by_uefi_prep
     let lab = Lab::warm();
     // What is downloaded is packed, and the server breaks off in the middle, once.
     let packed = lab.path("cloud.qcow2.zst");
-    sh("zstd -q -1 -f -o \"$2\" \"$1\"", &[&DISKS.join("cloud.qcow2"), &packed]);
+    sh("zstd -q -1 -f -o \"$2\" \"$1\"", &[&disk("qcow2"), &packed]);
     let body: std::sync::Arc<[u8]> = fs::read(&packed).unwrap().into();
     let half = body.len() / 2;
     let server = Server::start(move |seen| {
@@ -126,16 +147,16 @@ fn a_published_disk_is_downloaded_from_a_server_that_breaks_started_by_uefi_prep
     run(&lab, &downloaded, &[("downloaded", "uefi", "forked")]);
     assert_eq!(server.seen().len(), 2, "it went on where it had been broken off");
     let grown = bytes_of(&lab.store().join("images")) - before;
-    let most = fs::metadata(DISKS.join("cloud.qcow2")).unwrap().len() + (1 << 20);
+    let most = fs::metadata(disk("qcow2")).unwrap().len() + (1 << 20);
     assert!(grown < most, "{grown} bytes, at the most {most}: the disk, and nothing else of it");
 
     // Nothing is booted for what is not what was stated.
-    let another = image("another", "cloud.qcow2", &format!("digest = 'sha256:{}'", "0".repeat(64)));
+    let another = image("another", "qcow2", &format!("digest = 'sha256:{}'", "0".repeat(64)));
     let run = lab.run(&format!("{another}{SUITE}"), "another", &[]);
     run.assert_code(3);
     assert_eq!(run.verdict("another.first"), "error(image)");
     let reason = run.reason("another.first");
-    assert!(reason.contains(&"0".repeat(64)) && reason.contains(&digest(&DISKS.join("cloud.qcow2"))), "{reason}");
+    assert!(reason.contains(&"0".repeat(64)) && reason.contains(&digest(&disk("qcow2"))), "{reason}");
     lab.assert_nothing_left();
 }
 
@@ -143,11 +164,10 @@ fn a_published_disk_is_downloaded_from_a_server_that_breaks_started_by_uefi_prep
 #[ignore = "each of the formats costs a minute and more where guests are emulated: cargo xtask test -- --ignored"]
 fn the_same_disk_is_used_as_it_is_in_every_format() {
     let lab = Lab::warm();
-    let raw = format!("digest = '{}'", digest(&DISKS.join("cloud.raw")));
-    let formats = [("raw", "cloud.raw", raw.as_str()), ("qcow2", "cloud.qcow2", ""), ("vmdk", "cloud.vmdk", "")];
-    let formats =
-        formats.into_iter().chain([("vhdx", "cloud.vhdx", ""), ("vdi", "cloud.vdi", ""), ("ova", "cloud.ova", "")]);
-    let text: Vec<String> = formats.map(|(name, file, more)| image(name, file, more)).collect();
+    let raw = format!("digest = '{}'", digest(&disk("raw")));
+    let stated = |format: &str| if format == "raw" { raw.as_str() } else { "" };
+    let formats = ["raw", "qcow2", "vmdk", "vhdx", "vdi", "ova"];
+    let text: Vec<String> = formats.into_iter().map(|format| image(format, format, stated(format))).collect();
     let before = bytes_of(&lab.store().join("images"));
     // Of the formats only these two can be frozen.
     let forked = ["raw", "qcow2"].map(|name| (name, "bios", "forked"));
@@ -155,7 +175,7 @@ fn the_same_disk_is_used_as_it_is_in_every_format() {
     run(&lab, &text.concat(), &[&forked[..], &booted[..]].concat());
     // The store has what was in the archive, and nothing of the others.
     let grown = bytes_of(&lab.store().join("images")) - before;
-    let most = fs::metadata(DISKS.join("cloud.vmdk")).unwrap().len() + (1 << 20);
+    let most = fs::metadata(disk("ova")).unwrap().len() + (1 << 20);
     assert!(grown < most, "{grown} bytes, at the most {most}");
     lab.assert_nothing_left();
 }
@@ -164,7 +184,7 @@ fn the_same_disk_is_used_as_it_is_in_every_format() {
 #[ignore = "an emulated guest takes a minute and more for its first boot: cargo xtask test -- --ignored"]
 fn a_first_boot_that_fails_is_the_images_fault_and_cloud_init_says_why() {
     let lab = Lab::open();
-    let run = lab.run(&format!("{}{SUITE}", image("broken", "broken.raw", "")), "out", &[]);
+    let run = lab.run(&format!("{}{SUITE}", image("broken", "broken", "")), "out", &[]);
     run.assert_code(3);
     assert_eq!(run.verdict("broken.first"), "error(image)", "{}", run.stderr);
     let reason = run.reason("broken.first");
@@ -173,9 +193,9 @@ fn a_first_boot_that_fails_is_the_images_fault_and_cloud_init_says_why() {
     lab.assert_nothing_left();
 }
 
-/// An image of the matrix from one of the disks.
-fn image(name: &str, file: &str, more: &str) -> String {
-    format!("[[image]]\nname = '{name}'\npath = '{}'\n{more}\n", DISKS.join(file).display())
+/// An image of the matrix: the disk in this format, where it lies.
+fn image(name: &str, format: &str, more: &str) -> String {
+    format!("[[image]]\nname = '{name}'\npath = '{}'\n{more}\n", disk(format).display())
 }
 
 /// What the files below a folder take.

@@ -150,7 +150,7 @@ fn run_with_small_scratch(lab: &Lab, size: &str, out: &str) -> crate::lab::Finis
     let matrix = lab.write(
         "fill.toml",
         "images = [\"debian-12-minimal\"]\n[runner]\nretries = 0\n[[suite]]\nname = \"fill\"\n\
-         inline = \"head -c 100000000 /dev/urandom > /big; sync; sleep 600\"\n",
+         inline = \"head -c 100000000 /dev/zero > /big; sync; sleep 600\"\n",
     );
     let script = format!(
         "mount -t tmpfs -o size={size} tmpfs '{}' && exec '{}' run '{}' --out '{}'",

@@ -109,62 +109,6 @@ fn an_l1_that_freezes_or_is_killed_in_the_middle_is_replaced_and_every_verdict_i
     lab.assert_nothing_left();
 }
 
-const TWO: &str = r#"
-images = ["debian-12-minimal"]
-[runner]
-kind = "qemu"
-[[suite]]
-name = "first"
-inline = "echo first"
-[[suite]]
-name = "second"
-inline = "sleep 30; echo second"
-"#;
-
-/// The agent's own death, then the orchestrator's: the run goes on, and what has a verdict is not run again.
-#[test]
-fn neither_the_agent_nor_the_orchestrator_is_needed_to_the_end() {
-    let lab = Lab::open();
-    let mut child: Child = lab.start(TWO, "out", &["--jobs", "1"]);
-    ready(&lab, "out", 1);
-    event(&lab, "out", &["test-started", ".second"]);
-    let output = in_l1(&lab, "out", 1, "pkill -KILL -x nestmatrix");
-    assert!(output.status.success(), "{output:?}");
-    let killed = Instant::now();
-    let lost = event(&lab, "out", &["runner-lost"]);
-    assert!(killed.elapsed() < NOTICED, "{:?}", killed.elapsed());
-    assert!(lost["reason"].as_str().unwrap().contains("agent"), "{lost}");
-
-    event(&lab, "out", &["guest-started", "\"runner\":2"]);
-    signal(child.id().into(), "-KILL");
-    child.wait().unwrap();
-    let in_use = Instant::now();
-    while !lab.guests().is_empty() {
-        assert!(in_use.elapsed() < Duration::from_secs(10), "the L1 dies with its orchestrator");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-
-    let resumed = lab.nestmatrix().args(["run", "--jobs", "1", "--resume"]).arg(lab.path("out")).spawn().unwrap();
-    ready(&lab, "out", 3);
-    // Meanwhile nobody else may write to the journal.
-    let second = lab.nestmatrix().args(["run", "--resume"]).arg(lab.path("out")).output().unwrap();
-    assert_eq!(second.status.code(), Some(2), "{second:?}");
-    assert!(String::from_utf8_lossy(&second.stderr).contains("another process"), "{second:?}");
-    let run = lab.finish(resumed, "out");
-
-    run.assert_code(0);
-    for (suite, attempts) in [("first", 1), ("second", 3)] {
-        let id = format!("debian-12-minimal.{suite}");
-        assert_eq!(run.verdict(&id), "passed", "{}", run.stderr);
-        assert_eq!(run.cell(&id)["attempts"].as_array().unwrap().len(), attempts, "{}", run.stderr);
-        assert!(run.file(&format!("cells/{id}/attempt-{attempts}/stdout.log")).contains(suite));
-    }
-    assert_sound(&run);
-    let again = lab.nestmatrix().args(["run", "--resume"]).arg(lab.path("out")).output().unwrap();
-    assert_eq!(again.status.code(), Some(2), "there is nothing left to resume: {again:?}");
-    lab.assert_nothing_left();
-}
-
 /// One L1 for two questions: whom can it reach, and what happens when its disk is full?
 #[test]
 fn an_l1_reaches_nobody_and_a_full_disk_in_it_is_its_end_and_not_the_packages_fault() {
@@ -192,7 +136,7 @@ inline = '''
 '''
 [[suite]]
 name = "fill"
-inline = "head -c 600000000 /dev/urandom > /big; sync; sleep 600"
+inline = "head -c 500000000 /dev/zero > /big; sync; sleep 600"
 "#
     );
     let child = lab.start(&matrix, "out", &["--jobs", "1"]);
@@ -240,43 +184,98 @@ fn an_l1_that_cannot_run_guests_is_an_error_of_phase_runner_that_says_what_to_do
     lab.assert_nothing_left();
 }
 
+const TWO: &str = r#"
+images = ["debian-12-minimal"]
+runner.kind = "qemu"
+[[suite]]
+name = "first"
+inline = "test $(systemd-detect-virt) = kvm && date +%s.%N"
+[[suite]]
+name = "second"
+inline = "sleep SECONDS; exit 3"
+"#;
+
+fn assert_forked_under_kvm(attempt: &Value) {
+    let guest = &attempt["guest"];
+    assert_eq!((&guest["boot"]["how"], &guest["accelerator"]), (&"forked".into(), &"kvm".into()), "{attempt}");
+}
+
+fn first_steps(runner: &Value) -> Vec<&str> {
+    runner["facts"]["steps"].as_array().unwrap().iter().take(2).map(|step| step["step"].as_str().unwrap()).collect()
+}
+
+/// Frozen by the first run, and forked by whoever comes after it. Then the agent dies, then the orchestrator: the run goes on, and what
+/// has a verdict is not run again.
 #[test]
-fn a_second_run_forks_the_l1_and_the_guests_in_it_and_comes_to_the_same_verdicts() {
+fn a_second_run_forks_the_l1_and_neither_its_agent_nor_the_orchestrator_is_needed_to_the_end() {
     let lab = Lab::warm();
-    let matrix = "
-        images = ['debian-12-minimal']
-        runner.kind = 'qemu'
-        [[suite]]
-        name = 'passes'
-        inline = 'test \"$(systemd-detect-virt)\" = kvm && date +%s.%N'
-        [[suite]]
-        name = 'fails'
-        inline = 'exit 3'
-    ";
-    let runs = ["first", "second"].map(|out| lab.run(matrix, out, &[]));
-    for (run, step) in runs.iter().zip(["freeze an L1", "find a frozen L1"]) {
-        run.assert_code(1);
-        assert_eq!(run.verdict("debian-12-minimal.passes"), "passed", "{}", run.stderr);
-        assert_eq!(run.verdict("debian-12-minimal.fails"), "failed(test)", "{}", run.stderr);
-        assert_sound(run);
-        let record = run.json();
-        assert_eq!(record["warnings"], Value::Array(Vec::new()), "nothing was booted instead");
-        let steps = record["runners"][0]["facts"]["steps"].as_array().unwrap().clone();
-        let names: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap().to_owned()).collect();
-        assert_eq!(names[..2], [step.to_owned(), "fork".to_owned()], "{names:?}");
-        assert_eq!(record["templates"][0]["cached"], true, "it came with the L1: {record}");
-        for cell in record["cells"].as_array().unwrap() {
-            let guest = &cell["attempts"][0]["guest"];
-            assert_eq!((&guest["boot"]["how"], &guest["accelerator"]), (&"forked".into(), &"kvm".into()), "{cell}");
-        }
+    let run = lab.run(&TWO.replace("SECONDS", "0"), "first", &[]);
+    assert_verdicts(&run);
+    let record = run.json();
+    assert_eq!(record["warnings"], Value::Array(Vec::new()), "nothing was booted instead");
+    assert_eq!(first_steps(&record["runners"][0]), ["freeze an L1", "fork"]);
+    assert_eq!(record["templates"][0]["cached"], true, "it came with the L1: {record}");
+    record["cells"].as_array().unwrap().iter().for_each(|cell| assert_forked_under_kvm(&cell["attempts"][0]));
+
+    // Of the same guests: what their suites do is not frozen.
+    let mut child: Child = lab.start(&TWO.replace("SECONDS", "30"), "out", &["--jobs", "1"]);
+    ready(&lab, "out", 1);
+    event(&lab, "out", &["test-started", ".second"]);
+    let output = in_l1(&lab, "out", 1, "pkill -KILL -x nestmatrix");
+    assert!(output.status.success(), "{output:?}");
+    let killed = Instant::now();
+    let lost = event(&lab, "out", &["runner-lost"]);
+    assert!(killed.elapsed() < NOTICED, "{:?}", killed.elapsed());
+    assert!(lost["reason"].as_str().unwrap().contains("agent"), "{lost}");
+
+    event(&lab, "out", &["guest-started", "\"runner\":2"]);
+    signal(child.id().into(), "-KILL");
+    child.wait().unwrap();
+    let in_use = Instant::now();
+    while !lab.guests().is_empty() {
+        assert!(in_use.elapsed() < Duration::from_secs(10), "the L1 dies with its orchestrator");
+        std::thread::sleep(Duration::from_millis(50));
     }
+
+    let resumed = lab.nestmatrix().args(["run", "--jobs", "1", "--resume"]).arg(lab.path("out")).spawn().unwrap();
+    ready(&lab, "out", 3);
+    // Meanwhile nobody else may write to the journal.
+    let second = lab.nestmatrix().args(["run", "--resume"]).arg(lab.path("out")).output().unwrap();
+    assert_eq!(second.status.code(), Some(2), "{second:?}");
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another process"), "{second:?}");
+    let resumed = lab.finish(resumed, "out");
+
+    assert_verdicts(&resumed);
+    for (suite, attempts) in [("first", 1), ("second", 3)] {
+        let cell = resumed.cell(&format!("debian-12-minimal.{suite}"));
+        let made = cell["attempts"].as_array().unwrap();
+        assert_eq!(made.len(), attempts, "{}", resumed.stderr);
+        assert_forked_under_kvm(made.last().unwrap());
+    }
+    let record = resumed.json();
+    let runners = record["runners"].as_array().unwrap();
+    for forked in [&runners[0], &runners[2]] {
+        assert_eq!(first_steps(forked), ["find a frozen L1", "fork"], "{forked}");
+    }
+    let warnings = record["warnings"].to_string();
+    assert!(warnings.contains("L1 2 is booted, not forked") && !warnings.contains("L1 3"), "{warnings}");
+
     // The clock of a fork in a fork, read between these two events; a second is what it may be off.
-    let id = "debian-12-minimal.passes";
-    for run in &runs {
+    let id = "debian-12-minimal.first";
+    for run in [&run, &resumed] {
         let said: f64 = run.file(&format!("cells/{id}/attempt-1/stdout.log")).trim().parse().unwrap();
         let time = |event: &str| crate::templates::time_of(run, event, id).as_nanosecond() as f64 / 1e9;
         let (earliest, latest) = (time("test-started"), time("test-finished"));
         assert!(earliest - 1.0 < said && said < latest + 1.0, "{earliest} < {said} < {latest}");
     }
+    let again = lab.nestmatrix().args(["run", "--resume"]).arg(lab.path("out")).output().unwrap();
+    assert_eq!(again.status.code(), Some(2), "there is nothing left to resume: {again:?}");
     lab.assert_nothing_left();
+}
+
+fn assert_verdicts(run: &Finished) {
+    run.assert_code(1);
+    assert_eq!(run.verdict("debian-12-minimal.first"), "passed", "{}", run.stderr);
+    assert_eq!(run.verdict("debian-12-minimal.second"), "failed(test)", "{}", run.stderr);
+    assert_sound(run);
 }

@@ -37,6 +37,8 @@ test "$WANTED" = "1.0 on debian-12-minimal"
     run.assert_code(1);
     assert_eq!(run.verdict("debian-11-minimal.smoke"), "failed(install)", "{}", run.stderr);
     assert_eq!(run.verdict("debian-12-minimal.smoke"), "passed", "{}", run.stderr);
+    let installed = &run.cell("debian-12-minimal.smoke")["attempts"][0]["installed"];
+    assert_eq!(*installed, serde_json::json!([{"name": "needs-new-libc", "version": "1.0"}]));
     for report in ["junit.xml", "summary.md", "report.html", "run.json"] {
         let text = run.file(report);
         assert!(text.contains("libc6"), "{report} has the package manager's own words: {text}");

@@ -78,6 +78,8 @@ fn a_tarball_with_a_system_in_it_is_a_guest_like_any_other() {
     check("fails", "failed(test)", "exited with 7");
     check("poweroff", "failed(test)", "powered itself off");
 
+    let installed = &run.cell("alpine.system")["attempts"][0]["installed"];
+    assert_eq!(*installed, serde_json::json!([{"name": "nm-hello", "version": "1.0-r0"}]));
     let system = &run.cell("alpine.system")["attempts"][0]["system"];
     assert_eq!((system["id"].as_str(), system["version"].as_str()), (Some("alpine"), Some("3.20.3")), "{system}");
     assert!(system["libc"].as_str().unwrap().starts_with("musl"), "{system}");

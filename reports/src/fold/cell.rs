@@ -5,7 +5,7 @@ use matrix::CellId;
 
 use super::{MAX_CASES, MAX_DETAIL, MAX_ELAPSED_MS, MAX_LIST, clean_lines, percent_encode, push, stays_inside};
 use crate::{
-    Boot, CaseVerdict, EventKind, TestCase, Verdict, clean,
+    Boot, CaseVerdict, EventKind, InstalledPackage, TestCase, Verdict, clean,
     run::{Artifact, Attempt, CellRun, KeptGuest, PhaseRun, attempt_folder},
 };
 
@@ -54,6 +54,13 @@ impl CellRun {
             EventKind::SystemSeen { attempt, facts, .. } => {
                 let facts = facts.cleaned();
                 self.attempt(*attempt)?.system = (!facts.is_empty()).then_some(facts);
+                Ok(())
+            }
+            EventKind::PackagesInstalled { attempt, packages, .. } => {
+                let cleaned = packages.iter().take(MAX_LIST).map(|InstalledPackage { name, version }| {
+                    InstalledPackage { name: clean::line(name), version: clean::line(version) }
+                });
+                self.attempt(*attempt)?.installed = cleaned.collect();
                 Ok(())
             }
             EventKind::TestStarted { attempt, name, .. } => {
@@ -126,6 +133,7 @@ impl CellRun {
             phases: Vec::new(),
             guest: None,
             system: None,
+            installed: Vec::new(),
             running: None,
             cases: Vec::new(),
             console_tail: Vec::new(),

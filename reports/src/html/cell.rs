@@ -46,6 +46,7 @@ struct AttemptView {
     phases: Vec<PhaseView>,
     guest: Option<String>,
     runner: Option<String>,
+    installed: String,
     system: Vec<FactView>,
     tail: Option<String>,
 }
@@ -184,6 +185,7 @@ impl AttemptView {
                 .flat_map(|facts| facts.all())
                 .map(|(name, value)| FactView { name, value })
                 .collect(),
+            installed: attempt.installed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
             tail: (tail && !attempt.console_tail.is_empty())
                 .then(|| last_lines(&attempt.console_tail.join("\n"), 2 << 10).to_owned()),
         }

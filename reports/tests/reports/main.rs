@@ -4,6 +4,7 @@ mod counts;
 mod fixture;
 mod fold;
 mod html;
+mod installed;
 mod journal;
 mod junit;
 mod large;

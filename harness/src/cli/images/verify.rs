@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use images::{Catalog, Entry, PrepareErrorKind};
+use images::{Catalog, Entry, PrepareErrorKind, Store};
+use rayon::prelude::*;
 
 use super::{Outcome, entry, open};
 
@@ -13,30 +14,36 @@ pub(super) fn verify(catalog: &Catalog, names: &[String], root: &Path) -> Outcom
         true => catalog.entries().iter().filter(|entry| store.look(entry).is_some()).collect(),
         false => named,
     };
-    let (mut damaged, mut absent) = (false, false);
-    // Each is read by as many threads as it has files, and disks are what it takes time to read.
-    for entry in &entries {
-        let name = format!("{} ({})", entry.name, entry.arch);
-        match store.verify(entry) {
-            Ok(digest) => eprintln!("{name}: intact, {}", digest.short()),
-            Err(error) => {
-                eprintln!("{name}: {}", error.kind);
-                error.help.iter().for_each(|help| eprintln!("{name}: help: {help}"));
-                match error.kind {
-                    PrepareErrorKind::Absent => absent = true,
-                    _ => damaged = true,
-                }
-            }
-        }
-    }
     if entries.is_empty() {
         eprintln!("no image of the catalog is in the store {}", root.display());
     }
-    Ok(if damaged {
-        1
-    } else if absent {
-        3
-    } else {
-        0
+    // Each is told as soon as it is read.
+    let found: Vec<Found> = entries.par_iter().map(|entry| read(&store, entry)).collect();
+    Ok(match () {
+        () if found.contains(&Found::Damaged) => 1,
+        () if found.contains(&Found::Absent) => 3,
+        () => 0,
     })
+}
+
+#[derive(PartialEq, Eq)]
+enum Found {
+    Intact,
+    Damaged,
+    Absent,
+}
+
+fn read(store: &Store, entry: &Entry) -> Found {
+    let name = format!("{} ({})", entry.name, entry.arch);
+    match store.verify(entry) {
+        Ok(digest) => {
+            eprintln!("{name}: intact, {}", digest.short());
+            Found::Intact
+        }
+        Err(error) => {
+            let help = error.help.map(|help| format!("\n{name}: help: {help}")).unwrap_or_default();
+            eprintln!("{name}: {}{help}", error.kind);
+            if matches!(error.kind, PrepareErrorKind::Absent) { Found::Absent } else { Found::Damaged }
+        }
+    }
 }
