@@ -3,8 +3,9 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use matrix::PackageFamily;
+use reports::InstalledPackage;
 
-use super::{family, install::NOTHING};
+use super::{family, install::NOTHING, installed};
 
 /// A folder for a payload, and one of programs that are found before all others.
 struct Guest {
@@ -149,9 +150,9 @@ fn what_is_installed_is_asked_in_each_family_and_told_in_the_same_words() {
     let names = ["hello".to_owned(), "nothere".to_owned()];
     let asked = |family, program: &str, answer: &str| {
         let ran = Guest::new(&[]).with(program, answer).run(&family::query(family, &names));
-        family::installed(ran.said.as_bytes())
+        installed::installed_packages(family, ran.said.as_bytes())
     };
-    let expected = [("hello".to_owned(), "2.12-r0".to_owned())];
+    let expected = [InstalledPackage { name: "hello".to_owned(), version: "2.12-r0".to_owned() }];
     let apk = "for name; do :; done; [ \"$name\" = hello ] || exit 1; echo hello-2.12-r0";
     assert_eq!(asked(PackageFamily::Apk, "apk", apk), expected);
     let pacman = "echo hello 2.12-r0\necho \"error: package 'nothere' was not found\" >&2\nexit 1";

@@ -162,7 +162,12 @@ fn run_with_small_scratch(lab: &Lab, size: &str, out: &str) -> crate::lab::Finis
     // A mount namespace of its own: whatever happens, nobody else sees the mount and nobody must undo it.
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
-    command.env("NESTMATRIX_STORE", lab.store()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .env("NESTMATRIX_COLD", "1")
+        .env("NESTMATRIX_STORE", lab.store())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     lab.finish(command.spawn().unwrap(), out)
 }
 

@@ -58,57 +58,6 @@ fn assert_sound(run: &Finished) {
     assert_eq!(finished.len(), run.json()["cells"].as_array().unwrap().len(), "each cell once: {finished:?}");
 }
 
-#[test]
-fn an_l1_that_freezes_or_is_killed_in_the_middle_is_replaced_and_every_verdict_is_the_same() {
-    let lab = Lab::open();
-    let child = lab.nestmatrix().args(["run", "nested", "--out"]).arg(lab.path("out")).spawn().unwrap();
-    for (number, name) in [(1, "-STOP"), (2, "-KILL")] {
-        let runner = ready(&lab, "out", number);
-        event(&lab, "out", &["guest-started", &format!("\"runner\":{number},")]);
-        signal(runner["l1"]["pid"].as_u64().unwrap(), name);
-        let done = Instant::now();
-        event(&lab, "out", &["runner-lost", &format!("\"runner\":{number},")]);
-        assert!(done.elapsed() < NOTICED, "{name}: {:?}", done.elapsed());
-    }
-    let run = lab.finish(child, "out");
-
-    run.assert_code(1);
-    assert_eq!(run.verdict("debian-12-minimal.runs-under-kvm"), "passed", "{}", run.stderr);
-    assert_eq!(run.verdict("debian-13-minimal.fails-on-purpose"), "failed(test)", "{}", run.stderr);
-    assert!(run.file("cells/debian-13-minimal.fails-on-purpose/attempt-3/stderr.log").contains("fails on purpose"));
-    assert_sound(&run);
-
-    // The report says on which machine each guest ran, and what became of the first one.
-    let record = run.json();
-    let runners = record["runners"].as_array().unwrap();
-    assert_eq!(runners.len(), 3, "{runners:?}");
-    assert!(runners[0]["lost"]["reason"].as_str().unwrap().contains("nothing was heard"), "{runners:?}");
-    assert!(runners[1]["lost"]["reason"].as_str().unwrap().contains("signal: 9"), "{runners:?}");
-    assert!(!runners[0]["lost"]["console_tail"].as_array().unwrap().is_empty(), "with its console");
-    let facts = &runners[2]["facts"];
-    assert_eq!(facts["accelerator"], "kvm");
-    assert!(facts["depth"].as_u64().unwrap() >= 2, "{facts}");
-    assert!(facts["kernel"].as_str().unwrap().contains("deb13"), "the L1's kernel, not this machine's: {facts}");
-    assert_eq!(facts["l1"]["image"], "debian-13-runner");
-    for report in ["report.html", "summary.md", "junit.xml"] {
-        let text = run.file(report);
-        assert!(text.contains(facts["kernel"].as_str().unwrap()), "{report} names the machine");
-    }
-    let mut times = Vec::new();
-    for cell in record["cells"].as_array().unwrap() {
-        let last = cell["attempts"].as_array().unwrap().last().unwrap();
-        // What QEMU itself says of the guest (`query-kvm`).
-        assert_eq!(last["guest"]["accelerator"], "kvm", "{cell}");
-        assert_eq!(last["guest"]["runner"], 3, "{cell}");
-        let time = |name: &str| last[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
-        times.push((time("started"), time("ended")));
-    }
-    assert!(times[0].0 < times[1].1 && times[1].0 < times[0].1, "both guests ran at the same time: {times:?}");
-    let lost: Vec<_> = events(&run).into_iter().filter(|event| event["retried"] == true).collect();
-    assert!(!lost.is_empty() && lost.iter().all(|event| event["phase"] == "runner"), "{lost:?}");
-    lab.assert_nothing_left();
-}
-
 /// One L1 for two questions: whom can it reach, and what happens when its disk is full?
 #[test]
 fn an_l1_reaches_nobody_and_a_full_disk_in_it_is_its_end_and_not_the_packages_fault() {
@@ -184,51 +133,40 @@ fn an_l1_that_cannot_run_guests_is_an_error_of_phase_runner_that_says_what_to_do
     lab.assert_nothing_left();
 }
 
+/// Of the same guests as the shipped matrix `nested`, so that the L1 that is frozen for one of them is forked for the other.
 const TWO: &str = r#"
 images = ["debian-12-minimal"]
-runner.kind = "qemu"
+runner = { kind = "qemu", retries = 4 }
 [[suite]]
 name = "first"
-inline = "test $(systemd-detect-virt) = kvm && date +%s.%N"
+inline = "date +%s.%N"
 [[suite]]
 name = "second"
-inline = "sleep SECONDS; exit 3"
+inline = "sleep 30; echo on purpose >&2; exit 3"
 "#;
 
-fn assert_forked_under_kvm(attempt: &Value) {
-    let guest = &attempt["guest"];
-    assert_eq!((&guest["boot"]["how"], &guest["accelerator"]), (&"forked".into(), &"kvm".into()), "{attempt}");
-}
-
-fn first_steps(runner: &Value) -> Vec<&str> {
-    runner["facts"]["steps"].as_array().unwrap().iter().take(2).map(|step| step["step"].as_str().unwrap()).collect()
-}
-
-/// Frozen by the first run, and forked by whoever comes after it. Then the agent dies, then the orchestrator: the run goes on, and what
-/// has a verdict is not run again.
+/// Frozen by the first run, and forked by whoever comes after it. Then an agent is killed, an L1, the orchestrator, and an L1 that is
+/// only frozen in another sense: the run goes on, and what has a verdict is not run again.
 #[test]
-fn a_second_run_forks_the_l1_and_neither_its_agent_nor_the_orchestrator_is_needed_to_the_end() {
+fn an_l1_is_frozen_once_and_whatever_dies_in_a_run_with_it_every_verdict_is_the_same() {
     let lab = Lab::warm();
-    let run = lab.run(&TWO.replace("SECONDS", "0"), "first", &[]);
-    assert_verdicts(&run);
-    let record = run.json();
-    assert_eq!(record["warnings"], Value::Array(Vec::new()), "nothing was booted instead");
-    assert_eq!(first_steps(&record["runners"][0]), ["freeze an L1", "fork"]);
-    assert_eq!(record["templates"][0]["cached"], true, "it came with the L1: {record}");
-    record["cells"].as_array().unwrap().iter().for_each(|cell| assert_forked_under_kvm(&cell["attempts"][0]));
+    let shipped = lab.nestmatrix().args(["run", "nested", "--out"]).arg(lab.path("shipped")).spawn().unwrap();
+    let shipped = lab.finish(shipped, "shipped");
+    assert_shipped(&shipped);
 
-    // Of the same guests: what their suites do is not frozen.
-    let mut child: Child = lab.start(&TWO.replace("SECONDS", "30"), "out", &["--jobs", "1"]);
+    let mut child: Child = lab.start(TWO, "out", &["--jobs", "1"]);
     ready(&lab, "out", 1);
     event(&lab, "out", &["test-started", ".second"]);
     let output = in_l1(&lab, "out", 1, "pkill -KILL -x nestmatrix");
     assert!(output.status.success(), "{output:?}");
-    let killed = Instant::now();
-    let lost = event(&lab, "out", &["runner-lost"]);
-    assert!(killed.elapsed() < NOTICED, "{:?}", killed.elapsed());
-    assert!(lost["reason"].as_str().unwrap().contains("agent"), "{lost}");
+    assert_noticed(&lab, 1);
 
-    event(&lab, "out", &["guest-started", "\"runner\":2"]);
+    let l1 = ready(&lab, "out", 2);
+    event(&lab, "out", &["guest-started", "\"runner\":2,"]);
+    signal(l1["l1"]["pid"].as_u64().unwrap(), "-KILL");
+    assert_noticed(&lab, 2);
+
+    event(&lab, "out", &["guest-started", "\"runner\":3,"]);
     signal(child.id().into(), "-KILL");
     child.wait().unwrap();
     let in_use = Instant::now();
@@ -238,44 +176,101 @@ fn a_second_run_forks_the_l1_and_neither_its_agent_nor_the_orchestrator_is_neede
     }
 
     let resumed = lab.nestmatrix().args(["run", "--jobs", "1", "--resume"]).arg(lab.path("out")).spawn().unwrap();
-    ready(&lab, "out", 3);
+    let l1 = ready(&lab, "out", 4);
     // Meanwhile nobody else may write to the journal.
     let second = lab.nestmatrix().args(["run", "--resume"]).arg(lab.path("out")).output().unwrap();
     assert_eq!(second.status.code(), Some(2), "{second:?}");
     assert!(String::from_utf8_lossy(&second.stderr).contains("another process"), "{second:?}");
-    let resumed = lab.finish(resumed, "out");
+    event(&lab, "out", &["guest-started", "\"runner\":4,"]);
+    signal(l1["l1"]["pid"].as_u64().unwrap(), "-STOP");
+    assert_noticed(&lab, 4);
+    let run = lab.finish(resumed, "out");
 
-    assert_verdicts(&resumed);
-    for (suite, attempts) in [("first", 1), ("second", 3)] {
-        let cell = resumed.cell(&format!("debian-12-minimal.{suite}"));
-        let made = cell["attempts"].as_array().unwrap();
-        assert_eq!(made.len(), attempts, "{}", resumed.stderr);
-        assert_forked_under_kvm(made.last().unwrap());
-    }
-    let record = resumed.json();
+    run.assert_code(1);
+    assert_eq!(run.verdict("debian-12-minimal.first"), "passed", "{}", run.stderr);
+    assert_eq!(run.verdict("debian-12-minimal.second"), "failed(test)", "{}", run.stderr);
+    assert!(run.file("cells/debian-12-minimal.second/attempt-5/stderr.log").contains("on purpose"));
+    assert_sound(&run);
+    let record = run.json();
+    let attempts =
+        |suite: &str| run.cell(&format!("debian-12-minimal.{suite}"))["attempts"].as_array().unwrap().clone();
+    assert_eq!((attempts("first").len(), attempts("second").len()), (1, 5), "{}", run.stderr);
+    let last = &attempts("second")[4]["guest"];
+    assert_eq!((&last["runner"], &last["accelerator"]), (&5.into(), &"kvm".into()), "{last}");
+
+    // The report says on which machine each guest ran, and what became of the others.
     let runners = record["runners"].as_array().unwrap();
-    for forked in [&runners[0], &runners[2]] {
-        assert_eq!(first_steps(forked), ["find a frozen L1", "fork"], "{forked}");
+    assert_eq!(runners.len(), 5, "{runners:?}");
+    for (lost, reason) in [(0, "agent"), (1, "signal: 9"), (3, "nothing was heard")] {
+        let lost = &runners[lost]["lost"];
+        assert!(lost["reason"].as_str().unwrap().contains(reason), "{lost}");
+        assert!(!lost["console_tail"].as_array().unwrap().is_empty(), "with its console: {lost}");
+    }
+    for (runner, forked) in runners.iter().zip([true, false, false, true, false]) {
+        // The third one may have come no further than its first guest.
+        assert_eq!(first_steps(runner) == ["find a frozen L1", "fork"], forked, "{runner}");
     }
     let warnings = record["warnings"].to_string();
-    assert!(warnings.contains("L1 2 is booted, not forked") && !warnings.contains("L1 3"), "{warnings}");
+    assert!(warnings.contains("L1 2 is booted, not forked") && !warnings.contains("L1 4"), "{warnings}");
+    let lost: Vec<_> = events(&run).into_iter().filter(|event| event["retried"] == true).collect();
+    assert!(!lost.is_empty() && lost.iter().all(|event| event["phase"] == "runner"), "{lost:?}");
+    let kernel = runners[4]["facts"]["kernel"].as_str().unwrap();
+    for report in ["report.html", "summary.md", "junit.xml"] {
+        assert!(run.file(report).contains(kernel), "{report} names the machine");
+    }
 
-    // The clock of a fork in a fork, read between these two events; a second is what it may be off.
-    let id = "debian-12-minimal.first";
-    for run in [&run, &resumed] {
-        let said: f64 = run.file(&format!("cells/{id}/attempt-1/stdout.log")).trim().parse().unwrap();
-        let time = |event: &str| crate::templates::time_of(run, event, id).as_nanosecond() as f64 / 1e9;
-        let (earliest, latest) = (time("test-started"), time("test-finished"));
-        assert!(earliest - 1.0 < said && said < latest + 1.0, "{earliest} < {said} < {latest}");
+    for (run, id) in [(&shipped, "debian-12-minimal.runs-under-kvm"), (&run, "debian-12-minimal.first")] {
+        assert_clock(run, id);
     }
     let again = lab.nestmatrix().args(["run", "--resume"]).arg(lab.path("out")).output().unwrap();
     assert_eq!(again.status.code(), Some(2), "there is nothing left to resume: {again:?}");
     lab.assert_nothing_left();
 }
 
-fn assert_verdicts(run: &Finished) {
+/// The matrix that comes with nestmatrix: two guests at the same time, under KVM, in an L1 that is frozen with them.
+fn assert_shipped(run: &Finished) {
     run.assert_code(1);
-    assert_eq!(run.verdict("debian-12-minimal.first"), "passed", "{}", run.stderr);
-    assert_eq!(run.verdict("debian-12-minimal.second"), "failed(test)", "{}", run.stderr);
+    assert_eq!(run.verdict("debian-12-minimal.runs-under-kvm"), "passed", "{}", run.stderr);
+    assert_eq!(run.verdict("debian-12-minimal.fails-on-purpose"), "failed(test)", "{}", run.stderr);
+    assert!(run.file("cells/debian-12-minimal.fails-on-purpose/attempt-1/stderr.log").contains("fails on purpose"));
     assert_sound(run);
+    let record = run.json();
+    assert_eq!(record["warnings"], Value::Array(Vec::new()), "nothing was booted instead");
+    assert_eq!(first_steps(&record["runners"][0]), ["freeze an L1", "fork"]);
+    assert_eq!(record["templates"][0]["cached"], true, "it came with the L1: {record}");
+    let facts = &record["runners"][0]["facts"];
+    assert_eq!((&facts["accelerator"], &facts["l1"]["image"]), (&"kvm".into(), &"debian-13-runner".into()), "{facts}");
+    assert!(facts["depth"].as_u64().unwrap() >= 2, "{facts}");
+    assert!(facts["kernel"].as_str().unwrap().contains("deb13"), "the L1's kernel, not this machine's: {facts}");
+    let mut times = Vec::new();
+    for cell in record["cells"].as_array().unwrap() {
+        let attempt = &cell["attempts"][0];
+        // What QEMU itself says of the guest (`query-kvm`).
+        let guest = &attempt["guest"];
+        assert_eq!((&guest["boot"]["how"], &guest["accelerator"]), (&"forked".into(), &"kvm".into()), "{cell}");
+        let time = |name: &str| attempt[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        times.push((time("started"), time("ended")));
+    }
+    assert!(times[0].0 < times[1].1 && times[1].0 < times[0].1, "both guests ran at the same time: {times:?}");
+}
+
+#[track_caller]
+fn assert_noticed(lab: &Lab, runner: u32) {
+    let done = Instant::now();
+    event(lab, "out", &["runner-lost", &format!("\"runner\":{runner},")]);
+    assert!(done.elapsed() < NOTICED, "{runner}: {:?}", done.elapsed());
+}
+
+/// How a runner came to be.
+fn first_steps(runner: &Value) -> Vec<&str> {
+    runner["facts"]["steps"].as_array().unwrap().iter().take(2).map(|step| step["step"].as_str().unwrap()).collect()
+}
+
+/// The clock of a fork in a fork, whose suite said it after everything else, read between these two events; a second is what it may be off.
+fn assert_clock(run: &Finished, id: &str) {
+    let said = run.file(&format!("cells/{id}/attempt-1/stdout.log"));
+    let said: f64 = said.lines().last().unwrap().parse().unwrap();
+    let time = |event: &str| crate::templates::time_of(run, event, id).as_nanosecond() as f64 / 1e9;
+    let (earliest, latest) = (time("test-started"), time("test-finished"));
+    assert!(earliest - 1.0 < said && said < latest + 1.0, "{earliest} < {said} < {latest}");
 }

@@ -20,7 +20,7 @@ fn package(lab: &Lab) {
 
 #[test]
 fn a_package_that_needs_a_newer_libc_is_red_where_it_is_too_old_and_green_elsewhere() {
-    let lab = Lab::open();
+    let lab = Lab::forking();
     package(&lab);
     let matrix = r#"
 images = ["debian-11-minimal", "debian-12-minimal"]
@@ -50,7 +50,7 @@ test "$WANTED" = "1.0 on debian-12-minimal"
 
 #[test]
 fn the_matrix_that_nestmatrix_ships_is_green() {
-    let lab = Lab::open();
+    let lab = Lab::forking();
     let definitions = Path::new(env!("CARGO_MANIFEST_DIR")).join("../matrix/definitions");
     let nestling = definitions.join("nestling");
     let built = Command::new(nestling.join("build.sh")).arg(nestling.join("dist")).output().unwrap();

@@ -118,7 +118,7 @@ impl Publisher {
         let publisher = Self(tempfile::tempdir().expect("temporary folder"));
         publisher.gpg(&["--quick-gen-key", "publisher@m.test", "ed25519", "sign", "never"]);
         publisher.gpg(&["--output", &publisher.path("keys.gpg"), "--export"]);
-        Some(publisher)
+        publisher
     }
 
     fn path(&self, name: &str) -> String {

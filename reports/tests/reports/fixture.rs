@@ -439,13 +439,3 @@ const CONSOLE: &str = "\
 [\u{1b}[0;32m  OK  \u{1b}[0m] Started OpenBSD Secure Shell server.\r
 [\u{1b}[0;32m  OK  \u{1b}[0m] Reached target Multi-User System.\r
 ";
-
-/// One of the reports of these events.
-pub(crate) fn rendered(plan: &Plan, events: &[Event], name: &str) -> String {
-    let dir = tempfile::tempdir().expect("a folder of our own");
-    plan.write(&dir.path().join("plan.json")).expect("a folder of our own");
-    let mut journal = Journal::create(dir.path()).expect("a folder of our own");
-    events.iter().for_each(|event| journal.append(event).expect("a folder of our own"));
-    reports::render::all(dir.path()).expect("a folder of our own");
-    fs::read_to_string(dir.path().join(name)).expect("a folder of our own")
-}

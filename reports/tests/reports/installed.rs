@@ -2,7 +2,10 @@
 
 use reports::{EventKind, InstalledPackage, Run};
 
-use crate::fixture::{Story, plan_of, rendered};
+use crate::{
+    fixture::{Story, plan_of},
+    systems::rendered,
+};
 
 #[test]
 fn what_a_guest_says_it_installed_is_on_the_page_in_run_json_and_in_junit() {

@@ -1,9 +1,9 @@
 //! What the systems of guests are told to be.
 
 use matrix::CellId;
-use reports::{EventKind, Run, SystemFacts};
+use reports::{Event, EventKind, Journal, Run, SystemFacts};
 
-use crate::fixture::{self, Story, plan_of, rendered};
+use crate::fixture::{self, Story, plan_of};
 
 /// Two cells of one image, whose guests say these kernels.
 fn two(kernels: [&str; 2]) -> (matrix::Plan, Story) {
@@ -19,6 +19,16 @@ fn two(kernels: [&str; 2]) -> (matrix::Plan, Story) {
     }
     story.finish();
     (plan, story)
+}
+
+/// One of the reports of these events.
+pub(crate) fn rendered(plan: &matrix::Plan, events: &[Event], name: &str) -> String {
+    let dir = tempfile::tempdir().expect("a folder of our own");
+    plan.write(&dir.path().join("plan.json")).expect("a folder of our own");
+    let mut journal = Journal::create(dir.path()).expect("a folder of our own");
+    events.iter().for_each(|event| journal.append(event).expect("a folder of our own"));
+    reports::render::all(dir.path()).expect("a folder of our own");
+    std::fs::read_to_string(dir.path().join(name)).expect("a folder of our own")
 }
 
 #[test]
