@@ -55,6 +55,12 @@ impl Lab {
         }
     }
 
+    /// Its store has no image yet: what comes into it is the test's.
+    pub(crate) fn without_images() -> Self {
+        let place = Place::take();
+        Self { cold: false, folder: tempfile::tempdir().unwrap(), store: LabStore::with_proof(), _place: Some(place) }
+    }
+
     /// For what must start none: it waits for nobody, and its store is empty.
     pub(crate) fn without_guests() -> Self {
         Self { cold: true, folder: tempfile::tempdir().unwrap(), store: LabStore::empty(), _place: None }

@@ -92,6 +92,14 @@ impl LabStore {
         own
     }
 
+    /// With the proof, and no image: for tests of how images come into a store.
+    pub(crate) fn with_proof() -> Self {
+        let own = Self::below(&KEPT.join("labs"));
+        fs::create_dir(own.path().join("images")).unwrap();
+        let _ = fs::copy(KEPT.join("probe.json"), own.path().join("probe.json"));
+        own
+    }
+
     /// With nothing at all.
     pub(crate) fn empty() -> Self {
         Self::below(&std::env::temp_dir())
