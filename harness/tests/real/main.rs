@@ -9,6 +9,7 @@ mod arch;
 mod bad_input;
 mod cloud;
 mod endings;
+mod families;
 mod faults;
 mod images;
 mod lab;
