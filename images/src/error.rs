@@ -70,8 +70,9 @@ impl PrepareError {
 
     /// The same, with what to do instead; `copies`: disks of images that had this name.
     pub(crate) fn with_copies(self, copies: &[PathBuf]) -> Self {
-        let mut help = "its publisher has removed it: `nestmatrix images update MATRIX` looks for its successor; a mirror can be named \
-                        in a catalog of your own (images.toml: `url = [...]`)"
+        let mut help = "its publisher has removed it: `nestmatrix images update MATRIX` looks for the successor of a catalog image; for \
+                        an `[[image]]` with `url` write the new one and its digest there; a mirror can be named in a catalog of your own \
+                        (images.toml: `url = [...]`)"
             .to_owned();
         if let Some(copy) = copies.first() {
             let path = copy.display();
@@ -263,7 +264,8 @@ fn help(kind: &PrepareErrorKind, tail: &[String], image: &str) -> Option<String>
         PrepareErrorKind::Download(error) => return error.help().map(str::to_owned),
         PrepareErrorKind::Offline => {
             format!(
-                "prepare it while there is a network: `nestmatrix images prepare {image}`, or `--matrix FILE` with its lock"
+                "prepare it while there is a network: `nestmatrix images prepare --matrix FILE`, or {image} by its name if it is one of a \
+                 catalog"
             )
         }
         PrepareErrorKind::ToolMissing { .. } => "run `cargo xtask setup`".to_owned(),
@@ -278,8 +280,8 @@ fn help(kind: &PrepareErrorKind, tail: &[String], image: &str) -> Option<String>
             format!("get it anew: `nestmatrix images prepare --refresh {image}`, or `--refresh --matrix FILE`")
         }
         PrepareErrorKind::Refused { .. } => {
-            "what an image may be: one disk in one file of its own (qcow2, raw, vmdk, vhdx, vdi), an `.ova` with one, or a \
-             tarball with a root file system (`rootfs`)"
+            "what an image may be: by `path` or `url` a disk that boots, in one file of its own (qcow2, raw, vmdk, vhdx, vdi), or an \
+             `.ova` with one; by `rootfs` a tarball with a system that needs no boot loader; by `from` a variant of a catalog image"
                 .to_owned()
         }
         PrepareErrorKind::Stalled { .. } => {

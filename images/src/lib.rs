@@ -38,6 +38,7 @@ mod store;
 mod templates;
 mod tool;
 pub mod update;
+mod verify;
 
 pub use catalog::{Catalog, CatalogError};
 pub use disk::DiskFormat;
@@ -48,3 +49,4 @@ pub use prepared::{BootWith, Kernel, PreparedImage};
 pub use recipe::DISK_BYTES;
 pub use store::{Control, PresentImage, Store};
 pub use templates::{Begun, Template, TemplateError, Templates, Unfinished};
+pub use verify::Verified;

@@ -136,7 +136,7 @@ fn in_file(
         }
         Kind::Ova => unpack_appliance(path, site, control),
         Kind::Descriptor => Err(refused("it only says in which other files a disk is: name one that holds all of it")),
-        Kind::Compressed => Err(refused("it is compressed: unpack it first")),
+        Kind::Compressed => Err(refused("it is compressed: unpack it first, or is it a tarball for `rootfs`?")),
         Kind::Unknown => {
             Err(refused("it is no disk: neither qcow2, vmdk, vhdx, vdi nor ova, and not bootable as it is"))
         }

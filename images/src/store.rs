@@ -140,23 +140,6 @@ impl Store {
         self.prepare_with(entry, control, &Makers { store: self })
     }
 
-    /// Reads every byte of an image in the store and compares it with what was put there.
-    ///
-    /// # Errors
-    ///
-    /// It is not there, or damaged.
-    pub fn verify(&self, entry: &Entry) -> Result<Digest, PrepareError> {
-        let verify = || {
-            let (record, folder, _lease) = self.find(build::recipe(entry)).map_err(|_| PrepareErrorKind::Absent)?;
-            match record.check(&folder, true) {
-                Ok(()) => Ok(record.content),
-                Err(Unusable::Damaged(kind)) => Err(kind),
-                Err(Unusable::Rebuild(_)) => Err(PrepareErrorKind::Absent),
-            }
-        };
-        verify().map_err(|kind: PrepareErrorKind| Failure::from(kind).about(&entry.name))
-    }
-
     /// The image of this entry without asking anybody for it: nothing is downloaded, nothing built. A disk on this machine is looked
     /// at.
     ///
@@ -257,7 +240,7 @@ impl Store {
     }
 
     /// Record, folder and lease of the image the recipe points to; else why there is none, if something was there before.
-    fn find(&self, recipe: Digest) -> Result<(Record, PathBuf, File), Option<String>> {
+    pub(crate) fn find(&self, recipe: Digest) -> Result<(Record, PathBuf, File), Option<String>> {
         let pointer = self.pointer(recipe)?;
         let folder = self.image(pointer.content);
         let lease = prepared::lease(&folder).ok_or_else(|| Some(format!("{} is gone", folder.display())))?;

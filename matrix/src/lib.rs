@@ -41,6 +41,7 @@ pub use digest::{Digest, DigestParseError};
 pub use error::{LoadError, LoadWarning, Problem};
 pub use id::CellIdParseError;
 pub use load::{Loaded, load};
+pub use near::help as near_help;
 pub use plan::{
     Artifact, Boot, Cell, CellId, Guest, Identity, Image, ImageSource, Location, Network, Package, Plan, Prepare,
     Results, Runner, RunnerKind, Timeouts, UploadFile,

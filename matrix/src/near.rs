@@ -35,7 +35,7 @@ fn is_said_already<S: AsRef<str>>(candidate: &str, wanted: &str, candidates: &[S
 }
 
 /// `did you mean ...?` where there is something near, and otherwise (or besides) this.
-pub(crate) fn help<S: AsRef<str>>(name: &str, candidates: &[S], otherwise: &str) -> String {
+pub fn help<S: AsRef<str>>(name: &str, candidates: &[S], otherwise: &str) -> String {
     let near = names(name, candidates);
     if near.is_empty() {
         otherwise.to_owned()

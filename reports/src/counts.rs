@@ -175,6 +175,9 @@ impl CellRun {
         let cases = self.last_attempt().map_or(&[][..], |attempt| &attempt.cases);
         let told = match &self.verdict {
             Verdict::Passed => true,
+            Verdict::Skipped { .. } => {
+                !cases.is_empty() && cases.iter().all(|case| matches!(case.verdict, CaseVerdict::Skipped { .. }))
+            }
             Verdict::Failed { phase: crate::Phase::Test, .. } => {
                 cases.iter().any(|case| matches!(case.verdict, CaseVerdict::Failed { .. }))
             }

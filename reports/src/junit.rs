@@ -136,6 +136,9 @@ fn system_out(run: &Run, cell: &CellRun, run_dir: &Path, budget: u64) -> String 
     for package in cell.last_attempt().iter().flat_map(|attempt| &attempt.installed) {
         property("installed", &package.to_string());
     }
+    for warning in &cell.warnings {
+        property("warning", warning);
+    }
     let runner = cell.last_attempt().and_then(|attempt| run.runner(attempt.guest.as_ref()?.runner));
     if let Some(runner) = runner {
         property("runner", &format!("{} ({})", runner.number, runner.kind));

@@ -17,6 +17,7 @@ mod grid;
 mod guests;
 mod html;
 mod human;
+mod installed;
 pub mod journal;
 mod json_lines;
 mod junit;

@@ -6,7 +6,7 @@ use crate::{
     CellRun, Outcome, Run, RunnerRun,
     failures::{Failure, failures},
     grid::Grid,
-    guests, human, machine, system,
+    guests, human, installed, machine, system,
 };
 
 /// Most failures that are told in full.
@@ -50,6 +50,13 @@ fn write(run: &Run, run_dir: &Path, md: &mut String) -> std::fmt::Result {
     if !guests.is_empty() {
         writeln!(md, "**Guests**: {}.\n", escape(&guests.join(", ")))?;
     }
+    let installed = installed::by_image(run);
+    if !installed.is_empty() {
+        writeln!(md, "**Installed**: {}.\n", escape(&limited(&installed, MAX_NAMED).join("; ")))?;
+    }
+    for warning in limited(&installed::warnings(run), MAX_NAMED) {
+        writeln!(md, "> Warning: {}\n", escape(&warning))?;
+    }
     for problem in run.problems() {
         writeln!(md, "> ⚠️ {}\n", escape(&problem))?;
     }
@@ -72,6 +79,15 @@ fn write(run: &Run, run_dir: &Path, md: &mut String) -> std::fmt::Result {
         write_runner(runner, md)?;
     }
     Ok(())
+}
+
+/// The first of these, and how many more there are.
+fn limited(lines: &[String], most: usize) -> Vec<String> {
+    let mut shown: Vec<String> = lines.iter().take(most).cloned().collect();
+    if lines.len() > most {
+        shown.push(format!("{} more: see `report.html`", lines.len() - most));
+    }
+    shown
 }
 
 /// What the guests of each image were, one row for each system that was seen.

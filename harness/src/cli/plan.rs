@@ -23,8 +23,9 @@ fn text(plan: &Plan) -> String {
             text += &format!("  {} ({} bytes, {})\n", artifact.file_name, artifact.bytes, artifact.digest);
         }
     }
-    let images = plan.images.len();
-    text += &format!("\n{} cells on {images} images; plan {}\n", plan.cells.len(), plan.digest.short());
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let (cells, images) = (count(plan.cells.len(), "cell"), count(plan.images.len(), "image"));
+    text += &format!("\n{cells} on {images}; plan {}\n", plan.digest.short());
     text
 }
 

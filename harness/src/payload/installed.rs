@@ -31,12 +31,16 @@ pub(super) fn stated(line: &str) -> Option<(&str, &str)> {
 /// What is installed although the matrix says another version: another release than the one that is meant may have been tested.
 pub fn another_version(package: &Package, installed: &[InstalledPackage]) -> Option<String> {
     let wanted = package.version.as_deref()?;
-    let found = installed.iter().filter(|found| found.name == package.name).collect::<Vec<_>>();
+    let mut found: Vec<_> = installed.iter().filter(|found| found.name == package.name).collect();
+    if found.is_empty() {
+        // The name may be that of a whole release: its version is that of something it is made of.
+        found = installed.iter().collect();
+    }
     if found.is_empty() || found.iter().any(|found| is_version(&found.version, wanted)) {
         return None;
     }
     let found = found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    Some(format!("{found} is what was installed and tested, and `package.version` of the matrix says {wanted}"))
+    Some(format!("{found} is what was installed and tested, and the matrix says {} {wanted}", package.name))
 }
 
 /// Whether a package manager may mean this version by what it says: without the epoch before it, and with what packagers append.
@@ -118,9 +122,10 @@ mod tests {
             None,
             "the name may be that of a whole release"
         );
+        assert!(another_version(&package(Some("2.13")), &installed[1..]).is_some(), "and the version is of none of it");
         insta::assert_snapshot!(
             another_version(&package(Some("2.12")), &installed).unwrap(),
-            @"hello 2.11-1 is what was installed and tested, and `package.version` of the matrix says 2.12"
+            @"hello 2.11-1 is what was installed and tested, and the matrix says hello 2.12"
         );
     }
 }

@@ -82,6 +82,8 @@ fn each_way_a_script_can_end_has_its_own_verdict_and_words() {
     check("skip", "skipped", "no such hardware");
     check("own-results", "failed(test)", "2 is not 3");
 
+    assert_eq!(run.json()["counts"]["tests"]["skipped"], 1, "a cell that is skipped is one skipped test");
+
     // 200 MB were counted but not kept, the end is there.
     let log = run.out.join("cells/debian-12-minimal.flood/attempt-1/stdout.log");
     assert!(log.metadata().unwrap().len() < 80 << 20, "{:?}", log.metadata());

@@ -94,7 +94,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<Entry>, CatalogError> {
         help: help.to_owned(),
     };
     let unreadable =
-        |error: io::Error| wrong(format!("the catalog cannot be read: {error}"), "name a file that can be");
+        |error: io::Error| wrong(format!("the catalog cannot be read: {error}"), "name a file that can be read");
     // Also pipes and devices: reading them may never end.
     if !file.metadata().map_err(unreadable)?.is_file() {
         return Err(wrong("the catalog is not a file".to_owned(), "name a TOML file with tables `[[image]]`"));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use super::paint::Paint;
-use crate::{Outcome, Phase, Run, clean, guests, human};
+use crate::{Outcome, Phase, Run, clean, guests, human, installed};
 
 /// Most bad cells named again at the end, and most named in the command that tries them again.
 const MAX_NAMED: usize = 20;
@@ -32,6 +32,15 @@ pub(super) fn lines(run: &Run, run_dir: &Path, paint: Paint) -> Vec<String> {
     ];
     let guests = guests::summary(run);
     lines.extend(guests.iter().enumerate().map(|(index, text)| row(if index == 0 { "guests" } else { "" }, text)));
+    lines.extend(installed::by_image(run).iter().take(MAX_NAMED).map(|text| row("package", text)));
+    lines.extend(match installed::warnings(run).as_slice() {
+        [] => None,
+        [one] => Some(row("warning", &paint.notice(one))),
+        [first, more @ ..] => {
+            let more = human::count(more.len(), "more warning");
+            Some(row("warning", &paint.notice(&format!("{first} (and {more}, in the report)"))))
+        }
+    });
     lines.extend(time_by_phase(run).map(|text| row("time", &text)));
     lines.extend(slowest(run).map(|text| row("slowest", &text)));
     lines.extend(run.problems().iter().map(|problem| row("problem", &paint.notice(problem))));

@@ -18,6 +18,8 @@ fn the_summary_fits_the_page_of_a_ci_job() {
 
     **Guests**: 2 forked, 4 cold, 1 cold (no template of debian-13-minimal: the guest did not answer over SSH in 1m 00s).
 
+    > Warning: little disk space left: 1.2 GiB
+
     | image | smoke | service |
     |---|---|---|
     | debian-11-minimal | ❌ **failed** in install | ❌ **failed** in install |

@@ -49,11 +49,9 @@ fn open(root: &Path) -> Result<Store, Failure> {
 /// The entry of this name, or what names there are.
 fn entry<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Entry, Failure> {
     catalog.get(name).ok_or_else(|| {
-        let report = miette::miette!(
-            help = "`nestmatrix images list --all` shows the images there are",
-            "there is no image `{name}`"
-        );
-        Failure::usage(report)
+        let names: Vec<&str> = catalog.entries().iter().map(|entry| entry.name.as_str()).collect();
+        let otherwise = "`nestmatrix images list --all` shows those of the catalog; those of a matrix are prepared with `--matrix FILE`";
+        Failure::usage(miette::miette!(help = matrix::near_help(name, &names, otherwise), "there is no image `{name}`"))
     })
 }
 

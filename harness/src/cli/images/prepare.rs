@@ -78,8 +78,8 @@ fn show(event: &EventKind) -> bool {
     match event {
         EventKind::ImageProgress { image, message } => eprintln!("{image}: {}", reports::clean::line(message)),
         EventKind::ImageReady { image, digest, cached, elapsed_ms } => {
-            let how = if *cached { "in the store" } else { "built" };
-            eprintln!("{image}: {how}, {digest} ({:.1} s)", *elapsed_ms as f64 / 1000.0);
+            let how = if *cached { "in the store" } else { "ready" };
+            eprintln!("{image}: {how}, its content is {digest} ({:.1} s)", *elapsed_ms as f64 / 1000.0);
         }
         EventKind::ImageFailed { image, reason, tail } => {
             eprintln!("{image}: failed: {}", reports::clean::line(reason));

@@ -2,48 +2,41 @@
 
 use std::path::Path;
 
-use images::{Catalog, Entry, PrepareErrorKind, Store};
-use rayon::prelude::*;
+use images::{Catalog, Entry, PrepareErrorKind, Verified};
 
 use super::{Outcome, entry, open};
 
 pub(super) fn verify(catalog: &Catalog, names: &[String], root: &Path) -> Outcome {
-    let named: Vec<&Entry> = names.iter().map(|name| entry(catalog, name)).collect::<Result<_, _>>()?;
+    let entries: Vec<&Entry> = names.iter().map(|name| entry(catalog, name)).collect::<Result<_, _>>()?;
     let store = open(root)?;
-    let entries = match names.is_empty() {
-        true => catalog.entries().iter().filter(|entry| store.look(entry).is_some()).collect(),
-        false => named,
+    let verified = if names.is_empty() {
+        let verified = store.verify_all(&show);
+        if verified.is_empty() {
+            eprintln!("no image is in the store {}", root.display());
+        }
+        verified
+    } else {
+        let verify = |entry: &&Entry| {
+            let verified = Verified { name: format!("{} ({})", entry.name, entry.arch), found: store.verify(entry) };
+            show(&verified);
+            verified
+        };
+        entries.iter().map(verify).collect()
     };
-    if entries.is_empty() {
-        eprintln!("no image of the catalog is in the store {}", root.display());
-    }
-    // Each is told as soon as it is read.
-    let found: Vec<Found> = entries.par_iter().map(|entry| read(&store, entry)).collect();
+    let kinds = || verified.iter().filter_map(|verified| verified.found.as_ref().err()).map(|error| &error.kind);
     Ok(match () {
-        () if found.contains(&Found::Damaged) => 1,
-        () if found.contains(&Found::Absent) => 3,
+        () if kinds().any(|kind| !matches!(kind, PrepareErrorKind::Absent)) => 1,
+        () if kinds().next().is_some() => 3,
         () => 0,
     })
 }
 
-#[derive(PartialEq, Eq)]
-enum Found {
-    Intact,
-    Damaged,
-    Absent,
-}
-
-fn read(store: &Store, entry: &Entry) -> Found {
-    let name = format!("{} ({})", entry.name, entry.arch);
-    match store.verify(entry) {
-        Ok(digest) => {
-            eprintln!("{name}: intact, {}", digest.short());
-            Found::Intact
-        }
+fn show(Verified { name, found }: &Verified) {
+    match found {
+        Ok(digest) => eprintln!("{name}: intact, content {}", digest.short()),
         Err(error) => {
-            let help = error.help.map(|help| format!("\n{name}: help: {help}")).unwrap_or_default();
+            let help = error.help.as_ref().map(|help| format!("\n{name}: help: {help}")).unwrap_or_default();
             eprintln!("{name}: {}{help}", error.kind);
-            if matches!(error.kind, PrepareErrorKind::Absent) { Found::Absent } else { Found::Damaged }
         }
     }
 }

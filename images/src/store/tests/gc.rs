@@ -106,7 +106,9 @@ fn without_a_network_only_what_is_there_is_used() {
         error,
         @"image `debian-12-minimal`: it is not in the store, and without a network (`--offline`) it is neither downloaded nor built"
     );
-    assert!(error.help.as_deref().is_some_and(|help| help.contains("images prepare debian-12-minimal")));
+    assert!(
+        error.help.as_deref().is_some_and(|help| help.contains("images prepare --matrix FILE`, or debian-12-minimal"))
+    );
     drop(house.debian_12(&fake));
     assert!(house.store.prepare_offline(entry("debian-12-minimal"), &control).expect("there").cached);
 }

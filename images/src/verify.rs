@@ -1,0 +1,64 @@
+//! Every byte of what is in the store, read and compared with what was put there.
+
+use std::fs;
+
+use matrix::Digest;
+use rayon::prelude::*;
+
+use crate::{
+    Entry, Store, build,
+    error::{Failure, PrepareError, PrepareErrorKind},
+    gc,
+    prepared::Unusable,
+    store::Pointer,
+};
+
+/// An image that was read, and its content's digest.
+#[derive(Debug)]
+pub struct Verified {
+    /// The name it was made under.
+    pub name: String,
+    /// What came of it.
+    pub found: Result<Digest, PrepareError>,
+}
+
+impl Store {
+    /// Reads every byte of an image in the store and compares it with what was put there.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or damaged.
+    pub fn verify(&self, entry: &Entry) -> Result<Digest, PrepareError> {
+        self.read_all_of(build::recipe(entry), &entry.name)
+    }
+
+    /// The same of all images in the store, whoever wanted them, side by side. Each is told as soon as it is read.
+    pub fn verify_all(&self, tell: &(dyn Fn(&Verified) + Sync)) -> Vec<Verified> {
+        let pointers: Vec<(Digest, String)> = gc::files(&self.root().join("recipes"), "json")
+            .into_iter()
+            .filter_map(|path| {
+                let recipe = format!("sha256:{}", path.file_stem()?.to_str()?).parse().ok()?;
+                let pointer: Pointer = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+                Some((recipe, pointer.name))
+            })
+            .collect();
+        let verified = pointers.into_par_iter().map(|(recipe, name)| {
+            let verified = Verified { found: self.read_all_of(recipe, &name), name };
+            tell(&verified);
+            verified
+        });
+        verified.collect()
+    }
+
+    fn read_all_of(&self, recipe: Digest, name: &str) -> Result<Digest, PrepareError> {
+        let read = || {
+            let (record, folder, _lease) = self.find(recipe).map_err(|_| PrepareErrorKind::Absent)?;
+            match record.check(&folder, true) {
+                Ok(()) => Ok(record.content),
+                Err(Unusable::Damaged(kind)) => Err(kind),
+                Err(Unusable::Rebuild(_)) => Err(PrepareErrorKind::Absent),
+            }
+        };
+        read().map_err(|kind: PrepareErrorKind| Failure::from(kind).about(name))
+    }
+}
