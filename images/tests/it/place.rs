@@ -28,12 +28,13 @@ pub(crate) fn noise(bytes: usize) -> Arc<[u8]> {
 /// As in earnest, only faster.
 pub(crate) fn quick() -> Limits {
     Limits {
-        connect: Duration::from_secs(5),
-        idle: Duration::from_secs(5),
+        // Long enough for a machine with much else to do: a test that wants less says so.
+        connect: Duration::from_secs(30),
+        idle: Duration::from_secs(30),
         slow_bytes: 0,
         pause: Duration::from_millis(5),
         longest_pause: Duration::from_millis(20),
-        overall: Duration::from_secs(60),
+        overall: Duration::from_secs(120),
         tries: 2,
         ..Limits::default()
     }

@@ -10,7 +10,7 @@ pub(super) fn verify(catalog: &Catalog, names: &[String], root: &Path) -> Outcom
     let entries: Vec<&Entry> = names.iter().map(|name| entry(catalog, name)).collect::<Result<_, _>>()?;
     let store = open(root)?;
     let verified = if names.is_empty() {
-        let verified = store.verify_all(&show);
+        let verified = store.verify_all(&show_one_of_all);
         if verified.is_empty() {
             eprintln!("no image is in the store {}", root.display());
         }
@@ -26,9 +26,20 @@ pub(super) fn verify(catalog: &Catalog, names: &[String], root: &Path) -> Outcom
     let kinds = || verified.iter().filter_map(|verified| verified.found.as_ref().err()).map(|error| &error.kind);
     Ok(match () {
         () if kinds().any(|kind| !matches!(kind, PrepareErrorKind::Absent)) => 1,
-        () if kinds().next().is_some() => 3,
+        () if kinds().next().is_some() && !names.is_empty() => 3,
         () => 0,
     })
+}
+
+/// What nobody asked for by name need not be there.
+fn show_one_of_all(verified: &Verified) {
+    match &verified.found {
+        Err(error) if matches!(error.kind, PrepareErrorKind::Absent) => {
+            let name = &verified.name;
+            eprintln!("{name}: not all there, or changed where it lies: whoever needs it has it made anew");
+        }
+        _ => show(verified),
+    }
 }
 
 fn show(Verified { name, found }: &Verified) {
