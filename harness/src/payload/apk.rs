@@ -2,8 +2,8 @@
 
 use super::{
     adapter::Adapter,
-    installed,
     reasons::{self, Grammar, starts},
+    words::stated,
 };
 
 /// apk's database, and what it works out of it.
@@ -58,7 +58,7 @@ fn is_installed(line: &str) -> Option<(&str, &str)> {
         let (name, versions) = rest.strip_suffix(')')?.split_once(" (").filter(|_| done)?;
         Some((name, versions.rsplit(" -> ").next()?))
     };
-    installed::stated(line).or_else(said)
+    stated(line).or_else(said)
 }
 
 fn is_failed_script(line: &str) -> bool {

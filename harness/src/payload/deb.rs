@@ -4,8 +4,8 @@ use matrix::Arch;
 
 use super::{
     adapter::Adapter,
-    installed,
     reasons::{self, Grammar, starts},
+    words::stated,
 };
 
 /// Installs everything in the folder `$root/artifacts`.
@@ -48,7 +48,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     by_name: BY_NAME,
     remove: REMOVE,
     query: QUERY,
-    installed: installed::stated,
+    installed: stated,
     rehearsal: REHEARSAL,
     words,
     // dpkg's exit code tells.

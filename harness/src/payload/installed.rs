@@ -22,12 +22,6 @@ pub fn installed_packages(family: PackageFamily, output: &[u8]) -> Vec<Installed
     packages
 }
 
-/// Scripts of ours say it so: `nestmatrix: hello 2.10-3 is installed`.
-pub(super) fn stated(line: &str) -> Option<(&str, &str)> {
-    let said = line.strip_prefix("nestmatrix: ")?.strip_suffix(" is installed")?;
-    said.split_once(' ').filter(|(name, version)| !name.is_empty() && !version.is_empty() && !version.contains(' '))
-}
-
 /// What is installed although the matrix says another version: another release than the one that is meant may have been tested.
 pub fn another_version(package: &Package, installed: &[InstalledPackage]) -> Option<String> {
     let wanted = package.version.as_deref()?;

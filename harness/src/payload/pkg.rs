@@ -2,8 +2,8 @@
 
 use super::{
     adapter::Adapter,
-    installed,
     reasons::{self, Grammar, starts},
+    words::stated,
 };
 
 /// pkg's database. Where only the program that fetches pkg is there, nothing.
@@ -30,7 +30,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     by_name: BY_NAME,
     remove: REMOVE,
     query: QUERY,
-    installed: installed::stated,
+    installed: stated,
     rehearsal: REHEARSAL,
     words: |output| reasons::of(output, &GRAMMAR),
     unsaid: is_failed_script,

@@ -2,8 +2,8 @@
 
 use super::{
     adapter::Adapter,
-    installed,
     reasons::{self, Grammar, starts},
+    words::stated,
 };
 
 /// dnf reads its caches and zypper its own; rpm its database.
@@ -52,7 +52,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     by_name: BY_NAME,
     remove: REMOVE,
     query: QUERY,
-    installed: installed::stated,
+    installed: stated,
     rehearsal: REHEARSAL,
     words: |output| reasons::of(output, &GRAMMAR),
     unsaid: is_failed_script,

@@ -22,6 +22,12 @@ pub(super) fn lines(output: &[u8]) -> Vec<String> {
         .collect()
 }
 
+/// Name and version in a line in which a script of ours says what is installed: `nestmatrix: hello 2.10-3 is installed`.
+pub(super) fn stated(line: &str) -> Option<(&str, &str)> {
+    let said = line.strip_prefix("nestmatrix: ")?.strip_suffix(" is installed")?;
+    said.split_once(' ').filter(|(name, version)| !name.is_empty() && !version.is_empty() && !version.contains(' '))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
