@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{places::Place, store::LabStore};
 
 /// No run of these tests takes longer; what does has hung.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(1800);
 
 pub(crate) struct Lab {
     /// Guests are booted: what a test that is not about forks wants to see, without the making of a template.

@@ -28,7 +28,7 @@ fn event(lab: &Lab, out: &str, needles: &[&str]) -> Value {
         if let Some(line) = text.lines().find(|line| needles.iter().all(|needle| line.contains(needle))) {
             return serde_json::from_str(line).unwrap();
         }
-        assert!(started.elapsed() < Duration::from_secs(600), "no event with {needles:?} in {text}");
+        assert!(started.elapsed() < Duration::from_secs(1200), "no event with {needles:?} in {text}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -145,7 +145,7 @@ echo clock $(date +%s.%N)
 
 #[test]
 fn forks_share_nothing_but_what_they_were_frozen_with_and_know_what_time_it_is() {
-    let lab = Lab::forking();
+    let lab = Lab::warm();
     let suite = |name: &str, more: &str| format!("[[suite]]\nname = \"{name}\"\n{more}\ninline = '''{WHO}'''\n");
     let matrix = [
         "images = [\"debian-12-minimal\"]\n".to_owned(),
@@ -160,7 +160,8 @@ fn forks_share_nothing_but_what_they_were_frozen_with_and_know_what_time_it_is()
 
     let first = lab.run(&matrix, "first", &[]);
     first.assert_code(0);
-    let (key, _) = template(&first);
+    let (key, cached) = template(&first);
+    assert!(!cached);
     forked.iter().for_each(|id| assert_forked(&first, id));
     assert_eq!(boot(&first, &id("booted")), serde_json::json!({"how": "cold", "reason": null}), "it asked for that");
 
@@ -411,10 +412,13 @@ inline = "true"
 name = "red"
 inline = "exit 1"
 [[suite]]
+name = "skip"
+inline = "echo no such hardware; exit 77"
+[[suite]]
 name = "poweroff"
 inline = "systemctl poweroff; sleep 600"
 "#;
-    let ids = ["green", "red", "poweroff"].map(|suite| format!("debian-12-minimal.{suite}"));
+    let ids = ["green", "red", "skip", "poweroff"].map(|suite| format!("debian-12-minimal.{suite}"));
     let verdicts = |run: &Finished| ids.clone().map(|id| (run.verdict(&id), run.reason(&id)));
 
     let started = [lab.start(matrix, "one", &[]), lab.start(matrix, "two", &[])];
@@ -443,8 +447,8 @@ inline = "systemctl poweroff; sleep 600"
     assert!(!cold.file("events.jsonl").contains("template-"), "no template was looked for");
     let of_cold = verdicts(&cold);
     let words: Vec<&str> = of_cold.iter().map(|(verdict, _)| verdict.as_str()).collect();
-    assert_eq!(words, ["passed", "failed(test)", "failed(test)"], "{}", cold.stderr);
-    assert!(of_cold[2].1.contains("powered itself off"), "{of_cold:?}");
+    assert_eq!(words, ["passed", "failed(test)", "skipped", "failed(test)"], "{}", cold.stderr);
+    assert!(of_cold[3].1.contains("powered itself off"), "{of_cold:?}");
     assert_eq!(verdicts(&one), of_cold);
     assert_eq!(verdicts(&two), of_cold);
     lab.assert_nothing_left();
