@@ -33,7 +33,7 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 /// An orchestrator that has said nothing for so long is gone.
 const ORCHESTRATOR_SILENCE: Duration = Duration::from_secs(120);
 /// A machine with an emulated CPU is slow; one whose nested virtualization hangs does not come to an end at all.
-const PROOF_LIMIT: Duration = Duration::from_secs(120);
+const PROOF_LIMIT: Duration = Duration::from_secs(240);
 /// Less room than this and guests stop one after the other: the machine is given up while it can still say so.
 const LEAST_ROOM: ByteSize = ByteSize::from_mib(24);
 /// How often the room is looked at.

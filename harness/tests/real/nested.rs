@@ -28,7 +28,7 @@ fn event(lab: &Lab, out: &str, needles: &[&str]) -> Value {
         if let Some(line) = text.lines().find(|line| needles.iter().all(|needle| line.contains(needle))) {
             return serde_json::from_str(line).unwrap();
         }
-        assert!(started.elapsed() < Duration::from_secs(1200), "no event with {needles:?} in {text}");
+        assert!(started.elapsed() < Duration::from_secs(600), "no event with {needles:?} in {text}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -56,6 +56,113 @@ fn assert_sound(run: &Finished) {
         .map(|event| event["cell"].clone())
         .collect();
     assert_eq!(finished.len(), run.json()["cells"].as_array().unwrap().len(), "each cell once: {finished:?}");
+}
+
+#[test]
+fn an_l1_that_freezes_or_is_killed_in_the_middle_is_replaced_and_every_verdict_is_the_same() {
+    let lab = Lab::open();
+    let child = lab.nestmatrix().args(["run", "nested", "--out"]).arg(lab.path("out")).spawn().unwrap();
+    for (number, name) in [(1, "-STOP"), (2, "-KILL")] {
+        let runner = ready(&lab, "out", number);
+        event(&lab, "out", &["guest-started", &format!("\"runner\":{number},")]);
+        signal(runner["l1"]["pid"].as_u64().unwrap(), name);
+        let done = Instant::now();
+        event(&lab, "out", &["runner-lost", &format!("\"runner\":{number},")]);
+        assert!(done.elapsed() < NOTICED, "{name}: {:?}", done.elapsed());
+    }
+    let run = lab.finish(child, "out");
+
+    run.assert_code(1);
+    assert_eq!(run.verdict("debian-12-minimal.runs-under-kvm"), "passed", "{}", run.stderr);
+    assert_eq!(run.verdict("debian-13-minimal.fails-on-purpose"), "failed(test)", "{}", run.stderr);
+    assert!(run.file("cells/debian-13-minimal.fails-on-purpose/attempt-3/stderr.log").contains("fails on purpose"));
+    assert_sound(&run);
+
+    // The report says on which machine each guest ran, and what became of the first one.
+    let record = run.json();
+    let runners = record["runners"].as_array().unwrap();
+    assert_eq!(runners.len(), 3, "{runners:?}");
+    assert!(runners[0]["lost"]["reason"].as_str().unwrap().contains("nothing was heard"), "{runners:?}");
+    assert!(runners[1]["lost"]["reason"].as_str().unwrap().contains("signal: 9"), "{runners:?}");
+    assert!(!runners[0]["lost"]["console_tail"].as_array().unwrap().is_empty(), "with its console");
+    let facts = &runners[2]["facts"];
+    assert_eq!(facts["accelerator"], "kvm");
+    assert!(facts["depth"].as_u64().unwrap() >= 2, "{facts}");
+    assert!(facts["kernel"].as_str().unwrap().contains("deb13"), "the L1's kernel, not this machine's: {facts}");
+    assert_eq!(facts["l1"]["image"], "debian-13-runner");
+    for report in ["report.html", "summary.md", "junit.xml"] {
+        let text = run.file(report);
+        assert!(text.contains(facts["kernel"].as_str().unwrap()), "{report} names the machine");
+    }
+    let mut times = Vec::new();
+    for cell in record["cells"].as_array().unwrap() {
+        let last = cell["attempts"].as_array().unwrap().last().unwrap();
+        // What QEMU itself says of the guest (`query-kvm`).
+        assert_eq!(last["guest"]["accelerator"], "kvm", "{cell}");
+        assert_eq!(last["guest"]["runner"], 3, "{cell}");
+        let time = |name: &str| last[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        times.push((time("started"), time("ended")));
+    }
+    assert!(times[0].0 < times[1].1 && times[1].0 < times[0].1, "both guests ran at the same time: {times:?}");
+    let lost: Vec<_> = events(&run).into_iter().filter(|event| event["retried"] == true).collect();
+    assert!(!lost.is_empty() && lost.iter().all(|event| event["phase"] == "runner"), "{lost:?}");
+    lab.assert_nothing_left();
+}
+
+const TWO: &str = r#"
+images = ["debian-12-minimal"]
+[runner]
+kind = "qemu"
+[[suite]]
+name = "first"
+inline = "echo first"
+[[suite]]
+name = "second"
+inline = "sleep 30; echo second"
+"#;
+
+/// The agent's own death, then the orchestrator's: the run goes on, and what has a verdict is not run again.
+#[test]
+fn neither_the_agent_nor_the_orchestrator_is_needed_to_the_end() {
+    let lab = Lab::open();
+    let mut child: Child = lab.start(TWO, "out", &["--jobs", "1"]);
+    ready(&lab, "out", 1);
+    event(&lab, "out", &["test-started", ".second"]);
+    let output = in_l1(&lab, "out", 1, "pkill -KILL -x nestmatrix");
+    assert!(output.status.success(), "{output:?}");
+    let killed = Instant::now();
+    let lost = event(&lab, "out", &["runner-lost"]);
+    assert!(killed.elapsed() < NOTICED, "{:?}", killed.elapsed());
+    assert!(lost["reason"].as_str().unwrap().contains("agent"), "{lost}");
+
+    event(&lab, "out", &["guest-started", "\"runner\":2"]);
+    signal(child.id().into(), "-KILL");
+    child.wait().unwrap();
+    let in_use = Instant::now();
+    while !lab.guests().is_empty() {
+        assert!(in_use.elapsed() < Duration::from_secs(10), "the L1 dies with its orchestrator");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
+    let resumed = lab.nestmatrix().args(["run", "--jobs", "1", "--resume"]).arg(lab.path("out")).spawn().unwrap();
+    ready(&lab, "out", 3);
+    // Meanwhile nobody else may write to the journal.
+    let second = lab.nestmatrix().args(["run", "--resume"]).arg(lab.path("out")).output().unwrap();
+    assert_eq!(second.status.code(), Some(2), "{second:?}");
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another process"), "{second:?}");
+    let run = lab.finish(resumed, "out");
+
+    run.assert_code(0);
+    for (suite, attempts) in [("first", 1), ("second", 3)] {
+        let id = format!("debian-12-minimal.{suite}");
+        assert_eq!(run.verdict(&id), "passed", "{}", run.stderr);
+        assert_eq!(run.cell(&id)["attempts"].as_array().unwrap().len(), attempts, "{}", run.stderr);
+        assert!(run.file(&format!("cells/{id}/attempt-{attempts}/stdout.log")).contains(suite));
+    }
+    assert_sound(&run);
+    let again = lab.nestmatrix().args(["run", "--resume"]).arg(lab.path("out")).output().unwrap();
+    assert_eq!(again.status.code(), Some(2), "there is nothing left to resume: {again:?}");
+    lab.assert_nothing_left();
 }
 
 /// One L1 for two questions: whom can it reach, and what happens when its disk is full?
@@ -133,139 +240,43 @@ fn an_l1_that_cannot_run_guests_is_an_error_of_phase_runner_that_says_what_to_do
     lab.assert_nothing_left();
 }
 
-/// Of the same guests as the shipped matrix `nested`, so that the L1 that is frozen for one of them is forked for the other.
-const TWO: &str = r#"
-images = ["debian-12-minimal"]
-runner.kind = "qemu"
-[[suite]]
-name = "first"
-inline = "date +%s.%N"
-[[suite]]
-name = "second"
-inline = "sleep 30; echo on purpose >&2; exit 3"
-"#;
-
-/// Frozen by the first run, and forked by whoever comes after it. Then the orchestrator is killed, an agent and an L1, and one L1 is
-/// stopped: the run goes on, and what has a verdict is not run again.
 #[test]
-fn an_l1_is_frozen_once_and_whatever_dies_in_a_run_with_it_every_verdict_is_the_same() {
+fn a_second_run_forks_the_l1_and_the_guests_in_it_and_comes_to_the_same_verdicts() {
     let lab = Lab::warm();
-    let shipped = lab.nestmatrix().args(["run", "nested", "--out"]).arg(lab.path("shipped")).spawn().unwrap();
-    let shipped = lab.finish(shipped, "shipped");
-    assert_shipped(&shipped);
-
-    let mut child: Child = lab.start(TWO, "out", &[]);
-    ready(&lab, "out", 1);
-    event(&lab, "out", &["cell-finished", ".first"]);
-    event(&lab, "out", &["test-started", ".second"]);
-    signal(child.id().into(), "-KILL");
-    child.wait().unwrap();
-    let in_use = Instant::now();
-    while !lab.guests().is_empty() {
-        assert!(in_use.elapsed() < Duration::from_secs(10), "the L1 dies with its orchestrator");
-        std::thread::sleep(Duration::from_millis(50));
+    let matrix = "
+        images = ['debian-12-minimal']
+        runner.kind = 'qemu'
+        [[suite]]
+        name = 'passes'
+        inline = 'test \"$(systemd-detect-virt)\" = kvm && date +%s.%N'
+        [[suite]]
+        name = 'fails'
+        inline = 'exit 3'
+    ";
+    let runs = ["first", "second"].map(|out| lab.run(matrix, out, &[]));
+    for (run, step) in runs.iter().zip(["freeze an L1", "find a frozen L1"]) {
+        run.assert_code(1);
+        assert_eq!(run.verdict("debian-12-minimal.passes"), "passed", "{}", run.stderr);
+        assert_eq!(run.verdict("debian-12-minimal.fails"), "failed(test)", "{}", run.stderr);
+        assert_sound(run);
+        let record = run.json();
+        assert_eq!(record["warnings"], Value::Array(Vec::new()), "nothing was booted instead");
+        let steps = record["runners"][0]["facts"]["steps"].as_array().unwrap().clone();
+        let names: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(names[..2], [step.to_owned(), "fork".to_owned()], "{names:?}");
+        assert_eq!(record["templates"][0]["cached"], true, "it came with the L1: {record}");
+        for cell in record["cells"].as_array().unwrap() {
+            let guest = &cell["attempts"][0]["guest"];
+            assert_eq!((&guest["boot"]["how"], &guest["accelerator"]), (&"forked".into(), &"kvm".into()), "{cell}");
+        }
     }
-
-    let resumed = lab.nestmatrix().args(["run", "--resume"]).arg(lab.path("out")).spawn().unwrap();
-    ready(&lab, "out", 2);
-    // Meanwhile nobody else may write to the journal.
-    let second = lab.nestmatrix().args(["run", "--resume"]).arg(lab.path("out")).output().unwrap();
-    assert_eq!(second.status.code(), Some(2), "{second:?}");
-    assert!(String::from_utf8_lossy(&second.stderr).contains("another process"), "{second:?}");
-    event(&lab, "out", &["guest-started", "\"runner\":2,"]);
-    let output = in_l1(&lab, "out", 2, "pkill -KILL -x nestmatrix");
-    assert!(output.status.success(), "{output:?}");
-    assert_noticed(&lab, 2);
-    for (number, name) in [(3, "-KILL"), (4, "-STOP")] {
-        signal(ready(&lab, "out", number)["l1"]["pid"].as_u64().unwrap(), name);
-        assert_noticed(&lab, number);
+    // The clock of a fork in a fork, read between these two events; a second is what it may be off.
+    let id = "debian-12-minimal.passes";
+    for run in &runs {
+        let said: f64 = run.file(&format!("cells/{id}/attempt-1/stdout.log")).trim().parse().unwrap();
+        let time = |event: &str| crate::templates::time_of(run, event, id).as_nanosecond() as f64 / 1e9;
+        let (earliest, latest) = (time("test-started"), time("test-finished"));
+        assert!(earliest - 1.0 < said && said < latest + 1.0, "{earliest} < {said} < {latest}");
     }
-    let run = lab.finish(resumed, "out");
-
-    run.assert_code(1);
-    assert_eq!(run.verdict("debian-12-minimal.first"), "passed", "{}", run.stderr);
-    assert_eq!(run.verdict("debian-12-minimal.second"), "failed(test)", "{}", run.stderr);
-    assert!(run.file("cells/debian-12-minimal.second/attempt-3/stderr.log").contains("on purpose"));
-    assert_sound(&run);
-    let record = run.json();
-    let attempts =
-        |suite: &str| run.cell(&format!("debian-12-minimal.{suite}"))["attempts"].as_array().unwrap().clone();
-    assert_eq!((attempts("first").len(), attempts("second").len()), (1, 3), "{}", run.stderr);
-    let last = &attempts("second")[2]["guest"];
-    assert_eq!((&last["runner"], &last["accelerator"]), (&5.into(), &"kvm".into()), "{last}");
-
-    // The report says on which machine each guest ran, and what became of the others.
-    let runners = record["runners"].as_array().unwrap();
-    assert_eq!(runners.len(), 5, "{runners:?}");
-    for (lost, reason) in [(1, "agent"), (2, "signal: 9"), (3, "nothing was heard")] {
-        let lost = &runners[lost]["lost"];
-        assert!(lost["reason"].as_str().unwrap().contains(reason), "{lost}");
-        assert!(!lost["console_tail"].as_array().unwrap().is_empty(), "with its console: {lost}");
-    }
-    for (runner, forked) in runners.iter().zip([true, true, false, false, false]) {
-        assert_eq!(first_steps(runner) == ["find a frozen L1", "fork"], forked, "{runner}");
-    }
-    let warnings = record["warnings"].to_string();
-    assert!(warnings.contains("L1 3 is booted, not forked") && !warnings.contains("L1 2"), "{warnings}");
-    let lost: Vec<_> = events(&run).into_iter().filter(|event| event["retried"] == true).collect();
-    assert!(!lost.is_empty() && lost.iter().all(|event| event["phase"] == "runner"), "{lost:?}");
-    let kernel = runners[4]["facts"]["kernel"].as_str().unwrap();
-    for report in ["report.html", "summary.md", "junit.xml"] {
-        assert!(run.file(report).contains(kernel), "{report} names the machine");
-    }
-
-    for (run, id) in [(&shipped, "debian-12-minimal.runs-under-kvm"), (&run, "debian-12-minimal.first")] {
-        assert_clock(run, id);
-    }
-    let again = lab.nestmatrix().args(["run", "--resume"]).arg(lab.path("out")).output().unwrap();
-    assert_eq!(again.status.code(), Some(2), "there is nothing left to resume: {again:?}");
     lab.assert_nothing_left();
-}
-
-/// The matrix that comes with nestmatrix: two guests at the same time, under KVM, in an L1 that is frozen with them.
-fn assert_shipped(run: &Finished) {
-    run.assert_code(1);
-    assert_eq!(run.verdict("debian-12-minimal.runs-under-kvm"), "passed", "{}", run.stderr);
-    assert_eq!(run.verdict("debian-12-minimal.fails-on-purpose"), "failed(test)", "{}", run.stderr);
-    assert!(run.file("cells/debian-12-minimal.fails-on-purpose/attempt-1/stderr.log").contains("fails on purpose"));
-    assert_sound(run);
-    let record = run.json();
-    assert_eq!(record["warnings"], Value::Array(Vec::new()), "nothing was booted instead");
-    assert_eq!(first_steps(&record["runners"][0]), ["freeze an L1", "fork"]);
-    assert_eq!(record["templates"][0]["cached"], true, "it came with the L1: {record}");
-    let facts = &record["runners"][0]["facts"];
-    assert_eq!((&facts["accelerator"], &facts["l1"]["image"]), (&"kvm".into(), &"debian-13-runner".into()), "{facts}");
-    assert!(facts["depth"].as_u64().unwrap() >= 2, "{facts}");
-    assert!(facts["kernel"].as_str().unwrap().contains("deb13"), "the L1's kernel, not this machine's: {facts}");
-    let mut times = Vec::new();
-    for cell in record["cells"].as_array().unwrap() {
-        let attempt = &cell["attempts"][0];
-        // What QEMU itself says of the guest (`query-kvm`).
-        let guest = &attempt["guest"];
-        assert_eq!((&guest["boot"]["how"], &guest["accelerator"]), (&"forked".into(), &"kvm".into()), "{cell}");
-        let time = |name: &str| attempt[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
-        times.push((time("started"), time("ended")));
-    }
-    assert!(times[0].0 < times[1].1 && times[1].0 < times[0].1, "both guests ran at the same time: {times:?}");
-}
-
-#[track_caller]
-fn assert_noticed(lab: &Lab, runner: u32) {
-    let done = Instant::now();
-    event(lab, "out", &["runner-lost", &format!("\"runner\":{runner},")]);
-    assert!(done.elapsed() < NOTICED, "{runner}: {:?}", done.elapsed());
-}
-
-/// How a runner came to be.
-fn first_steps(runner: &Value) -> Vec<&str> {
-    runner["facts"]["steps"].as_array().unwrap().iter().take(2).map(|step| step["step"].as_str().unwrap()).collect()
-}
-
-/// The clock of a fork in a fork, whose suite said it after everything else, read between these two events; a second is what it may be off.
-fn assert_clock(run: &Finished, id: &str) {
-    let said = run.file(&format!("cells/{id}/attempt-1/stdout.log"));
-    let said: f64 = said.lines().last().unwrap().parse().unwrap();
-    let time = |event: &str| crate::templates::time_of(run, event, id).as_nanosecond() as f64 / 1e9;
-    let (earliest, latest) = (time("test-started"), time("test-finished"));
-    assert!(earliest - 1.0 < said && said < latest + 1.0, "{earliest} < {said} < {latest}");
 }
