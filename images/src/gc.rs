@@ -84,11 +84,7 @@ impl Store {
 
     fn images(&self, keep: &Keep, dry: bool, collected: &mut Collected) {
         let named: HashSet<String> = keep.entries.iter().map(|entry| build::recipe(entry).hex()).collect();
-        for path in files(&self.root().join("recipes"), "json") {
-            let Some(pointer) = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Pointer>(&text).ok())
-            else {
-                continue;
-            };
+        for (path, pointer) in self.pointers() {
             let is_named = path.file_stem().is_some_and(|stem| named.contains(&*stem.to_string_lossy()));
             if is_named || age(&path) < keep.unused {
                 continue;
@@ -100,6 +96,15 @@ impl Store {
             let gone = self.remove_image(&path, pointer.content, dry);
             collected.add(gone, Garbage { what, path: folder, bytes });
         }
+    }
+
+    /// What recipes were built to, with the files that say so. A torn one is built anew when it is wanted.
+    pub(crate) fn pointers(&self) -> Vec<(PathBuf, Pointer)> {
+        let paths = files(&self.root().join("recipes"), "json").into_iter();
+        paths
+            .filter_map(|path| Some((serde_json::from_slice(&fs::read(&path).ok()?).ok()?, path)))
+            .map(|(pointer, path)| (path, pointer))
+            .collect()
     }
 
     /// Removes a recipe's pointer, and its content if that is nobody else's. `false`: it is in use.
@@ -164,7 +169,7 @@ fn alone(path: &Path) -> Option<Option<File>> {
     }
 }
 
-pub(crate) fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files: Vec<PathBuf> =
         entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();

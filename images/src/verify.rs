@@ -1,14 +1,11 @@
 //! Every byte of what is in the store, read and compared with what was put there.
 
-use std::fs;
-
 use matrix::Digest;
 use rayon::prelude::*;
 
 use crate::{
     Entry, Store, build,
     error::{Failure, PrepareError, PrepareErrorKind},
-    gc,
     prepared::Unusable,
     store::Pointer,
 };
@@ -34,18 +31,11 @@ impl Store {
 
     /// The same of all images in the store, whoever wanted them, side by side. Each is told as soon as it is read.
     pub fn verify_all(&self, tell: &(dyn Fn(&Verified) + Sync)) -> Vec<Verified> {
-        let pointers: Vec<(Digest, String)> = gc::files(&self.root().join("recipes"), "json")
-            .into_iter()
-            .filter_map(|path| {
-                let recipe = format!("sha256:{}", path.file_stem()?.to_str()?).parse().ok()?;
-                let pointer: Pointer = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
-                Some((recipe, pointer.name))
-            })
-            .collect();
-        let verified = pointers.into_par_iter().map(|(recipe, name)| {
+        let verified = self.pointers().into_par_iter().filter_map(|(path, Pointer { name, .. })| {
+            let recipe = format!("sha256:{}", path.file_stem()?.to_str()?).parse().ok()?;
             let verified = Verified { found: self.read_all_of(recipe, &name), name };
             tell(&verified);
-            verified
+            Some(verified)
         });
         verified.collect()
     }

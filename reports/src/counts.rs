@@ -227,6 +227,13 @@ impl CellRun {
 }
 
 impl Run {
+    /// Every warning, those about a cell with its name.
+    pub(crate) fn every_warning(&self) -> Vec<String> {
+        let of_cell =
+            |cell: &CellRun| cell.warnings.iter().map(|text| format!("{}: {text}", cell.id)).collect::<Vec<_>>();
+        self.warnings.iter().cloned().chain(self.cells.iter().flat_map(of_cell)).collect()
+    }
+
     /// Counts cells and test cases by verdict. The cells add up to the cells of the plan.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();

@@ -17,10 +17,3 @@ pub(crate) fn by_image(run: &Run) -> Vec<String> {
     }
     images.into_iter().map(|(packages, images)| format!("{packages} ({})", images.join(", "))).collect()
 }
-
-/// Every warning, with the cell it is about.
-pub(crate) fn warnings(run: &Run) -> Vec<String> {
-    let of_cells =
-        run.cells.iter().flat_map(|cell| cell.warnings.iter().map(move |text| format!("{}: {text}", cell.id)));
-    run.warnings.iter().cloned().chain(of_cells).collect()
-}

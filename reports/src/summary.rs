@@ -54,7 +54,7 @@ fn write(run: &Run, run_dir: &Path, md: &mut String) -> std::fmt::Result {
     if !installed.is_empty() {
         writeln!(md, "**Installed**: {}.\n", escape(&limited(&installed, MAX_NAMED).join("; ")))?;
     }
-    for warning in limited(&installed::warnings(run), MAX_NAMED) {
+    for warning in limited(&run.every_warning(), MAX_NAMED) {
         writeln!(md, "> Warning: {}\n", escape(&warning))?;
     }
     for problem in run.problems() {

@@ -145,6 +145,7 @@ fn an_image_is_pinned_downloaded_found_checked_and_removed() {
     assert_eq!(count(desk.lab.store()), 1, "it is named");
     fs::remove_file(desk.lab.path("images.toml")).unwrap();
     fs::remove_file(desk.lab.path("images.lock")).unwrap();
+    desk.images(&["verify"]).expect(0, &["ours: intact"]);
     desk.images(&["gc", "--keep-days", "0", "--dry-run"]).expect(0, &[]);
     assert_eq!(count(desk.lab.store()), 1, "it was only said");
     desk.images(&["gc", "--keep-days", "0"]).expect(0, &[]);

@@ -20,9 +20,7 @@ use std::{
 
 use tempfile::TempDir;
 
-/// Every image a test boots.
-///
-/// That for another kind of CPU first: it takes the longest.
+/// Every image a test boots, but for that of another kind of CPU ([`also`]).
 const IMAGES: [&str; 4] = ["debian-11-minimal", "debian-12-minimal", "debian-13-minimal", "debian-13-runner"];
 
 /// `NESTMATRIX_TEST_STORE`, else `target/<triple>/test-store`; with all images in it. If they cannot be built every test fails at once.

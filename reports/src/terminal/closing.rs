@@ -33,7 +33,7 @@ pub(super) fn lines(run: &Run, run_dir: &Path, paint: Paint) -> Vec<String> {
     let guests = guests::summary(run);
     lines.extend(guests.iter().enumerate().map(|(index, text)| row(if index == 0 { "guests" } else { "" }, text)));
     lines.extend(installed::by_image(run).iter().take(MAX_NAMED).map(|text| row("package", text)));
-    lines.extend(match installed::warnings(run).as_slice() {
+    lines.extend(match run.every_warning().as_slice() {
         [] => None,
         [one] => Some(row("warning", &paint.notice(one))),
         [first, more @ ..] => {
