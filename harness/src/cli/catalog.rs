@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use images::{Catalog, Origin, Pins, Source};
+use images::{Catalog, Entry, Origin, Pins, Published, Source};
 use matrix::{ImageSource, Plan};
 
 use super::{Failure, args::CatalogFile};
@@ -39,21 +39,23 @@ pub(super) fn with_help(error: &dyn std::fmt::Display, help: &str) -> Failure {
 }
 
 impl Known {
+    /// Refuses a plan with an image of which nobody says what should come: no guest of it could ever be started.
+    pub(super) fn refuse_undigested(&self, plan: &Plan) -> Result<(), Failure> {
+        let names = downloads(&self.catalog, plan, |_, file| file.digest.is_none());
+        if names.is_empty() {
+            return Ok(());
+        }
+        let (matrix, names) = (plan.matrix.display(), names.join(", "));
+        let error = format!("{matrix}: the catalog has no digest of {names}: anything could come from there");
+        let lock = self.lock.display();
+        let help = format!("`nestmatrix images update {matrix}` pins what their publisher states, in {lock}");
+        Err(with_help(&error, &help))
+    }
+
     /// Published images of the plan that are missing in a lock that is there, said in one line; `None`: there are none.
     pub(super) fn unpinned(&self, plan: &Plan) -> Option<String> {
         let pins = self.pins.as_ref()?;
-        let used = plan.images.iter().filter(|image| image.source == ImageSource::Catalog);
-        let mut names: Vec<&str> = used
-            .filter(|image| {
-                self.plain.get(&image.from).is_some_and(|entry| {
-                    matches!(&entry.source, Source::Disk { file, .. } if matches!(file.origin, Origin::Urls(_)))
-                        && pins.get(&entry.name, entry.arch).is_none()
-                })
-            })
-            .map(|image| image.from.as_str())
-            .collect();
-        names.sort_unstable();
-        names.dedup();
+        let names = downloads(&self.plain, plan, |entry, _| pins.get(&entry.name, entry.arch).is_none());
         (!names.is_empty()).then(|| {
             format!(
                 "not in {}, so taken as the catalog has them: {}; `nestmatrix images update {}` pins them",
@@ -63,4 +65,19 @@ impl Known {
             )
         })
     }
+}
+
+/// Names of the plan's images that are downloaded as the catalog says, and are so: each once, in their order.
+fn downloads<'a>(catalog: &Catalog, plan: &'a Plan, so: impl Fn(&Entry, &Published) -> bool) -> Vec<&'a str> {
+    let used = plan.images.iter().filter(|image| image.source == ImageSource::Catalog);
+    let is_meant = |name: &str| {
+        catalog.get(name).is_some_and(|entry| match &entry.source {
+            Source::Disk { file, .. } => matches!(file.origin, Origin::Urls(_)) && so(entry, file),
+            Source::Bootstrap(_) | Source::Rootfs(_) => false,
+        })
+    };
+    let mut names: Vec<&str> = used.map(|image| image.from.as_str()).filter(|name| is_meant(name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }

@@ -46,6 +46,13 @@ pub(super) struct Loaded {
     pub(super) known: Known,
 }
 
+/// The same of a matrix whose guests are to run: all of its images can be had.
+pub(super) fn load_to_run(which: &Which) -> Result<Loaded, Failure> {
+    let loaded = load(which)?;
+    loaded.known.refuse_undigested(&loaded.plan)?;
+    Ok(loaded)
+}
+
 /// Loads the matrix, prints its warnings, and selects the cells asked for.
 pub(super) fn load(which: &Which) -> Result<Loaded, Failure> {
     let file = resolve(&which.matrix);

@@ -5,7 +5,7 @@ use matrix::{Cell, Plan};
 use super::{Outcome, args, matrix_file, pretty, print, table};
 
 pub(super) fn plan(args: &args::Plan) -> Outcome {
-    let plan = matrix_file::load(&args.which)?.plan;
+    let plan = matrix_file::load_to_run(&args.which)?.plan;
     match args.format {
         args::Format::Json => print(&pretty(&plan)?),
         args::Format::Table => print(&text(&plan)),

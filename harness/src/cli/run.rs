@@ -18,7 +18,7 @@ pub(super) async fn run(args: args::Run) -> Outcome {
             (Start::Resume(run), known, Vec::new())
         }
         None => {
-            let matrix_file::Loaded { plan, known } = matrix_file::load(&args.which)?;
+            let matrix_file::Loaded { plan, known } = matrix_file::load_to_run(&args.which)?;
             let notes = known.unpinned(&plan).into_iter().collect();
             let plan = match args.runner {
                 Some(runner) => plan.on(runner.into()),

@@ -115,11 +115,16 @@ fn an_image_is_pinned_downloaded_found_checked_and_removed() {
     let desk = Desk::new();
     let first = sha256(&disk(1));
     desk.images(&["prepare", "ours-x86_64"]).expect(3, &["no digest", "images update"]);
+    for verb in ["plan", "run"] {
+        let refused = said(desk.lab.nestmatrix().args([verb, "m.toml"]));
+        refused.expect(2, &["m.toml: the catalog has no digest of ours-x86_64", "images update m.toml", "images.lock"]);
+    }
     desk.images(&["list"]).expect(0, &["ours", "not pinned"]);
     assert_eq!(count(desk.lab.store()), 0, "nothing is downloaded that nobody vouches for");
 
     desk.images(&["update", "m.toml"]).expect(0, &["new", &first[..12], "written"]);
     assert!(desk.lock().contains(&first), "{}", desk.lock());
+    said(desk.lab.nestmatrix().args(["plan", "m.toml"])).expect(0, &["ours-x86_64.s"]);
     desk.images(&["update", "m.toml", "--check"]).expect(0, &["1 unchanged", "nothing to change"]);
     desk.images(&["prepare", "--matrix", "m.toml", "--offline"]).expect(3, &["ours"]);
     desk.images(&["prepare", "--matrix", "m.toml"]).expect(0, &["ours"]);
