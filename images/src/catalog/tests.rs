@@ -91,7 +91,7 @@ fn releases_are_safe_as_arguments() {
 #[test]
 fn a_catalog_of_ones_own_adds_and_replaces() {
     let (_folder, file) = folder(&format!(
-        "[[image]]\nname = \"mine\"\nurl = [\"https://a.test/x\", \"https://b.test/x\"]\ndigest = \"{DIGEST}\"\nlogin-user = \"admin\"\n\
+        "[[image]]\nname = \"mine\"\nurl = [\"https://a.test/x\", \"https://b.test/x\"]\ndigest = \"{DIGEST}\"\nlogin = \"admin\"\n\
          [[image]]\nname = \"debian-12\"\narch = \"x86_64\"\nurl = \"https://a.test/y\"\n\
          [[image]]\nname = \"tools\"\nrelease = \"trixie\"\nsuites = [\"security\"]\npackages = [\"gcc\"]\nfamily = \"deb\"\n"
     ));
@@ -144,7 +144,7 @@ fn a_mistake_names_file_line_entry_and_remedy() {
         "release = \"--help\"".to_owned(),
         "release = \"trixie\"\npackages = [\"-o\"]".to_owned(),
         format!("{url}arch = \"aarch64\"\nfirmware = \"bios\""),
-        format!("{url}login-user = \"a b\""),
+        format!("{url}login = \"a b\""),
         format!("{url}end-of-life = \"soon\""),
         format!("{url}latest = \"a*\""),
         format!("{url}checksums = {{ url = \"https://m.test/c\" }}\nlatest = \"a[\""),

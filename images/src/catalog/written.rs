@@ -66,7 +66,7 @@ struct Image {
     url: Option<Spanned<Urls>>,
     digest: Option<Spanned<String>>,
     firmware: Option<Spanned<Firmware>>,
-    login_user: Option<Spanned<String>>,
+    login: Option<Spanned<String>>,
     default_user: Option<String>,
     checksums: Option<Spanned<ChecksumFile>>,
     latest: Option<Spanned<String>>,
@@ -140,7 +140,7 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Vec<Entry>, CatalogError>
 
 /// What to do about a key or a value that is none.
 const KEYS: &str = "an image has `name`, `title`, `arch`, `family`, `end-of-life`, and either `release`, `suites`, `packages` or \
-                    `url`, `digest`, `firmware`, `login-user`, `default-user`, `checksums`, `latest`";
+                    `url`, `digest`, `firmware`, `login`, `default-user`, `checksums`, `latest`";
 
 /// The name of the entry that these bytes are in, also where the file as a whole says nothing yet.
 fn name_at(text: &str, offset: usize) -> Option<String> {
@@ -173,7 +173,7 @@ fn entry(image: Image) -> Checked<Entry> {
         (None, Some(url)) => {
             refuse(&image, true)?;
             let arch = arch.unwrap_or(Arch::here());
-            let login_user = image.login_user.as_ref().map(login).transpose()?.unwrap_or_else(|| "root".to_owned());
+            let login_user = image.login.as_ref().map(login).transpose()?.unwrap_or_else(|| "root".to_owned());
             (arch, login_user, disk(url, &image, arch)?, upstream(&image)?)
         }
         (None, None) => {
@@ -198,7 +198,7 @@ fn refuse(image: &Image, is_published: bool) -> Checked<()> {
         vec![
             ("digest", place(image.digest.as_ref().map(Spanned::span))),
             ("firmware", place(image.firmware.as_ref().map(Spanned::span))),
-            ("login-user", place(image.login_user.as_ref().map(Spanned::span))),
+            ("login", place(image.login.as_ref().map(Spanned::span))),
             ("default-user", image.default_user.as_ref().map(|_| at)),
             ("checksums", place(image.checksums.as_ref().map(Spanned::span))),
             ("latest", place(image.latest.as_ref().map(Spanned::span))),
