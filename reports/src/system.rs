@@ -23,6 +23,10 @@ pub struct SystemFacts {
     pub name: Option<String>,
     /// Release of its kernel (`uname -r`).
     pub kernel: Option<String>,
+    /// Its kernel is nestmatrix's: the system came as a root file system and has none of its own, so that control groups, SELinux and
+    /// AppArmor are that kernel's, too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub kernel_lent: bool,
     /// Its CPU (`uname -m`), for example `x86_64`.
     pub arch: Option<String>,
     /// Its C library and that one's version, for example `glibc 2.36`.
@@ -104,6 +108,7 @@ impl SystemFacts {
             version: fact(&self.version),
             name: fact(&self.name),
             kernel: fact(&self.kernel),
+            kernel_lent: self.kernel_lent,
             arch: fact(&self.arch),
             libc: fact(&self.libc),
             init: fact(&self.init),
@@ -125,6 +130,12 @@ impl SystemFacts {
         self.name.clone().or_else(|| named().map(|name| name.trim_end().to_owned()))
     }
 
+    /// Release of its kernel, and whose it is if it is not the system's own.
+    fn kernel_shown(&self) -> Option<String> {
+        let lent = if self.kernel_lent { " (nestmatrix's)" } else { "" };
+        self.kernel.as_ref().map(|kernel| format!("{kernel}{lent}"))
+    }
+
     /// Each fact that is known by its name, in the order in which it is shown.
     pub(crate) fn all(&self) -> Vec<(&'static str, String)> {
         let managers = (!self.package_managers.is_empty()).then(|| self.package_managers.join(", "));
@@ -133,7 +144,7 @@ impl SystemFacts {
             ("name", self.name.clone()),
             ("id", self.id.clone()),
             ("version", self.version.clone()),
-            ("kernel", self.kernel.clone()),
+            ("kernel", self.kernel_shown()),
             ("arch", self.arch.clone()),
             ("libc", self.libc.clone()),
             ("init", self.init.clone()),
@@ -160,7 +171,7 @@ pub(crate) fn of_image(run: &Run, image: &str) -> Vec<Seen> {
     let mut all = Vec::new();
     let attempts = run.cells.iter().filter(|cell| cell.image == image).flat_map(|cell| &cell.attempts);
     for facts in attempts.filter_map(|attempt| attempt.system.as_ref()) {
-        let (kernel, libc, init) = (facts.kernel.clone(), facts.libc.clone(), facts.init.clone());
+        let (kernel, libc, init) = (facts.kernel_shown(), facts.libc.clone(), facts.init.clone());
         let seen = Seen { name: facts.title(), kernel, libc, init };
         if all.len() < MAX_SEEN && !all.contains(&seen) {
             all.push(seen);
@@ -172,6 +183,14 @@ pub(crate) fn of_image(run: &Run, image: &str) -> Vec<Seen> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whose_kernel_it_is_is_said_where_it_is_not_the_systems_own() {
+        let mut facts = SystemFacts { kernel: Some("6.1.0".into()), ..SystemFacts::default() };
+        assert_eq!(facts.all(), [("kernel", "6.1.0".to_owned())]);
+        facts.kernel_lent = true;
+        assert_eq!(facts.cleaned().all(), [("kernel", "6.1.0 (nestmatrix's)".to_owned())]);
+    }
 
     #[test]
     fn facts_are_cleaned_and_cut_and_what_says_nothing_is_none() {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use matrix::{Arch, PackageFamily};
+use matrix::{Arch, ImageSource, PackageFamily};
 use reports::{EventKind, Phase, SystemFacts, Verdict};
 
 use super::attempt::{Attempt, GRACE, Outcome, Stopped, Up, deadline};
@@ -19,7 +19,7 @@ impl Attempt<'_> {
         let known = up.fork_of.as_ref().and_then(|template| template.system()).cloned();
         let ask = known.is_none();
         if let Some(facts) = known {
-            self.send(|cell, attempt| EventKind::SystemSeen { cell, attempt, facts });
+            self.seen(facts);
         }
         let guest = &up.guest;
         let limit = self.scaled(self.cell.timeouts.prepare);
@@ -28,7 +28,7 @@ impl Attempt<'_> {
         let sent = self.explained(guest, Phase::Prepare, sent, |error| (error.to_string(), lost(error)));
         let (family, said) = sent.await?;
         match said {
-            Some(facts) => self.send(|cell, attempt| EventKind::SystemSeen { cell, attempt, facts }),
+            Some(facts) => self.seen(facts),
             None if ask => self.warn("the guest did not say what system it is".to_owned()),
             None => {}
         }
@@ -41,6 +41,14 @@ impl Attempt<'_> {
                 Err(self.error(Phase::Install, reason, Some(help.to_owned())))
             }
         }
+    }
+
+    fn seen(&self, facts: SystemFacts) {
+        // A guest cannot tell whose kernel it runs; what it was made of can.
+        let image = self.station.plan.images.iter().find(|image| image.name == self.cell.image);
+        let kernel_lent = image.is_some_and(|image| matches!(image.source, ImageSource::Rootfs { .. }));
+        let facts = SystemFacts { kernel_lent, ..facts };
+        self.send(|cell, attempt| EventKind::SystemSeen { cell, attempt, facts });
     }
 
     /// The package is to be installed.

@@ -83,6 +83,11 @@ fn a_tarball_with_a_system_in_it_is_a_guest_like_any_other() {
     let system = &run.cell("alpine.system")["attempts"][0]["system"];
     assert_eq!((system["id"].as_str(), system["version"].as_str()), (Some("alpine"), Some("3.20.3")), "{system}");
     assert!(system["libc"].as_str().unwrap().starts_with("musl"), "{system}");
+    assert_eq!(system["kernel_lent"], true, "{system}");
+    for report in ["summary.md", "report.html", "junit.xml"] {
+        let text = run.file(report).replace("&#x27;", "'").replace("&apos;", "'").replace("&#39;", "'");
+        assert!(text.contains("(nestmatrix's)"), "{report} says whose kernel it is");
+    }
 
     assert_eq!(run.verdict("another.system"), "error(image)", "{}", run.stderr);
     let reason = run.reason("another.system");

@@ -116,6 +116,7 @@ pub(crate) fn system(version: &str, name: &str, kernel: &str, libc: &str, init: 
         version: text(version),
         name: text(name),
         kernel: text(kernel),
+        kernel_lent: false,
         arch: text("x86_64"),
         libc: text(libc),
         init: text(init),
