@@ -32,6 +32,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The image that a cell's guest is of; `None`: the cell is not of this plan.
+    pub fn image(&self, cell: &Cell) -> Option<&Image> {
+        self.images.iter().find(|image| image.name == cell.image)
+    }
+
     /// The same plan for another kind of runner, under its own digest.
     pub fn on(mut self, kind: RunnerKind) -> Self {
         self.runner.kind = kind;

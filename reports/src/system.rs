@@ -132,7 +132,7 @@ impl SystemFacts {
 
     /// Release of its kernel, and whose it is if it is not the system's own.
     fn kernel_shown(&self) -> Option<String> {
-        let lent = if self.kernel_lent { " (nestmatrix's)" } else { "" };
+        let lent = if self.kernel_lent { " (lent by nestmatrix)" } else { "" };
         self.kernel.as_ref().map(|kernel| format!("{kernel}{lent}"))
     }
 
@@ -189,7 +189,7 @@ mod tests {
         let mut facts = SystemFacts { kernel: Some("6.1.0".into()), ..SystemFacts::default() };
         assert_eq!(facts.all(), [("kernel", "6.1.0".to_owned())]);
         facts.kernel_lent = true;
-        assert_eq!(facts.cleaned().all(), [("kernel", "6.1.0 (nestmatrix's)".to_owned())]);
+        assert_eq!(facts.cleaned().all(), [("kernel", "6.1.0 (lent by nestmatrix)".to_owned())]);
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Known {
     }
 }
 
-/// Names of the plan's images that are downloaded as the catalog says, and are so: each once, in their order.
+/// Names of the plan's images that are downloaded as the catalog says, and are `so`: sorted, each once.
 fn downloads<'a>(catalog: &Catalog, plan: &'a Plan, so: impl Fn(&Entry, &Published) -> bool) -> Vec<&'a str> {
     let used = plan.images.iter().filter(|image| image.source == ImageSource::Catalog);
     let is_meant = |name: &str| {

@@ -45,8 +45,8 @@ impl Attempt<'_> {
 
     fn seen(&self, facts: SystemFacts) {
         // A guest cannot tell whose kernel it runs; what it was made of can.
-        let image = self.station.plan.images.iter().find(|image| image.name == self.cell.image);
-        let kernel_lent = image.is_some_and(|image| matches!(image.source, ImageSource::Rootfs { .. }));
+        let source = self.station.plan.image(self.cell).map(|image| &image.source);
+        let kernel_lent = matches!(source, Some(ImageSource::Rootfs { .. }));
         let facts = SystemFacts { kernel_lent, ..facts };
         self.send(|cell, attempt| EventKind::SystemSeen { cell, attempt, facts });
     }

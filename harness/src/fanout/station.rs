@@ -175,12 +175,12 @@ impl Station {
 
     /// The image of a cell; `None`: it could not be had.
     pub fn image(&self, cell: &Cell) -> Option<&BootImage> {
-        let image = self.plan.images.iter().find(|image| image.name == cell.image)?;
+        let image = self.plan.image(cell)?;
         self.images.get(&image.from)
     }
 
     /// Words a cell adds to its kernel's command line.
     pub fn kernel_args(&self, cell: &Cell) -> &[String] {
-        self.plan.images.iter().find(|image| image.name == cell.image).map_or(&[], |image| &image.kernel_args)
+        self.plan.image(cell).map_or(&[], |image| &image.kernel_args)
     }
 }

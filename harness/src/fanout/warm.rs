@@ -143,5 +143,5 @@ impl Station {
 }
 
 fn prepare<'a>(plan: &'a Plan, cell: &Cell) -> Option<&'a matrix::Prepare> {
-    plan.images.iter().find(|image| image.name == cell.image)?.prepare.as_ref()
+    plan.image(cell)?.prepare.as_ref()
 }

@@ -25,7 +25,7 @@ pub(super) const EMULATION: f64 = 6.0;
 /// The cells whose guests are of another kind than this machine, and which.
 pub(super) fn cells<'a>(plan: &'a Plan, catalog: &Catalog) -> Vec<(&'a Cell, Arch)> {
     let arch = |cell: &Cell| {
-        let image = plan.images.iter().find(|image| image.name == cell.image)?;
+        let image = plan.image(cell)?;
         let entry = Entry::of_matrix(&image.name, &image.source);
         Some(entry.or_else(|| catalog.get(&image.from).cloned())?.arch)
     };

@@ -295,7 +295,7 @@ fn settle_early(
         said = ledger.abandon("interrupted before it started");
     }
     for todo in ledger.todo() {
-        let image = plan.images.iter().find(|image| image.name == todo.cell.image);
+        let image = plan.image(&todo.cell);
         let found = image.and_then(|image| prepared.get(&image.from));
         let words = image.is_some_and(|image| !image.kernel_args.is_empty());
         if let Some(Ok(found)) = found

@@ -215,7 +215,7 @@ impl Blueprint<'_> {
 
     /// What decides the template of a cell's guest, as far as it is known from here.
     fn guest(&self, cell: &matrix::Cell) -> String {
-        let image = self.plan.images.iter().find(|image| image.name == cell.image);
+        let image = self.plan.image(cell);
         let from = image.and_then(|image| self.images.get(&image.from)).map(|image| image.digest);
         let prepare = image.and_then(|image| image.prepare.as_ref()).map(matrix::Prepare::digest);
         let words = image.map(|image| image.kernel_args.as_slice());

@@ -115,8 +115,8 @@ fn an_image_is_pinned_downloaded_found_checked_and_removed() {
     let desk = Desk::new();
     let first = sha256(&disk(1));
     desk.images(&["prepare", "ours-x86_64"]).expect(3, &["no digest", "images update"]);
-    for verb in ["plan", "run"] {
-        let refused = said(desk.lab.nestmatrix().args([verb, "m.toml"]));
+    for args in [&["plan", "m.toml"][..], &["run", "m.toml"], &["shell", "ours-x86_64.s", "m.toml"]] {
+        let refused = said(desk.lab.nestmatrix().args(args));
         refused.expect(2, &["m.toml: the catalog has no digest of ours-x86_64", "images update m.toml", "images.lock"]);
     }
     desk.images(&["list"]).expect(0, &["ours", "not pinned"]);
