@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     events::Events,
-    fanout::{BootImage, Budget, Keep, Purpose, Station, Stop, Todo, Warmth, dispatch, freeze},
+    fanout::{BootImage, BootImages, Budget, Keep, Purpose, Station, Stop, Todo, Warmth, at_once, dispatch, freeze},
     guest::{Accelerator, Spawner},
     host::{self, Machine, Qemu},
     ssh::Keypair,
@@ -158,10 +158,12 @@ impl Agent<'_> {
         let warmth = Warmth::new(templates(beside, &qemu, &machine, work.checked), work.cold, beside.join("templates"));
         let (events, received) = Events::channel();
         let disk_full = CancellationToken::new();
+        let boot_images = BootImages::of(&plan);
+        images.into_iter().for_each(|(name, image)| boot_images.add(&name, image));
         let station = Station {
             runner: work.runner,
             plan,
-            images,
+            images: boot_images,
             spawner: self.spawner.clone(),
             qemu,
             accelerator: Accelerator::Kvm,
@@ -187,7 +189,7 @@ impl Agent<'_> {
             if work.freeze {
                 freeze(&station, &cells_wanted, budget, self.stop).await;
             } else {
-                dispatch(&station, todo, budget, self.stop).await;
+                dispatch(&station, at_once(todo), budget, self.stop).await;
             }
         };
         tokio::select! {

@@ -71,24 +71,32 @@ impl Running {
     }
 }
 
-/// Runs the cells (all of whose images are there) and returns when every one has had its `CellFinished` event.
-pub async fn dispatch(station: &Arc<Station>, todo: Vec<Todo>, budget: Budget, stop: &Stop) {
-    let templates = Wanted::of(station, todo.iter().map(|todo| &todo.cell));
-    run(station, todo.into(), templates, budget, stop).await;
+/// Cells as they come in, each when its image is there; the end of the stream: there will be no more.
+pub type Incoming = mpsc::UnboundedReceiver<Vec<Todo>>;
+
+/// The cells that are there already, and no others.
+pub fn at_once(todo: Vec<Todo>) -> Incoming {
+    let (arrive, arriving) = mpsc::unbounded_channel();
+    // Its other end is in our hands.
+    let _ = arrive.send(todo);
+    arriving
+}
+
+/// Runs the cells and returns when all have come in and every one has had its `CellFinished` event.
+pub async fn dispatch(station: &Arc<Station>, arriving: Incoming, budget: Budget, stop: &Stop) {
+    run(station, arriving, Wanted::default(), budget, stop).await;
 }
 
 /// Makes the templates these cells want, and runs none of them.
 pub async fn freeze(station: &Arc<Station>, cells: &[Cell], budget: Budget, stop: &Stop) {
-    run(station, VecDeque::new(), Wanted::of(station, cells), budget, stop).await;
+    let mut templates = Wanted::default();
+    templates.add(station, cells);
+    run(station, at_once(Vec::new()), templates, budget, stop).await;
 }
 
-async fn run(
-    station: &Arc<Station>,
-    mut waiting: VecDeque<Todo>,
-    mut templates: Wanted,
-    mut budget: Budget,
-    stop: &Stop,
-) {
+async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Wanted, mut budget: Budget, stop: &Stop) {
+    let mut waiting: VecDeque<Todo> = VecDeque::new();
+    let mut all_are_here = false;
     let mut tasks = JoinSet::new();
     let mut running: HashMap<task::Id, Running> = HashMap::new();
     let (requests, mut requested) = mpsc::unbounded_channel();
@@ -173,7 +181,17 @@ async fn run(
         }
         waiting = still;
         let finished = tokio::select! {
-            finished = tasks.join_next_with_id() => finished,
+            finished = tasks.join_next_with_id(), if all_are_here || !tasks.is_empty() => finished,
+            more = arriving.recv(), if !all_are_here => {
+                match more {
+                    Some(todo) => {
+                        templates.add(station, todo.iter().map(|todo| &todo.cell));
+                        waiting.extend(todo);
+                    }
+                    None => all_are_here = true,
+                }
+                continue;
+            }
             () = first(stop), if !waiting.is_empty() || !making.is_cancelled() => continue,
             Some(Request { gauge, fits }) = requested.recv() => {
                 if let Some(its) = running.values_mut().find(|running| Arc::ptr_eq(&running.gauge, &gauge)) {
@@ -242,23 +260,23 @@ fn look(running: &mut HashMap<task::Id, Running>, budget: &mut Budget) {
 }
 
 /// The templates that cells want.
+#[derive(Default)]
 struct Wanted {
     of: HashMap<CellId, Digest>,
-    /// Each once, with the first cell that wants it.
+    /// Those that nobody makes yet, each once, with the first cell that wants it.
     wanted: Vec<(Digest, Cell)>,
 }
 
 impl Wanted {
-    fn of<'a>(station: &Station, cells: impl IntoIterator<Item = &'a Cell>) -> Self {
-        let mut all = Self { of: HashMap::new(), wanted: Vec::new() };
+    fn add<'a>(&mut self, station: &Station, cells: impl IntoIterator<Item = &'a Cell>) {
         for cell in cells {
             let Some(key) = station.template_key(cell) else { continue };
-            all.of.insert(cell.id.clone(), key);
-            if !all.wanted.iter().any(|(known, _)| *known == key) {
-                all.wanted.push((key, cell.clone()));
+            // Somebody else of this run may have wanted it before.
+            if !self.of.values().any(|known| *known == key) {
+                self.wanted.push((key, cell.clone()));
             }
+            self.of.insert(cell.id.clone(), key);
         }
-        all
     }
 }
 

@@ -20,6 +20,6 @@ mod warmth;
 
 pub use attempt::Conclusion;
 pub use budget::{Budget, Cost};
-pub use dispatch::{Stop, Todo, dispatch, freeze};
-pub use station::{BootImage, Emulation, Keep, Purpose, Station};
+pub use dispatch::{Incoming, Stop, Todo, at_once, dispatch, freeze};
+pub use station::{BootImage, BootImages, Emulation, Keep, Purpose, Station};
 pub use warmth::Warmth;

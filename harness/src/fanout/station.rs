@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use images::{BootWith, Kernel, PreparedImage};
@@ -113,6 +113,29 @@ impl BootImage {
     }
 }
 
+/// Images by catalog name, each known from when it is there: guests of one need not wait for another.
+#[derive(Debug)]
+pub struct BootImages(HashMap<String, OnceLock<BootImage>>);
+
+impl BootImages {
+    /// Room for every image of the plan; none is there yet.
+    pub fn of(plan: &Plan) -> Self {
+        Self(plan.images.iter().map(|image| (image.from.clone(), OnceLock::new())).collect())
+    }
+
+    /// It is there. What no cell of the plan uses is not kept, and what is there already stays.
+    pub fn add(&self, name: &str, image: BootImage) {
+        if let Some(place) = self.0.get(name) {
+            place.get_or_init(|| image);
+        }
+    }
+
+    /// One that is there.
+    fn get(&self, name: &str) -> Option<&BootImage> {
+        self.0.get(name)?.get()
+    }
+}
+
 /// How guests of another kind are run here.
 #[derive(Debug)]
 pub struct Emulation {
@@ -131,8 +154,8 @@ pub struct Station {
     pub runner: u32,
     /// What is to be run.
     pub plan: Arc<Plan>,
-    /// Images by catalog name; one that could not be had is not in here.
-    pub images: HashMap<String, BootImage>,
+    /// Images that are there. A cell is dispatched only when its image is, or cannot be had.
+    pub images: BootImages,
     /// Starts guests.
     pub spawner: Spawner,
     /// QEMU for guests of this machine's own kind of CPU.

@@ -50,6 +50,11 @@ impl Emulators {
         Self(found)
     }
 
+    /// All images are of this machine's own kind.
+    pub(super) fn are_unneeded(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes out the images whose guests nothing here can run, and says why: nothing is built for nothing.
     pub(super) fn refuse(&self, entries: &mut Vec<(String, Entry)>, events: &Events) -> Prepared {
         let reason = |entry: &Entry| self.0.get(&entry.arch).and_then(|found| found.as_ref().err()).cloned();

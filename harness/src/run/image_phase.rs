@@ -1,4 +1,4 @@
-//! The image phase: every image of a plan is in the store before its cells start.
+//! The image phase: every image is in the store before a cell of it starts.
 
 use std::{
     collections::HashMap,
@@ -25,6 +25,12 @@ pub struct Missing {
     pub help: Option<String>,
 }
 
+impl Missing {
+    fn defect(error: &tokio::task::JoinError) -> Self {
+        Self { reason: format!("preparing it failed inside nestmatrix, which is a defect: {error}"), help: None }
+    }
+}
+
 /// Every image by its catalog name, or why it could not be had.
 pub type Prepared = HashMap<String, Result<Arc<PreparedImage>, Missing>>;
 
@@ -39,48 +45,75 @@ pub enum Way {
     Offline,
 }
 
-/// Prepares `entries`, each under the name its cells know it by, side by side: as many at once as there are CPUs; each is tried
-/// `retries` times more.
-pub async fn prepare_all(
-    store: &Arc<Store>,
-    entries: &[(String, Entry)],
-    retries: u32,
-    way: Way,
-    events: &Events,
-    cancel: &CancellationToken,
-) -> Prepared {
-    let builds = std::thread::available_parallelism().map_or(1, usize::from);
-    let turns = Arc::new(tokio::sync::Semaphore::new(builds));
-    let mut tasks = tokio::task::JoinSet::new();
-    for (name, entry) in entries {
-        let (store, name, entry) = (Arc::clone(store), name.clone(), entry.clone());
-        let (events, cancel, turns) = (events.clone(), cancel.clone(), Arc::clone(&turns));
-        tasks.spawn(async move {
-            let _turn = turns.acquire_owned().await;
-            let cancelled = Arc::new(AtomicBool::new(cancel.is_cancelled()));
-            let flag = Arc::clone(&cancelled);
-            let watch = tokio::spawn(async move {
-                cancel.cancelled().await;
-                flag.store(true, Ordering::Relaxed);
+/// Images that are being prepared side by side, as many at once as there are CPUs.
+///
+/// Whoever needs only one of them need not wait for the others. Dropping it leaves those that have begun to their own end.
+#[derive(Debug, Default)]
+pub struct Preparing {
+    tasks: tokio::task::JoinSet<Result<Arc<PreparedImage>, Missing>>,
+    names: HashMap<tokio::task::Id, String>,
+}
+
+impl Preparing {
+    /// Starts to prepare `entries`, each under the name its cells know it by; each is tried `retries` times more.
+    pub fn start(
+        store: &Arc<Store>,
+        entries: &[(String, Entry)],
+        retries: u32,
+        way: Way,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Self {
+        let builds = std::thread::available_parallelism().map_or(1, usize::from);
+        // A fair queue: they begin in the order of the entries.
+        let turns = Arc::new(tokio::sync::Semaphore::new(builds));
+        let mut preparing = Self::default();
+        for (name, entry) in entries {
+            let (store, image, entry) = (Arc::clone(store), name.clone(), entry.clone());
+            let (events, cancel, turns) = (events.clone(), cancel.clone(), Arc::clone(&turns));
+            let task = preparing.tasks.spawn(async move {
+                let _turn = turns.acquire_owned().await;
+                let cancelled = Arc::new(AtomicBool::new(cancel.is_cancelled()));
+                let flag = Arc::clone(&cancelled);
+                let watch = tokio::spawn(async move {
+                    cancel.cancelled().await;
+                    flag.store(true, Ordering::Relaxed);
+                });
+                let work = tokio::task::spawn_blocking(move || {
+                    prepare(&store, (&image, &entry), retries, way, &events, &cancelled)
+                });
+                let result = work.await.unwrap_or_else(|error| Err(Missing::defect(&error)));
+                watch.abort();
+                result
             });
-            let work = {
-                let name = name.clone();
-                tokio::task::spawn_blocking(move || prepare(&store, (&name, &entry), retries, way, &events, &cancelled))
-            };
-            let result = work.await.unwrap_or_else(|_| {
-                Err(Missing { reason: "preparing it failed inside nestmatrix: a defect".into(), help: None })
-            });
-            watch.abort();
-            (name, result)
-        });
+            preparing.names.insert(task.id(), name.clone());
+        }
+        preparing
     }
-    let mut prepared = Prepared::new();
-    while let Some(done) = tasks.join_next().await {
-        if let Ok((name, result)) = done {
+
+    /// The next one that is there, or cannot be had; `None`: all have been returned. Cancel safe.
+    pub async fn next(&mut self) -> Option<(String, Result<Arc<PreparedImage>, Missing>)> {
+        let (task, result) = match self.tasks.join_next_with_id().await? {
+            Ok(done) => done,
+            Err(error) => (error.id(), Err(Missing::defect(&error))),
+        };
+        // Each task was given its name before anybody could wait for it.
+        Some((self.names.remove(&task)?, result))
+    }
+
+    /// None is to come.
+    pub fn is_over(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// All that are still to come.
+    pub async fn all(mut self) -> Prepared {
+        let mut prepared = Prepared::new();
+        while let Some((name, result)) = self.next().await {
             prepared.insert(name, result);
         }
+        prepared
     }
-    prepared
 }
 
 /// A build that failed may have met a mirror in a bad moment; what is missing or full stays so.

@@ -1,8 +1,9 @@
 //! One run, from plan to exit code.
 //!
 //! The run's folder holds what people read (`folder`). Everything that happens goes through the one `recorder`; `signals`
-//! turns Ctrl-C into a stop; `foreign` sees to guests of another kind of CPU; `place` decides where the guests run, within the `limits` of this machine.
+//! turns Ctrl-C into a stop; images come in one by one (`arriving`), and `settle` reports the cells of those that do not; `foreign` sees to guests of another kind of CPU; `place` decides where the guests run, within the `limits` of this machine.
 
+mod arriving;
 mod error;
 mod folder;
 mod foreign;
@@ -12,11 +13,12 @@ mod options;
 mod orchestrate;
 mod place;
 mod recorder;
+mod settle;
 mod signals;
 
 pub use error::RunError;
 pub use folder::{RunFolder, locate};
-pub use image_phase::{Missing, Prepared, Way, prepare_all};
+pub use image_phase::{Missing, Prepared, Preparing, Way};
 pub use options::Options;
 pub use orchestrate::{Finished, Start, run};
 pub use recorder::{MessageFormat, Recorder, style as terminal_style};

@@ -1,32 +1,34 @@
 //! The order of things in a run.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
 };
 
-use images::{Catalog, Entry, Source, Store};
-use matrix::{Arch, Digest, Plan};
-use reports::{EventKind, ImageState, Phase, StepTime};
+use images::{Catalog, Entry, PreparedImage, Source, Store};
+use matrix::{Arch, Plan};
+use reports::{EventKind, ImageState, StepTime};
 
 use super::{
+    arriving::Arriving,
     error::RunError,
     folder::{RunFolder, locate},
     foreign::{Emulations, Emulators},
-    image_phase::{Missing, Prepared, Way, prepare_all},
+    image_phase::{Prepared, Preparing, Way},
     options::Options,
     place::{Place, Where},
     recorder::Recorder,
+    settle::{PROVING, settle},
     signals,
 };
 use crate::{
     events::Events,
-    fanout::{BootImage, Purpose, Stop},
+    fanout::{Purpose, Stop},
     guest::Spawner,
     host::{self, Machine, Nesting, ProbeError, Proof, Qemu},
-    runner::{Ledger, Loss},
+    runner::Ledger,
     scratch::{self, Scratch},
 };
 
@@ -120,19 +122,23 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     let emulators = Emulators::find(&entries).await;
     let refused = emulators.refuse(&mut entries, &events);
     let way = if options.offline { Way::Offline } else { Way::Usual };
-    let mut prepared = prepare_all(&store, &entries, plan.runner.retries, way, &events, &stop.drain).await;
-    prepared.extend(refused);
-    refuse_others(&mut prepared, &began_with);
+    let preparing = Preparing::start(&store, &entries, plan.runner.retries, way, &events, &stop.drain);
+    let mut images = Arriving::new(preparing, refused, began_with);
+    // An L1 is started with all of them, and guests of other kinds of CPU are measured with theirs; else guests of the first one need not
+    // wait for the last.
+    let at_once = place.l1_image().is_none() && emulators.are_unneeded();
+    let own = |image: &PreparedImage| image.arch == Arch::here() && (proof_is_known || image.kernel().is_some());
+    while !(at_once && images.prepared().values().flatten().any(|image| own(image))) && images.next().await.is_some() {}
     let (mut emulations, mut proved) = (Emulations::new(), Vec::new());
     let proofs = async {
         let began = Instant::now();
         let mut took = |step: &str, since: Instant| {
             proved.push(StepTime { step: step.to_owned(), elapsed_ms: since.elapsed().as_millis() as u64 });
         };
-        let proof = prove(&prepared, &store, &qemu, &machine, spawner, scratch.path()).await;
+        let proof = prove(images.prepared(), &store, &qemu, &machine, spawner, scratch.path()).await;
         took("proof of the accelerator", began);
         let (began, own) = (Instant::now(), proof.as_ref().map_or(1.0, |proof| proof.speed));
-        emulations = emulators.measure(&prepared, &store, &machine, spawner, (scratch.path(), own)).await;
+        emulations = emulators.measure(images.prepared(), &store, &machine, spawner, (scratch.path(), own)).await;
         if !emulations.is_empty() {
             took("speed of emulated guests", began);
         }
@@ -145,7 +151,15 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
         () = stop.drain.cancelled() => Err(None),
         proof = proofs => proof,
     };
-    settle_early(&plan, &prepared, (&proof, &emulations), &mut ledger, &events, &stop);
+    if stop.drain.is_cancelled() || proof.is_err() {
+        // Nothing runs meanwhile.
+        while images.next().await.is_some() {}
+    }
+    if stop.drain.is_cancelled() {
+        ledger.abandon("interrupted before it started").into_iter().for_each(|event| events.send(event));
+    }
+    let proved_or_not = proof.as_ref().map(drop).map_err(Option::as_ref);
+    settle(&plan, &images, (proved_or_not, &emulations), &mut ledger, &events);
     if let Ok(proof) = &proof
         && !ledger.todo().is_empty()
     {
@@ -158,11 +172,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
             templates: store.templates(options.templates).map_err(|error| error.to_string()),
             scratch: scratch.path(),
             run: &folder.path,
-            images: prepared
-                .iter()
-                .filter_map(|(name, image)| Some((name.clone(), BootImage::of(image.as_ref().ok()?.clone()).ok()?)))
-                .collect::<BTreeMap<_, _>>(),
-            prepared: &prepared,
+            images: &mut images,
             proof,
             emulations: emulations.into_iter().filter_map(|(arch, emulation)| Some((arch, emulation.ok()?))).collect(),
             proved,
@@ -207,24 +217,6 @@ async fn open_store(root: &Path) -> Result<Arc<Store>, RunError> {
         .map_err(|error| RunError::Machine { what: "open the store", why: error.to_string() })??;
     Ok(Arc::new(store))
 }
-
-/// Takes out the images that are not those the run began with: verdicts of two systems must not stand in one report as if of one.
-fn refuse_others(prepared: &mut Prepared, began_with: &HashMap<String, Digest>) {
-    for (name, image) in prepared {
-        let now = image.as_ref().ok().map(|image| image.digest);
-        if let (Some(now), Some(then)) = (now, began_with.get(name))
-            && now != *then
-        {
-            let reason = format!("{name} is not what the run began with: {} then, {} now", then.short(), now.short());
-            let help =
-                Some("start a new run; or put back the file, or the `images.lock`, that it began with".to_owned());
-            *image = Err(Missing { reason, help });
-        }
-    }
-}
-
-/// The catalog image whose kernel the accelerator is proved with where no other image has one.
-const PROVING: &str = "debian-12-minimal";
 
 /// Every image that the open cells need, once, in the plan's order, under the name its cells know it by; then that of an L1, if one
 /// may be booted; then one to prove the accelerator with, if that has to be done and none of them has a kernel.
@@ -279,53 +271,4 @@ async fn prove(
     let Some(images::Kernel { kernel, initrd, .. }) = own.find_map(|image| image.kernel()) else { return Err(None) };
     let target = host::Target { kernel, initrd, scratch };
     host::prove(store.root(), qemu, machine, spawner, &target).await.map_err(Some)
-}
-
-/// Reports the cells that no guest can be started for.
-fn settle_early(
-    plan: &Plan,
-    prepared: &Prepared,
-    (proof, emulations): (&Result<Proof, Option<ProbeError>>, &Emulations),
-    ledger: &mut Ledger,
-    events: &Events,
-    stop: &Stop,
-) {
-    let mut said = Vec::new();
-    if stop.drain.is_cancelled() {
-        said = ledger.abandon("interrupted before it started");
-    }
-    for todo in ledger.todo() {
-        let image = plan.image(&todo.cell);
-        let found = image.and_then(|image| prepared.get(&image.from));
-        let words = image.is_some_and(|image| !image.kernel_args.is_empty());
-        if let Some(Ok(found)) = found
-            && found.kernel().is_none()
-            && words
-        {
-            let reason = "its boot loader chooses the words for its kernel: `kernel_args` cannot be given".to_owned();
-            let help = Some("remove them; change them in `prepare`, and boot with `boot = \"cold\"`".to_owned());
-            said.extend(ledger.fail(&todo.cell.id, Phase::Image, &Loss { reason, help, console_tail: Vec::new() }));
-            continue;
-        }
-        let missing = found.map(|image| image.as_ref().err());
-        let emulation = found.and_then(|image| emulations.get(&image.as_ref().ok()?.arch));
-        let (phase, reason, help) = match (missing, proof) {
-            (Some(None), Ok(_)) => match emulation {
-                Some(Err(reason)) => (Phase::Runner, reason.clone(), None),
-                Some(Ok(_)) | None => continue,
-            },
-            (Some(Some(Missing { reason, help })), _) => (Phase::Image, reason.clone(), help.clone()),
-            (Some(None), Err(Some(error))) => (Phase::Runner, error.to_string(), None),
-            (Some(None), Err(None)) => {
-                let missing = prepared.get(PROVING).and_then(|image| image.as_ref().err());
-                let why = missing.map_or("it was never prepared", |missing| &missing.reason);
-                let reason =
-                    format!("no image has a kernel to prove the accelerator with, and {PROVING} is not there: {why}");
-                (Phase::Runner, reason, missing.and_then(|missing| missing.help.clone()))
-            }
-            _ => (Phase::Image, "its image was never prepared".to_owned(), None),
-        };
-        said.extend(ledger.fail(&todo.cell.id, phase, &Loss { reason, help, console_tail: Vec::new() }));
-    }
-    said.into_iter().for_each(|event| events.send(event));
 }

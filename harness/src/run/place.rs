@@ -1,22 +1,28 @@
 //! Where a run's guests run: chosen, checked, and put to work.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+    sync::Arc,
+};
 
 use images::{Source, Templates};
-use matrix::{Arch, Network, Plan, RunnerKind};
+use matrix::{Arch, Cell, Network, Plan, RunnerKind};
 use reports::{EventKind, RunnerFacts, StepTime};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    arriving::Arriving,
     error::RunError,
-    foreign::{self, EMULATION},
-    image_phase::Prepared,
+    foreign::{self, EMULATION, Emulations},
     limits,
     options::Options,
+    settle::settle,
 };
 use crate::{
     events::Events,
-    fanout::{BootImage, Budget, Emulation, Keep, Purpose, Station, Stop, Warmth, dispatch},
+    fanout::{BootImage, BootImages, Budget, Emulation, Keep, Purpose, Station, Stop, Todo, Warmth, dispatch},
     guest::{Accelerator, Spawner},
     host::{self, Choice, Machine, Nesting, Proof, Qemu, RunnerChoice},
     runner::{Blueprint, Campaign, Freezing, L1_IMAGE, Ledger, Loss, Proofs, Supply, size},
@@ -48,10 +54,8 @@ pub(super) struct Where<'a> {
     pub(super) scratch: &'a Path,
     /// The run's folder.
     pub(super) run: &'a Path,
-    /// Images by catalog name.
-    pub(super) images: BTreeMap<String, BootImage>,
-    /// The same, with those that could not be had.
-    pub(super) prepared: &'a Prepared,
+    /// Images, some of which may still be on their way.
+    pub(super) images: &'a mut Arriving,
     pub(super) proof: &'a Proof,
     /// How guests of other kinds of CPU are run.
     pub(super) emulations: BTreeMap<Arch, Emulation>,
@@ -173,7 +177,7 @@ impl Place<'_> {
         let station = Station {
             runner: to.number,
             plan: Arc::new(self.plan.clone()),
-            images: to.images.into_iter().collect(),
+            images: BootImages::of(self.plan),
             spawner: to.spawner.clone(),
             qemu: self.qemu.clone(),
             accelerator: to.proof.accelerator,
@@ -190,7 +194,40 @@ impl Place<'_> {
             events: to.events.clone(),
         };
         let budget = Budget::new(limits.memory, limits.cpus, self.options.jobs.unwrap_or(usize::MAX));
-        dispatch(&Arc::new(station), ledger.todo(), budget, to.stop).await;
+        let station = Arc::new(station);
+        let (arrive, arriving) = mpsc::unbounded_channel();
+        let feed = self.feed(&station, arrive, to.images, ledger, to.stop);
+        tokio::join!(dispatch(&station, arriving, budget, to.stop), feed);
+    }
+
+    /// Hands out the cells of every image that is in or comes in; those that no guest can be started for are reported.
+    async fn feed(
+        &self,
+        station: &Station,
+        arrive: mpsc::UnboundedSender<Vec<Todo>>,
+        images: &mut Arriving,
+        ledger: &mut Ledger,
+        stop: &Stop,
+    ) {
+        let mut handed_out = HashSet::new();
+        loop {
+            // Images are not prepared to their end after an interrupt: that is what is to be said of their cells, and dispatch says it.
+            let interrupted = stop.drain.is_cancelled();
+            for (name, image) in images.prepared() {
+                let image = image.as_ref().ok().and_then(|image| BootImage::of(Arc::clone(image)).ok());
+                image.into_iter().for_each(|image| station.images.add(name, image));
+            }
+            if !interrupted {
+                settle(self.plan, images, (Ok(()), &Emulations::new()), ledger, &station.events);
+            }
+            let is_in =
+                |cell: &Cell| self.plan.image(cell).is_some_and(|image| images.prepared().contains_key(&image.from));
+            let mut todo = ledger.todo();
+            todo.retain(|todo| (interrupted || is_in(&todo.cell)) && handed_out.insert(todo.cell.id.clone()));
+            if arrive.send(todo).is_err() || images.next().await.is_none() {
+                return;
+            }
+        }
     }
 
     /// Where guests on this machine are forked from.
@@ -209,21 +246,28 @@ impl Place<'_> {
         let refuse = |ledger: &mut Ledger, loss: Loss| {
             ledger.refuse(&loss).into_iter().for_each(|event| to.events.send(event));
         };
+        // All are attached to it when it starts.
+        while to.images.next().await.is_some() {}
+        settle(self.plan, to.images, (Ok(()), &Emulations::new()), ledger, to.events);
+        let prepared = to.images.prepared();
         let name = self.plan.runner.image.as_deref().unwrap_or(L1_IMAGE);
-        let image = match (to.images.get(name), to.prepared.get(name)) {
-            (Some(image), _) => image,
-            (None, Some(Err(missing))) => {
-                let reason = format!("the L1's image {name} is not there: {}", missing.reason);
-                return refuse(ledger, Loss { reason, help: missing.help.clone(), console_tail: Vec::new() });
-            }
-            (None, _) => {
-                let reason = format!("the L1's image {name} was never prepared");
-                return refuse(ledger, Loss { reason, ..Loss::default() });
+        let image = match prepared.get(name) {
+            Some(Ok(image)) => BootImage::of(Arc::clone(image)).map_err(|error| (error.to_string(), None)),
+            Some(Err(missing)) => Err((missing.reason.clone(), missing.help.clone())),
+            None => Err(("it was never prepared".to_owned(), None)),
+        };
+        let image = match image {
+            Ok(image) => &image.clone(),
+            Err((why, help)) => {
+                let reason = format!("the L1's image {name} is not there: {why}");
+                return refuse(ledger, Loss { reason, help, console_tail: Vec::new() });
             }
         };
         let used = |name: &str| self.plan.images.iter().any(|image| image.from == name);
-        let images = to.images.iter().filter(|(name, _)| used(name));
-        let images = images.map(|(name, image)| (name.clone(), image.clone())).collect();
+        let images = prepared.iter().filter(|(name, _)| used(name));
+        let images = images
+            .filter_map(|(name, image)| Some((name.clone(), BootImage::of(Arc::clone(image.as_ref().ok()?)).ok()?)))
+            .collect();
         // Where KVM does not let virtual machines be run in virtual machines, whatever it says, a CPU that does is emulated.
         let mut kinds = vec![(Accelerator::Tcg, "emulated AMD SVM")];
         if to.proof.accelerator == Accelerator::Kvm && self.may_nest() {

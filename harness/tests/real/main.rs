@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod arch;
+mod arrivals;
 mod bad_input;
 mod cloud;
 mod endings;

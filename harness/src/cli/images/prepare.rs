@@ -57,7 +57,7 @@ pub(super) async fn prepare(entries: Vec<(String, Entry)>, way: Way, root: &Path
             }
         }
     });
-    let prepared = run::prepare_all(&store, &entries, 1, way, &events, &stop.drain).await;
+    let prepared = run::Preparing::start(&store, &entries, 1, way, &events, &stop.drain).all().await;
     events.send(EventKind::RunFinished { elapsed_ms: 0 });
     let _ = shown.await;
     for (name, missing) in prepared.iter().filter_map(|(name, image)| Some((name, image.as_ref().err()?))) {

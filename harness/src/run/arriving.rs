@@ -1,0 +1,57 @@
+//! The images of a run as they come in.
+
+use std::{collections::HashMap, sync::Arc};
+
+use images::PreparedImage;
+use matrix::Digest;
+
+use super::image_phase::{Missing, Prepared, Preparing};
+
+/// Images that are there or cannot be had, and those that are still being prepared.
+pub(super) struct Arriving {
+    preparing: Preparing,
+    prepared: Prepared,
+    /// What a run that is resumed began with.
+    began_with: HashMap<String, Digest>,
+}
+
+impl Arriving {
+    /// `refused` cannot be had, whatever is prepared.
+    pub(super) fn new(preparing: Preparing, refused: Prepared, began_with: HashMap<String, Digest>) -> Self {
+        Self { preparing, prepared: refused, began_with }
+    }
+
+    /// Waits for the next one, by name; `None`: all are in. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<String> {
+        let (name, image) = self.preparing.next().await?;
+        let image = image.and_then(|image| self.same(&name, image));
+        self.prepared.insert(name.clone(), image);
+        Some(name)
+    }
+
+    /// None is to come.
+    pub(super) fn all_are_in(&self) -> bool {
+        self.preparing.is_over()
+    }
+
+    /// Those that are in.
+    pub(super) fn prepared(&self) -> &Prepared {
+        &self.prepared
+    }
+
+    /// Not an image that the run did not begin with: verdicts of two systems must not stand in one report as if of one.
+    fn same(&self, name: &str, image: Arc<PreparedImage>) -> Result<Arc<PreparedImage>, Missing> {
+        match self.began_with.get(name) {
+            Some(then) if *then != image.digest => {
+                let (then, now) = (then.short(), image.digest.short());
+                Err(Missing {
+                    reason: format!("digest mismatch: {name} was {then} when the run began, and is {now} now"),
+                    help: Some(
+                        "start a new run; or put back the file, or the `images.lock`, that it began with".to_owned(),
+                    ),
+                })
+            }
+            _ => Ok(image),
+        }
+    }
+}
