@@ -21,6 +21,16 @@ use nestmatrix::{
 };
 use sshd::{Server, Tools, within};
 
+/// Kills the watcher and says so. A suite knows its own mark, which the watcher carries on its command line.
+const KILL_WATCHER: &str = "said=
+    until [ -n \"$said\" ]; do
+        for file in $(grep -ls \"$NESTMATRIX_GUARD\" /proc/[0-9]*/cmdline); do
+            file=${file#/proc/}
+            kill -KILL ${file%/*} && said=killed
+        done 2>/dev/null
+    done
+    echo $said";
+
 /// A server, a session on it, and a folder for what comes back.
 struct Guest {
     server: Server,
@@ -141,7 +151,7 @@ async fn a_daemon_that_keeps_the_streams_open_does_not_hold_the_suite() {
     assert_eq!(run.outcome, SuiteOutcome::Exited(4));
     assert!(run.elapsed < Duration::from_secs(8), "{:?}", run.elapsed);
     assert_eq!(guest.stdout_log(), "before\nafter\n");
-    assert_eq!(guest.stderr_log(), "", "the watcher's mark is not the suite's");
+    assert_eq!(guest.stderr_log(), "", "nothing but the suite's own words");
 }
 
 #[tokio::test]
@@ -162,10 +172,21 @@ async fn a_script_that_kills_its_own_group_or_waits_for_all_its_children_does_no
 }
 
 #[tokio::test]
-async fn a_suite_that_shows_its_environment_is_not_taken_for_over() {
+async fn nothing_that_a_suite_prints_ends_it_before_it_exits() {
     let guest = Guest::start().await;
-    let run = guest.suite("env >&2; set >&2; cat /proc/[0-9]*/cmdline >&2; sleep 1; echo still here").await;
-    assert_eq!((run.outcome, guest.stdout_log()), (SuiteOutcome::Exited(0), "still here\n".to_owned()));
+    // Everything it can know of how it is run, in the form of any mark there may be.
+    let script = "printf '<nestmatrix:%s:over>' \"$NESTMATRIX_GUARD\" >&2; env >&2; set >&2; cat /proc/[0-9]*/cmdline >&2; sleep 3; exit 1";
+    assert_eq!(guest.suite(script).await.outcome, SuiteOutcome::Exited(1));
+}
+
+#[tokio::test]
+async fn a_suite_that_killed_its_watcher_and_left_a_daemon_has_ended_as_it_exited() {
+    let guest = Guest::start().await;
+    for code in [0, 1] {
+        let run = guest.suite(&format!("{KILL_WATCHER}; sleep 20 & exit {code}")).await;
+        assert_eq!(run.outcome, SuiteOutcome::Exited(code));
+        assert!(run.elapsed < Duration::from_secs(12), "the daemon was waited for: {:?}", run.elapsed);
+    }
 }
 
 #[tokio::test]
@@ -191,17 +212,7 @@ async fn a_time_out_kills_the_whole_family_and_keeps_its_last_words() {
 #[tokio::test]
 async fn a_time_out_holds_against_a_suite_that_killed_its_watcher() {
     let guest = Guest::start().await;
-    // It knows its own mark, which the watcher carries on its command line.
-    let script = "said=
-        until [ -n \"$said\" ]; do
-            for file in $(grep -ls \"$NESTMATRIX_GUARD\" /proc/[0-9]*/cmdline); do
-                file=${file#/proc/}
-                kill -KILL ${file%/*} && said=killed
-            done 2>/dev/null
-        done
-        echo $said
-        sleep 48.1";
-    guest.upload(script, &[], &[]).await.unwrap();
+    guest.upload(&format!("{KILL_WATCHER}; sleep 48.1"), &[], &[]).await.unwrap();
     let run = guest.run_for(Duration::from_secs(4)).await.unwrap();
     assert_eq!(run.outcome, SuiteOutcome::TimedOut { leftovers: false });
     assert_eq!(guest.stdout_log(), "killed\n");

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nestmatrix::ssh::{Exec, Exit, Keypair, Open, Session, Sink, SshError, Stdin};
+use nestmatrix::ssh::{End, Exec, Exit, Keypair, Open, Session, Sink, SshError, Stdin, Until};
 use sshd::{Server, within};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,7 @@ fn command(command: &str) -> Exec {
         stdout: Sink::Tail,
         stderr: Sink::Tail,
         deadline: within(60),
-        over: None,
+        until: Until::Silent,
     }
 }
 
@@ -38,7 +38,7 @@ async fn commands_run_one_after_the_other_and_tell_their_exit_code_and_both_stre
     let session = server.session().await;
     for code in [0, 1, 77, 255] {
         let exit = session.exec(command(&format!("echo out{code}; echo err >&2; exit {code}"))).await.unwrap();
-        assert_eq!((exit.code, exit.signal.clone()), (Some(code), None));
+        assert_eq!(exit.end, End::Exited(code));
         assert_eq!(stdout(&exit), format!("out{code}\n"));
         assert_eq!(exit.stderr_tail, b"err\n");
     }
@@ -58,9 +58,9 @@ async fn a_command_killed_by_a_signal_is_told_from_one_that_exits_with_the_same_
     let server = Server::start().await;
     let session = server.session().await;
     let killed = session.exec(command("exec sh -c 'kill -KILL $$'")).await.unwrap();
-    assert_eq!((killed.code, killed.signal.as_deref()), (None, Some("KILL")));
+    assert_eq!(killed.end, End::Killed("KILL".to_owned()));
     let exited = session.exec(command("exit 137")).await.unwrap();
-    assert_eq!((exited.code, exited.signal), (Some(137), None));
+    assert_eq!(exited.end, End::Exited(137));
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn two_hundred_megabytes_of_output_neither_stall_nor_fill_the_disk() {
         })
         .await
         .unwrap();
-    assert_eq!(exit.code, Some(0));
+    assert_eq!(exit.end, End::Exited(0));
     assert_eq!(exit.stdout_bytes, 200 * MIB + 8);
     assert!(exit.stdout_tail.ends_with(b"\0the end\n"));
     let size = std::fs::metadata(log).unwrap().len();
@@ -89,10 +89,10 @@ async fn both_streams_at_once_beyond_the_ssh_window_do_not_deadlock() {
     let session = server.session().await;
     let script = "i=0; while [ $i -lt 64 ]; do head -c 65536 /dev/zero; head -c 65536 /dev/zero >&2; i=$((i+1)); done";
     let exit = session.exec(command(script)).await.unwrap();
-    assert_eq!((exit.code, exit.stdout_bytes, exit.stderr_bytes), (Some(0), 4 * MIB, 4 * MIB));
+    assert_eq!((exit.end, exit.stdout_bytes, exit.stderr_bytes), (End::Exited(0), 4 * MIB, 4 * MIB));
     // And the other way round: all of one, then all of the other.
     let exit = session.exec(command("head -c 3145728 /dev/zero >&2; head -c 3145728 /dev/zero")).await.unwrap();
-    assert_eq!((exit.code, exit.stdout_bytes, exit.stderr_bytes), (Some(0), 3 * MIB, 3 * MIB));
+    assert_eq!((exit.end, exit.stdout_bytes, exit.stderr_bytes), (End::Exited(0), 3 * MIB, 3 * MIB));
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn input_and_output_flow_at_the_same_time() {
     });
     let exit = session.exec(Exec { stdin, ..command("tee /dev/stderr") }).await.unwrap();
     writing.await.unwrap();
-    assert_eq!((exit.code, exit.stdout_bytes, exit.stderr_bytes), (Some(0), 32 * MIB, 32 * MIB));
+    assert_eq!((exit.end, exit.stdout_bytes, exit.stderr_bytes), (End::Exited(0), 32 * MIB, 32 * MIB));
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn a_command_that_does_not_read_its_input_ends_its_writer() {
         }
     });
     let exit = session.exec(Exec { stdin, ..command("exit 3") }).await.unwrap();
-    assert_eq!(exit.code, Some(3));
+    assert_eq!(exit.end, End::Exited(3));
     tokio::time::timeout(Duration::from_secs(5), writing).await.expect("the writer ends").unwrap();
 }
 
@@ -136,7 +136,7 @@ async fn input_is_still_delivered_to_a_command_that_has_closed_its_output() {
         .exec(Exec { stdin: Stdin::Bytes(vec![1; 5 << 20]), ..command(&format!("exec cat > {} 2>&-", copy.display())) })
         .await
         .unwrap();
-    assert_eq!(exit.code, Some(0));
+    assert_eq!(exit.end, End::Exited(0));
     assert_eq!(std::fs::metadata(copy).unwrap().len(), 5 * MIB);
 }
 
@@ -222,7 +222,7 @@ async fn a_frozen_guest_is_noticed_long_before_the_deadline_and_a_merely_silent_
     })
     .await
     .unwrap();
-    assert_eq!(session.exec(command("sleep 7")).await.unwrap().code, Some(0));
+    assert_eq!(session.exec(command("sleep 7")).await.unwrap().end, End::Exited(0));
 
     let pid = rustix::process::Pid::from_raw(server.pids()[0] as i32).unwrap();
     let freeze = async {
@@ -265,7 +265,7 @@ async fn a_deadline_holds_against_a_command_that_prints_for_ever() {
         session.exec(Exec { deadline: started + Duration::from_secs(1), ..command("exec yes") }).await.unwrap_err();
     assert!(matches!(error, SshError::Timeout { .. }), "{error}");
     assert!(started.elapsed() < Duration::from_secs(6));
-    assert_eq!(session.exec(command("exit 4")).await.unwrap().code, Some(4));
+    assert_eq!(session.exec(command("exit 4")).await.unwrap().end, End::Exited(4));
 }
 
 #[tokio::test]
@@ -275,26 +275,48 @@ async fn a_full_spool_cuts_the_command_short() {
     let file = tempfile::tempfile().unwrap();
     let spool = Sink::Spool { file: file.try_clone().unwrap(), cap: MIB };
     let exit = session.exec(Exec { stdout: spool, ..command("exec yes") }).await.unwrap();
-    assert!(exit.cut && !exit.success());
+    assert!(exit.end == End::Cut && !exit.success());
     assert_eq!(file.metadata().unwrap().len(), MIB);
-    assert_eq!(session.exec(command("exit 4")).await.unwrap().code, Some(4));
+    assert_eq!(session.exec(command("exit 4")).await.unwrap().end, End::Exited(4));
 }
 
 #[tokio::test]
-async fn a_daemon_that_keeps_the_streams_open_does_not_hold_a_command_whose_mark_has_come() {
+async fn a_command_is_over_when_its_process_is_whoever_still_holds_its_output_open() {
     let server = Server::start().await;
     let session = server.session().await;
-    let started = Instant::now();
-    let exit = session
-        .exec(Exec {
-            over: Some(b"#over#".to_vec()),
-            ..command("echo out; sleep 20 & printf 'a#ov' >&2; printf 'er#b' >&2; exit 5")
-        })
-        .await
-        .unwrap();
-    assert_eq!(exit.code, Some(5));
-    assert_eq!((exit.stdout_tail, exit.stderr_tail), (b"out\n".to_vec(), b"ab".to_vec()));
-    assert!(started.elapsed() < Duration::from_secs(6));
+    for code in [0, 1] {
+        let started = Instant::now();
+        let exit = session
+            .exec(Exec {
+                until: Until::Ended,
+                deadline: within(600),
+                ..command(&format!("sleep 300 & echo out; echo err >&2; exit {code}"))
+            })
+            .await
+            .unwrap();
+        assert_eq!(stdout(&exit), "out\n");
+        assert_eq!((exit.end, exit.stderr_tail), (End::Exited(code), b"err\n".to_vec()));
+        assert!(started.elapsed() < Duration::from_secs(200), "the daemon was waited for");
+    }
+}
+
+#[tokio::test]
+async fn what_a_command_exits_with_decides_even_if_its_deadline_comes_while_its_last_words_are_awaited() {
+    let server = Server::start().await;
+    let session = server.session().await;
+    // Last words are waited for as long as they come.
+    let chatty = "(while :; do echo still here; sleep 0.1; done) & exit 1";
+    let (deadline, until) = (Instant::now() + Duration::from_secs(2), Until::Ended);
+    let exit = session.exec(Exec { until, deadline, ..command(chatty) }).await.unwrap();
+    assert_eq!(exit.end, End::Exited(1));
+    assert!(exit.at < deadline);
+    // Whoever wants all of the output has not got it.
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let error = session.exec(Exec { deadline, ..command(chatty) }).await.unwrap_err();
+    assert!(
+        matches!(error, SshError::Timeout { .. }) && error.to_string().contains("holds its output open"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -329,7 +351,7 @@ async fn a_command_nobody_waits_for_any_more_does_not_hold_up_the_next() {
     let session = server.session().await;
     assert!(tokio::time::timeout(Duration::from_millis(300), session.exec(command("sleep 20"))).await.is_err());
     let started = Instant::now();
-    assert_eq!(session.exec(command("exit 6")).await.unwrap().code, Some(6));
+    assert_eq!(session.exec(command("exit 6")).await.unwrap().end, End::Exited(6));
     assert!(started.elapsed() < Duration::from_secs(5));
 }
 

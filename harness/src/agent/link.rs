@@ -15,7 +15,7 @@ use super::{
     protocol::{FromAgent, Hello, ToAgent},
     serve::HEARTBEAT,
 };
-use crate::ssh::{Exec, Exit, Session, Sink, SshError, StdinWriter};
+use crate::ssh::{Exec, Exit, Session, Sink, SshError, StdinWriter, Until};
 
 /// An agent from which nothing has come for so many looks is given up. A look is a second at least: should *we* stand still, no
 /// time passes.
@@ -76,7 +76,7 @@ impl Link {
             stdout: Sink::Pieces(sender),
             stderr: Sink::Tail,
             deadline: Instant::now() + FOR_EVER,
-            over: None,
+            until: Until::Silent,
         };
         let over = tokio::spawn(async move { session.exec(exec).await });
         let mut looks = interval(LOOK);
@@ -165,15 +165,11 @@ impl Link {
         let Some(over) = self.over.take() else { return Broken::Ended("for no known reason".to_owned()) };
         match over.await {
             Ok(Ok(exit)) => {
-                let how = match (&exit.signal, exit.code) {
-                    (Some(signal), _) => format!("killed by SIG{signal}"),
-                    (None, Some(code)) => format!("exit code {code}"),
-                    (None, None) => "without an exit code".to_owned(),
-                };
+                let how = exit.end;
                 let said = String::from_utf8_lossy(&exit.stderr_tail);
                 let said: Vec<_> = said.lines().map(reports::clean::line).filter(|line| !line.is_empty()).collect();
                 Broken::Ended(match said[said.len().saturating_sub(3)..].join("; ") {
-                    words if words.is_empty() => how,
+                    words if words.is_empty() => how.to_string(),
                     words => format!("{how}; {words}"),
                 })
             }

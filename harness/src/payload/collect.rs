@@ -15,7 +15,7 @@ use super::{
     unpack::{Item, Warnings, unpack},
     words,
 };
-use crate::ssh::{Exec, Session, Sink, SshError, Stdin};
+use crate::ssh::{End, Exec, Session, Sink, SshError, Stdin, Until};
 
 /// How the guest's script ends a line about a file it left out.
 const NOT_FETCHED: &str = "and was not fetched";
@@ -159,7 +159,7 @@ async fn fetch(
             stdout: Sink::Spool { file: spool.try_clone().map_err(local)?, cap },
             stderr: Sink::Tail,
             deadline,
-            over: None,
+            until: Until::Silent,
         })
         .await?;
     for line in words::lines(&exit.stderr_tail) {
@@ -169,15 +169,12 @@ async fn fetch(
         }
         warnings.lost |= line.ends_with(NOT_FETCHED);
     }
-    match exit.code {
-        Some(0) => {}
+    match exit.end {
+        End::Exited(0) => {}
         // tar has said what it could not read, or what changed while it was read.
-        Some(1 | 2) => warnings.lost = true,
-        _ if exit.cut => {}
-        _ => warnings.add("the guest did not pack its files to the end"),
-    }
-    if exit.cut {
-        warnings.add(format!("more than {} bytes in all: the rest was not fetched", limits.total));
+        End::Exited(1 | 2) => warnings.lost = true,
+        End::Cut => warnings.add(format!("more than {} bytes in all: the rest was not fetched", limits.total)),
+        End::Exited(_) | End::Killed(_) => warnings.add("the guest did not pack its files to the end"),
     }
     for warning in &exit.warnings {
         warnings.add(warning);

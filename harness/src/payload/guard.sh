@@ -4,10 +4,10 @@
 #   guard watch MARK PID    the watcher; its input is the SSH channel's
 #   guard sweep MARK        kills what is left; fails if something still is
 #
-# The script takes the place of the shell that sshd started, so that sshd itself reports its exit code or its signal. sshd closes
-# the channel's input the moment that process is over: this is how the watcher learns it, and it says so on standard error,
-# whoever else still holds the streams open. Orders to kill come in on the same input: nothing has to be forked or connected
-# for them, so they arrive in a guest that is at its limits too.
+# The script takes the place of the shell that sshd started, so that sshd itself reports its exit code or its signal, the moment
+# that process is over and whoever else still holds the streams open. Nothing here says how or when a script ended: what runs in
+# the guest could say the same. Orders to kill come in on the channel's input: nothing has to be forked or connected for them, so
+# they arrive in a guest that is at its limits too. sshd closes that input when the process is over, and the watcher ends.
 #
 # The family of a script is its process group, its session, and every process with its mark in the environment: this needs
 # neither a service manager nor control groups, so it is the same in every guest. Out of its reach is who leaves the session and
@@ -72,7 +72,7 @@ run)
     if command -v setsid >/dev/null; then launch=setsid; fi
     # In a session of its own, so that a script that kills its own group does not kill it; and nobody's child, so that one
     # that waits for all its children does not wait for it.
-    ($launch sh "$0" watch "$mark" "$$" <&3 >/dev/null 3<&- &)
+    ($launch sh "$0" watch "$mark" "$$" <&3 >/dev/null 2>&1 3<&- &)
     exec 3<&-
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     NESTMATRIX_GUARD=$mark
@@ -93,7 +93,6 @@ watch)
             ;;
         esac
     done
-    printf '<nestmatrix:%s:over>' "$mark" >&2
     ;;
 sweep)
     if [ -r "$root/main" ]; then read -r main <"$root/main"; fi

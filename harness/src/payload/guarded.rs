@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, sleep_until};
 
 use super::quote;
-use crate::ssh::{Exec, Exit, Session, Sink, SshError, Stdin};
+use crate::ssh::{Exec, Exit, Session, Sink, SshError, Stdin, Until};
 
 /// How long a guest has, besides the grace, to carry out an order to kill.
 const ORDER: Duration = Duration::from_secs(10);
@@ -45,7 +45,7 @@ pub(super) async fn run(session: &Session, guarded: Guarded) -> Result<Ended, Ss
         stdout: guarded.stdout,
         stderr: guarded.stderr,
         deadline: guarded.deadline + guarded.grace + guarded.grace + ORDER,
-        over: Some(format!("<nestmatrix:{mark}:over>").into_bytes()),
+        until: Until::Ended,
     }));
     tokio::select! {
         biased;
@@ -53,6 +53,7 @@ pub(super) async fn run(session: &Session, guarded: Guarded) -> Result<Ended, Ss
         () = sleep_until(guarded.deadline.into()) => {}
     }
 
+    let ordered = Instant::now();
     orders.try_send(b"TERM\n");
     let exit = tokio::select! {
         biased;
@@ -62,8 +63,11 @@ pub(super) async fn run(session: &Session, guarded: Guarded) -> Result<Ended, Ss
             exec.await
         }
     };
-    if matches!(exit, Err(SshError::Cancelled)) {
-        return Err(SshError::Cancelled);
+    match exit {
+        Err(SshError::Cancelled) => return Err(SshError::Cancelled),
+        // It had ended before it was told to; only last words of what it left behind were still waited for.
+        Ok(exit) if exit.at <= ordered => return Ok(Ended::Itself(exit)),
+        _ => {}
     }
     // Asked in any case: daemons are not waited for, and the watcher may have been killed by those it watched.
     let swept = session
@@ -73,7 +77,7 @@ pub(super) async fn run(session: &Session, guarded: Guarded) -> Result<Ended, Ss
             stdout: Sink::Tail,
             stderr: Sink::Tail,
             deadline: Instant::now() + guarded.grace + ORDER,
-            over: None,
+            until: Until::Silent,
         })
         .await;
     match swept {

@@ -13,7 +13,7 @@ use super::{
     guarded::{self, Ended, Guarded},
     installed, words,
 };
-use crate::ssh::{DEFAULT_CAP, Session, Sink, SshError};
+use crate::ssh::{DEFAULT_CAP, End, Session, Sink, SshError};
 
 /// A family script exits with this when there is nothing for this system among the artifacts.
 pub(super) const NOTHING: i32 = 90;
@@ -79,23 +79,25 @@ pub async fn install(session: &Session, install: &Install<'_>) -> Result<Vec<Ins
     let exit = match ended {
         Ended::Itself(exit) => exit,
         Ended::TimedOut { exit, .. } => {
-            let last = words::last_lines(&exit.unwrap_or_default().stdout_tail, 1).pop();
+            let last = exit.and_then(|exit| words::last_lines(&exit.stdout_tail, 1).pop());
             return Err(InstallError::Timeout { last: last.unwrap_or_else(|| "nothing".to_owned()) });
         }
     };
     let adapter = family::of(install.family);
     let said = &exit.stdout_tail;
-    let mut words = match (exit.code, exit.signal.is_some()) {
-        (Some(0), false) if !words::lines(said).iter().any(|line| (adapter.unsaid)(line)) => {
+    let mut words = match exit.end {
+        End::Exited(0) if !words::lines(said).iter().any(|line| (adapter.unsaid)(line)) => {
             return Ok(installed::installed_packages(install.family, said));
         }
-        (Some(NOTHING), false) => return Err(InstallError::Nothing { takes: adapter.takes, arch: install.arch }),
+        End::Exited(NOTHING) => return Err(InstallError::Nothing { takes: adapter.takes, arch: install.arch }),
         _ => (adapter.words)(said),
     };
-    if let Some(signal) = exit.signal {
-        words.push(format!("the package manager was killed by signal {}", reports::clean::line(&signal)));
-    } else if words.is_empty() {
-        words.push(format!("the package manager exited with {} without a word", exit.code.unwrap_or(-1)));
+    match exit.end {
+        End::Killed(signal) => {
+            words.push(format!("the package manager was killed by signal {}", reports::clean::line(&signal)));
+        }
+        end if words.is_empty() => words.push(format!("the package manager ended without a word: {end}")),
+        _ => {}
     }
     Err(InstallError::Refused { words })
 }

@@ -9,7 +9,7 @@ use super::{
     guarded::{self, Ended, Guarded},
     words,
 };
-use crate::ssh::{DEFAULT_CAP, Exit, Session, Sink, SshError};
+use crate::ssh::{DEFAULT_CAP, End, Exit, Session, Sink, SshError};
 
 /// The exit code of a test that chose not to run (automake's convention).
 const SKIPPED: i32 = 77;
@@ -85,35 +85,43 @@ pub async fn run(session: &Session, suite: &Suite<'_>) -> Result<SuiteRun, SshEr
     .await?;
     let elapsed = started.elapsed();
     let (outcome, exit) = match ended {
-        Ended::Itself(exit) => (outcome(&exit)?, exit),
-        Ended::TimedOut { exit, leftovers } => (SuiteOutcome::TimedOut { leftovers }, exit.unwrap_or_default()),
+        Ended::Itself(exit) => (outcome(&exit), Some(exit)),
+        Ended::TimedOut { exit, leftovers } => (SuiteOutcome::TimedOut { leftovers }, exit),
     };
-    Ok(SuiteRun {
+    let run = SuiteRun {
         outcome,
         elapsed,
-        stdout_tail: exit.stdout_tail,
-        stderr_tail: exit.stderr_tail,
-        stdout_bytes: exit.stdout_bytes,
-        stderr_bytes: exit.stderr_bytes,
-        warnings: exit.warnings,
+        stdout_tail: Vec::new(),
+        stderr_tail: Vec::new(),
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        warnings: Vec::new(),
+    };
+    Ok(match exit {
+        Some(exit) => SuiteRun {
+            stdout_tail: exit.stdout_tail,
+            stderr_tail: exit.stderr_tail,
+            stdout_bytes: exit.stdout_bytes,
+            stderr_bytes: exit.stderr_bytes,
+            warnings: exit.warnings,
+            ..run
+        },
+        None => run,
     })
 }
 
-fn outcome(exit: &Exit) -> Result<SuiteOutcome, SshError> {
-    match (&exit.signal, exit.code) {
-        (Some(signal), _) => Ok(SuiteOutcome::Signal(reports::clean::line(signal))),
-        (None, Some(SKIPPED)) => {
+fn outcome(exit: &Exit) -> SuiteOutcome {
+    match &exit.end {
+        End::Exited(SKIPPED) => {
             let said = words::last_lines(&exit.stdout_tail, 1).pop();
             let reason =
                 said.map_or_else(|| "it exited with 77 without a word".to_owned(), |line| line.trim().to_owned());
-            Ok(SuiteOutcome::Skipped { reason })
+            SuiteOutcome::Skipped { reason }
         }
-        (None, Some(code)) => Ok(SuiteOutcome::Exited(code)),
-        // Never taken for a pass.
-        (None, None) => Err(SshError::Lost {
-            doing: "the suite runs",
-            reason: "the server told neither an exit code nor a signal".to_owned(),
-        }),
+        End::Exited(code) => SuiteOutcome::Exited(*code),
+        End::Killed(signal) => SuiteOutcome::Signal(reports::clean::line(signal)),
+        // No log is cut short; and what is not heard to its end has not passed.
+        End::Cut => SuiteOutcome::Signal("PIPE".to_owned()),
     }
 }
 
@@ -123,19 +131,35 @@ mod tests {
 
     #[test]
     fn exit_codes_skips_and_signals_are_told_apart() {
-        let exit = |code, signal: Option<&str>, stdout: &str| {
-            let signal = signal.map(str::to_owned);
-            outcome(&Exit { code, signal, stdout_tail: stdout.into(), ..Exit::default() })
+        let exit = |end, stdout: &str| {
+            outcome(&Exit {
+                end,
+                at: Instant::now(),
+                stdout_tail: stdout.into(),
+                stderr_tail: Vec::new(),
+                stdout_bytes: 0,
+                stderr_bytes: 0,
+                warnings: Vec::new(),
+            })
         };
-        assert_eq!(exit(Some(0), None, "").unwrap(), SuiteOutcome::Exited(0));
-        assert_eq!(exit(Some(137), None, "").unwrap(), SuiteOutcome::Exited(137));
-        assert_eq!(exit(None, Some("KILL"), "").unwrap(), SuiteOutcome::Signal("KILL".into()));
-        let skipped = exit(Some(77), None, "checking\n  no \x1b[1mnetwork\x1b[0m here \n\n").unwrap();
+        assert_eq!(exit(End::Exited(0), ""), SuiteOutcome::Exited(0));
+        assert_eq!(exit(End::Exited(137), ""), SuiteOutcome::Exited(137));
+        assert_eq!(exit(End::Killed("KILL".into()), ""), SuiteOutcome::Signal("KILL".into()));
+        let skipped = exit(End::Exited(77), "checking\n  no \x1b[1mnetwork\x1b[0m here \n\n");
         assert_eq!(skipped, SuiteOutcome::Skipped { reason: "no network here".into() });
     }
 
     #[test]
-    fn an_end_without_code_and_signal_is_no_pass() {
-        assert!(outcome(&Exit::default()).unwrap_err().is_connection_lost());
+    fn a_script_that_was_not_heard_to_its_end_has_not_passed() {
+        let exit = Exit {
+            end: End::Cut,
+            at: Instant::now(),
+            stdout_tail: Vec::new(),
+            stderr_tail: Vec::new(),
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            warnings: Vec::new(),
+        };
+        assert!(matches!(outcome(&exit), SuiteOutcome::Signal(_)));
     }
 }

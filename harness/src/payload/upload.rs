@@ -16,7 +16,7 @@ use reports::SystemFacts;
 use sha2::Digest as _;
 
 use super::{facts, family, quote, words};
-use crate::ssh::{Exec, Session, Sink, SshError, StdinWriter};
+use crate::ssh::{Exec, Session, Sink, SshError, StdinWriter, Until};
 
 /// Name of the suite's script in its working directory.
 pub(super) const SCRIPT: &str = ".nestmatrix-suite";
@@ -104,7 +104,7 @@ pub async fn upload(
             stdout: Sink::Tail,
             stderr: Sink::Tail,
             deadline,
-            over: None,
+            until: Until::Silent,
         })
         .await;
     // The command is over and its input closed, so the sender is over too or about to be.

@@ -57,6 +57,9 @@ pub enum SshError {
         /// For how long nothing came.
         silence: Duration,
     },
+    /// The server closed the command's channel and said neither an exit code nor a signal: how it ended is not known.
+    #[error("the SSH server closed the channel of a command without an exit status")]
+    NoStatus,
     /// We were told to stop.
     #[error("cancelled")]
     Cancelled,
@@ -71,8 +74,8 @@ pub enum SshError {
 }
 
 impl SshError {
-    /// The guest can no longer be reached over this session (as opposed to: this command took too long).
+    /// The guest can no longer be reached over this session, or its server is going down (as opposed to: this command took too long).
     pub const fn is_connection_lost(&self) -> bool {
-        matches!(self, Self::Lost { .. } | Self::Frozen { .. })
+        matches!(self, Self::Lost { .. } | Self::Frozen { .. } | Self::NoStatus)
     }
 }

@@ -21,15 +21,23 @@ pub struct Exec {
     pub stderr: Sink,
     /// When it must be over.
     pub deadline: Instant,
-    /// Bytes on standard error that say: the main process is over, whoever still holds the streams open does not matter.
-    /// They are cut out of the stream.
-    pub over: Option<Vec<u8>>,
+    /// What its being over means.
+    pub until: Until,
+}
+
+/// When a command is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Its process has ended, and nobody holds its output open any more: all of the output is there.
+    Silent,
+    /// Its process has ended. Processes it left behind may hold its output open; what they say soon is still taken.
+    Ended,
 }
 
 impl Exec {
     /// A short command: of its output only the end is kept.
     pub fn new(command: impl Into<String>, stdin: Stdin, deadline: Instant) -> Self {
-        Self { command: command.into(), stdin, stdout: Sink::Tail, stderr: Sink::Tail, deadline, over: None }
+        Self { command: command.into(), stdin, stdout: Sink::Tail, stderr: Sink::Tail, deadline, until: Until::Silent }
     }
 }
 
@@ -90,13 +98,41 @@ impl Drop for StdinWriter {
     }
 }
 
+/// How a command ended. That the server said nothing of it is no end: see [`super::SshError::NoStatus`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It exited with this code.
+    Exited(i32),
+    /// This signal killed it (a name without `SIG`).
+    Killed(String),
+    /// A sink that stops the command when full is full: how the command would have ended is unknown.
+    Cut,
+}
+
+impl End {
+    /// It exited with 0.
+    pub fn success(&self) -> bool {
+        matches!(self, Self::Exited(0))
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exit code {code}"),
+            Self::Killed(signal) => write!(f, "killed by SIG{}", reports::clean::line(signal)),
+            Self::Cut => f.write_str("cut short: too much output"),
+        }
+    }
+}
+
 /// How a command ended, and what it left.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// Its exit code, if it exited.
-    pub code: Option<i32>,
-    /// The signal that killed it, without `SIG`.
-    pub signal: Option<String>,
+    /// How it ended.
+    pub end: End,
+    /// When that was heard.
+    pub at: Instant,
     /// The last bytes of its standard output, at most [`super::TAIL_BYTES`].
     pub stdout_tail: Vec<u8>,
     /// The last bytes of its standard error, at most [`super::TAIL_BYTES`].
@@ -105,8 +141,6 @@ pub struct Exit {
     pub stdout_bytes: u64,
     /// How many bytes it wrote to standard error.
     pub stderr_bytes: u64,
-    /// A sink that stops the command when full is full: the command was cut short, there is no code and no signal.
-    pub cut: bool,
     /// What went wrong on our side of the streams, for example a full disk. The command was not disturbed by it.
     pub warnings: Vec<String>,
 }
@@ -114,6 +148,6 @@ pub struct Exit {
 impl Exit {
     /// It exited with 0.
     pub fn success(&self) -> bool {
-        self.code == Some(0)
+        self.end.success()
     }
 }

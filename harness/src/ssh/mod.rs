@@ -5,12 +5,12 @@
 //! cancelled. The guest is hostile: its host key is pinned, its output capped, its silence noticed.
 
 mod banner;
+mod channel;
 mod enter;
 mod error;
 mod exec;
 mod keeper;
 pub mod keys;
-mod over;
 mod pump;
 mod session;
 mod sink;
@@ -20,7 +20,7 @@ mod wire;
 pub use banner::{BannerError, BannerStream, banner};
 pub use enter::command_to_enter;
 pub use error::SshError;
-pub use exec::{Exec, Exit, Stdin, StdinWriter};
+pub use exec::{End, Exec, Exit, Stdin, StdinWriter, Until};
 pub use keys::Keypair;
 pub use session::{Open, Session};
 pub use sink::{DEFAULT_CAP, Sink, TAIL_BYTES};

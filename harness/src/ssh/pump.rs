@@ -1,16 +1,14 @@
 //! One command on a channel: feed its input, drain both its outputs together, learn how it ended.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io,
     sync::mpsc::{Receiver, TryRecvError},
     time::{Duration, Instant},
 };
 
-use ssh2::Channel;
-
 use super::{
-    Exec, Exit, SshError, Stdin,
-    over::OverMark,
+    End, Exec, Exit, SshError, Stdin, Until,
+    channel::{Channel, Output},
     sink::Drain,
     wire::{Line, would_block},
 };
@@ -23,13 +21,16 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(3);
 /// What is read and written at once: one packet of SSH.
 const PIECE: usize = 32 * 1024;
+/// What is going on, in words for an error.
+const RUNNING: &str = "a command runs";
+const LINGERING: &str = "a command has ended, but something that it started holds its output open";
 
 /// Runs one command to its end.
 pub(super) fn run(line: &mut Line, exec: Exec) -> Result<Exit, SshError> {
     let refused = |what| move |error: ssh2::Error| SshError::Refused { what, reason: error.to_string() };
     let deadline = exec.deadline;
     let mut channel = line
-        .drive("opening a channel", deadline, |line| line.ssh.channel_session())?
+        .drive("opening a channel", deadline, |line| Channel::open(&line.ssh))?
         .map_err(refused("open a channel"))?;
     line.drive("starting a command", deadline, |_| channel.exec(&exec.command))?.map_err(refused("run a command"))?;
 
@@ -38,13 +39,14 @@ pub(super) fn run(line: &mut Line, exec: Exec) -> Result<Exit, SshError> {
         feed: Feed::new(exec.stdin),
         stdout: Drain::open(exec.stdout),
         stderr: Drain::open(exec.stderr),
-        over: exec.over.map(OverMark::new),
+        until: exec.until,
+        end: None,
         full: false,
         heard: Instant::now(),
         stuck: None,
     };
     let ended = pump.until_over(line, deadline);
-    if !matches!(&ended, Ok(End::Closed)) && !matches!(&ended, Err(error) if error.is_connection_lost()) {
+    if !matches!(&ended, Ok(Over::Closed)) && !matches!(&ended, Err(error) if error.is_connection_lost()) {
         pump.close(line);
     }
     // Also after a failure: what came so far is on disk, complete with its end.
@@ -53,11 +55,11 @@ pub(super) fn run(line: &mut Line, exec: Exec) -> Result<Exit, SshError> {
 
 /// Why a command is no longer listened to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
+enum Over {
     /// The server closed the channel: everything has been said.
     Closed,
-    /// The main process is over; somebody else holds the streams open.
-    Over,
+    /// Its process has ended; somebody else holds the streams open.
+    Ended,
     /// A sink is full.
     Full,
 }
@@ -74,7 +76,9 @@ struct Pump {
     feed: Feed,
     stdout: Drain,
     stderr: Drain,
-    over: Option<OverMark>,
+    until: Until,
+    /// How it ended, and when that was heard. Servers say it as soon as the process has ended, whoever still holds its streams.
+    end: Option<(End, Instant)>,
     full: bool,
     /// When the last byte of the command came.
     heard: Instant,
@@ -83,60 +87,65 @@ struct Pump {
 }
 
 impl Pump {
-    fn until_over(&mut self, line: &mut Line, deadline: Instant) -> Result<End, SshError> {
-        let doing = "a command runs";
+    fn until_over(&mut self, line: &mut Line, deadline: Instant) -> Result<Over, SshError> {
+        let lost = |error: ssh2::Error| SshError::Lost { doing: RUNNING, reason: error.to_string() };
         let mut buffer = vec![0; PIECE];
-        let mut over_since = None;
         loop {
-            line.go_on(doing, deadline)?;
             let mut busy = false;
             for step in [Step::Feed, Step::Stdout, Step::Stderr] {
-                busy |= self
-                    .step(step, line, &mut buffer)
-                    .map_err(|error| SshError::Lost { doing, reason: error.to_string() })?;
+                busy |= self.step(step, line, &mut buffer).map_err(lost)?;
             }
             if self.full {
-                return Ok(End::Full);
+                return Ok(Over::Full);
             }
-            if over_since.is_none() && self.over.as_ref().is_some_and(|mark| mark.seen) {
-                over_since = Some(Instant::now());
-            }
-            let patience = over_since.map(|since: Instant| (since + LAST_WORDS).min(self.heard.max(since) + QUIET));
+            self.note_end().map_err(lost)?;
+            let patience = match &self.end {
+                Some((_, at)) if self.until == Until::Ended => {
+                    Some((*at + LAST_WORDS).min(self.heard.max(*at) + QUIET).min(deadline))
+                }
+                _ => None,
+            };
             if patience.is_some_and(|until| Instant::now() >= until) {
-                return Ok(End::Over);
+                return Ok(Over::Ended);
             }
+            let doing = if self.end.is_some() { LINGERING } else { RUNNING };
             if busy {
+                line.go_on(doing, deadline)?;
                 continue;
             }
             // The end of both streams is not the end of the command: its exit code may come after it, and it may still read.
-            if self.stuck.is_none() && self.channel.eof() {
-                match self.channel.wait_close() {
-                    Ok(()) => return Ok(End::Closed),
+            if self.stuck.is_none() && self.channel.is_at_eof() {
+                match self.channel.wait_closed() {
+                    Ok(()) => return Ok(Over::Closed),
                     Err(error) if would_block(&error) => {}
-                    Err(error) => return Err(SshError::Lost { doing, reason: error.to_string() }),
+                    Err(error) => return Err(lost(error)),
                 }
             }
             line.wait(doing, deadline, patience)?;
         }
     }
 
+    /// Remembers the first thing the server says of the end.
+    fn note_end(&mut self) -> Result<(), ssh2::Error> {
+        if self.end.is_none() {
+            self.end = self.channel.end()?.map(|end| (end, Instant::now()));
+        }
+        Ok(())
+    }
+
     /// One call of libssh2; whether it moved anything.
-    fn step(&mut self, step: Step, line: &Line, buffer: &mut [u8]) -> io::Result<bool> {
+    fn step(&mut self, step: Step, line: &Line, buffer: &mut [u8]) -> Result<bool, ssh2::Error> {
         if self.stuck.is_some_and(|stuck| stuck != step) {
             return Ok(false);
         }
         let moved = match step {
             Step::Feed => self.feed.step(&mut self.channel),
-            Step::Stdout => self.channel.read(buffer).map(|n| {
+            Step::Stdout => self.channel.read(Output::Stdout, buffer).map(|n| {
                 self.full |= !self.stdout.take(&buffer[..n]);
                 n > 0
             }),
-            Step::Stderr => self.channel.stderr().read(buffer).map(|n| {
-                let taken = match &mut self.over {
-                    Some(mark) => self.stderr.take(&mark.pass(&buffer[..n])),
-                    None => self.stderr.take(&buffer[..n]),
-                };
-                self.full |= !taken;
+            Step::Stderr => self.channel.read(Output::Stderr, buffer).map(|n| {
+                self.full |= !self.stderr.take(&buffer[..n]);
                 n > 0
             }),
         };
@@ -148,7 +157,7 @@ impl Pump {
                 }
                 Ok(moved)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(error) if would_block(&error) => {
                 self.stuck = line.is_stuck_sending().then_some(step);
                 Ok(false)
             }
@@ -176,29 +185,21 @@ impl Pump {
         }
     }
 
-    fn finish(mut self, ended: Result<End, SshError>) -> Result<Exit, SshError> {
-        if let Some(mark) = &mut self.over {
-            self.stderr.take(&mark.rest());
-        }
+    fn finish(mut self, ended: Result<Over, SshError>) -> Result<Exit, SshError> {
         let (stdout, stderr) = (self.stdout.finish(), self.stderr.finish());
-        let ended = ended?;
+        let (end, at) = match ended? {
+            Over::Full => (End::Cut, Instant::now()),
+            Over::Closed | Over::Ended => self.end.take().ok_or(SshError::NoStatus)?,
+        };
         let warning =
             |name: &str, failure: Option<io::Error>| failure.map(|error| format!("{name} could not be kept: {error}"));
-        let (mut code, mut signal) = (None, None);
-        if ended != End::Full {
-            signal = self.channel.exit_signal().ok().and_then(|signal| signal.exit_signal);
-            if signal.is_none() {
-                code = self.channel.exit_status().ok();
-            }
-        }
         Ok(Exit {
-            code,
-            signal,
+            end,
+            at,
             stdout_tail: stdout.tail,
             stderr_tail: stderr.tail,
             stdout_bytes: stdout.bytes,
             stderr_bytes: stderr.bytes,
-            cut: ended == End::Full,
             warnings: [warning("standard output", stdout.failure), warning("standard error", stderr.failure)]
                 .into_iter()
                 .flatten()
@@ -225,7 +226,7 @@ impl Feed {
         Self { piece, sent: 0, more, eof_sent: false }
     }
 
-    fn step(&mut self, channel: &mut Channel) -> io::Result<bool> {
+    fn step(&mut self, channel: &mut Channel) -> Result<bool, ssh2::Error> {
         if self.sent == self.piece.len() {
             match self.more.as_ref().map(Receiver::try_recv) {
                 Some(Ok(piece)) => (self.piece, self.sent) = (piece, 0),

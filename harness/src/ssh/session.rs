@@ -100,19 +100,12 @@ impl Session {
         };
         let session = Self { requests, wake, ended, socket, cancel: open.cancel, watcher, sudo: open.sudo };
         session.answer(opened, open.deadline, "connecting").await?;
-        let hello = Exec {
-            command: "true".to_owned(),
-            stdin: Stdin::None,
-            stdout: super::Sink::Tail,
-            stderr: super::Sink::Tail,
-            deadline: open.deadline,
-            over: None,
-        };
+        let hello = Exec::new("true", Stdin::None, open.deadline);
         let exit = session.exec(hello).await?;
         if !exit.success() {
             let said = String::from_utf8_lossy(&exit.stderr_tail);
             let said = said.lines().next().map(|line| format!(": {}", reports::clean::line(line))).unwrap_or_default();
-            let reason = format!("`true` ended with {:?} {:?}{said}", exit.code, exit.signal);
+            let reason = format!("`true` ended with {}{said}", exit.end);
             return Err(SshError::Refused { what: "run a first command", reason });
         }
         Ok(session)
