@@ -90,8 +90,10 @@ impl Attempt<'_> {
                 }
                 Ok(cases)
             }
-            Err(_) if !good => {
-                self.warn("the suite left no results that can be read; its exit code speaks for it".to_owned());
+            // A skip does not speak for results that are there and cannot be read: they may tell of a failure.
+            Err(stopped) if red || !good && results.files.is_empty() => {
+                let why = stopped.verdict.reason().unwrap_or_default();
+                self.warn(format!("{why}; the exit code of the suite is its only result"));
                 self.finished(exit.clone());
                 Ok(vec![exit])
             }
@@ -113,9 +115,12 @@ impl Attempt<'_> {
         }
         let mut cases: Vec<TestCase> = Vec::new();
         for (path, xml) in &results.files {
-            let parsed = reports::junit_import::parse(xml)
+            let imported = reports::junit_import::parse(xml)
                 .map_err(|error| bad(format!("the results in {path} cannot be read: {error}")))?;
-            cases.extend(parsed);
+            for warning in imported.warnings {
+                self.warn(format!("results in {path}: {warning}"));
+            }
+            cases.extend(imported.cases);
         }
         if cases.is_empty() {
             return Err(bad("the results the suite left name no test case".into()));

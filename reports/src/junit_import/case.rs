@@ -1,0 +1,237 @@
+//! One test case of a results file: what its attributes and its elements say of it, the worst of it first.
+
+use super::element::Attributes;
+use crate::{CaseVerdict, TestCase, clean, fold::MAX_DETAIL, names::UniqueNames};
+
+/// Longest text of one failure that is kept while reading, in bytes.
+const MAX_TEXT: usize = 256 << 10;
+
+/// What something says of a test case. A later one outweighs an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Said {
+    /// It passed.
+    Passed,
+    /// It did not run.
+    Skipped,
+    /// A word that is no verdict that is known: no pass.
+    Unknown,
+    /// It failed.
+    Failed,
+}
+
+/// A test case that is being read.
+#[derive(Debug, Default)]
+pub(super) struct Case {
+    name: String,
+    elapsed_ms: u64,
+    file: Option<String>,
+    line: Option<u64>,
+    /// What its own attributes say, and in which words.
+    said: Option<(Said, String)>,
+    /// What the worst element in it says.
+    element: Option<Element>,
+    /// It failed at first, and passed when it was tried again.
+    pub(super) flaky: bool,
+}
+
+/// A `<failure>` or `<skipped>` in a test case.
+#[derive(Debug)]
+struct Element {
+    said: Said,
+    message: Option<String>,
+    kind: Option<String>,
+    text: String,
+}
+
+impl Case {
+    /// The case of a `<testcase>`.
+    pub(super) fn of(attributes: &Attributes) -> Self {
+        let name = attributes.text("name").unwrap_or_else(|| "[unnamed]".to_owned());
+        let class = attributes.text("classname");
+        Self {
+            name: class.map_or(name.clone(), |class| clean::line(&format!("{class}::{name}"))),
+            elapsed_ms: attributes.text("time").map_or(0, |time| milliseconds(&time)),
+            file: attributes.text("file"),
+            line: attributes.text("line").and_then(|line| line.parse().ok()),
+            said: said(attributes),
+            ..Self::default()
+        }
+    }
+
+    /// A case that stands for something outside of all test cases.
+    pub(super) fn named(name: String) -> Self {
+        Self { name, ..Self::default() }
+    }
+
+    /// Enters an element that says something of it; whether its text is wanted.
+    pub(super) fn enter(&mut self, said: Said, attributes: &Attributes) -> bool {
+        let outweighs = self.element.as_ref().is_none_or(|known| known.said < said);
+        if outweighs {
+            let (message, kind) = (attributes.text("message"), attributes.text("type"));
+            self.element = Some(Element { said, message, kind, text: String::new() });
+        }
+        outweighs
+    }
+
+    /// Enters a failure that no element tells of.
+    pub(super) fn fail(&mut self, message: String) {
+        self.element = Some(Element { said: Said::Failed, message: Some(message), kind: None, text: String::new() });
+    }
+
+    /// More text of the element that was entered last.
+    pub(super) fn text(&mut self, text: &str) {
+        if let Some(element) = &mut self.element {
+            let room = MAX_TEXT.saturating_sub(element.text.len());
+            element.text.push_str(clean::prefix(text, room));
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The worst that is said of it; a case of which nothing is said passed.
+    pub(super) fn worst(&self) -> Said {
+        let (said, element) = (self.said.as_ref().map(|(said, _)| *said), self.element.as_ref().map(|of| of.said));
+        said.max(element).unwrap_or(Said::Passed)
+    }
+
+    /// The test case, under a name of its own.
+    pub(super) fn finish(self, names: &mut UniqueNames) -> TestCase {
+        let worst = self.worst();
+        // An element says more than an attribute.
+        let (message, detail) = match (self.element, self.said) {
+            (Some(element), _) if element.said == worst => element.words(),
+            (_, Some((Said::Unknown, words))) => {
+                (format!("{words} is no result that nestmatrix knows: not counted as a pass"), String::new())
+            }
+            (_, Some((_, words))) => (words, String::new()),
+            (_, None) => Default::default(),
+        };
+        let verdict = match worst {
+            Said::Passed => CaseVerdict::Passed,
+            Said::Skipped if message.is_empty() => {
+                CaseVerdict::Skipped { reason: "no reason given by the suite".to_owned() }
+            }
+            Said::Skipped => CaseVerdict::Skipped { reason: message },
+            Said::Unknown | Said::Failed if message.is_empty() => {
+                CaseVerdict::Failed { message: "failed without a message".to_owned(), detail }
+            }
+            Said::Unknown | Said::Failed => CaseVerdict::Failed { message, detail },
+        };
+        TestCase { name: names.take(self.name), verdict, elapsed_ms: self.elapsed_ms, file: self.file, line: self.line }
+    }
+}
+
+impl Element {
+    /// One line, and all of it. Of a failure without a message the first line says more than its type does.
+    fn words(self) -> (String, String) {
+        let detail = clean::excerpt(self.text.trim(), MAX_DETAIL);
+        let first_line = || detail.lines().map(clean::line).find(|line| !line.is_empty());
+        let message = self.message.or_else(first_line).or(self.kind).unwrap_or_default();
+        (message, detail)
+    }
+}
+
+/// The worst that the attributes say, and in which words; `None`: they say nothing.
+///
+/// GoogleTest writes `status="notrun" result="suppressed"`, CTest `status="run|fail|disabled|notrun"`, others words of their own.
+pub(super) fn said(attributes: &Attributes) -> Option<(Said, String)> {
+    let mut worst: Option<(Said, String)> = None;
+    for (name, value) in attributes.all() {
+        let said = match name {
+            "status" | "result" | "outcome" => word(value),
+            "success" | "passed" if is_no(value) => Some(Said::Failed),
+            "executed" if is_no(value) => Some(Said::Skipped),
+            "failed" | "failure" | "failures" | "error" | "errors" if is_yes(value) => Some(Said::Failed),
+            "skip" | "skipped" | "ignored" | "disabled" if is_yes(value) => Some(Said::Skipped),
+            _ => None,
+        };
+        if let Some(said) = said
+            && worst.as_ref().is_none_or(|(known, _)| *known < said)
+        {
+            worst = Some((said, format!("{name}=\"{value}\"")));
+        }
+    }
+    worst
+}
+
+/// What a word of a results file means; `None`: there is no word.
+fn word(value: &str) -> Option<Said> {
+    let word: String = value.chars().filter(|c| !matches!(c, ' ' | '_' | '-')).flat_map(char::to_lowercase).collect();
+    Some(match word.as_str() {
+        "" => return None,
+        "pass" | "passed" | "passing" | "success" | "successful" | "succeeded" | "ok" | "run" | "ran" | "executed"
+        | "complete" | "completed" | "done" | "finished" | "fixed" | "true" => Said::Passed,
+        "skip" | "skipped" | "notrun" | "notexecuted" | "suppressed" | "disabled" | "ignore" | "ignored"
+        | "pending" | "todo" | "inactive" | "excluded" | "deselected" | "filtered" | "unsupported" | "inconclusive"
+        | "incomplete" | "notapplicable" | "omitted" | "xfail" | "blacklisted" => Said::Skipped,
+        "fail" | "failed" | "failure" | "error" | "errored" | "broken" | "timeout" | "timedout" | "crash"
+        | "crashed" | "abort" | "aborted" | "killed" | "xpass" | "false" => Said::Failed,
+        _ => Said::Unknown,
+    })
+}
+
+fn is_no(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "false" | "no" | "0")
+}
+
+fn is_yes(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "true" | "yes")
+        || value.parse::<f64>().is_ok_and(|number| number > 0.0)
+}
+
+/// Seconds with a fraction as milliseconds; what is no number is 0.
+///
+/// Surefire groups thousands (`1,234.5`), and many writers use the decimal comma of their locale (`0,160`; `1.234,5`): of two
+/// different marks the last one is the decimal one, a mark that comes twice groups, and a single one is decimal.
+fn milliseconds(seconds: &str) -> u64 {
+    let seconds: String = seconds.chars().filter(|c| !c.is_whitespace() && *c != '\'').collect();
+    let decimal = match (seconds.rfind(','), seconds.rfind('.')) {
+        (Some(comma), Some(dot)) => Some(comma.max(dot)),
+        (Some(mark), None) | (None, Some(mark)) => Some(mark),
+        (None, None) => None,
+    };
+    // The last mark groups as well if it comes twice.
+    let decimal = decimal.filter(|at| seconds.matches(&seconds[*at..=*at]).count() == 1);
+    let plain = seconds.char_indices().filter_map(|(at, c)| match c {
+        ',' | '.' if decimal == Some(at) => Some('.'),
+        ',' | '.' => None,
+        _ => Some(c),
+    });
+    let seconds: f64 = plain.collect::<String>().parse().unwrap_or(0.0);
+    // The cast saturates; not-a-number becomes 0.
+    (seconds * 1_000.0).round() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_all_locales_are_seconds() {
+        for (text, ms) in [
+            ("0.25", 250),
+            ("0,160", 160),
+            ("1,234.5", 1_234_500),
+            ("1.234,5", 1_234_500),
+            ("1,234,567.25", 1_234_567_250),
+            ("1,234,567", 1_234_567_000),
+            ("1 234,5", 1_234_500),
+            ("1\u{202f}234,5", 1_234_500),
+            ("1'234.5", 1_234_500),
+            ("1.6e-05", 0),
+            ("12", 12_000),
+            ("", 0),
+            (",", 0),
+        ] {
+            assert_eq!(milliseconds(text), ms, "{text}");
+        }
+    }
+
+    #[test]
+    fn absurd_times_are_survived() {
+        let shown = ["1e308", "-1", "NaN", "inf", "soon", "€,é"].map(milliseconds);
+        assert_eq!(shown, [u64::MAX, 0, 0, u64::MAX, 0, 0]);
+    }
+}
