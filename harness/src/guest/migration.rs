@@ -3,9 +3,16 @@
 
 use std::{path::Path, time::Duration};
 
-use qapi::qmp::{self, MigrationCapability, MigrationCapabilityStatus, MigrationStatus, RunState};
-
-use super::{qmp::QmpError, vm::Guest};
+use super::{
+    qmp::{
+        QmpError,
+        commands::{
+            Cont, Migrate, MigrateIncoming, MigrationCapability, MigrationCapabilityStatus, MigrationStatus,
+            QueryMigrate, QueryStatus, RunState, SetMigrationCapabilities, Stop,
+        },
+    },
+    vm::Guest,
+};
 
 /// The state of the devices is half a megabyte; a disk that needs longer than this for it is broken.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -41,10 +48,10 @@ impl Guest {
     /// Stops the guest and writes the state of its devices to `state`. It cannot go on afterwards; its memory's file is complete when
     /// its QEMU has ended ([`Guest::kill`]).
     pub async fn freeze(&self, state: &Path) -> Result<(), MigrationError> {
-        self.qmp().execute(qmp::stop {}).await?;
+        self.qmp().execute(Stop {}).await?;
         self.leave_memory_where_it_is().await?;
-        let uri = Some(format!("file:{}", state.display()));
-        self.qmp().execute(qmp::migrate { channels: None, detach: None, resume: None, uri }).await?;
+        let uri = format!("file:{}", state.display());
+        self.qmp().execute(Migrate { uri }).await?;
         let saving = async {
             while !self.has_saved().await? {
                 tokio::time::sleep(LOOK).await;
@@ -57,25 +64,25 @@ impl Guest {
     /// Loads the state of the devices from `state` and lets the guest run. It was started with [`super::Ram::Forked`].
     pub async fn thaw(&self, state: &Path) -> Result<(), MigrationError> {
         self.leave_memory_where_it_is().await?;
-        let uri = Some(format!("file:{}", state.display()));
+        let uri = format!("file:{}", state.display());
         // A state that cannot be loaded ends QEMU, which says why.
-        self.qmp().execute(qmp::migrate_incoming { channels: None, exit_on_error: None, uri }).await?;
+        self.qmp().execute(MigrateIncoming { uri }).await?;
         let loading = async {
-            while self.qmp().execute(qmp::query_status {}).await?.status == RunState::inmigrate {
+            while self.qmp().execute(QueryStatus {}).await?.status == RunState::Inmigrate {
                 tokio::time::sleep(LOOK).await;
             }
             Ok::<_, MigrationError>(())
         };
         tokio::time::timeout(LIMIT, loading).await.unwrap_or(Err(MigrationError::Endless { what: LOAD }))?;
-        self.qmp().execute(qmp::cont {}).await?;
+        self.qmp().execute(Cont {}).await?;
         Ok(())
     }
 
     async fn has_saved(&self) -> Result<bool, MigrationError> {
-        let info = self.qmp().execute(qmp::query_migrate {}).await?;
+        let info = self.qmp().execute(QueryMigrate {}).await?;
         match info.status {
-            Some(MigrationStatus::completed) => Ok(true),
-            Some(MigrationStatus::failed | MigrationStatus::cancelled) => {
+            Some(MigrationStatus::Completed) => Ok(true),
+            Some(MigrationStatus::Failed | MigrationStatus::Cancelled) => {
                 let words = info.error_desc.unwrap_or_else(|| "no reason given".to_owned());
                 Err(MigrationError::Failed { what: SAVE, words })
             }
@@ -84,8 +91,8 @@ impl Guest {
     }
 
     async fn leave_memory_where_it_is(&self) -> Result<(), QmpError> {
-        let capability = MigrationCapabilityStatus { capability: MigrationCapability::x_ignore_shared, state: true };
-        self.qmp().execute(qmp::migrate_set_capabilities { capabilities: vec![capability] }).await?;
+        let capability = MigrationCapabilityStatus { capability: MigrationCapability::XIgnoreShared, state: true };
+        self.qmp().execute(SetMigrationCapabilities { capabilities: vec![capability] }).await?;
         Ok(())
     }
 }

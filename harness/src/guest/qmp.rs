@@ -1,8 +1,10 @@
 //! QMP, QEMU's control protocol, over one connected socket.
 //!
-//! The command types come from the `qapi` crate; the transport is ours. Every command carries an id, so one that was given up
-//! does not disturb the next; an event we do not know is an event we do not know; and whatever the reader cannot
+//! What a command is comes from the `qapi` crate, the few that are used from [`commands`]; the transport is ours. Every command
+//! carries an id, so one that was given up does not disturb the next; an event we do not know is an event we do not know; and whatever the reader cannot
 //! understand is passed over. The end of the stream is the end of QEMU.
+
+pub(super) mod commands;
 
 use std::{
     collections::HashMap,
@@ -14,8 +16,8 @@ use std::{
     time::Duration,
 };
 
-use qapi::qmp::QmpCommand;
-use serde_json::{Value, json};
+use qapi::{Command, Execute};
+use serde_json::Value;
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{UnixStream, unix::OwnedWriteHalf},
@@ -84,25 +86,21 @@ impl Qmp {
         let (events, received) = mpsc::unbounded_channel();
         tokio::spawn(read(BufReader::new(reader), Arc::clone(&waiting), events));
         let qmp = Self { writer: tokio::sync::Mutex::new(writer), waiting, next: AtomicU64::new(1) };
-        qmp.execute(qapi::qmp::qmp_capabilities { enable: None }).await?;
+        qmp.execute(commands::Capabilities {}).await?;
         Ok((qmp, received))
     }
 
     /// Executes one command. May be dropped at any time without harm to other commands.
-    pub async fn execute<C: QmpCommand>(&self, command: C) -> Result<C::Ok, QmpError> {
+    pub async fn execute<C: Command>(&self, command: C) -> Result<C::Ok, QmpError> {
         let closed = |_| QmpError::Closed;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
-        let arguments =
-            serde_json::to_value(&command).map_err(|source| QmpError::Shape { command: C::NAME, source })?;
-        let mut line = json!({ "execute": C::NAME, "id": id });
-        if arguments.as_object().is_some_and(|object| !object.is_empty()) {
-            line["arguments"] = arguments;
-        }
+        let mut line = serde_json::to_vec(&Execute::with_id(command, id))
+            .map_err(|source| QmpError::Shape { command: C::NAME, source })?;
+        line.push(b'\n');
         let _given_up = Forget { id, waiting: &self.waiting };
         lock(&self.waiting).insert(id, answer);
         let exchange = async {
-            let line = format!("{line}\n").into_bytes();
             self.writer.lock().await.write_all(&line).await.map_err(|_: io::Error| QmpError::Closed)?;
             answered.await.map_err(closed)
         };
@@ -207,19 +205,19 @@ mod tests {
     #[tokio::test]
     async fn a_command_that_was_given_up_does_not_take_the_next_ones_answer() {
         let (qmp, _events, mut theirs) = scripted(&[]).await;
-        let status = || qmp.execute(qapi::qmp::query_status {});
+        let status = || qmp.execute(commands::QueryStatus {});
         assert!(tokio::time::timeout(Duration::from_millis(20), status()).await.is_err());
         theirs.write_all(b"{\"error\": {\"class\": \"GenericError\", \"desc\": \"late\"}, \"id\": 2}\n").await.unwrap();
         let answer = b"{\"return\": {\"running\": true, \"status\": \"running\"}, \"id\": 3}\n";
         let (result, written) = tokio::join!(status(), theirs.write_all(answer));
         written.unwrap();
-        assert!(result.unwrap().running);
+        assert_eq!(result.unwrap().status, commands::RunState::Other);
     }
 
     #[tokio::test]
     async fn the_end_of_the_stream_ends_every_wait() {
         let (qmp, mut events, theirs) = scripted(&[]).await;
-        let (result, ()) = tokio::join!(qmp.execute(qapi::qmp::query_status {}), async { drop(theirs) });
+        let (result, ()) = tokio::join!(qmp.execute(commands::QueryStatus {}), async { drop(theirs) });
         assert!(matches!(result, Err(QmpError::Closed)), "{result:?}");
         assert!(events.recv().await.is_none());
     }

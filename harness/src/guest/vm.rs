@@ -18,7 +18,10 @@ use super::{
     command::{Accelerator, Command, Port},
     console::Console,
     process::{Process, Spawner},
-    qmp::{Qmp, QmpError, QmpEvent},
+    qmp::{
+        Qmp, QmpError, QmpEvent,
+        commands::{HumanMonitorCommand, ImageFormat, QueryKvm, Screendump},
+    },
 };
 
 /// Between SIGKILL and being reaped; longer only if the kernel itself is stuck.
@@ -211,15 +214,14 @@ impl Guest {
 
     /// What it is really run with, as QEMU itself says (`query-kvm`).
     pub async fn accelerator(&self) -> Result<Accelerator, QmpError> {
-        let kvm = self.qmp.execute(qapi::qmp::query_kvm {}).await?;
+        let kvm = self.qmp.execute(QueryKvm {}).await?;
         Ok(if kvm.enabled { Accelerator::Kvm } else { Accelerator::Tcg })
     }
 
     /// A picture of its screen as PNG; `Err` when QEMU cannot make one.
     pub async fn screendump(&self, file: &Path) -> Result<(), QmpError> {
-        let png = Some(qapi::qmp::ImageFormat::png);
         let filename = file.to_string_lossy().into_owned();
-        self.qmp.execute(qapi::qmp::screendump { device: None, head: None, format: png, filename }).await?;
+        self.qmp.execute(Screendump { filename, format: ImageFormat::Png }).await?;
         Ok(())
     }
 
@@ -240,7 +242,7 @@ impl Guest {
 /// The port QEMU chose, read back from its monitor: the line `TCP[HOST_FORWARD]  12  127.0.0.1 34567  10.0.2.15  22`.
 async fn forwarded_port(qmp: &Qmp) -> Result<SocketAddr, StartError> {
     let command_line = "info usernet".to_owned();
-    let text = qmp.execute(qapi::qmp::human_monitor_command { cpu_index: None, command_line }).await?;
+    let text = qmp.execute(HumanMonitorCommand { command_line }).await?;
     host_forward(&text).ok_or(StartError::NoPort(text))
 }
 
