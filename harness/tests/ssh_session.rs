@@ -209,19 +209,7 @@ async fn a_connection_cut_in_mid_command_is_lost_and_not_an_exit_code() {
 #[tokio::test]
 async fn a_frozen_guest_is_noticed_long_before_the_deadline_and_a_merely_silent_command_is_not_taken_for_one() {
     let server = Server::start().await;
-    let user = std::env::var("USER").unwrap_or_else(|_| "root".to_owned());
-    let session = Session::open(Open {
-        sudo: false,
-        stream: server.banner().await,
-        user: &user,
-        login: &server.login,
-        host_key: server.host.public(),
-        deadline: within(20),
-        silence: Duration::from_secs(4),
-        cancel: CancellationToken::new(),
-    })
-    .await
-    .unwrap();
+    let session = server.try_open_silent(Duration::from_secs(4)).await.unwrap();
     assert_eq!(session.exec(command("sleep 7")).await.unwrap().end, End::Exited(0));
 
     let pid = rustix::process::Pid::from_raw(server.pids()[0] as i32).unwrap();
@@ -317,6 +305,66 @@ async fn what_a_command_exits_with_decides_even_if_its_deadline_comes_while_its_
         matches!(error, SshError::Timeout { .. }) && error.to_string().contains("holds its output open"),
         "{error}"
     );
+}
+
+/// A login shell that does this first.
+fn login(first: &str) -> String {
+    format!("{first}; exec /bin/sh -c \"$SSH_ORIGINAL_COMMAND\"")
+}
+
+#[tokio::test]
+async fn what_a_login_shell_prints_is_not_part_of_any_stream() {
+    let server = Server::start_with_login(&login("echo hello; echo world >&2; printf 'no end of line'")).await;
+    let session = server.session().await;
+    let bytes: Vec<u8> = (0..=255).collect();
+    let stdin = Stdin::Bytes(bytes.clone());
+    let exit = session.exec(Exec { stdin, ..command("cat; echo err >&2; exit 3") }).await.unwrap();
+    assert_eq!((exit.stdout_tail, exit.stdout_bytes), (bytes, 256));
+    assert_eq!((exit.end, exit.stderr_tail), (End::Exited(3), b"err\n".to_vec()));
+}
+
+#[tokio::test]
+async fn a_login_shell_that_exits_with_0_first_is_no_success_of_the_command() {
+    let server = Server::start_with_login("echo this account is closed; exit 0").await;
+    let error = server.try_open(&server.host, &CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(error, SshError::NotStarted { .. }), "{error}");
+    let words = error.to_string();
+    assert!(words.contains("exit code 0") && words.contains("this account is closed"), "{words}");
+}
+
+#[tokio::test]
+async fn a_login_shell_that_prints_without_end_is_named() {
+    let server = Server::start_with_login("yes").await;
+    let error = server.try_open(&server.host, &CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(error, SshError::NotStarted { .. }) && error.to_string().contains("bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn a_start_up_file_that_reads_does_not_get_the_input_of_the_command() {
+    let server = Server::start_with_login(&login("read -r first; echo \"$first\" >&2")).await;
+    // Commands without an input are at its end at once.
+    let session = server.try_open_silent(Duration::from_secs(4)).await.unwrap();
+    assert_eq!(stdout(&session.exec(command("echo ok")).await.unwrap()), "ok\n");
+    // Nothing would ever come for it to read.
+    let stdin = Stdin::Bytes(b"one\ntwo\n".to_vec());
+    let error = session.exec(Exec { stdin, ..command("cat") }).await.unwrap_err();
+    assert!(matches!(error, SshError::NotStarted { .. }) && error.to_string().contains("4 s"), "{error}");
+}
+
+#[tokio::test]
+async fn commands_run_whatever_the_login_shell_is() {
+    for shell in ["bash", "zsh", "tcsh", "csh", "fish", "mksh"] {
+        if !["/bin", "/usr/bin"].iter().any(|folder| std::path::Path::new(folder).join(shell).exists()) {
+            continue;
+        }
+        let server = Server::start_with_login(&format!("exec {shell} -c \"$SSH_ORIGINAL_COMMAND\"")).await;
+        let session = server.session().await;
+        let stdin = Stdin::Bytes(b"input".to_vec());
+        let script = "x='it'\\''s !1 \\'\ncat\nprintf '%s' \"$x\"\nsleep 20 & exit 5";
+        let exit = session.exec(Exec { stdin, until: Until::Ended, ..command(script) }).await.unwrap();
+        assert_eq!(stdout(&exit), "inputit's !1 \\", "{shell}");
+        assert_eq!(exit.end, End::Exited(5), "{shell}");
+    }
 }
 
 #[tokio::test]

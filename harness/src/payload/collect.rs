@@ -154,7 +154,7 @@ async fn fetch(
     let cap = limits.total + limits.count as u64 * 2048 + (1 << 20);
     let exit = session
         .exec(Exec {
-            command: quote::script(&pack_script(globs, limits.per_file)),
+            command: pack_script(globs, limits.per_file),
             stdin: Stdin::None,
             stdout: Sink::Spool { file: spool.try_clone().map_err(local)?, cap },
             stderr: Sink::Tail,

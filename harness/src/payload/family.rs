@@ -123,7 +123,7 @@ pub const UNKNOWN_FAMILY: &str =
 /// The connection, the deadline or the cancellation.
 pub async fn detect_family(session: &Session, deadline: Instant) -> Result<Option<PackageFamily>, SshError> {
     let path = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin";
-    let command = quote::script(&format!("{path}\n{DETECT}"));
+    let command = format!("{path}\n{DETECT}");
     let exit = session.exec(Exec::new(command, Stdin::None, deadline)).await?;
     Ok(detected(&exit.stdout_tail))
 }

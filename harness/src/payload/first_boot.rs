@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use serde::Deserialize;
 
-use super::quote;
 use crate::ssh::{Exec, Session, SshError, Stdin};
 
 const WAIT: &str = include_str!("first-boot.sh");
@@ -39,7 +38,7 @@ impl FirstBootError {
 
 /// Waits for it. Whoever calls it has just connected to a guest that was booted from a cloud image.
 pub async fn first_boot(session: &Session, deadline: Instant) -> Result<(), FirstBootError> {
-    let exit = session.exec(Exec::new(quote::script(WAIT), Stdin::None, deadline)).await?;
+    let exit = session.exec(Exec::new(WAIT, Stdin::None, deadline)).await?;
     if !exit.success() {
         let said = String::from_utf8_lossy(&exit.stderr_tail);
         return Err(FirstBootError::Unclear(short(&said)));

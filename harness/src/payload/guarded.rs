@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, sleep_until};
 
-use super::quote;
 use crate::ssh::{Exec, Exit, Session, Sink, SshError, Stdin, Until};
 
 /// How long a guest has, besides the grace, to carry out an order to kill.
@@ -87,5 +86,5 @@ pub(super) async fn run(session: &Session, guarded: Guarded) -> Result<Ended, Ss
 }
 
 fn guard(arguments: &str) -> String {
-    quote::script(&format!("d=${{NESTMATRIX_ROOT:-/var/tmp/nestmatrix}}; exec sh \"$d/guard\" {arguments}"))
+    format!("d=${{NESTMATRIX_ROOT:-/var/tmp/nestmatrix}}; exec sh \"$d/guard\" {arguments}")
 }

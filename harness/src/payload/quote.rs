@@ -13,15 +13,10 @@ pub(super) fn pattern(glob: &str) -> String {
     glob.chars().map(|c| if plain(c) { c.to_string() } else { word(&c.to_string()) }).collect()
 }
 
-/// A command for the login shell of any user, which may be no POSIX shell: it only has to start one.
-pub(super) fn script(text: &str) -> String {
-    format!("exec sh -c {}", word(text))
-}
-
-/// The same with arguments: `$1` and so on.
+/// A script with arguments: `$1` and so on.
 pub fn script_with(text: &str, arguments: &[&str]) -> String {
     let arguments: String = arguments.iter().map(|argument| format!(" {}", word(argument))).collect();
-    format!("exec sh -c {} sh{arguments}", word(text))
+    format!("set --{arguments}\n{text}")
 }
 
 #[cfg(test)]
@@ -47,8 +42,7 @@ mod tests {
             prop_assert_eq!(sh(&format!("printf %s {quoted}")), text.as_bytes());
             let printed = format!("{text}\n");
             prop_assert_eq!(sh(&format!("export {}; printenv V", word(&format!("V={text}")))), printed.as_bytes());
-            let nested = script(&format!("printf %s {quoted}"));
-            prop_assert_eq!(sh(&nested), text.as_bytes());
+            prop_assert_eq!(sh(&script_with("printf %s \"$1\"", &[&text])), text.as_bytes());
         }
 
         #[test]

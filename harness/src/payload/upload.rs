@@ -99,7 +99,7 @@ pub async fn upload(
     let ask = if upload.facts { facts::ASK } else { "" };
     let exit = session
         .exec(Exec {
-            command: quote::script(&format!("{unpack}\n{ask}")),
+            command: format!("{unpack}\n{ask}"),
             stdin,
             stdout: Sink::Tail,
             stderr: Sink::Tail,

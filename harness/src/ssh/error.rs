@@ -60,6 +60,16 @@ pub enum SshError {
     /// The server closed the command's channel and said neither an exit code nor a signal: how it ended is not known.
     #[error("the SSH server closed the channel of a command without an exit status")]
     NoStatus,
+    /// The login shell did not come to the command: one of its start-up files exits, waits, or prints too much.
+    #[error(
+        "the login shell does not start the command: {how}; check the start-up files of the account (.bashrc, .profile, .cshrc){said}"
+    )]
+    NotStarted {
+        /// What it did instead.
+        how: String,
+        /// What it printed; empty, or in words that end a sentence.
+        said: String,
+    },
     /// We were told to stop.
     #[error("cancelled")]
     Cancelled,

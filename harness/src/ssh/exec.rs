@@ -8,16 +8,16 @@ use std::{
 
 use super::{Sink, wake::Wake};
 
-/// A command to run in the guest by the login shell of the user.
+/// A command to run in the guest.
 #[derive(Debug)]
 pub struct Exec {
-    /// The command line. Quote what is not ours.
+    /// A script for `sh`, whatever the login shell is. Quote what is not ours.
     pub command: String,
     /// What it reads.
     pub stdin: Stdin,
-    /// Where its standard output goes.
+    /// Where its standard output goes, without what the login shell prints before it.
     pub stdout: Sink,
-    /// Where its standard error goes.
+    /// Where its standard error goes, likewise.
     pub stderr: Sink,
     /// When it must be over.
     pub deadline: Instant,

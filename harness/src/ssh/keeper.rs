@@ -20,6 +20,9 @@ use super::{
 /// A command for the thread.
 pub(super) struct Request {
     pub(super) exec: Exec,
+    /// What the login shell is sent, and the mark at which the command's own output starts.
+    pub(super) line: String,
+    pub(super) mark: String,
     pub(super) given_up: Arc<AtomicBool>,
     pub(super) reply: oneshot::Sender<Result<Exit, SshError>>,
 }
@@ -48,7 +51,7 @@ pub(super) fn serve(
         };
         line.given_up = Some(request.given_up);
         line.heard = Instant::now();
-        let answer = pump::run(&mut line, request.exec);
+        let answer = pump::run(&mut line, request.exec, &request.line, &request.mark);
         line.given_up = None;
         let lost = matches!(&answer, Err(error) if error.is_connection_lost());
         let _ = request.reply.send(answer);

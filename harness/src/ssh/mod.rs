@@ -11,6 +11,7 @@ mod error;
 mod exec;
 mod keeper;
 pub mod keys;
+mod login;
 mod pump;
 mod session;
 mod sink;

@@ -7,8 +7,9 @@ use std::{
 };
 
 use super::{
-    End, Exec, Exit, SshError, Stdin, Until,
+    End, Exec, Exit, Sink, SshError, Stdin, Until,
     channel::{Channel, Output},
+    login::{self, Start, TooMuch},
     sink::Drain,
     wire::{Line, would_block},
 };
@@ -21,25 +22,29 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(3);
 /// What is read and written at once: one packet of SSH.
 const PIECE: usize = 32 * 1024;
+/// Most characters that are shown of what a login shell printed.
+const SHOWN: usize = 300;
 /// What is going on, in words for an error.
+const STARTING: &str = "the login shell starts a command";
 const RUNNING: &str = "a command runs";
 const LINGERING: &str = "a command has ended, but something that it started holds its output open";
 
-/// Runs one command to its end.
-pub(super) fn run(line: &mut Line, exec: Exec) -> Result<Exit, SshError> {
+/// Runs one command to its end: the login shell is sent `command`, which says `mark` before all else.
+pub(super) fn run(line: &mut Line, exec: Exec, command: &str, mark: &str) -> Result<Exit, SshError> {
     let refused = |what| move |error: ssh2::Error| SshError::Refused { what, reason: error.to_string() };
     let deadline = exec.deadline;
     let mut channel = line
         .drive("opening a channel", deadline, |line| Channel::open(&line.ssh))?
         .map_err(refused("open a channel"))?;
-    line.drive("starting a command", deadline, |_| channel.exec(&exec.command))?.map_err(refused("run a command"))?;
+    line.drive("starting a command", deadline, |_| channel.exec(command))?.map_err(refused("run a command"))?;
 
     let mut pump = Pump {
         channel,
         feed: Feed::new(exec.stdin),
-        stdout: Drain::open(exec.stdout),
-        stderr: Drain::open(exec.stderr),
+        stdout: Stream::new(mark, exec.stdout),
+        stderr: Stream::new(mark, exec.stderr),
         until: exec.until,
+        started_by: Instant::now() + line.silence,
         end: None,
         full: false,
         heard: Instant::now(),
@@ -74,9 +79,11 @@ enum Step {
 struct Pump {
     channel: Channel,
     feed: Feed,
-    stdout: Drain,
-    stderr: Drain,
+    stdout: Stream,
+    stderr: Stream,
     until: Until,
+    /// When the command's own output must have begun.
+    started_by: Instant,
     /// How it ended, and when that was heard. Servers say it as soon as the process has ended, whoever still holds its streams.
     end: Option<(End, Instant)>,
     full: bool,
@@ -93,7 +100,7 @@ impl Pump {
         loop {
             let mut busy = false;
             for step in [Step::Feed, Step::Stdout, Step::Stderr] {
-                busy |= self.step(step, line, &mut buffer).map_err(lost)?;
+                busy |= self.step(step, line, &mut buffer)?;
             }
             if self.full {
                 return Ok(Over::Full);
@@ -103,12 +110,21 @@ impl Pump {
                 Some((_, at)) if self.until == Until::Ended => {
                     Some((*at + LAST_WORDS).min(self.heard.max(*at) + QUIET).min(deadline))
                 }
+                None if !self.has_started() => Some(self.started_by),
                 _ => None,
             };
             if patience.is_some_and(|until| Instant::now() >= until) {
-                return Ok(Over::Ended);
+                if self.end.is_some() {
+                    return Ok(Over::Ended);
+                }
+                let how = format!("it has not done so within {} s", line.silence.as_secs());
+                return Err(self.not_started(how));
             }
-            let doing = if self.end.is_some() { LINGERING } else { RUNNING };
+            let doing = match &self.end {
+                Some(_) => LINGERING,
+                None if self.has_started() => RUNNING,
+                None => STARTING,
+            };
             if busy {
                 line.go_on(doing, deadline)?;
                 continue;
@@ -116,13 +132,34 @@ impl Pump {
             // The end of both streams is not the end of the command: its exit code may come after it, and it may still read.
             if self.stuck.is_none() && self.channel.is_at_eof() {
                 match self.channel.wait_closed() {
-                    Ok(()) => return Ok(Over::Closed),
+                    Ok(()) => {
+                        // What it read may have been that.
+                        self.note_end().map_err(lost)?;
+                        return Ok(Over::Closed);
+                    }
                     Err(error) if would_block(&error) => {}
                     Err(error) => return Err(lost(error)),
                 }
             }
             line.wait(doing, deadline, patience)?;
         }
+    }
+
+    /// The command itself runs, or has run, and both of its streams are ours.
+    fn has_started(&self) -> bool {
+        self.stdout.start.seen() && self.stderr.start.seen()
+    }
+
+    fn not_started(&self, how: String) -> SshError {
+        let said =
+            [&self.stdout, &self.stderr].map(|stream| String::from_utf8_lossy(stream.start.instead()).into_owned());
+        let lines: Vec<String> = said.iter().flat_map(|said| said.lines()).map(reports::clean::line).collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).filter(|line| !line.is_empty()).collect();
+        let said = match lines[lines.len().saturating_sub(3)..].join("; ") {
+            nothing if nothing.is_empty() => String::new(),
+            said => format!("; it said: {}", said.chars().take(SHOWN).collect::<String>()),
+        };
+        SshError::NotStarted { how, said }
     }
 
     /// Remembers the first thing the server says of the end.
@@ -134,34 +171,43 @@ impl Pump {
     }
 
     /// One call of libssh2; whether it moved anything.
-    fn step(&mut self, step: Step, line: &Line, buffer: &mut [u8]) -> Result<bool, ssh2::Error> {
+    fn step(&mut self, step: Step, line: &Line, buffer: &mut [u8]) -> Result<bool, SshError> {
         if self.stuck.is_some_and(|stuck| stuck != step) {
             return Ok(false);
         }
         let moved = match step {
+            // What a start-up file of the login shell may read is not the command's input.
+            Step::Feed if !self.stdout.start.seen() && !self.feed.is_empty() => return Ok(false),
             Step::Feed => self.feed.step(&mut self.channel),
-            Step::Stdout => self.channel.read(Output::Stdout, buffer).map(|n| {
-                self.full |= !self.stdout.take(&buffer[..n]);
-                n > 0
-            }),
-            Step::Stderr => self.channel.read(Output::Stderr, buffer).map(|n| {
-                self.full |= !self.stderr.take(&buffer[..n]);
-                n > 0
-            }),
+            Step::Stdout => self.channel.read(Output::Stdout, buffer),
+            Step::Stderr => self.channel.read(Output::Stderr, buffer),
         };
         match moved {
-            Ok(moved) => {
+            Ok(n) => {
                 self.stuck = None;
-                if moved && step != Step::Feed {
+                let stream = match step {
+                    Step::Feed => return Ok(n > 0),
+                    Step::Stdout => &mut self.stdout,
+                    Step::Stderr => &mut self.stderr,
+                };
+                if n > 0 {
                     self.heard = Instant::now();
+                    match stream.take(&buffer[..n]) {
+                        Ok(taken) => self.full |= !taken,
+                        Err(TooMuch) => {
+                            return Err(
+                                self.not_started(format!("it printed more than {} bytes first", login::MOST_BEFORE))
+                            );
+                        }
+                    }
                 }
-                Ok(moved)
+                Ok(n > 0)
             }
             Err(error) if would_block(&error) => {
                 self.stuck = line.is_stuck_sending().then_some(step);
                 Ok(false)
             }
-            Err(error) => Err(error),
+            Err(error) => Err(SshError::Lost { doing: RUNNING, reason: error.to_string() }),
         }
     }
 
@@ -186,11 +232,15 @@ impl Pump {
     }
 
     fn finish(mut self, ended: Result<Over, SshError>) -> Result<Exit, SshError> {
-        let (stdout, stderr) = (self.stdout.finish(), self.stderr.finish());
-        let (end, at) = match ended? {
-            Over::Full => (End::Cut, Instant::now()),
-            Over::Closed | Over::Ended => self.end.take().ok_or(SshError::NoStatus)?,
-        };
+        let ended = ended.and_then(|over| match (over, self.end.take()) {
+            (Over::Full, _) => Ok((End::Cut, Instant::now())),
+            (_, None) => Err(SshError::NoStatus),
+            // Whatever it ended with is the login shell's own.
+            (_, Some((end, _))) if !self.has_started() => Err(self.not_started(format!("it ended first ({end})"))),
+            (_, Some(ended)) => Ok(ended),
+        });
+        let (stdout, stderr) = (self.stdout.drain.finish(), self.stderr.drain.finish());
+        let (end, at) = ended?;
         let warning =
             |name: &str, failure: Option<io::Error>| failure.map(|error| format!("{name} could not be kept: {error}"));
         Ok(Exit {
@@ -205,6 +255,24 @@ impl Pump {
                 .flatten()
                 .collect(),
         })
+    }
+}
+
+/// One of a command's outputs.
+struct Stream {
+    start: Start,
+    drain: Drain,
+}
+
+impl Stream {
+    fn new(mark: &str, sink: Sink) -> Self {
+        Self { start: Start::new(mark), drain: Drain::open(sink) }
+    }
+
+    /// Takes what came; `false` when the command is to be cut short.
+    fn take(&mut self, bytes: &[u8]) -> Result<bool, TooMuch> {
+        let own = self.start.pass(bytes)?;
+        Ok(own.is_empty() || self.drain.take(own))
     }
 }
 
@@ -226,11 +294,17 @@ impl Feed {
         Self { piece, sent: 0, more, eof_sent: false }
     }
 
-    fn step(&mut self, channel: &mut Channel) -> Result<bool, ssh2::Error> {
+    /// Nothing will ever be sent but the end.
+    fn is_empty(&self) -> bool {
+        self.piece.is_empty() && self.more.is_none()
+    }
+
+    /// How many bytes went out.
+    fn step(&mut self, channel: &mut Channel) -> Result<usize, ssh2::Error> {
         if self.sent == self.piece.len() {
             match self.more.as_ref().map(Receiver::try_recv) {
                 Some(Ok(piece)) => (self.piece, self.sent) = (piece, 0),
-                Some(Err(TryRecvError::Empty)) => return Ok(false),
+                Some(Err(TryRecvError::Empty)) => return Ok(0),
                 Some(Err(TryRecvError::Disconnected)) | None => self.more = None,
             }
         }
@@ -238,12 +312,12 @@ impl Feed {
             let end = self.piece.len().min(self.sent + PIECE);
             let sent = channel.write(&self.piece[self.sent..end])?;
             self.sent += sent;
-            return Ok(sent > 0);
+            return Ok(sent);
         }
         if self.more.is_none() && !self.eof_sent {
             channel.send_eof()?;
             self.eof_sent = true;
         }
-        Ok(false)
+        Ok(0)
     }
 }

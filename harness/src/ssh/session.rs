@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     BannerStream, Exec, Exit, Keypair, SshError, Stdin, StdinWriter,
     keeper::{self, Request},
-    keys,
+    keys, login,
     wake::Wake,
     wire::{self, Credentials},
 };
@@ -116,14 +116,18 @@ impl Session {
     ///
     /// # Errors
     /// The connection's or the deadline's. How the command itself ended is in [`Exit`].
-    pub async fn exec(&self, mut exec: Exec) -> Result<Exit, SshError> {
-        if self.sudo {
-            exec.command = through_sudo(&exec.command);
+    pub async fn exec(&self, exec: Exec) -> Result<Exit, SshError> {
+        let mark = login::fresh_mark();
+        let line = login::line(&exec.command, &mark, self.sudo);
+        if line.len() > login::LONGEST {
+            let reason =
+                format!("it has {} bytes on its way through the login shell, limit {}", line.len(), login::LONGEST);
+            return Err(SshError::Refused { what: "run a command", reason });
         }
         let deadline = exec.deadline;
         let (reply, answer) = oneshot::channel();
         let given_up = GiveUp { flag: Arc::new(AtomicBool::new(false)), wake: &self.wake };
-        let request = Request { exec, given_up: Arc::clone(&given_up.flag), reply };
+        let request = Request { exec, line, mark, given_up: Arc::clone(&given_up.flag), reply };
         if self.requests.send(request).is_err() {
             return Err(self.gone("starting a command"));
         }
@@ -164,12 +168,6 @@ impl Session {
     }
 }
 
-/// The command as root runs it, for the login shell of whoever may use `sudo`.
-fn through_sudo(command: &str) -> String {
-    // Only a NUL byte cannot be quoted, and no command of ours holds one.
-    format!("exec sudo -n -- sh -c {}", shlex::try_quote(command).unwrap_or_default())
-}
-
 impl Drop for Session {
     fn drop(&mut self) {
         self.watcher.abort();
@@ -189,18 +187,5 @@ impl Drop for GiveUp<'_> {
     fn drop(&mut self) {
         self.flag.store(true, Ordering::Release);
         self.wake.wake();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_goes_through_sudo_is_one_word_of_its_shell() {
-        assert_eq!(
-            shlex::split(&through_sudo("exec sh -c 'echo \"$1\"' sh 'a b'")).unwrap(),
-            ["exec", "sudo", "-n", "--", "sh", "-c", "exec sh -c 'echo \"$1\"' sh 'a b'"]
-        );
     }
 }

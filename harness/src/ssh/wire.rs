@@ -37,7 +37,7 @@ pub(super) struct Line {
     pub(super) ended: Arc<AtomicBool>,
     /// Set when nobody waits for the command that runs any more.
     pub(super) given_up: Option<Arc<AtomicBool>>,
-    silence: Duration,
+    pub(super) silence: Duration,
     /// When the guest last gave a sign of life while we listened.
     pub(super) heard: Instant,
     /// When it was last asked for one.

@@ -48,13 +48,20 @@ impl Tools {
     }
 }
 
+/// What is said in the server's settings besides what every one of them has.
+#[derive(Clone, Debug, Default)]
+struct Options {
+    tools: Option<PathBuf>,
+    more: String,
+}
+
 /// A server that takes one login key. Dropping it kills every sshd it started.
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     pub(crate) login: Keypair,
     pub(crate) host: Keypair,
     pub(crate) dir: tempfile::TempDir,
-    tools: Option<PathBuf>,
+    options: Options,
     children: Arc<Mutex<Vec<Child>>>,
     accepting: tokio::task::JoinHandle<()>,
 }
@@ -66,6 +73,17 @@ impl Server {
     }
 
     pub(crate) async fn start_with(tools: Tools) -> Self {
+        Self::start_configured(tools, "").await
+    }
+
+    /// A server whose login shell is this command line; the command it is to run is in `$SSH_ORIGINAL_COMMAND`.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub(crate) async fn start_with_login(login: &str) -> Self {
+        Self::start_configured(Tools::Own, &format!("ForceCommand {login}\n")).await
+    }
+
+    /// A server with more lines of settings.
+    pub(crate) async fn start_configured(tools: Tools, more: &str) -> Self {
         assert!(
             Path::new(SSHD).exists(),
             "{SSHD} is missing: these tests talk to a real SSH server (Debian: apt-get install openssh-server)"
@@ -76,8 +94,8 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         host.write_private(&dir.path().join("host_key")).unwrap();
         std::fs::write(dir.path().join("authorized_keys"), login.public()).unwrap();
-        let tools = tools.path(dir.path());
-        configure(dir.path(), &dir.path().join("guest"), tools.as_deref());
+        let options = Options { tools: tools.path(dir.path()), more: more.to_owned() };
+        configure(dir.path(), &dir.path().join("guest"), &options);
 
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -101,13 +119,13 @@ impl Server {
                 }
             }
         });
-        Self { addr, login, host, dir, tools, children, accepting }
+        Self { addr, login, host, dir, options, children, accepting }
     }
 
     /// Where the payload goes in the guest, from the next connection on.
     #[allow(dead_code, reason = "not every test file needs it")]
     pub(crate) fn set_root(&self, root: &str) {
-        configure(self.dir.path(), Path::new(root), self.tools.as_deref());
+        configure(self.dir.path(), Path::new(root), &self.options);
     }
 
     pub(crate) async fn banner(&self) -> BannerStream {
@@ -115,6 +133,21 @@ impl Server {
     }
 
     pub(crate) async fn try_open(&self, host_key: &Keypair, cancel: &CancellationToken) -> Result<Session, SshError> {
+        self.open(host_key, Session::SILENCE, cancel).await
+    }
+
+    /// A session that takes the server for lost after such a silence.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub(crate) async fn try_open_silent(&self, silence: Duration) -> Result<Session, SshError> {
+        self.open(&self.host, silence, &CancellationToken::new()).await
+    }
+
+    async fn open(
+        &self,
+        host_key: &Keypair,
+        silence: Duration,
+        cancel: &CancellationToken,
+    ) -> Result<Session, SshError> {
         let user = std::env::var("USER").unwrap_or_else(|_| "root".to_owned());
         Session::open(Open {
             sudo: false,
@@ -123,7 +156,7 @@ impl Server {
             login: &self.login,
             host_key: host_key.public(),
             deadline: within(20),
-            silence: Session::SILENCE,
+            silence,
             cancel: cancel.clone(),
         })
         .await
@@ -161,12 +194,12 @@ impl Drop for Server {
     }
 }
 
-fn configure(dir: &Path, root: &Path, tools: Option<&Path>) {
+fn configure(dir: &Path, root: &Path, Options { tools, more }: &Options) {
     let (dir_name, root) = (dir.display(), root.display());
-    let tools = tools.map(|path| format!(" PATH={}", path.display())).unwrap_or_default();
+    let tools = tools.as_ref().map(|path| format!(" PATH={}", path.display())).unwrap_or_default();
     let config = format!(
         "HostKey {dir_name}/host_key\nAuthorizedKeysFile {dir_name}/authorized_keys\nStrictModes no\nUsePAM no\n\
-         PermitRootLogin yes\nPasswordAuthentication no\nSetEnv NESTMATRIX_ROOT={root}{tools}\n"
+         PermitRootLogin yes\nPasswordAuthentication no\nSetEnv NESTMATRIX_ROOT={root}{tools}\n{more}"
     );
     std::fs::write(dir.join("sshd_config"), config).unwrap();
 }
