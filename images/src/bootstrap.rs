@@ -32,6 +32,8 @@ const STORE_BYTES: u64 = 1 << 30;
 /// Less than this free after a failure: the disk was full, whatever the tool said.
 const FULL_BYTES: u64 = 8 << 20;
 const READ_LIMIT: Duration = Duration::from_secs(600);
+/// Bytes of the list of what is in one folder, at the most.
+const LONGEST_LISTING: u64 = 1 << 20;
 
 /// Makes the files of an image in [`Site::image`], with mmdebstrap.
 pub(crate) fn make(bootstrap: &Bootstrap, arch: Arch, site: &Site, control: &Control<'_>) -> Result<Made, Failure> {
@@ -81,7 +83,7 @@ fn grow_tree(
     if let Some(sources) = mirror::sources_for(&recipe.release, &bootstrap.suites, Path::new("/etc/apt")) {
         write(&work.join("sources.list"), sources.as_bytes(), 0o644)?;
     }
-    write(&work.join("apt.conf"), mirror::apt_settings().as_bytes(), 0o644)?;
+    write(&work.join("apt.conf"), mirror::apt_settings(control.cancel)?.as_bytes(), 0o644)?;
     build.stdout(disk);
     let progress = |line: &str| {
         if let Some(step) = line.strip_prefix("I: ") {
@@ -99,11 +101,8 @@ fn grow_tree(
 
 /// Copies kernel, initrd and the list of packages out of the disk.
 fn extract(image: &Path, cancel: &AtomicBool) -> Result<(), Failure> {
-    let mut listing = String::new();
-    let mut list = debugfs("ls -p /boot", image);
-    list.stdout(Stdio::piped());
-    let output = list.stderr(Stdio::null()).output().map_err(PrepareErrorKind::io("run debugfs in", image))?;
-    listing.push_str(&String::from_utf8_lossy(&output.stdout));
+    let said = tool::output(debugfs("ls -p /boot", image), "debugfs", READ_LIMIT, LONGEST_LISTING, cancel)?;
+    let listing = String::from_utf8_lossy(&said);
     for (prefix, file) in [("vmlinuz-", KERNEL), ("initrd.img-", INITRD)] {
         let name = only_name(&listing, prefix)
             .ok_or_else(|| PrepareErrorKind::Incomplete { what: format!("/boot/{prefix}*") })?;

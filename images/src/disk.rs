@@ -78,6 +78,8 @@ const HEAD: usize = 1024;
 /// Bytes of a disk that hold its partition table: of a disk with sectors of 512 bytes.
 const TABLE: usize = 34 * 512;
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
+/// Bytes that `qemu-img info` says at the most.
+const LONGEST_ANSWER: u64 = 1 << 20;
 /// A larger disk is a slip or an attack; the largest published images have some 100 GiB.
 const LARGEST: u64 = 16 << 40;
 /// Longest descriptor inside a vmdk that is read.
@@ -221,7 +223,7 @@ fn size(path: &Path, format: DiskFormat, cancel: &AtomicBool) -> Result<u64, Fai
     let refused = |why: String| Failure::from(PrepareErrorKind::Refused { path: path.to_owned(), why });
     let mut info = tool::command("qemu-img");
     info.args(["info", "--output=json", "-f", format.name(), "--"]).arg(path);
-    let text = output(info, cancel)?;
+    let text = tool::output(info, "qemu-img", LOOK_LIMIT, LONGEST_ANSWER, cancel)?;
     let info: Info = serde_json::from_slice(&text).map_err(|error| refused(format!("`qemu-img info` says {error}")))?;
     if info.backing_filename.is_some() || info.encrypted {
         return Err(refused("it needs another file or a key".into()));
@@ -237,20 +239,9 @@ fn table(path: &Path, format: DiskFormat, cancel: &AtomicBool) -> Result<Vec<u8>
     from.push(path);
     to.push(out.path());
     dd.args(["dd", "-f", format.name(), "-O", "raw", "bs=512", &format!("count={}", TABLE / 512)]).arg(from).arg(to);
-    output(dd, cancel)?;
+    dd.stdout(Stdio::null());
+    tool::run(dd, "qemu-img", LOOK_LIMIT, cancel, |_| {})?;
     std::fs::read(out.path()).map_err(|error| PrepareErrorKind::io("read", out.path())(error).into())
-}
-
-/// Runs `qemu-img`; its standard output.
-fn output(mut command: std::process::Command, cancel: &AtomicBool) -> Result<Vec<u8>, Failure> {
-    let mut out = tempfile::tempfile().map_err(PrepareErrorKind::io("create a file in", &std::env::temp_dir()))?;
-    let copy = out.try_clone().map_err(PrepareErrorKind::io("copy a handle in", &std::env::temp_dir()))?;
-    command.stdout(Stdio::from(copy));
-    tool::run(command, "qemu-img", LOOK_LIMIT, cancel, |_| {})?;
-    let mut text = Vec::new();
-    let read = out.rewind().and_then(|()| out.take(1 << 20).read_to_end(&mut text));
-    read.map_err(PrepareErrorKind::io("read what qemu-img says in", &std::env::temp_dir()))?;
-    Ok(text)
 }
 
 /// The EFI system partition's type, as it lies in a GUID partition table (UEFI 2.10, 5.3.3).

@@ -3,6 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use matrix::{Arch, Digest};
@@ -122,11 +123,13 @@ pub enum PrepareErrorKind {
         /// What is missing.
         what: String,
     },
-    /// The build took too long.
-    #[error("the build was not done after {minutes} minutes")]
+    /// A tool was killed because it took too long.
+    #[error("`{tool}` did not end: timeout after {} s", limit.as_secs_f64())]
     Stalled {
-        /// The limit.
-        minutes: u64,
+        /// Its program name.
+        tool: String,
+        /// How long it had.
+        limit: Duration,
     },
     /// It could not be downloaded.
     #[error("{0}")]

@@ -3,17 +3,26 @@
 //! No mirror is named in this project. On a Debian machine its own apt sources say which mirror is near and reachable; from
 //! them the sources of any other release are derived. Elsewhere mmdebstrap's built-in default is used.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, fs, path::Path, sync::atomic::AtomicBool, time::Duration};
 
-use crate::{Suite, tool};
+use crate::{Suite, error::Failure, tool};
 
 /// What of this machine's apt configuration goes for a build too; mmdebstrap by itself uses none of it.
 const SETTINGS: &[&str] = &["Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::Check-Valid-Until"];
 
+/// apt reads some small files.
+const DUMP_LIMIT: Duration = Duration::from_secs(60);
+const LONGEST_DUMP: u64 = 16 << 20;
+
 /// The settings of this machine's apt that a build has to share, as an apt configuration file; empty if there are none.
-pub(crate) fn apt_settings() -> String {
-    let dump = tool::command("apt-config").arg("dump").output();
-    dump.map_or(String::new(), |output| shared_settings(&String::from_utf8_lossy(&output.stdout)))
+pub(crate) fn apt_settings(cancel: &AtomicBool) -> Result<String, Failure> {
+    if tool::find("apt-config").is_none() {
+        return Ok(String::new());
+    }
+    let mut dump = tool::command("apt-config");
+    dump.arg("dump");
+    let dump = tool::output(dump, "apt-config", DUMP_LIMIT, LONGEST_DUMP, cancel)?;
+    Ok(shared_settings(&String::from_utf8_lossy(&dump)))
 }
 
 /// The lines of `apt-config dump` (`Name "value";`) that we share.

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     ffi::OsString,
-    io::{self, BufRead as _, BufReader, PipeReader, Read as _},
+    io::{self, BufRead as _, BufReader, PipeReader, Read as _, Seek as _},
     os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -89,9 +89,32 @@ pub(crate) fn run(
         Ended::By(Ok(status)) => PrepareErrorKind::ToolFailed { tool: name.to_owned(), status: status.to_string() },
         Ended::By(Err(error)) => PrepareErrorKind::ToolFailed { tool: name.to_owned(), status: error.to_string() },
         Ended::Cancelled => return Err(PrepareErrorKind::Cancelled.into()),
-        Ended::TookTooLong => PrepareErrorKind::Stalled { minutes: limit.as_secs() / 60 },
+        Ended::TookTooLong => PrepareErrorKind::Stalled { tool: name.to_owned(), limit },
     };
     Err(Failure { kind, tail: tail.into() })
+}
+
+/// Runs a tool as [`run`] does; its standard output, which is an error if it has more than `most` bytes: half of an answer is none.
+pub(crate) fn output(
+    mut command: Command,
+    name: &str,
+    limit: Duration,
+    most: u64,
+    cancel: &AtomicBool,
+) -> Result<Vec<u8>, Failure> {
+    let folder = std::env::temp_dir();
+    let mut out = tempfile::tempfile().map_err(PrepareErrorKind::io("create a file in", &folder))?;
+    let copy = out.try_clone().map_err(PrepareErrorKind::io("copy a handle in", &folder))?;
+    command.stdout(Stdio::from(copy));
+    run(command, name, limit, cancel, |_| {})?;
+    let mut said = Vec::new();
+    let read = out.rewind().and_then(|()| out.take(most + 1).read_to_end(&mut said));
+    read.map_err(PrepareErrorKind::io("read what a tool wrote in", &folder))?;
+    if said.len() as u64 > most {
+        let status = format!("it wrote more than {most} bytes");
+        return Err(PrepareErrorKind::ToolFailed { tool: name.to_owned(), status }.into());
+    }
+    Ok(said)
 }
 
 enum Ended {
@@ -232,7 +255,19 @@ mod tests {
     #[test]
     fn a_tool_that_takes_too_long_is_killed() {
         let _alone = alone();
-        let failure = run(shell("sleep 300"), "sh", Duration::from_millis(100), &idle(), |_| {}).expect_err("too long");
+        let soon = Duration::from_millis(100);
+        let failure = run(shell("sleep 300"), "sh", soon, &idle(), |_| {}).expect_err("too long");
+        assert_eq!(failure.kind.to_string(), "`sh` did not end: timeout after 0.1 s");
+        let failure = output(shell("sleep 300"), "sh", soon, 1, &idle()).expect_err("too long");
         assert!(matches!(failure.kind, PrepareErrorKind::Stalled { .. }), "{failure:?}");
+    }
+
+    #[test]
+    fn half_of_what_a_tool_answers_is_no_answer() {
+        let _alone = alone();
+        let said = |most| output(shell("echo hello; echo not this >&2"), "sh", BUILD_LIMIT, most, &idle());
+        assert_eq!(said(6).expect("all of it"), b"hello\n");
+        let failure = said(5).expect_err("a part of it");
+        assert_eq!(failure.kind.to_string(), "`sh` failed (it wrote more than 5 bytes)");
     }
 }

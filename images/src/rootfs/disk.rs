@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Control, DISK_BYTES,
     error::{Failure, PrepareErrorKind},
+    rootfs::read_back,
     site::RAW_DISK,
     tool,
 };
@@ -27,6 +28,10 @@ const LIMIT: Duration = Duration::from_secs(1800);
 const ID: &str = "6e657374-6d61-4472-8978-000000000002";
 /// Bytes of a block, which is the least a file takes, and bytes of disk to each file the file system has room for.
 const BLOCK: u64 = 4096;
+/// Bytes of a folder's block that hold names: its end is a checksum.
+const NAMES: usize = BLOCK as usize - 12;
+/// Most names of one file (ext4: `EXT4_LINK_MAX`).
+const MOST_NAMES: u32 = 65_000;
 const BYTES_PER_FILE: u64 = 16384;
 
 /// Makes the disk [`RAW_DISK`] in the folder `image`; returns its size in bytes.
@@ -68,6 +73,7 @@ pub(super) fn make(unpacked: &Unpacked, image: &Path, work: &Path, control: &Con
     let mut check = tool::command("sh");
     check.args(["-c", &format!("e2fsck -fyD {RAW_DISK} >&2; [ $? -le 1 ]")]).current_dir(image).stdout(Stdio::null());
     tool::run(check, "e2fsck", LIMIT, control.cancel, |_| {})?;
+    read_back::compare(unpacked, image, work, control)?;
     Ok(bytes)
 }
 
@@ -81,17 +87,32 @@ fn size(bytes: u64, files: u64) -> u64 {
 /// The orders, one a line.
 pub(super) fn tell(unpacked: &Unpacked) -> Result<String, String> {
     let written = vec![None; unpacked.tree.len()];
-    let mut teller = Teller { unpacked, script: String::new(), written, too_long: None };
+    let mut teller = Teller { unpacked, script: String::new(), written, refused: None };
     teller.rights("/", "04", &unpacked.tree.node(0).rights);
     teller.folder("", 0);
     for (path, names) in teller.written.iter().flatten().filter(|(_, names)| *names > 1) {
+        if *names > MOST_NAMES {
+            return Err(format!("{path} has {names} names, and a file can have {MOST_NAMES}"));
+        }
         // It gives files more names without counting them. (Strings take all writes.)
         let _ = writeln!(teller.script, "sif {path} links_count {names}");
     }
-    match teller.too_long {
-        Some(line) => Err(format!("its paths are too long: {line}")),
-        None => Ok(teller.script),
+    teller.refused.map_or(Ok(teller.script), Err)
+}
+
+/// How many empty blocks of a folder take names of these lengths, whatever room the others have. In the order given each goes into the
+/// first block it fits in, so that as many always do.
+fn blocks(names: impl Iterator<Item = usize>) -> usize {
+    let (mut blocks, mut left) = (0, 0);
+    for length in names {
+        // `struct ext4_dir_entry_2`: eight bytes and the name, filled up to fours.
+        let entry = (8 + length).next_multiple_of(4);
+        if entry > left {
+            (blocks, left) = (blocks + 1, NAMES);
+        }
+        left -= entry;
     }
+    blocks
 }
 
 struct Teller<'a> {
@@ -99,8 +120,8 @@ struct Teller<'a> {
     script: String,
     /// The first name of a file, quoted, and how many it has.
     written: Vec<Option<(String, u32)>>,
-    /// The beginning of an order that debugfs would not read as one.
-    too_long: Option<String>,
+    /// Why debugfs would not do what it is told.
+    refused: Option<String>,
 }
 
 /// debugfs reads lines of at most 8 KiB (`BUFSIZ` of its C library) and takes the rest of a longer one for an order of its own, which
@@ -111,7 +132,8 @@ impl Teller<'_> {
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         let line = line.to_string();
         if line.len() >= LONGEST_ORDER || line.contains(['\n', '\0']) {
-            self.too_long.get_or_insert_with(|| line.chars().take(80).collect());
+            let begin: String = line.chars().take(80).collect();
+            self.refused.get_or_insert_with(|| format!("its paths are too long: {begin}"));
             return;
         }
         self.script.push_str(&line);
@@ -122,13 +144,12 @@ impl Teller<'_> {
         let Kind::Folder(names) = &self.unpacked.tree.node(number).kind else { return };
         // Each order is for a name in the folder it is in.
         self.line(format_args!("cd {}", quoted(if path.is_empty() { "/" } else { path })));
+        let mut more_names = Vec::new();
         for (name, &child) in names {
             let (node, full) = (self.unpacked.tree.node(child), format!("{path}/{name}"));
             let (here, place) = (quoted(name), quoted(&full));
-            if let Some((first, names)) = &mut self.written[child] {
-                *names += 1;
-                let line = format!("ln {first} {place}");
-                self.line(format_args!("{line}"));
+            if self.written[child].is_some() {
+                more_names.push((name, child));
                 continue;
             }
             self.written[child] = Some((place.clone(), 1));
@@ -159,6 +180,16 @@ impl Teller<'_> {
             };
             self.rights(&place, kind, &node.rights);
         }
+        // `ln` alone does not make a folder larger when it is full.
+        for _ in 0..blocks(more_names.iter().map(|(name, _)| name.len())) {
+            self.line(format_args!("expand_dir ."));
+        }
+        for (name, child) in more_names {
+            let Some((first, names)) = &mut self.written[child] else { continue };
+            *names += 1;
+            let line = format!("ln {first} {}", quoted(name));
+            self.line(format_args!("{line}"));
+        }
         for (name, &child) in names {
             if let Kind::Folder(_) = self.unpacked.tree.node(child).kind {
                 self.folder(&format!("{path}/{name}"), child);
@@ -184,6 +215,6 @@ impl Teller<'_> {
 }
 
 /// A word as libss takes it: quotes are doubled, and nothing else is special in them.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     format!("\"{}\"", word.replace('"', "\"\""))
 }

@@ -58,6 +58,8 @@ const USERS: &str = "root:x:0:0:root:/root:/enter\nsshd:x:100:65534::/run/sshd:/
 
 const READ_LIMIT: Duration = Duration::from_secs(600);
 const RAW: &str = "kit.raw";
+/// Bytes of the list of what is in one folder, at the most.
+const LONGEST_LISTING: u64 = 1 << 20;
 
 /// The digest of what goes into it beside the image it is taken from.
 pub(crate) fn digest() -> Digest {
@@ -122,9 +124,9 @@ struct Source<'a> {
 impl Source<'_> {
     fn drivers(&self) -> Result<Drivers, Failure> {
         let mut list = tool::command("debugfs");
-        list.args(["-R", "ls -p /usr/lib/modules", RAW]).current_dir(self.work).stderr(Stdio::null());
-        let output = list.output().map_err(PrepareErrorKind::io("run debugfs in", self.work))?;
-        let listing = String::from_utf8_lossy(&output.stdout).into_owned();
+        list.args(["-R", "ls -p /usr/lib/modules", RAW]).current_dir(self.work);
+        let said = tool::output(list, "debugfs", READ_LIMIT, LONGEST_LISTING, self.cancel)?;
+        let listing = String::from_utf8_lossy(&said).into_owned();
         let mut versions =
             listing.lines().filter_map(|line| line.split('/').nth(5)).filter(|name| !name.starts_with('.'));
         let Some(version) = versions.next().filter(|name| !name.is_empty()) else {

@@ -4,7 +4,7 @@
 //! ```text
 //! tarball   reads it, whatever is in it, into a tree      (packed: however it is compressed)
 //! tree      what it says, as data: nothing of it is a file of this machine
-//! disk      the file system of that tree
+//! disk      the file system of that tree    (read_back: compared with it)
 //! kit       kernel, drivers, SSH server, first program    (elf: which libraries; cpio: the initial RAM disk)
 //! ```
 
@@ -13,6 +13,7 @@ mod disk;
 mod elf;
 pub(crate) mod kit;
 mod packed;
+mod read_back;
 mod tarball;
 mod tree;
 

@@ -1,14 +1,16 @@
 //! Whether a publisher signed a text: `gpgv` says so, with his keys if they are on this machine.
 
-use std::{
-    fs, io,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, io, path::Path, process::Stdio, sync::atomic::AtomicBool, time::Duration};
 
 use super::{Trust, UpdateErrorKind};
+use crate::{
+    error::{Failure, PrepareErrorKind},
+    tool,
+};
 
 const GPGV: &str = "gpgv";
+/// A list has some MiB at the most.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The text that is signed, and how far that is proved. `detached`: the signature, if it is not in the text.
 ///
@@ -24,8 +26,8 @@ pub(super) fn verify(text: &str, detached: Option<&str>, keyring: &Path) -> Resu
     let folder = tempfile::tempdir().map_err(broken)?;
     let [signed, signature, plain] = ["signed", "signature", "plain"].map(|name| folder.path().join(name));
     fs::write(&signed, text).map_err(broken)?;
-    let mut command = Command::new(GPGV);
-    command.arg("--keyring").arg(keyring).stdin(Stdio::null());
+    let mut command = tool::command(GPGV);
+    command.arg("--keyring").arg(keyring).stdout(Stdio::null());
     match detached {
         Some(detached) => {
             fs::write(&signature, detached).map_err(broken)?;
@@ -36,18 +38,16 @@ pub(super) fn verify(text: &str, detached: Option<&str>, keyring: &Path) -> Resu
             command.arg("--output").arg(&plain).arg(&signed);
         }
     }
-    let output = match command.output() {
-        Ok(output) => output,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    match tool::run(command, GPGV, LIMIT, &AtomicBool::new(false), |_| {}) {
+        Ok(()) => {}
+        Err(Failure { kind: PrepareErrorKind::ToolMissing { .. }, .. }) => {
             return unproved(format!("`{GPGV}` is not installed"));
         }
-        Err(error) => return Err(broken(error)),
-    };
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let last = said.lines().map(|line| line.trim_start_matches("gpgv: ")).rfind(|line| !line.trim().is_empty());
-        let last: String = last.unwrap_or("it says nothing").chars().filter(|c| !c.is_control()).take(200).collect();
-        return Err(UpdateErrorKind::Signature(last));
+        Err(Failure { kind: PrepareErrorKind::ToolFailed { .. }, tail }) if !tail.is_empty() => {
+            let last = tail.iter().map(|line| line.trim_start_matches("gpgv: ")).rfind(|line| !line.trim().is_empty());
+            return Err(UpdateErrorKind::Signature(last.unwrap_or_default().chars().take(200).collect()));
+        }
+        Err(failure) => return Err(UpdateErrorKind::Signature(failure.kind.to_string())),
     }
     let text = if detached.is_some() { text.to_owned() } else { fs::read_to_string(&plain).map_err(broken)? };
     Ok((text, Trust::Verified))
