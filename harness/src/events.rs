@@ -1,21 +1,37 @@
 //! The way out: everything that happens is sent here, and from here goes to whoever reads the stream.
 
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
 use reports::{Event, EventKind};
 use tokio::sync::mpsc;
 
 /// A clonable sender of events; the time is stamped here.
 #[derive(Clone, Debug)]
-pub struct Events(mpsc::UnboundedSender<Event>);
+pub struct Events {
+    sender: mpsc::UnboundedSender<Event>,
+    /// What was said of the run as a whole, by [`Events::warn_once`].
+    said: Arc<Mutex<HashSet<String>>>,
+}
 
 impl Events {
     /// The sender and the one receiver.
     pub fn channel() -> (Self, mpsc::UnboundedReceiver<Event>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self(sender), receiver)
+        (Self { sender, said: Arc::default() }, receiver)
     }
 
     /// Sends one event. Never blocks; after the receiver is gone nobody is left to be told.
     pub fn send(&self, kind: EventKind) {
-        let _ = self.0.send(Event { at: jiff::Timestamp::now(), kind });
+        let _ = self.sender.send(Event { at: jiff::Timestamp::now(), kind });
+    }
+
+    /// Sends a warning that is about the run and not about one cell, unless it has been sent: many cells may find the same.
+    pub fn warn_once(&self, message: String) {
+        if self.said.lock().unwrap_or_else(PoisonError::into_inner).insert(message.clone()) {
+            self.send(EventKind::Warning { cell: None, message });
+        }
     }
 }

@@ -52,7 +52,7 @@ impl Guest {
     async fn upload(&self, script: &str, env: &[(&str, &str)], files: &[UploadFile]) -> Result<(), UploadError> {
         let env: IndexMap<String, String> = env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
         let (family, arch) = (None, Arch::X86_64);
-        let upload = Upload { script, env: &env, files, artifacts: &[], family, arch, facts: false };
+        let upload = Upload { script, env: &env, files, artifacts: &[], family, arch, network: None, facts: false };
         payload::upload(&self.session, &upload, within(30)).await.map(drop)
     }
 
@@ -280,7 +280,8 @@ async fn only_artifacts_the_guest_can_install_are_sent() {
         (None, ""),
     ] {
         let (script, arch) = ("ls ../artifacts", Arch::X86_64);
-        let upload = Upload { script, env: &env, files: &[], artifacts: &artifacts, family, arch, facts: false };
+        let upload =
+            Upload { script, env: &env, files: &[], artifacts: &artifacts, family, arch, network: None, facts: false };
         payload::upload(&guest.session, &upload, within(30)).await.unwrap();
         guest.run_for(Duration::from_secs(20)).await.unwrap();
         assert_eq!(guest.stdout_log(), expected, "{family:?}");
@@ -292,7 +293,8 @@ async fn a_guest_says_what_it_is_while_the_payload_arrives() {
     let guest = Guest::start().await;
     let env = IndexMap::new();
     let (script, arch) = ("ls ..", Arch::X86_64);
-    let upload = Upload { script, env: &env, files: &[], artifacts: &[], family: None, arch, facts: true };
+    let upload =
+        Upload { script, env: &env, files: &[], artifacts: &[], family: None, arch, network: None, facts: true };
     let facts = payload::upload(&guest.session, &upload, within(30)).await.unwrap().unwrap();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert_eq!(facts.kernel.as_deref(), Some(kernel.trim()), "{facts:?}");

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use matrix::{Arch, Checksum, Firmware, ImageSource, Location, PackageFamily};
 use serde::Deserialize;
 
+use crate::DISK_BYTES;
+
 /// One operating system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -123,6 +125,15 @@ impl Suite {
 }
 
 impl Entry {
+    /// Size of its disk as a guest sees it, in bytes, as far as that is known before it is there: what it has at the least. `None`: that
+    /// is its publisher's affair.
+    pub fn least_disk(&self) -> Option<u64> {
+        match self.source {
+            Source::Bootstrap(_) | Source::Rootfs(_) => Some(DISK_BYTES),
+            Source::Disk { .. } => None,
+        }
+    }
+
     /// What a matrix calls `name` and describes itself; `None`: it is to be looked up in the catalog.
     pub fn of_matrix(name: &str, source: &ImageSource) -> Option<Self> {
         let published = |location: &Location, digest: &Option<Checksum>| Published {

@@ -260,6 +260,11 @@ pub struct Guest {
     pub network: Network,
 }
 
+impl Guest {
+    /// Size of the root disk where a matrix says nothing of it.
+    pub const DEFAULT_DISK: ByteSize = ByteSize::from_mib(4 << 10);
+}
+
 /// What a guest may reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]

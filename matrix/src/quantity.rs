@@ -11,7 +11,6 @@ use crate::{
 };
 
 const GUEST_MEMORY: ByteSize = ByteSize::from_mib(512);
-const GUEST_DISK: ByteSize = ByteSize::from_mib(4 << 10);
 const GUEST_CPUS: u32 = 1;
 const RETRIES: u32 = 2;
 
@@ -68,7 +67,7 @@ impl GuestSize {
         Guest {
             cpus: tables().find_map(|table| table.cpus).unwrap_or(GUEST_CPUS),
             memory: tables().find_map(|table| table.memory).unwrap_or(GUEST_MEMORY),
-            disk: tables().find_map(|table| table.disk).unwrap_or(GUEST_DISK),
+            disk: tables().find_map(|table| table.disk).unwrap_or(Guest::DEFAULT_DISK),
             network: tables().find_map(|table| table.network).unwrap_or_default(),
         }
     }

@@ -41,6 +41,9 @@ pub struct SystemFacts {
     pub selinux: Option<Selinux>,
     /// Whether AppArmor is enabled in it.
     pub apparmor: Option<bool>,
+    /// Size of its root file system, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root_bytes: Option<u64>,
 }
 
 /// Which control groups a system has.
@@ -116,6 +119,7 @@ impl SystemFacts {
             cgroups: self.cgroups,
             selinux: self.selinux,
             apparmor: self.apparmor,
+            root_bytes: self.root_bytes,
         }
     }
 

@@ -5,7 +5,10 @@ use std::path::Path;
 use matrix::{Arch, ImageSource, PackageFamily};
 use reports::{EventKind, Phase, SystemFacts, Verdict};
 
-use super::attempt::{Attempt, GRACE, Outcome, Stopped, Up, deadline};
+use super::{
+    attempt::{Attempt, GRACE, Outcome, Stopped, Up, deadline},
+    disk,
+};
 use crate::{
     guest::Guest,
     payload::{self, Install, InstallError, Upload, UploadError},
@@ -48,6 +51,10 @@ impl Attempt<'_> {
         let source = self.station.plan.image(self.cell).map(|image| &image.source);
         let kernel_lent = matches!(source, Some(ImageSource::Rootfs { .. }));
         let facts = SystemFacts { kernel_lent, ..facts };
+        let (image, asked) = (&self.cell.image, self.cell.guest.disk);
+        let small = facts.root_bytes.and_then(|bytes| disk::small_root(image, bytes, asked));
+        let large = self.station.image(self.cell).and_then(|from| disk::larger(image, from.bytes, asked));
+        small.into_iter().chain(large).for_each(|words| self.station.events.warn_once(words));
         self.send(|cell, attempt| EventKind::SystemSeen { cell, attempt, facts });
     }
 
@@ -76,6 +83,7 @@ impl Attempt<'_> {
             artifacts: plan.package.as_ref().map_or(&[], |package| package.artifacts.as_slice()),
             family,
             arch: self.arch(),
+            network: Some(cell.guest.network),
             facts: ask,
         };
         Ok((family, payload::upload(session, &upload, deadline(limit)).await?))

@@ -8,6 +8,7 @@
 mod attempt;
 mod budget;
 mod deliver;
+mod disk;
 mod dispatch;
 mod emulation;
 mod harvest;

@@ -73,6 +73,11 @@ pub fn read(output: &[u8]) -> SystemFacts {
                 };
                 continue;
             }
+            "root" => {
+                let bytes = value.parse::<u64>().ok().and_then(|kib| kib.checked_mul(1024));
+                facts.root_bytes = facts.root_bytes.or(bytes);
+                continue;
+            }
             _ => continue,
         };
         if fact.is_none() {
@@ -267,6 +272,7 @@ apparmor=N
         );
         assert!(facts.kernel.is_none_or(|kernel| kernel.len() < 200 && !kernel.contains('\u{1b}')));
         assert_eq!((facts.id.as_deref(), facts.selinux), (Some("evil"), None));
+        assert_eq!(read(b"root=18014398509481985\nroot=-1\nroot=x\nroot=8\nroot=9").root_bytes, Some(8192));
         assert!(read(b"Welcome to this machine = do not\n\0\0").is_empty());
     }
 
@@ -278,6 +284,10 @@ apparmor=N
             let facts = read(&output.stdout);
             let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
             assert_eq!(facts.kernel.as_deref(), Some(kernel.trim()), "{shell:?}: {facts:?}");
+            let root = std::process::Command::new("stat").args(["-f", "-c", "%b %S", "/"]).output().unwrap();
+            let root: Vec<u64> =
+                String::from_utf8(root.stdout).unwrap().split_whitespace().map(|n| n.parse().unwrap()).collect();
+            assert_eq!(facts.root_bytes, Some(root[0] * root[1] / 1024 * 1024), "{shell:?}: {facts:?}");
             assert!(facts.libc.is_some() && facts.arch.is_some() && facts.cgroups.is_some(), "{shell:?}: {facts:?}");
         }
     }

@@ -98,4 +98,11 @@ case $line in
 esac
 line_of /sys/module/apparmor/parameters/enabled
 say apparmor "${line:-N}"
+
+# The last line's second word, in 1024 bytes.
+said=$(df -Pk / 2>/dev/null </dev/null)
+set -f
+set -- ${said##*
+}
+say root "${2-}"
 exit 0

@@ -14,6 +14,7 @@ mod first_boot;
 mod guarded;
 mod install;
 mod installed;
+mod network;
 mod pacman;
 mod pkg;
 mod quote;

@@ -1,7 +1,7 @@
 //! The payload's way into the guest: one tar stream.
 //!
 //! What arrives, below the payload's folder in the guest (`$NESTMATRIX_ROOT` of the login, or `/var/tmp/nestmatrix`): `guard` (see
-//! `guard.sh`), `install` (the family's script), `facts` (what asks the system what it is), `start` (the environment, then the suite's script), `work/` (the suite's working directory: its script and its files), `artifacts/` (the package) and `tmp/`.
+//! `guard.sh`), `install` (the family's script), `network` (what tells its resolver what it may reach), `facts` (what asks the system what it is), `start` (the environment, then the suite's script), `work/` (the suite's working directory: its script and its files), `artifacts/` (the package) and `tmp/`.
 
 use std::{
     fs::File,
@@ -11,11 +11,11 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use matrix::{Arch, Artifact, Digest, PackageFamily, UploadFile};
+use matrix::{Arch, Artifact, Digest, Network, PackageFamily, UploadFile};
 use reports::SystemFacts;
 use sha2::Digest as _;
 
-use super::{facts, family, quote, words};
+use super::{facts, family, network, quote, words};
 use crate::ssh::{Exec, Session, Sink, SshError, StdinWriter, Until};
 
 /// Name of the suite's script in its working directory.
@@ -38,6 +38,8 @@ pub struct Upload<'a> {
     pub family: Option<PackageFamily>,
     /// The guest's CPU.
     pub arch: Arch,
+    /// What the guest's resolver is told that it may reach; `None`: it is told nothing.
+    pub network: Option<Network>,
     /// Whether the guest is asked what it is, as well.
     pub facts: bool,
 }
@@ -96,10 +98,13 @@ pub async fn upload(
     let unpack = "umask 022; d=${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}; \
                   rm -rf \"$d\" && mkdir -m 700 \"$d\" && cd \"$d\" && tar -x -m -o -f - || exit";
     // In the same round trip, when all that counts is done.
-    let ask = if upload.facts { facts::ASK } else { "" };
+    let told = upload.network.map_or("", network::command);
+    let ask = if upload.facts { facts::ASK } else { "exit 0" };
     let exit = session
         .exec(Exec {
-            command: format!("{unpack}\n{ask}"),
+            command: format!("{unpack}
+{told}
+{ask}"),
             stdin,
             stdout: Sink::Tail,
             stderr: Sink::Tail,
@@ -152,6 +157,9 @@ impl Parcel {
         ];
         if let Some(family) = upload.family {
             texts.push(("install".to_owned(), 0o755, family::of(family).install.to_owned()));
+        }
+        if upload.network.is_some() {
+            texts.push((network::NAME.to_owned(), 0o755, network::SCRIPT.to_owned()));
         }
         if upload.facts {
             texts.push(("facts".to_owned(), 0o755, facts::SCRIPT.to_owned()));

@@ -1,6 +1,7 @@
 //! What a plan may take of this machine, and whether that is enough for it. Pure.
 
-use matrix::{ByteSize, Plan};
+use images::{Catalog, Entry};
+use matrix::{ByteSize, Image, Plan};
 
 use super::error::RunError;
 use crate::{
@@ -31,15 +32,20 @@ pub(super) fn on_this_machine(plan: &Plan, spare: ByteSize, cpus: u32) -> Result
     }
 }
 
-/// No guest's disk may cut its image short.
-pub(super) fn check_disks(plan: &Plan) -> Result<(), RunError> {
-    match plan.cells.iter().find(|cell| cell.guest.disk.bytes() < images::DISK_BYTES) {
-        Some(cell) => {
-            let least = ByteSize::from_bytes(images::DISK_BYTES);
-            Err(RunError::SmallDisk { cell: cell.id.to_string(), asked: cell.guest.disk, least })
+/// No guest is to have a smaller disk than the image that nestmatrix makes for it. How large images of others are is known when they are
+/// there, and their guests have disks that are as large.
+pub(super) fn check_disks(plan: &Plan, catalog: &Catalog) -> Result<(), RunError> {
+    let least = |image: &Image| {
+        let own = Entry::of_matrix(&image.name, &image.source);
+        own.as_ref().or_else(|| catalog.get(&image.from))?.least_disk().map(ByteSize::from_bytes)
+    };
+    for cell in &plan.cells {
+        let asked = cell.guest.disk;
+        if let Some(least) = plan.image(cell).and_then(least).filter(|least| asked < *least) {
+            return Err(RunError::SmallDisk { cell: cell.id.to_string(), asked, least });
         }
-        None => Ok(()),
     }
+    Ok(())
 }
 
 /// An L1 that cannot be had, as an error of the run.
@@ -47,5 +53,37 @@ pub(super) fn l1_too_large(error: TooLarge, spare: ByteSize) -> RunError {
     match error {
         TooLarge::Asked { asked } => RunError::L1Memory { asked, spare },
         TooLarge::Cell { cell, needed } => RunError::L1Cell { cell, needed, spare },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(disk: &str) -> Plan {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("m.toml");
+        std::fs::write(folder.path().join("own.raw"), "").unwrap();
+        let text = format!(
+            "[guest]\n{disk}\n[[image]]\nname = 'debian-12-minimal'\n[[image]]\nname = 'own'\npath = 'own.raw'\n\
+             [[suite]]\nname = 's'\ninline = 'true'\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        matrix::load(&file, &Catalog::shipped().names()).unwrap().plan
+    }
+
+    fn refused(plan: &Plan) -> Option<String> {
+        check_disks(plan, Catalog::shipped()).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_disk_is_too_small_for_the_image_it_is_for_and_not_for_any() {
+        let small = plan("disk = '2GiB'");
+        insta::assert_snapshot!(refused(&small).unwrap(), @"cell debian-12-minimal.s gives its guest a disk of 2GiB, but the image itself has 4GiB: raise `disk`, or leave it out");
+        let mut own = small;
+        own.cells.retain(|cell| cell.image == "own");
+        assert_eq!(refused(&own), None, "its own disk may have any size");
+        assert_eq!(refused(&plan("disk = '4GiB'")), None);
+        assert_eq!(refused(&plan("")), None);
     }
 }

@@ -66,7 +66,7 @@ pub(super) struct Where<'a> {
 impl Place<'_> {
     /// Refuses what cannot be done, before anything is started.
     pub(super) fn check(&self) -> Result<(), RunError> {
-        limits::check_disks(self.plan)?;
+        limits::check_disks(self.plan, &self.options.catalog)?;
         let (spare, cpus) = (self.machine.spare(), self.machine.cpus);
         if self.plan.runner.kind != RunnerKind::Qemu {
             return limits::on_this_machine(self.plan, spare, cpus).map(drop);

@@ -245,7 +245,7 @@ async fn prepare(
         known => known,
     };
     if let Some(family) = family {
-        run(forge, session, "rehearsal", payload::rehearsal(family), STEP.mul_f64(forge.speed)).await?;
+        run(forge, mould, session, "rehearsal", payload::rehearsal(family), STEP.mul_f64(forge.speed)).await?;
     }
     let Some(Preparation { script, packages, limit }) = preparation else { return Ok(()) };
     let unprepared = |what: &str, also: &str| {
@@ -268,11 +268,11 @@ async fn prepare(
             Network::Isolated => "the guest was isolated: add `network = \"open\"` to `prepare`; ",
             Network::Open => "",
         };
-        run(forge, session, "packages", &script, left()).await.map_err(unprepared("packages", also))?;
+        run(forge, mould, session, "packages", &script, left()).await.map_err(unprepared("packages", also))?;
     }
     if let Some(script) = script {
         tell(News::Step("preparing it".to_owned()));
-        run(forge, session, "prepare", script, left()).await.map_err(unprepared("prepare", ""))?;
+        run(forge, mould, session, "prepare", script, left()).await.map_err(unprepared("prepare", ""))?;
     }
     Ok(())
 }
@@ -280,14 +280,15 @@ async fn prepare(
 /// Runs one script in it, as suites are run; its output goes to files of the name `what`.
 async fn run(
     forge: &Forge<'_>,
+    mould: &Mould<'_>,
     session: &Session,
     what: &str,
     script: &str,
     limit: Duration,
 ) -> Result<(), NoTemplate> {
     let env = IndexMap::new();
-    let (family, arch) = (None, Arch::here());
-    let upload = Upload { script, env: &env, files: &[], artifacts: &[], family, arch, facts: false };
+    let (family, arch, network) = (None, Arch::here(), Some(mould.network));
+    let upload = Upload { script, env: &env, files: &[], artifacts: &[], family, arch, network, facts: false };
     let sent = payload::upload(session, &upload, Instant::now() + STEP.mul_f64(forge.speed)).await;
     sent.map_err(because("nothing can be sent into it"))?;
     let (stdout, stderr) =

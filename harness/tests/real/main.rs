@@ -14,6 +14,7 @@ mod families;
 mod faults;
 mod images;
 mod lab;
+mod names;
 mod nested;
 mod places;
 mod release;

@@ -10,6 +10,7 @@ const DIGEST: &str = "d4e6fd67dcf75e40c451560ac7265166c2b72a0f38ddc9aae756a7de3d
 
 const MATRIX: &str = r#"
 package = { name = "nm-hello", version = "1.0", artifacts = ["nm-hello-1.0-r0.apk"] }
+guest = { disk = "5GiB" }
 [[image]]
 name = "alpine"
 rootfs = "ALPINE"
@@ -37,6 +38,14 @@ hostname | grep -x alpine
 ip addr show eth0 | grep 10.0.2.15
 test "$(stat -c %a /tmp /var/tmp | sort -u)" = 1777
 echo x >/dev/shm/x; test -c /dev/pts/ptmx; test -e /sys/fs/cgroup/cgroup.controllers
+# Its file system has grown with its disk.
+test "$(df -P -m / | tail -n 1 | { read -r _ size _; echo "$size"; })" -gt 4500
+# Names that nobody can look up are refused at once: musl alone would wait for 5 seconds. Its own is known.
+seconds() { cut -d. -f1 /proc/uptime; }
+began=$(seconds)
+if getent hosts example.com; then exit 1; fi
+getent hosts alpine
+test $(($(seconds) - began)) -lt 4
 # The dead are buried.
 (sleep 0.1 &)
 sleep 1

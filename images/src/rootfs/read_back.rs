@@ -97,7 +97,8 @@ fn differences(unpacked: &Unpacked, folders: &[(String, usize)], listing: &str) 
                 }
                 return Err(format!("`{path}/{}` is in it and should not be", found.name));
             };
-            let wrong = |what: &str| Err(format!("`{path}/{}` in it has another {what} than it should have", found.name));
+            let wrong =
+                |what: &str| Err(format!("`{path}/{}` in it has another {what} than it should have", found.name));
             if let Some(what) = difference(unpacked, unpacked.tree.node(child), &found)? {
                 return wrong(what);
             }
