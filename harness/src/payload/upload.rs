@@ -102,9 +102,7 @@ pub async fn upload(
     let ask = if upload.facts { facts::ASK } else { "exit 0" };
     let exit = session
         .exec(Exec {
-            command: format!("{unpack}
-{told}
-{ask}"),
+            command: format!("{unpack}\n{told}\n{ask}"),
             stdin,
             stdout: Sink::Tail,
             stderr: Sink::Tail,

@@ -124,6 +124,7 @@ pub(crate) fn system(version: &str, name: &str, kernel: &str, libc: &str, init: 
         cgroups: Some(reports::Cgroups::V2),
         selinux: Some(reports::Selinux::Absent),
         apparmor: Some(true),
+        root_bytes: None,
     }
 }
 
