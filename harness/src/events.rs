@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use reports::{Event, EventKind};
@@ -14,18 +15,21 @@ pub struct Events {
     sender: mpsc::UnboundedSender<Event>,
     /// What was said of the run as a whole, by [`Events::warn_once`].
     said: Arc<Mutex<HashSet<String>>>,
+    /// What [`Event::clock_ms`] counts from.
+    began: Instant,
 }
 
 impl Events {
     /// The sender and the one receiver.
     pub fn channel() -> (Self, mpsc::UnboundedReceiver<Event>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self { sender, said: Arc::default() }, receiver)
+        (Self { sender, said: Arc::default(), began: Instant::now() }, receiver)
     }
 
     /// Sends one event. Never blocks; after the receiver is gone nobody is left to be told.
     pub fn send(&self, kind: EventKind) {
-        let _ = self.sender.send(Event { at: jiff::Timestamp::now(), kind });
+        let clock_ms = Some(self.began.elapsed().as_millis() as u64);
+        let _ = self.sender.send(Event { at: jiff::Timestamp::now(), clock_ms, kind });
     }
 
     /// Sends a warning that is about the run and not about one cell, unless it has been sent: many cells may find the same.

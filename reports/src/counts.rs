@@ -2,14 +2,15 @@
 //!
 //! A cell whose verdict is not told by its test cases (it did not install, its guest never booted, it never ran, it was
 //! skipped) reports one extra case named after what it came to, such as `[install]` or `[not-run]`. So every cell is visible in
-//! formats that only know test cases, and a red cell is red there too.
+//! formats that only know test cases, and a red cell is red there too. So is a run whose events cannot be trusted: it reports
+//! one extra case of its own, `[run]`.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::HashSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CaseVerdict, Verdict,
+    CaseVerdict, Phase, Verdict, human,
     run::{CellRun, Run},
 };
 
@@ -35,7 +36,7 @@ pub struct Tally {
 pub struct Counts {
     /// The cells of the plan.
     pub cells: Tally,
-    /// Their test cases, see [`CellRun::reported_cases`].
+    /// Their test cases, see [`CellRun::reported_cases`], and that of the run, see [`Run::reported_case`].
     pub tests: Tally,
 }
 
@@ -49,7 +50,7 @@ pub struct ReportedCase<'a> {
     /// One line: why.
     pub message: Cow<'a, str>,
     /// More lines, may be empty.
-    pub detail: &'a str,
+    pub detail: Cow<'a, str>,
     /// How long it took.
     pub elapsed_ms: u64,
     /// The source file of the test.
@@ -178,7 +179,7 @@ impl CellRun {
             Verdict::Skipped { .. } => {
                 !cases.is_empty() && cases.iter().all(|case| matches!(case.verdict, CaseVerdict::Skipped { .. }))
             }
-            Verdict::Failed { phase: crate::Phase::Test, .. } => {
+            Verdict::Failed { phase: Phase::Test, .. } => {
                 cases.iter().any(|case| matches!(case.verdict, CaseVerdict::Failed { .. }))
             }
             _ => false,
@@ -193,7 +194,7 @@ impl CellRun {
                 name: Cow::Borrowed(&case.name),
                 outcome: Outcome::from(&case.verdict),
                 message: Cow::Borrowed(message),
-                detail,
+                detail: Cow::Borrowed(detail),
                 elapsed_ms: case.elapsed_ms,
                 file: case.file.as_deref(),
                 line: case.line,
@@ -214,7 +215,7 @@ impl CellRun {
             name: Cow::Owned(format!("[{name}]")),
             outcome: self.outcome(),
             message,
-            detail: "",
+            detail: Cow::Borrowed(""),
             elapsed_ms: self
                 .verdict
                 .phase()
@@ -241,7 +242,29 @@ impl Run {
             counts.cells.add(cell.outcome());
             cell.reported_cases().for_each(|case| counts.tests.add(case.outcome));
         }
+        if let Some(case) = self.reported_case() {
+            counts.tests.add(case.outcome);
+        }
         counts
+    }
+
+    /// The run itself as a test case, if it cannot be trusted as a whole ([`Run::problems`]): its cells may all look good.
+    pub fn reported_case(&self) -> Option<ReportedCase<'static>> {
+        let problems = self.problems();
+        let message = match &problems[..] {
+            [] => return None,
+            [one] => one.clone(),
+            [first, more @ ..] => format!("{first} (and {} more)", human::count(more.len(), "problem")),
+        };
+        Some(ReportedCase {
+            name: Cow::Borrowed("[run]"),
+            outcome: Outcome::Error,
+            message: Cow::Owned(message),
+            detail: Cow::Owned(problems.join("\n")),
+            elapsed_ms: 0,
+            file: None,
+            line: None,
+        })
     }
 
     /// The exit code: 130 interrupted; 1 something failed; 3 nothing failed, but not every cell has a verdict or the run
@@ -260,14 +283,41 @@ impl Run {
     }
 
     /// The exit code in words.
-    pub fn conclusion(&self) -> &'static str {
-        match self.exit_code() {
-            130 => "interrupted",
-            1 => "at least one test failed",
-            3 => "no test failed, but not every cell has a verdict that can be trusted",
-            _ if self.counts().cells.passed == 0 => "every cell was skipped for a stated reason",
-            _ => "every cell passed or was skipped for a stated reason",
+    pub fn conclusion(&self) -> String {
+        let cells = self.counts().cells;
+        let open = cells.error + cells.not_run;
+        let of_all = format!("{open} of {} without a verdict", human::count(cells.total, "cell"));
+        match (self.exit_code(), open) {
+            (130, 0) => "interrupted".to_owned(),
+            (130, _) => format!("interrupted, {of_all}"),
+            (1, _) => self.failed_where(),
+            (3, 0) => "no test failed, but the event log cannot be trusted".to_owned(),
+            (3, _) => format!("no test failed, but {of_all}"),
+            _ if cells.passed == 0 => format!("no cell ran, all skipped ({})", cells.skipped),
+            _ => format!("all cells passed ({} skipped)", cells.skipped),
         }
+    }
+
+    /// What failed, and on how many systems: `does not install on 1 of 3 systems`.
+    fn failed_where(&self) -> String {
+        let images = |is: &dyn Fn(&CellRun) -> bool| {
+            self.cells.iter().filter(|cell| is(cell)).map(|cell| &cell.image).collect::<HashSet<_>>().len()
+        };
+        let all = images(&|_| true);
+        let failed = |in_install: bool, what: &str| {
+            let bad = images(&|cell| match &cell.verdict {
+                Verdict::Failed { phase, .. } => (*phase == Phase::Install) == in_install,
+                _ => false,
+            });
+            match (bad, all) {
+                (0, _) => None,
+                (_, 1) => Some(what.to_owned()),
+                _ => Some(format!("{what} on {bad} of {all} systems")),
+            }
+        };
+        let parts = [failed(true, "does not install"), failed(false, "tests fail")];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        if parts.is_empty() { "at least one test failed".to_owned() } else { parts.join("; ") }
     }
 
     /// The cells that are neither passed nor skipped, the package's faults first, otherwise in the plan's order.

@@ -11,8 +11,12 @@ use crate::{Phase, SystemFacts, TestCase, Verdict};
 /// Something that happened, and when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Wall-clock time on the machine that saw it.
+    /// Wall-clock time on the machine that saw it: for people.
     pub at: jiff::Timestamp,
+    /// Milliseconds since the process that saw it began to tell, by a clock that nobody sets: for durations. Journals of before
+    /// there was one do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ms: Option<u64>,
     /// What happened.
     #[serde(flatten)]
     pub kind: EventKind,

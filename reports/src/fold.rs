@@ -4,6 +4,7 @@
 //! green) instead of being dropped or believed. All text is cleaned and cut here, once.
 
 mod cell;
+pub(crate) mod clock;
 mod runners;
 mod templates;
 
@@ -43,6 +44,8 @@ impl Run {
             finished: false,
             started: None,
             ended: None,
+            began: None,
+            elapsed_ms: 0,
             warnings: Vec::new(),
             attempts: Vec::new(),
         });
@@ -55,6 +58,8 @@ impl Run {
             run: None,
             version: None,
             plan: plan.digest,
+            clock: Default::default(),
+            damage: Vec::new(),
             matrix: plan.matrix.clone(),
             package,
             resumed: 0,
@@ -84,6 +89,7 @@ impl Run {
     /// Enters one more event.
     pub fn fold_one(&mut self, event: &Event) {
         let at = event.at;
+        let moment = self.clock.read(event);
         if self.elapsed_ms.is_some() && !matches!(event.kind, EventKind::RunResumed { .. }) {
             self.contradict("an event after the end of the run".to_owned());
         }
@@ -105,7 +111,7 @@ impl Run {
             | EventKind::RunnerProgress { .. }
             | EventKind::RunnerReady { .. }
             | EventKind::RunnerLost { .. } => {
-                if let Err(contradiction) = self.fold_runner(at, &event.kind) {
+                if let Err(contradiction) = self.fold_runner(moment, &event.kind) {
                     self.contradict(contradiction);
                 }
             }
@@ -145,7 +151,7 @@ impl Run {
                 let Some(cell) = self.places.get(id).and_then(|place| self.cells.get_mut(*place)) else {
                     return self.contradict(format!("an event about {}, which is not in the plan", clean_id(id)));
                 };
-                let folded = cell.fold_one(at, &event.kind);
+                let folded = cell.fold_one(moment, &event.kind);
                 if let Err(contradiction) =
                     folded.and_then(|()| self.check_runner(&event.kind)).and_then(|()| self.check_template(&event.kind))
                 {
@@ -188,6 +194,11 @@ impl Run {
             None => signal.to_owned(),
             Some(first) => format!("{first}{THEN}{signal}"),
         });
+    }
+
+    /// Enters that something in the journal was not understood.
+    pub(crate) fn damage(&mut self, what: String) {
+        push(&mut self.damage, what);
     }
 
     fn contradict(&mut self, contradiction: String) {

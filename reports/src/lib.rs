@@ -26,6 +26,7 @@ pub mod logs;
 mod machine;
 mod names;
 mod record;
+mod regular;
 pub mod render;
 mod run;
 mod summary;
@@ -35,7 +36,7 @@ mod verdict;
 
 pub use counts::{Counts, Outcome, ReportedCase, Tally};
 pub use event::{Boot, Event, EventKind, GuestFacts, InstalledPackage, L1Facts, RunnerFacts, StepTime};
-pub use journal::{Journal, JournalError, JournalErrorKind};
+pub use journal::{Damage, Journal, JournalError, JournalErrorKind};
 pub use json_lines::JsonLines;
 pub use names::UniqueNames;
 pub use record::{FORMAT as RUN_JSON_FORMAT, RunRecord};

@@ -3,13 +3,13 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom},
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
-use rustix::fs::OFlags;
-
-use crate::{clean, human};
+use crate::{
+    clean, human,
+    regular::{self, Links},
+};
 
 /// A part of a log, cleaned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,14 +72,9 @@ pub(crate) fn size(path: &Path) -> Option<u64> {
 }
 
 fn open(path: &Path) -> io::Result<(File, u64)> {
-    // NONBLOCK: a pipe in the place of a log must not make us wait for its writer.
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    Ok((file, metadata.len()))
+    let file = regular::open(path, OpenOptions::new().read(true), Links::Refuse)?;
+    let length = file.metadata()?.len();
+    Ok((file, length))
 }
 
 fn read_at(mut file: &File, start: u64, length: u64) -> io::Result<Vec<u8>> {

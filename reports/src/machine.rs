@@ -15,7 +15,7 @@ pub(crate) fn name(runner: &RunnerRun) -> String {
 
 /// What became of it: `ready after 28.0s: boot 14.5s, upload 1.2s, proof 9.0s`, or how far it came.
 pub(crate) fn state(runner: &RunnerRun) -> String {
-    let state = match (runner.ready_after_ms(), &runner.facts) {
+    let state = match (runner.ready_after_ms, &runner.facts) {
         (Some(ms), Some(facts)) if facts.steps.is_empty() => format!("ready after {}", human::duration(ms)),
         (Some(ms), Some(facts)) => {
             let steps = facts.steps.iter().take(MAX_STEPS);
@@ -59,7 +59,10 @@ pub(crate) fn of_attempt(run: &Run, attempt: &Attempt) -> Option<String> {
     }
     let what = l1.map(|l1| format!(": a virtual machine of image {}", l1.image)).unwrap_or_default();
     // An attempt that was over by then did not suffer from it.
-    let lost = runner.lost.as_ref().filter(|lost| attempt.ended.is_none_or(|ended| ended >= lost.at));
+    let lost = runner
+        .lost
+        .as_ref()
+        .filter(|lost| attempt.elapsed_ms.is_none_or(|elapsed| attempt.began.saturating_add(elapsed) >= lost.clock_ms));
     let lost = lost.map(|lost| format!("; it was lost: {}", lost.reason)).unwrap_or_default();
     Some(format!("{}{what}{lost}", name(runner)))
 }

@@ -18,7 +18,7 @@ pub struct RunRecord<'a> {
     /// The exit code of the run.
     pub exit_code: u8,
     /// The exit code in words.
-    pub conclusion: &'static str,
+    pub conclusion: String,
     /// Cells and test cases by verdict.
     pub counts: Counts,
     /// Why the run as a whole cannot be trusted; usually empty.

@@ -65,7 +65,8 @@ type Renderer = fn(&Run, &Path) -> Result<Vec<u8>, String>;
 pub fn fold(run_dir: &Path) -> Result<Run, RenderError> {
     let plan = Plan::read(&run_dir.join("plan.json"))?;
     let mut run = Run::new(&plan);
-    journal::for_each(run_dir, |event| run.fold_one(&event))?;
+    let damage = journal::for_each(run_dir, |event| run.fold_one(&event))?;
+    damage.iter().for_each(|damage| run.damage(damage.to_string()));
     Ok(run)
 }
 

@@ -11,7 +11,9 @@ use jiff::Timestamp;
 use matrix::{CellId, Digest};
 use serde::Serialize;
 
-use crate::{GuestFacts, InstalledPackage, Phase, RunnerFacts, SystemFacts, TestCase, Verdict, human};
+use crate::{
+    GuestFacts, InstalledPackage, Phase, RunnerFacts, SystemFacts, TestCase, Verdict, fold::clock::Clock, human,
+};
 
 /// A run: the plan as a ledger, and what was entered in it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,6 +24,9 @@ pub struct Run {
     pub version: Option<String>,
     /// Digest of the plan.
     pub plan: Digest,
+    /// The time of the run, as far as its events go.
+    #[serde(skip)]
+    pub(crate) clock: Clock,
     /// The matrix file, as it was named.
     pub matrix: PathBuf,
     /// The package under test.
@@ -45,6 +50,8 @@ pub struct Run {
     pub warnings: Vec<String>,
     /// Events that contradict the plan or each other. Not empty: the run is not green.
     pub contradictions: Vec<String>,
+    /// What in the journal was not understood, or does not follow from what is before it. Not empty: the run is not green.
+    pub damage: Vec<String>,
     /// Every image of the plan, in its order.
     pub images: Vec<ImageRun>,
     /// Every cell of the plan, in its order, exactly once.
@@ -74,10 +81,15 @@ pub struct RunnerRun {
     pub reason: String,
     /// When making it ready began.
     pub started: Timestamp,
+    /// The same by the clock of the run.
+    #[serde(skip)]
+    pub(crate) began: u64,
     /// The last line said about it while it was made ready.
     pub progress: Option<String>,
     /// When it was ready; `None`: it never was.
     pub ready: Option<Timestamp>,
+    /// From its start until it was ready.
+    pub ready_after_ms: Option<u64>,
     /// What it is, known once it is ready.
     pub facts: Option<RunnerFacts>,
     /// It went away or could not be made ready.
@@ -89,6 +101,9 @@ pub struct RunnerRun {
 pub struct RunnerLoss {
     /// When.
     pub at: Timestamp,
+    /// The same by the clock of the run.
+    #[serde(skip)]
+    pub(crate) clock_ms: u64,
     /// One line.
     pub reason: String,
     /// Last lines of its console.
@@ -202,6 +217,11 @@ pub struct CellRun {
     pub started: Option<Timestamp>,
     /// When it reported.
     pub ended: Option<Timestamp>,
+    /// [`CellRun::started`] by the clock of the run.
+    #[serde(skip)]
+    pub(crate) began: Option<u64>,
+    /// From the start of that attempt to its end, or to the last that was heard of an attempt.
+    pub elapsed_ms: u64,
     /// What a person should know that decides nothing.
     pub warnings: Vec<String>,
     /// Every attempt, in order.
@@ -215,8 +235,13 @@ pub struct Attempt {
     pub number: u32,
     /// When it started.
     pub started: Timestamp,
+    /// The same by the clock of the run.
+    #[serde(skip)]
+    pub(crate) began: u64,
     /// When it was over.
     pub ended: Option<Timestamp>,
+    /// How long it took; `None`: it never ended.
+    pub elapsed_ms: Option<u64>,
     /// What it came to; `None`: it never said.
     pub outcome: Option<Verdict>,
     /// It was tried again, so its test cases do not count.
@@ -250,6 +275,8 @@ pub struct PhaseRun {
     pub phase: Phase,
     /// When it was entered.
     pub started: Timestamp,
+    /// From the start of the attempt until it was entered.
+    pub after_ms: u64,
     /// Its time limit.
     pub timeout_ms: Option<u64>,
     /// How long it took; `None`: it never ended.
@@ -277,9 +304,11 @@ pub struct KeptGuest {
 }
 
 impl Run {
-    /// Why the run as a whole cannot be trusted: contradictions, and a beginning or an end that is missing.
+    /// Why the run as a whole cannot be trusted: a journal that was damaged, contradictions, and a beginning or an end that is
+    /// missing.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = self.contradictions.clone();
+        let damage = self.damage.iter().map(|what| format!("{}: {what}", crate::journal::FILE_NAME));
+        let mut problems: Vec<String> = damage.chain(self.contradictions.iter().cloned()).collect();
         if self.cells.is_empty() {
             problems.push("the plan has no cells".to_owned());
         }
@@ -293,10 +322,10 @@ impl Run {
     }
 
     /// How long the run took, in milliseconds: what its process measured ([`Run::elapsed_ms`]). Where the run was resumed, or
-    /// never said that it ended, the wall time from its first event to its last, pauses included.
+    /// never said that it ended, the time from its first event to its last, pauses included.
     pub fn duration_ms(&self) -> u64 {
         let measured = self.elapsed_ms.filter(|_| self.resumed == 0);
-        measured.unwrap_or_else(|| between(self.started, self.ended))
+        measured.unwrap_or_else(|| self.clock.elapsed_ms())
     }
 
     /// [`Run::duration_ms`] for people.
@@ -343,23 +372,12 @@ impl RunnerRun {
     pub const fn is_ready(&self) -> bool {
         self.facts.is_some() && self.lost.is_none()
     }
-
-    /// From its start until it was ready, in milliseconds; `None`: it never was.
-    pub fn ready_after_ms(&self) -> Option<u64> {
-        self.ready.map(|ready| between(Some(self.started), Some(ready)))
-    }
 }
 
 impl CellRun {
     /// The attempt whose test cases count: the last one.
     pub fn last_attempt(&self) -> Option<&Attempt> {
         self.attempts.last()
-    }
-
-    /// From the start of the first attempt to the end, in milliseconds.
-    pub fn duration_ms(&self) -> u64 {
-        let last = self.attempts.last();
-        between(self.started, self.ended.or(last.and_then(|attempt| attempt.ended.or(Some(attempt.started)))))
     }
 
     /// `locale=C.UTF-8, memory=1GiB`, or nothing if the cell has no axes.
@@ -375,11 +393,6 @@ impl Attempt {
         attempt_folder(cell, self.number)
     }
 
-    /// From its start to its end, in milliseconds.
-    pub fn duration_ms(&self) -> u64 {
-        between(Some(self.started), self.ended)
-    }
-
     /// The phase that has started and not ended.
     pub fn current_phase(&self) -> Option<&PhaseRun> {
         self.phases.iter().rev().find(|run| run.elapsed_ms.is_none())
@@ -389,12 +402,4 @@ impl Attempt {
 /// The folder of an attempt, relative to the run's.
 pub fn attempt_folder(cell: &CellId, attempt: u32) -> String {
     format!("cells/{cell}/attempt-{attempt}")
-}
-
-/// Milliseconds between two moments; 0 if one is missing or the clock went backwards.
-fn between(start: Option<Timestamp>, end: Option<Timestamp>) -> u64 {
-    match (start, end) {
-        (Some(start), Some(end)) => u64::try_from(end.duration_since(start).as_millis()).unwrap_or(0),
-        _ => 0,
-    }
 }

@@ -166,7 +166,7 @@ fn write_table(run: &Run, md: &mut String) -> std::fmt::Result {
 }
 
 fn mark(cell: &CellRun) -> String {
-    let time = human::duration(cell.duration_ms());
+    let time = human::duration(cell.elapsed_ms);
     match (cell.outcome(), cell.verdict.phase()) {
         (Outcome::Passed, _) if cell.attempts.len() > 1 => {
             format!("✅ passed {time} (attempt {})", cell.attempts.len())

@@ -332,7 +332,7 @@ mod tests {
             EventKind::RunFinished { elapsed_ms: 2000 },
         ]);
         let at = jiff::Timestamp::UNIX_EPOCH;
-        let events: Vec<Event> = events.into_iter().map(|kind| Event { at, kind }).collect();
+        let events: Vec<Event> = events.into_iter().map(|kind| Event { at, clock_ms: None, kind }).collect();
         Run::fold(plan, &events)
     }
 

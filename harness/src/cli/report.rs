@@ -5,14 +5,8 @@ use reports::{Terminal, TerminalStyle};
 use super::{Failure, Outcome, args};
 
 pub(super) fn report(args: &args::Report) -> Outcome {
-    let folder = crate::run::locate(&args.run).ok_or_else(|| {
-        let report = miette::miette!(
-            help = "name the folder of a run (it holds a plan.json), its name below .nestmatrix/runs, or `latest`",
-            "there is no run {}",
-            args.run.display()
-        );
-        Failure::usage(report)
-    })?;
+    let folder = crate::run::locate(&args.run)
+        .ok_or_else(|| Failure::caused(2, crate::run::RunError::NoSuchRun(args.run.clone())))?;
     let rendered = reports::render::all(&folder).map_err(|error| Failure::caused(3, error))?;
     let plan = matrix::Plan::read(&folder.join("plan.json")).map_err(|error| Failure::caused(3, error))?;
     let style = TerminalStyle { live: false, ..crate::run::terminal_style() };

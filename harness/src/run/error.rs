@@ -80,7 +80,7 @@ pub enum RunError {
         arch: matrix::Arch,
     },
     /// There is no such run.
-    #[error("there is no run {}: name its folder (it holds a plan.json), its name below .nestmatrix/runs, or `latest`", .0.display())]
+    #[error("{}", no_such_run(.0))]
     NoSuchRun(std::path::PathBuf),
     /// Nothing to resume.
     #[error("the run in {} has a verdict for every cell: there is nothing to resume (`nestmatrix report` shows it)", .0.display())]
@@ -104,7 +104,7 @@ pub enum RunError {
     #[error(transparent)]
     Scratch(#[from] ScratchError),
     /// The run's folder cannot be had.
-    #[error("no folder for the results: {0}")]
+    #[error("results folder: {0}")]
     Folder(std::io::Error),
     /// The journal cannot be written.
     #[error(transparent)]
@@ -134,6 +134,14 @@ pub enum RunError {
         /// Why.
         why: String,
     },
+}
+
+fn no_such_run(run: &std::path::Path) -> String {
+    if run == std::path::Path::new("latest") {
+        return "no run in this folder yet: start one with `nestmatrix run`, or name the folder of a run".to_owned();
+    }
+    let run = reports::clean::line(&run.display().to_string());
+    format!("no run {run}: name its folder (it holds a plan.json), its name below .nestmatrix/runs, or `latest`")
 }
 
 impl RunError {

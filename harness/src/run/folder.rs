@@ -30,7 +30,8 @@ impl RunFolder {
             Some(out) => {
                 fs::create_dir_all(out)?;
                 if fs::read_dir(out)?.next().is_some() {
-                    let words = format!("{} is not empty: name a new folder, nothing in it was touched", out.display());
+                    let words =
+                        format!("{} is not empty; choose a new --out folder, nothing was changed", out.display());
                     return Err(io::Error::new(io::ErrorKind::AlreadyExists, words));
                 }
                 out.canonicalize()?

@@ -276,7 +276,7 @@ mod tests {
     }
 
     fn fold(plan: &Plan, events: &[EventKind]) -> Run {
-        let at = |kind: &EventKind| Event { at: jiff::Timestamp::UNIX_EPOCH, kind: kind.clone() };
+        let at = |kind: &EventKind| Event { at: jiff::Timestamp::UNIX_EPOCH, clock_ms: None, kind: kind.clone() };
         Run::fold(plan, &events.iter().map(at).collect::<Vec<_>>())
     }
 

@@ -108,5 +108,5 @@ fn a_runner_that_does_not_exist_or_is_larger_than_this_machine_is_refused_before
     assert!(keep.stderr.contains("--runner host"), "{}", keep.stderr);
     let resume = lab.nestmatrix().args(["run", "--resume", "nowhere"]).output().unwrap();
     assert_eq!(resume.status.code(), Some(2), "{resume:?}");
-    assert!(String::from_utf8_lossy(&resume.stderr).contains("there is no run nowhere"), "{resume:?}");
+    assert!(String::from_utf8_lossy(&resume.stderr).contains("no run nowhere"), "{resume:?}");
 }

@@ -1,17 +1,18 @@
 //! Events into a cell.
 
-use jiff::Timestamp;
 use matrix::CellId;
 
-use super::{MAX_CASES, MAX_DETAIL, MAX_ELAPSED_MS, MAX_LIST, clean_lines, percent_encode, push, stays_inside};
+use super::{
+    MAX_CASES, MAX_DETAIL, MAX_ELAPSED_MS, MAX_LIST, clean_lines, clock::Moment, percent_encode, push, stays_inside,
+};
 use crate::{
-    Boot, CaseVerdict, EventKind, InstalledPackage, TestCase, Verdict, clean,
+    Boot, CaseVerdict, EventKind, InstalledPackage, Phase, TestCase, Verdict, clean,
     run::{Artifact, Attempt, CellRun, KeptGuest, PhaseRun, attempt_folder},
 };
 
 impl CellRun {
     /// Enters an event about this cell; the error says how it contradicts what is known.
-    pub(super) fn fold_one(&mut self, at: Timestamp, event: &EventKind) -> Result<(), String> {
+    pub(super) fn fold_one(&mut self, now: Moment, event: &EventKind) -> Result<(), String> {
         if let EventKind::Warning { message, .. } = event {
             push(&mut self.warnings, clean::line(message));
             return Ok(());
@@ -23,16 +24,21 @@ impl CellRun {
             });
         }
         match event {
-            EventKind::AttemptStarted { attempt, .. } => self.start_attempt(at, *attempt),
-            EventKind::CellFinished { verdict, .. } => self.finish(at, clean_verdict(verdict)),
+            EventKind::AttemptStarted { attempt, .. } => self.start_attempt(now, *attempt),
+            EventKind::CellFinished { verdict, .. } => self.finish(now, clean_verdict(verdict)),
             EventKind::PhaseStarted { attempt, phase, timeout_ms, .. } => {
                 self.set_interrupted(format!("interrupted in phase {phase}"));
-                let run = PhaseRun { phase: *phase, started: at, timeout_ms: *timeout_ms, elapsed_ms: None };
-                let phases = &mut self.attempt(*attempt)?.phases;
-                if phases.len() >= MAX_LIST {
+                let attempt = self.attempt(*attempt)?;
+                if attempt.phases.len() >= MAX_LIST {
                     return Err("it entered too many phases".to_owned());
                 }
-                phases.push(run);
+                attempt.phases.push(PhaseRun {
+                    phase: *phase,
+                    started: now.at,
+                    after_ms: now.ms.saturating_sub(attempt.began),
+                    timeout_ms: *timeout_ms,
+                    elapsed_ms: None,
+                });
                 Ok(())
             }
             EventKind::PhaseFinished { attempt, phase, elapsed_ms, .. } => {
@@ -94,8 +100,10 @@ impl CellRun {
             }
             EventKind::AttemptFinished { attempt, verdict, retried, console_tail, help, .. } => {
                 self.set_interrupted("interrupted before its verdict was written".to_owned());
+                self.take_time(now);
                 let attempt = self.attempt(*attempt)?;
-                attempt.ended = Some(at);
+                attempt.ended = Some(now.at);
+                attempt.elapsed_ms = Some(now.ms.saturating_sub(attempt.began));
                 attempt.outcome = Some(clean_verdict(verdict));
                 attempt.retried = *retried;
                 attempt.console_tail = clean_lines(console_tail);
@@ -113,21 +121,26 @@ impl CellRun {
             self.finished = false;
             self.started = None;
             self.ended = None;
+            (self.began, self.elapsed_ms) = (None, 0);
         }
     }
 
-    fn start_attempt(&mut self, at: Timestamp, number: u32) -> Result<(), String> {
+    fn start_attempt(&mut self, now: Moment, number: u32) -> Result<(), String> {
         self.set_interrupted("interrupted before its first phase".to_owned());
         let last = self.attempts.last().map_or(0, |attempt| attempt.number);
         let in_order = last.checked_add(1) == Some(number);
         if self.attempts.len() >= MAX_LIST {
             return Err("too many attempts".to_owned());
         }
-        self.started.get_or_insert(at);
+        self.started.get_or_insert(now.at);
+        self.began.get_or_insert(now.ms);
+        self.take_time(now);
         self.attempts.push(Attempt {
             number,
-            started: at,
+            started: now.at,
+            began: now.ms,
             ended: None,
+            elapsed_ms: None,
             outcome: None,
             retried: false,
             phases: Vec::new(),
@@ -146,7 +159,11 @@ impl CellRun {
 
     fn attempt(&mut self, number: u32) -> Result<&mut Attempt, String> {
         let known = self.attempts.iter_mut().rev().find(|attempt| attempt.number == number);
-        known.ok_or_else(|| format!("an event of attempt {number}, which has not started"))
+        match known {
+            None => Err(format!("an event of attempt {number}, which has not started")),
+            Some(attempt) if attempt.outcome.is_some() => Err(format!("an event of attempt {number} after it ended")),
+            Some(attempt) => Ok(attempt),
+        }
     }
 
     /// What will be said of this cell if nothing more is heard of it.
@@ -154,34 +171,86 @@ impl CellRun {
         self.verdict = Verdict::NotRun { reason };
     }
 
-    fn finish(&mut self, at: Timestamp, verdict: Verdict) -> Result<(), String> {
+    /// What it took so far.
+    fn take_time(&mut self, now: Moment) {
+        self.elapsed_ms = self.began.map_or(0, |began| now.ms.saturating_sub(began));
+    }
+
+    fn finish(&mut self, now: Moment, verdict: Verdict) -> Result<(), String> {
         let contradiction = self.contradiction(&verdict);
-        self.verdict = verdict;
+        // Nobody knows what is true of it then, but good is what it must not be called.
+        self.verdict = match &contradiction {
+            Some(why) if matches!(verdict, Verdict::Passed | Verdict::Skipped { .. }) => {
+                let failed = self.attempts.last().is_some_and(|attempt| failing(attempt) > 0);
+                let reason = format!("its events contradict each other: {why}");
+                match failed {
+                    true => Verdict::Failed { phase: Phase::Test, reason },
+                    false => Verdict::Error { phase: Phase::Collect, reason },
+                }
+            }
+            _ => verdict,
+        };
         self.finished = true;
-        self.ended = Some(at);
+        self.ended = Some(now.at);
+        self.take_time(now);
         contradiction.map_or(Ok(()), Err)
     }
 
-    /// How a verdict contradicts the events before it. No green by silence, and none by saying so either.
+    /// How a verdict contradicts the events before it. No green by silence, and none by saying so either: a good verdict is told
+    /// by the cell, by its last attempt and by its test cases, and must be the same in all of them.
     fn contradiction(&self, verdict: &Verdict) -> Option<String> {
         let last = self.attempts.last();
-        let cases = last.map_or(&[][..], |attempt| &attempt.cases);
-        let failing = cases.iter().filter(|case| matches!(case.verdict, CaseVerdict::Failed { .. })).count();
-        match verdict {
-            Verdict::Passed if failing > 0 => Some(format!("it passed with {failing} failed test cases")),
-            Verdict::Passed if !cases.iter().any(|case| case.verdict == CaseVerdict::Passed) => {
-                Some("it passed without a test case that passed".to_owned())
+        let said = match verdict {
+            Verdict::NotRun { .. } => return None,
+            Verdict::Failed { .. } | Verdict::Error { .. } => {
+                return match last.and_then(|attempt| attempt.outcome.as_ref()) {
+                    Some(outcome) if outcome.name() != verdict.name() => {
+                        Some(format!("it is {} but its last attempt is {}", verdict.name(), outcome.name()))
+                    }
+                    _ => None,
+                };
             }
-            Verdict::Skipped { reason } if reason.is_empty() => Some("it was skipped without a reason".to_owned()),
-            Verdict::NotRun { .. } | Verdict::Skipped { .. } => None,
-            _ => match last.and_then(|attempt| attempt.outcome.as_ref()) {
-                Some(outcome) if outcome.name() != verdict.name() => {
-                    Some(format!("it is {} but its last attempt is {}", verdict.name(), outcome.name()))
-                }
-                _ => None,
-            },
-        }
+            Verdict::Skipped { reason } if reason.is_empty() => {
+                return Some("it was skipped without a reason".to_owned());
+            }
+            Verdict::Skipped { .. } => "it was skipped",
+            Verdict::Passed => "it passed",
+        };
+        let passing = |attempt: &Attempt| attempt.cases.iter().any(|case| case.verdict == CaseVerdict::Passed);
+        let but = match last {
+            None => "without an attempt".to_owned(),
+            Some(attempt) if failing(attempt) > 0 => {
+                format!("with {} failed test cases", failing(attempt))
+            }
+            Some(Attempt { outcome: None, .. }) => "but its last attempt never ended".to_owned(),
+            Some(Attempt { outcome: Some(outcome), .. }) if outcome.name() != verdict.name() => {
+                format!("but its last attempt is {}", outcome.name())
+            }
+            Some(attempt) if attempt.retried => "but its last attempt was to be tried again".to_owned(),
+            Some(attempt) if attempt.current_phase().is_some() => {
+                let phase = attempt.current_phase().map_or("", |run| run.phase.name());
+                format!("but its phase {phase} never ended")
+            }
+            Some(attempt) if *verdict == Verdict::Passed && !passing(attempt) => {
+                "without a test case that passed".to_owned()
+            }
+            Some(attempt)
+                if *verdict == Verdict::Passed && !attempt.phases.iter().any(|run| run.phase == Phase::Test) =>
+            {
+                "without its phase test".to_owned()
+            }
+            Some(Attempt { guest: None, .. }) if *verdict == Verdict::Passed => "without a guest".to_owned(),
+            Some(attempt) if *verdict != Verdict::Passed && passing(attempt) => {
+                "with a test case that passed".to_owned()
+            }
+            Some(_) => return None,
+        };
+        Some(format!("{said} {but}"))
     }
+}
+
+fn failing(attempt: &Attempt) -> usize {
+    attempt.cases.iter().filter(|case| matches!(case.verdict, CaseVerdict::Failed { .. })).count()
 }
 
 fn clean_verdict(verdict: &Verdict) -> Verdict {

@@ -1,8 +1,6 @@
 //! Events into the machines that run guests.
 
-use jiff::Timestamp;
-
-use super::{MAX_ELAPSED_MS, MAX_LIST, clean_lines};
+use super::{MAX_ELAPSED_MS, MAX_LIST, clean_lines, clock::Moment};
 use crate::{
     EventKind, L1Facts, RunnerFacts, StepTime, clean,
     run::{Run, RunnerLoss, RunnerRun},
@@ -10,9 +8,9 @@ use crate::{
 
 impl Run {
     /// Enters an event about a runner; the error says how it contradicts what is known.
-    pub(super) fn fold_runner(&mut self, at: Timestamp, event: &EventKind) -> Result<(), String> {
+    pub(super) fn fold_runner(&mut self, now: Moment, event: &EventKind) -> Result<(), String> {
         match event {
-            EventKind::RunnerStarted { runner, kind, reason } => self.start_runner(at, *runner, kind, reason),
+            EventKind::RunnerStarted { runner, kind, reason } => self.start_runner(now, *runner, kind, reason),
             EventKind::RunnerProgress { runner, message } => {
                 self.known_runner(*runner)?.progress = Some(clean::line(message));
                 Ok(())
@@ -25,7 +23,8 @@ impl Run {
                 if runner.facts.is_some() {
                     return Err(format!("runner {} is ready twice", facts.number));
                 }
-                runner.ready = Some(at);
+                runner.ready = Some(now.at);
+                runner.ready_after_ms = Some(now.ms.saturating_sub(runner.began));
                 runner.facts = Some(clean_facts(facts));
                 Ok(())
             }
@@ -35,7 +34,8 @@ impl Run {
                     return Err(format!("runner {number} was lost twice"));
                 }
                 runner.lost = Some(RunnerLoss {
-                    at,
+                    at: now.at,
+                    clock_ms: now.ms,
                     reason: clean::line(reason),
                     console_tail: clean_lines(console_tail),
                     help: help.as_deref().map(clean::text),
@@ -55,7 +55,7 @@ impl Run {
         }
     }
 
-    fn start_runner(&mut self, at: Timestamp, number: u32, kind: &str, reason: &str) -> Result<(), String> {
+    fn start_runner(&mut self, now: Moment, number: u32, kind: &str, reason: &str) -> Result<(), String> {
         if self.runner(number).is_some() {
             return Err(format!("runner {number} started twice"));
         }
@@ -67,9 +67,11 @@ impl Run {
             number,
             kind: clean::line(kind),
             reason: clean::line(reason),
-            started: at,
+            started: now.at,
+            began: now.ms,
             progress: None,
             ready: None,
+            ready_after_ms: None,
             facts: None,
             lost: None,
         });

@@ -129,7 +129,7 @@ impl<'a> CellView<'a> {
             phase: cell.verdict.phase().map(|phase| phase.name()).unwrap_or_default(),
             reason: cell.verdict.reason().unwrap_or_default(),
             help: last.and_then(|attempt| attempt.help.as_deref()),
-            duration: if cell.started.is_some() { human::duration(cell.duration_ms()) } else { String::new() },
+            duration: if cell.started.is_some() { human::duration(cell.elapsed_ms) } else { String::new() },
             tests_text: if cell.attempts.len() > 1 {
                 format!("{} · attempt {}", human::count(tally.total, "test"), cell.attempts.len())
             } else {
@@ -157,16 +157,15 @@ impl AttemptView {
     fn new(run: &Run, attempt: &Attempt, tail: bool) -> Self {
         let outcome = attempt.outcome.as_ref().map_or(Outcome::NotRun, Outcome::from);
         let decided = attempt.outcome.as_ref().and_then(|verdict| verdict.phase());
-        let start = |at: jiff::Timestamp| at.duration_since(attempt.started).as_millis().max(0) as f64;
-        let ends = attempt.phases.iter().map(|run| start(run.started) + run.elapsed_ms.unwrap_or(0) as f64);
-        let whole = ends.fold(attempt.duration_ms() as f64, f64::max).max(1.0);
+        let ends = attempt.phases.iter().map(|run| run.after_ms.saturating_add(run.elapsed_ms.unwrap_or(0)));
+        let whole = ends.fold(attempt.elapsed_ms.unwrap_or(0), u64::max).max(1) as f64;
         let percent = |ms: f64| (ms / whole * 1_000.0).round() / 10.0;
         let phases = attempt.phases.iter().map(|run| PhaseView {
             name: run.phase.name(),
             duration: run.elapsed_ms.map_or_else(|| "not ended".to_owned(), human::duration),
             limit: run.timeout_ms.map(|ms| format!("limit {}", human::duration(ms))).unwrap_or_default(),
-            left: percent(start(run.started)).min(99.0),
-            width: percent(run.elapsed_ms.unwrap_or(0) as f64).min(100.0 - percent(start(run.started)).min(99.0)),
+            left: percent(run.after_ms as f64).min(99.0),
+            width: percent(run.elapsed_ms.unwrap_or(0) as f64).min(100.0 - percent(run.after_ms as f64).min(99.0)),
             bad: decided == Some(run.phase) || run.elapsed_ms.is_none(),
         });
         Self {

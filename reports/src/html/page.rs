@@ -38,7 +38,7 @@ pub(super) struct Page<'a> {
     mark: &'static str,
     outcome: Outcome,
     word: &'static str,
-    conclusion: &'static str,
+    conclusion: String,
     exit_code: u8,
     run: Option<&'a str>,
     version: Option<&'a str>,
@@ -249,9 +249,9 @@ fn slot(index: usize, cell: &CellRun) -> SlotView {
     let note = match cell.verdict.phase() {
         Some(phase) => format!("in {phase}"),
         None if cell.attempts.len() > 1 => {
-            format!("attempt {} · {}", cell.attempts.len(), human::duration(cell.duration_ms()))
+            format!("attempt {} · {}", cell.attempts.len(), human::duration(cell.elapsed_ms))
         }
-        None if cell.started.is_some() => human::duration(cell.duration_ms()),
+        None if cell.started.is_some() => human::duration(cell.elapsed_ms),
         None => String::new(),
     };
     SlotView { anchor: anchor(index), outcome: cell.outcome(), mark: mark(cell.outcome()), note }

@@ -84,7 +84,7 @@ impl<'a> RunnerView<'a> {
                 (None, None) => "never ready".to_owned(),
                 (Some(_), _) => String::new(),
             },
-            ready_after: runner.ready_after_ms().map(human::duration),
+            ready_after: runner.ready_after_ms.map(human::duration),
             guests: facts.map(|facts| GuestsView {
                 accelerator: &facts.accelerator,
                 accelerator_reason: &facts.accelerator_reason,

@@ -81,10 +81,10 @@ fn time_by_phase(run: &Run) -> Option<String> {
 }
 
 fn slowest(run: &Run) -> Option<String> {
-    let mut cells: Vec<_> = run.cells.iter().filter(|cell| cell.duration_ms() > 0).collect();
-    cells.sort_by_key(|cell| std::cmp::Reverse(cell.duration_ms()));
+    let mut cells: Vec<_> = run.cells.iter().filter(|cell| cell.elapsed_ms > 0).collect();
+    cells.sort_by_key(|cell| std::cmp::Reverse(cell.elapsed_ms));
     let parts: Vec<String> =
-        cells.iter().take(3).map(|cell| format!("{} {}", cell.id, human::duration(cell.duration_ms()))).collect();
+        cells.iter().take(3).map(|cell| format!("{} {}", cell.id, human::duration(cell.elapsed_ms))).collect();
     (cells.len() > 1).then(|| parts.join(", "))
 }
 

@@ -125,7 +125,7 @@ fn finished(run: &Run, cell: &CellRun, paint: Paint, logs: Option<&Path>) -> Vec
         Outcome::NotRun => "NOT RUN",
     };
     // What never started took no time, not 0.0 seconds.
-    let time = cell.started.map(|_| human::duration(cell.duration_ms())).unwrap_or_default();
+    let time = cell.started.map(|_| human::duration(cell.elapsed_ms)).unwrap_or_default();
     let mut text = format!("{} {time:>8}", name(run, cell));
     if cell.attempts.len() > 1 {
         text.push_str(&format!("  attempt {}", cell.attempts.len()));

@@ -245,7 +245,7 @@ mod tests {
     }
 
     fn tell(live: &mut Live, run: &mut Run, kind: EventKind) {
-        let event = Event { at: jiff::Timestamp::UNIX_EPOCH, kind };
+        let event = Event { at: jiff::Timestamp::UNIX_EPOCH, clock_ms: None, kind };
         run.fold_one(&event);
         live.update(run, &event);
     }

@@ -84,14 +84,16 @@ fn told(plan: &Plan, endings: &[Ending], interrupted: bool, finished: bool) -> V
             }
             Ending::Ends(verdict, cases, retried) => {
                 let mut attempt = 1;
-                story.attempt(id, attempt);
+                story.boot(id, attempt);
                 if *retried {
                     story.case(id, attempt, "of a lost attempt", CaseVerdict::Passed, 1);
+                    let lost = Verdict::Error { phase: Phase::Runner, reason: "lost".to_owned() };
+                    story.end_attempt(id, &lost, &[], None);
                     attempt = 2;
-                    story.attempt(id, attempt);
+                    story.boot(id, attempt);
                 }
                 cases.iter().for_each(|case| story.case(id, attempt, "equal name", case.clone(), 1));
-                story.end(id, verdict.clone());
+                story.conclude(id, attempt, verdict.clone());
             }
         }
     }
@@ -187,13 +189,11 @@ fn a_run_whose_cells_were_all_skipped_for_a_reason_is_green_and_says_so() {
     let skip = |reason: &str| {
         let mut story = Story::new();
         story.start(&plan);
-        for cell in &plan.cells {
-            story.end(&cell.id, Verdict::Skipped { reason: reason.to_owned() });
-        }
+        plan.cells.iter().for_each(|cell| story.skip(&cell.id, reason));
         story.finish();
         Run::fold(&plan, &story.events)
     };
     let run = skip("only at night");
-    assert_eq!((run.exit_code(), run.conclusion()), (0, "every cell was skipped for a stated reason"));
+    assert_eq!((run.exit_code(), run.conclusion()), (0, "no cell ran, all skipped (8)".to_owned()));
     assert_eq!(skip("").exit_code(), 3);
 }

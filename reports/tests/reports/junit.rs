@@ -22,8 +22,8 @@ fn a_run_is_one_suite_per_image_with_the_whole_story() {
     // A line per element, to be read by people.
     let lines = xml.replace("><testsuite ", ">\n<testsuite ").replace("><testcase", ">\n<testcase");
     insta::assert_snapshot!(lines, @r#"
-    <?xml version="1.0" encoding="utf-8"?><testsuites>
-    <testsuite id="0" name="debian-11-minimal" package="testsuite/debian-11-minimal" tests="2" errors="0" failures="2" hostname="localhost" timestamp="2026-11-22T10:30:00Z" time="4.4">
+    <?xml version="1.0" encoding="utf-8"?><testsuites tests="10" errors="2" failures="3" time="8.52">
+    <testsuite id="0" name="debian-11-minimal" package="testsuite/debian-11-minimal" tests="2" errors="0" failures="2" skipped="0" hostname="localhost" timestamp="2026-11-22T10:30:00Z" time="4.4">
     <testcase name="[install]" time="2.2" classname="debian-11-minimal.smoke"><failure type="install" message="hello 2.12 does not install: dpkg exited with 1"><![CDATA[hello 2.12 does not install: dpkg exited with 1
     Selecting previously unselected package hello.
     (Reading database ... 9241 files and directories currently installed.)
@@ -102,7 +102,7 @@ fn a_run_is_one_suite_per_image_with_the_whole_story() {
     [[PROPERTY|help=install.log has every word of it; the package asks for more than this system has]]
     [[ATTACHMENT|cells/debian-11-minimal.service/attempt-1/install.log]]
     [[ATTACHMENT|cells/debian-11-minimal.service/attempt-1/console.log]]]]></system-out></testcase></testsuite>
-    <testsuite id="1" name="debian-12-minimal" package="testsuite/debian-12-minimal" tests="4" errors="0" failures="1" hostname="localhost" timestamp="2026-11-22T10:30:00Z" time="0.88">
+    <testsuite id="1" name="debian-12-minimal" package="testsuite/debian-12-minimal" tests="4" errors="0" failures="1" skipped="1" hostname="localhost" timestamp="2026-11-22T10:30:00Z" time="0.88">
     <testcase name="greet::says hello" time="0.12" classname="debian-12-minimal.smoke"><system-out><![CDATA[[[PROPERTY|cell=debian-12-minimal.smoke]]
     [[PROPERTY|verdict=passed]]
     [[PROPERTY|duration=28.0s]]
@@ -168,7 +168,7 @@ fn a_run_is_one_suite_per_image_with_the_whole_story() {
     checking the service <hello> & its socket ]]]]><![CDATA[> done
     ]]></system-out><system-err><![CDATA[hello.service: Failed with result 'exit-code'.
     ]]></system-err></testcase></testsuite>
-    <testsuite id="2" name="debian-13-minimal" package="testsuite/debian-13-minimal" tests="2" errors="1" failures="0" hostname="localhost" timestamp="2026-11-22T10:30:00Z" time="3.24">
+    <testsuite id="2" name="debian-13-minimal" package="testsuite/debian-13-minimal" tests="2" errors="1" failures="0" skipped="0" hostname="localhost" timestamp="2026-11-22T10:30:00Z" time="3.24">
     <testcase name="smoke" time="0.84" classname="debian-13-minimal.smoke"><system-out><![CDATA[[[PROPERTY|cell=debian-13-minimal.smoke]]
     [[PROPERTY|verdict=passed]]
     [[PROPERTY|duration=27.7s]]
@@ -203,11 +203,12 @@ fn a_run_is_one_suite_per_image_with_the_whole_story() {
     [[PROPERTY|runner-qemu=10.0.2]]
     [[PROPERTY|runner-depth=2]]
     [[PROPERTY|help=boot it by hand: nestmatrix shell debian-13-minimal.service]]]]></system-out></testcase></testsuite>
-    <testsuite id="3" name="debian-sid-minimal" package="testsuite/debian-sid-minimal" tests="2" errors="1" failures="0" hostname="localhost" timestamp="2026-11-22T10:30:00Z" time="0">
-    <testcase name="[skipped]" time="0" classname="debian-sid-minimal.smoke"><skipped type="skipped" message="sid is only tried at night"/><system-out><![CDATA[[[PROPERTY|cell=debian-sid-minimal.smoke]]
+    <testsuite id="3" name="debian-sid-minimal" package="testsuite/debian-sid-minimal" tests="2" errors="1" failures="0" skipped="1" hostname="localhost" timestamp="2026-11-22T10:30:00Z" time="0">
+    <testcase name="smoke" time="0" classname="debian-sid-minimal.smoke"><skipped type="skipped" message="sid is only tried at night"/><system-out><![CDATA[[[PROPERTY|cell=debian-sid-minimal.smoke]]
     [[PROPERTY|verdict=skipped]]
-    [[PROPERTY|duration=0.0s]]
-    [[PROPERTY|image-digest=sha256:34b36454cab2e7842c389f7d88ecb7df279e3918cbac07970d4cde496e70f4c8]]]]></system-out></testcase>
+    [[PROPERTY|duration=0.1s]]
+    [[PROPERTY|image-digest=sha256:34b36454cab2e7842c389f7d88ecb7df279e3918cbac07970d4cde496e70f4c8]]
+    [[PROPERTY|attempt 1=skipped: sid is only tried at night]]]]></system-out></testcase>
     <testcase name="[not-run]" time="0" classname="debian-sid-minimal.service"><error type="not-run" message="the run&apos;s time was up"><![CDATA[the run's time was up
     ]]></error><system-out><![CDATA[[[PROPERTY|cell=debian-sid-minimal.service]]
     [[PROPERTY|verdict=not-run]]
@@ -248,7 +249,7 @@ fn equal_names_within_a_class_are_told_apart_and_axes_are_named() {
         story.boot(&cell.id, 1);
         story.case(&cell.id, 1, "a", CaseVerdict::Passed, 1);
         story.case(&cell.id, 1, "a\u{1b}[0m", CaseVerdict::Passed, 1);
-        story.end(&cell.id, Verdict::Passed);
+        story.conclude(&cell.id, 1, Verdict::Passed);
     }
     story.finish();
     write(dir.path(), &plan, &story);

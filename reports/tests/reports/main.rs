@@ -1,6 +1,7 @@
 //! The reports of whole runs, as people and programs get them.
 
 mod counts;
+mod damage;
 mod fixture;
 mod fold;
 mod html;

@@ -12,7 +12,7 @@ fn the_summary_fits_the_page_of_a_ci_job() {
     fixture::write(dir.path());
     let rendered = reports::render::all(dir.path()).expect("rendered");
     insta::assert_snapshot!(fs::read_to_string(rendered.summary_md).expect("written"), @"
-    ## ❌ hello 2.12: at least one test failed
+    ## ❌ hello 2.12: does not install on 1 of 4 systems; tests fail on 1 of 4 systems
 
     **8 cells**: 2 passed, 3 failed, 1 error, 1 not-run, 1 skipped. **10 tests**: 3 passed, 3 failed, 1 error, 1 not-run, 2 skipped. Took 5m 46s. Exit code 1.
 
@@ -114,7 +114,7 @@ fn run_json_has_a_version_counts_and_every_attempt() {
     }
     "#);
     let attempt = &value["cells"][5]["attempts"][0];
-    insta::assert_snapshot!(serde_json::to_string(attempt).expect("JSON"), @r#"{"artifacts":[],"cases":[],"console_tail":[],"ended":"2026-11-22T10:35:18.8Z","guest":{"accelerator":"kvm","boot":{"how":"cold","reason":null},"image":"sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d","machine":"pc-q35-10.0","pid":4711,"runner":1},"help":null,"installed":[],"kept":null,"number":1,"outcome":{"phase":"runner","reason":"runner 1 was lost","verdict":"error"},"phases":[{"elapsed_ms":21400,"phase":"boot","started":"2026-11-22T10:34:55.2Z","timeout_ms":810000},{"elapsed_ms":1900,"phase":"connect","started":"2026-11-22T10:35:16.6Z","timeout_ms":600000},{"elapsed_ms":300,"phase":"prepare","started":"2026-11-22T10:35:18.5Z","timeout_ms":600000}],"retried":true,"running":null,"started":"2026-11-22T10:34:55.2Z","system":null}"#);
+    insta::assert_snapshot!(serde_json::to_string(attempt).expect("JSON"), @r#"{"artifacts":[],"cases":[],"console_tail":[],"elapsed_ms":23600,"ended":"2026-11-22T10:35:18.8Z","guest":{"accelerator":"kvm","boot":{"how":"cold","reason":null},"image":"sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d","machine":"pc-q35-10.0","pid":4711,"runner":1},"help":null,"installed":[],"kept":null,"number":1,"outcome":{"phase":"runner","reason":"runner 1 was lost","verdict":"error"},"phases":[{"after_ms":0,"elapsed_ms":21400,"phase":"boot","started":"2026-11-22T10:34:55.2Z","timeout_ms":810000},{"after_ms":21400,"elapsed_ms":1900,"phase":"connect","started":"2026-11-22T10:35:16.6Z","timeout_ms":600000},{"after_ms":23300,"elapsed_ms":300,"phase":"prepare","started":"2026-11-22T10:35:18.5Z","timeout_ms":600000}],"retried":true,"running":null,"started":"2026-11-22T10:34:55.2Z","system":null}"#);
 }
 
 #[test]

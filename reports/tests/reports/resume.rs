@@ -51,7 +51,7 @@ fn cells_without_a_verdict_report_again_and_the_others_do_not() {
     // The attempt that was cut off stays; the next one has the next number.
     story.boot(&plan.cells[1].id, 2);
     story.case(&plan.cells[1].id, 2, "a", reports::CaseVerdict::Passed, 1);
-    story.end(&plan.cells[1].id, Verdict::Passed);
+    story.conclude(&plan.cells[1].id, 2, Verdict::Passed);
     plan.cells[2..].iter().for_each(|cell| story.pass(&cell.id));
     story.tell(EventKind::RunFinished { elapsed_ms: 60_000 });
     let run = Run::fold(&plan, &story.events);
@@ -89,7 +89,7 @@ fn the_time_of_a_resumed_run_is_wall_time_and_that_of_its_cells_is_not() {
     let [.., last] = &story.events[..] else { panic!("events") };
     let wall = last.at.duration_since(story.events[0].at).as_millis() as u64;
     assert_eq!((run.elapsed_ms, run.duration_ms()), (Some(60_000), wall));
-    assert_eq!(run.cells[1].duration_ms(), 23_600);
+    assert_eq!(run.cells[1].elapsed_ms, 23_600);
     let text = shown(&plan, &story.events, Path::new("/nowhere"));
     assert!(text.contains("in 24h 01m (resumed 1 time, pauses included)"), "{text}");
     let dir = tempfile::tempdir().expect("temporary folder");
@@ -126,7 +126,7 @@ fn a_resumed_run_contradicts_itself_like_any_other() {
         let run = Run::fold(&plan, &story.events);
         assert!(run.contradictions.iter().any(|text| text.contains(expected)), "{expected}: {:?}", run.contradictions);
     }
-    let run = Run::fold(&plan, &[Event { at: jiff::Timestamp::UNIX_EPOCH, kind: resumed() }]);
+    let run = Run::fold(&plan, &[Event { at: jiff::Timestamp::UNIX_EPOCH, clock_ms: None, kind: resumed() }]);
     assert_eq!(run.contradictions, ["the run was resumed before it started"]);
     assert_eq!(run.exit_code(), 3);
 }

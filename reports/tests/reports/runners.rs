@@ -36,7 +36,7 @@ fn a_lost_runner_stays_in_the_run_beside_the_one_that_replaced_it() {
     assert_eq!(run.contradictions, [""; 0]);
     let [first, second] = &run.runners[..] else { panic!("two runners, not {}", run.runners.len()) };
     assert!(!first.is_ready() && second.is_ready());
-    assert_eq!(first.ready_after_ms(), Some(24_700));
+    assert_eq!(first.ready_after_ms, Some(24_700));
     assert_eq!(first.progress.as_deref(), Some("proving that guests run on it"));
     let loss = first.lost.as_ref().expect("lost");
     assert_eq!(loss.reason, "it no longer answers: no heartbeat for 30s");

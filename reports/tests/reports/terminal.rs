@@ -128,7 +128,8 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
               | [    1.902] VFS: Unable to mount root fs on unknown-block(0,0)
               | [    1.903] Kernel panic - not syncing: VFS
               help: boot it by hand: nestmatrix shell debian-13-minimal.service
-        SKIP  debian-sid-minimal.smoke             sid is only tried at night
+       START  debian-sid-minimal.smoke
+        SKIP  debian-sid-minimal.smoke       0.1s  sid is only tried at night
         WARN  little disk space left: 1.2 GiB
      NOT RUN  debian-sid-minimal.service           the run's time was up
 
@@ -137,7 +138,7 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
       tests    10: 3 passed, 3 failed, 1 error, 1 not-run, 2 skipped
       guests   2 forked, 4 cold, 1 cold (no template of debian-13-minimal: the guest did not answer over SSH in 1m 00s)
       warning  little disk space left: 1.2 GiB
-      time     boot 81% (2m 11s), install 9% (13.8s), connect 7% (11.4s), test 2% (2.9s), prepare 1% (1.8s)
+      time     boot 81% (2m 11s), install 9% (13.8s), connect 7% (11.4s), test 2% (3.0s), prepare 1% (1.8s)
       slowest  debian-13-minimal.service 50.7s, debian-12-minimal.smoke 28.0s, debian-12-minimal.service 27.7s
                debian-11-minimal.smoke failed in install: hello 2.12 does not install: dpkg exited with 1
                debian-11-minimal.service failed in install: hello 2.12 does not install: dpkg exited with 1
@@ -147,7 +148,7 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
       report   runs/latest/report.html
       junit    runs/latest/junit.xml
       again    nestmatrix run hello.toml --runner qemu --cell debian-11-minimal.smoke --cell debian-11-minimal.service --cell debian-12-minimal.service --cell debian-13-minimal.service --cell debian-sid-minimal.service
-      exit     1: at least one test failed
+      exit     1: does not install on 1 of 4 systems; tests fail on 1 of 4 systems
     ");
 }
 
