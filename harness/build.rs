@@ -8,7 +8,13 @@ fn main() {
     let output = PathBuf::from(variable("OUT_DIR")).join("waker");
     let mut rustc = Command::new(variable("RUSTC"));
     rustc.args(["--edition=2024", "--crate-name=waker", "--crate-type=bin", "--target"]).arg(variable("TARGET"));
-    rustc.args(["-Copt-level=s", "-Cpanic=abort", "-Cembed-bitcode=no", "-Cstrip=symbols", "-Ctarget-feature=+crt-static"]);
+    rustc.args([
+        "-Copt-level=s",
+        "-Cpanic=abort",
+        "-Cembed-bitcode=no",
+        "-Cstrip=symbols",
+        "-Ctarget-feature=+crt-static",
+    ]);
     rustc.arg("-o").arg(&output).arg("waker/waker.rs");
     let status = rustc.status().unwrap_or_else(|error| panic!("{rustc:?}: {error}"));
     assert!(status.success(), "{rustc:?}: {status}");

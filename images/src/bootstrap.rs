@@ -85,6 +85,8 @@ fn grow_tree(
     }
     write(&work.join("apt.conf"), mirror::apt_settings(control.cancel)?.as_bytes(), 0o644)?;
     build.stdout(disk);
+    let usual = if foreign.is_some() { "5 to 15 minutes: its programs are emulated" } else { "1 to 2 minutes" };
+    (control.progress)(&format!("building it from packages, usually {usual}"));
     let progress = |line: &str| {
         if let Some(step) = line.strip_prefix("I: ") {
             (control.progress)(step.trim_end_matches('.'));

@@ -5,6 +5,7 @@ use std::{
     io::IsTerminal as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Instant,
 };
 
 use crate::{command::run, failure::Failure, openssl};
@@ -29,17 +30,34 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// Builds `nestmatrix` in release mode and says where it is. Shows cargo's progress on a terminal, else only its errors.
+/// Builds `nestmatrix` in release mode and says where it is. Says how long that usually takes, and how long it took; on a terminal
+/// cargo shows its progress meanwhile, elsewhere only its errors.
 pub(crate) fn nestmatrix() -> Result<PathBuf, Failure> {
+    let binary = output_folder().join("release").join("nestmatrix");
+    let features = openssl::features(openssl::is_there());
     let mut build = cargo();
-    build.args(["build", "--release", "--package", "nestmatrix"]).args(openssl::features(openssl::is_there()));
+    build.args(["build", "--release", "--package", "nestmatrix"]).args(features);
     if !std::io::stderr().is_terminal() {
-        eprintln!("xtask: building nestmatrix (release)");
         build.arg("--quiet");
     }
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    eprintln!("xtask: building nestmatrix{}", expectation(binary.is_file(), !features.is_empty(), cpus));
+    let began = Instant::now();
     run(build.stdout(Stdio::null()))?;
-    let binary = output_folder().join("release").join("nestmatrix");
+    eprintln!("xtask: nestmatrix is built, after {} s", began.elapsed().as_secs());
     if binary.is_file() { Ok(binary) } else { Err(Failure::NotBuilt(binary)) }
+}
+
+/// What a build is and how long it usually takes: compiled whole, or what has changed since.
+fn expectation(there: bool, with_openssl: bool, cpus: usize) -> String {
+    let (cpus, own) = (format!("this machine has {cpus}"), "usually 1 to 3 minutes on 2 CPUs");
+    match (there, with_openssl) {
+        (true, _) => " (what has changed)".to_owned(),
+        (false, false) => format!(" (once, {own}; {cpus})"),
+        (false, true) => format!(
+            " and OpenSSL, of which there are no static archives here (once, {own}, and as much for OpenSSL; {cpus})"
+        ),
+    }
 }
 
 /// Builds the two versions of the package that the shipped matrix tests.
@@ -77,6 +95,17 @@ mod tests {
         assert_eq!(args, ["a.toml", "--", "--yes"]);
         assert!(!take_yes(&mut args));
         assert_eq!(args, ["a.toml", "--", "--yes"]);
+    }
+
+    #[test]
+    fn a_first_build_says_how_long_it_takes_and_a_later_one_that_it_is_short() {
+        let first = expectation(false, false, 8);
+        assert!(
+            first.contains("minutes on 2 CPUs") && first.contains("has 8") && !first.contains("OpenSSL"),
+            "{first}"
+        );
+        assert!(expectation(false, true, 2).contains("as much for OpenSSL"));
+        assert!(!expectation(true, true, 2).contains("minutes"));
     }
 
     #[test]
