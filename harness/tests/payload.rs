@@ -35,14 +35,20 @@ const KILL_WATCHER: &str = "said=
 struct Guest {
     server: Server,
     session: Session,
+    /// Where suites leave their results.
+    results: Option<String>,
 }
 
 impl Guest {
     async fn start() -> Self {
         let busybox = env!("CARGO_CRATE_NAME") == "payload_busybox";
-        let server = Server::start_with(if busybox { Tools::Busybox } else { Tools::Own }).await;
+        Self::start_with(if busybox { Tools::Busybox } else { Tools::Own }).await
+    }
+
+    async fn start_with(tools: Tools) -> Self {
+        let server = Server::start_with(tools).await;
         let session = server.session().await;
-        Self { server, session }
+        Self { server, session, results: None }
     }
 
     fn here(&self, name: &str) -> PathBuf {
@@ -59,7 +65,8 @@ impl Guest {
     async fn run_for(&self, limit: Duration) -> Result<SuiteRun, SshError> {
         let (stdout, stderr) = (self.here("stdout.log"), self.here("stderr.log"));
         let deadline = Instant::now() + limit;
-        let suite = Suite { stdout: &stdout, stderr: &stderr, deadline, grace: Duration::from_millis(700) };
+        let grace = Duration::from_millis(700);
+        let suite = Suite { stdout: &stdout, stderr: &stderr, deadline, grace, results: self.results.as_deref() };
         payload::run(&self.session, &suite).await
     }
 
@@ -123,7 +130,10 @@ async fn a_script_names_its_interpreter_or_gets_sh() {
     assert_eq!(guest.stdout_log(), "plain\n");
     assert_eq!(guest.suite("#!/usr/bin/perl\nprint \"perl $^X\\n\"; exit 9").await.outcome, SuiteOutcome::Exited(9));
     assert_eq!(guest.stdout_log(), "perl /usr/bin/perl\n");
-    assert_eq!(guest.suite("#!/nonexistent/interpreter\n").await.outcome, SuiteOutcome::Exited(127));
+    let missing = guest.suite("#!/nonexistent/interpreter\n").await.outcome;
+    let SuiteOutcome::NotStarted { reason, .. } = missing else { panic!("{missing:?}") };
+    assert_eq!(reason, "interpreter /nonexistent/interpreter of the suite's script is not in the guest");
+    assert_eq!(guest.suite("#!/bin/sh\nno-such-program").await.outcome, SuiteOutcome::Exited(127));
 }
 
 #[tokio::test]
@@ -343,10 +353,114 @@ async fn artifacts_come_back_under_their_paths_and_what_is_missing_or_too_large_
     assert_eq!(fs::read_to_string(guest.here("into").join(&root).join("deep/er/x.txt")).unwrap(), "two");
     let warnings = collection.warnings.join("\n").replace(&root, "ROOT");
     insta::assert_snapshot!(warnings, @r"
+    /ROOT/deep/huge[1].bin was not fetched: it has 1099511627776 bytes, 1048576 may be
+    /ROOT/deep/link was not fetched: it is a symbolic link below a folder
     nothing matches /ROOT/no such*
-    /ROOT/deep/huge[1].bin is larger than 1048576 bytes and was not fetched
-    `./ROOT/deep/link` was not fetched: it is a symbolic link
     ");
+}
+
+#[tokio::test]
+async fn links_are_followed_where_they_are_named_and_hard_links_and_long_names_are_files_like_others() {
+    let guest = Guest::start().await;
+    let there = guest.here("there");
+    fs::create_dir_all(there.join("run-7")).unwrap();
+    let long = "n".repeat(255);
+    fs::write(there.join("run-7/one.log"), "one").unwrap();
+    fs::hard_link(there.join("run-7/one.log"), there.join("run-7").join(&long)).unwrap();
+    std::os::unix::fs::symlink("run-7", there.join("latest")).unwrap();
+    std::os::unix::fs::symlink("run-7/one.log", there.join("latest.log")).unwrap();
+    // Ways without an end, and to nowhere.
+    std::os::unix::fs::symlink("..", there.join("run-7/up")).unwrap();
+    std::os::unix::fs::symlink("round.log", there.join("round.log")).unwrap();
+    std::os::unix::fs::symlink("/proc/kmsg", there.join("kernel.log")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, there.join("pipe.log"), rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
+    let at = |path: &str| format!("{}/{path}", there.display());
+    let collection = guest.collect(&[at("latest"), at("*.log"), "/dev/null".to_owned(), "/proc/kmsg".to_owned()]).await;
+
+    let root = there.strip_prefix("/").unwrap().display().to_string();
+    let paths: Vec<_> = collection.files.iter().map(|file| (file.path.replace(&root, ""), file.bytes)).collect();
+    let expected = [
+        (format!("/latest/{long}"), 3),
+        ("/latest/one.log".into(), 3),
+        ("/kernel.log".into(), 0),
+        ("/latest.log".into(), 3),
+    ];
+    assert_eq!(paths, expected);
+    let warnings = collection.warnings.join("\n").replace(&root, "ROOT");
+    insta::assert_snapshot!(warnings, @r"
+    /ROOT/latest/up was not fetched: it is a symbolic link below a folder
+    /ROOT/pipe.log was not fetched: it is a pipe
+    /ROOT/round.log was not fetched: it is a symbolic link that leads nowhere
+    /dev/null was not fetched: it is a device
+    /proc/kmsg was not fetched: it is a file of the kernel, without a size
+    ");
+}
+
+#[tokio::test]
+async fn of_more_files_than_may_be_the_first_are_fetched_whatever_their_number() {
+    let guest = Guest::start().await;
+    let there = guest.here("many");
+    fs::create_dir(&there).unwrap();
+    for n in 0..5_000 {
+        fs::write(there.join(format!("{n:04}")), "x").unwrap();
+    }
+    let collection = guest.collect(&[format!("{}/*", there.display())]).await;
+    assert_eq!(collection.files.len(), 100);
+    assert_eq!(collection.warnings, ["more than 100 files match: the rest was not fetched"]);
+}
+
+#[tokio::test]
+async fn what_came_before_a_time_limit_is_kept_and_it_is_said_that_there_is_more() {
+    let guest = Guest::start_with(Tools::Few).await;
+    let there = guest.here("there");
+    fs::create_dir(&there).unwrap();
+    fs::write(there.join("1"), "first").unwrap();
+    fs::write(there.join("2"), "second").unwrap();
+    // It trickles, and never ends.
+    let cat = guest.here("tools/cat");
+    fs::remove_file(&cat).unwrap();
+    fs::write(&cat, "#!/bin/sh\ncase $1 in */2) echo half; exec /bin/sleep 60 ;; esac\nexec /bin/cat \"$@\"\n")
+        .unwrap();
+    fs::set_permissions(&cat, fs::Permissions::from_mode(0o755)).unwrap();
+    let limits = Limits::default();
+    let globs = [format!("{}/*", there.display())];
+    let collection = payload::collect(&guest.session, &globs, &guest.here("into"), &limits, within(3)).await.unwrap();
+    let kept: Vec<_> = collection.files.iter().map(|file| file.bytes).collect();
+    assert_eq!(kept, [5, 5], "{:?}", collection.warnings);
+    let warnings = collection.warnings.join("\n").replace(&there.display().to_string(), "ROOT");
+    insta::assert_snapshot!(warnings, @r"
+    files of the guest are not complete: time limit of phase collect reached; raise `timeout.collect`
+    the files of the guest did not all come: ROOT/2 breaks off: 5 of 6 bytes came
+    ");
+    // For results the same is no pass.
+    let results = payload::collect_results(&guest.session, &globs[0], within(3)).await.unwrap();
+    assert!(!results.complete);
+}
+
+#[tokio::test]
+async fn a_guest_with_a_shell_and_few_tools_takes_a_payload_and_gives_back_files() {
+    let guest = Guest::start_with(Tools::Few).await;
+    let (tool, text) = (guest.here("tool"), guest.here("text"));
+    fs::write(&tool, "#!/bin/sh\necho tool ran >../tmp/said\n").unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&text, vec![7; 300_000]).unwrap();
+    let files = [upload_file(&tool, "bin/deep/tool"), upload_file(&text, "it's text.txt")];
+    let env = IndexMap::from([("TEXT".to_owned(), "a\nb".to_owned())]);
+    let script = "bin/deep/tool; cat 'it'\\''s text.txt' >../tmp/copy; echo \"$TEXT\"; exit 4";
+    let upload =
+        Upload { script, env: &env, files: &files, artifacts: &[], family: None, arch: Arch::X86_64, facts: true };
+    // Without `timeout` it is not asked what it is.
+    assert_eq!(payload::upload(&guest.session, &upload, within(30)).await.unwrap(), None);
+    assert_eq!(guest.run_for(Duration::from_secs(20)).await.unwrap().outcome, SuiteOutcome::Exited(4));
+    assert_eq!(guest.stdout_log(), "a\nb\n");
+    let collection = guest.collect(&[format!("{}/guest/tmp", guest.here("").display())]).await;
+    let names = collection.files.iter().map(|file| (file.path.rsplit('/').next().unwrap(), file.bytes));
+    assert_eq!(names.collect::<Vec<_>>(), [("copy", 300_000), ("said", 9)]);
+    assert_eq!(collection.warnings, [""; 0]);
+
+    fs::write(&text, vec![8; 300_000]).unwrap();
+    let error = payload::upload(&guest.session, &upload, within(30)).await.unwrap_err();
+    assert!(matches!(error, UploadError::Changed { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -369,11 +483,13 @@ async fn result_files_come_into_memory_under_their_path_in_the_guest() {
     fs::create_dir(&there).unwrap();
     fs::write(there.join("one.xml"), "<one/>").unwrap();
     fs::write(there.join("two.xml"), "<two/>").unwrap();
+    // Two names of one file.
+    std::os::unix::fs::symlink("two.xml", there.join("latest.xml")).unwrap();
     let glob = format!("{}/*.xml", there.display());
     let mut results = payload::collect_results(&guest.session, &glob, within(20)).await.unwrap();
     results.files.sort();
     let path = |name: &str| there.join(name).display().to_string();
-    assert_eq!(results.files, [(path("one.xml"), b"<one/>".to_vec()), (path("two.xml"), b"<two/>".to_vec())]);
+    assert_eq!(results.files, [(path("latest.xml"), b"<two/>".to_vec()), (path("one.xml"), b"<one/>".to_vec())]);
     assert_eq!(results.warnings, [""; 0]);
     assert!(results.complete);
 
@@ -393,4 +509,50 @@ async fn results_that_do_not_come_whole_are_not_taken_for_all_there_is() {
     let results = payload::collect_results(&guest.session, &glob, within(20)).await.unwrap();
     assert_eq!(results.files.len(), 1);
     assert!(!results.complete, "{:?}", results.warnings);
+}
+
+#[tokio::test]
+async fn results_from_before_the_suite_are_not_its_own() {
+    let mut guest = Guest::start().await;
+    let there = guest.here("results");
+    let glob = format!("{}/*.xml", there.display());
+    guest.results = Some(glob.clone());
+    fs::create_dir(&there).unwrap();
+    fs::write(there.join("stale.xml"), "<all-went-well/>").unwrap();
+    fs::write(there.join("other.txt"), "kept").unwrap();
+    let run = guest.suite(&format!("echo '<new/>' >{}/new.xml", there.display())).await;
+    assert_eq!(run.outcome, SuiteOutcome::Exited(0));
+    let stale = there.join("stale.xml").display().to_string();
+    assert_eq!(run.warnings, [format!("{stale} was there before the suite started: it is removed")]);
+    let results = payload::collect_results(&guest.session, &glob, within(20)).await.unwrap();
+    assert_eq!(results.files, [(there.join("new.xml").display().to_string(), b"<new/>\n".to_vec())]);
+    assert!(there.join("other.txt").exists());
+}
+
+#[tokio::test]
+async fn a_suite_whose_old_results_cannot_be_removed_is_not_started() {
+    let mut guest = Guest::start_with(Tools::Few).await;
+    let there = guest.here("stale.xml");
+    fs::write(&there, "<all-went-well/>").unwrap();
+    guest.results = Some(there.display().to_string());
+    let rm = guest.here("tools/rm");
+    fs::remove_file(&rm).unwrap();
+    // The suite's folder can be had, and nothing else is removed.
+    fs::write(&rm, "#!/bin/sh\ncase $* in *.xml) exit 1 ;; esac\nexec /bin/rm \"$@\"\n").unwrap();
+    fs::set_permissions(&rm, fs::Permissions::from_mode(0o755)).unwrap();
+    let run = guest.suite("exit 0").await;
+    let SuiteOutcome::NotStarted { reason, .. } = &run.outcome else { panic!("{:?}", run.outcome) };
+    let there = there.display();
+    assert_eq!(*reason, format!("results from before the suite started cannot be removed: {there} cannot be removed"));
+}
+
+#[tokio::test]
+async fn results_that_are_no_files_do_not_hang_and_are_not_complete() {
+    let guest = Guest::start().await;
+    let there = guest.here("pipe.xml");
+    rustix::fs::mknodat(rustix::fs::CWD, &there, rustix::fs::FileType::Fifo, 0o644.into(), 0).unwrap();
+    for glob in [there.display().to_string(), "/dev/zero".to_owned(), "/dev/null".to_owned()] {
+        let results = payload::collect_results(&guest.session, &glob, within(20)).await.unwrap();
+        assert!(results.files.is_empty() && !results.complete, "{glob}: {results:?}");
+    }
 }

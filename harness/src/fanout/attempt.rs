@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use matrix::Cell;
+use matrix::{Cell, Results};
 use reports::{CaseVerdict, EventKind, Phase, TestCase, Verdict};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     budget::Slot,
-    judge::{case_verdict, verdict_of},
+    judge::{NotStarted, case_verdict, verdict_of},
     station::{Keep, Purpose, Station},
 };
 use crate::{
@@ -250,7 +250,9 @@ impl Attempt<'_> {
         self.send(|cell, attempt| EventKind::TestStarted { cell, attempt, name: name.clone() });
         let limit = self.scaled(cell.timeouts.suite);
         let (stdout, stderr) = (logs.join("stdout.log"), logs.join("stderr.log"));
-        let suite = Suite { stdout: &stdout, stderr: &stderr, deadline: deadline(limit), grace: self.scaled(GRACE) };
+        let results = cell.results.as_ref().map(|Results::Junit { glob }| glob.as_str());
+        let (deadline, grace) = (deadline(limit), self.scaled(GRACE));
+        let suite = Suite { stdout: &stdout, stderr: &stderr, deadline, grace, results };
         let started = Instant::now();
         let ran = self.phase(Phase::Test, Some(guest), Some(limit), payload::run(session, &suite)).await;
         let ran = match ran {
@@ -282,13 +284,9 @@ impl Attempt<'_> {
             self.warn(warning.clone());
         }
         let elapsed_ms = run.elapsed.as_millis() as u64;
-        Ok(TestCase {
-            name,
-            verdict: case_verdict(&run, limit, self.station.speed(cell)),
-            elapsed_ms,
-            file: None,
-            line: None,
-        })
+        let verdict = case_verdict(&run, limit, self.station.speed(cell))
+            .map_err(|NotStarted { reason, help }| self.error(Phase::Test, reason, Some(help.to_owned())))?;
+        Ok(TestCase { name, verdict, elapsed_ms, file: None, line: None })
     }
 
     /// A time limit of this cell on this machine.

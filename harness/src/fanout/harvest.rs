@@ -5,18 +5,21 @@ use std::path::Path;
 use matrix::Results;
 use reports::{CaseVerdict, EventKind, Phase, TestCase, Verdict};
 
-use super::attempt::{Attempt, Outcome, Stopped, deadline};
+use super::{
+    attempt::{Attempt, Outcome, Stopped, deadline},
+    judge::{self, Told},
+};
 use crate::{
     guest::Guest,
-    payload::{self, Limits, ResultFiles},
+    payload::{self, CollectError, Collection, Limits, ResultFiles},
     ssh::Session,
 };
 
 impl Attempt<'_> {
-    /// Fetches what the suite left. All test cases of the cell, already reported.
+    /// Fetches what the suite left: its results, then its artifacts. All test cases of the cell, already reported.
     ///
     /// `exit` is the script's exit code as a test case. Where a suite has results of its own it counts only if they do not tell
-    /// of the failure it tells of.
+    /// of the failure it tells of. Artifacts are evidence: what of them is missing is said, and changes no verdict.
     pub(super) async fn collect(
         &self,
         guest: &Guest,
@@ -25,8 +28,6 @@ impl Attempt<'_> {
         logs: &Path,
     ) -> Outcome<Vec<TestCase>> {
         let cell = self.cell;
-        let good = exit.verdict == CaseVerdict::Passed;
-        let red = matches!(exit.verdict, CaseVerdict::Failed { .. });
         if cell.results.is_none() && cell.artifacts.is_empty() {
             self.finished(exit.clone());
             return Ok(vec![exit]);
@@ -35,28 +36,33 @@ impl Attempt<'_> {
         let until = deadline(limit);
         let folder = logs.join("artifacts");
         let collecting = async {
-            let collection = if cell.artifacts.is_empty() {
-                payload::Collection::default()
-            } else {
-                payload::collect(session, &cell.artifacts, &folder, &Limits::default(), until).await?
-            };
             let results = match &cell.results {
-                Some(Results::Junit { glob }) => Some(payload::collect_results(session, glob, until).await?),
+                Some(Results::Junit { glob }) => Some(self.results(session, glob, until).await),
                 None => None,
             };
-            Ok::<_, payload::CollectError>((results, collection))
+            let artifacts = payload::collect(session, &cell.artifacts, &folder, &Limits::default(), until).await;
+            (results, artifacts)
         };
         let collected = match self.phase(Phase::Collect, Some(guest), Some(limit), collecting).await {
-            Ok(collected) => {
-                let lost = |error: &payload::CollectError| (error.to_string(), lost_collect(error));
-                self.explained(guest, Phase::Collect, collected, lost).await
+            Ok((results, artifacts)) => {
+                let gone = self.fetched(artifacts);
+                let collected = match (results.transpose(), gone) {
+                    // A failure that was told stands, whatever became of its guest.
+                    (Ok(told), Err(error)) if !told.as_ref().is_some_and(Told::is_red) => Err(error),
+                    (results, _) => results,
+                };
+                self.whole(guest, collected).await
             }
             Err(stopped) => Err(stopped),
         };
-        let (results, collection) = match collected {
-            Ok(collected) => collected,
+        let mut told = match collected {
+            Ok(None) => {
+                self.finished(exit.clone());
+                return Ok(vec![exit]);
+            }
+            Ok(Some(told)) => told,
             // A red test is not made any redder by files that could not be fetched, and its verdict must not be lost.
-            Err(stopped) if red => {
+            Err(stopped) if matches!(exit.verdict, CaseVerdict::Failed { .. }) => {
                 let why = stopped.verdict.reason().unwrap_or_default().to_owned();
                 self.warn(format!("results and artifacts could not be fetched: {why}"));
                 self.finished(exit.clone());
@@ -67,6 +73,72 @@ impl Attempt<'_> {
                 return Err(stopped);
             }
         };
+        let mut names = reports::UniqueNames::default();
+        names.take(cell.suite.clone());
+        for case in &mut told.cases {
+            case.name = names.take(std::mem::take(&mut case.name));
+        }
+        let judged = judge::with_results(exit, told);
+        for case in &judged.cases {
+            self.finished(case.clone());
+        }
+        if let Some(warning) = judged.warning {
+            self.warn(warning);
+        }
+        match judged.instead {
+            None => Ok(judged.cases),
+            Some(verdict) => {
+                let help = matches!(verdict, Verdict::Failed { .. }).then(|| {
+                    "the suite declares `results`: it must leave JUnit XML there even when a test fails".into()
+                });
+                Err(Stopped { verdict, help })
+            }
+        }
+    }
+
+    /// The suite's own results, read.
+    async fn results(&self, session: &Session, glob: &str, until: std::time::Instant) -> Result<Told, CollectError> {
+        let ResultFiles { files, warnings, complete } = payload::collect_results(session, glob, until).await?;
+        for warning in &warnings {
+            self.warn(warning.clone());
+        }
+        let missing = (!complete).then(|| warnings.first().cloned().unwrap_or_default());
+        let read = tokio::task::spawn_blocking(move || {
+            files.iter().map(|(path, xml)| (path.clone(), reports::junit_import::parse(xml))).collect::<Vec<_>>()
+        });
+        let read = read.await.map_err(|error| CollectError::Local {
+            what: "results of the suite are read".to_owned(),
+            source: std::io::Error::other(error),
+        })?;
+        let mut told = Told { files: read.len(), missing, ..Told::default() };
+        for (path, imported) in read {
+            match imported {
+                Ok(imported) => {
+                    for warning in imported.warnings {
+                        self.warn(format!("results in {path}: {warning}"));
+                    }
+                    if imported.cases.is_empty() {
+                        self.warn(format!("results in {path}: no test case"));
+                    }
+                    told.cases.extend(imported.cases);
+                }
+                Err(error) => {
+                    told.unreadable.get_or_insert_with(|| format!("the results in {path} cannot be read: {error}"));
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    /// Reports artifacts. An error only if the guest is gone.
+    fn fetched(&self, artifacts: Result<Collection, CollectError>) -> Result<(), CollectError> {
+        let collection = match artifacts {
+            Ok(collection) => collection,
+            Err(error) => {
+                self.warn(format!("artifacts could not be fetched: {error}"));
+                return Ok(());
+            }
+        };
         for warning in collection.warnings {
             self.warn(warning);
         }
@@ -74,74 +146,17 @@ impl Attempt<'_> {
             let path = format!("artifacts/{}", file.path);
             self.send(|cell, attempt| EventKind::ArtifactCollected { cell, attempt, path, bytes: file.bytes });
         }
-        let Some(results) = results else {
-            self.finished(exit.clone());
-            return Ok(vec![exit]);
-        };
-        for warning in &results.warnings {
-            self.warn(warning.clone());
-        }
-        match self.imported(&results) {
-            Ok(mut cases) => {
-                let told = cases.iter().any(|case| matches!(case.verdict, CaseVerdict::Failed { .. }));
-                if !good && !told {
-                    self.finished(exit.clone());
-                    cases.push(exit);
-                }
-                Ok(cases)
-            }
-            // A skip does not speak for results that are there and cannot be read: they may tell of a failure.
-            Err(stopped) if red || !good && results.files.is_empty() => {
-                let why = stopped.verdict.reason().unwrap_or_default();
-                self.warn(format!("{why}; the exit code of the suite is its only result"));
-                self.finished(exit.clone());
-                Ok(vec![exit])
-            }
-            Err(stopped) => {
-                self.finished(exit);
-                Err(stopped)
-            }
+        match collection.cut_off {
+            Some(error) if error.is_connection_lost() => Err(error.into()),
+            _ => Ok(()),
         }
     }
 
-    /// The suite's own results, reported case by case.
-    fn imported(&self, results: &ResultFiles) -> Outcome<Vec<TestCase>> {
-        let bad = |reason: String| {
-            let help = "the suite declares `results`: it must leave JUnit XML there even when a test fails";
-            Stopped { verdict: Verdict::Failed { phase: Phase::Collect, reason }, help: Some(help.into()) }
+    async fn whole<T>(&self, guest: &Guest, collected: Result<T, CollectError>) -> Outcome<T> {
+        let lost = |error: &CollectError| {
+            let lost = matches!(error, CollectError::Ssh(error) if error.is_connection_lost());
+            (error.to_string(), lost)
         };
-        if results.files.is_empty() {
-            return Err(bad("the suite left no results where the matrix says they are".into()));
-        }
-        let mut cases: Vec<TestCase> = Vec::new();
-        for (path, xml) in &results.files {
-            let imported = reports::junit_import::parse(xml)
-                .map_err(|error| bad(format!("the results in {path} cannot be read: {error}")))?;
-            for warning in imported.warnings {
-                self.warn(format!("results in {path}: {warning}"));
-            }
-            cases.extend(imported.cases);
-        }
-        if cases.is_empty() {
-            return Err(bad("the results the suite left name no test case".into()));
-        }
-        let mut names = reports::UniqueNames::default();
-        names.take(self.cell.suite.clone());
-        for case in &mut cases {
-            case.name = names.take(std::mem::take(&mut case.name));
-        }
-        for case in &cases {
-            self.finished(case.clone());
-        }
-        // The failure may stand in what did not come.
-        if !results.complete && !cases.iter().any(|case| matches!(case.verdict, CaseVerdict::Failed { .. })) {
-            let why = results.warnings.first().map_or("", String::as_str);
-            return Err(bad(format!("not all of the suite's results could be fetched: {why}")));
-        }
-        Ok(cases)
+        self.explained(guest, Phase::Collect, collected, lost).await
     }
-}
-
-fn lost_collect(error: &payload::CollectError) -> bool {
-    matches!(error, payload::CollectError::Ssh(error) if error.is_connection_lost())
 }

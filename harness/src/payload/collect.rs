@@ -1,26 +1,28 @@
 //! Phase collect: files out of the guest.
 //!
-//! The guest's tar stream goes to a file without a name first, up to a size, and is then read entry by entry (`unpack`).
+//! What the guest sends (`collect.sh`) goes to a file without a name first, up to a size, and is then read (`frames`). What came before a
+//! time limit or the end of the connection is kept, and it is said that there is more.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Seek as _},
+    io,
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
     time::Instant,
 };
 
 use super::{
+    frames::{self, Item},
     quote,
-    unpack::{Item, Warnings, unpack},
+    warnings::Warnings,
     words,
 };
-use crate::ssh::{End, Exec, Session, Sink, SshError, Stdin, Until};
+use crate::ssh::{End, Exec, Session, Sink, SshError, Stdin};
 
-/// How the guest's script ends a line about a file it left out.
-const NOT_FETCHED: &str = "and was not fetched";
+/// What the guest runs.
+const SCRIPT: &str = include_str!("collect.sh");
 /// How much of result files is read into memory, in bytes.
-const RESULTS: u64 = 16 << 20;
+const RESULTS: Limits = Limits { per_file: 16 << 20, total: 16 << 20, count: 1000 };
 
 /// How much is fetched from one guest.
 #[derive(Clone, Copy, Debug)]
@@ -49,16 +51,18 @@ pub struct Collected {
 }
 
 /// What was fetched, and what was not and why.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Collection {
     /// The files, in the order they came.
     pub files: Vec<Collected>,
     /// What was refused, cut or missing; a bounded number of clean lines.
     pub warnings: Vec<String>,
+    /// Why nothing more came, if the guest cannot be reached any more.
+    pub cut_off: Option<SshError>,
 }
 
 /// A suite's own results.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct ResultFiles {
     /// Path in the guest and content of each.
     pub files: Vec<(String, Vec<u8>)>,
@@ -86,7 +90,11 @@ pub enum CollectError {
 
 /// Fetches what matches `globs` (absolute paths in the guest) into the folder `into`, which is made if need be.
 ///
-/// A file `/var/log/x` lies at `into/var/log/x` afterwards. Nothing that exists is replaced.
+/// A file `/var/log/x` lies at `into/var/log/x` afterwards. Nothing that exists is replaced. Symbolic links are followed where a pattern
+/// matches them, and not below a folder.
+///
+/// # Errors
+/// This machine's disk, or the cancellation. Where the guest stops answering, what came is kept: [`Collection::cut_off`].
 pub async fn collect(
     session: &Session,
     globs: &[String],
@@ -97,130 +105,170 @@ pub async fn collect(
     if globs.is_empty() {
         return Ok(Collection::default());
     }
-    let local = |source| CollectError::Local { what: format!("{} cannot be made", into.display()), source };
-    fs::create_dir_all(into).map_err(local)?;
-    let mut warnings = Warnings::default();
+    let folder = into.to_owned();
     // On the same disk as what comes out of it.
-    let spool = tempfile::tempfile_in(into).map_err(local)?;
-    fetch(session, globs, &spool, limits, &mut warnings, deadline).await?;
+    let spool = blocking(move || {
+        let made = fs::create_dir_all(&folder).and_then(|()| tempfile::tempfile_in(&folder));
+        made.map_err(|source| local(format!("{} cannot be made", folder.display()), source))
+    });
+    let fetched = fetch(session, "send", globs, limits, spool.await?, deadline).await?;
     let (into, limits) = (into.to_owned(), *limits);
-    let unpacked = tokio::task::spawn_blocking(move || {
+    blocking(move || {
+        let Fetched { mut spool, mark, mut warnings, cut_off } = fetched;
         let mut files = Vec::new();
-        unpack(io::BufReader::new(spool), &limits, &mut warnings, |item| {
+        frames::read(&mut spool, &mark, &limits, &mut warnings, |item| {
             let path = item.path.clone();
-            let kept = keep(&into, item);
-            if let Ok(Some(bytes)) = kept {
-                files.push(Collected { path, bytes });
-            }
-            kept.map(Option::unwrap_or_default)
+            let bytes = keep(&into, item)?;
+            files.push(Collected { path, bytes });
+            Ok(bytes)
         });
-        Collection { files, warnings: warnings.into_lines() }
-    });
-    unpacked
-        .await
-        .map_err(|error| CollectError::Local { what: "unpacking".to_owned(), source: io::Error::other(error) })
+        Ok(Collection { files, warnings: warnings.into_lines(), cut_off })
+    })
+    .await
 }
 
-/// Fetches result files matching `glob` into memory, 16 MiB together at most.
+/// Fetches result files matching `glob` into memory, 16 MiB together at most. A file with two names (`latest.xml`, a symbolic link to
+/// another that matches) counts once.
+///
+/// # Errors
+/// This machine's disk, the connection, or the cancellation. Results that come to the deadline only in part are not complete.
 pub async fn collect_results(session: &Session, glob: &str, deadline: Instant) -> Result<ResultFiles, CollectError> {
-    let limits = Limits { per_file: RESULTS, total: RESULTS, count: 1000 };
-    let mut warnings = Warnings::default();
-    let spool = tempfile::tempfile()
-        .map_err(|source| CollectError::Local { what: "a temporary file cannot be made".to_owned(), source })?;
-    fetch(session, &[glob.to_owned()], &spool, &limits, &mut warnings, deadline).await?;
-    let mut files = Vec::new();
-    unpack(io::BufReader::new(spool), &limits, &mut warnings, |item| {
-        let Some(content) = item.content else { return Ok(0) };
-        let mut bytes = Vec::new();
-        content.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-        let size = bytes.len() as u64;
-        files.push((format!("/{}", item.path), bytes));
-        Ok(size)
-    });
-    Ok(ResultFiles { files, complete: !warnings.lost, warnings: warnings.into_lines() })
+    let spool = blocking(temporary).await?;
+    let fetched = fetch(session, "send", &[glob.to_owned()], &RESULTS, spool, deadline).await?;
+    if let Some(error) = fetched.cut_off {
+        return Err(error.into());
+    }
+    blocking(move || {
+        let Fetched { mut spool, mark, mut warnings, .. } = fetched;
+        let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+        let mut inodes = Vec::new();
+        frames::read(&mut spool, &mark, &RESULTS, &mut warnings, |item| {
+            let mut bytes = Vec::new();
+            item.content.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+            let size = bytes.len() as u64;
+            let same = |(inode, (_, other)): (&u64, &(String, Vec<u8>))| *inode == item.inode && *other == bytes;
+            if !inodes.iter().zip(&files).any(same) {
+                inodes.push(item.inode);
+                files.push((format!("/{}", item.path), bytes));
+            }
+            Ok(size)
+        });
+        Ok(ResultFiles { files, complete: !warnings.lost, warnings: warnings.into_lines() })
+    })
+    .await
 }
 
-/// Has the guest pack what matches, into `spool`, which then stands at its beginning.
+/// Removes what matches `glob`, before a suite starts: what is there afterwards is the suite's. What was removed, one line each.
+///
+/// # Errors
+/// As [`collect_results`]; also if not all of it could be removed.
+pub(super) async fn remove_results(
+    session: &Session,
+    glob: &str,
+    deadline: Instant,
+) -> Result<Result<Vec<String>, String>, CollectError> {
+    let spool = blocking(temporary).await?;
+    let fetched = fetch(session, "remove", &[glob.to_owned()], &RESULTS, spool, deadline).await?;
+    if let Some(error) = fetched.cut_off {
+        return Err(error.into());
+    }
+    blocking(move || {
+        let Fetched { mut spool, mark, mut warnings, .. } = fetched;
+        frames::read(&mut spool, &mark, &RESULTS, &mut warnings, |_| Err("it was to be removed".to_owned()));
+        let lost = warnings.lost;
+        let lines = warnings.into_lines();
+        Ok(if lost { Err(lines.join("; ")) } else { Ok(lines) })
+    })
+    .await
+}
+
+/// What came.
+struct Fetched {
+    spool: File,
+    mark: String,
+    warnings: Warnings,
+    cut_off: Option<SshError>,
+}
+
+/// Has the guest send what matches into `spool`, or remove it.
 async fn fetch(
     session: &Session,
+    verb: &str,
     globs: &[String],
-    mut spool: &File,
     limits: &Limits,
-    warnings: &mut Warnings,
+    spool: File,
     deadline: Instant,
-) -> Result<(), CollectError> {
-    let local = |source| CollectError::Local { what: "a temporary file cannot be used".to_owned(), source };
-    // Besides the content: three blocks of header and padding for each file and its long name, and the end of the stream.
-    let cap = limits.total + limits.count as u64 * 2048 + (1 << 20);
-    let exit = session
+) -> Result<Fetched, CollectError> {
+    let mark = format!("{:032x}", rand::random::<u128>());
+    let mut warnings = Warnings::default();
+    // Besides the content: frames, with paths of at most 4096 bytes.
+    let cap = limits.total + limits.count as u64 * 8192 + (1 << 20);
+    let file = spool.try_clone().map_err(|source| local("a temporary file cannot be used".to_owned(), source))?;
+    let ended = session
         .exec(Exec {
-            command: pack_script(globs, limits.per_file),
-            stdin: Stdin::None,
-            stdout: Sink::Spool { file: spool.try_clone().map_err(local)?, cap },
-            stderr: Sink::Tail,
-            deadline,
-            until: Until::Silent,
+            stdout: Sink::Spool { file, cap },
+            ..Exec::new(command(verb, globs, &mark, limits), Stdin::None, deadline)
         })
-        .await?;
-    for line in words::lines(&exit.stderr_tail) {
-        // An odd line of tar's: everything is packed relative to the root on purpose.
-        if !line.contains("Removing leading") {
-            warnings.note(line.strip_prefix("tar: ").unwrap_or(&line));
+        .await;
+    let mut cut_off = None;
+    match ended {
+        Ok(exit) => {
+            for line in words::lines(&exit.stderr_tail) {
+                warnings.note(line);
+            }
+            match exit.end {
+                End::Exited(0) => {}
+                End::Cut => warnings.add(format!("more than {} bytes in all: the rest was not fetched", limits.total)),
+                end => warnings.add(format!("the guest did not send its files to the end: {end}")),
+            }
+            for warning in &exit.warnings {
+                warnings.add(warning);
+            }
         }
-        warnings.lost |= line.ends_with(NOT_FETCHED);
+        Err(SshError::Timeout { .. }) => {
+            warnings.add(
+                "files of the guest are not complete: time limit of phase collect reached; raise `timeout.collect`",
+            );
+        }
+        Err(SshError::Cancelled) => return Err(SshError::Cancelled.into()),
+        Err(error) => {
+            warnings.add(format!("files of the guest are not complete: {error}"));
+            cut_off = Some(error);
+        }
     }
-    match exit.end {
-        End::Exited(0) => {}
-        // tar has said what it could not read, or what changed while it was read.
-        End::Exited(1 | 2) => warnings.lost = true,
-        End::Cut => warnings.add(format!("more than {} bytes in all: the rest was not fetched", limits.total)),
-        End::Exited(_) | End::Killed(_) => warnings.add("the guest did not pack its files to the end"),
-    }
-    for warning in &exit.warnings {
-        warnings.add(warning);
-    }
-    spool.rewind().map_err(local)
+    Ok(Fetched { spool, mark, warnings, cut_off })
 }
 
-/// What the guest is asked to do. Files that are too large are left out there already: a sparse one may seem larger than any
-/// disk. The list of them is not written down, because the guest's disk may be full.
-///
-/// The tar of some busyboxes cannot be told what to leave out, so it is told what not to: every other file, by name.
-fn pack_script(globs: &[String], per_file: u64) -> String {
+fn command(verb: &str, globs: &[String], mark: &str, limits: &Limits) -> String {
     let patterns: Vec<String> = globs.iter().map(|glob| quote::pattern(glob)).collect();
-    format!(
-        r#"cd / || exit
-set --
-for path in {patterns}; do
-    if [ -e "$path" ] || [ -L "$path" ]; then set -- "$@" ".$path"; else echo "nothing matches $path" >&2; fi
-done
-[ $# -gt 0 ] || exit 0
-large=$(find "$@" -type f -size +{per_file}c 2>/dev/null)
-[ -n "$large" ] || exec tar -c -f - "$@"
-printf '%s\n' "$large" | while IFS= read -r path; do
-    echo "${{path#.}} is larger than {per_file} bytes {NOT_FETCHED}" >&2
-done
-if tar -c -f /dev/null -X /dev/null /dev/null 2>/dev/null; then
-    printf '%s\n' "$large" | sed 's/[][*?\\]/\\&/g' | tar -c -f - -X /dev/stdin "$@"
-    exit
-fi
-find "$@" ! -type d ! -size +{per_file}c | {{
-    set --
-    while IFS= read -r path; do set -- "$@" "$path"; done
-    [ $# -eq 0 ] || tar -c -f - "$@"
-}}
-"#,
-        patterns = patterns.join(" ")
-    )
+    // Each expanded by itself: it may match as many files as there are.
+    let matches: String = patterns.iter().map(|pattern| format!("match {pattern}\n")).collect();
+    let script = format!("{SCRIPT}{matches}frame \"O$frames\"\n");
+    let [most, all, count] = [limits.per_file, limits.total, limits.count as u64].map(|limit| limit.to_string());
+    quote::script_with(&script, &[verb, mark, &most, &all, &count])
 }
 
-/// Writes one item below `into`; `None` for a folder. Safe because every name is a plain one (`unpack`), everything below `into` was made
-/// here, and no link is ever made.
-fn keep(into: &Path, item: Item<'_>) -> Result<Option<u64>, String> {
+fn temporary() -> Result<File, CollectError> {
+    tempfile::tempfile().map_err(|source| local("a temporary file cannot be made".to_owned(), source))
+}
+
+fn local(what: String, source: io::Error) -> CollectError {
+    CollectError::Local { what, source }
+}
+
+/// Does what blocks on a thread that may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CollectError> + Send + 'static,
+) -> Result<T, CollectError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(local("the files of the guest are read".to_owned(), io::Error::other(error))))
+}
+
+/// Writes one file below `into`. Safe because every name is a plain one (`file_name`), everything below `into` was made here, and no link
+/// is ever made.
+fn keep(into: &Path, item: Item<'_>) -> Result<u64, String> {
     let path = into.join(&item.path);
-    let folder = if item.content.is_some() { path.parent().unwrap_or(into) } else { &path };
-    make_folder(into, folder)?;
-    let Some(content) = item.content else { return Ok(None) };
+    make_folder(into, path.parent().unwrap_or(into))?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path).map_err(|error| {
         if error.kind() == io::ErrorKind::AlreadyExists {
             "another file of this name was fetched before".to_owned()
@@ -228,7 +276,7 @@ fn keep(into: &Path, item: Item<'_>) -> Result<Option<u64>, String> {
             error.to_string()
         }
     })?;
-    io::copy(content, &mut file).map(Some).map_err(|error| error.to_string())
+    io::copy(item.content, &mut file).map_err(|error| error.to_string())
 }
 
 /// Makes the folders between `into` and `folder`, one by one, none of them through a link.
@@ -252,33 +300,28 @@ fn make_folder(into: &Path, folder: &Path) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
 
-    fn put(into: &Path, path: &str, content: Option<&str>) -> Result<Option<u64>, String> {
-        let mut reader = content.map(str::as_bytes);
-        keep(into, Item { path: path.to_owned(), content: reader.as_mut().map(|reader| reader as &mut dyn Read) })
+    fn put(into: &Path, path: &str, mut content: &[u8]) -> Result<u64, String> {
+        keep(into, Item { path: path.to_owned(), inode: 1, content: &mut content })
     }
 
     #[test]
     fn files_are_kept_below_their_folders_with_plain_permissions() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(put(dir.path(), "var/log/x.log", Some("hello")), Ok(Some(5)));
-        assert_eq!(put(dir.path(), "var/empty", None), Ok(None));
+        assert_eq!(put(dir.path(), "var/log/x.log", b"hello"), Ok(5));
         let mode = std::os::unix::fs::PermissionsExt::mode(
             &fs::metadata(dir.path().join("var/log/x.log")).unwrap().permissions(),
         );
         assert_eq!(mode & 0o7133, 0, "{mode:o}");
-        assert!(dir.path().join("var/empty").is_dir());
     }
 
     #[test]
     fn a_second_file_of_a_name_does_not_replace_the_first() {
         let dir = tempfile::tempdir().unwrap();
-        put(dir.path(), "a", Some("first")).unwrap();
-        assert!(put(dir.path(), "a", Some("second")).is_err());
-        assert!(put(dir.path(), "a/below", Some("x")).is_err());
+        put(dir.path(), "a", b"first").unwrap();
+        assert!(put(dir.path(), "a", b"second").is_err());
+        assert!(put(dir.path(), "a/below", b"x").is_err());
         assert_eq!(fs::read_to_string(dir.path().join("a")).unwrap(), "first");
     }
 
@@ -287,8 +330,8 @@ mod tests {
         let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::os::unix::fs::symlink(outside.path(), dir.path().join("var")).unwrap();
         std::os::unix::fs::symlink(outside.path().join("new"), dir.path().join("file")).unwrap();
-        assert!(put(dir.path(), "var/x", Some("x")).is_err());
-        assert!(put(dir.path(), "file", Some("x")).is_err());
+        assert!(put(dir.path(), "var/x", b"x").is_err());
+        assert!(put(dir.path(), "file", b"x").is_err());
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     }
 }

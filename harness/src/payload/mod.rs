@@ -10,10 +10,13 @@ mod collect;
 mod deb;
 mod facts;
 mod family;
+mod file_name;
 mod first_boot;
+mod frames;
 mod guarded;
 mod install;
 mod installed;
+mod interpreter;
 mod network;
 mod pacman;
 mod pkg;
@@ -23,8 +26,10 @@ mod rpm;
 #[cfg(test)]
 mod scripts_tests;
 mod suite;
-mod unpack;
 mod upload;
+#[cfg(test)]
+mod upload_tests;
+mod warnings;
 mod words;
 
 pub use collect::{CollectError, Collected, Collection, Limits, ResultFiles, collect, collect_results};

@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{
+    collect::{self, CollectError},
     guarded::{self, Ended, Guarded},
-    words,
+    interpreter, words,
 };
 use crate::ssh::{DEFAULT_CAP, End, Exit, Session, Sink, SshError};
 
@@ -25,6 +26,8 @@ pub struct Suite<'a> {
     pub deadline: Instant,
     /// How long its processes have between TERM and KILL at the deadline (already scaled).
     pub grace: Duration,
+    /// Where it leaves its results, as a pattern in the guest: what matches before it starts is not its own, and is removed.
+    pub results: Option<&'a str>,
 }
 
 /// How the script ended.
@@ -43,6 +46,13 @@ pub enum SuiteOutcome {
     TimedOut {
         /// Something survived, or the guest no longer took orders.
         leftovers: bool,
+    },
+    /// It could not be started in this guest, for no fault of what it tests.
+    NotStarted {
+        /// What is in the way.
+        reason: String,
+        /// What to do about it.
+        help: &'static str,
     },
 }
 
@@ -71,6 +81,27 @@ pub struct SuiteRun {
 /// The connection's ([`SshError::is_connection_lost`]: ask the virtual machine why) or the cancellation. Everything the script
 /// did itself is an outcome.
 pub async fn run(session: &Session, suite: &Suite<'_>) -> Result<SuiteRun, SshError> {
+    let mut run = SuiteRun {
+        outcome: SuiteOutcome::TimedOut { leftovers: false },
+        elapsed: Duration::ZERO,
+        stdout_tail: Vec::new(),
+        stderr_tail: Vec::new(),
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        warnings: Vec::new(),
+    };
+    if let Some(glob) = suite.results {
+        match collect::remove_results(session, glob, suite.deadline).await.map_err(of_ssh)? {
+            Ok(removed) => run.warnings = removed,
+            Err(left) => {
+                run.outcome = SuiteOutcome::NotStarted {
+                    reason: format!("results from before the suite started cannot be removed: {left}"),
+                    help: "remove them in `prepare`, or name another folder in `results`",
+                };
+                return Ok(run);
+            }
+        }
+    }
     let started = Instant::now();
     let ended = guarded::run(
         session,
@@ -83,31 +114,32 @@ pub async fn run(session: &Session, suite: &Suite<'_>) -> Result<SuiteRun, SshEr
         },
     )
     .await?;
-    let elapsed = started.elapsed();
-    let (outcome, exit) = match ended {
-        Ended::Itself(exit) => (outcome(&exit), Some(exit)),
-        Ended::TimedOut { exit, leftovers } => (SuiteOutcome::TimedOut { leftovers }, exit),
+    run.elapsed = started.elapsed();
+    let exit = match ended {
+        Ended::Itself(exit) => {
+            run.outcome = outcome(&exit);
+            Some(exit)
+        }
+        Ended::TimedOut { exit, leftovers } => {
+            run.outcome = SuiteOutcome::TimedOut { leftovers };
+            exit
+        }
     };
-    let run = SuiteRun {
-        outcome,
-        elapsed,
-        stdout_tail: Vec::new(),
-        stderr_tail: Vec::new(),
-        stdout_bytes: 0,
-        stderr_bytes: 0,
-        warnings: Vec::new(),
-    };
-    Ok(match exit {
-        Some(exit) => SuiteRun {
-            stdout_tail: exit.stdout_tail,
-            stderr_tail: exit.stderr_tail,
-            stdout_bytes: exit.stdout_bytes,
-            stderr_bytes: exit.stderr_bytes,
-            warnings: exit.warnings,
-            ..run
-        },
-        None => run,
-    })
+    if let Some(exit) = exit {
+        run.stdout_tail = exit.stdout_tail;
+        run.stderr_tail = exit.stderr_tail;
+        run.stdout_bytes = exit.stdout_bytes;
+        run.stderr_bytes = exit.stderr_bytes;
+        run.warnings.extend(exit.warnings);
+    }
+    Ok(run)
+}
+
+fn of_ssh(error: CollectError) -> SshError {
+    match error {
+        CollectError::Ssh(error) => error,
+        CollectError::Local { what, source } => SshError::Local { what, source },
+    }
 }
 
 fn outcome(exit: &Exit) -> SuiteOutcome {
@@ -118,7 +150,13 @@ fn outcome(exit: &Exit) -> SuiteOutcome {
                 said.map_or_else(|| "it exited with 77 without a word".to_owned(), |line| line.trim().to_owned());
             SuiteOutcome::Skipped { reason }
         }
-        End::Exited(code) => SuiteOutcome::Exited(*code),
+        End::Exited(code) => match interpreter::missing(*code, &exit.stderr_tail) {
+            Some(missing) => SuiteOutcome::NotStarted {
+                reason: format!("interpreter {missing} of the suite's script is not in the guest"),
+                help: "install it with `prepare.packages` of the image, change the first line of the script, or exclude the image",
+            },
+            None => SuiteOutcome::Exited(*code),
+        },
         End::Killed(signal) => SuiteOutcome::Signal(reports::clean::line(signal)),
         // No log is cut short; and what is not heard to its end has not passed.
         End::Cut => SuiteOutcome::Signal("PIPE".to_owned()),

@@ -1,25 +1,37 @@
-//! The payload's way into the guest: one tar stream.
+//! The payload's way into the guest: one tar stream, or file by file into a guest without tar.
 //!
 //! What arrives, below the payload's folder in the guest (`$NESTMATRIX_ROOT` of the login, or `/var/tmp/nestmatrix`): `guard` (see
-//! `guard.sh`), `install` (the family's script), `network` (what tells its resolver what it may reach), `facts` (what asks the system what it is), `start` (the environment, then the suite's script), `work/` (the suite's working directory: its script and its files), `artifacts/` (the package) and `tmp/`.
+//! `guard.sh`), `install` (the family's script), `facts` (what asks the system what it is), `start` (the environment, then the suite's script), `work/` (the suite's working directory: its script and its files), `artifacts/` (the package) and `tmp/`. Where `/var/tmp` is mounted noexec, that
+//! is a symbolic link to a folder from which programs can be run.
 
 use std::{
-    fs::File,
-    io::{self, Read, Write},
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use indexmap::IndexMap;
-use matrix::{Arch, Artifact, Digest, Network, PackageFamily, UploadFile};
+use matrix::{Arch, Artifact, Digest, PackageFamily, UploadFile};
 use reports::SystemFacts;
 use sha2::Digest as _;
 
-use super::{facts, family, network, quote, words};
-use crate::ssh::{Exec, Session, Sink, SshError, StdinWriter, Until};
+use super::{facts, family, interpreter, quote, words};
+use crate::ssh::{End, Exec, Exit, Session, SshError, Stdin, StdinWriter};
 
 /// Name of the suite's script in its working directory.
 pub(super) const SCRIPT: &str = ".nestmatrix-suite";
+/// Makes the folder and unpacks the stream.
+pub(super) const UNPACK: &str = include_str!("upload.sh");
+/// `upload.sh` exits with this where there is no tar ...
+pub(super) const NO_TAR: i32 = 91;
+/// ... and with this where no folder can hold programs.
+pub(super) const NOEXEC: i32 = 92;
+/// Puts standard input into the file $1 of the payload, with the mode $2.
+const PUT: &str = "cd \"${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}\" && cat >\"$1\" && chmod \"$2\" \"$1\"";
+/// Makes folders of the payload.
+const FOLDERS: &str = "umask 022; cd \"${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}\" && mkdir -p \"$@\"";
 /// What the tar stream is written in: one piece of the session's input.
 const PIECE: usize = 64 * 1024;
 
@@ -38,8 +50,6 @@ pub struct Upload<'a> {
     pub family: Option<PackageFamily>,
     /// The guest's CPU.
     pub arch: Arch,
-    /// What the guest's resolver is told that it may reach; `None`: it is told nothing.
-    pub network: Option<Network>,
     /// Whether the guest is asked what it is, as well.
     pub facts: bool,
 }
@@ -77,6 +87,12 @@ pub enum UploadError {
         /// In the guest's words.
         words: String,
     },
+    /// Files of the suite are to be run, and the guest forbids that wherever they could lie.
+    #[error(
+        "executable files of the suite cannot run in this guest: /var/tmp, /var/lib, /opt, /usr/local, /run and / are read-only or mounted \
+         noexec; remount one of them with exec in `prepare`"
+    )]
+    Noexec,
     /// The connection, the deadline or the cancellation.
     #[error(transparent)]
     Ssh(#[from] SshError),
@@ -92,34 +108,77 @@ pub async fn upload(
     deadline: Instant,
 ) -> Result<Option<SystemFacts>, UploadError> {
     let parcel = Parcel::new(upload)?;
-    let (writer, stdin) = session.stdin_stream();
-    let sending = tokio::task::spawn_blocking(move || parcel.write(writer));
-    // -m: the guest's clock may be wrong, and tar would say so file by file. -o: whoever owned a file here is nobody there.
-    let unpack = "umask 022; d=${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}; \
-                  rm -rf \"$d\" && mkdir -m 700 \"$d\" && cd \"$d\" && tar -x -m -o -f - || exit";
+    let parcel = blocking(move || parcel.look()).await??;
     // In the same round trip, when all that counts is done.
-    let told = upload.network.map_or("", network::command);
-    let ask = if upload.facts { facts::ASK } else { "exit 0" };
-    let exit = session
-        .exec(Exec {
-            command: format!("{unpack}\n{told}\n{ask}"),
-            stdin,
-            stdout: Sink::Tail,
-            stderr: Sink::Tail,
-            deadline,
-            until: Until::Silent,
+    let ask = if upload.facts { facts::ASK } else { "" };
+    let programs = if parcel.programs { "programs" } else { "" };
+    let command = quote::script_with(&format!("{UNPACK}{ask}"), &[programs]);
+    let sent = send(session, command, deadline, move |writer| {
+        let sent = parcel.write(writer);
+        (parcel, sent)
+    });
+    let (exit, (parcel, sent)) = sent.await?;
+    let exit = match exit.end {
+        End::Exited(NO_TAR) => put(session, parcel, ask, deadline).await?,
+        End::Exited(NOEXEC) => return Err(UploadError::Noexec),
+        _ => arrived(exit, sent)?,
+    };
+    Ok(upload.facts.then(|| facts::read(&exit.stdout_tail)).filter(|facts| !facts.is_empty()))
+}
+
+/// Sends file by file: a command for each, which needs nothing but `cat`.
+async fn put(session: &Session, parcel: Parcel, ask: &str, deadline: Instant) -> Result<Exit, UploadError> {
+    let folders: Vec<&str> =
+        FIXED.into_iter().chain(parcel.files.iter().filter_map(|file| folder_of(&file.name))).collect();
+    for folders in folders.chunks(100) {
+        let command = quote::script_with(FOLDERS, folders);
+        arrived(session.exec(Exec::new(command, Stdin::None, deadline)).await?, Ok(()))?;
+    }
+    for file in parcel.files {
+        let mode = format!("{:o}", file.mode);
+        let command = quote::script_with(PUT, &[&file.name, &mode]);
+        let (exit, sent) = send(session, command, deadline, move |mut writer| {
+            file.read(|_, content| io::copy(content, &mut writer).map(drop))
         })
-        .await;
+        .await?;
+        arrived(exit, sent)?;
+    }
+    let ask = format!("cd \"${{NESTMATRIX_ROOT:-/var/tmp/nestmatrix}}\" || exit\n{ask}");
+    arrived(session.exec(Exec::new(ask, Stdin::None, deadline)).await?, Ok(()))
+}
+
+fn folder_of(name: &str) -> Option<&str> {
+    name.rsplit_once('/').map(|(folder, _)| folder)
+}
+
+/// Runs a command that reads what `write` writes.
+async fn send<T: Send + 'static>(
+    session: &Session,
+    command: String,
+    deadline: Instant,
+    write: impl FnOnce(StdinWriter) -> T + Send + 'static,
+) -> Result<(Exit, T), UploadError> {
+    let (writer, stdin) = session.stdin_stream();
+    let sending = tokio::task::spawn_blocking(move || write(writer));
+    let exit = session.exec(Exec::new(command, stdin, deadline)).await;
     // The command is over and its input closed, so the sender is over too or about to be.
     let sent = sending.await.map_err(|_| lost("the payload was not sent to its end"))?;
-    match (exit?, sent) {
-        (_, Err(Fault::File(error))) => Err(error),
-        (exit, sent) if exit.success() => {
-            sent.map_err(|_| lost("the guest did not read all of the payload"))?;
-            Ok(upload.facts.then(|| facts::read(&exit.stdout_tail)).filter(|facts| !facts.is_empty()))
-        }
-        (exit, _) => Err(UploadError::Unpack { words: words::last_lines(&exit.stderr_tail, 3).join("; ") }),
+    Ok((exit?, sent))
+}
+
+/// The command, if all of it was sent and taken.
+fn arrived(exit: Exit, sent: Result<(), Fault>) -> Result<Exit, UploadError> {
+    match sent {
+        Err(Fault::File(error)) => Err(error),
+        _ if !exit.success() => Err(UploadError::Unpack { words: words::last_lines(&exit.stderr_tail, 3).join("; ") }),
+        Err(Fault::Pipe) => Err(lost("the guest did not read all of the payload")),
+        Ok(()) => Ok(exit),
     }
+}
+
+/// Does what blocks on a thread that may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, UploadError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| lost("the payload was not read to its end"))
 }
 
 fn lost(reason: &str) -> UploadError {
@@ -134,35 +193,54 @@ enum Fault {
     Pipe,
 }
 
-/// Everything to be sent, in an order in which every folder comes before what is in it.
+/// Folders every payload has.
+const FIXED: [&str; 3] = ["work", "artifacts", "tmp"];
+
+/// Everything to be sent.
 struct Parcel {
-    texts: Vec<(String, u32, String)>,
-    files: Vec<(String, LocalFile)>,
+    files: Vec<PayloadFile>,
+    /// A file of the suite is to be run as a program.
+    programs: bool,
 }
 
-struct LocalFile {
-    path: PathBuf,
-    bytes: u64,
-    digest: Digest,
+/// One file of the payload.
+struct PayloadFile {
+    /// Where it lies in the payload.
+    name: String,
+    mode: u32,
+    content: Content,
+}
+
+enum Content {
+    /// Of ours.
+    Text(String),
+    /// A file of this machine, as it was when the plan was made.
+    Local { path: PathBuf, bytes: u64, digest: Digest },
 }
 
 impl Parcel {
     fn new(upload: &Upload<'_>) -> Result<Self, UploadError> {
-        let mut texts = vec![
-            ("guard".to_owned(), 0o755, include_str!("guard.sh").to_owned()),
-            ("start".to_owned(), 0o755, start(upload.script, upload.env)),
-            (format!("work/{SCRIPT}"), 0o755, upload.script.to_owned()),
+        let text = |name: &str, text: &str| PayloadFile {
+            name: name.to_owned(),
+            mode: 0o755,
+            content: Content::Text(text.to_owned()),
+        };
+        let local = |name: String, path: &Path, bytes: u64, digest: Digest| PayloadFile {
+            name,
+            mode: 0o644,
+            content: Content::Local { path: path.to_owned(), bytes, digest },
+        };
+        let mut files = vec![
+            text("guard", include_str!("guard.sh")),
+            text("start", &start(upload.script, upload.env)),
+            text(&format!("work/{SCRIPT}"), upload.script),
         ];
         if let Some(family) = upload.family {
-            texts.push(("install".to_owned(), 0o755, family::of(family).install.to_owned()));
-        }
-        if upload.network.is_some() {
-            texts.push((network::NAME.to_owned(), 0o755, network::SCRIPT.to_owned()));
+            files.push(text("install", family::of(family).install));
         }
         if upload.facts {
-            texts.push(("facts".to_owned(), 0o755, facts::SCRIPT.to_owned()));
+            files.push(text("facts", facts::SCRIPT));
         }
-        let mut files = Vec::new();
         for file in upload.files {
             let name = |reason: &str| UploadError::Name { name: file.relative.clone(), reason: reason.to_owned() };
             if file.relative == SCRIPT {
@@ -171,75 +249,78 @@ impl Parcel {
             if !is_inside(Path::new(&file.relative)) {
                 return Err(name("it leads out of the working directory"));
             }
-            let local = LocalFile { path: file.path.clone(), bytes: file.bytes, digest: file.digest };
-            files.push((format!("work/{}", file.relative), local));
+            files.push(local(format!("work/{}", file.relative), &file.path, file.bytes, file.digest));
         }
         let takes = |name: &str| upload.family.is_some_and(|family| family::accepts(family, upload.arch, name));
         for artifact in upload.artifacts.iter().filter(|artifact| takes(&artifact.file_name)) {
-            let local = LocalFile { path: artifact.path.clone(), bytes: artifact.bytes, digest: artifact.digest };
-            files.push((format!("artifacts/{}", artifact.file_name), local));
+            let name = format!("artifacts/{}", artifact.file_name);
+            files.push(local(name, &artifact.path, artifact.bytes, artifact.digest));
         }
-        Ok(Self { texts, files })
+        Ok(Self { files, programs: false })
     }
 
-    fn write(self, writer: StdinWriter) -> Result<(), Fault> {
+    /// A suite's file that can be run here can be run there.
+    fn look(mut self) -> Result<Self, UploadError> {
+        for file in &mut self.files {
+            let Content::Local { path, .. } = &file.content else { continue };
+            let metadata = fs::metadata(path).map_err(|source| UploadError::Read { path: path.clone(), source })?;
+            if file.name.starts_with("work/") && metadata.permissions().mode() & 0o111 != 0 {
+                file.mode = 0o755;
+                self.programs = true;
+            }
+        }
+        Ok(self)
+    }
+
+    fn write(&self, writer: StdinWriter) -> Result<(), Fault> {
         let mut tar = tar::Builder::new(io::BufWriter::with_capacity(PIECE, writer));
-        for folder in ["work", "artifacts", "tmp"] {
-            add(&mut tar, folder, tar::EntryType::Directory, 0o755, 0, io::empty())?;
+        let mut add = |name: &str, kind, mode, bytes, content: &mut dyn Read| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_mode(mode);
+            header.set_size(bytes);
+            tar.append_data(&mut header, name, content)
+        };
+        for folder in FIXED {
+            add(folder, tar::EntryType::Directory, 0o755, 0, &mut io::empty()).map_err(|_| Fault::Pipe)?;
         }
-        for (name, mode, text) in &self.texts {
-            add(&mut tar, name, tar::EntryType::Regular, *mode, text.len() as u64, text.as_bytes())?;
-        }
-        for (name, local) in &self.files {
-            local.add_to(&mut tar, name)?;
+        for file in &self.files {
+            file.read(|bytes, content| add(&file.name, tar::EntryType::Regular, file.mode, bytes, content))?;
         }
         let writer = tar.into_inner().map_err(|_| Fault::Pipe)?;
         writer.into_inner().map(drop).map_err(|_| Fault::Pipe)
     }
 }
 
-impl LocalFile {
-    fn add_to(&self, tar: &mut tar::Builder<impl Write>, name: &str) -> Result<(), Fault> {
-        let unreadable = |source| Fault::File(UploadError::Read { path: self.path.clone(), source });
-        let changed = |detail: String| Fault::File(UploadError::Changed { path: self.path.clone(), detail });
-        let file = File::open(&self.path).map_err(unreadable)?;
-        let metadata = file.metadata().map_err(unreadable)?;
-        if metadata.len() != self.bytes {
-            return Err(changed(format!("{} bytes then, {} now", self.bytes, metadata.len())));
+impl PayloadFile {
+    /// Gives its size and content to `to`. It is what it was when the plan was made, or that is an error.
+    fn read(&self, to: impl FnOnce(u64, &mut dyn Read) -> io::Result<()>) -> Result<(), Fault> {
+        let (path, planned, digest) = match &self.content {
+            Content::Text(text) => return to(text.len() as u64, &mut text.as_bytes()).map_err(|_| Fault::Pipe),
+            Content::Local { path, bytes, digest } => (path, *bytes, *digest),
+        };
+        let unreadable = |source| Fault::File(UploadError::Read { path: path.clone(), source });
+        let changed = |detail: String| Fault::File(UploadError::Changed { path: path.clone(), detail });
+        let file = File::open(path).map_err(unreadable)?;
+        let bytes = file.metadata().map_err(unreadable)?.len();
+        if bytes != planned {
+            return Err(changed(format!("{planned} bytes then, {bytes} now")));
         }
-        // A suite's file that can be run here can be run there.
-        let executable = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o111 != 0;
-        let mode = if executable { 0o755 } else { 0o644 };
-        let mut content = Hashing { inner: file, sha256: sha2::Sha256::new(), left: self.bytes, failure: None };
-        let added = add(tar, name, tar::EntryType::Regular, mode, self.bytes, &mut content);
+        let mut content = Hashing { inner: file, sha256: sha2::Sha256::new(), left: planned, failure: None };
+        let sent = to(planned, &mut &mut content);
         if let Some(error) = content.failure {
             return Err(match error.kind() {
                 io::ErrorKind::UnexpectedEof => changed("it has become shorter meanwhile".to_owned()),
                 _ => unreadable(error),
             });
         }
-        added?;
-        let digest = Digest::from_bytes(content.sha256.finalize().into());
-        if digest != self.digest {
-            return Err(changed(format!("{} then, {} now", self.digest.short(), digest.short())));
+        sent.map_err(|_| Fault::Pipe)?;
+        let now = Digest::from_bytes(content.sha256.finalize().into());
+        if now != digest {
+            return Err(changed(format!("{} then, {} now", digest.short(), now.short())));
         }
         Ok(())
     }
-}
-
-fn add(
-    tar: &mut tar::Builder<impl Write>,
-    name: &str,
-    kind: tar::EntryType,
-    mode: u32,
-    bytes: u64,
-    content: impl Read,
-) -> Result<(), Fault> {
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_size(bytes);
-    tar.append_data(&mut header, name, content).map_err(|_| Fault::Pipe)
 }
 
 /// A file of known length that is hashed while it is read, and that remembers whose fault it was.
@@ -280,8 +361,7 @@ fn start(script: &str, env: &IndexMap<String, String>) -> String {
         // Quoted as a whole: a name that is none is an error message of the shell, not a command.
         start += &format!("export {}\n", quote::word(&format!("{name}={value}")));
     }
-    let interpreter = if script.starts_with("#!") { "" } else { "sh " };
-    start += &format!("exec {interpreter}./{SCRIPT}\n");
+    start += &interpreter::become_script(script, SCRIPT);
     start
 }
 
@@ -303,7 +383,7 @@ mod tests {
         $HOME'
         exec sh ./.nestmatrix-suite
         "#);
-        assert!(start("#!/usr/bin/perl\n", &env).ends_with("\nexec ./.nestmatrix-suite\n"));
+        assert!(start("#!/usr/bin/perl\n", &env).ends_with("\nexec '/usr/bin/perl' ./.nestmatrix-suite\n"));
     }
 
     #[test]

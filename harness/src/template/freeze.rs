@@ -38,7 +38,9 @@ pub(super) const LIE_IN_WAIT: &str = include_str!("lie-in-wait.sh");
 /// Nothing may be on its way when the guest is frozen.
 pub(super) const SETTLE: &str = include_str!("settle.sh");
 /// What was prepared is on the disk, whatever follows.
-const STORE: &str = "rm -rf \"${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}\"; sync";
+const STORE: &str = "d=${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}
+if [ -L \"$d\" ]; then rm -rf \"$(readlink \"$d\")\"; fi
+rm -rf \"$d\"; sync";
 
 /// What a template is made of, and what opens its guests.
 pub(super) struct Files {
@@ -294,7 +296,7 @@ async fn run(
     let (stdout, stderr) =
         (forge.logs.join(format!("{what}.stdout.log")), forge.logs.join(format!("{what}.stderr.log")));
     let grace = GRACE.mul_f64(forge.speed);
-    let suite = Suite { stdout: &stdout, stderr: &stderr, deadline: Instant::now() + limit, grace };
+    let suite = Suite { stdout: &stdout, stderr: &stderr, deadline: Instant::now() + limit, grace, results: None };
     let ran = payload::run(session, &suite).await.map_err(because("nothing can be run in it"))?;
     let how = match ran.outcome {
         SuiteOutcome::Exited(0) => return Ok(()),
@@ -302,6 +304,7 @@ async fn run(
         SuiteOutcome::Skipped { .. } => "exit code 77".to_owned(),
         SuiteOutcome::Signal(name) => format!("killed by SIG{name}"),
         SuiteOutcome::TimedOut { .. } => format!("not done within {:.0} s", limit.as_secs_f64()),
+        SuiteOutcome::NotStarted { reason, .. } => reason,
     };
     let said = [ran.stderr_tail, ran.stdout_tail];
     let last = said.iter().find_map(|tail| {
