@@ -447,8 +447,16 @@ async fn a_guest_with_a_shell_and_few_tools_takes_a_payload_and_gives_back_files
     let files = [upload_file(&tool, "bin/deep/tool"), upload_file(&text, "it's text.txt")];
     let env = IndexMap::from([("TEXT".to_owned(), "a\nb".to_owned())]);
     let script = "bin/deep/tool; cat 'it'\\''s text.txt' >../tmp/copy; echo \"$TEXT\"; exit 4";
-    let upload =
-        Upload { script, env: &env, files: &files, artifacts: &[], family: None, arch: Arch::X86_64, facts: true };
+    let upload = Upload {
+        script,
+        env: &env,
+        files: &files,
+        artifacts: &[],
+        family: None,
+        arch: Arch::X86_64,
+        network: None,
+        facts: true,
+    };
     // Without `timeout` it is not asked what it is.
     assert_eq!(payload::upload(&guest.session, &upload, within(30)).await.unwrap(), None);
     assert_eq!(guest.run_for(Duration::from_secs(20)).await.unwrap().outcome, SuiteOutcome::Exited(4));

@@ -1,7 +1,7 @@
 //! The payload's way into the guest: one tar stream, or file by file into a guest without tar.
 //!
 //! What arrives, below the payload's folder in the guest (`$NESTMATRIX_ROOT` of the login, or `/var/tmp/nestmatrix`): `guard` (see
-//! `guard.sh`), `install` (the family's script), `facts` (what asks the system what it is), `start` (the environment, then the suite's script), `work/` (the suite's working directory: its script and its files), `artifacts/` (the package) and `tmp/`. Where `/var/tmp` is mounted noexec, that
+//! `guard.sh`), `install` (the family's script), `network` (what tells its resolver what it may reach), `facts` (what asks the system what it is), `start` (the environment, then the suite's script), `work/` (the suite's working directory: its script and its files), `artifacts/` (the package) and `tmp/`. Where `/var/tmp` is mounted noexec, that
 //! is a symbolic link to a folder from which programs can be run.
 
 use std::{
@@ -13,11 +13,11 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use matrix::{Arch, Artifact, Digest, PackageFamily, UploadFile};
+use matrix::{Arch, Artifact, Digest, Network, PackageFamily, UploadFile};
 use reports::SystemFacts;
 use sha2::Digest as _;
 
-use super::{facts, family, interpreter, quote, words};
+use super::{facts, family, interpreter, network, quote, words};
 use crate::ssh::{End, Exec, Exit, Session, SshError, Stdin, StdinWriter};
 
 /// Name of the suite's script in its working directory.
@@ -50,6 +50,8 @@ pub struct Upload<'a> {
     pub family: Option<PackageFamily>,
     /// The guest's CPU.
     pub arch: Arch,
+    /// What the guest's resolver is told that it may reach; `None`: it is told nothing.
+    pub network: Option<Network>,
     /// Whether the guest is asked what it is, as well.
     pub facts: bool,
 }
@@ -110,16 +112,18 @@ pub async fn upload(
     let parcel = Parcel::new(upload)?;
     let parcel = blocking(move || parcel.look()).await??;
     // In the same round trip, when all that counts is done.
-    let ask = if upload.facts { facts::ASK } else { "" };
+    let tell = upload.network.map_or("", network::command);
+    let ask = if upload.facts { facts::ASK } else { "exit 0" };
+    let then = format!("{tell}\n{ask}");
     let programs = if parcel.programs { "programs" } else { "" };
-    let command = quote::script_with(&format!("{UNPACK}{ask}"), &[programs]);
+    let command = quote::script_with(&format!("{UNPACK}{then}"), &[programs]);
     let sent = send(session, command, deadline, move |writer| {
         let sent = parcel.write(writer);
         (parcel, sent)
     });
     let (exit, (parcel, sent)) = sent.await?;
     let exit = match exit.end {
-        End::Exited(NO_TAR) => put(session, parcel, ask, deadline).await?,
+        End::Exited(NO_TAR) => put(session, parcel, &then, deadline).await?,
         End::Exited(NOEXEC) => return Err(UploadError::Noexec),
         _ => arrived(exit, sent)?,
     };
@@ -127,7 +131,7 @@ pub async fn upload(
 }
 
 /// Sends file by file: a command for each, which needs nothing but `cat`.
-async fn put(session: &Session, parcel: Parcel, ask: &str, deadline: Instant) -> Result<Exit, UploadError> {
+async fn put(session: &Session, parcel: Parcel, then: &str, deadline: Instant) -> Result<Exit, UploadError> {
     let folders: Vec<&str> =
         FIXED.into_iter().chain(parcel.files.iter().filter_map(|file| folder_of(&file.name))).collect();
     for folders in folders.chunks(100) {
@@ -143,8 +147,8 @@ async fn put(session: &Session, parcel: Parcel, ask: &str, deadline: Instant) ->
         .await?;
         arrived(exit, sent)?;
     }
-    let ask = format!("cd \"${{NESTMATRIX_ROOT:-/var/tmp/nestmatrix}}\" || exit\n{ask}");
-    arrived(session.exec(Exec::new(ask, Stdin::None, deadline)).await?, Ok(()))
+    let then = format!("cd \"${{NESTMATRIX_ROOT:-/var/tmp/nestmatrix}}\" || exit\n{then}");
+    arrived(session.exec(Exec::new(then, Stdin::None, deadline)).await?, Ok(()))
 }
 
 fn folder_of(name: &str) -> Option<&str> {
@@ -237,6 +241,9 @@ impl Parcel {
         ];
         if let Some(family) = upload.family {
             files.push(text("install", family::of(family).install));
+        }
+        if upload.network.is_some() {
+            files.push(text(network::NAME, network::SCRIPT));
         }
         if upload.facts {
             files.push(text("facts", facts::SCRIPT));

@@ -18,10 +18,30 @@ fi
 # A guest of a root file system has its server outside of it.
 sshd=/run/nestmatrix/sshd
 [ -x "$sshd" ] || sshd=$(PATH=$PATH:/usr/sbin:/usr/local/sbin:/sbin command -v sshd) || { echo "this guest has no OpenSSH server" >&2; exit 1; }
-program=$(readlink -f "$(mktemp -p /var/tmp)")
-trap 'rm -f "$program"' EXIT
-cat >"$program"
-chmod 700 "$program"
+# From the first folder in which it can be run: any of them may be mounted noexec or read-only. Without arguments it only says how it is
+# used.
+program=
+trap '[ -z "$program" ] || rm -f "$program"' EXIT
+code=
+for folder in /var/tmp /run /var/lib /root /opt /dev/shm /tmp; do
+    next=$(mktemp -p "$folder" 2>/dev/null) || continue
+    next=$(readlink -f "$next")
+    if [ -z "$program" ]; then
+        cat >"$next"
+    else
+        cat <"$program" >"$next"
+        rm -f "$program"
+    fi
+    program=$next
+    chmod 700 "$program"
+    code=0
+    "$program" </dev/null >/dev/null 2>&1 || code=$?
+    [ "$code" = 126 ] || break
+done
+case $code in
+'') echo "there is no folder that can be written to" >&2; exit 1 ;;
+126) echo "programs cannot be run: /var/tmp, /run, /var/lib, /root, /opt, /dev/shm and /tmp are mounted noexec" >&2; exit 1 ;;
+esac
 launch=
 ! command -v setsid >/dev/null || launch=setsid
 $launch "$program" "$port" "$sshd" -i -o LoginGraceTime=0 </dev/null >/dev/null 2>&1 &

@@ -17,6 +17,8 @@ mod fork;
 mod freeze;
 mod idle;
 mod key;
+#[cfg(test)]
+mod lie_in_wait_tests;
 mod memory;
 mod mould;
 mod obtain;

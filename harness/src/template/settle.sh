@@ -1,6 +1,9 @@
 # Run in a guest that is about to be frozen, as the last thing. What it knows of each init has a function of its own.
 set -u
-rm -rf "${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}"
+payload=${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}
+# A link if it had to lie elsewhere.
+if [ -L "$payload" ]; then rm -rf "$(readlink "$payload")"; fi
+rm -rf "$payload"
 
 # Waits until this fails, at most 40 times. What is still being started comes to its end. Not all of it may go well, and that is so in a
 # booted guest, too.
