@@ -169,7 +169,8 @@ fn alone(path: &Path) -> Option<Option<File>> {
     }
 }
 
-fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+/// The files of a folder whose names end so, sorted.
+pub(crate) fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files: Vec<PathBuf> =
         entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();

@@ -263,6 +263,21 @@ mod tests {
         }
 
         #[test]
+        fn what_a_changed_lock_pins_has_an_address_and_a_digest_or_is_a_mistake(place in any::<prop::sample::Index>(), byte in b' '..b'~') {
+            let mut pins = Pins::default();
+            pins.insert(pin("debian-12", Arch::X86_64, 11));
+            pins.insert(pin("rocky-9", Arch::Aarch64, 12));
+            let mut text = pins.text().expect("text").into_bytes();
+            let at = place.index(text.len());
+            text[at] = byte;
+            if let Ok(read) = Pins::parse(Path::new("images.lock"), &String::from_utf8(text).expect("ASCII")) {
+                for pin in read.0.values() {
+                    prop_assert!(pin.url.starts_with("http") && !pin.name.is_empty() && pin.digest.hex().len() == 64, "{pin:?}");
+                }
+            }
+        }
+
+        #[test]
         fn no_text_is_too_odd_to_be_refused(text in ".{0,400}") {
             let _ = Pins::parse(Path::new("images.lock"), &text);
         }

@@ -154,6 +154,9 @@ pub(crate) struct Record {
     pub(crate) login_user: String,
     pub(crate) built_at: jiff::Timestamp,
     pub(crate) files: Vec<FileRecord>,
+    /// Digest of all the rest: how an image is used is recorded here and nowhere else. Records of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seal: Option<Digest>,
 }
 
 /// What is written down of one file.
@@ -204,7 +207,7 @@ impl Record {
                 take().map_err(PrepareErrorKind::io("read", &path))
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self {
+        let mut record = Self {
             format: FORMAT,
             name: entry.name.clone(),
             arch: entry.arch,
@@ -218,7 +221,16 @@ impl Record {
             // Whole seconds: it is for people.
             built_at: jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default(),
             files,
-        })
+            seal: None,
+        };
+        record.seal = record.sealed();
+        Ok(record)
+    }
+
+    /// What its seal should be.
+    fn sealed(&self) -> Option<Digest> {
+        let unsealed = Self { seal: None, ..self.clone() };
+        serde_json::to_vec(&unsealed).ok().map(|text| Digest::of(&text))
     }
 
     /// Reads the record in an image's folder.
@@ -231,6 +243,7 @@ impl Record {
             || !plain
             || record.files.is_empty()
             || record.content != content(record.recipe, &record.files)
+            || (record.seal.is_some() && record.seal != record.sealed())
         {
             return Err(format!("{} contradicts itself", path.display()));
         }

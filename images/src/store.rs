@@ -245,13 +245,13 @@ impl Store {
         let folder = self.image(pointer.content);
         let lease = prepared::lease(&folder).ok_or_else(|| Some(format!("{} is gone", folder.display())))?;
         let record = Record::read(&folder).map_err(Some)?;
-        if record.content != pointer.content {
+        if record.content != pointer.content || record.recipe != recipe {
             return Err(Some(format!("{} holds something else", folder.display())));
         }
         Ok((record, folder, lease))
     }
 
-    fn pointer(&self, recipe: Digest) -> Result<Pointer, Option<String>> {
+    pub(crate) fn pointer(&self, recipe: Digest) -> Result<Pointer, Option<String>> {
         let path = self.pointer_path(recipe);
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -360,10 +360,19 @@ impl Store {
         folders.filter_map(|folder| Some(Record::read(&folder).ok()?.files.first()?.path(&folder))).collect()
     }
 
+    /// Whether a recipe was last built to this content. Where that cannot be read it may be, and stays.
     pub(crate) fn is_pointed_to(&self, content: Digest) -> bool {
-        let pointers = fs::read_dir(self.root.join("recipes")).into_iter().flatten().flatten();
-        let mut texts = pointers.filter_map(|entry| fs::read(entry.path()).ok());
-        texts.any(|text| serde_json::from_slice::<Pointer>(&text).is_ok_and(|pointer| pointer.content == content))
+        let Ok(pointers) = fs::read_dir(self.root.join("recipes")) else { return true };
+        pointers.into_iter().any(|entry| {
+            let Ok(path) = entry.map(|entry| entry.path()) else { return true };
+            if path.extension().is_none_or(|extension| extension != "json") {
+                return false;
+            }
+            match fs::read(&path) {
+                Ok(text) => serde_json::from_slice::<Pointer>(&text).is_ok_and(|pointer| pointer.content == content),
+                Err(error) => error.kind() != io::ErrorKind::NotFound,
+            }
+        })
     }
 
     /// The store's own lock, for moments.

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 use crate::{
     Entry, Store, build,
     error::{Failure, PrepareError, PrepareErrorKind},
+    gc::files,
     prepared::Unusable,
-    store::Pointer,
 };
 
 /// An image that was read, and its content's digest.
@@ -29,10 +29,13 @@ impl Store {
         self.read_all_of(build::recipe(entry), &entry.name)
     }
 
-    /// The same of all images in the store, whoever wanted them, side by side. Each is told as soon as it is read.
+    /// The same of all images in the store, whoever wanted them, side by side. Each is told as soon as it is read. One that is no longer
+    /// known by its name, because what says so is damaged, is told by its recipe's digest.
     pub fn verify_all(&self, tell: &(dyn Fn(&Verified) + Sync)) -> Vec<Verified> {
-        let verified = self.pointers().into_par_iter().filter_map(|(path, Pointer { name, .. })| {
-            let recipe = format!("sha256:{}", path.file_stem()?.to_str()?).parse().ok()?;
+        let pointers = files(&self.root().join("recipes"), "json");
+        let verified = pointers.into_par_iter().filter_map(|path| {
+            let recipe: Digest = format!("sha256:{}", path.file_stem()?.to_str()?).parse().ok()?;
+            let name = self.pointer(recipe).map_or_else(|_| recipe.short(), |pointer| pointer.name);
             let verified = Verified { found: self.read_all_of(recipe, &name), name };
             tell(&verified);
             Some(verified)

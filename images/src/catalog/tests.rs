@@ -176,3 +176,28 @@ fn a_file_that_is_no_catalog_is_said_to_be_none() {
     );
     insta::assert_snapshot!(said(Path::new("/dev/null")), @"/dev/null: the catalog is not a file");
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn no_change_of_a_catalog_is_more_than_a_mistake_or_another_catalog(
+        file in 0..SHIPPED.len(), place in proptest::prelude::any::<proptest::sample::Index>(), byte in b'\t'..b'~', cut in proptest::prelude::any::<bool>()
+    ) {
+        let mut bytes = SHIPPED[file].1.as_bytes().to_vec();
+        let at = place.index(bytes.len());
+        if cut { bytes.truncate(at) } else { bytes[at] = byte }
+        match parse(&String::from_utf8_lossy(&bytes)) {
+            Ok(entries) => for entry in entries {
+                let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+                proptest::prop_assert!(!entry.name.is_empty() && entry.name.chars().all(plain), "{}", entry.name);
+                if let Source::Disk { file, .. } | Source::Rootfs(file) = &entry.source
+                    && let Origin::Urls(urls) = &file.origin
+                {
+                    proptest::prop_assert!(urls.iter().all(|url| url.starts_with("http")), "{:?}", urls);
+                }
+            },
+            Err(mistake) => proptest::prop_assert!(mistake.to_string().starts_with("images.toml"), "{}", mistake),
+        }
+    }
+}

@@ -1,5 +1,7 @@
 use std::io::Write as _;
 
+use proptest::prelude::*;
+
 use super::*;
 
 static NEVER: AtomicBool = AtomicBool::new(false);
@@ -217,4 +219,116 @@ fn no_name_is_so_long_that_the_rest_of_it_is_an_order() {
     });
     let refused = super::super::disk::tell(&unpacked.expect("a tree")).expect_err("the rest would be an order");
     assert!(refused.contains("too long"), "{refused}");
+}
+
+/// A tarball with a member of every kind, and headers that continue.
+fn sample() -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    add(&mut tar, EntryType::Directory, "bin", "", "");
+    add(&mut tar, EntryType::Regular, "bin/sh", "", "shell");
+    add(&mut tar, EntryType::Link, "bin/ash", "bin/sh", "");
+    add(&mut tar, EntryType::Symlink, "sh", "bin/../bin/sh", "");
+    add(&mut tar, EntryType::GNULongName, "././@LongLink", "", "a/very/long/name\0");
+    add(&mut tar, EntryType::Regular, "a", "", "content");
+    add(&mut tar, EntryType::GNULongLink, "././@LongLink", "", "bin/sh\0");
+    add(&mut tar, EntryType::Link, "b", "x", "");
+    let records = "12 path=pax\n13 mtime=9.5\n42 SCHILY.xattr.security.capability=12345\n";
+    add(&mut tar, EntryType::XHeader, "pax", "", records);
+    add(&mut tar, EntryType::Regular, "c", "", "more");
+    add(&mut tar, EntryType::Block, "disk", "", "");
+    add(&mut tar, EntryType::Fifo, "pipe", "", "");
+    tar.into_inner().expect("in memory")
+}
+
+/// Puts right the sums of all headers that have another, as whoever wants to be read does.
+fn with_sums(bytes: &mut [u8]) {
+    for block in bytes.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+}
+
+/// What any tarball leaves: a tree whose every name can be one, or a refusal; nothing beside the blobs, and no order to `debugfs` but ours.
+fn assert_harmless(bytes: &[u8]) {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let result = unpack_bytes(folder.path(), bytes);
+    assert_eq!(all(folder.path()), ["blobs other", "x.tar file"]);
+    let blobs = all(&folder.path().join("blobs"));
+    let is_number = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+    assert!(blobs.iter().all(|name| name.strip_suffix(" file").is_some_and(is_number)), "{blobs:?}");
+    let unpacked = match result {
+        Ok(unpacked) => unpacked,
+        Err(failure) => return assert!(matches!(failure.kind, PrepareErrorKind::Refused { .. }), "{failure:?}"),
+    };
+    for number in 0..unpacked.tree.len() {
+        match &unpacked.tree.node(number).kind {
+            Kind::Folder(names) => {
+                for name in names.keys() {
+                    let odd = name.is_empty() || name.len() > 255 || [".", ".."].contains(&name.as_str());
+                    assert!(!odd && !name.contains('/') && !name.chars().any(char::is_control), "{name:?}");
+                }
+            }
+            Kind::File(blob) => assert!(unpacked.blob(*blob).is_file()),
+            Kind::Link(target) => assert!(!target.is_empty() && !target.chars().any(char::is_control), "{target:?}"),
+            Kind::Device { .. } | Kind::Pipe => {}
+        }
+    }
+    let ours = [
+        "cd \"",
+        "mkdir \"",
+        "write \"",
+        "symlink \"",
+        "mknod \"",
+        "ln \"",
+        "sif \"",
+        "sif / ",
+        "ea_set -f \"",
+        "expand_dir .",
+    ];
+    if let Ok(orders) = super::super::disk::tell(&unpacked) {
+        let odd = orders.lines().find(|line| line.len() >= 4096 || !ours.iter().any(|order| line.starts_with(order)));
+        assert_eq!(odd, None);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn no_bytes_are_a_tarball_that_does_harm(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+        assert_harmless(&bytes);
+    }
+
+    #[test]
+    fn no_change_of_a_tarball_makes_one_that_does_harm(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        in_headers in any::<bool>(), right in any::<bool>(), length in prop::option::of(any::<prop::sample::Index>())
+    ) {
+        let mut bytes = sample();
+        for (place, byte) in changes {
+            // Fields of the headers: name, mode, owners, size, time, kind, target.
+            let at = if in_headers { place.index(bytes.len() / 512) * 512 + usize::from(byte) } else { place.index(bytes.len()) };
+            bytes[at] = byte;
+        }
+        if right {
+            with_sums(&mut bytes);
+        }
+        if let Some(length) = length {
+            bytes.truncate(length.index(bytes.len()));
+        }
+        assert_harmless(&bytes);
+    }
+}
+
+#[test]
+fn the_sample_that_is_changed_is_a_tarball() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let mut bytes = sample();
+    with_sums(&mut bytes);
+    let unpacked = unpack_bytes(folder.path(), &bytes).map_err(|failure| failure.kind.to_string()).expect("a tree");
+    for name in ["/bin/ash", "/sh", "/a/very/long/name", "/b", "/pax"] {
+        assert!(unpacked.tree.file(name).is_some(), "{name}");
+    }
+    assert_harmless(&bytes);
 }

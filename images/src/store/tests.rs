@@ -51,6 +51,7 @@ impl Build for Fake {
     }
 }
 
+mod damage;
 mod gc;
 
 struct House {

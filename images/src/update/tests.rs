@@ -3,6 +3,7 @@
 use std::{fs, path::Path, process::Command};
 
 use matrix::Arch;
+use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::*;
 use crate::{
@@ -187,4 +188,33 @@ fn of_a_list_with_its_signature_inside_only_what_is_signed_counts() {
     }
     found(&text).expect_err("nobody signed it");
     assert!(Path::new(&publisher.path("keys.gpg")).is_file());
+}
+
+#[test]
+fn no_changed_byte_of_a_list_or_its_signature_is_taken_for_the_publishers_word() {
+    let _alone = alone();
+    let publisher = Publisher::new();
+    let text = format!("{}  disk-9.8-20260501.qcow2\n", hex("aa"));
+    let (beside, around) = (publisher.signed("--detach-sign", &text), publisher.signed("--clear-sign", &text));
+    let (sums, signature) = ("https://m.test/SUMS", "https://m.test/SUMS.gpg");
+    let with_detached =
+        |text: &str, beside: &str| resolved(publisher.upstream(Some(signature)), &[(sums, text), (signature, beside)]);
+    let mut runner = TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(12) });
+    let tried = runner.run(&(any::<prop::sample::Index>(), 0..7_u8), |(place, bit)| {
+        let change = |text: &str| {
+            let mut bytes = text.as_bytes().to_vec();
+            let at = place.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            String::from_utf8(bytes).expect("ASCII")
+        };
+        prop_assert!(with_detached(&change(&text), &beside).is_err());
+        // Not every letter of a signature is part of it, nor of what stands around a signed text.
+        let others =
+            [with_detached(&text, &change(&beside)), resolved(publisher.upstream(None), &[(sums, &change(&around))])];
+        for found in others.into_iter().flatten().flatten() {
+            prop_assert_eq!((found.trust, found.digest.hex()), (Trust::Verified, hex("aa")));
+        }
+        Ok(())
+    });
+    tried.expect("whatever is changed");
 }
