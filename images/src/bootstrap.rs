@@ -128,11 +128,15 @@ fn debugfs(request: &str, image: &Path) -> Command {
 }
 
 fn dump(from: &str, to: &'static str, image: &Path, cancel: &AtomicBool) -> Result<(), Failure> {
-    tool::run(debugfs(&format!("dump {from} {to}"), image), "debugfs", READ_LIMIT, cancel, |_| {})?;
-    // debugfs ends with 0 whatever happens.
-    match fs::metadata(image.join(to)) {
-        Ok(found) if found.len() > 0 => Ok(()),
-        _ => Err(PrepareErrorKind::Incomplete { what: from.to_owned() }.into()),
+    let mut complaint = None;
+    tool::run(debugfs(&format!("dump {from} {to}"), image), "debugfs", READ_LIMIT, cancel, |line| {
+        tool::complaint("debugfs", line, &mut complaint);
+    })?;
+    // debugfs ends with 0 whatever happens: what it says is what went wrong.
+    match (complaint, fs::metadata(image.join(to))) {
+        (Some(words), _) => Err(PrepareErrorKind::Incomplete { what: format!("{from}: {words}") }.into()),
+        (None, Ok(found)) if found.len() > 0 => Ok(()),
+        (None, _) => Err(PrepareErrorKind::Incomplete { what: from.to_owned() }.into()),
     }
 }
 

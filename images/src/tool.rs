@@ -94,6 +94,13 @@ pub(crate) fn run(
     Err(Failure { kind, tail: tail.into() })
 }
 
+/// Keeps the first line that a tool of e2fsprogs says besides its version: some of them end well whatever happens.
+pub(crate) fn complaint(name: &str, line: &str, first: &mut Option<String>) {
+    if first.is_none() && !line.starts_with(&format!("{name} 1.")) {
+        *first = Some(line.to_owned());
+    }
+}
+
 /// Runs a tool as [`run`] does; its standard output, which is an error if it has more than `most` bytes: half of an answer is none.
 pub(crate) fn output(
     mut command: Command,

@@ -48,11 +48,7 @@ pub(super) fn make(unpacked: &Unpacked, image: &Path, work: &Path, control: &Con
         let mut command = tool::command(name);
         // Creation and change of all files: the same every time.
         command.env("E2FSPROGS_FAKE_TIME", "1700000000").args(args).current_dir(image).stdout(Stdio::null());
-        tool::run(command, name, LIMIT, control.cancel, |line| {
-            if complaint.is_none() && !line.starts_with(&format!("{name} 1.")) {
-                complaint = Some(line.to_owned());
-            }
-        })?;
+        tool::run(command, name, LIMIT, control.cancel, |line| tool::complaint(name, line, &mut complaint))?;
         Ok::<_, Failure>(complaint)
     };
     let options = format!("hash_seed={ID},root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1");

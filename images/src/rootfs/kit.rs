@@ -149,6 +149,7 @@ impl Source<'_> {
         };
         let program = self.take(&["/usr/sbin/sshd".to_owned()])?.remove(0);
         // All of them, with the links between them, since which are needed is written in the libraries.
+        // It complains of owners that an ordinary user cannot give; a library that is missing is seen below.
         self.debugfs(&[format!("rdump /usr/lib/{triplet} .")])?;
         let libraries = self.work.join(triplet);
         let mut files = Files::new();
@@ -175,7 +176,9 @@ impl Source<'_> {
         let to = |index: usize| self.work.join(format!("kit-{index}"));
         let orders: Vec<String> =
             paths.iter().enumerate().map(|(index, path)| format!("dump \"{path}\" kit-{index}")).collect();
-        self.debugfs(&orders)?;
+        if let Some(words) = self.debugfs(&orders)? {
+            return Err(missing(&words));
+        }
         let read = |(index, path): (usize, &String)| match fs::read(to(index)) {
             Ok(bytes) if !bytes.is_empty() || path.ends_with("modules.builtin") => {
                 fs::remove_file(to(index)).map_err(PrepareErrorKind::io("remove", &to(index)))?;
@@ -186,13 +189,17 @@ impl Source<'_> {
         paths.iter().enumerate().map(read).collect()
     }
 
-    fn debugfs(&self, orders: &[String]) -> Result<(), Failure> {
+    /// What it complains of first.
+    fn debugfs(&self, orders: &[String]) -> Result<Option<String>, Failure> {
         let script = self.work.join("orders");
         fs::write(&script, orders.join("\n") + "\n").map_err(PrepareErrorKind::io("write", &script))?;
         let mut debugfs = tool::command("debugfs");
         debugfs.current_dir(self.work).args(["-f", "orders", RAW]).stdout(Stdio::null());
-        // It complains of owners that an ordinary user cannot give; what is missing is seen afterwards.
-        tool::run(debugfs, "debugfs", READ_LIMIT, self.cancel, |_| {})
+        let mut complaint = None;
+        tool::run(debugfs, "debugfs", READ_LIMIT, self.cancel, |line| {
+            tool::complaint("debugfs", line, &mut complaint)
+        })?;
+        Ok(complaint)
     }
 }
 

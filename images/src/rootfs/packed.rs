@@ -9,7 +9,7 @@ use std::{
 use crate::packed::Format;
 
 /// Opens it; ends with an error after `most` bytes.
-pub(super) fn open(path: &Path, most: u64) -> io::Result<impl Read> {
+pub(super) fn open(path: &Path, most: u64) -> io::Result<Bounded<Box<dyn Read>>> {
     let mut file = File::open(path)?;
     let mut head = Vec::new();
     (&mut file).take(8).read_to_end(&mut head)?;
@@ -19,18 +19,27 @@ pub(super) fn open(path: &Path, most: u64) -> io::Result<impl Read> {
         Some(format) => format.reader(packed)?,
         None => Box::new(packed),
     };
-    Ok(Bounded { stream, left: most })
+    Ok(Bounded { stream, left: most, has_ended: false })
 }
 
 /// A stream that is not read for ever.
-struct Bounded<R> {
+pub(super) struct Bounded<R> {
     stream: R,
     left: u64,
+    has_ended: bool,
+}
+
+impl<R> Bounded<R> {
+    /// More was asked for than there is.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
 }
 
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.stream.read(buffer)?;
+        self.has_ended |= read == 0 && !buffer.is_empty();
         self.left = self.left.checked_sub(read as u64).ok_or_else(|| io::Error::other("there is no end to it"))?;
         Ok(read)
     }
@@ -61,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_never_ends_is_given_up() {
-        let endless = Bounded { stream: io::repeat(0), left: 1 << 20 };
+        let endless = Bounded { stream: io::repeat(0), left: 1 << 20, has_ended: false };
         let error = io::copy(&mut { endless }, &mut io::sink()).expect_err("it has no end");
         assert!(error.to_string().contains("no end"), "{error}");
     }

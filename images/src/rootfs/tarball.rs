@@ -114,6 +114,10 @@ pub(super) fn read(tarball: &Path, blobs: &Path, limits: Limits, cancel: &Atomic
     if reader.count == 0 {
         return Err(refused("there is nothing in it, or it is no tarball".to_owned()));
     }
+    // One that was cut off between two files looks whole, but for the mark at its end.
+    if archive.into_inner().has_ended() {
+        return Err(refused("it has no end (two blocks of zeros): it is truncated, get it again".to_owned()));
+    }
     Ok(Unpacked { tree: reader.tree, bytes: reader.bytes, blobs: blobs.to_owned() })
 }
 
@@ -230,8 +234,16 @@ impl Reader<'_> {
             EntryType::Block => device(true)?,
             EntryType::Fifo => Kind::Pipe,
             EntryType::GNUSparse => return Err(Fault::Tarball(SPARSE.to_owned())),
-            // Volume names and the like.
-            _ => return Ok(()),
+            // The name of a volume.
+            other if other.as_byte() == b'V' => return Ok(()),
+            // Left out, it would be missing in the guest.
+            other => {
+                let kind = char::from(other.as_byte()).escape_default();
+                return Err(Fault::Tarball(format!(
+                    "`{}` in it is of a kind that is not known: `{kind}`",
+                    path.join("/")
+                )));
+            }
         };
         let kind = match kind {
             // A name that ends so is a folder's in archives of the oldest kind.

@@ -175,6 +175,20 @@ fn what_is_no_tarball_or_half_of_one_is_refused() {
 }
 
 #[test]
+fn a_tarball_that_was_cut_off_between_two_files_is_refused_and_so_is_one_with_what_nobody_knows() {
+    let bytes = sample();
+    let end = bytes.len() - 1024;
+    for length in [512, end - 512, end] {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        assert_refused(unpack_bytes(folder.path(), &bytes[..length]), "truncated");
+    }
+    let (_folder, whole) = unpack(|tar| add(tar, EntryType::new(b'V'), "a volume", "", ""));
+    whole.map_err(|failure| failure.kind.to_string()).expect("names of volumes are no files");
+    let (_folder, odd) = unpack(|tar| add(tar, EntryType::new(b'Z'), "etc/passwd", "", "root"));
+    assert_refused(odd, "`etc/passwd` in it is of a kind that is not known: `Z`");
+}
+
+#[test]
 fn long_names_owners_times_and_capabilities_are_taken_from_where_they_stand() {
     let long = format!("{}/name", "folder".repeat(30));
     let (_folder, unpacked) = unpack(|tar| {
