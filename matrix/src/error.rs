@@ -4,34 +4,18 @@
 //! [`LoadError`] carries every problem that was found. Both are miette diagnostics (the binary draws them with the
 //! matrix file's text), and both name `file:line:` in their plain text, so that a log without drawings is enough.
 
-use std::{fmt, ops::Range, path::Path, sync::Arc};
+use std::{fmt, ops::Range, path::Path, sync::OnceLock};
 
-use miette::{Diagnostic, LabeledSpan, NamedSource, Severity, SourceCode};
+use miette::{Diagnostic, LabeledSpan, Severity, SourceCode};
 
-/// The matrix file's text under the name it was given to us.
-#[derive(Clone, Debug)]
-pub(crate) struct Source {
-    name: String,
-    text: Arc<str>,
-}
+use crate::snippet::{Snippet, Source, clip, plain};
 
-impl Source {
-    pub(crate) fn new(path: &Path, text: &str) -> Self {
-        Self { name: path.display().to_string(), text: text.into() }
-    }
-
-    pub(crate) fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Line of this byte offset, from 1.
-    fn line(&self, offset: usize) -> usize {
-        1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
-    }
-}
+/// Longest message and remedy, in characters. They quote the file, whose values may be a megabyte long.
+const LONGEST_MESSAGE: usize = 300;
+const LONGEST_HELP: usize = 1000;
 
 /// More mistakes than this are not told: nobody mends a hundred at once, and a file may be built to hold a million.
-const MISTAKES_TOLD: usize = 20;
+pub(crate) const MISTAKES_TOLD: usize = 20;
 
 /// Everything found wrong or odd so far.
 pub(crate) struct Mistakes {
@@ -92,7 +76,9 @@ pub struct Problem {
     message: String,
     help: Option<String>,
     labels: Vec<LabeledSpan>,
-    source: Option<NamedSource<Arc<str>>>,
+    source: Option<Source>,
+    /// What is drawn of the source, and the labels in it: made when somebody draws it.
+    shown: OnceLock<(Snippet, Vec<LabeledSpan>)>,
 }
 
 impl Problem {
@@ -100,11 +86,12 @@ impl Problem {
     pub(crate) fn file(path: &Path, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
-            place: path.display().to_string(),
-            message: message.into(),
+            place: plain(&path.display().to_string()),
+            message: clip(&message.into(), LONGEST_MESSAGE),
             help: None,
             labels: Vec::new(),
             source: None,
+            shown: OnceLock::new(),
         }
     }
 
@@ -112,25 +99,26 @@ impl Problem {
     pub(crate) fn at(source: &Source, span: Range<usize>, message: impl Into<String>, label: &str) -> Self {
         Self {
             severity: Severity::Error,
-            place: format!("{}:{}", source.name, source.line(span.start)),
-            message: message.into(),
+            place: source.place(span.start),
+            message: clip(&message.into(), LONGEST_MESSAGE),
             help: None,
-            labels: vec![LabeledSpan::new_primary_with_span(Some(label.to_owned()), span)],
-            source: Some(NamedSource::new(&source.name, Arc::clone(&source.text))),
+            labels: vec![LabeledSpan::new_primary_with_span(Some(clip(label, LONGEST_MESSAGE)), span)],
+            source: Some(source.clone()),
+            shown: OnceLock::new(),
         }
     }
 
     /// Points at a second place that has to do with it.
     #[must_use]
     pub(crate) fn with_label(mut self, span: Range<usize>, label: &str) -> Self {
-        self.labels.push(LabeledSpan::new_with_span(Some(label.to_owned()), span));
+        self.labels.push(LabeledSpan::new_with_span(Some(clip(label, LONGEST_MESSAGE)), span));
         self
     }
 
     /// The remedy.
     #[must_use]
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(clip(&help.into(), LONGEST_HELP));
         self
     }
 
@@ -138,6 +126,11 @@ impl Problem {
     fn into_warning(mut self) -> LoadWarning {
         self.severity = Severity::Warning;
         LoadWarning(self)
+    }
+
+    fn shown(&self) -> Option<&(Snippet, Vec<LabeledSpan>)> {
+        let source = self.source.as_ref()?;
+        Some(self.shown.get_or_init(|| Snippet::new(source, &self.labels)))
     }
 
     /// Where its first label begins.
@@ -174,11 +167,12 @@ impl Diagnostic for Problem {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.source.as_ref().map(|source| source as &dyn SourceCode)
+        self.shown().map(|(snippet, _)| snippet as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        Some(Box::new(self.labels.iter().cloned()))
+        let (_, labels) = self.shown()?;
+        Some(Box::new(labels.iter().cloned()))
     }
 }
 

@@ -1,17 +1,17 @@
 //! [`Matrix`] -> cells: the product of images, suites and axes, less the excludes, plus the includes. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use serde::Serialize;
 use tera::Context;
 
 use crate::{
     Cell, CellId, Digest, Guest, Image, Prepare, Timeouts,
     error::Mistakes,
-    payload::{Payload, check_script},
+    payload::Payload,
     quantity::{GuestSize, Limits},
-    script::Script,
+    script::{self, Script},
     template::{Template, Templates},
     validate::{Matrix, MatrixImage, Suite},
 };
@@ -20,7 +20,11 @@ use crate::{
 pub(crate) const MOST_CELLS: usize = 100_000;
 
 /// More text than this (environments, scripts, lists of files) does not belong into one plan.
-const MOST_TEXT: usize = 256 << 20;
+const MOST_TEXT: usize = 512 << 20;
+/// Templates rendered: some seconds.
+const MOST_RENDERED: usize = 2_000_000;
+/// What a piece of text takes besides its bytes.
+const OWN: usize = 100;
 
 /// The templates of the matrix.
 pub(crate) struct Compiled {
@@ -69,11 +73,10 @@ pub(crate) fn compile(matrix: &Matrix, templates: &mut Templates, mistakes: &mut
 }
 
 /// The number of cells before any rule, or a mistake if there are none or too many. Nothing has been expanded by then.
-pub(crate) fn check_size(matrix: &Matrix, mistakes: &mut Mistakes) {
+pub(crate) fn check_size(matrix: &Matrix, compiled: &Compiled, mistakes: &mut Mistakes) {
     let lengths = [matrix.images.len(), matrix.suites.len()].into_iter().chain(matrix.axes.values().map(Vec::len));
     let cells = lengths.clone().try_fold(1usize, usize::checked_mul);
-    let cells = cells.and_then(|cells| cells.checked_add(matrix.includes.len()));
-    if cells.is_none_or(|cells| cells > MOST_CELLS) {
+    if cells.and_then(|cells| cells.checked_add(matrix.includes.len())).is_none_or(|cells| cells > MOST_CELLS) {
         let names = ["images", "suites"].into_iter().chain(matrix.axes.keys().map(String::as_str));
         let product: Vec<_> = lengths.zip(names).map(|(length, name)| format!("{length} {name}")).collect();
         mistakes.push(
@@ -81,6 +84,28 @@ pub(crate) fn check_size(matrix: &Matrix, mistakes: &mut Mistakes) {
                 .at(0..0, format!("the matrix has more than {MOST_CELLS} cells: {}", product.join(" x ")), "this file")
                 .with_help("drop an axis or some of its values, or split the matrix into several files"),
         );
+    } else if let Some(cells) = cells {
+        matrix.excludes.check_size(cells, mistakes);
+        compiled.check_size(matrix, cells, mistakes);
+    }
+}
+
+impl Compiled {
+    /// Says so where there are too many templates for so many cells.
+    fn check_size(&self, matrix: &Matrix, cells: usize, mistakes: &mut Mistakes) {
+        let of_a_suite = cells / matrix.suites.len().max(1);
+        let rendered = |templates: &SuiteTemplates| {
+            let templates = templates.script.iter().chain(templates.env.iter().map(|(_, template)| template));
+            let times = templates.map(|template| if template.is_per_cell() { of_a_suite } else { matrix.images.len() });
+            times.fold(0, usize::saturating_add)
+        };
+        let rendered = self.suites.iter().map(rendered).fold(0, usize::saturating_add);
+        if rendered > MOST_RENDERED {
+            let message =
+                format!("{cells} cells take {rendered} renderings of templates, the limit is {MOST_RENDERED}");
+            let help = "drop an axis or some of its values, or environment variables that hold templates";
+            mistakes.push(mistakes.at(0..0, message, "this file").with_help(help));
+        }
     }
 }
 
@@ -101,35 +126,35 @@ pub(crate) fn expand(
         ids: HashMap::new(),
         scripts: BTreeMap::new(),
         text: 0,
-        failed: Vec::new(),
+        failed: HashSet::new(),
     };
     let images = matrix.images.iter().enumerate();
     let prepares = images.map(|(index, image)| expansion.prepare(index, image, mistakes)).collect();
-    let mut matched = vec![false; matrix.excludes.len()];
+    let excludes = matrix.excludes.by_value();
+    let mut unmatched: IndexSet<_> = (0..matrix.excludes.spans().count()).collect();
+    let mut includes: HashMap<_, Vec<_>> = HashMap::new();
+    for rule in &matrix.includes {
+        includes.entry((rule.image, rule.suite)).or_default().push(rule);
+    }
     for (image_index, image) in matrix.images.iter().enumerate() {
         for (suite_index, suite) in matrix.suites.iter().enumerate() {
             let mut group = expansion.group(image, suite_index, suite, mistakes);
-            let excludes: Vec<_> = matrix
-                .excludes
-                .iter()
-                .enumerate()
-                .filter(|(_, rule)| rule.images[image_index] && rule.suites[suite_index])
-                .collect();
             for_each_choice(&matrix.axes, |choice| {
-                let mut excluded = false;
-                for (index, rule) in &excludes {
-                    if choice.iter().zip(&rule.axes).all(|(value, matches)| matches[*value]) {
-                        matched[*index] = true;
-                        excluded = true;
-                    }
+                if expansion.is_full(mistakes) {
+                    return;
                 }
-                if !excluded {
+                let cell = [&[image_index, suite_index], choice].concat();
+                let mut is_excluded = false;
+                excludes.each_of(&cell, |number| {
+                    unmatched.swap_remove(&number);
+                    is_excluded = true;
+                });
+                if !is_excluded {
                     let values = matrix.axes.values().zip(choice).map(|(values, value)| values[*value].clone());
                     expansion.push(&mut group, values.collect(), None, mistakes);
                 }
             });
-            let includes = matrix.includes.iter().filter(|rule| (rule.image, rule.suite) == (image_index, suite_index));
-            for rule in includes {
+            for rule in includes.remove(&(image_index, suite_index)).into_iter().flatten() {
                 expansion.push(&mut group, rule.axes.clone(), Some(rule.span.clone()), mistakes);
             }
         }
@@ -139,15 +164,15 @@ pub(crate) fn expand(
         let help = "shorten environments and inline scripts, pack the suites' `files` into one, or drop an axis";
         mistakes.push(mistakes.at(0..0, message, "this file").with_help(help));
     }
-    for (rule, _) in matrix.excludes.iter().zip(matched).filter(|(_, matched)| !matched) {
+    for (_, span) in matrix.excludes.spans().enumerate().filter(|(number, _)| unmatched.contains(number)) {
         mistakes.warn(
             mistakes
-                .at(rule.span.clone(), "this exclude matches no cell", "matches nothing")
+                .at(span, "this exclude matches no cell", "matches nothing")
                 .with_help("compare its values with the lists of the axes, or remove it"),
         );
     }
     if expansion.cells.is_empty() && expansion.failed.is_empty() {
-        let span = matrix.excludes.first().map_or(0..0, |rule| rule.span.clone());
+        let span = matrix.excludes.spans().next().unwrap_or(0..0);
         let help = "remove or narrow an exclude, so that something is left to run";
         mistakes
             .push(mistakes.at(span, "the matrix has no cells: every one is excluded", "an exclude").with_help(help));
@@ -182,7 +207,7 @@ struct Expansion<'a> {
     /// Bytes of text so far.
     text: usize,
     /// Templates that could not be rendered: said once, not for every cell.
-    failed: Vec<usize>,
+    failed: HashSet<usize>,
 }
 
 /// What a template is about.
@@ -262,6 +287,11 @@ impl<'a> Expansion<'a> {
         }
     }
 
+    /// Text beyond what a plan may hold is not made: the mistake is told at the end. Nor are cells of which no mistake could be told.
+    fn is_full(&self, mistakes: &Mistakes) -> bool {
+        self.text > MOST_TEXT || mistakes.is_full()
+    }
+
     /// Adds one cell; `include`: where the file asks for it, if it does by itself.
     fn push(
         &mut self,
@@ -270,8 +300,7 @@ impl<'a> Expansion<'a> {
         include: Option<std::ops::Range<usize>>,
         mistakes: &mut Mistakes,
     ) {
-        // Text beyond what a plan may hold is not made: the mistake is told at the end.
-        if self.text > MOST_TEXT {
+        if self.is_full(mistakes) {
             return;
         }
         let axes: IndexMap<String, String> = self.matrix.axes.keys().cloned().zip(values).collect();
@@ -310,8 +339,10 @@ impl<'a> Expansion<'a> {
             env.insert(name.clone(), value.unwrap_or_default());
         }
         let files = &self.payload.suites[group.suite_index].files;
-        self.text += env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-        self.text += files.iter().map(|file| file.relative.len() + file.path.as_os_str().len() + 100).sum::<usize>();
+        let texts = env.iter().chain(&axes).map(|(name, value)| name.len() + value.len());
+        let texts = texts.chain(suite.artifacts.iter().map(String::len));
+        let files_text = files.iter().map(|file| file.relative.len() + file.path.as_os_str().len());
+        self.text += texts.chain(files_text).map(|length| length + OWN).sum::<usize>();
         let Some(script) = script else { return };
         self.ids.insert(id.clone(), self.cells.len());
         self.cells.push(Cell {
@@ -350,7 +381,7 @@ impl<'a> Expansion<'a> {
             Ok(text) => return Some(text),
             Err(problem) => problem.with_help(self.template_help(scope)),
         };
-        self.failed.push(template.span().start);
+        self.failed.insert(template.span().start);
         mistakes.push(problem);
         None
     }
@@ -363,10 +394,10 @@ impl<'a> Expansion<'a> {
         mistakes: &mut Mistakes,
     ) -> Option<Digest> {
         let text = self.render(template, context, scope, mistakes)?;
-        match check_script(text.into_bytes()) {
+        match script::check(text.into_bytes()) {
             Ok(text) => Some(self.add_script(text)),
             Err((what, help)) => {
-                self.failed.push(template.span().start);
+                self.failed.insert(template.span().start);
                 let message = format!("the inline script {what}");
                 mistakes.push(mistakes.at(template.span(), message, "this script").with_help(help));
                 None

@@ -61,8 +61,14 @@ pub(crate) struct PackageTable {
     pub(crate) version: Option<At<String>>,
     /// Its files: globs relative to this matrix file. They are sent to the guests whose package manager can use them, and
     /// installed.
-    #[serde(default)]
-    pub(crate) artifacts: Vec<At<String>>,
+    pub(crate) artifacts: Option<At<Vec<At<String>>>>,
+}
+
+impl PackageTable {
+    /// The globs of its files.
+    pub(crate) fn artifacts(&self) -> &[At<String>] {
+        self.artifacts.as_ref().map_or(&[], |at| at.get())
+    }
 }
 
 /// Where the guests run and how much at once.

@@ -5,7 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{error::Mistakes, located::At, near, text::GLOB_HELP};
+use crate::{
+    error::Mistakes,
+    located::At,
+    near,
+    text::{GLOB_HELP, LONGEST_PATH},
+};
 
 /// More files than this are a slip (`**/*` in a home folder), and would be read for hours.
 const MOST_FILES: usize = 10_000;
@@ -29,6 +34,10 @@ fn matches(glob: &At<String>, folder: &Path, mistakes: &mut Mistakes) -> Option<
         mistakes.push(mistakes.at(glob.span(), message, "this glob").with_help(help));
     };
     let text = glob.text();
+    if text.len() > LONGEST_PATH {
+        wrong(mistakes, format!("the glob has {} bytes, the limit is {LONGEST_PATH}", text.len()), GLOB_HELP);
+        return None;
+    }
     if let Err(error) = glob::Pattern::new(text) {
         wrong(mistakes, format!("`{text}` is not a glob: {}", error.msg), GLOB_HELP);
         return None;

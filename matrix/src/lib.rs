@@ -10,6 +10,7 @@
 mod checksum;
 mod digest;
 mod error;
+mod exclude;
 mod expand;
 mod file;
 mod find;
@@ -23,12 +24,14 @@ mod payload;
 mod plan;
 mod prepare;
 mod quantity;
+mod read;
 mod rules;
 mod scalar;
 mod schema;
 mod script;
 mod select;
 mod size;
+mod snippet;
 mod source;
 mod stored;
 mod system;
@@ -46,6 +49,7 @@ pub use plan::{
     Artifact, Boot, Cell, CellId, Guest, Identity, Image, ImageSource, Location, Network, Package, Plan, Prepare,
     Results, Runner, RunnerKind, Timeouts, UploadFile,
 };
+pub use read::read_file;
 pub use schema::schema;
 pub use select::SelectError;
 pub use size::{ByteSize, ByteSizeParseError};

@@ -1,15 +1,16 @@
 //! From a path to a [`Plan`]: the thin shell around parsing, validation and expansion.
 
 use std::{
-    fs::File,
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
 };
 
 use crate::{
     Digest, Image, LoadError, LoadWarning, Package, Plan,
-    error::{Mistakes, Problem, Source},
+    error::{Mistakes, Problem},
     expand, near, parse, payload,
+    read::read_file,
+    snippet::Source,
     template::Templates,
     validate,
 };
@@ -41,7 +42,7 @@ pub fn load(file: &Path, catalog: &[&str]) -> Result<Loaded, LoadError> {
     let mut templates =
         Templates::new().map_err(|error| Problem::file(file, format!("the template engine failed: {error}")))?;
     let compiled = expand::compile(&matrix, &mut templates, &mut mistakes);
-    expand::check_size(&matrix, &mut mistakes);
+    expand::check_size(&matrix, &compiled, &mut mistakes);
     mistakes.check()?;
 
     let expand::Expanded { cells, prepares, scripts } =
@@ -76,25 +77,26 @@ fn read(file: &Path) -> Result<(String, PathBuf), LoadError> {
     let unreadable = |error: io::Error| {
         let help = match error.kind() {
             io::ErrorKind::NotFound => absent(file),
+            io::ErrorKind::Unsupported => "name the matrix file itself, a TOML file".to_owned(),
             _ => "name a file that can be read".to_owned(),
         };
         wrong(format!("cannot read the matrix file: {error}"), &help)
     };
-    // Also pipes and devices: reading them may never end.
-    if !file.metadata().map_err(unreadable)?.is_file() {
-        return Err(wrong("the matrix is not a file".into(), "name the matrix file itself, a TOML file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(file).and_then(|file| file.take(LONGEST_FILE + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
-    if bytes.len() as u64 > LONGEST_FILE {
-        let help = "put scripts into files of their own (`run = \"...\"`), or split the matrix";
-        return Err(wrong("the matrix file is longer than 1 MiB".into(), help));
-    }
+    let bytes = read_file(file, LONGEST_FILE).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => {
+            let size = file.metadata().map_or(0, |found| found.len());
+            let help = "put scripts into files of their own (`run = \"...\"`), or split the matrix";
+            wrong(format!("the matrix file is too large: {size} bytes, the limit is {LONGEST_FILE}"), help)
+        }
+        _ => unreadable(error),
+    })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
         wrong(format!("the matrix file is not UTF-8 text (line {line})"), "save it as UTF-8")
     })?;
+    // Some editors begin a file with U+FEFF and end its lines with CR LF; neither is part of the text, nor of a script in it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text).replace("\r\n", "\n");
     let folder = file.canonicalize().map_err(unreadable)?.parent().map(Path::to_owned).unwrap_or_default();
     // The plan and the reports, which are text, name both.
     if folder.to_str().is_none() || file.to_str().is_none() {

@@ -1,6 +1,9 @@
 //! A value and where it stands in the matrix file, so that whatever is wrong with it can be shown in place.
 
-use std::{borrow::Cow, ops::Range};
+use std::{
+    borrow::{Borrow, Cow},
+    ops::Range,
+};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
@@ -26,6 +29,13 @@ impl<T> At<T> {
 impl At<String> {
     /// The text.
     pub(crate) fn text(&self) -> &str {
+        self.get()
+    }
+}
+
+/// Looked up by its text: it is hashed and compared by that alone.
+impl Borrow<str> for At<String> {
+    fn borrow(&self) -> &str {
         self.get()
     }
 }

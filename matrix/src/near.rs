@@ -5,12 +5,19 @@ use crate::Arch;
 /// At most this many suggestions: more is a list, not a hint.
 const SUGGESTIONS: usize = 3;
 
+/// Whatever is longer, in bytes, is no slip of the finger, and takes long to compare.
+const LONGEST_NAME: usize = 200;
+
 /// The candidates that are a slip of the finger away from `name`, nearest first.
 pub(crate) fn names<S: AsRef<str>>(name: &str, candidates: &[S]) -> Vec<String> {
+    if name.len() > LONGEST_NAME {
+        return Vec::new();
+    }
     let wanted = name.to_lowercase();
     let mut scored: Vec<_> = candidates
         .iter()
         .map(|candidate| candidate.as_ref())
+        .filter(|candidate| candidate.len() <= LONGEST_NAME)
         .filter(|candidate| !is_said_already(candidate, &wanted, candidates))
         .map(|candidate| {
             let known = candidate.to_lowercase();

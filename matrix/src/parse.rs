@@ -13,9 +13,10 @@ use toml::{
 use serde::Deserialize as _;
 
 use crate::{
-    error::{Mistakes, Problem, Source},
+    error::{MISTAKES_TOLD, Mistakes, Problem},
     file::MatrixFile,
     near,
+    snippet::Source,
 };
 
 /// The file, if its shape allows one. Unknown keys are in `mistakes`, yet do not stand in the way.
@@ -23,7 +24,7 @@ pub(crate) fn parse(mistakes: &mut Mistakes) -> Option<MatrixFile> {
     let source = mistakes.source().clone();
     let (mut document, syntax_errors) = DeTable::parse_recoverable(source.text());
     if !syntax_errors.is_empty() {
-        for error in syntax_errors {
+        for error in syntax_errors.into_iter().take(MISTAKES_TOLD) {
             mistakes.push(syntax_problem(&source, &error));
         }
         return None;

@@ -2,25 +2,23 @@
 
 use std::{
     collections::{BTreeMap, HashMap, btree_map},
-    fs::File,
-    io::{self, Read},
+    io,
     path::{Component, Path, PathBuf},
 };
-
-use rayon::prelude::*;
-use sha2::Digest as _;
 
 use crate::{
     Artifact, Digest, UploadFile,
     error::Mistakes,
-    find::{find, missing, unreadable},
+    find::{find, unreadable},
     located::At,
-    script::Script,
+    read::hash_file,
+    script::{self, Script},
     validate::Matrix,
 };
+use rayon::prelude::*;
 
-/// A script longer than this is a file that was meant for `files`.
-pub(crate) const LONGEST_SCRIPT: u64 = 1 << 20;
+/// A file longer than this is not sent to guests: it would take hours, or is no real file (`/proc/kcore` has 128 TiB).
+const LONGEST_UPLOAD: u64 = 16 << 30;
 
 /// What was read.
 pub(crate) struct Payload {
@@ -44,7 +42,7 @@ pub(crate) struct SuitePayload {
 
 /// Reads what the matrix names. `folder`: the matrix file's, absolute, without links.
 pub(crate) fn read(matrix: &Matrix, folder: &Path, mistakes: &mut Mistakes) -> Payload {
-    let globs = matrix.package.iter().flat_map(|package| &package.artifacts);
+    let globs = matrix.package.iter().flat_map(|package| package.artifacts());
     let artifacts = artifact_paths(globs, folder, mistakes);
     let uploads: Vec<_> = matrix.suites.iter().map(|suite| upload_paths(&suite.files, folder, mistakes)).collect();
 
@@ -54,7 +52,7 @@ pub(crate) fn read(matrix: &Matrix, folder: &Path, mistakes: &mut Mistakes) -> P
         .map(|(path, glob)| (path.as_path(), *glob))
         .collect();
     let hashed: HashMap<&Path, io::Result<(u64, Digest)>> =
-        named.keys().par_bridge().map(|path| (*path, hash(path))).collect();
+        named.keys().par_bridge().map(|path| (*path, hash_file(path, LONGEST_UPLOAD))).collect();
     let mut failed: Vec<_> = hashed.iter().filter_map(|(path, result)| Some((path, result.as_ref().err()?))).collect();
     failed.sort_by_key(|(path, _)| **path);
     for (path, error) in failed {
@@ -64,7 +62,7 @@ pub(crate) fn read(matrix: &Matrix, folder: &Path, mistakes: &mut Mistakes) -> P
 
     let suites = matrix.suites.iter().zip(&uploads).map(|(suite, uploads)| SuitePayload {
         script: match &suite.script {
-            Script::File(file) => read_script(file, folder, mistakes),
+            Script::File(file) => script::read(file, folder, mistakes),
             Script::Inline(_) => None,
         },
         files: uploads
@@ -79,7 +77,7 @@ pub(crate) fn read(matrix: &Matrix, folder: &Path, mistakes: &mut Mistakes) -> P
     let mut prepares = Vec::new();
     for image in &matrix.images {
         prepares.push(match image.prepare.as_ref().and_then(|prepare| prepare.script.as_ref()) {
-            Some(Script::File(file)) => read_script(file, folder, mistakes),
+            Some(Script::File(file)) => script::read(file, folder, mistakes),
             Some(Script::Inline(_)) | None => None,
         });
     }
@@ -100,6 +98,8 @@ fn disk(at: &At<String>, folder: &Path, mistakes: &mut Mistakes) -> Option<PathB
     let path = folder.join(at.text());
     let found = path.metadata();
     let wrong = match &found {
+        // The kernel's own files say that they are empty, whatever they hold.
+        Ok(found) if found.is_file() && found.len() == 0 => Some("it is empty".to_owned()),
         Ok(found) if found.is_file() => None,
         Ok(_) => Some("it is not a file".to_owned()),
         Err(error) => Some(error.to_string()),
@@ -213,74 +213,4 @@ fn unspeakable(path: &Path, glob: &At<String>, mistakes: &mut Mistakes) {
     mistakes.push(
         mistakes.at(glob.span(), message, "matched by this").with_help("rename the file, or write a narrower glob"),
     );
-}
-
-fn hash(path: &Path) -> io::Result<(u64, Digest)> {
-    let mut file = File::open(path)?;
-    let mut hasher = sha2::Sha256::new();
-    let mut buffer = vec![0; 256 << 10];
-    let mut bytes = 0;
-    loop {
-        let read = match file.read(&mut buffer) {
-            Ok(0) => return Ok((bytes, Digest::from_bytes(hasher.finalize().into()))),
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        hasher.update(&buffer[..read]);
-        bytes += read as u64;
-    }
-}
-
-fn read_script(file: &At<String>, folder: &Path, mistakes: &mut Mistakes) -> Option<String> {
-    let path = folder.join(file.text());
-    let problem = match path.metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let (looked, help) = missing(file.text(), folder);
-            mistakes.at(file.span(), format!("the script `{}` does not exist", file.text()), &looked).with_help(help)
-        }
-        Err(error) => {
-            unreadable(file, &path, &error, mistakes);
-            return None;
-        }
-        // Also pipes and devices: reading them may never end.
-        Ok(metadata) if !metadata.is_file() => mistakes
-            .at(file.span(), format!("the script `{}` is not a file", file.text()), "not a file")
-            .with_help("name the script itself; what lies beside it goes into a suite's `files`"),
-        Ok(_) => {
-            let mut bytes = Vec::new();
-            if let Err(error) = File::open(&path).and_then(|file| file.take(LONGEST_SCRIPT + 1).read_to_end(&mut bytes))
-            {
-                unreadable(file, &path, &error, mistakes);
-                return None;
-            }
-            match check_script(bytes) {
-                Ok(text) => return Some(text),
-                Err((what, help)) => mistakes
-                    .at(file.span(), format!("the script `{}` {what}", file.text()), "this script")
-                    .with_help(help),
-            }
-        }
-    };
-    mistakes.push(problem);
-    None
-}
-
-/// Text that can be a script; `Err` says what is wrong with it, and the remedy.
-pub(crate) fn check_script(bytes: Vec<u8>) -> Result<String, (&'static str, &'static str)> {
-    if bytes.len() as u64 > LONGEST_SCRIPT {
-        return Err((
-            "is longer than 1 MiB",
-            "put programs and data into a suite's `files`, and start them from a short script",
-        ));
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) if text.contains('\0') => {
-            Err(("holds a NUL character", "a script is plain text; put a program into a suite's `files`"))
-        }
-        // A script that does nothing always succeeds.
-        Ok(text) if text.trim().is_empty() => Err(("is empty", "write down what is to be run")),
-        Ok(text) => Ok(text),
-        Err(_) => Err(("is not UTF-8 text", "a script is plain text; put a program into a suite's `files`")),
-    }
 }

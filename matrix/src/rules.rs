@@ -1,45 +1,81 @@
-//! Axes, and the rules that take cells out of their product (`[[exclude]]`) or add cells to it (`[[include]]`).
+//! Axes, and what the rules about cells may speak of. `[[include]]`: cells that are added; those left out are in [`crate::exclude`].
 
 use std::{collections::HashSet, ops::Range};
 
-use globset::{Glob, GlobMatcher};
 use indexmap::{IndexMap, IndexSet};
 
-use crate::{
-    error::Mistakes,
-    located::At,
-    near,
-    scalar::{OneOrMany, Scalar},
-    text::{self, GLOB_HELP},
-};
+use crate::{error::Mistakes, located::At, near, scalar::Scalar, text};
 
-/// What a rule may speak of.
+/// More axes than this are a slip: every cell has a value of each.
+const MOST_AXES: usize = 100;
+
+/// What a rule may speak of: images, suites, and every axis.
 pub(crate) struct Dimensions<'a> {
-    pub(crate) images: &'a [&'a str],
-    pub(crate) suites: &'a [&'a str],
-    pub(crate) axes: &'a IndexMap<String, Vec<String>>,
+    names: IndexSet<&'a str>,
+    values: Vec<IndexSet<&'a str>>,
 }
 
-impl Dimensions<'_> {
-    /// Checks the key of a rule.
-    fn check_key(&self, key: &At<String>, mistakes: &mut Mistakes) -> bool {
-        let own = ["image", "suite"];
-        if own.contains(&key.text()) || self.axes.contains_key(key.text()) {
-            return true;
+const IMAGE: usize = 0;
+const SUITE: usize = 1;
+
+impl<'a> Dimensions<'a> {
+    pub(crate) fn new(
+        images: impl Iterator<Item = &'a str>,
+        suites: impl Iterator<Item = &'a str>,
+        axes: &'a IndexMap<String, Vec<String>>,
+    ) -> Self {
+        let axis_values = axes.values().map(|values| values.iter().map(String::as_str).collect());
+        Self {
+            names: ["image", "suite"].into_iter().chain(axes.keys().map(String::as_str)).collect(),
+            values: [images.collect(), suites.collect()].into_iter().chain(axis_values).collect(),
         }
-        let known: Vec<_> = own.into_iter().chain(self.axes.keys().map(String::as_str)).collect();
-        let help = near::help(key.text(), &known, &format!("this matrix has {}", known.join(", ")));
-        let message = format!("unknown axis `{}`", key.text());
-        mistakes.push(mistakes.at(key.span(), message, "neither `image` nor `suite` nor an axis").with_help(help));
-        false
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.values.len()
+    }
+
+    /// The values of one, by their positions.
+    pub(crate) fn values(&self, dimension: usize) -> &IndexSet<&'a str> {
+        &self.values[dimension]
+    }
+
+    /// The position of a value.
+    pub(crate) fn find(&self, dimension: usize, value: &str) -> Option<usize> {
+        self.values[dimension].get_index_of(value)
+    }
+
+    /// Its values are names: a rule that speaks of another one has a slip in it. (A value of an axis may be meant for later.)
+    pub(crate) fn is_named(dimension: usize) -> bool {
+        [IMAGE, SUITE].contains(&dimension)
+    }
+
+    /// The dimension that the key of a rule means, or a mistake.
+    pub(crate) fn check_key(&self, key: &At<String>, mistakes: &mut Mistakes) -> Option<usize> {
+        let found = self.names.get_index_of(key.text());
+        if found.is_none() {
+            let known: Vec<_> = self.names.iter().copied().collect();
+            let help = near::help(key.text(), &known, &format!("this matrix has {}", some(&known)));
+            let message = format!("unknown axis `{}`", key.text());
+            mistakes.push(mistakes.at(key.span(), message, "neither `image` nor `suite` nor an axis").with_help(help));
+        }
+        found
     }
 
     /// The position of this image or suite, or a mistake.
-    fn position(&self, key: &str, name: &str, span: Range<usize>, mistakes: &mut Mistakes) -> Option<usize> {
-        let known = if key == "image" { self.images } else { self.suites };
-        let position = known.iter().position(|known| *known == name);
+    pub(crate) fn position(
+        &self,
+        dimension: usize,
+        name: &str,
+        span: Range<usize>,
+        mistakes: &mut Mistakes,
+    ) -> Option<usize> {
+        let position = self.find(dimension, name);
         if position.is_none() {
-            let help = near::help(name, known, &format!("this matrix has {}", known.join(", ")));
+            let known: Vec<_> = self.values[dimension].iter().copied().collect();
+            let key = self.names[dimension];
+            let help = near::help(name, &known, &format!("this matrix has {}", some(&known)));
             mistakes.push(
                 mistakes.at(span, format!("no {key} of this matrix is named `{name}`"), "unknown").with_help(help),
             );
@@ -48,13 +84,28 @@ impl Dimensions<'_> {
     }
 }
 
+/// Names for people: not all of many.
+fn some(names: &[&str]) -> String {
+    const SHOWN: usize = 10;
+    let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 /// The axes, checked: name -> values, in the order of the file.
 pub(crate) fn axes(
     file: &IndexMap<At<String>, At<Vec<At<Scalar>>>>,
     mistakes: &mut Mistakes,
 ) -> IndexMap<String, Vec<String>> {
-    let mut axes = IndexMap::new();
-    let mut variables = HashSet::new();
+    let (mut axes, mut variables) = (IndexMap::new(), HashSet::new());
+    if let Some((first_too_many, _)) = file.get_index(MOST_AXES) {
+        let message = format!("the matrix has {} axes, the limit is {MOST_AXES}", file.len());
+        let problem = mistakes.at(first_too_many.span(), message, "one too many");
+        mistakes.push(problem.with_help("an axis is a name with a list of values: are these values of one axis?"));
+        return axes;
+    }
     for (name, list) in file {
         check_axis_name(name, &mut variables, mistakes);
         if list.get().is_empty() {
@@ -108,98 +159,6 @@ fn check_axis_name(name: &At<String>, variables: &mut HashSet<String>, mistakes:
     mistakes.push(problem);
 }
 
-/// Cells to leave out: those that match every condition.
-pub(crate) struct Exclude {
-    /// The rule in the file.
-    pub(crate) span: Range<usize>,
-    /// One entry per image of the matrix: it matches.
-    pub(crate) images: Vec<bool>,
-    /// One entry per suite.
-    pub(crate) suites: Vec<bool>,
-    /// For every axis, one entry per value.
-    pub(crate) axes: Vec<Vec<bool>>,
-}
-
-/// The excludes, checked, and matched against every value once: what is left to do per cell is a look-up.
-pub(crate) fn excludes(
-    file: &[At<IndexMap<At<String>, At<OneOrMany>>>],
-    dimensions: &Dimensions<'_>,
-    mistakes: &mut Mistakes,
-) -> Vec<Exclude> {
-    file.iter().filter_map(|rule| exclude(rule, dimensions, mistakes)).collect()
-}
-
-fn exclude(
-    rule: &At<IndexMap<At<String>, At<OneOrMany>>>,
-    dimensions: &Dimensions<'_>,
-    mistakes: &mut Mistakes,
-) -> Option<Exclude> {
-    if rule.get().is_empty() {
-        mistakes.push(
-            mistakes
-                .at(rule.span(), "an exclude without a condition leaves out every cell", "empty")
-                .with_help("add `image`, `suite` or an axis, or remove it"),
-        );
-        return None;
-    }
-    let mut exclude = Exclude {
-        span: rule.span(),
-        images: vec![true; dimensions.images.len()],
-        suites: vec![true; dimensions.suites.len()],
-        axes: dimensions.axes.values().map(|values| vec![true; values.len()]).collect(),
-    };
-    for (key, value) in rule.get() {
-        if !dimensions.check_key(key, mistakes) {
-            continue;
-        }
-        let patterns = match value.get() {
-            OneOrMany::One(one) => vec![(one.to_string(), value.span())],
-            OneOrMany::Many(many) => many.iter().map(|one| (one.get().to_string(), one.span())).collect(),
-        };
-        let mut matchers = Vec::new();
-        for (pattern, span) in patterns {
-            if matches!(key.text(), "image" | "suite") && !pattern.contains(['*', '?', '[', '{', '\\']) {
-                dimensions.position(key.text(), &pattern, span.clone(), mistakes);
-            }
-            matchers.extend(Matcher::new(pattern, span, mistakes));
-        }
-        let matched = |value: &str| matchers.iter().any(|matcher| matcher.is_match(value));
-        match key.text() {
-            "image" => exclude.images = dimensions.images.iter().map(|image| matched(image)).collect(),
-            "suite" => exclude.suites = dimensions.suites.iter().map(|suite| matched(suite)).collect(),
-            axis => {
-                if let Some((index, _, values)) = dimensions.axes.get_full(axis) {
-                    exclude.axes[index] = values.iter().map(|value| matched(value)).collect();
-                }
-            }
-        }
-    }
-    Some(exclude)
-}
-
-/// A glob over the values of one dimension. A value always matches itself, whatever characters it holds.
-struct Matcher {
-    text: String,
-    glob: GlobMatcher,
-}
-
-impl Matcher {
-    fn new(text: String, span: Range<usize>, mistakes: &mut Mistakes) -> Option<Self> {
-        match Glob::new(&text) {
-            Ok(glob) => Some(Self { text, glob: glob.compile_matcher() }),
-            Err(error) => {
-                let message = format!("`{text}` is not a glob: {}", error.kind());
-                mistakes.push(mistakes.at(span, message, "not a glob").with_help(GLOB_HELP));
-                None
-            }
-        }
-    }
-
-    fn is_match(&self, value: &str) -> bool {
-        self.text == value || self.glob.is_match(value)
-    }
-}
-
 /// A cell to add.
 pub(crate) struct Include {
     /// The rule in the file.
@@ -218,7 +177,14 @@ pub(crate) fn includes(
     dimensions: &Dimensions<'_>,
     mistakes: &mut Mistakes,
 ) -> Vec<Include> {
-    file.iter().filter_map(|rule| include(rule, dimensions, mistakes)).collect()
+    let mut includes = Vec::new();
+    for rule in file {
+        if mistakes.is_full() {
+            break;
+        }
+        includes.extend(include(rule, dimensions, mistakes));
+    }
+    includes
 }
 
 fn include(
@@ -226,25 +192,22 @@ fn include(
     dimensions: &Dimensions<'_>,
     mistakes: &mut Mistakes,
 ) -> Option<Include> {
-    let keys_known = rule.get().keys().filter(|key| !dimensions.check_key(key, mistakes)).count() == 0;
-    let value = |key: &str| {
-        let (_, value) = rule.get().iter().find(|(known, _)| known.text() == key)?;
-        Some((value.get().to_string(), value.span()))
-    };
-    let wanted = || ["image", "suite"].into_iter().chain(dimensions.axes.keys().map(String::as_str));
-    let missing: Vec<_> = wanted().filter(|key| value(key).is_none()).map(|key| format!("`{key}`")).collect();
+    let keys_known = rule.get().keys().filter(|key| dimensions.check_key(key, mistakes).is_none()).count() == 0;
+    let value = |key: &str| rule.get().get(key).map(|value| (value.get().to_string(), value.span()));
+    let missing = dimensions.names.iter().filter(|key| value(key).is_none());
+    let missing: Vec<_> = missing.map(|key| format!("`{key}`")).collect();
     if !missing.is_empty() {
         let message = format!("this include does not name {}", missing.join(", "));
         let help = "an include adds one cell: name its image, its suite and a value of every axis";
         mistakes.push(mistakes.at(rule.span(), message, "incomplete").with_help(help));
     }
-    let mut position = |key: &str| {
-        let (name, span) = value(key)?;
-        dimensions.position(key, &name, span, mistakes)
+    let mut position = |dimension: usize| {
+        let (name, span) = value(dimensions.names[dimension])?;
+        dimensions.position(dimension, &name, span, mistakes)
     };
-    let (image, suite) = (position("image"), position("suite"));
+    let (image, suite) = (position(IMAGE), position(SUITE));
     let mut values = Vec::new();
-    for axis in dimensions.axes.keys() {
+    for axis in dimensions.names.iter().skip(SUITE + 1) {
         let (text, span) = value(axis)?;
         if text.chars().any(char::is_control) {
             let problem = mistakes.at(span, format!("{text:?} cannot be a value of an axis"), "control characters");

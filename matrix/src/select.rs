@@ -2,9 +2,7 @@
 
 use std::collections::HashSet;
 
-use globset::{Glob, GlobSetBuilder};
-
-use crate::{Cell, CellId, Digest, Plan, near};
+use crate::{Cell, CellId, Digest, Plan, near, text};
 
 /// The cells asked for cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -18,10 +16,10 @@ pub enum SelectError {
         /// What is wrong with it.
         reason: String,
     },
-    /// No cell matches any pattern.
+    /// No cell matches some of the patterns.
     #[error("no cell of the plan matches {}", .globs.join(" or "))]
     Nothing {
-        /// The patterns.
+        /// These patterns.
         globs: Vec<String>,
         /// Ids that look like what was meant, nearest first; may be empty.
         near: Vec<String>,
@@ -35,27 +33,27 @@ impl Plan {
     }
 
     /// The plan of those cells alone whose id matches any of these globs (`debian-12*`, `*.smoke*`), under its own digest.
+    ///
+    /// # Errors
+    ///
+    /// One of them is no glob, or matches no cell: whoever asked for it would miss a verdict.
     pub fn select<S: AsRef<str>>(&self, globs: &[S]) -> Result<Self, SelectError> {
-        let mut set = GlobSetBuilder::new();
-        for glob in globs {
-            let bad = |error: globset::Error| SelectError::Glob {
-                glob: glob.as_ref().to_owned(),
-                reason: error.kind().to_string(),
-            };
-            set.add(Glob::new(glob.as_ref()).map_err(bad)?);
-        }
-        let all = || globs.iter().map(|glob| glob.as_ref().to_owned()).collect::<Vec<_>>();
-        let set = set
-            .build()
-            .map_err(|error| SelectError::Glob { glob: all().join(" "), reason: error.kind().to_string() })?;
-        let cells: Vec<_> = self.cells.iter().filter(|cell| set.is_match(cell.id.as_str())).cloned().collect();
-        if cells.is_empty() {
-            let ids: Vec<_> = self.cells.iter().map(|cell| cell.id.as_str()).collect();
-            let mut near = all().iter().flat_map(|glob| near::names(glob.trim_matches('*'), &ids)).collect::<Vec<_>>();
+        let compile = |glob: &S| {
+            let glob = glob.as_ref();
+            text::name_glob(glob).map_err(|reason| SelectError::Glob { glob: glob.to_owned(), reason })
+        };
+        let matchers = globs.iter().map(compile).collect::<Result<Vec<_>, _>>()?;
+        let ids: Vec<_> = self.cells.iter().map(|cell| cell.id.as_str()).collect();
+        let in_vain = globs.iter().zip(&matchers).filter(|(_, matcher)| !ids.iter().any(|id| matcher.is_match(id)));
+        let in_vain: Vec<_> = in_vain.map(|(glob, _)| glob.as_ref().to_owned()).collect();
+        if !in_vain.is_empty() || globs.is_empty() {
+            let mut near =
+                in_vain.iter().flat_map(|glob| near::names(glob.trim_matches('*'), &ids)).collect::<Vec<_>>();
             near.dedup();
-            return Err(SelectError::Nothing { globs: all(), near });
+            return Err(SelectError::Nothing { globs: in_vain, near });
         }
-        let mut plan = Self { cells, ..self.clone() };
+        let is_wanted = |cell: &&Cell| matchers.iter().any(|matcher| matcher.is_match(cell.id.as_str()));
+        let mut plan = Self { cells: self.cells.iter().filter(is_wanted).cloned().collect(), ..self.clone() };
         plan.keep_what_is_used();
         Ok(plan)
     }

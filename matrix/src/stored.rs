@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Digest, Plan, text};
+use crate::{Digest, Plan, read::read_file, text};
+
+/// Longest `plan.json`, in bytes; what is longer was not written here.
+const LONGEST_PLAN: u64 = 4 << 30;
 
 /// `plan.json` could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +76,7 @@ fn write(plan: &Plan, path: &Path) -> Result<(), PlanFileErrorKind> {
 }
 
 fn read(path: &Path) -> Result<Plan, PlanFileErrorKind> {
-    let plan: Plan = serde_json::from_slice(&fs::read(path)?)?;
+    let plan: Plan = serde_json::from_slice(&read_file(path, LONGEST_PLAN)?)?;
     match plan.fingerprint() {
         found if found == plan.digest => check(&plan).map(|()| plan),
         found => Err(PlanFileErrorKind::Digest { said: plan.digest, found }),

@@ -5,18 +5,23 @@
 
 use std::{io, ops::Range};
 
+use indexmap::IndexMap;
 use tera::{Context, Delimiters, ErrorKind, Tera};
 
 use crate::{
     error::{Mistakes, Problem},
     located::At,
-    payload::LONGEST_SCRIPT,
+    script::LONGEST_SCRIPT,
 };
+
+/// More templates than this are not compiled: each is looked at again with every further one.
+const MOST_TEMPLATES: usize = 1000;
 
 /// Compiled templates.
 pub(crate) struct Templates {
     tera: Tera,
-    compiled: usize,
+    /// Text -> whether it may differ from cell to cell; `None`: its syntax is wrong.
+    known: IndexMap<String, Option<bool>>,
 }
 
 /// One template, compiled once, rendered often.
@@ -55,7 +60,7 @@ impl Templates {
             comment_end: comment.into(),
             ..Delimiters::default()
         })?;
-        Ok(Self { tera, compiled: 0 })
+        Ok(Self { tera, known: IndexMap::new() })
     }
 
     /// Compiles this value; `None`, and a mistake, if its syntax is wrong.
@@ -64,14 +69,25 @@ impl Templates {
         if !["{{", "{%", "\u{1}\u{1}"].iter().any(|sign| text.contains(sign)) {
             return Some(Template { at: at.clone(), kind: Kind::Plain });
         }
-        let name = format!("template {}", self.compiled);
-        self.compiled += 1;
+        let template =
+            |number, per_cell| Template { at: at.clone(), kind: Kind::Tera { name: name(number), per_cell } };
+        if let Some((number, _, Some(per_cell))) = self.known.get_full(text) {
+            return Some(template(number, *per_cell));
+        }
+        let number = self.known.len();
+        if number >= MOST_TEMPLATES {
+            let message = format!("the matrix has too many different templates, the limit is {MOST_TEMPLATES}");
+            let help = "write what differs into axes, and the same template everywhere";
+            mistakes.push(mistakes.at(at.span(), message, "one too many").with_help(help));
+            return None;
+        }
+        let name = name(number);
         let compiled = self.tera.add_raw_template(&name, text).and_then(|()| self.tera.get_template_variables(&name));
-        match compiled {
-            Ok(variables) => {
-                let per_cell = variables.iter().any(|name| !["package", "image", "suite"].contains(name));
-                Some(Template { at: at.clone(), kind: Kind::Tera { name, per_cell } })
-            }
+        let per_cell =
+            compiled.map(|variables| variables.iter().any(|name| !["package", "image", "suite"].contains(name)));
+        self.known.insert(text.to_owned(), per_cell.as_ref().ok().copied());
+        match per_cell {
+            Ok(per_cell) => Some(template(number, per_cell)),
             Err(error) => {
                 let help = "`{{ package.version }}` puts a value in; wrap text that is no template in {% raw %} and {% endraw %}";
                 mistakes.push(problem(at, &error, mistakes).with_help(help));
@@ -96,6 +112,10 @@ impl Templates {
             .and_then(|()| Ok(String::from_utf8(text.0)?))
             .map_err(|error| Box::new(problem(&template.at, &error, mistakes)))
     }
+}
+
+fn name(number: usize) -> String {
+    format!("template {number}")
 }
 
 /// What tera says, at the very characters it speaks of.

@@ -1,11 +1,18 @@
 //! What text may be a name, an environment variable, a path in a guest.
 
+use globset::{Glob, GlobMatcher};
+
 use crate::{error::Mistakes, located::At};
 
 /// Longest name: it stands in tables, file names and host names.
 const LONGEST_NAME: usize = 100;
 /// Longest name of a package for a guest, in bytes; there are none half as long.
 const LONGEST_PACKAGE: usize = 250;
+
+/// Longest glob over names, in bytes.
+const LONGEST_GLOB: usize = 1000;
+/// Longest path, in bytes: no Linux opens a longer one.
+pub(crate) const LONGEST_PATH: usize = 4095;
 
 /// A name a person can read in a table: not empty, no control characters, no blanks at its ends.
 pub(crate) fn check_name(at: &At<String>, what: &str, mistakes: &mut Mistakes) {
@@ -51,11 +58,23 @@ pub(crate) fn is_package(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "+._:=~-".contains(c))
 }
 
+/// A glob over names of images, suites and cells, and values of axes: `Err` says what is wrong with it.
+pub(crate) fn name_glob(text: &str) -> Result<GlobMatcher, String> {
+    // The library panics at globs that are too large for its regular expressions.
+    if text.len() > LONGEST_GLOB {
+        return Err(format!("it has {} bytes, the limit is {LONGEST_GLOB}", text.len()));
+    }
+    Glob::new(text).map(|glob| glob.compile_matcher()).map_err(|error| error.kind().to_string())
+}
+
 /// An absolute path or glob in a guest: `Err` says what is wrong with it, and the remedy.
 pub(crate) fn guest_glob(text: &str) -> Result<(), (String, String)> {
     let example = "write an absolute path or glob, for example `/var/log/hello*.log`";
     if !text.starts_with('/') || text == "/" {
         return Err((format!("`{text}` is not an absolute path in the guest"), example.into()));
+    }
+    if text.len() > LONGEST_PATH {
+        return Err((format!("the path has {} bytes, the limit is {LONGEST_PATH}", text.len()), example.into()));
     }
     if text.chars().any(char::is_control) {
         return Err((format!("{text:?} holds control characters"), example.into()));

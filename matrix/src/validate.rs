@@ -9,11 +9,12 @@ use indexmap::IndexMap;
 use crate::{
     Boot, Identity, Image, ImageSource, Results, Runner,
     error::Mistakes,
+    exclude::Excludes,
     file::{ImageTable, MatrixFile, PackageTable, SuiteTable},
     located::At,
     prepare::{self, ImagePrepare},
     quantity::{self, GuestSize, Limits},
-    rules::{self, Exclude, Include},
+    rules::{self, Include},
     script::{Script, two_scripts},
     source, text,
 };
@@ -26,7 +27,7 @@ pub(crate) struct Matrix {
     pub(crate) limits: Limits,
     pub(crate) images: Vec<MatrixImage>,
     pub(crate) axes: IndexMap<String, Vec<String>>,
-    pub(crate) excludes: Vec<Exclude>,
+    pub(crate) excludes: Excludes,
     pub(crate) includes: Vec<Include>,
     pub(crate) suites: Vec<Suite>,
 }
@@ -64,14 +65,19 @@ pub(crate) fn validate(file: MatrixFile, catalog: &[&str], mistakes: &mut Mistak
             text::check_name(version, "package's version", mistakes);
         }
     }
+    if let Some(empty) =
+        file.package.as_ref().and_then(|package| package.artifacts.as_ref()).filter(|at| at.get().is_empty())
+    {
+        let problem = mistakes.at(empty.span(), "the package has no artifacts, so nothing would be installed", "empty");
+        mistakes.push(problem.with_help("name its files, or remove this line if the suites install it themselves"));
+    }
     let images = images(&file, catalog, mistakes);
     let axes = rules::axes(&file.axes, mistakes);
-    let installable = file.package.as_ref().is_some_and(|package| !package.artifacts.is_empty());
+    let installable = file.package.as_ref().is_some_and(|package| !package.artifacts().is_empty());
     let suites = suites(&file, installable, mistakes);
-    let image_names: Vec<_> = images.iter().map(|image| image.image.name.as_str()).collect();
-    let suite_names: Vec<_> = suites.iter().map(|suite| suite.name.text()).collect();
-    let dimensions = rules::Dimensions { images: &image_names, suites: &suite_names, axes: &axes };
-    let excludes = rules::excludes(&file.exclude, &dimensions, mistakes);
+    let image_names = images.iter().map(|image| image.image.name.as_str());
+    let dimensions = rules::Dimensions::new(image_names, suites.iter().map(|suite| suite.name.text()), &axes);
+    let excludes = Excludes::new(&file.exclude, &dimensions, mistakes);
     let includes = rules::includes(&file.include, &dimensions, mistakes);
     let guest = GuestSize::check(&file.guest, &file.runner, mistakes);
     let runner = quantity::runner(&file.runner, mistakes);
@@ -134,6 +140,9 @@ fn images(file: &MatrixFile, catalog: &[&str], mistakes: &mut Mistakes) -> Vec<M
     let mut names = Names::default();
     let mut valid = Vec::new();
     for (name, table) in images {
+        if mistakes.is_full() {
+            break;
+        }
         text::check_name(name, "image", mistakes);
         let from = table.and_then(|table| table.from.as_ref()).unwrap_or(name);
         let source = source::check(name, table, catalog, mistakes);
@@ -171,6 +180,9 @@ fn suites(file: &MatrixFile, installable: bool, mistakes: &mut Mistakes) -> Vec<
     let mut names = Names::default();
     let mut valid = Vec::new();
     for table in &file.suite {
+        if mistakes.is_full() {
+            break;
+        }
         text::check_name(&table.name, "suite", mistakes);
         let taken = !names.take(&table.name, "suite", mistakes);
         if let (Some(suite), false) = (suite(table, file, installable, mistakes), taken) {

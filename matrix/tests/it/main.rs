@@ -4,6 +4,7 @@ mod expansion;
 mod folder;
 mod guests;
 mod mistakes;
+mod mutations;
 mod payload;
 mod plan_file;
 mod schema;

@@ -160,7 +160,7 @@ fn the_place_does_not_decide_the_digest_but_every_byte_does() {
 #[test]
 fn a_part_of_a_plan_holds_what_its_cells_need_and_has_a_digest_of_its_own() {
     let plan = plan();
-    let part = plan.select(&["debian-12*.own.*=tr", "nothing"]).expect("a part");
+    let part = plan.select(&["debian-12*.own.*=tr", "debian-12-minimal.own.locale=tr"]).expect("a part");
     assert_eq!(part.cells.iter().map(|cell| cell.id.as_str()).collect::<Vec<_>>(), ["debian-12-minimal.own.locale=tr"]);
     // Its own script, and the one that prepares its image.
     assert_eq!((part.images.len(), part.scripts.len()), (1, 2));
@@ -177,6 +177,8 @@ fn a_glob_that_selects_nothing_is_a_mistake() {
     let plan = plan();
     assert_snapshot!(plan.select(&["debian-13*", "x"]).expect_err("no such cell"), @"no cell of the plan matches debian-13* or x");
     assert_snapshot!(plan.select(&["debian-{12"]).expect_err("no glob"), @"`debian-{12` is not a glob: unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)");
+    // Nor is one of several.
+    assert_snapshot!(plan.select(&["*", "debain-12*"]).expect_err("no such cell"), @"no cell of the plan matches debain-12*");
     let Err(SelectError::Nothing { near, .. }) = plan.select(&["debian-12-minimal.smok.locale=C"]) else {
         panic!("nothing has this name");
     };
@@ -198,5 +200,26 @@ proptest! {
         let mut other = artifact.clone();
         other[at.index(artifact.len())] ^= 1;
         prop_assert_ne!(folder(&other, &data).load().plan.digest, digest);
+    }
+
+    /// What decides the work is under the digest, and what does not is where things lie.
+    #[test]
+    fn a_damaged_plan_file_is_never_another_plan(at in any::<prop::sample::Index>(), byte in any::<u8>(), length in 0usize..40) {
+        let folder = folder(b"deb", b"data");
+        let (file, plan) = (folder.path("plan.json"), folder.load().plan);
+        plan.write(&file).expect("written");
+        let mut text = fs::read(&file).expect("text");
+        let at = at.index(text.len());
+        let end = (at + length).min(text.len());
+        text.splice(at..end, [byte]).for_each(drop);
+        fs::write(&file, text).expect("damaged");
+        if let Ok(read) = Plan::read(&file) {
+            prop_assert_eq!(read.digest, plan.digest);
+            prop_assert_eq!(read.cells.len(), plan.cells.len());
+            for (read, cell) in read.cells.iter().zip(&plan.cells) {
+                prop_assert_eq!((&read.id, read.script, read.timeouts.clone()), (&cell.id, cell.script, cell.timeouts.clone()));
+            }
+            prop_assert_eq!(read.scripts, plan.scripts);
+        }
     }
 }
