@@ -109,10 +109,7 @@ pub(crate) async fn compare(request: &Request, spawner: &Spawner) -> Result<Comp
 
     // In the current folder, as those of other runs: after a failure the evidence is in them.
     let runs = Path::new(RUNS).join(RunFolder::new_name());
-    eprintln!(
-        "bench-nesting: the work on this machine; then two runs, below {} until they have ended well",
-        runs.display()
-    );
+    say!("bench-nesting: the work on this machine; then two runs, below {} until they have ended well", runs.display());
     let host = on_this_machine(&program, request.rounds, depth).await?;
     let l1 = Guest { place: L1, out: runs.join("l1"), request, spawner };
     let l1 = l1.work(plan.clone().on(RunnerKind::Host)).await?;
@@ -183,7 +180,7 @@ struct Guest<'a> {
 impl Guest<'_> {
     async fn work(self, plan: Plan) -> Result<Place, BenchError> {
         let Self { place, out, request, spawner } = self;
-        eprintln!("bench-nesting: the work in an {place}");
+        say!("bench-nesting: the work in an {place}");
         let options = Options {
             // Every level is booted: it is the same work that is compared.
             cold: true,

@@ -5,7 +5,9 @@ mod bench_nesting;
 mod catalog;
 mod doctor;
 mod images;
+mod limits;
 mod matrix_file;
+mod panics;
 mod plan;
 mod report;
 mod run;
@@ -46,24 +48,38 @@ type Outcome = Result<u8, Failure>;
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    panics::watch();
+    // Past a limit on the size of files (`ulimit -f`) a write is to fail with words, not to end the process.
+    if let Err(error) = limits::let_large_writes_fail() {
+        say!("nestmatrix: cannot ignore SIGXFSZ: {error}");
+    }
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let printed = error.print();
+            let code = if printed.is_err() { 2 } else { error.exit_code() };
+            return ExitCode::from(u8::try_from(code).unwrap_or(2));
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("nestmatrix: could not start: {error}");
+            say!("nestmatrix: cannot start: {error}");
             return ExitCode::from(2);
         }
     };
-    let outcome = runtime.block_on(verb(args));
+    let outcome = panics::caught(|| runtime.block_on(verb(args)));
     // A blocking read that never returns must not hold up the exit.
     runtime.shutdown_background();
-    match outcome {
-        Ok(code) => ExitCode::from(code),
-        Err(Failure { report, code }) => {
-            eprintln!("{report:?}");
-            ExitCode::from(code)
+    let code = match outcome {
+        Some(Ok(code)) => code,
+        Some(Err(Failure { report, code })) => {
+            say!("{report:?}");
+            code
         }
-    }
+        None => 3,
+    };
+    ExitCode::from(panics::judged(code))
 }
 
 async fn verb(args: Args) -> Outcome {
@@ -97,8 +113,11 @@ fn pretty(value: &impl serde::Serialize) -> Result<String, Failure> {
 /// Prints for programs; a reader that went away (`| head`) is no error.
 fn print(text: &str) -> Outcome {
     use std::io::Write as _;
-    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::message(2, error)),
+    let mut stdout = std::io::stdout();
+    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::message(2, format!("standard output cannot be written: {error}")))
+        }
         _ => Ok(0),
     }
 }

@@ -12,7 +12,7 @@ pub(super) fn verify(catalog: &Catalog, names: &[String], root: &Path) -> Outcom
     let verified = if names.is_empty() {
         let verified = store.verify_all(&show_one_of_all);
         if verified.is_empty() {
-            eprintln!("no image is in the store {}", root.display());
+            say!("no image is in the store {}", root.display());
         }
         verified
     } else {
@@ -36,7 +36,7 @@ fn show_one_of_all(verified: &Verified) {
     match &verified.found {
         Err(error) if matches!(error.kind, PrepareErrorKind::Absent) => {
             let name = &verified.name;
-            eprintln!("{name}: not all there, or changed where it lies: whoever needs it has it made anew");
+            say!("{name}: not all there, or changed where it lies: whoever needs it has it made anew");
         }
         _ => show(verified),
     }
@@ -44,10 +44,10 @@ fn show_one_of_all(verified: &Verified) {
 
 fn show(Verified { name, found }: &Verified) {
     match found {
-        Ok(digest) => eprintln!("{name}: intact, content {}", digest.short()),
+        Ok(digest) => say!("{name}: intact, content {}", digest.short()),
         Err(error) => {
             let help = error.help.as_ref().map(|help| format!("\n{name}: help: {help}")).unwrap_or_default();
-            eprintln!("{name}: {}{help}", error.kind);
+            say!("{name}: {}{help}", error.kind);
         }
     }
 }

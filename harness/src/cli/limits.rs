@@ -1,0 +1,11 @@
+//! Limits that a shell or a CI system sets for this process (`ulimit`).
+
+use std::io;
+
+/// Ignores SIGXFSZ, for this process and those it starts: what is written beyond `ulimit -f` fails with "File too large", and whoever
+/// wrote it says which file that was. QEMU, too, stops its guest then instead of being killed.
+pub(super) fn let_large_writes_fail() -> io::Result<()> {
+    // SAFETY: no handler is installed, and no other thread runs yet.
+    let before = unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    if before == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
