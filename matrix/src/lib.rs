@@ -1,13 +1,14 @@
 //! What to run: the matrix file, validated and expanded into a [`Plan`].
 //!
-//! This crate reads the matrix file and the files it names (scripts, artifacts) and nothing else: it starts no process,
-//! opens no socket, and knows nothing of QEMU, SSH or reports. Once a [`Plan`] exists there is no invalid cell in it.
+//! This crate reads the matrix file and the files it names (scripts, artifacts) and nothing else (and unpacks the matrices that come with
+//! it): it starts no process, opens no socket, and knows nothing of QEMU, SSH or reports. Once a [`Plan`] exists there is no invalid cell in it.
 //!
 //! [`load`] is the way through: `parse` (text to the types of `file`, which keep every value's place), `validate` (to a
 //! matrix without a mistake in itself), `payload` (the files it names), `expand` (to cells). What is wrong is collected on the
 //! way, so that one [`LoadError`] tells all of it.
 
 mod checksum;
+mod deb;
 mod digest;
 mod error;
 mod exclude;
@@ -30,6 +31,7 @@ mod scalar;
 mod schema;
 mod script;
 mod select;
+mod shipped;
 mod size;
 mod snippet;
 mod source;
@@ -52,6 +54,7 @@ pub use plan::{
 pub use read::read_file;
 pub use schema::schema;
 pub use select::SelectError;
+pub use shipped::{shipped, unpack_shipped};
 pub use size::{ByteSize, ByteSizeParseError};
 pub use stored::{PlanFileError, PlanFileErrorKind};
 pub use system::{Arch, Firmware, PackageFamily};

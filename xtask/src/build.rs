@@ -1,4 +1,4 @@
-//! Building: cargo for the binary, a script for the sample package.
+//! Building: cargo for the binary.
 
 use std::{
     ffi::OsString,
@@ -58,12 +58,6 @@ fn expectation(there: bool, with_openssl: bool, cpus: usize) -> String {
             " and OpenSSL, of which there are no static archives here (once, {own}, and as much for OpenSSL; {cpus})"
         ),
     }
-}
-
-/// Builds the two versions of the package that the shipped matrix tests.
-pub(crate) fn sample_package() -> Result<(), Failure> {
-    let folder = checkout().join("matrix/definitions/nestling");
-    run(Command::new(folder.join("build.sh")).arg(folder.join("dist")).stdin(Stdio::null()).stdout(Stdio::null()))
 }
 
 /// Whether the arguments up to `--` ask for help.

@@ -13,7 +13,6 @@ use crate::{
 pub(crate) fn run(mut args: Vec<OsString>) -> Result<(), Failure> {
     let yes = build::take_yes(&mut args);
     setup::ensure(Purpose::Test, yes)?;
-    build::sample_package()?;
     Err(command::become_(
         build::cargo().args(["test", "--workspace"]).args(openssl::features(openssl::is_there())).args(args),
     ))

@@ -84,14 +84,21 @@ pub(super) struct Which {
     pub(super) cells: Vec<String>,
     #[command(flatten)]
     pub(super) catalog: CatalogFile,
+    #[command(flatten)]
+    pub(super) store: StoreRoot,
 }
 
-/// Where images and templates are kept.
-#[derive(Debug, Arguments)]
-pub(super) struct StoreFolder {
+/// Where the store is.
+#[derive(Clone, Debug, Arguments)]
+pub(super) struct StoreRoot {
     /// Folder of the image store [default: `$XDG_CACHE_HOME/nestmatrix`].
     #[arg(long, value_name = "DIR", env = "NESTMATRIX_STORE")]
     pub(super) store: Option<PathBuf>,
+}
+
+/// How much room templates may take.
+#[derive(Debug, Arguments)]
+pub(super) struct TemplateLimit {
     /// What frozen guests may take in the store together; those not used for the longest time go first.
     #[arg(long = "template-limit", value_name = "SIZE", env = "NESTMATRIX_TEMPLATE_LIMIT", default_value = "16GiB")]
     pub(super) templates: matrix::ByteSize,
@@ -102,7 +109,7 @@ pub(super) struct Run {
     #[command(flatten)]
     pub(super) which: Which,
     #[command(flatten)]
-    pub(super) store: StoreFolder,
+    pub(super) limit: TemplateLimit,
     /// Where guests run: on this machine, or in an L1 booted on it [default: what the matrix says, else `auto`].
     #[arg(long, value_name = "RUNNER")]
     pub(super) runner: Option<Runner>,
@@ -183,7 +190,7 @@ pub(super) enum Format {
 #[derive(Debug, Arguments)]
 pub(super) struct Doctor {
     #[command(flatten)]
-    pub(super) store: StoreFolder,
+    pub(super) store: StoreRoot,
     /// Prove the accelerator again, even if this machine's answer is known.
     #[arg(long)]
     pub(super) fresh: bool,
@@ -201,7 +208,7 @@ pub(super) struct BenchNesting {
     #[arg(long, default_value = "table")]
     pub(super) format: Format,
     #[command(flatten)]
-    pub(super) store: StoreFolder,
+    pub(super) store: StoreRoot,
 }
 
 #[derive(Debug, Arguments)]
@@ -219,7 +226,7 @@ pub(super) enum Images {
         #[arg(long)]
         all: bool,
         #[command(flatten)]
-        store: StoreFolder,
+        store: StoreRoot,
     },
     /// Show everything that is known of an image.
     Show {
@@ -229,7 +236,7 @@ pub(super) enum Images {
         #[arg(long, default_value = "table")]
         format: Format,
         #[command(flatten)]
-        store: StoreFolder,
+        store: StoreRoot,
     },
     /// Fetch or build images ahead of a run.
     Prepare {
@@ -246,21 +253,21 @@ pub(super) enum Images {
         #[arg(long)]
         offline: bool,
         #[command(flatten)]
-        store: StoreFolder,
+        store: StoreRoot,
     },
     /// Read every byte of images in the store, and compare it with what was put there.
     Verify {
         /// Names from the catalog [default: all that are in the store].
         names: Vec<String>,
         #[command(flatten)]
-        store: StoreFolder,
+        store: StoreRoot,
     },
     /// Print where an image's disk lies in the store.
     Path {
         /// Its name (`images list`).
         name: String,
         #[command(flatten)]
-        store: StoreFolder,
+        store: StoreRoot,
     },
     /// Remove what is too much in the store: images that neither the catalog nor `images.lock` names and nobody used for a while,
     /// interrupted downloads, locks of nothing. What is in use stays.
@@ -275,7 +282,7 @@ pub(super) enum Images {
         #[arg(long = "templates")]
         frozen: bool,
         #[command(flatten)]
-        store: StoreFolder,
+        store: StoreRoot,
     },
     /// Ask the publishers of a matrix's images which files they mean today, and write that into `images.lock` beside the matrix file.
     Update {
@@ -287,6 +294,8 @@ pub(super) enum Images {
         /// Only say what would change; exit code 1 if anything would.
         #[arg(long)]
         check: bool,
+        #[command(flatten)]
+        store: StoreRoot,
     },
 }
 
@@ -307,14 +316,16 @@ pub(super) struct Shell {
     #[command(flatten)]
     pub(super) catalog: CatalogFile,
     #[command(flatten)]
-    pub(super) store: StoreFolder,
+    pub(super) store: StoreRoot,
+    #[command(flatten)]
+    pub(super) limit: TemplateLimit,
 }
 
-impl StoreFolder {
+impl StoreRoot {
     /// The folder, or why there is none.
-    pub(super) fn path(self) -> Result<PathBuf, super::Failure> {
-        match self.store {
-            Some(folder) => Ok(folder),
+    pub(super) fn path(&self) -> Result<PathBuf, super::Failure> {
+        match &self.store {
+            Some(folder) => Ok(folder.clone()),
             None => images::Store::default_root().map_err(|error| super::Failure::message(2, error)),
         }
     }

@@ -22,15 +22,31 @@ pub(super) struct Known {
 /// Reads what there is beside this matrix file, or, without one, in the current folder.
 pub(super) fn read(own: &CatalogFile, matrix: Option<&Path>) -> Result<Known, Failure> {
     let beside = |name: &str| matrix.map_or_else(|| PathBuf::from(name), |matrix| matrix.with_file_name(name));
-    let file = own.catalog.clone().or_else(|| Some(beside(Catalog::FILE)).filter(|file| file.exists()));
+    let file = match &own.catalog {
+        Some(file) => Some(file.clone()),
+        None => Some(beside(Catalog::FILE)).filter(|file| is_there(file)),
+    };
     let plain = match file {
         Some(file) => Catalog::shipped().with_file(&file).map_err(|error| with_help(&error, &error.help))?,
         None => Catalog::shipped().clone(),
     };
     let lock = beside(Pins::FILE);
+    // A pipe of that name would be waited for, and a link to nowhere is not the same as no lock: other images would run.
+    if is_there(&lock) && !lock.is_file() {
+        let message = format!("{}: cannot be read: not a file", lock.display());
+        return Err(with_help(
+            &message,
+            "remove it, or put the lock back; `nestmatrix images update MATRIX` writes a new one",
+        ));
+    }
     let pins = Pins::read(&lock).map_err(|error| with_help(&error, &error.help))?;
     let catalog = pins.as_ref().map_or_else(|| plain.clone(), |pins| plain.pinned(pins));
     Ok(Known { plain, catalog, pins, lock })
+}
+
+/// Something has this name, whether it can be read or not: what cannot be read must not count as absent.
+fn is_there(file: &Path) -> bool {
+    !matches!(file.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// A mistake of the user's, with its remedy.

@@ -1,8 +1,8 @@
 //! From what was typed to a plan.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use matrix::Plan;
+use matrix::{Plan, SelectError};
 
 use super::{
     Failure,
@@ -10,34 +10,27 @@ use super::{
     catalog::{self, Known},
 };
 
-/// Matrices that come with the source.
-fn definitions() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../matrix/definitions")
-}
+/// Where the shipped matrices are unpacked, below the store.
+const SHIPPED: &str = "matrices";
 
-/// The file that `matrix` means: a path as it stands, else the name of a shipped definition.
-fn resolve(matrix: &Path) -> PathBuf {
-    let is_name = matrix.extension().is_none() && matrix.components().count() == 1;
-    let shipped = definitions().join(matrix).with_extension("toml");
-    if is_name && !matrix.exists() && shipped.is_file() {
-        shipped.canonicalize().unwrap_or(shipped)
-    } else {
-        matrix.to_owned()
+/// The file that `which` means: a file as it stands, else a matrix that is shipped, unpacked into the store.
+fn resolve(which: &Which) -> Result<PathBuf, Failure> {
+    let matrix = &which.matrix;
+    // A folder of that name is no matrix.
+    let name = matrix.to_str().filter(|name| !name.contains(['/', '.']) && !matrix.is_file());
+    let Some(name) = name.filter(|name| matrix::shipped().any(|shipped| shipped == *name)) else {
+        return Ok(matrix.clone());
+    };
+    let store = which.store.path()?.join(SHIPPED);
+    let unpacked = std::path::absolute(&store).and_then(|store| matrix::unpack_shipped(name, &store));
+    match unpacked {
+        Ok(file) => Ok(file.unwrap_or_else(|| matrix.clone())),
+        Err(error) => {
+            let help = "name a store that can be written to: `--store DIR`, or NESTMATRIX_STORE";
+            let message = format!("cannot unpack the matrix {name} into {}: {error}", store.display());
+            Err(catalog::with_help(&message, help))
+        }
     }
-}
-
-/// Names of the shipped definitions.
-fn shipped() -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(definitions())
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
-        .collect();
-    names.sort();
-    names
 }
 
 /// A matrix, expanded, and the catalog its images are from.
@@ -55,9 +48,9 @@ pub(super) fn load_to_run(which: &Which) -> Result<Loaded, Failure> {
 
 /// Loads the matrix, prints its warnings, and selects the cells asked for.
 pub(super) fn load(which: &Which) -> Result<Loaded, Failure> {
-    let file = resolve(&which.matrix);
+    let file = resolve(which)?;
     if !file.exists() {
-        let names = shipped().join("`, `");
+        let names = matrix::shipped().collect::<Vec<_>>().join("`, `");
         let report = miette::miette!(
             help = format!("name a matrix file, or one of the shipped matrices: `{names}`"),
             "there is no matrix file {}",
@@ -68,11 +61,19 @@ pub(super) fn load(which: &Which) -> Result<Loaded, Failure> {
     let known = catalog::read(&which.catalog, Some(&file))?;
     let loaded = matrix::load(&file, &known.catalog.names()).map_err(Failure::usage)?;
     for warning in loaded.warnings {
-        eprintln!("{:?}", miette::Report::new(warning));
+        say!("{:?}", miette::Report::new(warning));
     }
     let plan = match which.cells.is_empty() {
         true => loaded.plan,
-        false => loaded.plan.select(&which.cells).map_err(|error| Failure::message(2, error))?,
+        false => loaded.plan.select(&which.cells).map_err(not_selected)?,
     };
     Ok(Loaded { plan, known })
+}
+
+fn not_selected(error: SelectError) -> Failure {
+    let help = match &error {
+        SelectError::Nothing { near, .. } if !near.is_empty() => format!("did you mean `{}`?", near.join("` or `")),
+        _ => "`nestmatrix plan MATRIX` lists the cells; write `*` for any characters".to_owned(),
+    };
+    catalog::with_help(&error, &help)
 }

@@ -27,8 +27,8 @@ pub(super) async fn run(args: args::Run) -> Outcome {
             (Start::Plan(Box::new(plan)), known, notes)
         }
     };
-    let templates = args.store.templates;
-    let store = args.store.path()?;
+    let templates = args.limit.templates;
+    let store = args.which.store.path()?;
     let options = Options {
         cold: args.cold,
         catalog: known.catalog,

@@ -17,7 +17,7 @@ pub(super) async fn shell(args: args::Shell) -> Outcome {
     if host::find("ssh").is_none() {
         return Err(Failure::message(2, "`ssh` is not installed: install OpenSSH's client"));
     }
-    let which = args::Which { matrix: args.matrix, cells: vec![args.cell], catalog: args.catalog };
+    let which = args::Which { matrix: args.matrix, cells: vec![args.cell], catalog: args.catalog, store: args.store };
     let matrix_file::Loaded { plan, known } = matrix_file::load_to_run(&which)?;
     let [cell] = plan.cells.as_slice() else {
         let ids: Vec<&str> = plan.cells.iter().map(|cell| cell.id.as_str()).collect();
@@ -27,8 +27,8 @@ pub(super) async fn shell(args: args::Shell) -> Outcome {
     };
     let id = cell.id.clone();
     let folder = tempfile::tempdir().map_err(|error| Failure::message(2, error))?;
-    let templates = args.store.templates;
-    let store = args.store.path()?;
+    let templates = args.limit.templates;
+    let store = which.store.path()?;
     let options = Options {
         cold: false,
         notes: known.unpinned(&plan).into_iter().collect(),
@@ -51,7 +51,7 @@ pub(super) async fn shell(args: args::Shell) -> Outcome {
     else {
         return Err(Failure::message(3, format!("{id}: its guest could not be made ready; see above")));
     };
-    eprintln!("entering {id}; the guest is thrown away when you leave");
+    say!("entering {id}; the guest is thrown away when you leave");
     let mut ssh = tokio::process::Command::new("sh");
     ssh.arg("-c").arg(format!("exec {}", kept.ssh)).stdin(Stdio::inherit()).kill_on_drop(true);
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| Failure::message(3, error))?;
@@ -62,7 +62,7 @@ pub(super) async fn shell(args: args::Shell) -> Outcome {
     };
     end(pid).await;
     for line in sweep(&store) {
-        eprintln!("{line}");
+        say!("{line}");
     }
     // ssh's own failures are 255; a shell's last command decides nothing here.
     match status {

@@ -64,21 +64,3 @@ fn a_folder_of_any_name_can_hold_a_matrix() {
     let loaded = matrix::load(&folder.path("[odd]*/m.toml"), &["debian-12-minimal"]).expect("a plan");
     assert_eq!(loaded.plan.cells[0].files[0].relative, "data.txt");
 }
-
-#[test]
-fn the_shipped_matrix_is_one() {
-    let definitions = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("definitions");
-    let read = |name: &str| std::fs::read(definitions.join(name)).expect("shipped");
-    let mut folder = Folder::new().file("m.toml", read("release.toml"));
-    for script in ["smoke.sh", "upgrade.sh", "checks.sh"] {
-        let name = format!("nestling/{script}");
-        folder = folder.file(&name, read(&name));
-    }
-    // The packages are built on the way to a run.
-    for version in ["1.0", "2.0"] {
-        folder = folder.file(&format!("nestling/dist/nestling_{version}_amd64.deb"), version);
-    }
-    let loaded = folder.load();
-    assert_eq!(loaded.plan.cells.len(), 6);
-    assert!(loaded.warnings.is_empty());
-}

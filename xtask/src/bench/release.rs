@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::json;
 
-use crate::{build, failure::Failure};
+use crate::failure::Failure;
 
 use super::{Report, figures::Figures, journal::Journal, workbench::Workbench};
 
@@ -13,7 +13,6 @@ const MATRIX: &str = "release";
 
 /// `runner`: `host` or `qemu`.
 pub(super) fn measure(bench: &Workbench, runner: &str, pairs: usize) -> Result<Report, Failure> {
-    build::sample_package()?;
     let run = |name: String, args: &[&str]| {
         bench.run(Path::new(MATRIX), &format!("{MATRIX}-{runner}-{name}"), &[&["--runner", runner], args].concat())
     };

@@ -135,12 +135,12 @@ impl Item {
             Self::Mke2fs => ("mke2fs", "makes the file system of an image"),
             Self::Newuidmap => ("newuidmap", "lets an ordinary user build images"),
             Self::SubordinateIds => ("subordinate ids", "the ids newuidmap may hand out (/etc/subuid, /etc/subgid)"),
-            Self::CCompiler => ("cc", "compiles C parts of nestmatrix and the sample package"),
+            Self::CCompiler => ("cc", "compiles C parts of nestmatrix"),
             Self::PkgConfig => ("pkg-config", "finds OpenSSL when nestmatrix is built"),
             Self::OpenSsl => ("OpenSSL", "its headers and static archives: nestmatrix speaks SSH through it"),
             Self::Perl => ("perl", "with its own modules: builds OpenSSL, of which this system has no static archives"),
             Self::Make => ("make", "builds OpenSSL, of which this system has no static archives"),
-            Self::DpkgDeb => ("dpkg-deb", "builds the sample package"),
+            Self::DpkgDeb => ("dpkg-deb", "builds the packages of the tests"),
             Self::SshServer => {
                 ("sshd", "the tests talk to one of their own (Debian's package also starts one on port 22)")
             }

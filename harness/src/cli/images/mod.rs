@@ -24,7 +24,7 @@ pub(super) async fn images(verb: args::Images, own: &args::CatalogFile) -> Outco
         args::Images::Show { name, format, store } => show::show(&here()?, &name, format, &store.path()?),
         args::Images::Prepare { names, matrix, refresh, offline, store } => {
             let entries = match matrix {
-                Some(matrix) => prepare::of_matrix(matrix, own)?,
+                Some(matrix) => prepare::of_matrix(matrix, own, &store)?,
                 None => prepare::named(&here()?.catalog, names)?,
             };
             prepare::prepare(entries, prepare::way(refresh, offline), &store.path()?).await
@@ -34,9 +34,9 @@ pub(super) async fn images(verb: args::Images, own: &args::CatalogFile) -> Outco
         args::Images::Gc { keep_days, dry_run, frozen, store } => {
             gc::gc(&here()?, keep_days, frozen, dry_run, &store.path()?)
         }
-        args::Images::Update { matrix, names, check } => {
-            let own = own.clone();
-            let updated = tokio::task::spawn_blocking(move || update::update(matrix, &names, check, own));
+        args::Images::Update { matrix, names, check, store } => {
+            let which = args::Which { matrix, cells: Vec::new(), catalog: own.clone(), store };
+            let updated = tokio::task::spawn_blocking(move || update::update(&which, &names, check));
             updated.await.unwrap_or_else(|error| Err(Failure::message(3, error)))
         }
     }

@@ -24,13 +24,18 @@ pub(super) fn named(catalog: &Catalog, names: Vec<String>) -> Result<Vec<(String
 }
 
 /// The images of a matrix, each once.
-pub(super) fn of_matrix(matrix: PathBuf, own: &args::CatalogFile) -> Result<Vec<(String, Entry)>, Failure> {
-    let which = args::Which { matrix, cells: Vec::new(), catalog: own.clone() };
+pub(super) fn of_matrix(
+    matrix: PathBuf,
+    own: &args::CatalogFile,
+    store: &args::StoreRoot,
+) -> Result<Vec<(String, Entry)>, Failure> {
+    let which = args::Which { matrix, cells: Vec::new(), catalog: own.clone(), store: store.clone() };
     let matrix_file::Loaded { plan, known } = matrix_file::load(&which)?;
     let mut entries: Vec<(String, Entry)> = Vec::new();
     for image in &plan.images {
         let entry = Entry::of_matrix(&image.name, &image.source).or_else(|| known.catalog.get(&image.from).cloned());
-        if let Some(entry) = entry.filter(|_| !entries.iter().any(|(name, _)| *name == image.from)) {
+        let entry = entry.ok_or_else(|| Failure::message(2, format!("there is no image `{}`", image.from)))?;
+        if !entries.iter().any(|(name, _)| *name == image.from) {
             entries.push((image.from.clone(), entry));
         }
     }
@@ -62,7 +67,7 @@ pub(super) async fn prepare(entries: Vec<(String, Entry)>, way: Way, root: &Path
     let _ = shown.await;
     for (name, missing) in prepared.iter().filter_map(|(name, image)| Some((name, image.as_ref().err()?))) {
         if let Some(help) = &missing.help {
-            eprintln!("{name}: help: {help}");
+            say!("{name}: help: {help}");
         }
     }
     let missing = prepared.values().filter(|image| image.is_err()).count();
@@ -76,15 +81,15 @@ pub(super) async fn prepare(entries: Vec<(String, Entry)>, way: Way, root: &Path
 /// One line for each event; true at the end.
 fn show(event: &EventKind) -> bool {
     match event {
-        EventKind::ImageProgress { image, message } => eprintln!("{image}: {}", reports::clean::line(message)),
+        EventKind::ImageProgress { image, message } => say!("{image}: {}", reports::clean::line(message)),
         EventKind::ImageReady { image, digest, cached, elapsed_ms } => {
             let how = if *cached { "in the store" } else { "ready" };
-            eprintln!("{image}: {how}, its content is {digest} ({:.1} s)", *elapsed_ms as f64 / 1000.0);
+            say!("{image}: {how}, its content is {digest} ({:.1} s)", *elapsed_ms as f64 / 1000.0);
         }
         EventKind::ImageFailed { image, reason, tail } => {
-            eprintln!("{image}: failed: {}", reports::clean::line(reason));
+            say!("{image}: failed: {}", reports::clean::line(reason));
             for line in tail {
-                eprintln!("    {}", reports::clean::line(line));
+                say!("    {}", reports::clean::line(line));
             }
         }
         EventKind::RunFinished { .. } => return true,

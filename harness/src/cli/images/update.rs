@@ -1,6 +1,6 @@
 //! `images update`: what the publishers of a matrix's images mean today, written into `images.lock`.
 
-use std::{path::PathBuf, sync::atomic::AtomicBool};
+use std::sync::atomic::AtomicBool;
 
 use images::{
     Change, Control, Entry, Origin, Pin, Source,
@@ -14,9 +14,8 @@ use super::{
     Failure, Outcome, print,
 };
 
-pub(super) fn update(matrix: PathBuf, names: &[String], check: bool, own: args::CatalogFile) -> Outcome {
-    let which = args::Which { matrix, cells: Vec::new(), catalog: own };
-    let matrix_file::Loaded { plan, known } = matrix_file::load(&which)?;
+pub(super) fn update(which: &args::Which, names: &[String], check: bool) -> Outcome {
+    let matrix_file::Loaded { plan, known } = matrix_file::load(which)?;
     let mut used: Vec<&str> = plan
         .images
         .iter()
@@ -38,9 +37,9 @@ pub(super) fn update(matrix: PathBuf, names: &[String], check: bool, own: args::
         let Some(pin) = pin(entry, &mut failed) else { continue };
         let change = pins.update(pin);
         if change.is_suspicious() {
-            eprintln!(
-                "WARNING: {name}: the file at the same address has changed. A publisher who keeps his word puts another file elsewhere: \
-                 ask him before you run anything on it."
+            say!(
+                "WARNING: {name}: the file at the same address has changed: ask its publisher before you run anything on it. A new \
+                 file usually has a new address."
             );
         }
         match line(name, &change) {
@@ -75,7 +74,7 @@ fn pin(entry: &Entry, failed: &mut bool) -> Option<Pin> {
     let Origin::Urls(urls) = &file.origin else { return None };
     let name = format!("{} ({})", entry.name, entry.arch);
     let cancel = AtomicBool::new(false);
-    let control = Control { refresh: false, cancel: &cancel, progress: &|line| eprintln!("{name}: {line}") };
+    let control = Control { refresh: false, cancel: &cancel, progress: &|line| say!("{name}: {line}") };
     let (limits, today) = (Limits::default(), jiff::Zoned::now().date());
     let pin = |url: String, digest, bytes| Pin {
         name: entry.name.clone(),
@@ -88,20 +87,20 @@ fn pin(entry: &Entry, failed: &mut bool) -> Option<Pin> {
     match resolve(entry, &|url| fetch_text(url, LONGEST_LIST, &limits, &control)) {
         Ok(Some(Resolved { url, digest, bytes, trust })) => {
             match trust {
-                Trust::Verified => eprintln!("{name}: signature verified"),
-                Trust::NotChecked(why) => eprintln!("{name}: signature not checked: {why}"),
+                Trust::Verified => say!("{name}: signature verified"),
+                Trust::NotChecked(why) => say!("{name}: signature not checked: {why}"),
             }
             Some(pin(url, digest, bytes))
         }
         // Nobody to ask: the catalog's word is what there is.
         Ok(None) => match file.digest {
             Some(digest) => {
-                eprintln!("{name}: no list of digests is known: pinned as the catalog has it");
+                say!("{name}: no list of digests is known: pinned as the catalog has it");
                 Some(pin(urls.first()?.clone(), digest, None))
             }
             None => {
                 *failed = true;
-                eprintln!(
+                say!(
                     "{name}: neither a digest nor a list of digests is known\n{name}: help: add `digest` or `checksums` to its entry"
                 );
                 None
@@ -109,7 +108,7 @@ fn pin(entry: &Entry, failed: &mut bool) -> Option<Pin> {
         },
         Err(error) => {
             *failed = true;
-            eprintln!("{name}: {}\n{name}: help: {}", reports::clean::line(&error.kind.to_string()), error.kind.help());
+            say!("{name}: {}\n{name}: help: {}", reports::clean::line(&error.kind.to_string()), error.kind.help());
             None
         }
     }
