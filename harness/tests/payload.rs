@@ -80,6 +80,10 @@ impl Guest {
         fs::read_to_string(self.here("stdout.log")).unwrap()
     }
 
+    fn stdout_log_or_empty(&self) -> String {
+        fs::read_to_string(self.here("stdout.log")).unwrap_or_default()
+    }
+
     fn stderr_log(&self) -> String {
         fs::read_to_string(self.here("stderr.log")).unwrap()
     }
@@ -227,6 +231,24 @@ async fn a_time_out_holds_against_a_suite_that_killed_its_watcher() {
     assert_eq!(run.outcome, SuiteOutcome::TimedOut { leftovers: false });
     assert_eq!(guest.stdout_log(), "killed\n");
     assert_eq!(running("sleep\x0048."), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_guest_that_is_silent_at_the_time_limit_no_longer_answers_and_was_not_killed() {
+    let guest = Guest::start().await;
+    guest.upload("echo started; sleep 3; exit 1", &[], &[]).await.unwrap();
+    let server = rustix::process::Pid::from_raw(guest.server.pids()[0] as i32).unwrap();
+    let freeze = async {
+        while !guest.stdout_log_or_empty().contains("started") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        rustix::process::kill_process(server, rustix::process::Signal::STOP).unwrap();
+    };
+    let started = Instant::now();
+    let (ran, ()) = tokio::join!(guest.run_for(Duration::from_secs(5)), freeze);
+    let error = ran.unwrap_err();
+    assert!(matches!(error, SshError::Frozen { .. }) && error.to_string().contains("no longer answers"), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

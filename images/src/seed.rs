@@ -6,7 +6,8 @@
 
 /// Content of root's `authorized_keys`.
 pub const AUTHORIZED_KEYS: &str = "opt/nestmatrix/authorized_keys";
-/// The guest's ed25519 SSH host key, OpenSSH private key format. The public half is known to us before the guest boots.
+/// The guest's SSH host key, OpenSSH private key format: of any kind, whatever the name says (servers go by the content). The public
+/// half is known to us before the guest boots.
 pub const HOST_KEY: &str = "opt/nestmatrix/ssh_host_ed25519_key";
 /// The guest's host name (one label).
 pub const HOSTNAME: &str = "opt/nestmatrix/hostname";

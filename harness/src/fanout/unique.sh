@@ -3,7 +3,9 @@ set -eu
 # Where the server is: in a root of its own if the guest is one of a root file system.
 root=
 if [ -L /run/nestmatrix/sshd ]; then root=$(readlink /run/nestmatrix/sshd) root=${root%/init}; fi
-key=$root/etc/ssh/ssh_host_ed25519_key
+# cloud-init names the file after the kind of key; a server goes by the content.
+key=$root/etc/ssh/ssh_host_ecdsa_key
+[ -e "$key" ] || key=$root/etc/ssh/ssh_host_ed25519_key
 umask 077
 cat >"$key"
 umask 022

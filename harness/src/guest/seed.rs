@@ -72,7 +72,7 @@ fn user_data(who: &Who<'_>) -> String {
         // Of the image's own user, and of root.
         "ssh_authorized_keys": [who.login],
         "ssh_deletekeys": true,
-        "ssh_keys": { "ed25519_private": who.host_private, "ed25519_public": who.host_public },
+        "ssh_keys": { "ecdsa_private": who.host_private, "ecdsa_public": who.host_public },
         "ssh": { "emit_keys_to_console": false },
         "no_ssh_fingerprints": true,
         "package_update": false,
@@ -92,9 +92,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seed");
         let who = Who {
-            login: "ssh-ed25519 LOGIN",
+            login: "ecdsa-sha2-nistp256 LOGIN",
             host_private: "PRIVATE\n",
-            host_public: "ssh-ed25519 HOST",
+            host_public: "ecdsa-sha2-nistp256 HOST",
             hostname: "box",
         };
         write(&path, &who).unwrap();
@@ -112,8 +112,8 @@ mod tests {
         assert_eq!(meta["local-hostname"], "box");
         let text = read("user-data");
         let config: serde_json::Value = serde_json::from_str(text.strip_prefix("#cloud-config\n").unwrap()).unwrap();
-        assert_eq!(config["ssh_keys"]["ed25519_private"], "PRIVATE\n");
-        assert_eq!(config["users"][1]["ssh_authorized_keys"][0], "ssh-ed25519 LOGIN");
+        assert_eq!(config["ssh_keys"]["ecdsa_private"], "PRIVATE\n");
+        assert_eq!(config["users"][1]["ssh_authorized_keys"][0], "ecdsa-sha2-nistp256 LOGIN");
         assert_eq!(config["disable_root"], false);
     }
 

@@ -8,6 +8,8 @@ use crate::ssh::{Exec, Exit, Session, Sink, SshError, Stdin, Until};
 
 /// How long a guest has, besides the grace, to carry out an order to kill.
 const ORDER: Duration = Duration::from_secs(10);
+/// A guest that gives no sign of life for so long, at its time limit, is not asked any further.
+const UNHEARD: Duration = Duration::from_secs(10);
 
 /// What is run and for how long.
 pub(super) struct Guarded {
@@ -34,6 +36,10 @@ pub(super) enum Ended {
 }
 
 /// Runs a command under the guard.
+///
+/// # Errors
+/// The connection's or the cancellation. [`SshError::Frozen`] also where the time limit is reached and the guest gives no sign of
+/// life: nobody knows what the script did.
 pub(super) async fn run(session: &Session, guarded: Guarded) -> Result<Ended, SshError> {
     let mark = format!("{:032x}", rand::random::<u128>());
     // Kept until the command is over: the end of its input is the end of its watcher.
@@ -54,16 +60,29 @@ pub(super) async fn run(session: &Session, guarded: Guarded) -> Result<Ended, Ss
 
     let ordered = Instant::now();
     orders.try_send(b"TERM\n");
+    let silent = |exit: Option<&Result<Exit, SshError>>| {
+        let silence = session.silent_for();
+        let unheard =
+            matches!(exit, None | Some(Err(SshError::Timeout { .. }))) && silence >= UNHEARD.max(2 * guarded.grace);
+        unheard.then_some(SshError::Frozen { doing: "a script is ended at its time limit", silence })
+    };
     let exit = tokio::select! {
         biased;
         exit = &mut exec => exit,
         () = sleep(guarded.grace) => {
+            if let Some(silent) = silent(None) {
+                return Err(silent);
+            }
             orders.try_send(b"KILL\n");
             exec.await
         }
     };
+    if let Some(silent) = silent(Some(&exit)) {
+        return Err(silent);
+    }
     match exit {
-        Err(SshError::Cancelled) => return Err(SshError::Cancelled),
+        // Whoever stands still was not killed by us, and says nothing of how the script would have ended.
+        Err(error @ (SshError::Cancelled | SshError::Frozen { .. })) => return Err(error),
         // It had ended before it was told to; only last words of what it left behind were still waited for.
         Ok(exit) if exit.at <= ordered => return Ok(Ended::Itself(exit)),
         _ => {}

@@ -19,6 +19,16 @@ pub enum SshError {
         /// In libssh2's words.
         reason: String,
     },
+    /// The two sides have no algorithm in common.
+    #[error("no {what} in common with the SSH server: it offers {theirs}, nestmatrix takes {ours}")]
+    NoCommon {
+        /// What kind of algorithm.
+        what: &'static str,
+        /// Their names, as the server lists them.
+        theirs: String,
+        /// Ours.
+        ours: String,
+    },
     /// The server does not take our login key.
     #[error("login as `{user}` was refused: {reason}")]
     Auth {
@@ -36,7 +46,7 @@ pub enum SshError {
         reason: String,
     },
     /// The deadline came first. The command may still run in the guest.
-    #[error("no end in sight at the deadline while {doing}")]
+    #[error("timeout while {doing}")]
     Timeout {
         /// What was being waited for.
         doing: &'static str,
@@ -50,7 +60,7 @@ pub enum SshError {
         reason: String,
     },
     /// The connection stands, but the guest has not answered anything for longer than it may.
-    #[error("the guest has not answered for {} s while {doing}", silence.as_secs())]
+    #[error("the guest no longer answers: it was silent for {} s while {doing}", silence.as_secs())]
     Frozen {
         /// What was going on.
         doing: &'static str,
@@ -84,6 +94,11 @@ pub enum SshError {
 }
 
 impl SshError {
+    /// How the guest's system is set up makes it impossible: another guest of its image does no better.
+    pub const fn is_the_images_fault(&self) -> bool {
+        matches!(self, Self::NoCommon { .. } | Self::NotStarted { .. })
+    }
+
     /// The guest can no longer be reached over this session, or its server is going down (as opposed to: this command took too long).
     pub const fn is_connection_lost(&self) -> bool {
         matches!(self, Self::Lost { .. } | Self::Frozen { .. } | Self::NoStatus)

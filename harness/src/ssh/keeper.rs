@@ -1,12 +1,9 @@
 //! The thread that owns a session: one command after the other.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
-    time::Instant,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+    mpsc,
 };
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -50,7 +47,7 @@ pub(super) fn serve(
             }
         };
         line.given_up = Some(request.given_up);
-        line.heard = Instant::now();
+        line.heard.note();
         let answer = pump::run(&mut line, request.exec, &request.line, &request.mark);
         line.given_up = None;
         let lost = matches!(&answer, Err(error) if error.is_connection_lost());

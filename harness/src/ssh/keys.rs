@@ -1,10 +1,12 @@
 //! Key pairs made for one run or one guest and forgotten with it: the login key and the guests' host keys.
+//!
+//! ECDSA on P-256, because every server takes it: OpenSSH since 5.7, and systems in FIPS mode, which refuse ed25519 for both.
 
 use std::{io, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
 
-use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey, PublicKey, rand_core::OsRng};
+use ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, PrivateKey, PublicKey, rand_core::OsRng};
 
-/// An ed25519 key pair, both halves as the text OpenSSH reads.
+/// A key pair, both halves as the text OpenSSH reads.
 #[derive(Clone)]
 pub struct Keypair {
     private: String,
@@ -19,7 +21,7 @@ pub struct KeyError(#[from] ssh_key::Error);
 impl Keypair {
     /// A fresh pair from the system's randomness. `comment` tells people what the key is for.
     pub fn generate(comment: &str) -> Result<Self, KeyError> {
-        let mut key = PrivateKey::random(&mut OsRng, Algorithm::Ed25519)?;
+        let mut key = PrivateKey::random(&mut OsRng, Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 })?;
         key.set_comment(comment);
         Ok(Self { private: key.to_openssh(LineEnding::LF)?.to_string(), public: key.public_key().to_openssh()? })
     }
@@ -35,7 +37,7 @@ impl Keypair {
         &self.private
     }
 
-    /// The public half as one line without a newline: `ssh-ed25519 AAAA... comment`.
+    /// The public half as one line without a newline: `ecdsa-sha2-nistp256 AAAA... comment`.
     pub fn public(&self) -> &str {
         &self.public
     }
@@ -66,6 +68,11 @@ impl std::fmt::Debug for Keypair {
 /// A public line as the bytes an SSH server shows in its handshake.
 pub(super) fn wire_bytes(public: &str) -> Result<Vec<u8>, KeyError> {
     Ok(PublicKey::from_openssh(public)?.to_bytes()?)
+}
+
+/// The name of a public line's algorithm, as servers offer it.
+pub(super) fn algorithm(public: &str) -> Result<String, KeyError> {
+    Ok(PublicKey::from_openssh(public)?.algorithm().to_string())
 }
 
 /// The fingerprint `ssh-keygen -l` prints for a key in wire format.

@@ -12,6 +12,7 @@ mod exec;
 mod keeper;
 pub mod keys;
 mod login;
+mod offer;
 mod pump;
 mod session;
 mod sink;

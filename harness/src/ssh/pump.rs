@@ -192,6 +192,7 @@ impl Pump {
                 };
                 if n > 0 {
                     self.heard = Instant::now();
+                    line.heard.note();
                     match stream.take(&buffer[..n]) {
                         Ok(taken) => self.full |= !taken,
                         Err(TooMuch) => {

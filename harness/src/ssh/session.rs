@@ -54,6 +54,7 @@ pub struct Session {
     wake: Wake,
     ended: Arc<AtomicBool>,
     socket: OwnedFd,
+    heard: wire::Heard,
     cancel: CancellationToken,
     watcher: tokio::task::AbortHandle,
     /// Commands are run through `sudo`: whoever logged in is not root.
@@ -73,17 +74,20 @@ impl Session {
         let stream = open.stream.socket;
         let socket = stream.try_clone().map_err(local("the socket cannot be shared"))?;
         let wake = Wake::new().map_err(local("no eventfd"))?;
+        let bad_key =
+            |error: keys::KeyError| SshError::Handshake { reason: format!("the guest's own host key: {error}") };
         let credentials = Credentials {
             user: open.user.to_owned(),
             private: open.login.private().to_owned(),
-            host_key: keys::wire_bytes(open.host_key)
-                .map_err(|error| SshError::Handshake { reason: format!("the guest's own host key: {error}") })?,
+            host_key: keys::wire_bytes(open.host_key).map_err(bad_key)?,
+            host_key_algorithm: keys::algorithm(open.host_key).map_err(bad_key)?,
             deadline: open.deadline,
         };
         let ended = Arc::new(AtomicBool::new(false));
         let (requests, inbox) = mpsc::channel();
         let (ready, opened) = oneshot::channel();
-        let line = wire::Line::new(stream, wake.clone(), Arc::clone(&ended), open.silence)?;
+        let heard = wire::Heard::now();
+        let line = wire::Line::new(stream, wake.clone(), Arc::clone(&ended), open.silence, heard.clone())?;
         std::thread::Builder::new()
             .name("ssh".to_owned())
             .spawn(move || keeper::serve(line, &credentials, ready, &inbox))
@@ -98,7 +102,7 @@ impl Session {
             })
             .abort_handle()
         };
-        let session = Self { requests, wake, ended, socket, cancel: open.cancel, watcher, sudo: open.sudo };
+        let session = Self { requests, wake, ended, socket, heard, cancel: open.cancel, watcher, sudo: open.sudo };
         session.answer(opened, open.deadline, "connecting").await?;
         let hello = Exec::new("true", Stdin::None, open.deadline);
         let exit = session.exec(hello).await?;
@@ -133,6 +137,11 @@ impl Session {
         }
         self.wake.wake();
         self.answer(answer, deadline, "running a command").await
+    }
+
+    /// For how long the guest has given no sign of life. Counts only while a command runs: it is asked for one every few seconds then.
+    pub fn silent_for(&self) -> Duration {
+        self.heard.at().elapsed()
     }
 
     /// A writer and the [`Stdin`] of a command of this session that reads what it writes.

@@ -6,7 +6,7 @@
 use std::{
     os::fd::OwnedFd,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -15,10 +15,31 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use ssh2::{BlockDirections, ErrorCode, MethodType};
 
-use super::{SshError, keys, wake::Wake};
+use super::{SshError, keys, offer, wake::Wake};
 
 /// libssh2 wants at least two seconds between two requests for a sign of life.
 const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(2);
+/// A guest that says nothing is asked for a sign of life at least so often.
+const LONGEST_KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// When the guest last gave a sign of life, for those who do not drive the connection.
+#[derive(Clone, Debug)]
+pub(super) struct Heard(Arc<Mutex<Instant>>);
+
+impl Heard {
+    pub(super) fn now() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    pub(super) fn at(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something came.
+    pub(super) fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
 
 /// Who we are and whom we expect.
 pub(super) struct Credentials {
@@ -26,6 +47,8 @@ pub(super) struct Credentials {
     pub(super) private: String,
     /// The guest's host key in wire format.
     pub(super) host_key: Vec<u8>,
+    /// The kind of key it is.
+    pub(super) host_key_algorithm: String,
     pub(super) deadline: Instant,
 }
 
@@ -39,7 +62,7 @@ pub(super) struct Line {
     pub(super) given_up: Option<Arc<AtomicBool>>,
     pub(super) silence: Duration,
     /// When the guest last gave a sign of life while we listened.
-    pub(super) heard: Instant,
+    pub(super) heard: Heard,
     /// When it was last asked for one.
     asked: Instant,
     /// Signs of life are asked for: only once logged in.
@@ -54,6 +77,7 @@ impl Line {
         wake: Wake,
         ended: Arc<AtomicBool>,
         silence: Duration,
+        heard: Heard,
     ) -> Result<Self, SshError> {
         let local = |source| SshError::Local { what: "the socket cannot be used".to_owned(), source };
         rustix::io::ioctl_fionbio(&stream, true).map_err(|error| local(error.into()))?;
@@ -61,7 +85,6 @@ impl Line {
         let mut ssh = ssh2::Session::new().map_err(|error| SshError::Handshake { reason: error.to_string() })?;
         ssh.set_tcp_stream(stream);
         ssh.set_blocking(false);
-        let now = Instant::now();
         Ok(Self {
             ssh,
             socket,
@@ -69,8 +92,8 @@ impl Line {
             ended,
             given_up: None,
             silence,
-            heard: now,
-            asked: now,
+            heard,
+            asked: Instant::now(),
             watching: false,
             given_up_on: false,
         })
@@ -78,10 +101,14 @@ impl Line {
 
     pub(super) fn open(&mut self, credentials: &Credentials) -> Result<(), SshError> {
         let deadline = credentials.deadline;
-        let handshake_failed = |error: ssh2::Error| SshError::Handshake { reason: error.to_string() };
-        // The guest has one host key, and it is of this kind.
-        self.ssh.method_pref(MethodType::HostKey, "ssh-ed25519").map_err(handshake_failed)?;
-        self.drive("shaking hands", deadline, |line| line.ssh.handshake())?.map_err(handshake_failed)?;
+        let failed = |error: ssh2::Error| SshError::Handshake { reason: error.to_string() };
+        // The key we gave the guest is of this kind; with another one it would not be our guest.
+        let algorithm = &credentials.host_key_algorithm;
+        self.ssh.method_pref(MethodType::HostKey, algorithm).map_err(failed)?;
+        self.drive("shaking hands", deadline, |line| line.ssh.handshake())?.map_err(|error| {
+            let disagreement = offer::disagreement(&self.ssh, &self.socket, algorithm);
+            disagreement.filter(|_| is_of_key_exchange(&error)).unwrap_or_else(|| failed(error))
+        })?;
 
         let offered = self.ssh.host_key().map(|(key, _)| key.to_vec()).unwrap_or_default();
         if offered != credentials.host_key {
@@ -97,7 +124,7 @@ impl Line {
 
         self.ssh.set_keepalive(true, SHORTEST_KEEPALIVE.as_secs() as u32);
         self.watching = true;
-        self.heard = Instant::now();
+        self.heard.note();
         Ok(())
     }
 
@@ -134,10 +161,10 @@ impl Line {
 
         let mut until = deadline.min(pause.unwrap_or(deadline));
         if self.watching {
-            until = until.min(self.heard + self.silence);
+            until = until.min(self.heard.at() + self.silence);
             // While something of ours waits to go out nothing is asked, so there is nothing to wake up for.
             if !interest.contains(PollFlags::OUT) {
-                until = until.min(self.asked.max(self.heard) + self.patience());
+                until = until.min(self.asked.max(self.heard.at()) + self.patience());
             }
         }
         let timeout = until.saturating_duration_since(Instant::now());
@@ -151,9 +178,10 @@ impl Line {
         if alarm.contains(PollFlags::IN) {
             self.wake.clear();
         }
-        if socket.intersects(PollFlags::IN | PollFlags::OUT) {
-            self.heard = Instant::now();
-        } else if self.watching && self.heard.elapsed() >= self.silence {
+        // Room to send is no sign of life: QEMU takes what the guest never will.
+        if socket.contains(PollFlags::IN) {
+            self.heard.note();
+        } else if self.watching && self.heard.at().elapsed() >= self.silence {
             return Err(SshError::Frozen { doing, silence: self.silence });
         }
         Ok(())
@@ -187,11 +215,11 @@ impl Line {
     }
 
     fn patience(&self) -> Duration {
-        (self.silence / 4).max(SHORTEST_KEEPALIVE)
+        (self.silence / 4).clamp(SHORTEST_KEEPALIVE, LONGEST_KEEPALIVE)
     }
 
     fn ask_for_life(&mut self, interest: PollFlags) {
-        let due = self.asked.max(self.heard) + self.patience();
+        let due = self.asked.max(self.heard.at()) + self.patience();
         // A request that went out only in part could never be completed (libssh2 keeps no copy), so there must be room for it.
         if !self.watching || interest.contains(PollFlags::OUT) || Instant::now() < due {
             return;
@@ -215,6 +243,15 @@ impl Drop for Line {
 
 pub(super) fn would_block(error: &ssh2::Error) -> bool {
     error.code() == ErrorCode::Session(libssh2_sys::LIBSSH2_ERROR_EAGAIN)
+}
+
+/// The two sides could not agree on algorithms.
+fn is_of_key_exchange(error: &ssh2::Error) -> bool {
+    use libssh2_sys::{LIBSSH2_ERROR_KEX_FAILURE, LIBSSH2_ERROR_KEY_EXCHANGE_FAILURE, LIBSSH2_ERROR_METHOD_NONE};
+    matches!(
+        error.code(),
+        ErrorCode::Session(LIBSSH2_ERROR_KEX_FAILURE | LIBSSH2_ERROR_KEY_EXCHANGE_FAILURE | LIBSSH2_ERROR_METHOD_NONE)
+    )
 }
 
 /// Errors after which no call on this session can succeed.

@@ -139,7 +139,7 @@ echo machine $(cat /etc/machine-id)
 echo name $(hostname)
 echo key $(ssh-keygen -y -f /etc/ssh/ssh_host_ed25519_key | cut -d' ' -f2)
 echo public $(cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub 2>/dev/null || :)
-echo served $(ssh-keyscan -T 120 -t ed25519 127.0.0.1 | cut -d' ' -f3)
+echo served $(ssh-keyscan -T 120 -t ecdsa 127.0.0.1 | cut -d' ' -f3)
 echo clock $(date +%s.%N)
 ";
 
