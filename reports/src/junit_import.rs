@@ -113,9 +113,9 @@ pub fn parse(xml: &[u8]) -> Result<Imported, ImportError> {
             Event::Start(element) => import.open(&element)?,
             Event::Empty(element) => {
                 import.open(&element)?;
-                import.close();
+                import.close()?;
             }
-            Event::End(_) => import.close(),
+            Event::End(_) => import.close()?,
             Event::Text(text) => import.text(&text)?,
             Event::CData(text) => import.text(&text)?,
             Event::GeneralRef(reference) => import.reference(&reference)?,
@@ -238,8 +238,8 @@ impl Import {
         Ok(self.cases.len() - 1)
     }
 
-    fn close(&mut self) {
-        let Some(Open { is, .. }) = self.open.pop() else { return };
+    fn close(&mut self) -> Result<(), ImportError> {
+        let Some(Open { is, .. }) = self.open.pop() else { return Ok(()) };
         self.over = self.open.is_empty();
         if self.collecting.is_some_and(|(depth, _)| depth == self.open.len()) {
             self.collecting = None;
@@ -255,27 +255,28 @@ impl Import {
                     suite.add(said, failures);
                 }
             }
-            Is::Suite => self.close_suite(),
+            Is::Suite => self.close_suite()?,
             Is::Flaky | Is::Other => {}
         }
+        Ok(())
     }
 
-    fn close_suite(&mut self) {
-        let Some(mut suite) = self.suites.pop() else { return };
+    fn close_suite(&mut self) -> Result<(), ImportError> {
+        let Some(mut suite) = self.suites.pop() else { return Ok(()) };
         let judgement = suite.judge();
         let name = if suite.name.is_empty() { "[suite]".to_owned() } else { suite.name.clone() };
         for warning in judgement.warnings {
             self.warn(&format!("suite {name}: {warning}"));
         }
         if let Some(message) = judgement.failure {
-            // Not bounded by the number of cases: there is at most one for each suite, and the file is bounded.
-            let mut case = Case::named(name);
-            case.fail(message);
-            self.cases.push(case);
+            let mut case = Case::named(name.clone());
+            case.fail(format!("suite {name}: {message}"));
+            self.push(case)?;
         }
         if let Some(outer) = self.suites.last_mut() {
             outer.join(suite.found);
         }
+        Ok(())
     }
 
     fn text(&mut self, text: &str) -> Result<(), ImportError> {

@@ -42,6 +42,14 @@ pub(crate) fn depth(facts: &RunnerFacts) -> String {
     format!("nesting depth {}: {inside}", facts.depth)
 }
 
+/// What its speed does to time limits.
+pub(crate) fn limits(facts: &RunnerFacts) -> String {
+    if facts.speed < 1.05 {
+        return "time limits as they are set".to_owned();
+    }
+    format!("time limits are {:.1} times longer: this machine is slower than the reference", facts.speed)
+}
+
 /// `1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2`.
 pub(crate) fn l1(l1: &L1Facts) -> String {
     let cpus = human::count(l1.cpus as usize, "CPU");

@@ -57,7 +57,7 @@ fn write(run: &Run, run_dir: &Path, md: &mut String) -> std::fmt::Result {
     for warning in limited(&run.every_warning(), MAX_NAMED) {
         writeln!(md, "> Warning: {}\n", escape(&warning))?;
     }
-    for problem in run.problems() {
+    for problem in limited(&run.problems(), MAX_NAMED) {
         writeln!(md, "> ⚠️ {}\n", escape(&problem))?;
     }
     if let Some(signal) = &run.interrupted {
@@ -124,14 +124,14 @@ fn write_runner(runner: &RunnerRun, md: &mut String) -> std::fmt::Result {
     };
     write!(
         md,
-        "\n<sub>Guests ran on {} with {} ({}), QEMU {}, kernel {}; {}; time limits x {:.1}.",
+        "\n<sub>Guests ran on {} with {} ({}), QEMU {}, kernel {}; {}; {}.",
         escape(&machine::name(runner)),
         escape(&facts.accelerator),
         escape(&facts.accelerator_reason),
         escape(&facts.qemu),
         escape(&facts.kernel),
         machine::depth(facts),
-        facts.speed,
+        machine::limits(facts),
     )?;
     if let Some(l1) = &facts.l1 {
         write!(md, " The L1 is a virtual machine of image {}: {}.", escape(&l1.image), escape(&machine::l1(l1)))?;

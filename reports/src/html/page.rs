@@ -192,14 +192,14 @@ impl<'a> Page<'a> {
 
 fn image<'a>(run: &Run, image: &'a crate::ImageRun) -> ImageView<'a> {
     let (state, digest, elapsed_ms) = match &image.state {
-        ImageState::Unused => ("not asked for".to_owned(), None, None),
+        ImageState::Unused => ("not used".to_owned(), None, None),
         ImageState::Preparing { message: None } => ("was being prepared".to_owned(), None, None),
         ImageState::Preparing { message: Some(message) } => (format!("was being prepared: {message}"), None, None),
         ImageState::Ready { digest, cached, elapsed_ms } => {
             let state = if *cached { "from the store" } else { "made for this run" };
             (state.to_owned(), Some(*digest), Some(*elapsed_ms))
         }
-        ImageState::Failed { reason, .. } => (format!("could not be had: {reason}"), None, None),
+        ImageState::Failed { reason, .. } => (format!("failed: {reason}"), None, None),
     };
     ImageView {
         name: &image.name,

@@ -184,7 +184,7 @@ fn totals_that_tell_of_failures_which_no_case_has_are_a_failure() {
     let one = "<testcase name='a'/>";
     assert_eq!(
         shown(&format!("<testsuite name='s' tests='1' failures='2'>{one}</testsuite>")),
-        ["a: passed", "s: failed: its totals say 2 failed, and no test case in it did"]
+        ["a: passed", "s: failed: suite s: its totals say 2 failed, and no test case in it did"]
     );
     // Told once, where it is; and again only where there is more.
     for (outer, failed) in [("failures='1'", 1), ("errors='1'", 1), ("tests='1'", 1), ("status='failed'", 1)] {
@@ -307,8 +307,10 @@ fn depth_and_number_are_bounded() {
     assert_eq!(parse("<testsuite>".repeat(1_000).as_bytes()), Err(ImportError::TooDeep));
     let many = format!("<testsuite>{}</testsuite>", "<testcase name='a'/>".repeat(MAX_CASES + 1));
     assert_eq!(parse(many.as_bytes()), Err(ImportError::TooMany));
-    let many = format!("<testsuite>{}</testsuite>", "<failure/>".repeat(MAX_CASES + 1));
-    assert_eq!(parse(many.as_bytes()), Err(ImportError::TooMany));
+    for each in ["<failure/>", "<testsuite failures='1'/>", "<skipped/>"] {
+        let many = format!("<testsuite>{}</testsuite>", each.repeat(MAX_CASES + 1));
+        assert_eq!(parse(many.as_bytes()), Err(ImportError::TooMany), "{each}");
+    }
 }
 
 /// Markup in every order.

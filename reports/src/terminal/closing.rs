@@ -43,7 +43,11 @@ pub(super) fn lines(run: &Run, run_dir: &Path, paint: Paint) -> Vec<String> {
     });
     lines.extend(time_by_phase(run).map(|text| row("time", &text)));
     lines.extend(slowest(run).map(|text| row("slowest", &text)));
-    lines.extend(run.problems().iter().map(|problem| row("problem", &paint.notice(problem))));
+    let problems = run.problems();
+    lines.extend(problems.iter().take(MAX_NAMED).map(|problem| row("problem", &paint.notice(problem))));
+    if problems.len() > MAX_NAMED {
+        lines.push(row("", &format!("and {} more, see the report", problems.len() - MAX_NAMED)));
+    }
     lines.extend(bad_cells(run, paint));
     lines.push(row("report", &shown(&run_dir.join("report.html"))));
     lines.push(row("junit", &shown(&run_dir.join("junit.xml"))));

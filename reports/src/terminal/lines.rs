@@ -51,7 +51,7 @@ pub(super) fn about(run: &Run, event: &Event, paint: Paint, logs: Option<&Path>,
             run.cell(cell).map(|cell| retry(run, cell, *attempt, paint, logs)).unwrap_or_default()
         }
         EventKind::GuestKept { cell, ssh, stop, .. } => vec![
-            label("KEPT", paint.notice("KEPT"), &format!("{}: its guest goes on running", clean::line(cell.as_str()))),
+            label("KEPT", paint.notice("KEPT"), &format!("{}: its guest keeps running", clean::line(cell.as_str()))),
             format!("{INDENT}enter it: {}", clean::line(ssh)),
             format!("{INDENT}end it:   {}", clean::line(stop)),
         ],

@@ -31,12 +31,12 @@ pub(super) fn ready(run: &Run, number: u32) -> Vec<String> {
     }
     lines.push(format!("  guests  {}: {}", facts.accelerator, facts.accelerator_reason));
     lines.push(format!(
-        "{INDENT}QEMU {}{}, {} and {} for all guests, time limits x {:.1}",
+        "{INDENT}QEMU {}{}, {} and {} for all guests; {}",
         facts.qemu,
         if facts.l1.is_some() { " in the L1" } else { "" },
         human::count(facts.cpus as usize, "CPU"),
         human::bytes(facts.memory),
-        facts.speed
+        machine::limits(facts),
     ));
     lines.push(format!("{INDENT}{}", machine::depth(facts)));
     lines

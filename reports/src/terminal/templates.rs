@@ -11,7 +11,7 @@ use crate::{Run, human, run::TemplateState};
 /// One is wanted. Whether it is there already is not known yet.
 pub(super) fn started(run: &Run, runner: u32, template: Digest, paint: Paint) -> Vec<String> {
     let Some(template) = run.template(runner, template) else { return Vec::new() };
-    vec![line(&format!("{}: looking for one, or else freezing one", template.image), paint)]
+    vec![line(&format!("{}: checking for a template, creating one if missing", template.image), paint)]
 }
 
 /// Guests can be forked from it: how it came to be, and what a fork takes.

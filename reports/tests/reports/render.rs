@@ -78,9 +78,9 @@ fn the_summary_fits_the_page_of_a_ci_job() {
 
     </details>
 
-    <sub>Guests ran on runner 1 (qemu) with kvm (a guest under it came up in 3.1s), QEMU 10.0.2, kernel 6.12.43+deb13-cloud-amd64; nesting depth 2: guests in the L1, the L1 on bare metal; time limits x 4.5. The L1 is a virtual machine of image debian-13-runner: 1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2. It was lost: it no longer answers: no heartbeat for 30s.</sub>
+    <sub>Guests ran on runner 1 (qemu) with kvm (a guest under it came up in 3.1s), QEMU 10.0.2, kernel 6.12.43+deb13-cloud-amd64; nesting depth 2: guests in the L1, the L1 on bare metal; time limits are 4.5 times longer: this machine is slower than the reference. The L1 is a virtual machine of image debian-13-runner: 1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2. It was lost: it no longer answers: no heartbeat for 30s.</sub>
 
-    <sub>Guests ran on runner 2 (qemu) with kvm (a guest under it came up in 3.1s), QEMU 10.0.2, kernel 6.12.43+deb13-cloud-amd64; nesting depth 2: guests in the L1, the L1 on bare metal; time limits x 4.5. The L1 is a virtual machine of image debian-13-runner: 1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2.</sub>
+    <sub>Guests ran on runner 2 (qemu) with kvm (a guest under it came up in 3.1s), QEMU 10.0.2, kernel 6.12.43+deb13-cloud-amd64; nesting depth 2: guests in the L1, the L1 on bare metal; time limits are 4.5 times longer: this machine is slower than the reference. The L1 is a virtual machine of image debian-13-runner: 1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2.</sub>
     ");
 }
 

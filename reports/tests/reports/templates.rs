@@ -194,11 +194,11 @@ fn the_terminal_tells_of_a_template_that_was_found_frozen_or_could_not_be_had() 
     let text = shown(&plan, &story.events, Path::new("/nowhere"));
     let told: Vec<_> = text.lines().skip_while(|line| !line.contains("TEMPLATE")).take(7).collect();
     insta::assert_snapshot!(told.join("\n"), @"
-    TEMPLATE  debian-12-minimal: looking for one, or else freezing one
+    TEMPLATE  debian-12-minimal: checking for a template, creating one if missing
     TEMPLATE  debian-12-minimal: from the store, 0.3s, a fork takes 64.0 MiB  e3378bc6e2be
-    TEMPLATE  debian-13-minimal: looking for one, or else freezing one
+    TEMPLATE  debian-13-minimal: checking for a template, creating one if missing
     TEMPLATE  debian-13-minimal: frozen, 14.2s, a fork takes 61.0 MiB  4a068f2513df
-    TEMPLATE  debian-sid-minimal: looking for one, or else freezing one
+    TEMPLATE  debian-sid-minimal: checking for a template, creating one if missing
         WARN  no template of `debian-sid-minimal` to fork guests from: the disk is full (after 3.0s)
               help: raise timeout.boot in the matrix file
     ");

@@ -59,7 +59,7 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
               proving that guests run on it
       l1      image debian-13-runner, 1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2; ready after 24.7s: boot 14.5s, upload 1.2s, proof 9.0s
       guests  kvm: a guest under it came up in 3.1s
-              QEMU 10.0.2 in the L1, 1 CPU and 3.0 GiB for all guests, time limits x 4.5
+              QEMU 10.0.2 in the L1, 1 CPU and 3.0 GiB for all guests; time limits are 4.5 times longer: this machine is slower than the reference
               nesting depth 2: guests in the L1, the L1 on bare metal
        START  debian-11-minimal.smoke
         FAIL  debian-11-minimal.smoke       25.8s  install: hello 2.12 does not install: dpkg exited with 1
@@ -93,7 +93,7 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
               | Errors were encountered while processing:
               |  hello
               help: install.log has every word of it; the package asks for more than this system has
-    TEMPLATE  debian-12-minimal: looking for one, or else freezing one
+    TEMPLATE  debian-12-minimal: checking for a template, creating one if missing
     TEMPLATE  debian-12-minimal: frozen, 24.6s, a fork takes 61.0 MiB  e3378bc6e2be
        START  debian-12-minimal.smoke
         PASS  debian-12-minimal.smoke       28.0s
@@ -103,7 +103,7 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
               | $ systemctl is-active hello
               | failed
               | hello.service: Failed with result 'exit-code'.
-    TEMPLATE  debian-13-minimal: looking for one, or else freezing one
+    TEMPLATE  debian-13-minimal: checking for a template, creating one if missing
         WARN  no template of `debian-13-minimal` to fork guests from: the guest did not answer over SSH in 1m 00s (after 1m 00s)
               help: raise timeout.boot in the matrix file
        START  debian-13-minimal.smoke
@@ -120,7 +120,7 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
               proving that guests run on it
       l1      image debian-13-runner, 1 CPU, 4.0 GiB, tcg (emulated SVM), QEMU 10.0.2; ready after 24.7s: boot 14.5s, upload 1.2s, proof 9.0s
       guests  kvm: a guest under it came up in 3.1s
-              QEMU 10.0.2 in the L1, 1 CPU and 3.0 GiB for all guests, time limits x 4.5
+              QEMU 10.0.2 in the L1, 1 CPU and 3.0 GiB for all guests; time limits are 4.5 times longer: this machine is slower than the reference
               nesting depth 2: guests in the L1, the L1 on bare metal
        START  debian-13-minimal.service  attempt 2
        ERROR  debian-13-minimal.service     50.7s  attempt 2  boot: the guest's kernel panicked
