@@ -1,8 +1,8 @@
 //! QMP, QEMU's control protocol, over one connected socket.
 //!
-//! What a command is comes from the `qapi` crate, the few that are used from [`commands`]; the transport is ours. Every command
-//! carries an id, so one that was given up does not disturb the next; an event we do not know is an event we do not know; and whatever the reader cannot
-//! understand is passed over. The end of the stream is the end of QEMU.
+//! What a command is comes from the `qapi` crate, the few that are used from `commands`; the transport is ours. Every command
+//! carries an id, so one that was given up does not disturb the next; an event we do not know is an event we do not know; and
+//! whatever the reader cannot understand is passed over. The end of the stream is the end of QEMU.
 
 pub(super) mod commands;
 
