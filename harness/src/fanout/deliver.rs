@@ -98,32 +98,48 @@ impl Attempt<'_> {
         let limit = self.scaled(self.cell.timeouts.install);
         let log = logs.join("install.log");
         let (deadline, grace) = (deadline(limit), self.scaled(GRACE));
+        let package = self.station.plan.package.as_ref();
+        let names = package.iter().flat_map(|package| &package.artifacts).map(|artifact| &*artifact.file_name);
+        for left_out in payload::left_out(family, self.arch(), names) {
+            self.warn(left_out);
+        }
         let install = Install { family, arch: self.arch(), log: &log, deadline, grace };
         let installing = payload::install(session, &install);
-        match self.phase(Phase::Install, Some(guest), Some(limit), installing).await? {
+        let installed = match self.phase(Phase::Install, Some(guest), Some(limit), installing).await? {
+            Ok(installed) => installed,
             Err(InstallError::Ssh(error)) => {
                 let lost = |error: &SshError| (error.to_string(), error.is_connection_lost());
-                self.explained(guest, Phase::Install, Err(error), lost).await
+                return self.explained(guest, Phase::Install, Err(error), lost).await;
             }
-            Err(refused) => {
-                let help = match &refused {
-                    InstallError::Nothing { .. } => {
-                        "add one to `package.artifacts`, or leave the image out; a suite with `install = false` runs without"
-                            .to_owned()
-                    }
-                    _ => format!("the package manager's whole output is in {}", log.display()),
-                };
-                let verdict = Verdict::Failed { phase: Phase::Install, reason: refused.to_string() };
-                Err(Stopped { verdict, help: Some(help) })
-            }
-            Ok(packages) => {
-                let package = self.station.plan.package.as_ref();
-                if let Some(doubt) = package.and_then(|package| payload::another_version(package, &packages)) {
-                    self.warn(doubt);
-                }
-                self.send(|cell, attempt| EventKind::PackagesInstalled { cell, attempt, packages });
-                Ok(())
-            }
+            Err(error) => return Err(self.not_installed(&error, &log)),
+        };
+        for warning in installed.warnings {
+            self.warn(warning);
         }
+        if let Some(doubt) = package.and_then(|package| payload::another_version(package, &installed.packages)) {
+            self.warn(doubt);
+        }
+        let packages = [installed.packages, installed.others].concat();
+        self.send(|cell, attempt| EventKind::PackagesInstalled { cell, attempt, packages });
+        Ok(())
+    }
+
+    /// Whose fault it is that the package is not installed.
+    fn not_installed(&self, error: &InstallError, log: &Path) -> Stopped {
+        let reason = error.to_string();
+        let output = || format!("the package manager's whole output is in {}", log.display());
+        let help = match error {
+            InstallError::Nothing { .. } => {
+                "add one to `package.artifacts`, or leave the image out; a suite with `install = false` runs without"
+                    .to_owned()
+            }
+            InstallError::OtherContent { .. } => {
+                let what = "raise the package's version, or remove the other package in the image's `prepare`";
+                return self.error(Phase::Install, reason, Some(format!("{what}; {}", output())));
+            }
+            InstallError::Unknown { .. } => return self.error(Phase::Install, reason, Some(output())),
+            _ => output(),
+        };
+        Stopped { verdict: Verdict::Failed { phase: Phase::Install, reason }, help: Some(help) }
     }
 }

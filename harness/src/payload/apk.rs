@@ -3,7 +3,6 @@
 use super::{
     adapter::Adapter,
     reasons::{self, Grammar, starts},
-    words::stated,
 };
 
 /// apk's database, and what it works out of it.
@@ -14,32 +13,18 @@ const REHEARSAL: &str = "\
 
 const BY_NAME: &str = "exec apk add --update-cache --no-progress --wait 60 -- \"$@\"\n";
 
-const REMOVE: &str = "\
-exec 2>&1
-exec apk del --no-network --no-progress --wait 60 -- \"$@\"
-";
-
-/// apk says name and version in one word, so each is asked for by itself.
-const QUERY: &str = "\
-for name; do
-    found=$(apk info -e -v -- \"$name\" 2>/dev/null) || continue
-    echo \"nestmatrix: $name ${found#\"$name\"-} is installed\"
-done
-";
-
 /// apk.
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "Alpine packages (.apk)",
     stem: |name| name.strip_suffix(".apk"),
     also: |_| &[],
     install: include_str!("apk.sh"),
+    artifacts: include_str!("apk-artifacts.sh"),
+    packages: include_str!("apk-packages.sh"),
     by_name: BY_NAME,
-    remove: REMOVE,
-    query: QUERY,
-    installed: is_installed,
     rehearsal: REHEARSAL,
     words: |output| reasons::of(output, &GRAMMAR),
-    unsaid: is_failed_script,
+    unsaid: Some(is_failed_script),
 };
 
 const GRAMMAR: Grammar = Grammar {
@@ -49,20 +34,9 @@ const GRAMMAR: Grammar = Grammar {
     noise: |_| false,
 };
 
-/// apk says it itself: `(1/2) Installing hello (2.12-r0)`, `(2/2) Upgrading libhello (2.11-r0 -> 2.12-r0)`.
-fn is_installed(line: &str) -> Option<(&str, &str)> {
-    let said = || {
-        let (_, said) = line.strip_prefix('(')?.split_once(") ")?;
-        let (what, rest) = said.split_once(' ')?;
-        let done = ["Installing", "Upgrading", "Downgrading", "Reinstalling", "Replacing"].contains(&what);
-        let (name, versions) = rest.strip_suffix(')')?.split_once(" (").filter(|_| done)?;
-        Some((name, versions.rsplit(" -> ").next()?))
-    };
-    stated(line).or_else(said)
-}
-
 fn is_failed_script(line: &str) -> bool {
-    line.starts_with("ERROR: ") && line.contains(": script exited with error ")
+    line.contains("ERROR: ")
+        && [": script exited with error ", ": script killed by signal "].iter().any(|how| line.contains(how))
 }
 
 #[cfg(test)]
@@ -127,7 +101,10 @@ ERROR: hello-2.12-r0.post-install: script exited with error 3
         cannot find /etc/thing
         ERROR: hello-2.12-r0.post-install: script exited with error 3
         ");
-        assert!(output.lines().any(ADAPTER.unsaid));
+        assert!(output.lines().any(is_failed_script));
+        // apk-tools 2.14.
+        assert!(is_failed_script("ERROR: hello-2.12-r0.post-install: script killed by signal 9"));
+        assert!(is_failed_script("ERROR: busybox-1.36.1-r29.trigger: script exited with error 1"));
     }
 
     #[test]

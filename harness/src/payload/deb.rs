@@ -5,7 +5,6 @@ use matrix::Arch;
 use super::{
     adapter::Adapter,
     reasons::{self, Grammar, starts},
-    words::stated,
 };
 
 /// Installs everything in the folder `$root/artifacts`.
@@ -25,17 +24,6 @@ apt-get update -o Acquire::Retries=2
 exec apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 -- \"$@\"
 ";
 
-const REMOVE: &str = "\
-exec 2>&1
-export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
-if command -v apt-get >/dev/null; then
-    exec apt-get remove --yes -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 -- \"$@\"
-fi
-exec dpkg --remove -- \"$@\"
-";
-
-const QUERY: &str = "dpkg-query -W -f 'nestmatrix: ${Package} ${Version} is ${db:Status-Status}\\n' -- \"$@\" 2>&1\n";
-
 /// dpkg and apt.
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "Debian packages (.deb)",
@@ -45,14 +33,13 @@ pub(super) const ADAPTER: Adapter = Adapter {
         Arch::Aarch64 => &["armhf"],
     },
     install: SCRIPT,
+    artifacts: include_str!("deb-artifacts.sh"),
+    packages: include_str!("deb-packages.sh"),
     by_name: BY_NAME,
-    remove: REMOVE,
-    query: QUERY,
-    installed: stated,
     rehearsal: REHEARSAL,
     words,
     // dpkg's exit code tells.
-    unsaid: |_| false,
+    unsaid: None,
 };
 
 /// The lines of apt's and dpkg's output that say why it failed.

@@ -61,30 +61,49 @@ const FOREIGN: [&str; 25] = [
 
 /// Whether a guest of this family and CPU can install a file of this name. What a name does not say, its package manager will.
 pub(super) fn accepts(family: PackageFamily, arch: Arch, file_name: &str) -> bool {
-    let adapter = of(family);
-    let Some(stem) = (adapter.stem)(file_name) else { return false };
-    let ends =
-        |word: &str| stem.strip_suffix(word).is_some_and(|rest| rest.is_empty() || rest.ends_with(['-', '_', '.']));
-    let others = Arch::ALL.into_iter().filter(|other| *other != arch).flat_map(own_words);
-    if own_words(arch).iter().chain((adapter.also)(arch)).any(|word| ends(word)) {
-        return true;
+    (of(family).stem)(file_name).is_some_and(|stem| foreign(family, arch, stem).is_none())
+}
+
+/// Of these files those that a guest of this family is not sent, because they are for another CPU and none is the same for this one:
+/// in words. That a release has the same package for several CPUs is nothing to be told.
+pub fn left_out<'a>(family: PackageFamily, arch: Arch, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let stems: Vec<_> = names.filter_map(|name| (of(family).stem)(name).map(|stem| (name, stem))).collect();
+    let any = ["all", "any", "noarch"];
+    let ours = own_words(arch).iter().chain((of(family).also)(arch)).chain(&any);
+    let without_own = |stem| ours.clone().find_map(|word| without(stem, word)).unwrap_or(stem);
+    let sent: Vec<_> = stems.iter().filter(|(_, stem)| foreign(family, arch, stem).is_none()).collect();
+    let mut left = Vec::new();
+    for (name, stem) in &stems {
+        // Sources are for no system.
+        let Some(word) = foreign(family, arch, stem).filter(|word| !["src", "nosrc"].contains(word)) else { continue };
+        let base = without(stem, word);
+        if !sent.iter().any(|(_, stem)| Some(without_own(stem)) == base) {
+            left.push(format!(
+                "{name} is not installed: it is for {word}, and no other artifact is the same for {arch}"
+            ));
+        }
     }
-    !others.chain(&FOREIGN).any(|word| ends(word))
+    left
+}
+
+/// The other CPU that a file is for, as the name without its ending says.
+fn foreign(family: PackageFamily, arch: Arch, stem: &str) -> Option<&'static str> {
+    if own_words(arch).iter().chain((of(family).also)(arch)).any(|word| without(stem, word).is_some()) {
+        return None;
+    }
+    let others = Arch::ALL.into_iter().filter(|other| *other != arch).flat_map(own_words);
+    others.chain(&FOREIGN).copied().find(|word| without(stem, word).is_some())
+}
+
+/// What stands before a word at the end of a name.
+fn without<'a>(stem: &'a str, word: &str) -> Option<&'a str> {
+    let rest = stem.strip_suffix(word)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_suffix(['-', '_', '.']) }
 }
 
 /// A script that installs packages by their names, from wherever the guest's package manager gets them.
 pub fn install_by_name(family: PackageFamily, names: &[String]) -> String {
     with(names, of(family).by_name)
-}
-
-/// A script that removes packages by their names, without a network.
-pub fn remove_by_name(family: PackageFamily, names: &[String]) -> String {
-    with(names, of(family).remove)
-}
-
-/// A script that says which of these packages are installed; [`super::installed_packages`] reads its output. Its exit code says nothing.
-pub fn query(family: PackageFamily, names: &[String]) -> String {
-    with(names, of(family).query)
 }
 
 /// A script that does what a payload does, without doing anything: what it reads from the disk stays in the guest's memory, and what
@@ -189,6 +208,38 @@ mod tests {
     }
 
     #[test]
+    fn a_package_that_is_for_other_cpus_alone_is_named() {
+        let names = [
+            "hello_1_amd64.deb",
+            "hello_1_arm64.deb",
+            "plugin_1_arm64.deb",
+            "doc_1_all.deb",
+            "doc_1_arm64.deb",
+            "x_1_i386.deb",
+        ];
+        let left = |arch| left_out(PackageFamily::Deb, arch, names.into_iter());
+        assert_eq!(
+            left(Arch::X86_64),
+            ["plugin_1_arm64.deb is not installed: it is for arm64, and no other artifact is the same for x86_64"]
+        );
+        assert_eq!(
+            left(Arch::Aarch64),
+            ["x_1_i386.deb is not installed: it is for i386, and no other artifact is the same for aarch64"]
+        );
+        let names = ["a-1.x86_64.rpm", "a-1.src.rpm", "a-1.aarch64.rpm", "b-1.aarch64.rpm"];
+        let left = left_out(PackageFamily::Rpm, Arch::X86_64, names.into_iter());
+        assert_eq!(
+            left,
+            ["b-1.aarch64.rpm is not installed: it is for aarch64, and no other artifact is the same for x86_64"]
+        );
+        assert_eq!(
+            left_out(PackageFamily::Apk, Arch::X86_64, names.into_iter()),
+            [""; 0],
+            "and files of others are not"
+        );
+    }
+
+    #[test]
     fn a_name_that_says_no_cpu_is_sent() {
         for (family, name) in [
             (PackageFamily::Deb, "hello.deb"),
@@ -211,8 +262,8 @@ mod tests {
     #[test]
     fn every_script_of_every_family_is_one_for_a_posix_shell() {
         for family in ALL {
-            let Adapter { install, by_name, remove, query, rehearsal, .. } = of(family);
-            for script in [install, by_name, remove, query, rehearsal] {
+            let Adapter { install, artifacts, packages, by_name, rehearsal, .. } = of(family);
+            for script in [install, artifacts, packages, by_name, rehearsal] {
                 for shell in [&["sh"][..], &["bash", "--posix"], &["busybox", "sh"]] {
                     let run = Command::new(shell[0]).args(&shell[1..]).args(["-n", "-c", script]).output();
                     let Ok(output) = run else { continue };

@@ -1,22 +1,28 @@
 //! Phase install: the package's artifacts, by the guest's own package manager, without a network.
 
 use std::{
-    path::Path,
+    fs::File,
+    io::{self, BufRead as _, Read as _},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use matrix::{Arch, PackageFamily};
-use reports::InstalledPackage;
 
 use super::{
+    adapter::Adapter,
     family,
     guarded::{self, Ended, Guarded},
-    installed, words,
+    installed::{self, Discrepancy, Installed},
+    inventory::{self, Inventory, NoAnswer},
+    reasons, words,
 };
-use crate::ssh::{DEFAULT_CAP, End, Session, Sink, SshError};
+use crate::ssh::{DEFAULT_CAP, End, Exit, Session, Sink, SshError};
 
-/// A family script exits with this when there is nothing for this system among the artifacts.
-pub(super) const NOTHING: i32 = 90;
+/// Longest piece of the package manager's output that is taken for a line, in bytes.
+const LINE: u64 = 64 * 1024;
+/// How long a guest has, besides four times the grace, to say what is installed once the package manager is done.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// How to install.
 #[derive(Clone, Copy, Debug)]
@@ -50,21 +56,56 @@ pub enum InstallError {
     },
     /// No artifact of the package is for this system.
     #[error(
-        "no artifact of the package can be installed on this system, which takes {takes} for {arch} or for any CPU"
+        "no artifact of the package can be installed on this system, which takes {takes} for {arch} or for any CPU{}",
+        others(left_out)
     )]
     Nothing {
         /// What its package manager takes.
         takes: &'static str,
         /// Its CPU.
         arch: Arch,
+        /// Artifacts for other CPUs, and for which.
+        left_out: Vec<(String, String)>,
+    },
+    /// The package manager reports success, but a package of the same version with other content is installed: not the package's fault.
+    #[error("{}; the package manager reports success", join(which))]
+    OtherContent {
+        /// Which artifacts are not what is installed.
+        which: Vec<String>,
+    },
+    /// What is installed is not known.
+    #[error("cannot tell what is installed: {why}")]
+    Unknown {
+        /// Why not.
+        why: String,
     },
     /// The connection or the cancellation.
     #[error(transparent)]
     Ssh(#[from] SshError),
 }
 
-/// Installs the uploaded artifacts, all at once, so that they may depend on each other; what is there then, as the guest says.
-pub async fn install(session: &Session, install: &Install<'_>) -> Result<Vec<InstalledPackage>, InstallError> {
+impl From<NoAnswer> for InstallError {
+    fn from(error: NoAnswer) -> Self {
+        match error {
+            NoAnswer::Unreadable(why) => {
+                Self::Unknown { why: format!("the package manager's list of packages: {why}") }
+            }
+            NoAnswer::Ssh(error) => Self::Ssh(error),
+        }
+    }
+}
+
+/// Installs the uploaded artifacts, all at once, so that they may depend on each other.
+///
+/// # Errors
+/// Whatever leaves an artifact not installed, in part or with other content, or leaves it unknown.
+pub async fn install(session: &Session, install: &Install<'_>) -> Result<Installed, InstallError> {
+    let adapter = family::of(install.family);
+    let mut before = inventory::ask(session, &[adapter.artifacts, adapter.packages], &[], install.deadline).await?;
+    let left_out = before.left_out.iter().map(|(id, file)| (file.clone(), id.arch.clone())).collect();
+    if before.artifacts.is_empty() && before.unread.is_empty() {
+        return Err(InstallError::Nothing { takes: adapter.takes, arch: install.arch, left_out });
+    }
     let ended = guarded::run(
         session,
         Guarded {
@@ -83,23 +124,106 @@ pub async fn install(session: &Session, install: &Install<'_>) -> Result<Vec<Ins
             return Err(InstallError::Timeout { last: last.unwrap_or_else(|| "nothing".to_owned()) });
         }
     };
-    let adapter = family::of(install.family);
-    let said = &exit.stdout_tail;
-    let mut words = match exit.end {
-        End::Exited(0) if !words::lines(said).iter().any(|line| (adapter.unsaid)(line)) => {
-            return Ok(installed::installed_packages(install.family, said));
+    check_end(adapter, &exit)?;
+    check_scripts(adapter, &exit, install.log).await?;
+
+    let deadline = install.deadline.max(Instant::now()) + install.grace * 4 + ANSWER;
+    if !before.unread.is_empty() {
+        // The package manager itself may have been among the artifacts.
+        let Inventory { artifacts, unread, .. } = inventory::ask(session, &[adapter.artifacts], &[], deadline).await?;
+        if let Some(file) = unread.first() {
+            return Err(InstallError::Unknown { why: format!("the package manager says nothing of {file}") });
         }
-        End::Exited(NOTHING) => return Err(InstallError::Nothing { takes: adapter.takes, arch: install.arch }),
-        _ => (adapter.words)(said),
-    };
-    match exit.end {
+        before.artifacts = artifacts;
+    }
+    let after = inventory::ask(session, &[adapter.packages], &before.artifacts, deadline).await?;
+    match installed::compare(&before.artifacts, &before.packages, &after) {
+        Ok(mut installed) => {
+            let others =
+                before.left_out.iter().filter(|(id, _)| before.artifacts.iter().all(|of| of.id.name != id.name));
+            let said = others.map(|(id, file)| format!("{file} is not installed: it is for {}", id.arch));
+            installed.warnings.splice(0..0, said.chain(exit.warnings));
+            Ok(installed)
+        }
+        Err(Discrepancy::Missing(mut words)) => {
+            words.extend((adapter.words)(&exit.stdout_tail));
+            words.truncate(reasons::MOST);
+            Err(InstallError::Refused { words })
+        }
+        Err(Discrepancy::OtherContent(which)) => Err(InstallError::OtherContent { which }),
+    }
+}
+
+/// The package manager must exit with 0.
+fn check_end(adapter: &Adapter, exit: &Exit) -> Result<(), InstallError> {
+    if exit.success() {
+        return Ok(());
+    }
+    let mut words = (adapter.words)(&exit.stdout_tail);
+    match &exit.end {
         End::Killed(signal) => {
-            words.push(format!("the package manager was killed by signal {}", reports::clean::line(&signal)));
+            words.push(format!("the package manager was killed by signal {}", reports::clean::line(signal)));
         }
         end if words.is_empty() => words.push(format!("the package manager ended without a word: {end}")),
         _ => {}
     }
     Err(InstallError::Refused { words })
+}
+
+/// No line of the package manager's output may say that a package's script failed, where it exits with 0 all the same: of the whole
+/// output, for a package that is installed later may say more than is kept of its end.
+async fn check_scripts(adapter: &'static Adapter, exit: &Exit, log: &Path) -> Result<(), InstallError> {
+    let Some(unsaid) = adapter.unsaid else { return Ok(()) };
+    let unknown = |why: String| InstallError::Unknown { why: format!("the package manager's output: {why}") };
+    if exit.stdout_bytes > DEFAULT_CAP {
+        return Err(unknown(format!("{} bytes, and {DEFAULT_CAP} are read", exit.stdout_bytes)));
+    }
+    if let Some(warning) = exit.warnings.first() {
+        return Err(unknown(warning.clone()));
+    }
+    let failed = failed_scripts(unsaid, log).await.map_err(|error| unknown(error.to_string()))?;
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let mut words = (adapter.words)(&exit.stdout_tail);
+    if !words.iter().any(|word| unsaid(word)) {
+        words = failed;
+    }
+    Err(InstallError::Refused { words })
+}
+
+/// The line of a package manager's output, which lies in this file, that says a package's script failed: some exit with 0 all the same.
+///
+/// # Errors
+/// The file cannot be read.
+pub async fn failed_script(family: PackageFamily, log: &Path) -> io::Result<Option<String>> {
+    match family::of(family).unsaid {
+        Some(unsaid) => Ok(failed_scripts(unsaid, log).await?.into_iter().next()),
+        None => Ok(None),
+    }
+}
+
+/// All such lines, up to a few.
+async fn failed_scripts(unsaid: fn(&str) -> bool, log: &Path) -> io::Result<Vec<String>> {
+    let log: PathBuf = log.to_owned();
+    tokio::task::spawn_blocking(move || search(File::open(log)?, unsaid)).await.map_err(io::Error::other)?
+}
+
+fn search(output: impl io::Read, unsaid: fn(&str) -> bool) -> io::Result<Vec<String>> {
+    let mut output = io::BufReader::new(output);
+    let mut failed = Vec::new();
+    let mut piece = Vec::new();
+    while output.by_ref().take(LINE).read_until(b'\n', &mut piece)? > 0 {
+        failed.extend(words::lines_in_full(&piece).into_iter().filter(|line| unsaid(line)));
+        failed.truncate(reasons::MOST);
+        piece.clear();
+    }
+    Ok(failed)
+}
+
+/// Artifacts for other CPUs, in words.
+fn others(left_out: &[(String, String)]) -> String {
+    left_out.iter().take(5).map(|(file, arch)| format!("; {file} is for {arch}")).collect()
 }
 
 /// Lines as one line; what follows a colon at the end of a line belongs to it.
@@ -129,9 +253,57 @@ mod tests {
         insta::assert_snapshot!(error, @"The following packages have unmet dependencies: hello : Depends: libc6 (>= 2.34) but 2.31-13+deb11u14 is to be installed; E: Unable to correct problems, you have held broken packages.");
     }
 
+    #[tokio::test]
+    async fn a_script_that_failed_is_found_however_much_follows() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let failed = "warning: %post(a-1-1.noarch) scriptlet failed, exit status 1";
+        let rest = "x".repeat(3 * LINE as usize);
+        for text in [format!("{failed}\n{rest}\nComplete!\n"), format!("{rest}\n\r\x1b[1m{failed}\x1b[0m\nComplete!\n")]
+        {
+            std::fs::write(log.path(), text).unwrap();
+            assert_eq!(failed_script(PackageFamily::Rpm, log.path()).await.unwrap().as_deref(), Some(failed));
+            assert_eq!(failed_script(PackageFamily::Deb, log.path()).await.unwrap(), None, "dpkg's exit code says it");
+        }
+        std::fs::write(log.path(), rest).unwrap();
+        assert_eq!(failed_script(PackageFamily::Rpm, log.path()).await.unwrap(), None);
+        assert!(failed_script(PackageFamily::Rpm, Path::new("/nonexistent")).await.is_err());
+    }
+
+    fn exit(end: End, stdout: &str, bytes: u64) -> Exit {
+        let (stdout_tail, stderr_tail, warnings) = (stdout.into(), Vec::new(), Vec::new());
+        Exit { end, at: Instant::now(), stdout_tail, stderr_tail, stdout_bytes: bytes, stderr_bytes: 0, warnings }
+    }
+
+    #[test]
+    fn only_exit_code_0_is_a_success() {
+        let said =
+            |end| check_end(family::of(PackageFamily::Rpm), &exit(end, "", 0)).map_err(|error| error.to_string());
+        assert_eq!(said(End::Exited(0)), Ok(()));
+        assert_eq!(said(End::Exited(90)), Err("the package manager ended without a word: exit code 90".to_owned()));
+        assert_eq!(said(End::Killed("KILL".into())), Err("the package manager was killed by signal KILL".to_owned()));
+        assert!(said(End::Cut).is_err());
+    }
+
+    #[tokio::test]
+    async fn output_that_cannot_be_read_as_a_whole_is_no_success() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let said = async |family, exit: &Exit| check_scripts(family::of(family), exit, log.path()).await.is_err();
+        let fine = exit(End::Exited(0), "Complete!\n", 10);
+        let long = exit(End::Exited(0), "Complete!\n", DEFAULT_CAP + 1);
+        let full = Exit { warnings: vec!["the disk is full".to_owned()], ..exit(End::Exited(0), "", 0) };
+        assert!(!said(PackageFamily::Rpm, &fine).await);
+        assert!(said(PackageFamily::Rpm, &long).await);
+        assert!(said(PackageFamily::Rpm, &full).await);
+        assert!(!said(PackageFamily::Deb, &full).await, "dpkg's exit code says it");
+    }
+
     #[test]
     fn a_system_that_nothing_is_for_says_what_it_takes() {
-        let error = InstallError::Nothing { takes: family::of(PackageFamily::Rpm).takes, arch: Arch::Aarch64 };
+        let error = InstallError::Nothing {
+            takes: family::of(PackageFamily::Rpm).takes,
+            arch: Arch::Aarch64,
+            left_out: Vec::new(),
+        };
         insta::assert_snapshot!(error, @"no artifact of the package can be installed on this system, which takes RPM packages (.rpm) for aarch64 or for any CPU");
     }
 }

@@ -17,6 +17,7 @@ mod guarded;
 mod install;
 mod installed;
 mod interpreter;
+mod inventory;
 mod network;
 mod pacman;
 mod pkg;
@@ -29,15 +30,16 @@ mod suite;
 mod upload;
 #[cfg(test)]
 mod upload_tests;
+mod version;
 mod warnings;
 mod words;
 
 pub use collect::{CollectError, Collected, Collection, Limits, ResultFiles, collect, collect_results};
 pub use facts::{SCRIPT as FACTS, read as read_facts};
-pub use family::{UNKNOWN_FAMILY, detect_family, install_by_name, query, rehearsal, rehearsals, remove_by_name};
+pub use family::{UNKNOWN_FAMILY, detect_family, install_by_name, left_out, rehearsal, rehearsals};
 pub use first_boot::{FirstBootError, complaint, first_boot};
-pub use install::{Install, InstallError, install};
-pub use installed::{another_version, installed_packages};
+pub use install::{Install, InstallError, failed_script, install};
+pub use installed::{Installed, another_version};
 pub use quote::script_with as script;
 pub use suite::{Suite, SuiteOutcome, SuiteRun, run};
 pub use upload::{Upload, UploadError, upload};

@@ -3,7 +3,6 @@
 use super::{
     adapter::Adapter,
     reasons::{self, Grammar, starts},
-    words::stated,
 };
 
 /// pacman's database.
@@ -14,27 +13,18 @@ const REHEARSAL: &str = "\
 
 const BY_NAME: &str = "exec pacman --sync --refresh --needed --noconfirm --noprogressbar -- \"$@\"\n";
 
-const REMOVE: &str = "exec pacman --remove --noconfirm --noprogressbar -- \"$@\" 2>&1\n";
-
-const QUERY: &str = "\
-pacman --query -- \"$@\" 2>/dev/null | while read -r name version; do
-    echo \"nestmatrix: $name $version is installed\"
-done
-";
-
 /// pacman.
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "Arch packages (.pkg.tar.*)",
     stem,
     also: |_| &[],
     install: include_str!("pacman.sh"),
+    artifacts: include_str!("pacman-artifacts.sh"),
+    packages: include_str!("pacman-packages.sh"),
     by_name: BY_NAME,
-    remove: REMOVE,
-    query: QUERY,
-    installed: stated,
     rehearsal: REHEARSAL,
     words: |output| reasons::of(output, &GRAMMAR),
-    unsaid: is_failed_script,
+    unsaid: Some(is_failed_script),
 };
 
 /// Not the signature beside it.
@@ -56,15 +46,17 @@ const GRAMMAR: Grammar = Grammar {
                 "downgrading ",
                 ":: Processing package changes",
                 ":: Running",
+                "(",
             ],
         )
     },
     noise: |_| false,
 };
 
-/// pacman counts a package as installed although its script failed.
+/// pacman counts a package as installed although its script or a hook failed. What a script said last may have no end of line.
 fn is_failed_script(line: &str) -> bool {
     line.ends_with("error: command failed to execute correctly")
+        || ["error: command terminated by signal ", "error: unable to run hook "].iter().any(|how| line.contains(how))
 }
 
 fn reason(line: &str) -> Option<&str> {
@@ -116,13 +108,29 @@ warning: cannot resolve \"libnothere>=2\", a dependency of \"needy\"
 installing badpost...
 cannot find /etc/thing
 error: command failed to execute correctly
-badpost 2.12-1
 ";
-        assert!(output.lines().any(ADAPTER.unsaid));
+        assert!(output.lines().any(is_failed_script));
         insta::assert_snapshot!(shown(output), @r"
         cannot find /etc/thing
         error: command failed to execute correctly
         ");
+    }
+
+    #[test]
+    fn a_script_that_was_killed_and_a_hook_that_failed_are_no_success() {
+        // pacman 6.0.2; exits with 0 each time.
+        let output = "installing postsig...\nerror: command terminated by signal 9: Killed\n";
+        assert!(output.lines().any(is_failed_script));
+        insta::assert_snapshot!(shown(output), @"error: command terminated by signal 9: Killed");
+        let output = ":: Running post-transaction hooks...\n(1/1) failing\nerror: unable to run hook a.hook: could not satisfy dependencies\n";
+        assert!(output.lines().any(is_failed_script));
+        let output = ":: Running post-transaction hooks...\n(1/1) failing\ncall to execv failed (No such file or directory)\nerror: command failed to execute correctly\n";
+        insta::assert_snapshot!(shown(output), @r"
+        call to execv failed (No such file or directory)
+        error: command failed to execute correctly
+        ");
+        assert!(is_failed_script("no end of line hereerror: command failed to execute correctly"));
+        assert!(!is_failed_script("error: something that the script says of itself"));
     }
 
     #[test]

@@ -8,10 +8,9 @@ set --
 for file in ./*.pkg.tar*; do
     case $file in
     *.sig) ;;
-    *) if [ -e "$file" ]; then set -- "$@" "$file"; fi ;;
+    *) set -- "$@" "$file" ;;
     esac
 done
-[ $# -gt 0 ] || exit 90
 
 # The system's own settings without its repositories, so that what is missing is said to be missing instead of being looked for
 # on the network.
@@ -22,9 +21,4 @@ while read -r line || [ -n "$line" ]; do
 done </etc/pacman.conf >"$settings"
 
 # All at once, so that they may depend on each other.
-pacman --upgrade --noconfirm --noprogressbar --config "$settings" "$@" || exit
-
-for name in $(pacman --query --quiet --file --config "$settings" "$@"); do
-    found=$(pacman --query --config "$settings" "$name") || exit
-    echo "nestmatrix: $found is installed"
-done
+exec pacman --upgrade --noconfirm --noprogressbar --config "$settings" "$@"

@@ -3,7 +3,6 @@
 use super::{
     adapter::Adapter,
     reasons::{self, Grammar, starts},
-    words::stated,
 };
 
 /// pkg's database. Where only the program that fetches pkg is there, nothing.
@@ -14,26 +13,18 @@ const REHEARSAL: &str = "\
 
 const BY_NAME: &str = "export ASSUME_ALWAYS_YES=yes\nexec pkg install -y -- \"$@\"\n";
 
-const REMOVE: &str = "exec pkg delete -y -- \"$@\" 2>&1\n";
-
-const QUERY: &str = "\
-pkg -N >/dev/null 2>&1 || exit 0
-for name; do pkg query 'nestmatrix: %n %v is installed' \"$name\"; done
-";
-
 /// pkg.
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "FreeBSD packages (.pkg)",
     stem: |name| name.strip_suffix(".pkg"),
     also: |_| &[],
     install: include_str!("pkg.sh"),
+    artifacts: include_str!("pkg-artifacts.sh"),
+    packages: include_str!("pkg-packages.sh"),
     by_name: BY_NAME,
-    remove: REMOVE,
-    query: QUERY,
-    installed: stated,
     rehearsal: REHEARSAL,
     words: |output| reasons::of(output, &GRAMMAR),
-    unsaid: is_failed_script,
+    unsaid: Some(is_failed_script),
 };
 
 const GRAMMAR: Grammar = Grammar {
@@ -43,9 +34,11 @@ const GRAMMAR: Grammar = Grammar {
     noise: |_| false,
 };
 
-/// pkg counts a package as installed although its last script failed.
+/// pkg counts a package as installed although its last script failed; and where it replaces one, although it is for another system.
 fn is_failed_script(line: &str) -> bool {
-    line.starts_with("pkg: ") && line.ends_with(" script failed")
+    let failed =
+        line.ends_with(" script failed") || starts(line, &["pkg: Failed to execute lua ", "pkg: wrong architecture: "]);
+    line.starts_with("pkg: ") && failed
 }
 
 #[cfg(test)]
@@ -93,6 +86,14 @@ pkg: POST-INSTALL script failed
         cannot find /etc/thing
         pkg: POST-INSTALL script failed
         ");
-        assert!(output.lines().any(ADAPTER.unsaid));
+        assert!(output.lines().any(is_failed_script));
+        // As its source has them.
+        for line in [
+            "pkg: lua script failed",
+            "pkg: Failed to execute lua script: [string]:1: no",
+            "pkg: DEINSTALL script failed",
+        ] {
+            assert!(is_failed_script(line), "{line}");
+        }
     }
 }

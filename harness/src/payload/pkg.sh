@@ -4,9 +4,6 @@ cd "$root/artifacts" || exit
 exec 2>&1
 export LC_ALL=C.UTF-8 ASSUME_ALWAYS_YES=yes
 
-set -- ./*.pkg
-[ -e "$1" ] || exit 90
-
 # FreeBSD comes without pkg, with a program of that name that fetches it: from the network, unless it is among these.
 if ! pkg -N >/dev/null 2>&1; then
     own=
@@ -18,9 +15,13 @@ if ! pkg -N >/dev/null 2>&1; then
     pkg add "$own" || exit
 fi
 
-# Each finds what it depends on in this folder and installs it along; what is there when its turn comes would be refused.
-for file; do
-    name=$(pkg query -F "$file" %n-%v) || exit
-    if ! pkg info -e "$name"; then pkg add "$file" || exit; fi
-    pkg query 'nestmatrix: %n %v is installed' "$name" || exit
+# Each finds what it depends on in this folder and installs it along. What is installed when its turn comes, pkg leaves as it is,
+# unless it is told to replace it.
+for file in ./*.pkg; do
+    name=$(pkg query -F "$file" %n) || exit
+    if ! pkg info -e "$name"; then
+        pkg add "$file" || exit
+    elif [ "$(pkg query -F "$file" '%v %Fp %Fs' | sort)" != "$(pkg query '%v %Fp %Fs' "$name" | sort)" ]; then
+        pkg add -f "$file" || exit
+    fi
 done

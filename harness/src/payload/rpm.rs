@@ -3,7 +3,6 @@
 use super::{
     adapter::Adapter,
     reasons::{self, Grammar, starts},
-    words::stated,
 };
 
 /// dnf reads its caches and zypper its own; rpm its database.
@@ -18,30 +17,23 @@ const REHEARSAL: &str = "\
 :
 ";
 
+/// zypper adds to a success that something should be started again; yum is content if one of them is there.
 const BY_NAME: &str = "\
 export LC_ALL=C ZYPP_LOCK_TIMEOUT=60
 if command -v dnf >/dev/null; then exec dnf install --assumeyes --setopt=install_weak_deps=0 -- \"$@\"; fi
-if command -v zypper >/dev/null; then exec zypper --non-interactive install --no-recommends -- \"$@\"; fi
-exec yum install --assumeyes -- \"$@\"
-";
-
-/// Nothing but what is named goes: what it leaves unneeded may be what a test looks at.
-const REMOVE: &str = "\
-exec 2>&1
-export LC_ALL=C ZYPP_LOCK_TIMEOUT=60
-if command -v dnf >/dev/null; then
-    exec dnf remove --assumeyes --setopt='*.enabled=0' --setopt=clean_requirements_on_remove=0 -- \"$@\"
-fi
 if command -v zypper >/dev/null; then
-    exec zypper --non-interactive --disable-repositories remove -- \"$@\"
+    zypper --non-interactive install --no-recommends -- \"$@\"
+    code=$?
+    case $code in 0 | 102 | 103 | 106) exit 0 ;; *) exit $code ;; esac
 fi
-if command -v yum >/dev/null; then
-    exec yum remove --assumeyes --disablerepo='*' -- \"$@\"
-fi
-exec rpm --erase -- \"$@\"
+yum install --assumeyes -- \"$@\" || exit
+for name; do
+    case $name in
+    @* | *[*?[]*) ;;
+    *) rpm --query \"$name\" >/dev/null || rpm --query --whatprovides \"$name\" || exit ;;
+    esac
+done
 ";
-
-const QUERY: &str = "rpm -q --qf 'nestmatrix: %{NAME} %{VERSION}-%{RELEASE} is installed\\n' -- \"$@\" 2>&1\n";
 
 /// dnf, zypper, yum and rpm.
 pub(super) const ADAPTER: Adapter = Adapter {
@@ -49,25 +41,36 @@ pub(super) const ADAPTER: Adapter = Adapter {
     stem: |name| name.strip_suffix(".rpm"),
     also: |_| &[],
     install: include_str!("rpm.sh"),
+    artifacts: concat!(include_str!("rpm-format.sh"), include_str!("rpm-artifacts.sh")),
+    packages: concat!(include_str!("rpm-format.sh"), include_str!("rpm-packages.sh")),
     by_name: BY_NAME,
-    remove: REMOVE,
-    query: QUERY,
-    installed: stated,
     rehearsal: REHEARSAL,
     words: |output| reasons::of(output, &GRAMMAR),
-    unsaid: is_failed_script,
+    unsaid: Some(is_failed_script),
 };
 
 const GRAMMAR: Grammar = Grammar {
     reason: |line| is_reason(line).then_some(line),
-    blames: is_failed_script,
+    blames: |line| is_failed_script(line) && !is_announced(line),
     progress: is_progress,
     noise: is_noise,
 };
 
 /// rpm counts a package as installed although its last script failed, and everybody above it does, too.
 fn is_failed_script(line: &str) -> bool {
-    starts(line, &["error: %", "warning: %"]) && line.contains(" scriptlet failed, ")
+    // rpm, whoever passes it on, and behind whatever the script said last: `%post(hello-2.12-1.noarch) scriptlet failed, signal 9`.
+    let rpm = line.find('%').is_some_and(|at| line[at..].contains(") scriptlet failed, "));
+    // zypper, which runs these itself and exits with 0.
+    let zypper = line.contains(" %posttrans script failed");
+    rpm || zypper || line.contains("lua script failed: ") || is_announced(line)
+}
+
+/// What dnf and yum say of a script that failed, besides rpm's own words: those come before or after.
+fn is_announced(line: &str) -> bool {
+    let line = line.strip_prefix(">>> ").unwrap_or(line);
+    let said = starts(line, &["Error in ", "Non-fatal ", "Non-critical error in "]) && line.contains(" scriptlet");
+    // The first dnf 5 said so of scripts that had not failed.
+    said && !line.ends_with(" return code 0")
 }
 
 fn is_reason(line: &str) -> bool {
@@ -91,12 +94,11 @@ fn is_reason(line: &str) -> bool {
         "File /",
         "Detected ",
         "Package is not signed",
-        "nestmatrix: ",
-        "package ",
     ];
     // rpm has the conflicting file in a line of its own.
     let conflict = line.trim_start().starts_with("file /") && line.contains(" conflicts with file ");
-    is_failed_script(line) || conflict || starts(line, &reasons) && !line.ends_with(" is installed")
+    let failed = is_failed_script(line) && !is_announced(line);
+    failed || conflict || starts(line, &reasons)
 }
 
 fn is_progress(line: &str) -> bool {
@@ -113,6 +115,10 @@ fn is_progress(line: &str) -> bool {
         "Additional rpm output:",
         "Checking for file conflicts",
         ">>> Running ",
+        ">>> Scriptlet output:",
+        ">>> Non-critical error in ",
+        ">>> Error in ",
+        "Executing %posttrans script",
     ];
     starts(line.trim_start(), &progress)
 }
@@ -128,6 +134,7 @@ fn is_noise(line: &str) -> bool {
         "Problem occurred during or after installation",
         "File conflicts happen when",
         "Error in ",
+        "Non-fatal ",
         "Error: Transaction failed",
     ];
     starts(line.trim_start(), &noise)
@@ -291,7 +298,7 @@ Error: Transaction failed
     }
 
     #[test]
-    fn a_last_script_that_failed_is_seen_although_everybody_says_it_is_complete() {
+    fn a_script_that_failed_is_seen_although_everybody_says_it_is_complete() {
         // dnf 4.14; exits with 0.
         let output = "\
   Installing       : badpost-2.12-1.noarch                                  1/1 
@@ -307,12 +314,76 @@ Installed:
 
 Complete!
 ";
-        assert!(output.lines().any(ADAPTER.unsaid));
+        assert!(output.lines().any(is_failed_script));
         insta::assert_snapshot!(shown(output), @r"
         cannot find /etc/thing
         warning: %post(badpost-2.12-1.noarch) scriptlet failed, exit status 3
         ");
-        assert!(!"warning: hello-2.12-1.rpm: Header V4 RSA/SHA256 Signature: NOKEY".lines().any(ADAPTER.unsaid));
+        // dnf 5; exits with 0.
+        let output = "\
+[3/3] Installing broken-0:1.0.0-1.noarch 100% |   9.0 KiB/s | 768.0   B |  00m00s
+>>> Running %post scriptlet: broken-0:1.0.0-1.noarch
+>>> Non-critical error in %post scriptlet: broken-0:1.0.0-1.noarch
+>>> Scriptlet output:
+>>> cannot find /etc/thing
+>>> 
+>>> [RPM] %post(broken-1.0.0-1.noarch) scriptlet failed, exit status 1
+Complete!
+";
+        assert!(output.lines().any(is_failed_script));
+        insta::assert_snapshot!(shown(output), @r"
+        >>> cannot find /etc/thing
+        >>>
+        >>> [RPM] %post(broken-1.0.0-1.noarch) scriptlet failed, exit status 1
+        ");
+        // zypper 1.14.42; exits with 0.
+        let output = "\
+(1/1) Installing: ptrans-1.0-1.noarch [....done]
+Additional rpm output:
+
+
+Executing %posttrans script 'ptrans-1.0-1.noarch.rpm' [..
+Warning: ptrans-1.0-1.noarch.rpm %posttrans script failed (returned 4)
+..done]
+";
+        insta::assert_snapshot!(shown(output), @"Warning: ptrans-1.0-1.noarch.rpm %posttrans script failed (returned 4)");
+    }
+
+    #[test]
+    fn every_way_to_say_that_a_script_failed_is_known() {
+        for line in [
+            // rpm 4.18, alone and under dnf 4, yum and zypper.
+            "warning: %post(a-1.0-1.noarch) scriptlet failed, exit status 3",
+            "warning: %post(a-1.0-1.noarch) scriptlet failed, signal 9",
+            "warning: %postun(a-1.0-1.noarch) scriptlet failed, exit status 6",
+            "warning: %posttrans(a-1.0-1.noarch) scriptlet failed, exit status 4",
+            "warning: %triggerin(a-1.0-1.noarch) scriptlet failed, exit status 7",
+            "warning: %transfiletriggerin(a-1.0-1.noarch) scriptlet failed, exit status 8",
+            "error: %preun(a-1.0-1.noarch) scriptlet failed, exit status 5",
+            "error: lua script failed: [string \"%post(a-1.0-1.noarch)\"]:1: failing on post scriptlet",
+            "100 %... warning: %post(a-1.0-1.noarch) scriptlet failed, exit status 1",
+            // dnf 5 before rpm 6.
+            ">>> [RPM] %post(a-1-1.noarch) scriptlet failed, exit status 1",
+            ">>> [RPM] lua script failed: [string \"%post(a-0:1.0-1.x86_64)\"]:1: failing on post scriptlet",
+            ">>> Non-critical error in %post scriptlet: a-0:1.0-1.x86_64",
+            ">>> Error in %pre scriptlet: a-0:1.0-1.x86_64",
+            // dnf 4, yum 3.
+            "Error in POSTTRANS scriptlet in rpm package a",
+            "Non-fatal POSTIN scriptlet failure in rpm package a",
+            "Warning: a-1.0-1.noarch.rpm %posttrans script failed (returned 4)",
+        ] {
+            assert!(is_failed_script(line), "{line}");
+        }
+        for line in [
+            "warning: hello-2.12-1.rpm: Header V4 RSA/SHA256 Signature: NOKEY",
+            ">>> Running %post scriptlet: a-0:1.0-1.noarch",
+            ">>> Finished %post scriptlet: a-0:1.0-1.noarch",
+            ">>> Error in post-transaction scriptlet: kernel-core-0:6.2.10-300.fc38.x86_64 return code 0",
+            "  Running scriptlet: a-1.0-1.noarch                                   1/1",
+            "Error: Transaction failed",
+        ] {
+            assert!(!is_failed_script(line), "{line}");
+        }
     }
 
     #[test]
@@ -322,11 +393,5 @@ Complete!
         Could not open: ./broken-1-1.noarch.rpm
         ");
         insta::assert_snapshot!(shown("Problem reading the RPM header of ./broken-1-1.noarch.rpm. Is it an RPM file?\nNo valid arguments specified.\n"), @"Problem reading the RPM header of ./broken-1-1.noarch.rpm. Is it an RPM file?");
-    }
-
-    #[test]
-    fn what_was_left_out_without_an_error_is_said_by_rpm() {
-        // The installer had something newer.
-        insta::assert_snapshot!(shown("Nothing to do.\nComplete!\npackage hello-2.12-1.noarch is not installed\n"), @"package hello-2.12-1.noarch is not installed");
     }
 }

@@ -6,7 +6,6 @@ exec 2>&1
 export LC_ALL=C ZYPP_LOCK_TIMEOUT=60
 
 set -- ./*.rpm
-[ -e "$1" ] || exit 90
 
 # All at once, so that they may depend on each other; nobody has to have signed them; without any repository, so that what is
 # missing is said to be missing instead of being looked for on the network.
@@ -28,11 +27,28 @@ elif command -v zypper >/dev/null; then
 elif command -v yum >/dev/null; then
     yum install --assumeyes --disablerepo='*' --nogpgcheck "$@" || exit
 else
-    rpm --upgrade --oldpackage --replacepkgs "$@" || exit
+    exec rpm --upgrade --oldpackage --replacepkgs "$@"
 fi
 
-# An installer that finds nothing to do does not fail. What is there now is to be what came.
+# An installer that finds the same or a newer version installed has nothing to do, and does not fail. rpm replaces it.
+left=
+what='%{NAME} %{VERSION} %{RELEASE} %{ARCH} %{SIGMD5} %{SHA1HEADER}\n'
 for file; do
-    name=$(rpm -q --nosignature --qf '%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}' -p "$file") || exit
-    rpm -q --qf 'nestmatrix: %{NAME} %{VERSION}-%{RELEASE} is installed\n' "$name" || exit
+    wanted=$(rpm --query --nosignature --qf "$what" --package "$file") || exit
+    # What is not there at all was refused for a reason.
+    found=$(rpm --query --qf "$what" "${wanted%% *}") || continue
+    case "
+$found
+" in
+    *"
+$wanted
+"*) continue ;;
+    esac
+    if [ -z "$left" ]; then set --; fi
+    left=yes
+    set -- "$@" "$file"
 done
+if [ -n "$left" ]; then
+    echo "another content or version of these was installed and is replaced by rpm: $*"
+    exec rpm --upgrade --oldpackage --replacepkgs "$@"
+fi

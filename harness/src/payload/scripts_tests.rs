@@ -3,9 +3,11 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use matrix::PackageFamily;
-use reports::InstalledPackage;
 
-use super::{family, install::NOTHING, installed};
+use super::{
+    family,
+    inventory::{self, Inventory},
+};
 
 /// A folder for a payload, and one of programs that are found before all others.
 struct Guest {
@@ -42,7 +44,7 @@ impl Guest {
     /// As guards do: read into a shell that has `root`. Of the system's own tools it finds those of busybox alone, where there is one.
     fn run(&self, script: &str) -> Ran {
         let bin = self.root.path().join("bin");
-        for tool in ["mkdir", "rm", "cat", "tr", "grep"] {
+        for tool in ["mkdir", "rm", "mv", "cat", "tr", "grep", "awk", "wc", "sort", "cmp", "tar", "gzip", "sha256sum"] {
             let here = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
             let own = ["/bin", "/usr/bin"].map(|folder| format!("{folder}/{tool}"));
             let own = own.iter().find(|path| Path::new(path).exists()).map(String::as_str);
@@ -63,16 +65,115 @@ fn install(family: PackageFamily) -> &'static str {
     family::of(family).install
 }
 
-#[test]
-fn a_system_without_an_artifact_says_so_before_anything_is_asked() {
-    for family in [PackageFamily::Rpm, PackageFamily::Apk, PackageFamily::Pacman, PackageFamily::Pkg] {
-        let guest = Guest::new(&["hello.tar.gz", "hello.pkg.tar.zst.sig"]);
-        assert_eq!(guest.run(install(family)).code, NOTHING, "{family:?}");
+impl Guest {
+    /// Its answer to a question that names this package, if any.
+    fn answer(&self, scripts: &[&str], named: &str) -> Inventory {
+        let mark = "nestmatrix-5eed";
+        let bin = self.root.path().join("bin");
+        let named_in = self.root.path().join("named");
+        fs::write(&named_in, named).unwrap();
+        let path = format!("PATH={}; : PATH=", bin.display());
+        let script = inventory::script(scripts).replace("PATH=/usr/local/sbin:", &path);
+        let script = format!("NESTMATRIX_ROOT=$root\nset -- {mark}\nexec <{}\n{script}", named_in.display());
+        let ran = self.run(&script);
+        assert_eq!(ran.code, 0, "{}", ran.said);
+        inventory::read(ran.said.as_bytes(), mark).unwrap()
+    }
+
+    /// What it says that the files in its folder are.
+    fn artifacts(&self, family: PackageFamily) -> Inventory {
+        self.answer(&[family::of(family).artifacts], "")
+    }
+
+    /// What it says is installed, and what proves the content of this package, if any.
+    fn packages(&self, family: PackageFamily, of: &str) -> Inventory {
+        self.answer(&[family::of(family).packages], of)
     }
 }
 
-/// What rpm is asked at the end.
-const RPM: &str = "case $* in *' -p '*) echo a-1-1.noarch ;; esac";
+/// Artifacts as a person reads them.
+fn shown(inventory: &Inventory) -> String {
+    let artifacts = inventory.artifacts.iter().map(|found| {
+        let id = &found.id;
+        format!(
+            "{} is {} {} {} {}",
+            found.file,
+            id.name,
+            id.version,
+            id.arch,
+            &found.identity[..found.identity.len().min(12)]
+        )
+    });
+    let left = inventory.left_out.iter().map(|(id, file)| format!("{file} is for {}", id.arch));
+    let unread = inventory.unread.iter().map(|file| format!("{file} is unread"));
+    let packages = inventory.packages.iter().map(|found| {
+        let id = &found.id;
+        format!("{} {} {} {}", id.name, id.version, id.arch, found.state)
+    });
+    let proofs = inventory
+        .proofs
+        .iter()
+        .map(|(id, proof)| format!("{} {}: {}", id.name, id.version, &proof[..proof.len().min(12)]));
+    artifacts.chain(left).chain(unread).chain(packages).chain(proofs).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn files_of_other_families_are_no_artifacts() {
+    for family in
+        [PackageFamily::Deb, PackageFamily::Rpm, PackageFamily::Apk, PackageFamily::Pacman, PackageFamily::Pkg]
+    {
+        let guest = Guest::new(&["hello.tar.gz", "hello.pkg.tar.zst.sig"]).with("dpkg", "").with("rpm", "");
+        assert_eq!(shown(&guest.artifacts(family)), "", "{family:?}");
+    }
+}
+
+#[test]
+fn debian_packages_are_named_by_what_they_hold_and_those_for_other_systems_are_put_aside() {
+    let dpkg = "case $1 in --print-architecture) echo amd64 ;; --print-foreign-architectures) echo i386 ;; esac";
+    let control = "mkdir \"$3\"
+case $2 in
+*broken*) exit 2 ;;
+*arm*) printf 'Package: hello\\nVersion: 1.0\\nArchitecture: arm64\\n' >\"$3/control\" ;;
+*old*) printf 'package:old\\nVERSION: 2\\nVersion:  2 \\nArchitecture: i386\\nDescription: a\\n Package: b\\n' >\"$3/control\" ;;
+*) printf 'Package: hello\\nVersion: 1:1.0-1\\nArchitecture: all\\n' >\"$3/control\"; echo 5eed >\"$3/md5sums\" ;;
+esac";
+    let guest = Guest::new(&["hello.deb", "a b.deb", "arm.deb", "old.deb", "broken.deb"])
+        .with("dpkg", dpkg)
+        .with("dpkg-deb", control);
+    insta::assert_snapshot!(shown(&guest.artifacts(PackageFamily::Deb)), @r"
+    a b.deb is hello 1:1.0-1 all 63b0cdd80b27
+    hello.deb is hello 1:1.0-1 all 63b0cdd80b27
+    old.deb is old 2 i386 unpacked
+    arm.deb is for arm64
+    broken.deb is unread
+    ");
+    assert!(!guest.root.path().join("artifacts/arm.deb").exists(), "or it would be installed along");
+}
+
+#[test]
+fn what_apt_takes_from_a_repository_instead_is_installed_by_dpkg() {
+    let apt = "cd \"$root/artifacts\" && echo \"$PWD/a.deb\" >>\"$root/tmp/given-to-dpkg\"";
+    let guest = Guest::new(&["a.deb", "a b.deb"]).with("apt-get", apt).with("dpkg", "exit 7");
+    let ran = guest.run(install(PackageFamily::Deb));
+    assert_eq!(ran.code, 7);
+    let asked: Vec<_> = ran.asked.lines().collect();
+    assert!(
+        asked[0].contains(" --allow-downgrades --reinstall ") && asked[0].ends_with(" ./a b.deb ./a.deb"),
+        "{asked:?}"
+    );
+    assert_eq!(asked[1..], ["dpkg --install --force-confdef --force-confold ./a b.deb"]);
+
+    let apt = "for file in \"$root\"/artifacts/*; do echo \"$file\"; done >>\"$root/tmp/given-to-dpkg\"";
+    let guest = Guest::new(&["a.deb", "a b.deb"]).with("apt-get", apt).with("dpkg", "");
+    assert_eq!(guest.run(install(PackageFamily::Deb)).asked.lines().count(), 1, "dpkg has nothing to do");
+
+    let guest = Guest::new(&["a.deb"]).with("apt-get", "exit 100").with("dpkg", "");
+    let ran = guest.run(install(PackageFamily::Deb));
+    assert_eq!((ran.code, ran.asked.lines().count()), (100, 1));
+}
+
+/// What rpm says of every file, and is installed.
+const RPM: &str = "echo a 1 1 noarch 5eed 5eed";
 
 #[test]
 fn of_the_installers_of_rpm_packages_the_first_that_is_there_gets_all_of_them_without_repositories() {
@@ -95,10 +196,45 @@ fn what_zypper_adds_to_a_success_is_no_failure_and_everything_else_is() {
 }
 
 #[test]
-fn an_rpm_that_is_not_there_after_all_is_a_failure() {
-    let rpm = format!("{RPM}\ncase $* in *' -p '*) ;; *) exit 1 ;; esac");
-    let guest = Guest::new(&["a.rpm"]).with("rpm", &rpm).with("dnf", "");
-    assert_eq!(guest.run(install(PackageFamily::Rpm)).code, 1);
+fn rpm_replaces_what_was_installed_with_the_same_version_or_a_newer_one() {
+    for installer in ["dnf", "zypper", "yum"] {
+        let rpm = "case $* in *' --package ./b.rpm') echo b 1 1 noarch 5eed 5eed ;; *' b') echo b 1 1 noarch 01d 01d ;; *'./c.rpm') echo c 1 1 noarch 5eed 5eed ;;
+            *' c') exit 1 ;; *--query*) echo a 1 1 noarch 5eed 5eed ;; *) exit 3 ;; esac";
+        let guest = Guest::new(&["a.rpm", "b.rpm", "c.rpm"]).with("rpm", rpm).with(installer, "");
+        let ran = guest.run(install(PackageFamily::Rpm));
+        assert_eq!(ran.asked.lines().last().unwrap(), "rpm --upgrade --oldpackage --replacepkgs ./b.rpm");
+        assert_eq!(ran.code, 3);
+    }
+    let guest = Guest::new(&["a.rpm"]).with("rpm", RPM).with("dnf", "");
+    assert!(!guest.run(install(PackageFamily::Rpm)).asked.contains("--upgrade"), "dnf did it");
+}
+
+#[test]
+fn rpm_packages_are_told_apart_by_their_digests() {
+    let rpm = "case $* in
+        *--querytags) echo SHA256HEADER ;;
+        *./broken.rpm) exit 1 ;;
+        *--package*) printf 'hello\\t1:2.12-1\\tnoarch\\tmd5.sha1.sha256' ;;
+        *--all*) printf 'nestmatrix-5eed\\thave\\thello\\t2.12-1\\tnoarch\\tinstalled\\nnestmatrix-5eed\\tproof\\thello\\t2.12-1\\tnoarch\\tmd5\\n' ;;
+        esac";
+    let guest = Guest::new(&["hello.rpm", "broken.rpm"]).with("rpm", rpm);
+    insta::assert_snapshot!(shown(&guest.artifacts(PackageFamily::Rpm)), @r"
+    hello.rpm is hello 1:2.12-1 noarch md5.sha1.sha
+    broken.rpm is unread
+    ");
+    insta::assert_snapshot!(shown(&guest.packages(PackageFamily::Rpm, "")), @r"
+    hello 2.12-1 noarch installed
+    hello 2.12-1: md5
+    ");
+    let asked = guest.run("").asked;
+    assert_eq!(
+        asked.matches("%{SIGMD5}.%{SHA1HEADER}.%{SHA256HEADER}").count(),
+        3,
+        "two files and all that is installed: {asked}"
+    );
+    let old = Guest::new(&["hello.rpm"]).with("rpm", "printf 'hello\\t1\\tnoarch\\tmd5.sha1'");
+    old.artifacts(PackageFamily::Rpm);
+    assert!(!old.run("").asked.contains("SHA256HEADER"), "an old rpm fails of a tag that it does not know");
 }
 
 #[test]
@@ -107,6 +243,57 @@ fn apk_gets_all_of_them_without_signatures_and_without_a_network() {
     let ran = guest.run(install(PackageFamily::Apk));
     insta::assert_snapshot!(ran.asked, @"apk add --allow-untrusted --no-network --repositories-file ROOT/tmp/repositories --no-progress --wait 60 ./a.apk ./b-1 2.apk");
     assert_eq!(ran.code, 3);
+}
+
+#[test]
+fn packages_that_were_broken_before_are_no_failure_of_apk() {
+    // It exits with the number of broken packages in its database.
+    let run = |before: &str, apk: &str| {
+        let guest = Guest::new(&["a.apk"]).with("apk", apk);
+        let database = guest.root.path().join("database");
+        fs::write(&database, before).unwrap();
+        let script = install(PackageFamily::Apk)
+            .replace("/lib/apk/db/installed /usr/lib/apk/db/installed", &database.display().to_string());
+        guest.run(&script).code
+    };
+    let two = "C:Q1\nP:old\nf:s\n\nP:fine\n\nP:worse\nf:fs\n\n";
+    assert_eq!(run(two, "exit 2"), 0, "both were broken before");
+    assert_eq!(run(two, "printf 'P:a\\nf:s\\n' >>\"$root/database\"; exit 3"), 3, "one is new");
+    assert_eq!(run(two, "printf 'P:a\\nf:s\\n' >\"$root/database\"; exit 1"), 1, "another one");
+    assert_eq!(run(two, "exit 99"), 99);
+    assert_eq!(run("P:fine\n\n", "exit 1"), 1);
+}
+
+#[test]
+fn apk_packages_are_told_apart_by_the_digest_of_their_control_segment() {
+    let index =
+        "printf 'C:Q1abc=\\nP:hello\\nV:2.12-r0\\nA:noarch\\n' >APKINDEX; tar -czf \"$4\" APKINDEX; rm APKINDEX";
+    let apk = format!(
+        "case $* in *./new.apk) [ $1 = adbdump ] || exit 1; printf 'info:\\n  name: hello\\n  version: 3-r0\\n  arch: x86_64\\npaths:\\n  name: x\\n' ;; *./broken.apk) exit 99 ;; *) {index} ;; esac"
+    );
+    let guest = Guest::new(&["hello.apk", "new.apk", "broken.apk"]).with("apk", &apk);
+    insta::assert_snapshot!(shown(&guest.artifacts(PackageFamily::Apk)), @r"
+    hello.apk is hello 2.12-r0 noarch Q1abc=
+    new.apk is hello 3-r0 x86_64 pinned
+    broken.apk is unread
+    ");
+    let (world, database) = (guest.root.path().join("world"), guest.root.path().join("database"));
+    fs::write(&world, "busybox\nnew><Q2new=\nmoved><Q1old=\n").unwrap();
+    let packages = [("hello", "f:s\n", "Q1abc="), ("new", "f:S\n", "Q2new="), ("moved", "", "Q1new=")];
+    let packages =
+        packages.map(|(name, flags, digest)| format!("C:{digest}\nP:{name}\nV:1-r0\nA:noarch\n{flags}F:opt\n\n"));
+    fs::write(&database, packages.concat().trim_end()).unwrap();
+    let script = family::of(PackageFamily::Apk).packages.replace("/etc/apk/world", &world.display().to_string());
+    let script = script.replace("database=/lib/apk/db/installed", &format!("database={}", database.display()));
+    insta::assert_snapshot!(shown(&guest.answer(&[&script], "")), @r"
+    hello 1-r0 noarch broken
+    new 1-r0 noarch installed
+    moved 1-r0 noarch installed
+    hello 1-r0: Q1abc=
+    new 1-r0: Q2new=
+    new 1-r0: pinned
+    moved 1-r0: Q1new=
+    ");
 }
 
 #[test]
@@ -122,10 +309,28 @@ fn pkg_is_not_fetched_from_the_network_and_one_that_was_brought_along_comes_firs
 }
 
 #[test]
-fn a_freebsd_package_that_came_along_with_another_is_not_added_twice() {
-    let pkg = "case $1 in query) echo some-1 ;; esac";
-    let ran = Guest::new(&["hello-2.12.pkg"]).with("pkg", pkg).run(install(PackageFamily::Pkg));
-    assert_eq!((ran.code, ran.asked.contains("pkg add")), (0, false), "{}", ran.asked);
+fn a_freebsd_package_that_is_installed_is_replaced_only_if_its_files_are_others() {
+    let run = |installed: &str| {
+        let pkg = format!(
+            "case $* in 'query -F ./hello.pkg %n') echo hello ;; 'query -F '*) echo 2.12 /f 5eed ;; query*) echo {installed} ;; esac"
+        );
+        let ran = Guest::new(&["hello.pkg"]).with("pkg", &pkg).run(install(PackageFamily::Pkg));
+        assert_eq!(ran.code, 0);
+        ran.asked.lines().filter(|line| line.starts_with("pkg add")).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(run("2.12 /f 5eed"), "", "it came along with another");
+    assert_eq!(run("2.12 /f 01d"), "pkg add -f ./hello.pkg");
+    assert_eq!(run("3.0 /f 5eed"), "pkg add -f ./hello.pkg");
+}
+
+#[test]
+fn nothing_is_asked_of_the_program_that_fetches_pkg() {
+    let guest = Guest::new(&["hello.pkg"]).with("pkg", "[ $1 = -N ] && exit 1; echo fetched");
+    assert_eq!(shown(&guest.artifacts(PackageFamily::Pkg)), "hello.pkg is unread");
+    assert_eq!(shown(&guest.packages(PackageFamily::Pkg, "hello\t1\tany\n")), "");
+    let guest = Guest::new(&["hello.pkg"])
+        .with("pkg", "case $* in *'/opt') echo /f 5eed ;; query*%n*) printf 'hello\\t1\\tFreeBSD:14:amd64' ;; esac");
+    insta::assert_snapshot!(shown(&guest.artifacts(PackageFamily::Pkg)), @"hello.pkg is hello 1 FreeBSD:14:amd64 unpacked");
 }
 
 #[test]
@@ -146,17 +351,25 @@ fn pacman_does_not_hear_of_the_repositories_of_its_system() {
 }
 
 #[test]
-fn what_is_installed_is_asked_in_each_family_and_told_in_the_same_words() {
-    let names = ["hello".to_owned(), "nothere".to_owned()];
-    let asked = |family, program: &str, answer: &str| {
-        let ran = Guest::new(&[]).with(program, answer).run(&family::query(family, &names));
-        installed::installed_packages(family, ran.said.as_bytes())
-    };
-    let expected = [InstalledPackage { name: "hello".to_owned(), version: "2.12-r0".to_owned() }];
-    let apk = "for name; do :; done; [ \"$name\" = hello ] || exit 1; echo hello-2.12-r0";
-    assert_eq!(asked(PackageFamily::Apk, "apk", apk), expected);
-    let pacman = "echo hello 2.12-r0\necho \"error: package 'nothere' was not found\" >&2\nexit 1";
-    assert_eq!(asked(PackageFamily::Pacman, "pacman", pacman), expected);
-    let rpm = "echo 'nestmatrix: hello 2.12-r0 is installed'; echo 'package nothere is not installed'; exit 1";
-    assert_eq!(asked(PackageFamily::Rpm, "rpm", rpm), expected);
+fn pacman_packages_are_told_apart_by_their_lists_of_files() {
+    let pacman = "case $* in *--file*broken*) exit 1 ;; *--file*) echo hello 2.12-1 ;; *) echo base 1-1; echo hello 2.12-1 ;; esac";
+    let bsdtar = "case $2 in *plain*) exit 1 ;; *) echo 5eed ;; esac";
+    let guest = Guest::new(&["a.pkg.tar.zst", "a.pkg.tar.zst.sig", "plain.pkg.tar", "broken.pkg.tar.xz"]);
+    let guest = guest.with("pacman", pacman).with("bsdtar", bsdtar);
+    insta::assert_snapshot!(shown(&guest.artifacts(PackageFamily::Pacman)), @r"
+    a.pkg.tar.zst is hello 2.12-1 any 63b0cdd80b27
+    plain.pkg.tar is hello 2.12-1 any unpacked
+    broken.pkg.tar.xz is unread
+    ");
+    let entry = guest.root.path().join("db/local/hello-2.12-1");
+    fs::create_dir_all(&entry).unwrap();
+    fs::write(entry.join("mtree"), "5eed\n").unwrap();
+    let conf = guest.root.path().join("conf");
+    fs::write(&conf, format!("[options]\nDBPath = {}\n", guest.root.path().join("db").display())).unwrap();
+    let script = family::of(PackageFamily::Pacman).packages.replace("/etc/pacman.conf", &conf.display().to_string());
+    insta::assert_snapshot!(shown(&guest.answer(&[&script], "hello\t2.12-1\tany\n")), @r"
+    base 1-1 any installed
+    hello 2.12-1 any installed
+    hello 2.12-1: 63b0cdd80b27
+    ");
 }

@@ -11,21 +11,20 @@ pub(super) fn last_lines(output: &[u8], count: usize) -> Vec<String> {
 
 /// The lines that say something, cleaned, each cut to a length a person reads; their indentation is kept.
 pub(super) fn lines(output: &[u8]) -> Vec<String> {
-    reports::clean::text(&String::from_utf8_lossy(output))
-        .lines()
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty())
-        .map(|line| match line.char_indices().nth(LONGEST) {
-            Some((end, _)) => format!("{}...", &line[..end]),
-            None => line.to_owned(),
-        })
-        .collect()
+    let mut lines = lines_in_full(output);
+    for line in &mut lines {
+        if let Some((end, _)) = line.char_indices().nth(LONGEST) {
+            line.truncate(end);
+            line.push_str("...");
+        }
+    }
+    lines
 }
 
-/// Name and version in a line in which a script of ours says what is installed: `nestmatrix: hello 2.10-3 is installed`.
-pub(super) fn stated(line: &str) -> Option<(&str, &str)> {
-    let said = line.strip_prefix("nestmatrix: ")?.strip_suffix(" is installed")?;
-    said.split_once(' ').filter(|(name, version)| !name.is_empty() && !version.is_empty() && !version.contains(' '))
+/// The same, however long they are.
+pub(super) fn lines_in_full(output: &[u8]) -> Vec<String> {
+    let text = reports::clean::text(&String::from_utf8_lossy(output));
+    text.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -271,6 +271,16 @@ async fn prepare(
             Network::Open => "",
         };
         run(forge, mould, session, "packages", &script, left()).await.map_err(unprepared("packages", also))?;
+        for stream in ["stdout", "stderr"] {
+            let log = forge.logs.join(format!("packages.{stream}.log"));
+            let failed = payload::failed_script(family, &log).await;
+            if let Some(line) = failed.map_err(because("what its package manager said cannot be read"))? {
+                let line = reports::clean::line(&line);
+                return Err(unprepared("packages", "")(NoTemplate::new(format!(
+                    "a script of the packages failed: {line}"
+                ))));
+            }
+        }
     }
     if let Some(script) = script {
         tell(News::Step("preparing it".to_owned()));

@@ -16,6 +16,7 @@ mod images;
 mod lab;
 mod names;
 mod nested;
+mod packages;
 mod places;
 mod release;
 mod rootfs;
