@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds two root file systems of Debian's packages, as data: one with OpenRC, rpm and dnf, one with systemd and pacman, and a package
+# Builds two root file systems of Debian's packages, as data: one with OpenRC, rpm and dnf, one with systemd and pacman, and packages
 # for each.
 #
 #   build.sh FOLDER     a folder every user may pass through and write to; gets openrc.tar systemd.tar *.rpm *.pkg.tar.gz

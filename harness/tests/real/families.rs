@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::lab::Lab;
 
 const MATRIX: &str = r#"
-package = { name = "nm-hello", version = "1.0", artifacts = ["made/*.rpm", "made/*.pkg.tar.gz"] }
+package = { name = "nm-hello", version = "1.0", artifacts = ["made/nm-hello*"] }
 [[image]]
 name = "openrc"
 rootfs = "made/openrc.tar"
@@ -41,11 +41,21 @@ fn packages_of_other_families_are_installed_in_systems_with_other_inits() {
     for (image, init, says) in [("openrc", "OpenRC ", "an rpm"), ("systemd", "systemd ", "pacman")] {
         let id = format!("{image}.s");
         let said = run.file(&format!("cells/{id}/attempt-1/stdout.log"));
-        assert_eq!(said.trim(), format!("hello from {says}"));
+        assert_eq!(said.trim(), format!("hello from {says}"), "the system had the same version with other content");
         let attempt = &run.cell(&id)["attempts"][0];
         assert_eq!(attempt["installed"], json!([{"name": "nm-hello", "version": "1.0-1"}]), "{id}");
         assert!(attempt["system"]["init"].as_str().unwrap().starts_with(init), "{attempt}");
         assert_eq!(attempt["guest"]["boot"]["how"], "forked", "{id}: {}", run.stderr);
+    }
+
+    // Their package managers exit with 0.
+    let broken = MATRIX.replace("nm-hello*", "nm-broken*");
+    let run = lab.run(&broken, "broken", &[]);
+    run.assert_code(1);
+    for (image, why) in [("openrc", "lua script failed: "), ("systemd", "command terminated by signal 9")] {
+        let id = format!("{image}.s");
+        assert_eq!(run.verdict(&id), "failed(install)", "{}", run.stderr);
+        assert!(run.reason(&id).contains(why), "{}", run.reason(&id));
     }
     lab.assert_nothing_left();
 }
