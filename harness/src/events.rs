@@ -39,3 +39,26 @@ impl Events {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_many_cells_find_is_said_once() {
+        let (events, mut received) = Events::channel();
+        let other = events.clone();
+        for events in [&events, &other, &events] {
+            events.warn_once("the disk is small".to_owned());
+        }
+        other.warn_once("another".to_owned());
+        drop((events, other));
+        let mut said = Vec::new();
+        while let Some(event) = received.blocking_recv() {
+            if let EventKind::Warning { cell: None, message } = event.kind {
+                said.push(message);
+            }
+        }
+        assert_eq!(said, ["the disk is small", "another"]);
+    }
+}

@@ -62,6 +62,14 @@ fn disk(format: &str) -> PathBuf {
                           debugfs -w -R 'write broken.cfg /etc/cloud/cloud.cfg.d/95_broken.cfg' \"$2?offset=18874368\"";
             sh(broken, &[&raw, &new, folder.path()]);
         }
+        // Neither its partition nor its file system grows.
+        "ungrown" => {
+            let folder = tempfile::tempdir_in(&*DISKS).unwrap();
+            fs::write(folder.path().join("ungrown.cfg"), "growpart: { mode: 'off' }\nresize_rootfs: false\n").unwrap();
+            let ungrown = "cp --sparse=always \"$1\" \"$2\" && cd \"$3\" && \
+                           debugfs -w -R 'write ungrown.cfg /etc/cloud/cloud.cfg.d/95_ungrown.cfg' \"$2?offset=18874368\"";
+            sh(ungrown, &[&raw, &new, folder.path()]);
+        }
         _ => panic!("no format {format}"),
     }
     fs::rename(new, &to).unwrap();
@@ -188,6 +196,26 @@ fn a_first_boot_that_fails_is_the_images_fault_and_cloud_init_says_why() {
     let reason = run.reason("broken.first");
     assert!(reason.contains("cloud-init failed") && reason.contains("scripts"), "{reason}");
     assert_eq!(run.cell("broken.first")["attempts"].as_array().unwrap().len(), 1, "no other guest would do better");
+    lab.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "on request: an emulated guest takes a minute and more for its first boot"]
+fn a_root_file_system_that_does_not_grow_with_its_disk_is_said_once_with_both_sizes() {
+    let lab = Lab::open();
+    let suites =
+        ["one", "two"].map(|name| format!("[[suite]]\nname = '{name}'\ninline = 'getent hosts example.com; exit 0'\n"));
+    let matrix = format!(
+        "guest = {{ disk = '8GiB' }}\n[timeout]\nboot = '2m'\n{}{}",
+        image("ungrown", "ungrown", ""),
+        suites.concat()
+    );
+    let run = lab.run(&matrix, "out", &[]);
+    run.assert_code(0);
+    let said: Vec<&str> = run.stderr.lines().filter(|line| line.contains("root file system of")).collect();
+    assert_eq!(said.len(), 1, "{}", run.stderr);
+    assert!(said[0].contains("MiB on a disk of 8GiB"), "{said:?}");
+    assert_eq!(run.file("summary.md").matches("a root file system of").count(), 1);
     lab.assert_nothing_left();
 }
 
