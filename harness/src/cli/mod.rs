@@ -56,8 +56,10 @@ pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            let printed = error.print();
-            let code = if printed.is_err() { 2 } else { error.exit_code() };
+            let code = match error.print() {
+                Err(failed) if failed.kind() != std::io::ErrorKind::BrokenPipe => 2,
+                _ => error.exit_code(),
+            };
             return ExitCode::from(u8::try_from(code).unwrap_or(2));
         }
     };

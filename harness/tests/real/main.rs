@@ -10,6 +10,7 @@ mod arrivals;
 mod bad_input;
 mod cloud;
 mod endings;
+mod environments;
 mod families;
 mod faults;
 mod images;
