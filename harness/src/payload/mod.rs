@@ -1,7 +1,7 @@
 //! What is done in a guest once SSH stands: upload, install, run, collect.
 //!
-//! Everything is plain `sh` over one SSH session and needs nothing in the guest but a POSIX shell and `tar`. Everything that
-//! comes back is untrusted: sizes are bounded, and nothing a guest sends can name a place outside the folder it is
+//! Everything is plain `sh` over one SSH session and needs nothing in the guest but a POSIX shell, `cat`, `chmod`, `ls`, `mkdir` and
+//! `rm`. Everything that comes back is untrusted: sizes are bounded, and nothing a guest sends can name a place outside the folder it is
 //! collected into. What differs between systems is in one file per family of package managers (`family` says what such a file has).
 
 mod adapter;

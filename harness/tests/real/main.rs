@@ -13,6 +13,7 @@ mod endings;
 mod environments;
 mod families;
 mod faults;
+mod handover;
 mod images;
 mod lab;
 mod names;
