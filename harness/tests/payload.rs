@@ -522,6 +522,10 @@ async fn result_files_come_into_memory_under_their_path_in_the_guest() {
     assert_eq!(results.files, [(path("latest.xml"), b"<two/>".to_vec()), (path("one.xml"), b"<one/>".to_vec())]);
     assert_eq!(results.warnings, [""; 0]);
     assert!(results.complete);
+    // The folder itself says the same.
+    let mut folder = payload::collect_results(&guest.session, &there.display().to_string(), within(20)).await.unwrap();
+    folder.files.sort();
+    assert_eq!((folder.files, folder.complete), (results.files, true));
 
     let none = payload::collect_results(&guest.session, "/nonexistent/*.xml", within(20)).await.unwrap();
     assert!(none.files.is_empty());

@@ -21,8 +21,14 @@ use crate::ssh::{End, Exec, Session, Sink, SshError, Stdin};
 
 /// What the guest runs.
 const SCRIPT: &str = include_str!("collect.sh");
+/// What is done with files, and with links to files below a folder.
+type Verb = (&'static str, &'static str);
+const EVIDENCE: Verb = ("send", "");
+/// A result may be told by any of them.
+const RESULTS: Verb = ("send", "follow");
+const OLD_RESULTS: Verb = ("remove", "follow");
 /// How much of result files is read into memory, in bytes.
-const RESULTS: Limits = Limits { per_file: 16 << 20, total: 16 << 20, count: 1000 };
+const RESULT_LIMITS: Limits = Limits { per_file: 16 << 20, total: 16 << 20, count: 1000 };
 
 /// How much is fetched from one guest.
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +117,7 @@ pub async fn collect(
         let made = fs::create_dir_all(&folder).and_then(|()| tempfile::tempfile_in(&folder));
         made.map_err(|source| local(format!("{} cannot be made", folder.display()), source))
     });
-    let fetched = fetch(session, "send", globs, limits, spool.await?, deadline).await?;
+    let fetched = fetch(session, EVIDENCE, globs, limits, spool.await?, deadline).await?;
     let (into, limits) = (into.to_owned(), *limits);
     blocking(move || {
         let Fetched { mut spool, mark, mut warnings, cut_off } = fetched;
@@ -134,7 +140,7 @@ pub async fn collect(
 /// This machine's disk, the connection, or the cancellation. Results that come to the deadline only in part are not complete.
 pub async fn collect_results(session: &Session, glob: &str, deadline: Instant) -> Result<ResultFiles, CollectError> {
     let spool = blocking(temporary).await?;
-    let fetched = fetch(session, "send", &[glob.to_owned()], &RESULTS, spool, deadline).await?;
+    let fetched = fetch(session, RESULTS, &[glob.to_owned()], &RESULT_LIMITS, spool, deadline).await?;
     if let Some(error) = fetched.cut_off {
         return Err(error.into());
     }
@@ -142,7 +148,7 @@ pub async fn collect_results(session: &Session, glob: &str, deadline: Instant) -
         let Fetched { mut spool, mark, mut warnings, .. } = fetched;
         let mut files: Vec<(String, Vec<u8>)> = Vec::new();
         let mut inodes = Vec::new();
-        frames::read(&mut spool, &mark, &RESULTS, &mut warnings, |item| {
+        frames::read(&mut spool, &mark, &RESULT_LIMITS, &mut warnings, |item| {
             let mut bytes = Vec::new();
             item.content.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
             let size = bytes.len() as u64;
@@ -168,13 +174,13 @@ pub(super) async fn remove_results(
     deadline: Instant,
 ) -> Result<Result<Vec<String>, String>, CollectError> {
     let spool = blocking(temporary).await?;
-    let fetched = fetch(session, "remove", &[glob.to_owned()], &RESULTS, spool, deadline).await?;
+    let fetched = fetch(session, OLD_RESULTS, &[glob.to_owned()], &RESULT_LIMITS, spool, deadline).await?;
     if let Some(error) = fetched.cut_off {
         return Err(error.into());
     }
     blocking(move || {
         let Fetched { mut spool, mark, mut warnings, .. } = fetched;
-        frames::read(&mut spool, &mark, &RESULTS, &mut warnings, |_| Err("it was to be removed".to_owned()));
+        frames::read(&mut spool, &mark, &RESULT_LIMITS, &mut warnings, |_| Err("it was to be removed".to_owned()));
         let lost = warnings.lost;
         let lines = warnings.into_lines();
         Ok(if lost { Err(lines.join("; ")) } else { Ok(lines) })
@@ -193,7 +199,7 @@ struct Fetched {
 /// Has the guest send what matches into `spool`, or remove it.
 async fn fetch(
     session: &Session,
-    verb: &str,
+    verb: Verb,
     globs: &[String],
     limits: &Limits,
     spool: File,
@@ -239,13 +245,13 @@ async fn fetch(
     Ok(Fetched { spool, mark, warnings, cut_off })
 }
 
-fn command(verb: &str, globs: &[String], mark: &str, limits: &Limits) -> String {
+fn command((verb, links): Verb, globs: &[String], mark: &str, limits: &Limits) -> String {
     let patterns: Vec<String> = globs.iter().map(|glob| quote::pattern(glob)).collect();
     // Each expanded by itself: it may match as many files as there are.
     let matches: String = patterns.iter().map(|pattern| format!("match {pattern}\n")).collect();
     let script = format!("{SCRIPT}{matches}frame \"O$frames\"\n");
     let [most, all, count] = [limits.per_file, limits.total, limits.count as u64].map(|limit| limit.to_string());
-    quote::script_with(&script, &[verb, mark, &most, &all, &count])
+    quote::script_with(&script, &[verb, mark, &most, &all, &count, links])
 }
 
 fn temporary() -> Result<File, CollectError> {

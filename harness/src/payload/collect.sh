@@ -11,9 +11,9 @@
 #   O COUNT              nothing follows; so many frames came before this one
 #
 # What is named by a pattern is followed if it is a symbolic link, as whoever wrote the pattern would. Below a folder no link is
-# followed: there a link may lead back to the folder.
+# followed to a folder, which may be the same one again, and to a file only if $6 is `follow`.
 
-verb=$1 mark=$2 most=$3 room=$4 count=$5
+verb=$1 mark=$2 most=$3 room=$4 count=$5 links=$6
 LC_ALL=C
 export LC_ALL
 all=$room left=$count frames=0 depth=0 full=
@@ -107,7 +107,9 @@ folder() {
     depth=$((depth + 1))
     for path in "$1"/* "$1"/.[!.]* "$1"/..?*; do
         if [ -n "$full" ]; then break; fi
-        if [ -L "$path" ]; then
+        if [ -L "$path" ] && [ "$links" = follow ] && [ -f "$path" ]; then
+            leaf "$path"
+        elif [ -L "$path" ]; then
             if another; then missed "$path was not fetched: it is a symbolic link below a folder"; fi
         elif [ -d "$path" ]; then
             folder "$path"
