@@ -1,15 +1,17 @@
 //! Starting QEMU so that it cannot outlive us, and ending it so that it is really gone.
 
 use std::{
-    io,
+    fmt, io,
     os::fd::{AsRawFd, OwnedFd},
     os::unix::process::CommandExt,
     process::{Child, Command, ExitStatus},
     sync::mpsc,
+    time::Duration,
 };
 
 use rustix::{
     io::{FdFlags, fcntl_setfd},
+    param::clock_ticks_per_second,
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_parent_process_death_signal},
 };
 use tokio::sync::{oneshot, watch};
@@ -72,13 +74,26 @@ fn spawn(mut command: Command, inherited: &[OwnedFd], dies_with_us: bool) -> io:
     command.spawn()
 }
 
+/// How a child ended; `None`: nobody knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exit(pub(super) Option<ExitStatus>);
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(status) => status.fmt(f),
+            None => f.write_str("its exit status is not known"),
+        }
+    }
+}
+
 /// A running child, waited for on a thread of its own. Dropping it kills it unless it was disarmed.
 #[derive(Debug)]
 pub(super) struct Process {
     armed: bool,
     pid: u32,
     handle: OwnedFd,
-    exited: watch::Receiver<Option<ExitStatus>>,
+    exited: watch::Receiver<Option<Exit>>,
     pub(super) stdout: Option<std::process::ChildStdout>,
     pub(super) stderr: Option<std::process::ChildStderr>,
 }
@@ -102,9 +117,8 @@ impl Process {
         let process = Self { armed: true, pid, handle, exited, stdout, stderr };
         // If there is no thread to be had, `process` is dropped, and that kills the child.
         std::thread::Builder::new().name("waiter".into()).spawn(move || {
-            // An error here means that somebody else reaped it: it is gone all the same.
-            let status = child.wait().unwrap_or_default();
-            exit.send_replace(Some(status));
+            // An error here means that somebody else reaped it: it is gone all the same, and nobody knows how.
+            exit.send_replace(Some(Exit(child.wait().ok())));
         })?;
         Ok(process)
     }
@@ -124,17 +138,17 @@ impl Process {
     }
 
     /// How it ended; `None`: it runs.
-    pub(super) fn status(&self) -> Option<ExitStatus> {
+    pub(super) fn status(&self) -> Option<Exit> {
         *self.exited.borrow()
     }
 
     /// Waits until it is gone and reaped. Holds no borrow, so it can be awaited elsewhere.
-    pub(super) fn gone(&self) -> impl Future<Output = ExitStatus> + Send + 'static {
+    pub(super) fn gone(&self) -> impl Future<Output = Exit> + Send + 'static {
         let mut exited = self.exited.clone();
         async move {
             match exited.wait_for(Option::is_some).await {
-                Ok(status) => status.unwrap_or_default(),
-                Err(_) => ExitStatus::default(),
+                Ok(exit) => exit.unwrap_or(Exit(None)),
+                Err(_) => Exit(None),
             }
         }
     }
@@ -148,17 +162,26 @@ impl Drop for Process {
     }
 }
 
+/// The fields of `/proc/PID/stat` from the third on; `None`: there is no such process, or it is only waited for.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name (field 2) may hold anything, so count from behind its closing parenthesis.
+    let fields: Vec<String> = stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect();
+    (fields.first()? != "Z").then_some(fields)
+}
+
 /// When the process `pid` was started, in clock ticks since boot (`/proc/PID/stat`, field 22); `None`: there is none.
 ///
 /// Together with the number it names a process for good: numbers are used again, start times are not.
 pub fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name (field 2) may hold anything, so count from behind its closing parenthesis.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    if fields.first() == Some(&"Z") {
-        return None;
-    }
-    fields.get(19)?.parse().ok()
+    stat(pid)?.get(19)?.parse().ok()
+}
+
+/// CPU time that the process `pid` has had (`/proc/PID/stat`, fields 14 and 15); `None`: there is none.
+pub fn cpu_time(pid: u32) -> Option<Duration> {
+    let fields = stat(pid)?;
+    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
 }
 
 /// Is the process of this number still the one that was started then?
@@ -168,9 +191,22 @@ pub fn alive(pid: u32, started: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn the_cpu_time_of_a_process_grows_and_one_that_is_gone_has_none() {
+        let own = std::process::id();
+        let before = cpu_time(own).unwrap();
+        let mut number = 0_u64;
+        while cpu_time(own).unwrap() == before {
+            number = std::hint::black_box(number + 1);
+        }
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(cpu_time(child.id()).is_some() && start_time(child.id()).is_some());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!((cpu_time(child.id()), start_time(child.id())), (None, None));
+    }
 
     #[tokio::test]
     async fn a_child_whose_caller_went_away_before_it_was_handed_over_is_killed() {

@@ -1,5 +1,6 @@
 //! The machine we run on: its tools, its size, and what it can really virtualize.
 
+mod cgroup;
 mod choice;
 mod firmware;
 mod machine;
@@ -7,6 +8,7 @@ mod nesting;
 mod probe;
 mod tools;
 
+pub use cgroup::MemoryLimit;
 pub use choice::{Choice, RunnerChoice, choose, switch_on};
 pub use firmware::{NoUefi, uefi};
 pub use machine::{Machine, free_bytes, kernel_release};

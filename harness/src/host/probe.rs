@@ -18,7 +18,9 @@ use matrix::Arch;
 use serde::{Deserialize, Serialize};
 
 use super::{machine::Machine, nesting::KvmDevice, tools::Qemu};
-use crate::guest::{self, Accelerator, Command, Cpu, Ended, Guest, Loader, Port, Ram, Spawner, StartError};
+use crate::guest::{
+    self, Accelerator, Command, Cpu, Ended, Guest, Loader, Port, Ram, Spawner, StartError, process_cpu_time,
+};
 
 /// A guest that has not exited by then under hardware virtualization never will: it needs about a second.
 const KVM_LIMIT: Duration = Duration::from_secs(30);
@@ -26,6 +28,8 @@ const KVM_LIMIT: Duration = Duration::from_secs(30);
 const TCG_LIMIT: Duration = Duration::from_secs(180);
 /// CPU time the probe guest takes on a machine with hardware virtualization: there the speed factor is 1.
 const REFERENCE: Duration = Duration::from_secs(1);
+/// A machine that is slower than this runs no guests.
+const SLOWEST: f64 = 100.0;
 /// The last line of a guest that ran its program to the end.
 const PROOF: &str = "Attempted to kill init! exitcode=0x00000000";
 
@@ -54,6 +58,13 @@ impl Proof {
         if self.key.is_empty() {
             self.speed = speeds.fold(self.speed, f64::max);
         }
+        self
+    }
+
+    /// The same where a control group allows a part of a CPU: what takes so much CPU time takes that much longer. (It is not remembered
+    /// so: the next run may be allowed more.)
+    fn on(mut self, machine: &Machine) -> Self {
+        self.speed = (self.speed / machine.cpu_share).clamp(1.0, SLOWEST);
         self
     }
 }
@@ -96,7 +107,7 @@ fn file(store: &Path, arch: Arch) -> PathBuf {
 /// The answer of an earlier proof, if it still holds.
 pub fn known(store: &Path, qemu: &Qemu, machine: &Machine) -> Option<Proof> {
     let proof: Proof = serde_json::from_slice(&fs::read(file(store, qemu.arch())).ok()?).ok()?;
-    (proof.key == key(qemu, machine) && (1.0..=100.0).contains(&proof.speed)).then_some(proof)
+    (proof.key == key(qemu, machine) && (1.0..=SLOWEST).contains(&proof.speed)).then(|| proof.on(machine))
 }
 
 /// Boots the probe guest and remembers the answer in the store.
@@ -107,7 +118,8 @@ pub async fn prove(
     spawner: &Spawner,
     target: &Target<'_>,
 ) -> Result<Proof, ProbeError> {
-    let attempt = |accelerator, limit| boot(qemu, spawner, target, accelerator, limit);
+    let attempt =
+        |accelerator, limit: Duration| boot(qemu, spawner, target, accelerator, limit.div_f64(machine.cpu_share));
     let kvm = match kvm_opens() {
         Ok(()) => attempt(Accelerator::Kvm, KVM_LIMIT).await,
         Err(why) => Err(why),
@@ -122,7 +134,7 @@ pub async fn prove(
     let proof = Proof { key: key(qemu, machine), accelerator, reason, speed: speed(cost) };
     // Not being able to remember costs the next run a few seconds and this one nothing.
     let _ = remember(&file(store, qemu.arch()), &proof);
-    Ok(proof)
+    Ok(proof.on(machine))
 }
 
 /// Boots the probe guest under KVM, and under nothing else, within `limit`. The error says why that did not go well.
@@ -140,7 +152,8 @@ pub async fn prove_kvm(
         accelerator: Accelerator::Kvm,
         reason: ran_under_kvm(cost),
         speed: speed(cost),
-    })
+    }
+    .on(machine))
 }
 
 fn ran_under_kvm(cost: Duration) -> String {
@@ -148,7 +161,7 @@ fn ran_under_kvm(cost: Duration) -> String {
 }
 
 fn speed(cost: Duration) -> f64 {
-    let speed = (cost.as_secs_f64() / REFERENCE.as_secs_f64()).clamp(1.0, 100.0);
+    let speed = (cost.as_secs_f64() / REFERENCE.as_secs_f64()).clamp(1.0, SLOWEST);
     (speed * 10.0).round() / 10.0
 }
 
@@ -188,13 +201,13 @@ pub async fn measure(
     spawner: &Spawner,
     target: &Target<'_>,
 ) -> Result<f64, String> {
-    let cost = boot(qemu, spawner, target, Accelerator::Tcg, TCG_LIMIT).await?;
+    let cost = boot(qemu, spawner, target, Accelerator::Tcg, TCG_LIMIT.div_f64(machine.cpu_share)).await?;
     let (key, accelerator) = (key(qemu, machine), Accelerator::Tcg);
     let reason = format!("guests of {} are emulated", qemu.arch());
     let proof = Proof { key, accelerator, reason, speed: speed(cost) };
     // As above.
     let _ = remember(&file(store, qemu.arch()), &proof);
-    Ok(proof.speed)
+    Ok(proof.on(machine).speed)
 }
 
 /// What an earlier [`measure`] came to, if it still holds.
@@ -241,12 +254,14 @@ async fn boot(
         Err(_) => return Err("QEMU does not start with it".to_owned()),
     };
     let ended = tokio::time::timeout(limit.saturating_sub(started.elapsed()), guest.ended()).await;
-    let cost = cpu_time(guest.pid());
+    let cost = process_cpu_time(guest.pid());
     let proved = guest.console().tail(usize::MAX).iter().any(|line| line.contains(PROOF));
     let last = guest.console().tail(1).pop().unwrap_or_else(|| "nothing".to_owned());
     guest.kill().await;
     match ended {
-        Ok(Ended::Panicked { .. } | Ended::Reset) if proved => Ok(cost),
+        Ok(Ended::Panicked { .. } | Ended::Reset) if proved => {
+            cost.ok_or_else(|| "the CPU time of a guest booted with it cannot be read (is /proc mounted?)".to_owned())
+        }
         Ok(ended) => Err(format!("a guest booted with it failed: {ended}; its console ends with: {last}")),
         Err(_) => Err(format!(
             "a stock kernel booted with it hangs: nothing after {} s (was this machine busy? `nestmatrix doctor --fresh` \
@@ -254,13 +269,4 @@ async fn boot(
             limit.as_secs()
         )),
     }
-}
-
-/// CPU time a process has used, in the kernel's ticks of 10 ms (`/proc/PID/stat`, fields 14 and 15); zero if it is gone.
-fn cpu_time(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name (field 2) may hold anything, so count from behind its closing parenthesis.
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
-    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 10)
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::param::clock_ticks_per_second;
+use crate::guest::process_cpu_time;
 
 /// How long each look lasts ...
 const LOOK: Duration = Duration::from_millis(300);
@@ -11,31 +11,34 @@ const LOOKS: u32 = 4;
 /// The part of one CPU that a guest at rest may take: an emulated one with nothing to do takes up to 5 % for its timers.
 const AT_REST: f64 = 0.12;
 
-/// Waits until the process is at rest; the error is what it takes of a CPU after `limit`.
-pub(super) async fn until_idle(pid: u32, limit: Duration) -> Result<(), f64> {
+/// It did not come to rest.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub(super) enum Restless {
+    /// It is gone.
+    #[error("its QEMU is gone")]
+    Gone,
+    /// It still takes so much of a CPU when the time is up.
+    #[error("after {:.0} s it still takes {:.0} % of a CPU", limit.as_secs_f64(), part * 100.0)]
+    Busy { limit: Duration, part: f64 },
+}
+
+/// Waits until the process is at rest.
+pub(super) async fn until_idle(pid: u32, limit: Duration) -> Result<(), Restless> {
     let started = Instant::now();
     let mut calm = 0;
     loop {
-        let (before, began) = (cpu_time(pid).unwrap_or_default(), Instant::now());
+        let (before, began) = (process_cpu_time(pid).ok_or(Restless::Gone)?, Instant::now());
         tokio::time::sleep(LOOK).await;
-        let used = cpu_time(pid).unwrap_or_default().saturating_sub(before);
+        let used = process_cpu_time(pid).ok_or(Restless::Gone)?.saturating_sub(before);
         let part = used.as_secs_f64() / began.elapsed().as_secs_f64();
         calm = if part <= AT_REST { calm + 1 } else { 0 };
         if calm == LOOKS {
             return Ok(());
         }
         if started.elapsed() > limit {
-            return Err(part);
+            return Err(Restless::Busy { limit, part });
         }
     }
-}
-
-/// CPU time a process has had (`/proc/PID/stat`, fields 14 and 15).
-fn cpu_time(pid: u32) -> Option<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    Some(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
 }
 
 #[cfg(test)]
@@ -49,10 +52,12 @@ mod tests {
         assert_eq!(until_idle(asleep.id(), Duration::from_secs(20)).await, Ok(()));
         asleep.kill().unwrap();
         asleep.wait().unwrap();
+        let gone = until_idle(asleep.id(), Duration::from_secs(20)).await;
+        assert_eq!(gone, Err(Restless::Gone), "who is gone is not at rest");
         let mut counting = start("while :; do :; done");
         let part = until_idle(counting.id(), Duration::from_secs(1)).await;
         counting.kill().unwrap();
         counting.wait().unwrap();
-        assert!(part.is_err_and(|part| part > AT_REST), "{part:?}");
+        assert!(matches!(part, Err(Restless::Busy { part, .. }) if part > AT_REST), "{part:?}");
     }
 }

@@ -4,6 +4,7 @@ use super::{
     facts::{Basics, Builder},
     finding::{Finding, State},
 };
+use crate::host::MemoryLimit;
 
 /// Least free space for a store: three images and their overlays.
 const DISK: u64 = 5 << 30;
@@ -37,16 +38,31 @@ fn builder(builder: &Builder) -> Finding {
 
 fn cpu(basics: &Basics) -> Finding {
     let machine = &basics.machine;
-    Finding::new("CPU", State::Good, format!("{} x {}, kernel {}", machine.cpus, machine.cpu, machine.kernel))
+    let words = format!("{} x {}, kernel {}", machine.cpus, machine.cpu, machine.kernel);
+    if machine.cpu_share < 1.0 {
+        let words = format!("{words}; a control group allows {:.0} % of one CPU", machine.cpu_share * 100.0);
+        return Finding::new("CPU", State::Weak, words).with_remedy(
+            "raise the CPU limit of the container, job or service this runs in: time limits grow as it shrinks",
+        );
+    }
+    Finding::new("CPU", State::Good, words)
 }
 
 fn memory(basics: &Basics) -> Finding {
     let spare = basics.machine.spare();
-    let words = format!("{} MiB of {} MiB can go to guests", spare.mib(), basics.machine.memory.mib());
+    let mut words = format!("{} MiB of {} MiB can go to guests", spare.mib(), basics.machine.memory.mib());
+    if let Some(MemoryLimit { group, limit, left }) = &basics.machine.limit {
+        let (limit, left) = (limit.mib(), left.mib());
+        words += &format!(": the control group {} allows {limit} MiB, of which {left} MiB are left", group.display());
+    }
     if spare.bytes() >= MEMORY {
         Finding::new("memory", State::Good, words)
     } else {
-        Finding::new("memory", State::Weak, words).with_remedy("close other programs, or lower `guest.memory`")
+        let remedy = match basics.machine.limit {
+            Some(_) => "raise the memory limit of the container, job or service this runs in, or lower `guest.memory`",
+            None => "close other programs, or lower `guest.memory`",
+        };
+        Finding::new("memory", State::Weak, words).with_remedy(remedy)
     }
 }
 
@@ -77,6 +93,8 @@ mod tests {
             flags: vec![],
             memory,
             available: memory,
+            limit: None,
+            cpu_share: 1.0,
             kernel: "6.12.0".to_owned(),
         };
         let qemu = Err("`qemu-system-x86_64` is not installed".to_owned());
@@ -105,6 +123,22 @@ mod tests {
         memory: close other programs, or lower `guest.memory`
 
         disk: make room, or name another folder with --store
+        ");
+    }
+
+    #[test]
+    fn what_a_control_group_leaves_is_said_with_its_name_and_both_figures() {
+        let mut contained = basics(ByteSize::from_mib(65536), Err(String::new()));
+        let (limit, left) = (ByteSize::from_mib(4096), ByteSize::from_mib(1024));
+        contained.machine.limit = Some(MemoryLimit { group: "/sys/fs/cgroup/ci.slice".into(), limit, left });
+        contained.machine.cpu_share = 0.5;
+        insta::assert_snapshot!(render(&[memory(&contained), cpu(&contained)]), @"
+         warning  memory  512 MiB of 65536 MiB can go to guests: the control group /sys/fs/cgroup/ci.slice allows 4096 MiB, of which 1024 MiB are left
+         warning  CPU     2 x AMD EPYC 7B13, kernel 6.12.0; a control group allows 50 % of one CPU
+
+        memory: raise the memory limit of the container, job or service this runs in, or lower `guest.memory`
+
+        CPU: raise the CPU limit of the container, job or service this runs in: time limits grow as it shrinks
         ");
     }
 
