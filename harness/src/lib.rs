@@ -16,6 +16,7 @@ macro_rules! say {
 
 pub mod agent;
 mod bench;
+mod blocking;
 pub mod cli;
 pub mod events;
 pub mod fanout;

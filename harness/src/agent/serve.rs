@@ -20,8 +20,12 @@ use super::{
     protocol::{FromAgent, Hello, KvmProof, Ready, ToAgent, Work},
 };
 use crate::{
+    blocking::blocking,
     events::Events,
-    fanout::{BootImage, BootImages, Budget, Keep, Purpose, Station, Stop, Todo, Warmth, at_once, dispatch, freeze},
+    fanout::{
+        BootImage, BootImages, Budget, Keep, LEAST_ROOM, Purpose, Station, Stop, Todo, Warmth, at_once, dispatch,
+        freeze,
+    },
     guest::{Accelerator, Spawner},
     host::{self, Machine, Qemu},
     ssh::Keypair,
@@ -34,8 +38,6 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 const ORCHESTRATOR_SILENCE: Duration = Duration::from_secs(120);
 /// A machine with an emulated CPU is slow; one whose nested virtualization hangs does not come to an end at all.
 const PROOF_LIMIT: Duration = Duration::from_secs(240);
-/// Less room than this and guests stop one after the other: the machine is given up while it can still say so.
-const LEAST_ROOM: ByteSize = ByteSize::from_mib(24);
 /// How often the room is looked at.
 const ROOM_INTERVAL: Duration = Duration::from_millis(500);
 /// Messages that wait for the orchestrator; more, and whoever has something to say waits too.
@@ -417,7 +419,7 @@ impl Say {
 
     /// Says it, waiting while there is much to say; false: nobody listens.
     fn message(&self, message: FromAgent) -> bool {
-        self.outbox.send(message).is_ok()
+        blocking(|| self.outbox.send(message).is_ok())
     }
 
     /// A sign of life; whatever waits in the outbox is one as well.

@@ -24,6 +24,7 @@ use super::{
     signals,
 };
 use crate::{
+    blocking::blocking,
     events::Events,
     fanout::{Purpose, Stop},
     guest::Spawner,
@@ -70,7 +71,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     let place = Place { plan: &plan, options, qemu: &qemu, machine: &machine, nesting: &nesting };
     place.check()?;
     let store = open_store(&options.store).await?;
-    let swept = scratch::sweep(store.root());
+    let swept = blocking(|| scratch::sweep(store.root()));
 
     let name = RunFolder::new_name();
     let scratch = Scratch::create(store.root(), &name)?;
@@ -179,7 +180,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
         };
         place.run_cells(to, &mut ledger).await;
     }
-    drop(scratch);
+    blocking(|| drop(scratch));
     events.send(EventKind::RunFinished { elapsed_ms: started.elapsed().as_millis() as u64 });
     let (recorder, recorded) =
         recording.await.map_err(|error| RunError::Lost { what: "record the run", why: error.to_string() })?;

@@ -11,6 +11,7 @@ use matrix::CellId;
 use reports::{EventKind, Phase, RunnerFacts, Verdict};
 
 use super::{
+    conduct::{Conduct, Worth},
     frozen::Freezer,
     ledger::{Ledger, Loss},
     proof::Proofs,
@@ -21,6 +22,7 @@ use crate::{
         Received,
         protocol::{CellWork, FromAgent, KvmProof, Ready, ToAgent, Work},
     },
+    blocking::blocking,
     events::Events,
     fanout::Stop,
     guest::{Accelerator, Spawner},
@@ -267,7 +269,9 @@ struct Stay<'a> {
     doubt: bool,
     /// Bytes of messages so far, as the journal would hold them.
     said: u64,
-    /// When it last said something that is not only a sign of life.
+    /// What it says, judged.
+    conduct: Conduct,
+    /// When it last said something that takes its work on.
     progress: Instant,
     /// The longest time limit of any phase of the cells, before scaling.
     longest: Duration,
@@ -295,6 +299,7 @@ impl<'a> Stay<'a> {
             checked: false,
             doubt: false,
             said: 0,
+            conduct: Conduct::default(),
             progress: Instant::now(),
         }
     }
@@ -341,8 +346,7 @@ impl<'a> Stay<'a> {
         loop {
             let message = tokio::select! {
                 biased;
-                message = link.next() => message,
-                ended = guest.ended() => return End::Lost(self.gone(guest, died(&ended))),
+                // What we are told comes first, whatever the agent has to say: one that never stops talking does not hold it up.
                 () = stop.kill.cancelled(), if killed.is_none() => {
                     killed = Some(tokio::time::Instant::now() + LAST_WORDS);
                     link.say(&ToAgent::Stop { kill: true });
@@ -353,21 +357,36 @@ impl<'a> Stay<'a> {
                     link.say(&ToAgent::Stop { kill: false });
                     continue;
                 }
-                () = tokio::time::sleep_until((self.progress + self.longest_silence()).into()) => {
-                    let error = OpenError::new("the L1's agent is there, but does not get on", None);
-                    return End::Lost(self.gone(guest, error));
-                }
                 () = async { tokio::time::sleep_until(killed.unwrap_or_else(tokio::time::Instant::now)).await }, if killed.is_some() => {
                     return End::Done;
                 }
+                () = tokio::time::sleep_until((self.progress + self.longest_silence()).into()) => {
+                    let error = OpenError::new(
+                        format!("timeout: the L1's agent made no progress for {:.0} s", self.longest_silence().as_secs_f64()),
+                        Some("see console.log in the runner's folder: is the L1 overloaded, or stuck?"),
+                    );
+                    return End::Lost(self.gone(guest, error));
+                }
+                message = link.next() => message,
+                ended = guest.ended() => return End::Lost(self.gone(guest, died(&ended))),
             };
             let message = match message {
                 Ok(message) => message,
                 Err(error) => return End::Lost(self.gone(guest, explained(guest, &error).await)),
             };
-            self.progress = Instant::now();
             if self.said > MOST_SAID {
-                let error = OpenError::new("the L1's agent says more than any agent has to say", None);
+                let error =
+                    OpenError::new(format!("the L1's agent sent more than {} MiB of events", MOST_SAID >> 20), None);
+                return End::Lost(self.gone(guest, error));
+            }
+            let fits = self.fits(&message);
+            if self.conduct.judge(&message, fits) == Worth::Progress {
+                self.progress = Instant::now();
+            } else if self.conduct.is_bad() {
+                let error = OpenError::new(
+                    "the L1's agent goes on sending messages that belong to nothing it was asked to do",
+                    Some("a package may have broken out of its guest; the L1 and all in it are ended"),
+                );
                 return End::Lost(self.gone(guest, error));
             }
             match message {
@@ -394,10 +413,36 @@ impl<'a> Stay<'a> {
                         self.campaign.events.send(EventKind::RunnerReady { runner });
                     }
                 }
-                FromAgent::Event { event } => self.event(event),
-                FromAgent::File { cell, attempt, path, piece } => self.file(cell, attempt, &path, &piece),
+                FromAgent::Event { event } => self.event(event, fits),
+                FromAgent::File { .. } if !fits => {}
+                FromAgent::File { cell, attempt, path, piece } => {
+                    // It writes to the disk.
+                    blocking(|| self.file(cell, attempt, &path, &piece));
+                }
                 FromAgent::Hello(_) | FromAgent::Heartbeat => {}
             }
+        }
+    }
+
+    /// Whether a message belongs to what is known of the cells; events are entered there.
+    fn fits(&mut self, message: &FromAgent) -> bool {
+        match message {
+            FromAgent::Event { event } => !self.is_elsewhere(event) && self.ledger.see(event),
+            FromAgent::File { cell, attempt, .. } => {
+                let given_up = matches!(self.received.get(&(cell.clone(), *attempt)), Some(Err(())));
+                self.ledger.runs(cell, *attempt) && !given_up
+            }
+            _ => true,
+        }
+    }
+
+    /// It tells of another runner.
+    fn is_elsewhere(&self, event: &EventKind) -> bool {
+        match event {
+            EventKind::TemplateStarted { runner, .. }
+            | EventKind::TemplateReady { runner, .. }
+            | EventKind::TemplateFailed { runner, .. } => *runner != self.number,
+            _ => false,
         }
     }
 
@@ -405,15 +450,9 @@ impl<'a> Stay<'a> {
         Loss { reason: error.reason, help: error.help, console_tail: guest.console().tail(TAIL) }
     }
 
-    fn event(&mut self, event: EventKind) {
+    fn event(&mut self, event: EventKind, fits: bool) {
         self.said += ENVELOPE + serde_json::to_vec(&event).map_or(0, |text| text.len() as u64);
-        let elsewhere = match &event {
-            EventKind::TemplateStarted { runner, .. }
-            | EventKind::TemplateReady { runner, .. }
-            | EventKind::TemplateFailed { runner, .. } => *runner != self.number,
-            _ => false,
-        };
-        if elsewhere || !self.ledger.see(&event) {
+        if !fits {
             let message = "the agent reported something that does not fit what it had reported before".to_owned();
             return self.campaign.events.send(EventKind::Warning { cell: None, message });
         }
@@ -425,9 +464,6 @@ impl<'a> Stay<'a> {
     }
 
     fn file(&mut self, cell: CellId, attempt: u32, path: &str, piece: &str) {
-        if !self.ledger.runs(&cell, attempt) {
-            return;
-        }
         let folder = self.campaign.run.join(reports::attempt_folder(&cell, attempt));
         let received = self.received.entry((cell.clone(), attempt)).or_insert_with(|| Ok(Received::new(folder)));
         if let Ok(files) = received

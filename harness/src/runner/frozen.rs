@@ -200,7 +200,7 @@ impl Blueprint<'_> {
 
     /// What decides it: the machine, the program in it, and the guests that are frozen in it.
     fn key(&self, birthplace: &Birthplace) -> Result<Digest, NoTemplate> {
-        let program = brief::digest(Path::new("/proc/self/exe"))
+        let program = crate::blocking::blocking(|| brief::digest(Path::new("/proc/self/exe")))
             .map_err(|error| NoTemplate::new(format!("this program cannot be read: {error}")))?;
         let guests: Vec<String> = self.guests().into_keys().collect();
         let parts = [

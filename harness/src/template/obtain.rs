@@ -151,7 +151,7 @@ async fn make(
     };
     let Told { firmware, disk: seed } =
         guest::identity(&folder, &who, mould.seed).map_err(because("its identity cannot be written"))?;
-    let mut disks = make_disks(mould, &folder)?;
+    let mut disks = crate::blocking::blocking(|| make_disks(mould, &folder))?;
     disks.extend(seed.map(|seed| NotedDisk {
         serial: seed.serial,
         file: seed.file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
