@@ -6,6 +6,7 @@
 
 mod adapter;
 mod apk;
+mod boot_over;
 mod collect;
 mod deb;
 mod facts;
@@ -34,6 +35,7 @@ mod version;
 mod warnings;
 mod words;
 
+pub use boot_over::{AfterBoot, STARTING, boot_over};
 pub use collect::{CollectError, Collected, Collection, Limits, ResultFiles, collect, collect_results};
 pub use facts::{SCRIPT as FACTS, read as read_facts};
 pub use family::{UNKNOWN_FAMILY, detect_family, install_by_name, left_out, rehearsal, rehearsals};

@@ -17,8 +17,8 @@ use super::{
     waker,
 };
 use crate::{
-    guest::{self, Command, Disk, DiskFormat, Guest, Port, Ram, Seed},
-    payload::{self, Suite, SuiteOutcome, Upload},
+    guest::{self, Command, Disk, DiskFormat, Ended, Guest, MOST_REBOOTS, Port, Ram, Reboots, Seed},
+    payload::{self, AfterBoot, Suite, SuiteOutcome, Upload},
     ssh::{self, BannerStream, Exec, Exit, Keypair, Open, Session, SshError, Stdin},
 };
 
@@ -137,10 +137,18 @@ async fn ready_and_frozen(
     let port = fork::port(&mut guest).map_err(because("its port"));
     let result = match port {
         Ok(mut port) => {
-            let done = tokio::select! {
-                biased;
-                done = steps(forge, mould, (&guest, &mut port), files, whole, so_far, tell) => done,
-                ended = guest.ended() => Err(NoTemplate::new(ended.to_string())),
+            // However often it reboots meanwhile.
+            let limit = (mould.boot + payload::STARTING) * 2;
+            let arrived = tokio::time::timeout(limit, arrive(forge, mould, &guest, files, tell)).await;
+            let late =
+                |_| NoTemplate::new(format!("timeout: its boot was not over within {:.0} s", limit.as_secs_f64()));
+            let done = match arrived.map_err(late).flatten() {
+                Ok(session) => tokio::select! {
+                    biased;
+                    done = steps(forge, mould, (&guest, session, &mut port), whole, so_far, tell) => done,
+                    ended = guest.ended() => Err(NoTemplate::new(ended.to_string())),
+                },
+                Err(none) => Err(none),
             };
             match done {
                 // A guest that goes down closes its connections first: not what happened, only how it looked.
@@ -161,17 +169,46 @@ async fn ready_and_frozen(
     frozen
 }
 
-async fn steps(
+/// Boots it to a session; reboots of its own are survived, and what is frozen has them behind it.
+async fn arrive(
     forge: &Forge<'_>,
     mould: &Mould<'_>,
-    (guest, port): (&Guest, &mut tokio::net::UnixStream),
+    guest: &Guest,
     files: &Files,
-    whole: Result<(), String>,
-    so_far: &mut SoFar,
     tell: &(dyn Fn(News) + Sync),
-) -> Result<(), NoTemplate> {
-    let scaled = |limit: Duration| limit.mul_f64(forge.speed);
+) -> Result<Session, NoTemplate> {
     tell(News::Step("booting it".to_owned()));
+    let mut reboots = Reboots::default();
+    loop {
+        let tried = tokio::select! {
+            biased;
+            booted = booted(forge, mould, guest, files) => booted,
+            ended = guest.ended() => Err(NoTemplate::new(ended.to_string())),
+        };
+        let none = match tried {
+            Ok(session) => return Ok(session),
+            Err(none) => none,
+        };
+        // A guest that goes down closes its connections first.
+        let ended = tokio::time::timeout(EXPLANATION.mul_f64(forge.speed), guest.ended()).await;
+        match ended {
+            Ok(ended) if reboots.another(&ended) => {
+                guest.boot_again().await.map_err(because("it cannot be rebooted"))?;
+                tell(News::Step(format!("it rebooted itself, {} of at most {MOST_REBOOTS} times", reboots.count())));
+            }
+            Ok(Ended::Reset) => {
+                let count = reboots.count();
+                return Err(NoTemplate::new(format!(
+                    "the guest rebooted itself {count} times before its boot was over, at most {MOST_REBOOTS} are survived"
+                )));
+            }
+            Ok(_) | Err(_) => return Err(none),
+        }
+    }
+}
+
+/// A session with a guest whose boot is over.
+async fn booted(forge: &Forge<'_>, mould: &Mould<'_>, guest: &Guest, files: &Files) -> Result<Session, NoTemplate> {
     let address = guest.ssh().ok_or_else(|| NoTemplate::new("it has no network"))?;
     let stream =
         ssh::banner(address, Instant::now() + mould.boot, forge.cancel).await.map_err(because("it did not boot"))?;
@@ -179,7 +216,31 @@ async fn steps(
     if mould.seed == Seed::CloudInit {
         payload::first_boot(&session, Instant::now() + mould.boot).await.map_err(because("its first boot"))?;
     }
+    let going = match payload::boot_over(&session, forge.speed).await.map_err(because("the end of its boot"))? {
+        AfterBoot::Up | AfterBoot::Slow => return Ok(session),
+        AfterBoot::Down => Duration::ZERO,
+        AfterBoot::Soon(soon) if soon > mould.boot => {
+            return Err(NoTemplate::new(format!(
+                "the guest is to reboot or to power off in {:.0} s: no fork would live for longer",
+                soon.as_secs_f64()
+            )));
+        }
+        AfterBoot::Soon(soon) => soon,
+    };
+    // Its end is news that our caller waits for.
+    tokio::time::sleep(going + mould.boot).await;
+    Err(NoTemplate::new("timeout: the guest was about to go down, and did not"))
+}
 
+async fn steps(
+    forge: &Forge<'_>,
+    mould: &Mould<'_>,
+    (guest, session, port): (&Guest, Session, &mut tokio::net::UnixStream),
+    whole: Result<(), String>,
+    so_far: &mut SoFar,
+    tell: &(dyn Fn(News) + Sync),
+) -> Result<(), NoTemplate> {
+    let scaled = |limit: Duration| limit.mul_f64(forge.speed);
     let session = Arc::new(session);
     match &mould.work {
         Work::Preparation(preparation) => {
@@ -203,13 +264,7 @@ async fn steps(
     waker::ready(port, scaled(STEP)).await.map_err(because("what wakes forks did not start in it"))?;
     expect(sh(&session, SETTLE, &[], Vec::new(), scaled(STEP)).await, "it cannot be brought to rest")?;
     drop(session);
-    idle::until_idle(guest.pid(), scaled(IDLE)).await.map_err(|part| {
-        NoTemplate::new(format!(
-            "it never came to rest: after {:.0} s it still takes {:.0} % of a CPU",
-            scaled(IDLE).as_secs_f64(),
-            part * 100.0
-        ))
-    })
+    idle::until_idle(guest.pid(), scaled(IDLE)).await.map_err(because("it never came to rest"))
 }
 
 async fn connect(

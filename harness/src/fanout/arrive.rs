@@ -1,0 +1,170 @@
+//! The phases boot and connect: from a guest that runs to a session with one whose boot is over. Reboots of the image's own are survived.
+
+use std::time::{Duration, Instant};
+
+use reports::{Phase, Verdict};
+
+use super::attempt::{Attempt, Outcome, Stopped, Up, deadline};
+use crate::{
+    guest::{Guest, MOST_REBOOTS, Reboots, Seed},
+    payload::{self, AfterBoot, FirstBootError},
+    ssh::{self, Open, Session},
+};
+
+/// Handshake, authentication and a first command, before scaling: a server that has spoken does not need longer.
+const CONNECT: Duration = Duration::from_secs(30);
+
+impl Attempt<'_> {
+    /// A session with the guest, the first thing that is done with it. Whether forks of a template come so far says what it is worth.
+    pub(super) async fn awake(&self, up: &mut Up) -> Outcome<Session> {
+        let session = async {
+            let session = self.booted(up).await?;
+            self.make_unique(up, &session).await?;
+            Ok(session)
+        };
+        let session = session.await;
+        if let Some(template) = &up.fork_of {
+            match &session {
+                Ok(_) => template.worked(),
+                Err(Stopped { verdict: Verdict::Error { reason, .. }, .. }) if template.failed() => {
+                    self.station.give_up(template, reason);
+                }
+                Err(_) => {}
+            }
+        }
+        session
+    }
+
+    /// A session with a guest whose boot is over. A fork does not boot.
+    async fn booted(&self, up: &mut Up) -> Outcome<Session> {
+        if up.fork_of.is_some() {
+            return self.open(up).await;
+        }
+        let mut reboots = Reboots::default();
+        loop {
+            let once = async {
+                let session = self.open(up).await?;
+                self.boot_is_over(up, &session).await?;
+                Ok(session)
+            };
+            let stopped = match once.await {
+                Ok(session) => return Ok(session),
+                Err(stopped) => stopped,
+            };
+            let Some(ended) = up.guest.has_ended().filter(|_| !self.kill.is_cancelled()) else { return Err(stopped) };
+            if reboots.another(&ended) {
+                let count = reboots.count();
+                up.guest
+                    .boot_again()
+                    .await
+                    .map_err(|error| self.error(Phase::Boot, format!("the guest cannot be rebooted: {error}"), None))?;
+                self.warn(format!(
+                    "the guest rebooted itself before its boot was over ({count} of at most {MOST_REBOOTS})"
+                ));
+            } else if reboots.are_too_many() {
+                // Another guest of this image reboots as often.
+                let reason = format!(
+                    "the guest rebooted itself {} times before its boot was over, at most {MOST_REBOOTS} are survived",
+                    reboots.count()
+                );
+                let help = "a unit or script of the image reboots it at each boot: see console.log".to_owned();
+                let stopped = self.error(Phase::Boot, reason, Some(help));
+                return Err(Stopped { retry: false, ..stopped });
+            } else {
+                return Err(stopped);
+            }
+        }
+    }
+
+    /// The phases boot and connect.
+    ///
+    /// A fork does not boot, and its SSH server waits for us already.
+    async fn open(&self, up: &mut Up) -> Outcome<Session> {
+        let guest = &up.guest;
+        let stream = match up.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let none = || self.error(Phase::Boot, "the guest has no network".into(), None);
+                let address = guest.ssh().ok_or_else(none)?;
+                let limit = self.scaled(self.cell.timeouts.boot);
+                let banner = ssh::banner(address, deadline(limit), self.kill);
+                self.phase(Phase::Boot, Some(guest), Some(limit), banner).await?.map_err(|error| {
+                    if let Some(complaint) = payload::complaint(&guest.console().tail(usize::MAX)) {
+                        return self.error(Phase::Boot, format!("{error}; on its console: {complaint}"), None);
+                    }
+                    let help = "the guest runs but its SSH server never spoke: see its console and screen.png; if it is only \
+                                slow, raise `timeout.boot`";
+                    self.error(Phase::Boot, error.to_string(), Some(help.into()))
+                })?
+            }
+        };
+        let limit = self.scaled(CONNECT);
+        let user = self.station.image(self.cell).map_or("root", |image| &image.login_user);
+        let open = Session::open(Open {
+            stream,
+            user,
+            sudo: user != "root",
+            login: &up.login,
+            host_key: up.host_key.public(),
+            deadline: deadline(limit),
+            silence: self.scaled(Session::SILENCE),
+            cancel: self.kill.child_token(),
+        });
+        let opened = self.phase(Phase::Connect, Some(guest), Some(limit), open).await?;
+        self.explained(guest, Phase::Connect, opened, |error| (error.to_string(), true)).await
+    }
+
+    /// Waits until the boot is over, and went well.
+    async fn boot_is_over(&self, up: &Up, session: &Session) -> Outcome<()> {
+        let (guest, limit) = (&up.guest, self.scaled(self.cell.timeouts.boot));
+        let cloud = self.station.image(self.cell).is_some_and(|image| image.seed() == Seed::CloudInit);
+        let waiting = async {
+            if cloud {
+                payload::first_boot(session, deadline(limit)).await?;
+            }
+            Ok(payload::boot_over(session, self.station.speed(self.cell)).await?)
+        };
+        let began = Instant::now();
+        let over = self.phase(Phase::Boot, Some(guest), Some(limit + payload::STARTING), waiting).await?;
+        let over = match over {
+            // No other guest of this image does better.
+            Err(error @ (FirstBootError::Failed(_) | FirstBootError::NoSeed(_))) => {
+                return Err(self.error(
+                    Phase::Image,
+                    error.to_string(),
+                    Some(
+                        "the whole of it is in the guest's /var/log/cloud-init.log: `--keep failed` leaves it running"
+                            .into(),
+                    ),
+                ));
+            }
+            over => {
+                let lost = |error: &FirstBootError| {
+                    let lost = matches!(error, FirstBootError::Ssh(error) if error.is_connection_lost());
+                    (error.to_string(), lost)
+                };
+                self.explained(guest, Phase::Boot, over, lost).await?
+            }
+        };
+        match over {
+            AfterBoot::Up => Ok(()),
+            AfterBoot::Slow => {
+                let waited = began.elapsed().as_secs_f64();
+                self.warn(format!("the guest still starts services {waited:.0} s after its SSH server answered"));
+                Ok(())
+            }
+            AfterBoot::Down => self.goes_down(guest, limit).await,
+            // One that is far away may never come; what it takes along then was not up to us.
+            AfterBoot::Soon(soon) if soon <= limit => self.goes_down(guest, soon + limit).await,
+            AfterBoot::Soon(_) => Ok(()),
+        }
+    }
+
+    /// The guest is about to reboot or to power off: waits until it has.
+    async fn goes_down(&self, guest: &Guest, limit: Duration) -> Outcome<()> {
+        self.phase(Phase::Boot, Some(guest), Some(limit), tokio::time::sleep(limit)).await?;
+        let reason =
+            format!("timeout: the guest was about to go down, and did not within {:.0} s", limit.as_secs_f64());
+        Err(self.error(Phase::Boot, reason, None))
+    }
+}
