@@ -111,6 +111,13 @@ impl Attempt<'_> {
             cancel: self.kill.child_token(),
         });
         let opened = self.phase(Phase::Connect, Some(guest), Some(limit), open).await?;
+        if let Err(error) = &opened
+            && error.is_the_images_fault()
+        {
+            // Known at once, and the same in every guest of this image.
+            let help = "set up the SSH server and the account's start-up files of the image so that this works";
+            return Err(self.error(Phase::Image, error.to_string(), Some(help.into())));
+        }
         self.explained(guest, Phase::Connect, opened, |error| (error.to_string(), true)).await
     }
 

@@ -6,13 +6,18 @@
 //! youngest of them make room.
 
 use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
 };
 
 use matrix::{ByteSize, Guest};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+
+use crate::{
+    guest::{process_alive, process_start_time},
+    template,
+};
 
 /// What QEMU itself needs beside a guest's memory (measured: 60-110 MiB of private pages for small guests).
 const OVERHEAD: ByteSize = ByteSize::from_mib(128);
@@ -42,9 +47,9 @@ impl Cost {
     }
 }
 
-/// Looks at what a guest really takes.
+/// Which process a cell's guest is: its number and, because numbers are used again, when it started.
 #[derive(Debug, Default)]
-pub(super) struct Gauge(AtomicU32);
+pub(super) struct Gauge(Mutex<Option<(u32, u64)>>);
 
 /// What a cell was admitted with. A cell that was admitted for a fork and has to boot its guest asks again.
 #[derive(Debug)]
@@ -103,17 +108,20 @@ impl Slot {
 impl Gauge {
     /// There is no process any more.
     pub(super) fn rest(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// From now on at this process.
     pub(super) fn watch(&self, pid: u32) {
-        self.0.store(pid, Ordering::Relaxed);
+        let started = process_start_time(pid);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = started.map(|started| (pid, started));
     }
 
-    /// Process id; `None`: there is none yet.
-    pub(super) fn pid(&self) -> Option<u32> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|pid| *pid > 0)
+    /// Memory that its guest takes for itself, in bytes; `None`: it has none, or it has ended. Blocks: the kernel counts pages.
+    pub(super) fn taken(&self) -> Option<u64> {
+        let (pid, started) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        // Looked at afterwards: then what was counted was this process's.
+        template::own_memory(pid).filter(|_| process_alive(pid, started))
     }
 }
 
@@ -288,6 +296,24 @@ mod tests {
         assert_eq!(budget.excess(), 0);
         budget.correct(&mut first, ByteSize::from_mib(250));
         assert_eq!(budget.excess(), 50 << 20);
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_no_longer_measured_whoever_has_its_number_now() {
+        let gauge = Gauge::default();
+        assert_eq!(gauge.taken(), None);
+        gauge.watch(std::process::id());
+        assert!(gauge.taken().is_some_and(|bytes| bytes > 10_000));
+        gauge.rest();
+        assert_eq!(gauge.taken(), None);
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        gauge.watch(child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(gauge.taken(), None);
+        // The same number, another process: one that started at another time.
+        *gauge.0.lock().unwrap() = Some((std::process::id(), 1));
+        assert_eq!(gauge.taken(), None);
     }
 
     #[tokio::test]

@@ -10,7 +10,6 @@ use super::{
     disk,
 };
 use crate::{
-    guest::Guest,
     payload::{self, Install, InstallError, Upload, UploadError},
     ssh::{Session, SshError},
 };
@@ -37,7 +36,7 @@ impl Attempt<'_> {
         }
         match (self.installs(), family) {
             (false, _) => Ok(()),
-            (true, Some(family)) => self.install(guest, session, family, logs).await,
+            (true, Some(family)) => self.install(up, session, family, logs).await,
             (true, None) => {
                 let reason = format!("the package cannot be installed: {}", payload::UNKNOWN_FAMILY);
                 let help = "a suite with `install = false` runs without the package";
@@ -94,7 +93,7 @@ impl Attempt<'_> {
         self.station.image(self.cell).map_or(Arch::here(), |image| image.arch)
     }
 
-    async fn install(&self, guest: &Guest, session: &Session, family: PackageFamily, logs: &Path) -> Outcome<()> {
+    async fn install(&self, up: &Up, session: &Session, family: PackageFamily, logs: &Path) -> Outcome<()> {
         let limit = self.scaled(self.cell.timeouts.install);
         let log = logs.join("install.log");
         let (deadline, grace) = (deadline(limit), self.scaled(GRACE));
@@ -105,11 +104,11 @@ impl Attempt<'_> {
         }
         let install = Install { family, arch: self.arch(), log: &log, deadline, grace };
         let installing = payload::install(session, &install);
-        let installed = match self.phase(Phase::Install, Some(guest), Some(limit), installing).await? {
+        let installed = match self.supervised(up, Phase::Install, limit, installing).await? {
             Ok(installed) => installed,
             Err(InstallError::Ssh(error)) => {
                 let lost = |error: &SshError| (error.to_string(), error.is_connection_lost());
-                return self.explained(guest, Phase::Install, Err(error), lost).await;
+                return self.explained(&up.guest, Phase::Install, Err(error), lost).await;
             }
             Err(error) => return Err(self.not_installed(&error, &log)),
         };
@@ -140,6 +139,6 @@ impl Attempt<'_> {
             InstallError::Unknown { .. } => return self.error(Phase::Install, reason, Some(output())),
             _ => output(),
         };
-        Stopped { verdict: Verdict::Failed { phase: Phase::Install, reason }, help: Some(help) }
+        Stopped::new(Verdict::Failed { phase: Phase::Install, reason }, Some(help))
     }
 }

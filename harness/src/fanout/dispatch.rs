@@ -2,24 +2,29 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use matrix::{ByteSize, Cell, CellId, Digest};
-use reports::{EventKind, Verdict};
+use reports::{EventKind, Phase, Verdict};
 use tokio::{
     sync::{mpsc, oneshot},
-    task::{self, JoinSet},
+    task::{self, JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     attempt::{Attempt, Conclusion},
     budget::{Budget, Cost, Gauge, Request, Slot, making_room},
+    panicked::{self, What},
+    room::{self, LEAST_ROOM, Short},
     station::{Keep, Station},
 };
-use crate::template::{self, Template};
+use crate::template::{NoTemplate, Template};
 
 /// The two ways to stop a run early.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +46,7 @@ pub struct Todo {
     pub last: u32,
 }
 
-/// How often it is looked at what running guests take.
+/// How often it is looked at what running guests take, and what room there is for their disks.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// What has come to an end.
@@ -54,6 +59,7 @@ enum Done {
 
 /// Something that runs, and what it takes.
 struct Running {
+    what: What,
     /// `None`: it has given back what it had and waits until its guest can be booted.
     cost: Option<Cost>,
     guest: matrix::Guest,
@@ -66,8 +72,8 @@ struct Running {
 }
 
 impl Running {
-    fn new(cost: Cost, guest: matrix::Guest) -> Self {
-        Self { cost: Some(cost), guest, fits: None, gauge: Arc::default(), fork: None, since: Instant::now() }
+    fn new(what: What, cost: Cost, guest: matrix::Guest) -> Self {
+        Self { what, cost: Some(cost), guest, fits: None, gauge: Arc::default(), fork: None, since: Instant::now() }
     }
 }
 
@@ -104,6 +110,8 @@ async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Want
     let making = stop.kill.child_token();
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut measuring: Option<JoinHandle<Measured>> = None;
+    let mut short = shortage(station).await;
     loop {
         if stop.drain.is_cancelled() || stop.kill.is_cancelled() {
             for todo in waiting.drain(..) {
@@ -112,6 +120,19 @@ async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Want
             }
             templates.wanted.clear();
             making.cancel();
+        }
+        let wanted = !waiting.is_empty() || !templates.wanted.is_empty();
+        if short.is_some() && wanted && room::while_short(running.len()) == Short::Refuse {
+            // What ended last may have given room back.
+            short = shortage(station).await;
+            if let Some(free) = short {
+                station.disk_full.cancel();
+                waiting
+                    .drain(..)
+                    .flat_map(|todo| no_room(station, &todo, free))
+                    .for_each(|event| station.events.send(event));
+                templates.wanted.clear();
+            }
         }
         // Those that have begun and have to boot go first.
         for waiting in running.values_mut() {
@@ -130,15 +151,15 @@ async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Want
         // Templates first: cells wait for them. A template is a guest that is booted once for all of its cells.
         templates.wanted.retain(|(key, cell)| {
             let cost = Cost::of(&cell.guest);
-            let taken = budget.take(cost);
+            let taken = short.is_none() && budget.take(cost);
             if taken {
-                let guest = cell.guest.clone();
+                let (what, guest) = (What::Template { key: *key, needed: station.prepares(cell) }, cell.guest.clone());
                 let (station, cancel, key, cell) = (Arc::clone(station), making.clone(), *key, cell.clone());
                 let task = tasks.spawn(async move {
                     station.obtain(key, &cell, &cancel).await;
                     Done::Template
                 });
-                running.insert(task.id(), Running::new(cost, guest));
+                running.insert(task.id(), Running::new(what, cost, guest));
             }
             !taken
         });
@@ -161,19 +182,22 @@ async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Want
                 None => Cost::of(&todo.cell.guest),
             };
             let taken = match &template {
+                _ if short.is_some() => false,
                 Some(_) => budget.take_fork(cost, &todo.cell.guest),
                 None => budget.take(cost),
             };
             if taken {
                 let slot = Slot::new(template.is_some(), requests.clone());
+                let attempt = Arc::<AtomicU32>::default();
+                let what = What::Cell { id: todo.cell.id.clone(), attempt: Arc::clone(&attempt) };
                 let its = Running {
                     gauge: Arc::clone(&slot.gauge),
                     fork: template.map(|template| (template, slot.make_room.clone())),
-                    ..Running::new(cost, todo.cell.guest.clone())
+                    ..Running::new(what, cost, todo.cell.guest.clone())
                 };
                 let (station, stop) = (Arc::clone(station), stop.clone());
-                let task =
-                    tasks.spawn(async move { Done::Cell { kept: run_cell(&station, &todo, &stop, &slot).await } });
+                let task = tasks
+                    .spawn(async move { Done::Cell { kept: run_cell(&station, &todo, &stop, &slot, &attempt).await } });
                 running.insert(task.id(), its);
             } else {
                 still.push_back(todo);
@@ -200,14 +224,28 @@ async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Want
                 }
                 continue;
             }
-            _ = looks.tick(), if !running.is_empty() => {
-                look(&mut running, &mut budget);
+            _ = looks.tick(), if measuring.is_none() && !running.is_empty() => {
+                measuring = Some(measure(station, &running));
+                continue;
+            }
+            measured = finished(&mut measuring) => {
+                measuring = None;
+                if let Some(Measured { taken, short: room }) = measured {
+                    short = room;
+                    look(&mut running, &taken, &mut budget);
+                }
                 continue;
             }
         };
         let (finished, done) = match finished {
-            // A task that panicked is a defect of ours; its cell stays unreported and is therefore red.
-            Some(finished) => finished.unwrap_or_else(|error| (error.id(), Done::Template)),
+            Some(Ok(finished)) => finished,
+            Some(Err(error)) => {
+                let id = error.id();
+                if let Some(Running { what, .. }) = running.get(&id) {
+                    panicked(station, what, &panicked::words(error));
+                }
+                (id, Done::Template)
+            }
             None => break,
         };
         match (running.remove(&finished), done) {
@@ -233,11 +271,74 @@ async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Want
     }
 }
 
+/// What was seen of what runs.
+struct Measured {
+    /// Memory that each takes for itself, in bytes.
+    taken: HashMap<task::Id, u64>,
+    /// The room that is left for disks, if that is too little.
+    short: Option<ByteSize>,
+}
+
+/// On a thread of its own: the kernel counts every page of every guest, and a disk may be slow to answer.
+fn measure(station: &Station, running: &HashMap<task::Id, Running>) -> JoinHandle<Measured> {
+    let gauges: Vec<_> = running.iter().map(|(id, its)| (*id, Arc::clone(&its.gauge))).collect();
+    let folder = station.scratch.clone();
+    task::spawn_blocking(move || Measured {
+        taken: gauges.into_iter().filter_map(|(id, gauge)| Some((id, gauge.taken()?))).collect(),
+        short: room::shortage(&folder),
+    })
+}
+
+/// `None`: it panicked. Never, while nothing is measured.
+async fn finished(measuring: &mut Option<JoinHandle<Measured>>) -> Option<Measured> {
+    match measuring {
+        Some(measuring) => measuring.await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+async fn shortage(station: &Station) -> Option<ByteSize> {
+    let folder = station.scratch.clone();
+    task::spawn_blocking(move || room::shortage(&folder)).await.ok().flatten()
+}
+
+/// What is said of a cell that finds a full disk.
+fn no_room(station: &Station, todo: &Todo, free: ByteSize) -> [EventKind; 3] {
+    let (cell, attempt, folder) = (todo.cell.id.clone(), todo.next, station.scratch.display());
+    let reason = format!(
+        "the host's disk is full: {} MiB are free below {folder}, a guest needs {} MiB at least",
+        free.mib(),
+        LEAST_ROOM.mib()
+    );
+    let verdict = Verdict::Error { phase: Phase::Runner, reason };
+    [
+        EventKind::AttemptStarted { cell: cell.clone(), attempt },
+        EventKind::AttemptFinished {
+            cell: cell.clone(),
+            attempt,
+            verdict: verdict.clone(),
+            retried: false,
+            console_tail: Vec::new(),
+            help: Some(format!("make room below {folder}")),
+        },
+        EventKind::CellFinished { cell, verdict },
+    ]
+}
+
+/// A task of ours panicked.
+fn panicked(station: &Station, what: &What, words: &str) {
+    if let What::Template { key, .. } = what {
+        // First, so that nobody goes on waiting for it.
+        station.warmth.learn(*key, Err(NoTemplate::new(words)));
+    }
+    panicked::reported(what, station.runner, words).into_iter().for_each(|event| station.events.send(event));
+}
+
 /// Corrects the costs of what runs by what it is seen to take; a guest that has ended keeps its last one. Where that is more than
 /// there is, the youngest forks make room.
-fn look(running: &mut HashMap<task::Id, Running>, budget: &mut Budget) {
-    for Running { cost, gauge, fork, .. } in running.values_mut() {
-        let (Some(cost), Some(taken)) = (cost, gauge.pid().and_then(template::own_memory)) else { continue };
+fn look(running: &mut HashMap<task::Id, Running>, taken: &HashMap<task::Id, u64>, budget: &mut Budget) {
+    for (id, Running { cost, fork, .. }) in running.iter_mut() {
+        let (Some(cost), Some(&taken)) = (cost, taken.get(id)) else { continue };
         if let Some((template, _)) = fork {
             template.took(taken);
         }
@@ -287,18 +388,26 @@ async fn first(stop: &Stop) {
     }
 }
 
-/// Whether the cell's guest was left running.
-async fn run_cell(station: &Station, Todo { cell, next, last }: &Todo, stop: &Stop, slot: &Slot) -> bool {
+/// Whether the cell's guest was left running. `running` is the number of the attempt that runs.
+async fn run_cell(
+    station: &Station,
+    Todo { cell, next, last }: &Todo,
+    stop: &Stop,
+    slot: &Slot,
+    running: &AtomicU32,
+) -> bool {
     let mut last = *last;
     for number in *next.. {
         station.events.send(EventKind::AttemptStarted { cell: cell.id.clone(), attempt: number });
+        running.store(number, Ordering::Relaxed);
         let again = number > *next;
         let attempt = Attempt { station, cell, number, last, again, slot, kill: &stop.kill };
-        let Conclusion { verdict, help, console_tail, kept } = attempt.run().await;
-        let infrastructure = super::attempt::may_do_better(&verdict);
+        let Conclusion { verdict, help, console_tail, kept, retry } = attempt.run().await;
         // A fork that comes to nothing costs no attempt: with guests that are booted there would be as many. The next one is.
-        last = last.saturating_add(u32::from(infrastructure && !again && slot.is_of_fork()));
-        let retried = infrastructure && number < last && !stop.drain.is_cancelled() && !stop.kill.is_cancelled();
+        last = last.saturating_add(u32::from(retry && !again && slot.is_of_fork()));
+        let stopped = stop.drain.is_cancelled() || stop.kill.is_cancelled();
+        let retried = retry && number < last && !stopped && shortage(station).await.is_none();
+        running.store(0, Ordering::Relaxed);
         station.events.send(EventKind::AttemptFinished {
             cell: cell.id.clone(),
             attempt: number,

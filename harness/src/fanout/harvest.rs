@@ -91,7 +91,7 @@ impl Attempt<'_> {
                 let help = matches!(verdict, Verdict::Failed { .. }).then(|| {
                     "the suite declares `results`: it must leave JUnit XML there even when a test fails".into()
                 });
-                Err(Stopped { verdict, help })
+                Err(Stopped::new(verdict, help))
             }
         }
     }

@@ -1,11 +1,14 @@
 //! Fan-out: every cell of a plan on a guest of its own, as many at once as the machine can carry.
 //!
 //! This code always runs on the L1, beside its guests. `budget` decides who may start, `attempt` takes one cell through its
-//! phases on one fresh guest (`deliver` brings the payload into it; `power` makes it, a fork where it can: `warm` knows the templates,
+//! phases on one fresh guest (`arrive` boots it to a session, `deliver` brings the payload into it; `power` makes it, a fork where it can: `warm` knows the templates,
 //! `machine` what both are, `emulation` what runs guests of another kind of CPU; `harvest` fetches what is left in it, `judge` says what
-//! it means), `dispatch` does that for all cells. All results leave as events.
+//! it means; `answers` notices guests that no longer answer, `blame` says whose fault it is where there is nothing to judge), `dispatch` does that for all cells. All results leave as events.
 
+mod answers;
+mod arrive;
 mod attempt;
+pub(crate) mod blame;
 mod budget;
 mod deliver;
 mod disk;
@@ -14,7 +17,9 @@ mod emulation;
 mod harvest;
 mod judge;
 mod machine;
+mod panicked;
 mod power;
+mod room;
 mod station;
 mod warm;
 mod warmth;
@@ -22,5 +27,6 @@ mod warmth;
 pub use attempt::Conclusion;
 pub use budget::{Budget, Cost};
 pub use dispatch::{Incoming, Stop, Todo, at_once, dispatch, freeze};
+pub use room::LEAST_ROOM;
 pub use station::{BootImage, BootImages, Emulation, Keep, Purpose, Station};
 pub use warmth::Warmth;

@@ -71,7 +71,7 @@ impl Attempt<'_> {
                             let _ = std::fs::rename(logs.join(name), logs.join(format!("fork-{name}")));
                         }
                         // What was prepared is on its disk, and nowhere else.
-                        (self.prepares().then_some(template), Some(failure.reason))
+                        (self.station.prepares(self.cell).then_some(template), Some(failure.reason))
                     }
                 }
             }
@@ -82,37 +82,32 @@ impl Attempt<'_> {
             biased;
             () = self.kill.cancelled() => {
                 let reason = "interrupted before its guest was booted".to_owned();
-                return Err(Stopped { verdict: Verdict::NotRun { reason }, help: None });
+                return Err(Stopped::new(Verdict::NotRun { reason }, None));
             }
             fits = self.slot.for_boot() => if !fits {
                 let reason = "its guest could not be forked, and guests that were kept take the memory that booting it needs: \
                               keep fewer, or run it by itself with --cell";
-                return Err(Stopped { verdict: Verdict::NotRun { reason: reason.to_owned() }, help: None });
+                return Err(Stopped::new(Verdict::NotRun { reason: reason.to_owned() }, None));
             }
         }
         let booting = self.boot(image, prepared.as_deref(), reason, logs, scratch);
         self.phase(Phase::Runner, None, limit, booting).await?
     }
 
-    /// No cell of its image may run in a guest that was not prepared.
-    fn prepares(&self) -> bool {
-        self.station.plan.images.iter().any(|image| image.name == self.cell.image && image.prepare.is_some())
-    }
-
     fn source(&self) -> Outcome<Source> {
         let (station, cell) = (self.station, self.cell);
         let unasked = !station.forks(cell);
-        let prepares = self.prepares();
+        let prepares = self.station.prepares(self.cell);
         let template = match (station.template_key(cell), &station.warmth.templates) {
             (Some(key), _) => station.warmth.known(key).unwrap_or_else(|| Err(unknown())),
             (None, Err(reason)) => Err(template::NoTemplate::new(reason.clone())),
             (None, Ok(_)) => Err(unknown()),
         };
         match template {
-            Err(none) if prepares => Err(Stopped {
-                verdict: Verdict::Error { phase: Phase::Image, reason: format!("`image.prepare`: {}", none.reason) },
-                help: none.help,
-            }),
+            Err(none) if prepares => Err(Stopped::new(
+                Verdict::Error { phase: Phase::Image, reason: format!("`image.prepare`: {}", none.reason) },
+                none.help,
+            )),
             Ok(template) if !unasked && !self.again && template.unfrozen().is_none() => Ok(Source::Fork(template)),
             Ok(template) => {
                 let reason = template.unfrozen().unwrap_or("the attempt before it failed").to_owned();
@@ -155,11 +150,13 @@ impl Attempt<'_> {
         let fork_of = Some(Arc::clone(template));
         let up = Up { guest, login, host_key, connection: Some(connection), fork_of, of_template: true };
         let boot = reports::Boot::Forked { template: template.key() };
-        self.started(&up, &command, image, boot).await.map_err(|stopped| NoFork {
-            spoiled: false,
-            suspicious: false,
-            reason: stopped.verdict.reason().unwrap_or_default().to_owned(),
-        })?;
+        if let Err(stopped) = self.started(&up, &command, image, boot).await {
+            // Gone for certain before another guest's disk is made in its place.
+            self.slot.gauge.rest();
+            up.guest.kill().await;
+            let reason = stopped.verdict.reason().unwrap_or("QEMU did not say how it runs").to_owned();
+            return Err(NoFork { spoiled: false, suspicious: false, reason });
+        }
         Ok(up)
     }
 

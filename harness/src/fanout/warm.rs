@@ -38,6 +38,11 @@ impl Station {
         cell.boot == Boot::Warm && !self.warmth.cold && !self.is_foreign(cell)
     }
 
+    /// No guest of the cell's image may run that was not prepared.
+    pub(super) fn prepares(&self, cell: &Cell) -> bool {
+        prepare(&self.plan, cell).is_some()
+    }
+
     /// The key of the template that the cell's guest is forked from, or whose disk it is booted from; `None`: it needs none.
     pub(super) fn template_key(&self, cell: &Cell) -> Option<Digest> {
         let prepare = prepare(&self.plan, cell);

@@ -201,6 +201,8 @@ impl Command {
 
     /// The port's name in the guest: `/dev/virtio-ports/` and this.
     pub const PORT: &str = "nestmatrix.wake";
+    /// QEMU's own name of the port: without one it does not tell when the guest opens and closes it.
+    pub(super) const PORT_ID: &str = "wake";
 
     /// The arguments, the program's own name excluded.
     pub fn args(&self) -> Vec<OsString> {
@@ -271,7 +273,7 @@ impl Command {
             };
             // Behind the disks of a machine that has more of them.
             args.pair("-device", "virtio-serial-pci,addr=0x1e").pair("-chardev", end);
-            args.pair("-device", format!("virtserialport,chardev=port,name={}", Self::PORT));
+            args.pair("-device", format!("virtserialport,id={},chardev=port,name={}", Self::PORT_ID, Self::PORT));
         }
         args.pair("-object", "rng-builtin,id=rng");
         args.pair("-device", "virtio-rng-pci,rng=rng");
@@ -427,7 +429,7 @@ mod tests {
         -object memory-backend-file,id=ram,size=512M,mem-path=/t/a,,b/ram,share=on
         -device virtio-serial-pci,addr=0x1e
         -chardev socket,id=port,fd=8
-        -device virtserialport,chardev=port,name=nestmatrix.wake
+        -device virtserialport,id=wake,chardev=port,name=nestmatrix.wake
         ");
         insta::assert_snapshot!(with(Ram::Forked("/t/a,b/ram".into())), @r"
         -machine pc-q35-10.0,accel=tcg,hpet=off,vmport=off,memory-backend=ram
@@ -436,7 +438,7 @@ mod tests {
         -S
         -device virtio-serial-pci,addr=0x1e
         -chardev socket,id=port,fd=8
-        -device virtserialport,chardev=port,name=nestmatrix.wake
+        -device virtserialport,id=wake,chardev=port,name=nestmatrix.wake
         ");
     }
 

@@ -5,11 +5,13 @@
 
 mod command;
 mod console;
+mod halt;
 mod identity;
 mod migration;
 mod overlay;
 mod process;
 pub mod qmp;
+mod reboots;
 mod seed;
 mod vm;
 mod who;
@@ -20,7 +22,8 @@ pub use identity::{FIRMWARE_ITEMS, HOST_KEY_FILE, Seed, Told, identity, write_pr
 pub use images::DiskFormat;
 pub use migration::MigrationError;
 pub use overlay::{OverlayError, create as create_overlay};
-pub use process::{Spawner, alive as process_alive, start_time as process_start_time};
+pub use process::{Spawner, alive as process_alive, cpu_time as process_cpu_time, start_time as process_start_time};
+pub use reboots::{MOST_REBOOTS, Reboots};
 pub use seed::recipe as seed_recipe;
 pub use vm::{Ended, Guest, StartError};
 pub use who::Who;

@@ -5,7 +5,8 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,15 +18,25 @@ use tokio::{
 use super::{
     command::{Accelerator, Command, Port},
     console::Console,
-    process::{Process, Spawner},
+    halt,
+    process::{Exit, Process, Spawner},
     qmp::{
         Qmp, QmpError, QmpEvent,
-        commands::{HumanMonitorCommand, ImageFormat, QueryKvm, Screendump},
+        commands::{
+            Cont, HumanMonitorCommand, ImageFormat, QueryKvm, QueryStatus, RebootAction, RunState, Screendump,
+            SetAction, SystemReset,
+        },
     },
 };
 
 /// Between SIGKILL and being reaped; longer only if the kernel itself is stuck.
 const REAP_LIMIT: Duration = Duration::from_secs(10);
+/// How long QEMU may take to reset a machine, and how often it is asked whether it has.
+const RESETTING: Duration = Duration::from_secs(10);
+const RESET_LOOK: Duration = Duration::from_millis(10);
+/// Between the news that nobody in the guest holds its port any more and our end of it being shut: what was said last may still be
+/// on its way.
+const PORT_LAG: Duration = Duration::from_millis(200);
 
 /// Why a guest runs no more. The first thing that happened, not what followed from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +50,8 @@ pub enum Ended {
     PoweredOff,
     /// It rebooted.
     Reset,
+    /// None of its CPUs will ever run again: halted, with interrupts off.
+    Halted,
     /// Its disk could not be written or read any more on the host.
     HostDisk {
         /// The host's disk is full.
@@ -60,6 +73,7 @@ impl Ended {
             Self::Panicked { words: Some(words) } => format!("{whose} kernel panicked: {words}"),
             Self::PoweredOff => format!("{who} powered itself off"),
             Self::Reset => format!("{who} rebooted itself"),
+            Self::Halted => format!("{who} halted itself"),
             Self::HostDisk { full: true } => format!("the host's disk is full: {whose} disk cannot grow"),
             Self::HostDisk { full: false } => format!("{whose} disk cannot be read or written on the host"),
             Self::QemuGone { how } => format!("QEMU ended by itself: {how}"),
@@ -102,10 +116,13 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Guest {
     process: Process,
-    qmp: Qmp,
+    qmp: Arc<Qmp>,
     console: Console,
     messages: Console,
-    ended: watch::Receiver<Option<Ended>>,
+    /// Why it runs no more; `None`: it runs.
+    end: Arc<watch::Sender<Option<Ended>>>,
+    /// Looks for a halt; ends with this value.
+    _halt: halt::Watch,
     ssh: Option<SocketAddr>,
     port: Option<OwnedFd>,
 }
@@ -137,13 +154,32 @@ impl Guest {
 
         let mut qemu = std::process::Command::new(&command.qemu);
         qemu.args(command.args()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = spawner.spawn(qemu, inherited, dies_with_us).await.map_err(spawn_error)?;
+        let process = spawner.spawn(qemu, inherited, dies_with_us).await.map_err(spawn_error)?;
+        let gone = process.gone();
+        let started = Self::watched(process, ours, port, &command, logs).await;
+        if started.is_err() {
+            // It is killed by now; whoever starts another in its place finds its files free.
+            let _ = tokio::time::timeout(REAP_LIMIT, gone).await;
+        }
+        started
+    }
+
+    /// A guest of the QEMU that was just started.
+    async fn watched(
+        mut process: Process,
+        socket: std::os::unix::net::UnixStream,
+        port: Option<OwnedFd>,
+        command: &Command,
+        logs: &Path,
+    ) -> Result<Self, StartError> {
+        let spawn_error = |source| StartError::Spawn { program: command.qemu.clone(), source };
         let pipes = process.stdout.take().zip(process.stderr.take());
         let (stdout, stderr) = pipes.ok_or_else(|| spawn_error(io::Error::other("its output is not piped")))?;
         let console = Console::drain(stdout, &logs.join("console.log")).map_err(spawn_error)?;
         let messages = Console::drain(stderr, &logs.join("qemu.log")).map_err(spawn_error)?;
 
-        let socket = UnixStream::from_std(ours).map_err(spawn_error)?;
+        let shared_port = port.as_ref().map(OwnedFd::try_clone).transpose().map_err(spawn_error)?;
+        let socket = UnixStream::from_std(socket).map_err(spawn_error)?;
         let (qmp, events) = match Qmp::connect(socket).await {
             Ok(connected) => connected,
             Err(QmpError::Closed) => {
@@ -155,9 +191,11 @@ impl Guest {
             Some(_) => Some(forwarded_port(&qmp).await?),
             None => None,
         };
-        let (end, ended) = watch::channel(None);
-        tokio::spawn(watch_events(events, process.gone(), console.clone(), messages.clone(), end));
-        Ok(Self { process, qmp, console, messages, ended, ssh, port })
+        let (qmp, end) = (Arc::new(qmp), Arc::new(watch::Sender::new(None)));
+        let logs = (console.clone(), messages.clone());
+        tokio::spawn(watch_events(events, process.gone(), logs, shared_port, Arc::clone(&end)));
+        let halt = halt::Watch::start(Arc::clone(&qmp), console.clone(), Arc::clone(&end));
+        Ok(Self { process, qmp, console, messages, end, _halt: halt, ssh, port })
     }
 
     /// Process id of its QEMU.
@@ -190,7 +228,7 @@ impl Guest {
 
     /// Whether QEMU has ended by itself, with an error.
     pub fn has_refused(&self) -> bool {
-        self.process.status().and_then(|status| status.code()).is_some_and(|code| code != 0)
+        self.process.status().and_then(|exit| exit.0?.code()).is_some_and(|code| code != 0)
     }
 
     /// Its control channel.
@@ -200,7 +238,7 @@ impl Guest {
 
     /// Waits until the guest runs no more, and says why. Its console has settled by then.
     pub async fn ended(&self) -> Ended {
-        let mut ended = self.ended.clone();
+        let mut ended = self.end.subscribe();
         match ended.wait_for(Option::is_some).await {
             Ok(ended) => ended.clone().unwrap_or(Ended::QemuGone { how: "for no known reason".into() }),
             Err(_) => Ended::QemuGone { how: "for no known reason".into() },
@@ -209,7 +247,31 @@ impl Guest {
 
     /// Has it ended already?
     pub fn has_ended(&self) -> Option<Ended> {
-        self.ended.borrow().clone()
+        self.end.borrow().clone()
+    }
+
+    /// Lets a guest that has rebooted itself ([`Ended::Reset`]) boot again, on the same disk. It has not ended then.
+    pub async fn boot_again(&self) -> Result<(), QmpError> {
+        // What a guest does to itself stops it here; so would what we do to it.
+        self.qmp.execute(SetAction { reboot: RebootAction::Reset }).await?;
+        self.qmp.execute(SystemReset {}).await?;
+        // It is only asked for by that; until it is done QEMU does not let the guest go on.
+        for _ in 0..RESETTING.as_millis() / RESET_LOOK.as_millis() {
+            if self.qmp.execute(QueryStatus {}).await?.status != RunState::Shutdown {
+                break;
+            }
+            tokio::time::sleep(RESET_LOOK).await;
+        }
+        self.qmp.execute(SetAction { reboot: RebootAction::Shutdown }).await?;
+        // Before it runs: what ends it next is not to be missed.
+        self.end.send_if_modified(|end| *end == Some(Ended::Reset) && end.take().is_some());
+        self.qmp.execute(Cont {}).await?;
+        Ok(())
+    }
+
+    /// Whether its QEMU still answers; within 30 s.
+    pub async fn answers(&self) -> bool {
+        self.qmp.execute(QueryStatus {}).await.is_ok()
     }
 
     /// What it is really run with, as QEMU itself says (`query-kvm`).
@@ -252,39 +314,42 @@ fn host_forward(usernet: &str) -> Option<SocketAddr> {
     Some((Ipv4Addr::LOCALHOST, port).into())
 }
 
-/// Turns the stream of events into the one reason that counts.
+/// Turns the stream of events into the one reason that counts: the first, until the guest boots again.
 async fn watch_events(
     mut events: mpsc::UnboundedReceiver<QmpEvent>,
-    gone: impl Future<Output = ExitStatus>,
-    console: Console,
-    messages: Console,
-    end: watch::Sender<Option<Ended>>,
+    gone: impl Future<Output = Exit>,
+    (console, messages): (Console, Console),
+    port: Option<OwnedFd>,
+    end: Arc<watch::Sender<Option<Ended>>>,
 ) {
-    let mut seen = None;
     while let Some(event) = events.recv().await {
-        seen = meaning(&event);
-        if seen.is_some() {
-            break;
+        if let Some(port) = port.as_ref().filter(|_| port_was_closed(&event)) {
+            tokio::time::sleep(PORT_LAG).await;
+            // Whoever reads what the guest says there has heard it all: the SSH server is gone, and must not be waited for.
+            let _ = rustix::net::shutdown(port, rustix::net::Shutdown::Read);
         }
+        let runs = end.borrow().is_none();
+        let Some(ended) = meaning(&event).filter(|_| runs) else { continue };
+        console.settle().await;
+        let words = panic_words(&console.tail(200));
+        // Linux reboots at once after a panic with `panic=-1`; a driver for the panic device may not have been loaded yet.
+        end.send_replace(Some(match ended {
+            Ended::Panicked { .. } => Ended::Panicked { words },
+            Ended::Reset if words.is_some() => Ended::Panicked { words },
+            ended => ended,
+        }));
     }
-    let ended = match seen {
-        Some(ended) => {
-            console.settle().await;
-            let words = panic_words(&console.tail(200));
-            // Linux reboots at once after a panic with `panic=-1`; a driver for the panic device may not have been loaded yet.
-            match ended {
-                Ended::Panicked { .. } => Ended::Panicked { words },
-                Ended::Reset if words.is_some() => Ended::Panicked { words },
-                ended => ended,
-            }
-        }
-        None => {
-            let how = last_words(gone, &messages).await;
-            console.settle().await;
-            Ended::QemuGone { how }
-        }
-    };
-    end.send_replace(Some(ended));
+    let runs = end.borrow().is_none();
+    if runs {
+        let how = last_words(gone, &messages).await;
+        console.settle().await;
+        end.send_replace(Some(Ended::QemuGone { how }));
+    }
+}
+
+/// Nobody in the guest holds its port open any more.
+fn port_was_closed(event: &QmpEvent) -> bool {
+    event.name == "VSERPORT_CHANGE" && event.data["id"] == Command::PORT_ID && event.data["open"] == false
 }
 
 /// What the kernel said when it panicked. What follows that line on the console is a trace for those who read code.
@@ -313,7 +378,7 @@ fn meaning(event: &QmpEvent) -> Option<Ended> {
 }
 
 /// How QEMU ended and the last line it wrote.
-async fn last_words(gone: impl Future<Output = ExitStatus>, messages: &Console) -> String {
+async fn last_words(gone: impl Future<Output = Exit>, messages: &Console) -> String {
     let status = match tokio::time::timeout(REAP_LIMIT, gone).await {
         Ok(status) => status.to_string(),
         Err(_) => "it closed its control channel but still runs".to_owned(),
@@ -364,6 +429,16 @@ mod tests {
         assert_eq!(io(false, "stop"), Some(Ended::HostDisk { full: false }));
         assert_eq!(io(false, "report"), None);
         assert_eq!(meaning(&event("NIC_RX_FILTER_CHANGED", json!({}))), None);
+    }
+
+    #[test]
+    fn that_nobody_in_the_guest_holds_its_port_any_more_is_told_apart_from_other_news() {
+        let change =
+            |id: &str, open: bool| port_was_closed(&event("VSERPORT_CHANGE", json!({ "id": id, "open": open })));
+        assert!(change(Command::PORT_ID, false));
+        assert!(!change(Command::PORT_ID, true));
+        assert!(!change("other", false));
+        assert!(!port_was_closed(&event("RESUME", json!({}))));
     }
 
     #[test]

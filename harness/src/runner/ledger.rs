@@ -7,7 +7,10 @@ use indexmap::IndexMap;
 use matrix::{Cell, CellId, Plan};
 use reports::{CellRun, EventKind, Phase, Verdict};
 
-use crate::fanout::Todo;
+use crate::fanout::{
+    Todo,
+    blame::{Failure, finding},
+};
 
 /// Why cells come to nothing.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +33,8 @@ struct Entry {
     running: Option<u32>,
     /// The verdict of its last attempt: all that is missing is the event that the cell has finished.
     decided: Option<Verdict>,
+    /// Why its last attempt came to nothing, if its machine was lost then.
+    lost: Option<String>,
     finished: bool,
 }
 
@@ -131,7 +136,7 @@ impl Ledger {
             EventKind::AttemptStarted { attempt, .. } => {
                 let fits = entry.running.is_none() && *attempt == entry.next && *attempt <= entry.last;
                 if fits {
-                    (entry.running, entry.decided) = (Some(*attempt), None);
+                    (entry.running, entry.decided, entry.lost) = (Some(*attempt), None, None);
                 }
                 fits
             }
@@ -146,8 +151,11 @@ impl Ledger {
                 }
                 fits
             }
-            EventKind::CellFinished { .. } => {
-                let fits = entry.running.is_none();
+            EventKind::CellFinished { verdict, .. } => {
+                // Its last attempt says the same; without one there is nothing to say but that it came to no verdict.
+                let no_verdict = matches!(verdict, Verdict::NotRun { .. } | Verdict::Error { .. });
+                let fits =
+                    entry.running.is_none() && entry.decided.as_ref().map_or(no_verdict, |decided| decided == verdict);
                 entry.finished = fits;
                 fits
             }
@@ -165,9 +173,17 @@ impl Ledger {
                 continue;
             }
             let Some(attempt) = entry.running.take() else { continue };
-            (entry.next, entry.spare) = (attempt + 1, true);
-            let retried = attempt < entry.last;
-            said.push(attempt_failed(id, attempt, loss, retried));
+            (entry.next, entry.spare, entry.lost) = (attempt + 1, true, Some(loss.reason.clone()));
+            let found = finding(Failure::RunnerLost, Phase::Runner);
+            let retried = found.retried && attempt < entry.last;
+            said.push(EventKind::AttemptFinished {
+                cell: id.clone(),
+                attempt,
+                verdict: found.verdict(loss.reason.clone()),
+                retried,
+                console_tail: loss.console_tail.clone(),
+                help: loss.help.clone(),
+            });
             if !retried {
                 entry.finished = true;
                 let reason = format!("it was never finished: {}", loss.reason);
@@ -199,8 +215,11 @@ impl Ledger {
         let mut said = Vec::new();
         for (id, entry) in self.0.iter_mut().filter(|(_, entry)| !entry.finished) {
             entry.finished = true;
-            let not_run = || Verdict::NotRun { reason: reason.to_owned() };
-            let verdict = entry.decided.take().unwrap_or_else(not_run);
+            let why = match entry.lost.take() {
+                Some(lost) => format!("{reason}, after its machine was lost: {lost}"),
+                None => reason.to_owned(),
+            };
+            let verdict = entry.decided.take().unwrap_or(Verdict::NotRun { reason: why });
             said.push(EventKind::CellFinished { cell: id.clone(), verdict });
         }
         said
@@ -210,18 +229,7 @@ impl Ledger {
 impl Entry {
     fn new(cell: &Cell, next: u32, retries: u32) -> Self {
         let last = next.saturating_add(retries);
-        Self { cell: cell.clone(), next, last, spare: true, running: None, decided: None, finished: false }
-    }
-}
-
-fn attempt_failed(id: &CellId, attempt: u32, loss: &Loss, retried: bool) -> EventKind {
-    EventKind::AttemptFinished {
-        cell: id.clone(),
-        attempt,
-        verdict: Verdict::Error { phase: Phase::Runner, reason: loss.reason.clone() },
-        retried,
-        console_tail: loss.console_tail.clone(),
-        help: loss.help.clone(),
+        Self { cell: cell.clone(), next, last, spare: true, running: None, decided: None, lost: None, finished: false }
     }
 }
 
@@ -341,6 +349,21 @@ mod tests {
     }
 
     #[test]
+    fn why_a_machine_was_lost_is_not_forgotten_when_the_run_is_interrupted_meanwhile() {
+        let plan = plan(2);
+        let mut ledger = Ledger::new(&plan);
+        assert!(ledger.see(&started(&plan, 0, 1)));
+        ledger.lost(&loss());
+        let said = ledger.abandon("interrupted");
+        let reason = |event: &EventKind| match event {
+            EventKind::CellFinished { verdict: Verdict::NotRun { reason }, .. } => reason.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reason(&said[0]), "interrupted, after its machine was lost: the L1 was lost");
+        assert_eq!(reason(&said[1]), "interrupted", "it had not run there");
+    }
+
+    #[test]
     fn what_does_not_fit_is_not_passed_on() {
         let plan = plan(1);
         let mut ledger = Ledger::new(&plan);
@@ -349,9 +372,24 @@ mod tests {
         assert!(!ledger.see(&EventKind::RunFinished { elapsed_ms: 0 }), "that is ours to say");
         let stranger: CellId = serde_json::from_str("\"other.cell\"").unwrap();
         assert!(!ledger.see(&EventKind::CellFinished { cell: stranger, verdict: Verdict::Passed }));
+        assert!(!ledger.see(&reported(&plan, 0, Verdict::Passed)), "no attempt has passed");
         assert!(ledger.see(&started(&plan, 0, 1)) && ledger.see(&ended(&plan, 0, 1, Verdict::Passed, false)));
         assert!(ledger.see(&reported(&plan, 0, Verdict::Passed)));
         assert!(!ledger.see(&reported(&plan, 0, Verdict::Passed)), "once");
+    }
+
+    #[test]
+    fn a_cell_is_reported_as_its_last_attempt_ended_and_not_better() {
+        let plan = plan(1);
+        let failed = || Verdict::Failed { phase: Phase::Test, reason: "exit code 1".into() };
+        let mut ledger = Ledger::new(&plan);
+        assert!(ledger.see(&started(&plan, 0, 1)) && ledger.see(&ended(&plan, 0, 1, failed(), false)));
+        assert!(!ledger.see(&reported(&plan, 0, Verdict::Passed)));
+        assert!(ledger.see(&reported(&plan, 0, failed())));
+        let mut ledger = Ledger::new(&plan);
+        let error = || Verdict::Error { phase: Phase::Runner, reason: "QEMU was killed".into() };
+        assert!(ledger.see(&started(&plan, 0, 1)) && ledger.see(&ended(&plan, 0, 1, error(), true)));
+        assert!(!ledger.see(&reported(&plan, 0, Verdict::Passed)), "nothing has passed, its next attempt is to come");
     }
 
     #[test]

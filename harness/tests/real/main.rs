@@ -8,6 +8,7 @@
 mod arch;
 mod arrivals;
 mod bad_input;
+mod blame;
 mod cloud;
 mod endings;
 mod environments;

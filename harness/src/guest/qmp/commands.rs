@@ -23,6 +23,8 @@ commands! {
     Stop = "stop" -> Empty;
     Cont = "cont" -> Empty;
     QueryStatus = "query-status" -> Status;
+    SetAction = "set-action" -> Empty;
+    SystemReset = "system_reset" -> Empty;
     QueryKvm = "query-kvm" -> Kvm;
     Screendump = "screendump" -> Empty;
     HumanMonitorCommand = "human-monitor-command" -> String;
@@ -61,10 +63,33 @@ pub(in crate::guest) struct Status {
 pub(in crate::guest) enum RunState {
     /// It waits for a state to load, or loads it.
     Inmigrate,
+    /// It has reset itself or powered off, and stands still.
+    Shutdown,
     /// Any other.
     #[serde(other)]
     Other,
 }
+
+/// Says what follows when the guest reboots.
+#[derive(Debug, Serialize)]
+pub(in crate::guest) struct SetAction {
+    /// What.
+    pub(in crate::guest) reboot: RebootAction,
+}
+
+/// What a reboot does.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::guest) enum RebootAction {
+    /// It reboots.
+    Reset,
+    /// It ends, as far as the guest can.
+    Shutdown,
+}
+
+/// Resets the machine; the answer comes before that is done.
+#[derive(Debug, Serialize)]
+pub(in crate::guest) struct SystemReset {}
 
 /// Asks what it is run with.
 #[derive(Debug, Serialize)]
@@ -182,6 +207,7 @@ mod tests {
     #[test]
     fn arguments_are_named_and_spelled_as_in_the_schema() {
         assert_eq!(arguments(Stop {}), json!({}));
+        assert_eq!(arguments(SetAction { reboot: RebootAction::Reset }), json!({ "reboot": "reset" }));
         assert_eq!(
             arguments(HumanMonitorCommand { command_line: "info usernet".into() }),
             json!({ "command-line": "info usernet" })

@@ -1,0 +1,142 @@
+//! Guests that no longer answer: noticed, and told apart from those that are gone. What it means is in the table of `blame`.
+
+use std::time::{Duration, Instant};
+
+use reports::Phase;
+
+use super::{
+    attempt::{Attempt, GRACE, Outcome, Stopped, Up, deadline},
+    blame::{Failure, finding},
+};
+use crate::{
+    guest::{Ended, Guest},
+    ssh,
+};
+
+/// How long a lost connection waits for QEMU's word on why, before scaling: a guest that shuts down closes SSH first.
+const EXPLANATION: Duration = Duration::from_secs(10);
+/// A guest whose SSH server still answers so much later, before scaling, is not shutting down.
+const SHUTTING_DOWN: Duration = Duration::from_secs(2);
+/// How long, besides the grace, a guest has to answer anything once a command is past its time limit.
+const LAST_CHANCE: Duration = Duration::from_secs(10);
+
+impl Attempt<'_> {
+    /// A phase in which the package, or its test, has the guest in its hands until `limit`: a guest that answers nothing afterwards is
+    /// not asked for long.
+    pub(super) async fn supervised<T>(
+        &self,
+        up: &Up,
+        phase: Phase,
+        limit: Duration,
+        work: impl Future<Output = T>,
+    ) -> Outcome<T> {
+        let (guest, until) = (&up.guest, deadline(limit));
+        let watched = async {
+            tokio::select! {
+                biased;
+                done = work => Some(done),
+                // What a fork says comes over a port of its own, which stands when its network does not.
+                () = self.is_silent(guest, until), if up.fork_of.is_none() => None,
+            }
+        };
+        match self.phase(phase, Some(guest), Some(limit), watched).await? {
+            Some(done) => Ok(done),
+            None => {
+                let limit = limit.as_secs_f64();
+                let reason = format!(
+                    "the guest no longer answers in phase {phase}, its machine still runs: no SSH server answered after the time \
+                     limit of {limit:.0} s"
+                );
+                Err(self.failed(Failure::Unreachable, phase, reason))
+            }
+        }
+    }
+
+    /// Waits until the time is up and nothing in the guest answers any more; maybe for ever.
+    async fn is_silent(&self, guest: &Guest, until: Instant) {
+        tokio::time::sleep_until(until.into()).await;
+        let chance = deadline(self.scaled(GRACE) + LAST_CHANCE);
+        let silent = match guest.ssh() {
+            Some(address) => ssh::banner(address, chance, self.kill).await.is_err(),
+            None => false,
+        };
+        if !silent || self.kill.is_cancelled() || !guest.answers().await {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// What a failed exchange with the guest means: if its connection was lost, QEMU may know why.
+    pub(super) async fn explained<T, E>(
+        &self,
+        guest: &Guest,
+        phase: Phase,
+        result: Result<T, E>,
+        words: impl FnOnce(&E) -> (String, bool),
+    ) -> Outcome<T> {
+        let error = match result {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let (reason, lost) = words(&error);
+        if !lost {
+            return Err(self.error(phase, reason, None));
+        }
+        let why = tokio::select! {
+            biased;
+            why = self.explanation(guest, phase) => why,
+            () = self.still_serves(guest) => None,
+        };
+        Err(match why {
+            Some(stopped) => stopped,
+            None if self.kill.is_cancelled() => self.error(phase, reason, None),
+            None if guest.answers().await => {
+                let reason = format!("{reason}; the guest no longer answers in phase {phase}, its machine still runs");
+                self.failed(Failure::Unreachable, phase, reason)
+            }
+            None => {
+                // An end that QEMU could not tell of in time.
+                let silent =
+                    || self.failed(Failure::QemuSilent, phase, format!("QEMU no longer answers in phase {phase}"));
+                guest.has_ended().map_or_else(silent, |ended| self.died(phase, &ended))
+            }
+        })
+    }
+
+    /// Why the guest is going down, if it is.
+    pub(super) async fn explanation(&self, guest: &Guest, phase: Phase) -> Option<Stopped> {
+        tokio::select! {
+            ended = guest.ended() => Some(self.died(phase, &ended)),
+            () = self.kill.cancelled() => None,
+            () = tokio::time::sleep(self.scaled(EXPLANATION)) => None,
+        }
+    }
+
+    /// Waits until it is seen that the guest is not shutting down; maybe for ever.
+    async fn still_serves(&self, guest: &Guest) {
+        let limit = deadline(self.scaled(EXPLANATION));
+        tokio::time::sleep(self.scaled(SHUTTING_DOWN)).await;
+        let serves = match guest.ssh() {
+            Some(address) => ssh::banner(address, limit, self.kill).await.is_ok(),
+            None => false,
+        };
+        if !serves {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// What it means that the guest runs no more.
+    pub(super) fn died(&self, phase: Phase, ended: &Ended) -> Stopped {
+        let mut stopped = self.failed(Failure::Guest(ended), phase, format!("{ended} in phase {phase}"));
+        if *ended == (Ended::HostDisk { full: true }) {
+            self.station.disk_full.cancel();
+            stopped.help = Some(format!("make room below {}", self.station.scratch.display()));
+        }
+        stopped
+    }
+
+    /// The attempt ends with this failure.
+    pub(super) fn failed(&self, failure: Failure<'_>, phase: Phase, reason: String) -> Stopped {
+        let found = finding(failure, phase);
+        Stopped { verdict: found.verdict(reason), help: found.help.map(str::to_owned), retry: found.retried }
+    }
+}
