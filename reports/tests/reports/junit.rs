@@ -23,7 +23,7 @@ fn a_run_is_one_suite_per_image_with_the_whole_story() {
     let lines = xml.replace("><testsuite ", ">\n<testsuite ").replace("><testcase", ">\n<testcase");
     insta::assert_snapshot!(lines, @r#"
     <?xml version="1.0" encoding="utf-8"?><testsuites tests="10" errors="2" failures="3" time="8.52">
-    <testsuite id="0" name="debian-11-minimal" package="testsuite/debian-11-minimal" tests="2" errors="0" failures="2" skipped="0" hostname="localhost" timestamp="2026-11-22T10:30:00Z" time="4.4">
+    <testsuite id="0" name="debian-11-minimal" package="testsuite/debian-11-minimal" tests="2" errors="0" failures="2" hostname="localhost" timestamp="2026-11-22T10:30:00Z" time="4.4" skipped="0">
     <testcase name="[install]" time="2.2" classname="debian-11-minimal.smoke"><failure type="install" message="hello 2.12 does not install: dpkg exited with 1"><![CDATA[hello 2.12 does not install: dpkg exited with 1
     Selecting previously unselected package hello.
     (Reading database ... 9241 files and directories currently installed.)
@@ -102,7 +102,7 @@ fn a_run_is_one_suite_per_image_with_the_whole_story() {
     [[PROPERTY|help=install.log has every word of it; the package asks for more than this system has]]
     [[ATTACHMENT|cells/debian-11-minimal.service/attempt-1/install.log]]
     [[ATTACHMENT|cells/debian-11-minimal.service/attempt-1/console.log]]]]></system-out></testcase></testsuite>
-    <testsuite id="1" name="debian-12-minimal" package="testsuite/debian-12-minimal" tests="4" errors="0" failures="1" skipped="1" hostname="localhost" timestamp="2026-11-22T10:30:00Z" time="0.88">
+    <testsuite id="1" name="debian-12-minimal" package="testsuite/debian-12-minimal" tests="4" errors="0" failures="1" hostname="localhost" timestamp="2026-11-22T10:30:00Z" time="0.88" skipped="1">
     <testcase name="greet::says hello" time="0.12" classname="debian-12-minimal.smoke"><system-out><![CDATA[[[PROPERTY|cell=debian-12-minimal.smoke]]
     [[PROPERTY|verdict=passed]]
     [[PROPERTY|duration=28.0s]]
@@ -168,7 +168,7 @@ fn a_run_is_one_suite_per_image_with_the_whole_story() {
     checking the service <hello> & its socket ]]]]><![CDATA[> done
     ]]></system-out><system-err><![CDATA[hello.service: Failed with result 'exit-code'.
     ]]></system-err></testcase></testsuite>
-    <testsuite id="2" name="debian-13-minimal" package="testsuite/debian-13-minimal" tests="2" errors="1" failures="0" skipped="0" hostname="localhost" timestamp="2026-11-22T10:30:00Z" time="3.24">
+    <testsuite id="2" name="debian-13-minimal" package="testsuite/debian-13-minimal" tests="2" errors="1" failures="0" hostname="localhost" timestamp="2026-11-22T10:30:00Z" time="3.24" skipped="0">
     <testcase name="smoke" time="0.84" classname="debian-13-minimal.smoke"><system-out><![CDATA[[[PROPERTY|cell=debian-13-minimal.smoke]]
     [[PROPERTY|verdict=passed]]
     [[PROPERTY|duration=27.7s]]
@@ -203,7 +203,7 @@ fn a_run_is_one_suite_per_image_with_the_whole_story() {
     [[PROPERTY|runner-qemu=10.0.2]]
     [[PROPERTY|runner-depth=2]]
     [[PROPERTY|help=boot it by hand: nestmatrix shell debian-13-minimal.service]]]]></system-out></testcase></testsuite>
-    <testsuite id="3" name="debian-sid-minimal" package="testsuite/debian-sid-minimal" tests="2" errors="1" failures="0" skipped="1" hostname="localhost" timestamp="2026-11-22T10:30:00Z" time="0">
+    <testsuite id="3" name="debian-sid-minimal" package="testsuite/debian-sid-minimal" tests="2" errors="1" failures="0" hostname="localhost" timestamp="2026-11-22T10:30:00Z" time="0" skipped="1">
     <testcase name="smoke" time="0" classname="debian-sid-minimal.smoke"><skipped type="skipped" message="sid is only tried at night"/><system-out><![CDATA[[[PROPERTY|cell=debian-sid-minimal.smoke]]
     [[PROPERTY|verdict=skipped]]
     [[PROPERTY|duration=0.1s]]
