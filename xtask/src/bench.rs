@@ -113,7 +113,11 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<(), Failure> {
         return Ok(());
     }
     setup::ensure(Purpose::Run, options.yes)?;
-    let bench = Workbench { nestmatrix: build::nestmatrix()?, folder: fresh_folder()?, store: options.store.clone() };
+    let bench = Workbench {
+        nestmatrix: build::nestmatrix(build::Profile::Release)?,
+        folder: fresh_folder()?,
+        store: options.store.clone(),
+    };
     warn_if_busy();
     let (mut all, mut broken) = (Map::new(), Vec::new());
     for benchmark in &options.benchmarks {

@@ -30,18 +30,45 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// Builds `nestmatrix` in release mode and says where it is. Says how long that usually takes, and how long it took; on a terminal
+/// How nestmatrix is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// To be run here, soon: what is waited for is the compiler.
+    Release,
+    /// To be copied to other machines: optimized, and smaller.
+    Dist,
+}
+
+impl Profile {
+    /// Its name in Cargo.toml; also the folder cargo builds it in.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Dist => "dist",
+        }
+    }
+
+    /// How long it usually takes, compiled whole.
+    const fn takes(self) -> &'static str {
+        match self {
+            Self::Release => "usually 1 to 3 minutes on 2 CPUs",
+            Self::Dist => "usually 4 to 8 minutes on 2 CPUs",
+        }
+    }
+}
+
+/// Builds `nestmatrix` and says where it is. Says how long that usually takes, and how long it took; on a terminal
 /// cargo shows its progress meanwhile, elsewhere only its errors.
-pub(crate) fn nestmatrix() -> Result<PathBuf, Failure> {
-    let binary = output_folder().join("release").join("nestmatrix");
+pub(crate) fn nestmatrix(profile: Profile) -> Result<PathBuf, Failure> {
+    let binary = output_folder().join(profile.name()).join("nestmatrix");
     let features = openssl::features(openssl::is_there());
     let mut build = cargo();
-    build.args(["build", "--release", "--package", "nestmatrix"]).args(features);
+    build.args(["build", "--profile", profile.name(), "--package", "nestmatrix"]).args(features);
     if !std::io::stderr().is_terminal() {
         build.arg("--quiet");
     }
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    eprintln!("xtask: building nestmatrix{}", expectation(binary.is_file(), !features.is_empty(), cpus));
+    eprintln!("xtask: building nestmatrix{}", expectation(profile, binary.is_file(), !features.is_empty(), cpus));
     let began = Instant::now();
     run(build.stdout(Stdio::null()))?;
     eprintln!("xtask: nestmatrix is built, after {} s", began.elapsed().as_secs());
@@ -49,8 +76,8 @@ pub(crate) fn nestmatrix() -> Result<PathBuf, Failure> {
 }
 
 /// What a build is and how long it usually takes: compiled whole, or what has changed since.
-fn expectation(there: bool, with_openssl: bool, cpus: usize) -> String {
-    let (cpus, own) = (format!("this machine has {cpus}"), "usually 1 to 3 minutes on 2 CPUs");
+fn expectation(profile: Profile, there: bool, with_openssl: bool, cpus: usize) -> String {
+    let (cpus, own) = (format!("this machine has {cpus}"), profile.takes());
     match (there, with_openssl) {
         (true, _) => " (what has changed)".to_owned(),
         (false, false) => format!(" (once, {own}; {cpus})"),
@@ -93,13 +120,13 @@ mod tests {
 
     #[test]
     fn a_first_build_says_how_long_it_takes_and_a_later_one_that_it_is_short() {
-        let first = expectation(false, false, 8);
+        let first = expectation(Profile::Release, false, false, 8);
         assert!(
             first.contains("minutes on 2 CPUs") && first.contains("has 8") && !first.contains("OpenSSL"),
             "{first}"
         );
-        assert!(expectation(false, true, 2).contains("as much for OpenSSL"));
-        assert!(!expectation(true, true, 2).contains("minutes"));
+        assert!(expectation(Profile::Dist, false, true, 2).contains("as much for OpenSSL"));
+        assert!(!expectation(Profile::Release, true, true, 2).contains("minutes"));
     }
 
     #[test]

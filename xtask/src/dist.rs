@@ -28,7 +28,7 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<(), Failure> {
         }
     }
     setup::ensure(Purpose::Run, yes)?;
-    let file = publish(&build::nestmatrix()?, &out)?;
+    let file = publish(&build::nestmatrix(build::Profile::Dist)?, &out)?;
     println!("{}", file.display());
     Ok(())
 }

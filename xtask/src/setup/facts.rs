@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::item::{FOREIGN, Installer, Item, OWN};
+use super::item::{FOREIGN, Installer, Item, OWN, SHELLS};
 use crate::{command::output, openssl};
 
 /// Major and minor version.
@@ -127,6 +127,7 @@ fn is_present(item: Item) -> bool {
         Item::Partitioner => on_path("sfdisk"),
         Item::Mtools => on_path("mformat"),
         Item::Zstd => on_path("zstd"),
+        Item::Shells => SHELLS.into_iter().all(on_path),
         Item::SshClient => on_path("ssh") && on_path("ssh-keygen"),
     }
 }

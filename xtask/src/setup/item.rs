@@ -37,9 +37,12 @@ pub(super) enum Item {
     Partitioner,
     Mtools,
     Zstd,
+    Shells,
     SshClient,
 }
 
+/// Login shells that the tests need; programs and packages have the same names everywhere.
+pub(super) const SHELLS: [&str; 3] = ["tcsh", "zsh", "fish"];
 /// QEMU's names of this machine's own kind of CPU, and of the other one.
 pub(super) const OWN: &str = if ON_X86 { "x86_64" } else { "aarch64" };
 pub(super) const FOREIGN: &str = if ON_X86 { "aarch64" } else { "x86_64" };
@@ -78,7 +81,7 @@ impl Installer {
 
 impl Item {
     /// All of them, in the order in which they are named to people.
-    pub(super) const ALL: [Self; 24] = [
+    pub(super) const ALL: [Self; 25] = [
         Self::Qemu,
         Self::QemuImg,
         Self::Uefi,
@@ -102,6 +105,7 @@ impl Item {
         Self::Partitioner,
         Self::Mtools,
         Self::Zstd,
+        Self::Shells,
         Self::SshClient,
     ];
 
@@ -112,7 +116,7 @@ impl Item {
             Self::Newuidmap | Self::SubordinateIds => !root,
             Self::PkgConfig | Self::OpenSsl => !vendored,
             Self::Perl | Self::Make => vendored,
-            Self::SshServer | Self::Busybox | Self::Partitioner | Self::Mtools | Self::Zstd => {
+            Self::SshServer | Self::Busybox | Self::Partitioner | Self::Mtools | Self::Zstd | Self::Shells => {
                 matches!(purpose, Purpose::Test)
             }
             Self::ForeignQemu | Self::ForeignUefi | Self::ForeignPrograms => !matches!(purpose, Purpose::Run),
@@ -150,6 +154,7 @@ impl Item {
             Self::Partitioner => ("sfdisk", "the tests make a disk with partitions, as published ones have them"),
             Self::Mtools => ("mtools", "the tests put a boot loader onto that disk"),
             Self::Zstd => ("zstd", "the tests pack that disk, as publishers do"),
+            Self::Shells => ("tcsh, zsh and fish", "the tests send commands through other login shells than sh"),
             Self::SshClient => ("ssh", "`nestmatrix shell` and kept guests are entered with it"),
         }
     }
@@ -202,6 +207,7 @@ impl Item {
             (Self::Partitioner, Brew) => &[],
             (Self::Mtools, _) => &["mtools"],
             (Self::Zstd, _) => &["zstd"],
+            (Self::Shells, _) => &SHELLS,
             (Self::SshServer, Apt | Dnf) => &["openssh-server"],
             (Self::SshClient, Apt) => &["openssh-client"],
             (Self::SshClient, Dnf) => &["openssh-clients"],
