@@ -1,5 +1,6 @@
 # Installs every package of this folder that is for this system, offline, with nobody to answer questions.
-cd "$root/artifacts" || exit
+# Physical: apt names files by their real paths.
+cd -P "$root/artifacts" || exit
 # One stream: what apt and dpkg say on both only makes sense in its order.
 exec 2>&1
 # Words a person and a program can read; no questions; no service manager of services that asks some of its own.
