@@ -63,3 +63,44 @@ fn what_takes_its_guest_down_has_failed_and_what_loses_it_to_the_machine_below_i
     assert_eq!(check("off-the-net", "failed(test)", "the guest no longer answers").len(), 1);
     lab.assert_nothing_left();
 }
+
+/// An image with a unit of its own that reboots it once, at this place in the order of its start.
+fn reboots_once(name: &str, order: &str) -> String {
+    format!(
+        r#"
+[[image]]
+name = "{name}"
+from = "debian-12-minimal"
+[image.prepare]
+inline = '''
+cat >/etc/systemd/system/once.service <<X
+[Unit]
+ConditionPathExists=!/var/once
+{order}=ssh.service
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'touch /var/once; sync; systemctl reboot'
+[Install]
+WantedBy=multi-user.target
+X
+systemctl enable once.service
+'''
+"#
+    )
+}
+
+#[test]
+#[ignore = "on request: two templates and four boots"]
+fn an_image_that_reboots_itself_once_before_or_after_its_ssh_server_is_up_is_waited_for() {
+    let lab = Lab::warm();
+    let (early, late) = (reboots_once("early", "Before"), reboots_once("late", "After"));
+    let suite = "[[suite]]\nname = \"cold\"\nboot = \"cold\"\ninline = \"[ -e /var/once ]\"\n";
+    let run = lab.run(&format!("{early}{late}{suite}"), "out", &[]);
+    run.assert_code(0);
+    for id in ["early.cold", "late.cold"] {
+        let cell = run.cell(id);
+        assert_eq!(cell["attempts"].as_array().unwrap().len(), 1, "{cell}");
+        assert!(run.file("events.jsonl").contains("rebooted itself before its boot was over (1 of"), "{}", run.stderr);
+    }
+    lab.assert_nothing_left();
+}
