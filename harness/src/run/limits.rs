@@ -63,7 +63,7 @@ mod tests {
     fn plan(disk: &str) -> Plan {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("m.toml");
-        std::fs::write(folder.path().join("own.raw"), "").unwrap();
+        std::fs::write(folder.path().join("own.raw"), "x").unwrap();
         let text = format!(
             "[guest]\n{disk}\n[[image]]\nname = 'debian-12-minimal'\n[[image]]\nname = 'own'\npath = 'own.raw'\n\
              [[suite]]\nname = 's'\ninline = 'true'\n"
