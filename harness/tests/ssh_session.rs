@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nestmatrix::ssh::{End, Exec, Exit, Keypair, Open, Session, Sink, SshError, Stdin, Until};
+use nestmatrix::ssh::{End, Exec, Exit, Keys, Open, Session, Sink, SshError, Stdin, Until};
 use sshd::{Server, Tools, within};
 use tokio_util::sync::CancellationToken;
 
@@ -142,21 +142,66 @@ async fn input_is_still_delivered_to_a_command_that_has_closed_its_output() {
 
 #[tokio::test]
 async fn a_wrong_host_key_is_refused_before_login_and_both_fingerprints_are_shown() {
-    let server = Server::start().await;
-    let other = Keypair::generate("other").unwrap();
-    let error = server.try_open(&other, &CancellationToken::new()).await.unwrap_err();
-    let SshError::HostKey { expected, offered } = &error else { panic!("{error}") };
-    assert_ne!(expected, offered);
-    assert!(expected.starts_with("SHA256:") && offered.starts_with("SHA256:"), "{error}");
+    for kind in ["ecdsa-sha2-nistp256", "ssh-ed25519"] {
+        let server = Server::start_configured(Tools::Own, &format!("HostKeyAlgorithms {kind}\n")).await;
+        let other = Keys::generate("other").unwrap();
+        let error = server.try_open(&other, &CancellationToken::new()).await.unwrap_err();
+        let SshError::HostKey { expected, offered } = &error else { panic!("{error}") };
+        assert_ne!(expected, offered);
+        assert!(expected.starts_with("SHA256:") && offered.starts_with("SHA256:"), "{error}");
+    }
 }
 
 #[tokio::test]
-async fn an_unknown_login_key_is_refused_as_such() {
+async fn unknown_login_keys_are_refused_as_such() {
     let mut server = Server::start().await;
-    server.login = Keypair::generate("stranger").unwrap();
+    server.login = Keys::generate("stranger").unwrap();
     let host = server.host.clone();
     let error = server.try_open(&host, &CancellationToken::new()).await.unwrap_err();
     assert!(matches!(error, SshError::Auth { .. }), "{error}");
+    let words = error.to_string();
+    assert!(words.contains("ecdsa-sha2-nistp256 key") && words.contains("ssh-ed25519 key"), "{words}");
+}
+
+#[tokio::test]
+async fn a_server_that_takes_one_kind_of_key_only_is_logged_in_to_whichever_it_is() {
+    // ssh-audit's guide for hardened servers, and a FIPS mode.
+    let hardened = "sk-ssh-ed25519@openssh.com,ssh-ed25519,rsa-sha2-512,rsa-sha2-256";
+    let fips = "ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,rsa-sha2-256,rsa-sha2-512";
+    let ed25519 = "ssh-ed25519";
+    for (host, login) in [(hardened, hardened), (fips, fips), (ed25519, fips), (fips, ed25519)] {
+        let more = format!("HostKeyAlgorithms {host}\nPubkeyAcceptedAlgorithms {login}\n");
+        let server = Server::start_configured(Tools::Own, &more).await;
+        let exit = server.session().await.exec(command("exit 4")).await.unwrap();
+        assert_eq!(exit.end, End::Exited(4), "{more}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_each_kind_is_tried_and_the_kind_that_the_server_has_shown_goes_first() {
+    let kinds = ["ecdsa-sha2-nistp256", "ssh-ed25519"];
+    for kind in kinds {
+        // It ends the connection at the first key that it does not take.
+        let more = format!("HostKeyAlgorithms {kind}\nPubkeyAcceptedAlgorithms {kind}\nMaxAuthTries 1\n");
+        let server = Server::start_configured(Tools::Own, &more).await;
+        assert_eq!(server.session().await.exec(command("exit 4")).await.unwrap().end, End::Exited(4), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_takes_neither_kind_of_key_is_named_at_once_with_what_it_offers() {
+    let server = Server::start_configured(Tools::Own, "HostKeyAlgorithms rsa-sha2-512\n").await;
+    // It has a key of that kind, which is not pinned.
+    let rsa = server.dir.path().join("host_ecdsa");
+    std::fs::remove_file(&rsa).unwrap();
+    let made = std::process::Command::new("ssh-keygen").args(["-q", "-t", "rsa", "-N", "", "-f"]).arg(&rsa).status();
+    assert!(made.unwrap().success());
+    let error = server.try_open(&server.host, &CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(error, SshError::NoCommon { .. }) && error.is_the_images_fault(), "{error}");
+    let words = error.to_string();
+    for named in ["host key", "rsa-sha2-512", "ecdsa-sha2-nistp256", "ssh-ed25519"] {
+        assert!(words.contains(named), "{words}");
+    }
 }
 
 #[tokio::test]
@@ -190,7 +235,7 @@ async fn a_server_that_falls_silent_after_its_banner_ends_at_the_deadline() {
         tokio::time::sleep(Duration::from_secs(30)).await;
     });
     let cancel = CancellationToken::new();
-    let key = Keypair::generate("k").unwrap();
+    let key = Keys::generate("k").unwrap();
     let stream = nestmatrix::ssh::banner(addr, within(5), &cancel).await.unwrap();
     let started = Instant::now();
     let error = Session::open(Open {
@@ -198,7 +243,7 @@ async fn a_server_that_falls_silent_after_its_banner_ends_at_the_deadline() {
         stream,
         user: "root",
         login: &key,
-        host_key: key.public(),
+        host_keys: key.public(),
         deadline: started + Duration::from_secs(1),
         silence: Session::SILENCE,
         cancel,

@@ -240,7 +240,7 @@ fn prepare_disk() -> io::Result<()> {
 
 /// Puts the keys where the server looks for them, and says what the guest is called.
 fn identify() -> io::Result<String> {
-    for name in ["authorized_keys", "ssh_host_ed25519_key"] {
+    for name in ["authorized_keys", "ssh_host_ecdsa_key", "ssh_host_ed25519_key"] {
         let key = fs::read(format!("{ITEMS}/{name}/raw")).map_err(told(name))?;
         let path = format!("/etc/ssh/{name}");
         fs::write(&path, key)?;

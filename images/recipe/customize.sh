@@ -3,14 +3,16 @@
 set -eu
 root=$1
 
-# The guest is given its only host key at power-on.
+# The guest is given its only host keys at power-on.
 rm -f "$root"/etc/ssh/ssh_host_*
 
 # Whoever waits for a guest to come up opens connections that say nothing; new servers punish their address for it.
 sshd_config=$root/etc/ssh/sshd_config.d/nestmatrix.conf
 cp "$sshd_config" "$sshd_config.tried"
 echo 'PerSourcePenalties no' >>"$sshd_config.tried"
-chroot "$root" ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
+for kind in ecdsa ed25519; do
+    chroot "$root" ssh-keygen -q -t $kind -N '' -f /etc/ssh/ssh_host_${kind}_key
+done
 mkdir -p "$root/run/sshd"
 if chroot "$root" /usr/sbin/sshd -t -f /etc/ssh/sshd_config.d/nestmatrix.conf.tried 2>/dev/null; then
     mv "$sshd_config.tried" "$sshd_config"

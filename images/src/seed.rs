@@ -6,8 +6,9 @@
 
 /// Content of root's `authorized_keys`.
 pub const AUTHORIZED_KEYS: &str = "opt/nestmatrix/authorized_keys";
-/// The guest's SSH host key, OpenSSH private key format: of any kind, whatever the name says (servers go by the content). The public
-/// half is known to us before the guest boots.
-pub const HOST_KEY: &str = "opt/nestmatrix/ssh_host_ed25519_key";
+/// The guest's SSH host keys, OpenSSH private key format. The public halves are known to us before the guest boots.
+///
+/// Two, so that a hardened server can do without one: FIPS mode refuses ed25519, other rules forbid the NIST curves.
+pub const HOST_KEYS: [&str; 2] = ["opt/nestmatrix/ssh_host_ecdsa_key", "opt/nestmatrix/ssh_host_ed25519_key"];
 /// The guest's host name (one label).
 pub const HOSTNAME: &str = "opt/nestmatrix/hostname";

@@ -28,7 +28,7 @@ use crate::{
     },
     guest::{Accelerator, Spawner},
     host::{self, Machine, Qemu},
-    ssh::Keypair,
+    ssh::Keys,
     template::Birthplace,
 };
 
@@ -176,7 +176,7 @@ impl Agent<'_> {
             scratch,
             cells,
             warmth,
-            login: Keypair::generate("nestmatrix login").map_err(|error| broken(&error))?,
+            login: Keys::generate("nestmatrix login").map_err(|error| broken(&error))?,
             purpose: Purpose::Test,
             keep: Keep::Never,
             disk_full: disk_full.clone(),

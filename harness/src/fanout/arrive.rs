@@ -105,7 +105,7 @@ impl Attempt<'_> {
             user,
             sudo: user != "root",
             login: &up.login,
-            host_key: up.host_key.public(),
+            host_keys: up.host_keys.public(),
             deadline: deadline(limit),
             silence: self.scaled(Session::SILENCE),
             cancel: self.kill.child_token(),

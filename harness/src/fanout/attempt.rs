@@ -1,7 +1,7 @@
 //! One cell on one fresh guest, phase by phase.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     guest::{self, Guest},
     payload::{self, Suite, SuiteOutcome},
-    ssh::{self, BannerStream, Keypair, Session, SshError},
+    ssh::{self, BannerStream, Keys, Session, SshError},
     template::Template,
 };
 
@@ -70,20 +70,14 @@ pub(super) type Outcome<T> = Result<T, Stopped>;
 pub(super) struct Up {
     pub(super) guest: Guest,
     /// What opens it.
-    pub(super) login: Keypair,
-    pub(super) host_key: Keypair,
+    pub(super) login: Keys,
+    pub(super) host_keys: Keys,
     /// Of a fork: the connection its SSH server waits at.
     pub(super) connection: Option<BannerStream>,
     /// What it is a fork of.
     pub(super) fork_of: Option<Arc<Template>>,
     /// Its disk is that of a template, with the identity that was frozen there.
     pub(super) of_template: bool,
-}
-
-/// Where a running guest is reached by a person.
-struct Kept {
-    key: PathBuf,
-    known_hosts: PathBuf,
 }
 
 /// One cell, one guest.
@@ -122,7 +116,7 @@ impl Attempt<'_> {
     async fn with_guest(&self, logs: &Path, scratch: &Path) -> Outcome<Conclusion> {
         let mut up = self.power_on(logs, scratch).await?;
         let result = self.inside(&mut up, logs).await;
-        let Up { guest, login, host_key, .. } = up;
+        let Up { guest, login, host_keys, .. } = up;
         let Stopped { verdict, help, retry } = match result {
             Ok(verdict) => Stopped::new(verdict, None),
             Err(stopped) => stopped,
@@ -142,7 +136,7 @@ impl Attempt<'_> {
             Keep::Always => true,
         };
         let keep = keep && guest.has_ended().is_none() && !self.kill.is_cancelled() && !(retry && self.may_follow());
-        let kept = keep && self.note(&guest, scratch, (&login, &host_key));
+        let kept = keep && self.note(&guest, scratch, (&login, &host_keys));
         if kept {
             guest.release();
         } else {
@@ -263,8 +257,8 @@ impl Attempt<'_> {
         Stopped::new(Verdict::Error { phase, reason }, help)
     }
 
-    pub(super) fn keypair(&self, what: &str) -> Outcome<Keypair> {
-        Keypair::generate(&format!("nestmatrix {what}"))
+    pub(super) fn keys(&self, what: &str) -> Outcome<Keys> {
+        Keys::generate(&format!("nestmatrix {what}"))
             .map_err(|error| self.error(Phase::Runner, format!("could not make a {what}: {error}"), None))
     }
 
@@ -274,22 +268,24 @@ impl Attempt<'_> {
     }
 
     /// Writes down what a person needs to enter the guest and a sweep to spare it; whether the guest can be left running.
-    fn note(&self, guest: &Guest, scratch: &Path, (login, host_key): (&Keypair, &Keypair)) -> bool {
+    fn note(&self, guest: &Guest, scratch: &Path, (login, host_keys): (&Keys, &Keys)) -> bool {
         let Some(address) = guest.ssh() else { return false };
-        let kept = Kept { key: scratch.join("login_key"), known_hosts: scratch.join("known_hosts") };
-        let line = format!("[127.0.0.1]:{} {}\n", address.port(), host_key.public());
-        let pid = guest.pid();
+        let (known_hosts, pid) = (scratch.join("known_hosts"), guest.pid());
         // All of it first: a guest that is let go without a note is found by nobody, and its disk swept away under it.
-        let written = login
-            .write_private(&kept.key)
-            .and_then(|()| guest::write_private(&kept.known_hosts, &line))
-            .and_then(|()| crate::scratch::note_kept(scratch, pid));
-        if let Err(error) = written {
-            self.warn(format!("the guest is not kept, its keys or its note could not be written: {error}"));
-            return false;
-        }
+        let written = login.write_private(scratch, ssh::LOGIN_FILES).and_then(|keys| {
+            guest::write_private(&known_hosts, &host_keys.known_hosts(address.port()))?;
+            crate::scratch::note_kept(scratch, pid)?;
+            Ok(keys)
+        });
+        let keys = match written {
+            Ok(keys) => keys,
+            Err(error) => {
+                self.warn(format!("the guest is not kept, its keys or its note could not be written: {error}"));
+                return false;
+            }
+        };
         let user = self.station.image(self.cell).map_or("root", |image| &image.login_user);
-        let ssh = ssh::command_to_enter(&kept.key, &kept.known_hosts, user, address.port());
+        let ssh = ssh::command_to_enter(&keys, &known_hosts, user, address.port());
         let stop = format!("kill {pid}");
         self.send(|cell, attempt| EventKind::GuestKept { cell, attempt, ssh, stop });
         true

@@ -146,9 +146,9 @@ impl Attempt<'_> {
             suspicious: error.may_be_the_templates_fault(),
             reason: error.to_string(),
         })?;
-        let (login, host_key) = (template.login().clone(), template.host_key().clone());
+        let (login, host_keys) = (template.login().clone(), template.host_keys().clone());
         let fork_of = Some(Arc::clone(template));
-        let up = Up { guest, login, host_key, connection: Some(connection), fork_of, of_template: true };
+        let up = Up { guest, login, host_keys, connection: Some(connection), fork_of, of_template: true };
         let boot = reports::Boot::Forked { template: template.key() };
         if let Err(stopped) = self.started(&up, &command, image, boot).await {
             // Gone for certain before another guest's disk is made in its place.
@@ -170,7 +170,7 @@ impl Attempt<'_> {
     ) -> Outcome<Up> {
         let station = self.station;
         let error = |what: String, help: Option<String>| self.error(Phase::Runner, what, help);
-        let host_key = self.keypair("host key")?;
+        let host_keys = self.keys("host key")?;
         let disk = scratch.join("disk.qcow2");
         let below = prepared.map(|template| (template.disk(), DiskFormat::Qcow2));
         let (file, format) = below.as_ref().map_or((&image.disk, image.format), |(file, format)| (file, *format));
@@ -184,8 +184,8 @@ impl Attempt<'_> {
         };
         let who = Who {
             login: station.login.public(),
-            host_private: host_key.private(),
-            host_public: host_key.public(),
+            host_private: host_keys.private(),
+            host_public: host_keys.public(),
             hostname: &hostname,
         };
         let Told { firmware, disk: seed } = guest::identity(scratch, &who, image.seed())
@@ -200,7 +200,7 @@ impl Attempt<'_> {
             error(failure.to_string(), help)
         })?;
         let of_template = prepared.is_some();
-        let up = Up { guest, login: station.login.clone(), host_key, connection: None, fork_of: None, of_template };
+        let up = Up { guest, login: station.login.clone(), host_keys, connection: None, fork_of: None, of_template };
         self.started(&up, &command, image, reports::Boot::Cold { reason }).await?;
         Ok(up)
     }
@@ -227,17 +227,19 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Gives a guest with the disk of a template a machine id, an SSH host key and a name of its own where its suite asks for that; one
+    /// Gives a guest with the disk of a template a machine id, SSH host keys and a name of its own where its suite asks for that; one
     /// that is booted from its image's disk has them.
     pub(super) async fn make_unique(&self, up: &mut Up, session: &Session) -> Outcome<()> {
         if !up.of_template || self.cell.identity == Identity::Shared {
             return Ok(());
         }
-        let host_key = self.keypair("host key")?;
+        let host_keys = self.keys("host key")?;
         let (id, name) = (format!("{:032x}", rand::random::<u128>()), machine::hostname(self.cell.id.as_str()));
         let limit = self.scaled(self.cell.timeouts.prepare);
-        let key = Stdin::Bytes(host_key.private().as_bytes().to_vec());
-        let exec = session.exec(Exec::new(payload::script(UNIQUE, &[&id, &name]), key, deadline(limit)));
+        let halves = host_keys.public().into_iter().zip(host_keys.private());
+        let stdin =
+            Stdin::Bytes(halves.map(|(public, private)| format!("{public}\n{private}")).collect::<String>().into());
+        let exec = session.exec(Exec::new(payload::script(UNIQUE, &[&id, &name]), stdin, deadline(limit)));
         let exit = self.phase(Phase::Connect, Some(&up.guest), Some(limit), exec).await?;
         let exit =
             self.explained(&up.guest, Phase::Connect, exit, |error| (error.to_string(), error.is_connection_lost()));
@@ -246,7 +248,7 @@ impl Attempt<'_> {
             let said = reports::clean::line(&String::from_utf8_lossy(&exit.stderr_tail));
             return Err(self.error(Phase::Connect, format!("the guest could not be made unique: {said}"), None));
         }
-        up.host_key = host_key;
+        up.host_keys = host_keys;
         Ok(())
     }
 }

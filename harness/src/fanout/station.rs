@@ -15,7 +15,7 @@ use crate::{
     events::Events,
     guest::{Accelerator, DiskFormat, Loader, Seed, Spawner},
     host::{self, NoUefi, Qemu},
-    ssh::Keypair,
+    ssh::Keys,
     template::Birthplace,
 };
 
@@ -174,8 +174,8 @@ pub struct Station {
     pub cells: PathBuf,
     /// Where guests are forked from.
     pub warmth: Warmth,
-    /// The key that opens every guest that is booted.
-    pub login: Keypair,
+    /// The keys that open every guest that is booted.
+    pub login: Keys,
     /// How far a cell goes.
     pub purpose: Purpose,
     /// Which guests are kept.

@@ -13,10 +13,11 @@ use super::{
     who::Who,
 };
 
-/// Name of the file with a guest's host key.
-pub const HOST_KEY_FILE: &str = "ssh_host_ed25519_key";
+/// Names of the files with a guest's host keys: ECDSA, ed25519.
+pub const HOST_KEY_FILES: [&str; 2] = ["ssh_host_ecdsa_key", "ssh_host_ed25519_key"];
 /// What a guest may be told by its firmware.
-pub const FIRMWARE_ITEMS: [&str; 3] = [images::seed::AUTHORIZED_KEYS, images::seed::HOST_KEY, images::seed::HOSTNAME];
+pub const FIRMWARE_ITEMS: [&str; 4] =
+    [images::seed::AUTHORIZED_KEYS, images::seed::HOST_KEYS[0], images::seed::HOST_KEYS[1], images::seed::HOSTNAME];
 /// Serial number of the disk that tells a cloud image who it is; also its file's name.
 const SEED: &str = "seed";
 
@@ -38,20 +39,23 @@ pub struct Told {
     pub disk: Option<Disk>,
 }
 
-/// Writes the identity into files in `folder`, for their owner only, and says how QEMU is to hand them over. The host key is in
-/// [`HOST_KEY_FILE`] in any case.
+/// Writes the identity into files in `folder`, for their owner only, and says how QEMU is to hand them over. The host keys are in
+/// [`HOST_KEY_FILES`] in any case.
 pub fn identity(folder: &Path, who: &Who<'_>, seed: Seed) -> io::Result<Told> {
-    let key = folder.join(HOST_KEY_FILE);
-    write_private(&key, who.host_private)?;
+    let host_keys = HOST_KEY_FILES.map(|name| folder.join(name));
+    for (file, key) in host_keys.iter().zip(who.host_private) {
+        write_private(file, key)?;
+    }
     if seed == Seed::CloudInit {
         let file = folder.join(format!("{SEED}.raw"));
         seed::write(&file, who)?;
         let disk = Disk { file, format: images::DiskFormat::Raw, serial: SEED.to_owned(), writable: false };
         return Ok(Told { firmware: Vec::new(), disk: Some(disk) });
     }
-    let mut firmware = vec![Firmware { name: images::seed::HOST_KEY, file: key }];
+    let host_keys = images::seed::HOST_KEYS.into_iter().zip(host_keys);
+    let mut firmware: Vec<_> = host_keys.map(|(name, file)| Firmware { name, file }).collect();
     let items = [
-        (images::seed::AUTHORIZED_KEYS, "authorized_keys", format!("{}\n", who.login)),
+        (images::seed::AUTHORIZED_KEYS, "authorized_keys", who.login.map(|line| format!("{line}\n")).concat()),
         (images::seed::HOSTNAME, "hostname", who.hostname.to_owned()),
     ];
     for (name, file, content) in items {

@@ -18,7 +18,7 @@ mod who;
 
 pub use command::{Accelerator, Command, Cpu, Disk, Firmware, Loader, Port, Ram, serial_port};
 pub use console::Console;
-pub use identity::{FIRMWARE_ITEMS, HOST_KEY_FILE, Seed, Told, identity, write_private};
+pub use identity::{FIRMWARE_ITEMS, HOST_KEY_FILES, Seed, Told, identity, write_private};
 pub use images::DiskFormat;
 pub use migration::MigrationError;
 pub use overlay::{OverlayError, create as create_overlay};

@@ -1,6 +1,6 @@
 //! The volume that a cloud image looks for at its first boot (cloud-init's NoCloud data source), with a guest's identity on it.
 //!
-//! A FAT volume labelled `CIDATA` with two files (cloud-init docs: reference/datasources/nocloud). The host key goes along, so that it is
+//! A FAT volume labelled `CIDATA` with two files (cloud-init docs: reference/datasources/nocloud). The host keys go along, so that they are
 //! known to us before the guest has booted and need never be trusted on first use.
 
 use std::{
@@ -42,7 +42,7 @@ pub(super) fn write(file: &Path, who: &Who<'_>) -> io::Result<()> {
 
 /// What decides the system that comes of a first boot with this seed, besides who the guest is.
 pub fn recipe() -> Digest {
-    let nobody = Who { login: "", host_private: "", host_public: "", hostname: "" };
+    let nobody = Who { login: [""; 2], host_private: [""; 2], host_public: [""; 2], hostname: "" };
     Digest::of(user_data(&nobody).as_bytes())
 }
 
@@ -60,7 +60,7 @@ fn user_data(who: &Who<'_>) -> String {
         "shell": "/bin/sh",
         "lock_passwd": true,
         "sudo": "ALL=(ALL) NOPASSWD:ALL",
-        "ssh_authorized_keys": [who.login],
+        "ssh_authorized_keys": who.login,
     });
     let config = json!({
         "preserve_hostname": false,
@@ -70,9 +70,14 @@ fn user_data(who: &Who<'_>) -> String {
         "ssh_pwauth": false,
         "users": ["default", user],
         // Of the image's own user, and of root.
-        "ssh_authorized_keys": [who.login],
+        "ssh_authorized_keys": who.login,
         "ssh_deletekeys": true,
-        "ssh_keys": { "ecdsa_private": who.host_private, "ecdsa_public": who.host_public },
+        "ssh_keys": {
+            "ecdsa_private": who.host_private[0],
+            "ecdsa_public": who.host_public[0],
+            "ed25519_private": who.host_private[1],
+            "ed25519_public": who.host_public[1],
+        },
         "ssh": { "emit_keys_to_console": false },
         "no_ssh_fingerprints": true,
         "package_update": false,
@@ -92,9 +97,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seed");
         let who = Who {
-            login: "ecdsa-sha2-nistp256 LOGIN",
-            host_private: "PRIVATE\n",
-            host_public: "ecdsa-sha2-nistp256 HOST",
+            login: ["ecdsa-sha2-nistp256 LOGIN", "ssh-ed25519 LOGIN"],
+            host_private: ["ECDSA\n", "ED25519\n"],
+            host_public: ["ecdsa-sha2-nistp256 HOST", "ssh-ed25519 HOST"],
             hostname: "box",
         };
         write(&path, &who).unwrap();
@@ -112,14 +117,20 @@ mod tests {
         assert_eq!(meta["local-hostname"], "box");
         let text = read("user-data");
         let config: serde_json::Value = serde_json::from_str(text.strip_prefix("#cloud-config\n").unwrap()).unwrap();
-        assert_eq!(config["ssh_keys"]["ecdsa_private"], "PRIVATE\n");
-        assert_eq!(config["users"][1]["ssh_authorized_keys"][0], "ecdsa-sha2-nistp256 LOGIN");
+        let keys = &config["ssh_keys"];
+        assert_eq!((&keys["ecdsa_private"], &keys["ed25519_private"]), (&json!("ECDSA\n"), &json!("ED25519\n")));
+        assert_eq!(
+            (&keys["ecdsa_public"], &keys["ed25519_public"]),
+            (&json!(who.host_public[0]), &json!(who.host_public[1]))
+        );
+        assert_eq!(config["users"][1]["ssh_authorized_keys"], json!(who.login));
+        assert_eq!(config["ssh_authorized_keys"], json!(who.login));
         assert_eq!(config["disable_root"], false);
     }
 
     #[test]
     fn no_two_guests_are_one_instance() {
-        let who = Who { login: "l", host_private: "p", host_public: "h", hostname: "box" };
+        let who = Who { login: ["l"; 2], host_private: ["p"; 2], host_public: ["h"; 2], hostname: "box" };
         assert_ne!(meta_data(&who), meta_data(&who));
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     guest::{Accelerator, Spawner},
     host::{self, Choice, Machine, Nesting, Proof, Qemu, RunnerChoice},
     runner::{Blueprint, Campaign, Freezing, L1_IMAGE, Ledger, Loss, Proofs, Supply, size},
-    ssh::Keypair,
+    ssh::Keys,
     template::Birthplace,
 };
 
@@ -151,7 +151,7 @@ impl Place<'_> {
             Ok(limits) => limits,
             Err(error) => return refuse(ledger, error.to_string()),
         };
-        let login = match Keypair::generate("nestmatrix login") {
+        let login = match Keys::generate("nestmatrix login") {
             Ok(login) => login,
             Err(error) => return refuse(ledger, format!("could not make a login key: {error}")),
         };

@@ -20,7 +20,7 @@ use crate::{
         protocol::{CellWork, FromAgent, KvmProof, ToAgent, Work},
     },
     guest::Spawner,
-    ssh::{Exec, Open, Session, Stdin, StdinWriter},
+    ssh::{self, Exec, Open, Session, Stdin, StdinWriter},
     template::{self, Birthplace, Content, Forge, Mould, News, NoTemplate, OwnDisk, Template, With},
 };
 
@@ -233,8 +233,8 @@ impl Blueprint<'_> {
         cancel: &CancellationToken,
     ) -> Result<L1, OpenError> {
         let failed = |what: &str, error: &dyn std::fmt::Display| OpenError::new(format!("{what}: {error}"), None);
-        let key = scratch.join("login_key");
-        template.login().write_private(&key).map_err(|error| failed("the L1's key", &error))?;
+        let keys = template.login().write_private(scratch, ssh::LOGIN_FILES);
+        let keys = keys.map_err(|error| failed("the L1's keys", &error))?;
         let with = With { qemu: self.qemu, spawner, speed: self.speed, dies_with_us: true };
         let disk = ByteSize::from_bytes(images::DISK_BYTES);
         let forked = template::fork(template, &with, &self.machine(), disk, (scratch, logs)).await;
@@ -244,14 +244,14 @@ impl Blueprint<'_> {
         })?;
         let guest = forked.guest;
         steps.done("fork");
-        self.leave_a_way_in(&guest, scratch, logs, &key, template.host_key().public());
+        self.leave_a_way_in(&guest, scratch, logs, &keys, template.host_keys());
         let opened = async {
             let session = Session::open(Open {
                 sudo: false,
                 stream: forked.connection,
                 user: &self.image.login_user,
                 login: template.login(),
-                host_key: template.host_key().public(),
+                host_keys: template.host_keys().public(),
                 deadline: Instant::now() + CONNECT.mul_f64(self.speed),
                 silence: Session::SILENCE.mul_f64(self.speed),
                 cancel: CancellationToken::new(),

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,7 +21,7 @@ use crate::{
     fanout::BootImage,
     guest::{self, Accelerator, Command, Cpu, Disk, DiskFormat, Ended, Guest, Port, Ram, Seed, Spawner, Told, Who},
     host::Qemu,
-    ssh::{self, Exec, Keypair, Open, Session, Stdin},
+    ssh::{self, Exec, Keys, Open, Session, Stdin},
 };
 
 const SETUP: &str = include_str!("l1.sh");
@@ -135,16 +135,15 @@ impl Blueprint<'_> {
             std::fs::create_dir_all(folder)
                 .map_err(|error| OpenError::new(format!("could not create {}: {error}", folder.display()), None))?;
         }
-        let keypair = |what: &str| {
-            Keypair::generate(&format!("nestmatrix L1 {what}"))
+        let keys = |what: &str| {
+            Keys::generate(&format!("nestmatrix L1 {what}"))
                 .map_err(|error| OpenError::new(format!("could not make a {what}: {error}"), None))
         };
-        let (login, host_key) = (keypair("login")?, keypair("host key")?);
-        let key = scratch.join("login_key");
-        login
-            .write_private(&key)
-            .map_err(|error| OpenError::new(format!("could not write {}: {error}", key.display()), None))?;
-        let command = self.command(scratch, &login, &host_key).await?;
+        let (login, host_keys) = (keys("login")?, keys("host key")?);
+        let keys = login
+            .write_private(scratch, ssh::LOGIN_FILES)
+            .map_err(|error| OpenError::new(format!("could not write keys to {}: {error}", scratch.display()), None))?;
+        let command = self.command(scratch, &login, &host_keys).await?;
         steps.done("disks and brief");
 
         progress(format!("booting the L1 with {} CPU and {}, {}", self.size.cpus, self.size.memory, self.nesting));
@@ -152,11 +151,11 @@ impl Blueprint<'_> {
         let guest = Guest::start(spawner, command, true, logs).await.map_err(|error| {
             OpenError::new(error.to_string(), Some(&format!("see {}", logs.join("qemu.log").display())))
         })?;
-        self.leave_a_way_in(&guest, scratch, logs, &key, host_key.public());
+        self.leave_a_way_in(&guest, scratch, logs, &keys, &host_keys);
         let opened = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(OpenError { cancelled: true, ..OpenError::new("interrupted", None) }),
-            opened = self.start_agent(&guest, &login, &host_key, &mut steps, progress, cancel) => opened,
+            opened = self.start_agent(&guest, &login, &host_keys, &mut steps, progress, cancel) => opened,
             ended = guest.ended() => Err(died(&ended)),
         };
         let link = match opened {
@@ -196,18 +195,25 @@ impl Blueprint<'_> {
     }
 
     /// Leaves the script that a person enters the L1 with for as long as it runs; not worth failing for.
-    pub(super) fn leave_a_way_in(&self, guest: &Guest, scratch: &Path, logs: &Path, key: &Path, host_key: &str) {
+    pub(super) fn leave_a_way_in(
+        &self,
+        guest: &Guest,
+        scratch: &Path,
+        logs: &Path,
+        login: &[PathBuf; 2],
+        host_keys: &Keys,
+    ) {
         let port = guest.ssh().map_or(0, |address| address.port());
         let known_hosts = scratch.join("known_hosts");
-        let command = ssh::command_to_enter(key, &known_hosts, &self.image.login_user, port);
-        let _ = std::fs::write(&known_hosts, format!("[127.0.0.1]:{port} {host_key}\n"));
+        let command = ssh::command_to_enter(login, &known_hosts, &self.image.login_user, port);
+        let _ = std::fs::write(&known_hosts, host_keys.known_hosts(port));
         let script = logs.join("enter");
         let _ = std::fs::write(&script, format!("#!/bin/sh\nexec {command} \"$@\"\n"))
             .and_then(|()| std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)));
     }
 
     /// Writes everything the L1 is started with, and says how.
-    async fn command(&self, scratch: &Path, login: &Keypair, host_key: &Keypair) -> Result<Command, OpenError> {
+    async fn command(&self, scratch: &Path, login: &Keys, host_keys: &Keys) -> Result<Command, OpenError> {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             OpenError::new(format!("{what}: {error}"), Some(&format!("make room below {}", scratch.display())))
         };
@@ -241,8 +247,8 @@ impl Blueprint<'_> {
         ];
         let who = Who {
             login: login.public(),
-            host_private: host_key.private(),
-            host_public: host_key.public(),
+            host_private: host_keys.private(),
+            host_public: host_keys.public(),
             hostname: NAME,
         };
         let Told { firmware, .. } =
@@ -327,8 +333,8 @@ impl Blueprint<'_> {
     async fn start_agent(
         &self,
         guest: &Guest,
-        login: &Keypair,
-        host_key: &Keypair,
+        login: &Keys,
+        host_keys: &Keys,
         steps: &mut Steps,
         progress: &(dyn Fn(String) + Sync),
         cancel: &CancellationToken,
@@ -346,7 +352,7 @@ impl Blueprint<'_> {
             stream,
             user: &self.image.login_user,
             login,
-            host_key: host_key.public(),
+            host_keys: host_keys.public(),
             deadline: deadline(CONNECT),
             silence: scaled(Session::SILENCE),
             // A stop is told to the agent, which then has its last words; what waits here ends with our caller.

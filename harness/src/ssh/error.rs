@@ -5,10 +5,10 @@ use std::{io, time::Duration};
 /// A session could not be opened, or a command on it did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum SshError {
-    /// The server does not hold the key we gave the guest: whoever answers, it is not our guest.
+    /// The server does not hold a key we gave the guest: whoever answers, it is not our guest.
     #[error("the host key is not the guest's: expected {expected}, the server has {offered}")]
     HostKey {
-        /// Fingerprint of the key we gave the guest.
+        /// Fingerprint of the key of that kind that we gave the guest.
         expected: String,
         /// Fingerprint of the key the server showed.
         offered: String,
@@ -29,12 +29,12 @@ pub enum SshError {
         /// Ours.
         ours: String,
     },
-    /// The server does not take our login key.
+    /// The server takes none of our login keys.
     #[error("login as `{user}` was refused: {reason}")]
     Auth {
         /// The account.
         user: String,
-        /// In libssh2's words.
+        /// In libssh2's words, for each key.
         reason: String,
     },
     /// The server would not start the command.

@@ -23,6 +23,6 @@ pub use banner::{BannerError, BannerStream, banner};
 pub use enter::command_to_enter;
 pub use error::SshError;
 pub use exec::{End, Exec, Exit, Stdin, StdinWriter, Until};
-pub use keys::Keypair;
+pub use keys::{Keys, LOGIN_FILES};
 pub use session::{Open, Session};
 pub use sink::{DEFAULT_CAP, Sink, TAIL_BYTES};

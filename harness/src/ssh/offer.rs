@@ -30,12 +30,12 @@ const KINDS: [(usize, &str, MethodType); 4] = [
 
 /// Asks the server at the other end of `socket`, over another connection, what it offers, and finds what there is nothing in common
 /// of. `None`: it does not say, or there is no such thing.
-pub(super) fn disagreement(ssh: &ssh2::Session, socket: &OwnedFd, host_key: &str) -> Option<SshError> {
+pub(super) fn disagreement(ssh: &ssh2::Session, socket: &OwnedFd, host_keys: &[String]) -> Option<SshError> {
     let peer = rustix::net::getpeername(socket).ok().flatten()?;
     let lists = ask(SocketAddr::try_from(peer).ok()?)?;
     KINDS.into_iter().find_map(|(at, what, method)| {
         let ours: Vec<String> = match method {
-            MethodType::HostKey => vec![host_key.to_owned()],
+            MethodType::HostKey => host_keys.to_vec(),
             method => ssh.supported_algs(method).ok()?.into_iter().map(str::to_owned).collect(),
         };
         let theirs = lists.get(at)?;

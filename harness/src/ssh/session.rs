@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BannerStream, Exec, Exit, Keypair, SshError, Stdin, StdinWriter,
+    BannerStream, Exec, Exit, Keys, SshError, Stdin, StdinWriter,
     keeper::{self, Request},
     keys, login,
     wake::Wake,
@@ -34,10 +34,10 @@ pub struct Open<'a> {
     pub user: &'a str,
     /// Commands are run by root through `sudo`, which must ask for no password.
     pub sudo: bool,
-    /// The key its `authorized_keys` holds.
-    pub login: &'a Keypair,
-    /// The guest's host key as one public line.
-    pub host_key: &'a str,
+    /// The keys of which its `authorized_keys` holds at least one.
+    pub login: &'a Keys,
+    /// The guest's host keys as public lines ([`Keys::public`]).
+    pub host_keys: [&'a str; 2],
     /// When the session must stand.
     pub deadline: Instant,
     /// How long the guest may be silent, though asked, before the session counts as lost (already scaled; at least some
@@ -75,12 +75,11 @@ impl Session {
         let socket = stream.try_clone().map_err(local("the socket cannot be shared"))?;
         let wake = Wake::new().map_err(local("no eventfd"))?;
         let bad_key =
-            |error: keys::KeyError| SshError::Handshake { reason: format!("the guest's own host key: {error}") };
+            |error: keys::KeyError| SshError::Handshake { reason: format!("the guest's own host keys: {error}") };
         let credentials = Credentials {
             user: open.user.to_owned(),
-            private: open.login.private().to_owned(),
-            host_key: keys::wire_bytes(open.host_key).map_err(bad_key)?,
-            host_key_algorithm: keys::algorithm(open.host_key).map_err(bad_key)?,
+            private: open.login.private().map(str::to_owned),
+            host_keys: keys::Pinned::new(open.host_keys).map_err(bad_key)?,
             deadline: open.deadline,
         };
         let ended = Arc::new(AtomicBool::new(false));

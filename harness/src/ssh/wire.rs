@@ -15,7 +15,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use ssh2::{BlockDirections, ErrorCode, MethodType};
 
-use super::{SshError, keys, offer, wake::Wake};
+use super::{SshError, keys::Pinned, offer, wake::Wake};
 
 /// libssh2 wants at least two seconds between two requests for a sign of life.
 const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(2);
@@ -44,11 +44,9 @@ impl Heard {
 /// Who we are and whom we expect.
 pub(super) struct Credentials {
     pub(super) user: String,
-    pub(super) private: String,
-    /// The guest's host key in wire format.
-    pub(super) host_key: Vec<u8>,
-    /// The kind of key it is.
-    pub(super) host_key_algorithm: String,
+    /// The login keys, of the same kinds in the same order as the host keys.
+    pub(super) private: [String; 2],
+    pub(super) host_keys: Pinned,
     pub(super) deadline: Instant,
 }
 
@@ -102,30 +100,38 @@ impl Line {
     pub(super) fn open(&mut self, credentials: &Credentials) -> Result<(), SshError> {
         let deadline = credentials.deadline;
         let failed = |error: ssh2::Error| SshError::Handshake { reason: error.to_string() };
-        // The key we gave the guest is of this kind; with another one it would not be our guest.
-        let algorithm = &credentials.host_key_algorithm;
-        self.ssh.method_pref(MethodType::HostKey, algorithm).map_err(failed)?;
+        // The keys we gave the guest are of these kinds; with another one it would not be our guest.
+        let algorithms = credentials.host_keys.algorithms();
+        self.ssh.method_pref(MethodType::HostKey, &algorithms.join(",")).map_err(failed)?;
         self.drive("shaking hands", deadline, |line| line.ssh.handshake())?.map_err(|error| {
-            let disagreement = offer::disagreement(&self.ssh, &self.socket, algorithm);
+            let disagreement = offer::disagreement(&self.ssh, &self.socket, &algorithms);
             disagreement.filter(|_| is_of_key_exchange(&error)).unwrap_or_else(|| failed(error))
         })?;
 
         let offered = self.ssh.host_key().map(|(key, _)| key.to_vec()).unwrap_or_default();
-        if offered != credentials.host_key {
-            return Err(SshError::HostKey {
-                expected: keys::fingerprint(&credentials.host_key),
-                offered: keys::fingerprint(&offered),
-            });
-        }
-        self.drive("logging in", deadline, |line| {
-            line.ssh.userauth_pubkey_memory(&credentials.user, None, &credentials.private, None)
-        })?
-        .map_err(|error| SshError::Auth { user: credentials.user.clone(), reason: error.to_string() })?;
+        let shown = credentials.host_keys.find(&offered);
+        let shown = shown.map_err(|(expected, offered)| SshError::HostKey { expected, offered })?;
+        self.log_in(credentials, &algorithms, shown)?;
 
         self.ssh.set_keepalive(true, SHORTEST_KEEPALIVE.as_secs() as u32);
         self.watching = true;
         self.heard.note();
         Ok(())
+    }
+
+    /// With the key of the kind that the server has just shown, which it takes for logins too as a rule, or else with the other.
+    fn log_in(&mut self, credentials: &Credentials, algorithms: &[String], first: usize) -> Result<(), SshError> {
+        let mut refusals = Vec::new();
+        for at in [first, 1 - first] {
+            let tried = self.drive("logging in", credentials.deadline, |line| {
+                line.ssh.userauth_pubkey_memory(&credentials.user, None, &credentials.private[at], None)
+            })?;
+            match tried {
+                Ok(()) => return Ok(()),
+                Err(error) => refusals.push(format!("{} key: {error}", algorithms[at])),
+            }
+        }
+        Err(SshError::Auth { user: credentials.user.clone(), reason: refusals.join("; ") })
     }
 
     /// Repeats a call until it is through. The outer error is the connection's, the inner one the server's.

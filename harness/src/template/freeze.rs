@@ -19,7 +19,7 @@ use super::{
 use crate::{
     guest::{self, Command, Disk, DiskFormat, Ended, Guest, MOST_REBOOTS, Port, Ram, Reboots, Seed},
     payload::{self, AfterBoot, Suite, SuiteOutcome, Upload},
-    ssh::{self, BannerStream, Exec, Exit, Keypair, Open, Session, SshError, Stdin},
+    ssh::{self, BannerStream, Exec, Exit, Keys, Open, Session, SshError, Stdin},
 };
 
 /// Time limits of the steps, before scaling.
@@ -45,8 +45,8 @@ rm -rf \"$d\"; sync";
 /// What a template is made of, and what opens its guests.
 pub(super) struct Files {
     pub(super) frozen: Frozen,
-    pub(super) login: Keypair,
-    pub(super) host_key: Keypair,
+    pub(super) login: Keys,
+    pub(super) host_keys: Keys,
 }
 
 /// It was frozen, and a fork of it works.
@@ -278,7 +278,7 @@ async fn connect(
         user: mould.login_user,
         sudo: mould.login_user != "root",
         login: &files.login,
-        host_key: files.host_key.public(),
+        host_keys: files.host_keys.public(),
         deadline: Instant::now() + CONNECT.mul_f64(forge.speed),
         silence: Session::SILENCE.mul_f64(forge.speed),
         cancel: forge.cancel.child_token(),

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Raised when templates are made in another way.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 
 /// What templates of this machine were born with besides what each guest is started with: a state is loaded by the very QEMU, and under
 /// hardware virtualization on the very CPU, that it was saved by.

@@ -47,12 +47,14 @@ use reports::SystemFacts;
 use serde::{Deserialize, Serialize};
 
 use self::trust::Trust;
-use crate::{guest::Firmware, ssh::Keypair};
+use crate::{
+    guest::{self, Firmware},
+    ssh::{self, Keys},
+};
 
 const RAM: &str = "ram";
 const STATE: &str = "state";
 const DISK: &str = "disk.qcow2";
-const LOGIN: &str = "login_key";
 /// What forks of this template are expected to take, after what they were seen to take.
 const COST: &str = "cost";
 
@@ -96,8 +98,8 @@ pub struct Template {
     kept: images::Template<Note>,
     frozen: Frozen,
     key: Digest,
-    login: Keypair,
-    host_key: Keypair,
+    login: Keys,
+    host_keys: Keys,
     /// What a fork is expected to take.
     cost: AtomicU64,
     /// The most that one took since this value was made.
@@ -111,14 +113,14 @@ pub struct Template {
 impl Template {
     fn new(key: Digest, kept: images::Template<Note>, templates: &images::Templates) -> Result<Self, String> {
         match Self::read(&kept) {
-            Ok((firmware, login, host_key)) => {
+            Ok((firmware, login, host_keys)) => {
                 // Of no more use than a guess is wrong, so whatever stands there is taken for one.
                 let seen =
                     std::fs::read_to_string(kept.folder.join(COST)).ok().and_then(|text| text.trim().parse().ok());
                 let cost = AtomicU64::new(kept.note.cost.max(seen.unwrap_or(0)));
                 let frozen = Frozen { folder: kept.folder.clone(), firmware, disks: kept.note.disks.clone() };
                 let (peak, trust, store) = (AtomicU64::new(0), Trust::default(), templates.clone());
-                Ok(Self { kept, frozen, key, login, host_key, cost, peak, trust, given_up: OnceLock::new(), store })
+                Ok(Self { kept, frozen, key, login, host_keys, cost, peak, trust, given_up: OnceLock::new(), store })
             }
             Err(reason) => {
                 // Every byte is what was put there, and still we can do nothing with it.
@@ -128,19 +130,15 @@ impl Template {
         }
     }
 
-    fn read(kept: &images::Template<Note>) -> Result<(Vec<Firmware>, Keypair, Keypair), String> {
-        let read = |name: &str| {
-            let path = kept.folder.join(name);
-            let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-            Keypair::read(&text).map_err(|error| format!("{}: {error}", path.display()))
-        };
+    fn read(kept: &images::Template<Note>) -> Result<(Vec<Firmware>, Keys, Keys), String> {
+        let read = |names| Keys::read(&kept.folder, names).map_err(|error| error.to_string());
         let firmware = kept.note.firmware.iter().map(|(name, file)| {
-            let known = crate::guest::FIRMWARE_ITEMS.into_iter().find(|known| known == name);
+            let known = guest::FIRMWARE_ITEMS.into_iter().find(|known| known == name);
             let name = known.ok_or_else(|| format!("the template has an unknown item {name}"))?;
             Ok(Firmware { name, file: kept.folder.join(file) })
         });
         let firmware = firmware.collect::<Result<_, String>>()?;
-        Ok((firmware, read(LOGIN)?, read(crate::guest::HOST_KEY_FILE)?))
+        Ok((firmware, read(ssh::LOGIN_FILES)?, read(guest::HOST_KEY_FILES)?))
     }
 
     /// The digest of everything that decides it.
@@ -178,14 +176,14 @@ impl Template {
         self.kept.note.system.as_ref()
     }
 
-    /// The key that opens its forks.
-    pub fn login(&self) -> &Keypair {
+    /// The keys that open its forks.
+    pub fn login(&self) -> &Keys {
         &self.login
     }
 
-    /// The host key of its forks.
-    pub fn host_key(&self) -> &Keypair {
-        &self.host_key
+    /// The host keys of its forks.
+    pub fn host_keys(&self) -> &Keys {
+        &self.host_keys
     }
 
     /// Where it lies.

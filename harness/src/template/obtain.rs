@@ -12,13 +12,13 @@ use std::{
 use images::{Begun, Unfinished};
 
 use super::{
-    Frozen, LOGIN, Note, NotedDisk, RAM, STATE, Template,
+    Frozen, Note, NotedDisk, RAM, STATE, Template,
     freeze::{self, Files, Made, Short},
     mould::{Content, Forge, Mould, News, NoTemplate, OwnDisk, Work, because},
 };
 use crate::{
     guest::{self, Told, Who},
-    ssh::Keypair,
+    ssh::{self, Keys},
 };
 
 /// What a fork may take above what the first one took: that one did nothing.
@@ -141,12 +141,12 @@ async fn make(
     tell: &(dyn Fn(News) + Sync),
 ) -> Result<Template, NoTemplate> {
     let folder = unfinished.folder();
-    let (login, host_key) = (keypair("login")?, keypair("host key")?);
-    login.write_private(&folder.join(LOGIN)).map_err(because("its key cannot be written"))?;
+    let (login, host_keys) = (keys("login")?, keys("host key")?);
+    login.write_private(&folder, ssh::LOGIN_FILES).map_err(because("its keys cannot be written"))?;
     let who = Who {
         login: login.public(),
-        host_private: host_key.private(),
-        host_public: host_key.public(),
+        host_private: host_keys.private(),
+        host_public: host_keys.public(),
         hostname: &mould.hostname,
     };
     let Told { firmware, disk: seed } =
@@ -157,7 +157,7 @@ async fn make(
         file: seed.file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         writable: false,
     }));
-    let files = Files { frozen: Frozen { folder: folder.clone(), firmware, disks }, login, host_key };
+    let files = Files { frozen: Frozen { folder: folder.clone(), firmware, disks }, login, host_keys };
     let (cost, system, unfrozen) = match freeze::freeze(forge, mould, &files, whole, tell).await {
         Ok(Made { taken, system }) => (taken + MARGIN, system, None),
         Err(Short { none, prepared: true }) => {
@@ -191,8 +191,8 @@ async fn make(
     Template::new(key, kept, forge.templates).map_err(NoTemplate::new)
 }
 
-fn keypair(what: &str) -> Result<Keypair, NoTemplate> {
-    Keypair::generate(&format!("nestmatrix template {what}")).map_err(because("no key could be made"))
+fn keys(what: &str) -> Result<Keys, NoTemplate> {
+    Keys::generate(&format!("nestmatrix template {what}")).map_err(because("no keys could be made"))
 }
 
 /// Sparse: what is never written takes no room.

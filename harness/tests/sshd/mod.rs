@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nestmatrix::ssh::{self, BannerStream, Keypair, Open, Session, SshError};
+use nestmatrix::ssh::{self, BannerStream, Keys, Open, Session, SshError};
 use tokio_util::sync::CancellationToken;
 
 const SSHD: &str = "/usr/sbin/sshd";
@@ -67,11 +67,11 @@ struct Options {
     more: String,
 }
 
-/// A server that takes one login key. Dropping it kills every sshd it started.
+/// A server that takes login keys of both kinds and has host keys of both. Dropping it kills every sshd it started.
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
-    pub(crate) login: Keypair,
-    pub(crate) host: Keypair,
+    pub(crate) login: Keys,
+    pub(crate) host: Keys,
     pub(crate) dir: tempfile::TempDir,
     options: Options,
     children: Arc<Mutex<Vec<Child>>>,
@@ -102,10 +102,10 @@ impl Server {
         );
         // sshd of Debian wants its privilege separation directory when run by root, even though it is not a service here.
         let _ = std::fs::create_dir("/run/sshd");
-        let (login, host) = (Keypair::generate("login").unwrap(), Keypair::generate("host").unwrap());
+        let (login, host) = (Keys::generate("login").unwrap(), Keys::generate("host").unwrap());
         let dir = tempfile::tempdir().unwrap();
-        host.write_private(&dir.path().join("host_key")).unwrap();
-        std::fs::write(dir.path().join("authorized_keys"), login.public()).unwrap();
+        host.write_private(dir.path(), ["host_ecdsa", "host_ed25519"]).unwrap();
+        std::fs::write(dir.path().join("authorized_keys"), login.public().join("\n")).unwrap();
         let options = Options { tools: tools.path(dir.path()), more: more.to_owned() };
         configure(dir.path(), &dir.path().join("guest"), &options);
 
@@ -144,8 +144,8 @@ impl Server {
         ssh::banner(self.addr, within(20), &CancellationToken::new()).await.unwrap()
     }
 
-    pub(crate) async fn try_open(&self, host_key: &Keypair, cancel: &CancellationToken) -> Result<Session, SshError> {
-        self.open(host_key, Session::SILENCE, cancel).await
+    pub(crate) async fn try_open(&self, host_keys: &Keys, cancel: &CancellationToken) -> Result<Session, SshError> {
+        self.open(host_keys, Session::SILENCE, cancel).await
     }
 
     /// A session that takes the server for lost after such a silence.
@@ -154,19 +154,14 @@ impl Server {
         self.open(&self.host, silence, &CancellationToken::new()).await
     }
 
-    async fn open(
-        &self,
-        host_key: &Keypair,
-        silence: Duration,
-        cancel: &CancellationToken,
-    ) -> Result<Session, SshError> {
+    async fn open(&self, host_keys: &Keys, silence: Duration, cancel: &CancellationToken) -> Result<Session, SshError> {
         let user = std::env::var("USER").unwrap_or_else(|_| "root".to_owned());
         Session::open(Open {
             sudo: false,
             stream: self.banner().await,
             user: &user,
             login: &self.login,
-            host_key: host_key.public(),
+            host_keys: host_keys.public(),
             deadline: within(20),
             silence,
             cancel: cancel.clone(),
@@ -210,7 +205,7 @@ fn configure(dir: &Path, root: &Path, Options { tools, more }: &Options) {
     let (dir_name, root) = (dir.display(), root.display());
     let tools = tools.as_ref().map(|path| format!(" PATH={}", path.display())).unwrap_or_default();
     let config = format!(
-        "HostKey {dir_name}/host_key\nAuthorizedKeysFile {dir_name}/authorized_keys\nStrictModes no\nUsePAM no\n\
+        "HostKey {dir_name}/host_ecdsa\nHostKey {dir_name}/host_ed25519\nAuthorizedKeysFile {dir_name}/authorized_keys\nStrictModes no\nUsePAM no\n\
          PermitRootLogin yes\nPasswordAuthentication no\nSetEnv NESTMATRIX_ROOT={root}{tools}\n{more}"
     );
     std::fs::write(dir.join("sshd_config"), config).unwrap();

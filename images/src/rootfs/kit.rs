@@ -38,8 +38,9 @@ const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 const DRIVERS: [&str; 7] =
     ["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio-rng", "qemu_fw_cfg", "ext4"];
 
-/// The server's settings. Only who is root logs in, by our key; whoever waits for the guest opens connections that say nothing.
-const SSHD: &str = "HostKey /etc/ssh/ssh_host_ed25519_key
+/// The server's settings. Only who is root logs in, by our keys; whoever waits for the guest opens connections that say nothing.
+const SSHD: &str = "HostKey /etc/ssh/ssh_host_ecdsa_key
+HostKey /etc/ssh/ssh_host_ed25519_key
 AuthorizedKeysFile /etc/ssh/authorized_keys
 PasswordAuthentication no
 KbdInteractiveAuthentication no

@@ -6,10 +6,11 @@ shift 4
 cd "$work"
 qemu-img create -q -f qcow2 -F qcow2 -b "$image" disk.qcow2 "$size"
 ssh-keygen -q -t ed25519 -N '' -f login
+ssh-keygen -q -t ecdsa -N '' -f ssh_host_ecdsa_key
 ssh-keygen -q -t ed25519 -N '' -f ssh_host_ed25519_key
 cp login.pub authorized_keys
 echo bare >hostname
-echo "[127.0.0.1]:$port $(cat ssh_host_ed25519_key.pub)" >known_hosts
+echo "[127.0.0.1]:$port $(cat ssh_host_ecdsa_key.pub)" >known_hosts
 
 "$@" </dev/null >console.log 2>&1 &
 qemu=$!

@@ -77,6 +77,8 @@ chardev=qmp,mode=control
 -fw_cfg
 name=opt/nestmatrix/authorized_keys,file=/scratch/authorized_keys
 -fw_cfg
+name=opt/nestmatrix/ssh_host_ecdsa_key,file=/scratch/ssh_host_ecdsa_key
+-fw_cfg
 name=opt/nestmatrix/ssh_host_ed25519_key,file=/scratch/ssh_host_ed25519_key
 -fw_cfg
 name=opt/nestmatrix/hostname,file=/scratch/hostname
@@ -92,6 +94,7 @@ name=opt/nestmatrix/hostname,file=/scratch/hostname
              -drive if=none,id=root,file=/work/disk.qcow2,format=qcow2,cache=unsafe \
              -netdev user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:2222-:22 -chardev stdio,id=console,signal=off \
              -fw_cfg name=opt/nestmatrix/authorized_keys,file=/work/authorized_keys \
+             -fw_cfg name=opt/nestmatrix/ssh_host_ecdsa_key,file=/work/ssh_host_ecdsa_key \
              -fw_cfg name=opt/nestmatrix/ssh_host_ed25519_key,file=/work/ssh_host_ed25519_key \
              -fw_cfg name=opt/nestmatrix/hostname,file=/work/hostname"
         );
