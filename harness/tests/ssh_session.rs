@@ -419,10 +419,8 @@ async fn a_start_up_file_that_reads_does_not_get_the_input_of_the_command() {
 
 #[tokio::test]
 async fn commands_run_whatever_the_login_shell_is() {
-    for shell in ["bash", "zsh", "tcsh", "csh", "fish", "mksh"] {
-        if !["/bin", "/usr/bin"].iter().any(|folder| std::path::Path::new(folder).join(shell).exists()) {
-            continue;
-        }
+    // One that is missing fails here: `cargo xtask setup --test` installs them.
+    for shell in ["bash", "zsh", "tcsh", "fish"] {
         let server = Server::start_with_login(&format!("exec {shell} -c \"$SSH_ORIGINAL_COMMAND\"")).await;
         let session = server.session().await;
         let stdin = Stdin::Bytes(b"input".to_vec());

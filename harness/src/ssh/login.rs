@@ -125,11 +125,14 @@ mod tests {
         (output, stdout, stderr)
     }
 
-    /// Shells that people have as their login shell, as far as they are installed here; `sh` and `bash` always.
+    /// Shells that people have as their login shell: those that are installed for the tests, and others where they are here.
     fn shells() -> Vec<&'static str> {
-        let all =
-            ["/bin/sh", "/bin/bash", "/usr/bin/zsh", "/usr/bin/tcsh", "/usr/bin/csh", "/usr/bin/fish", "/usr/bin/mksh"];
-        all.into_iter().filter(|shell| Path::new(shell).exists()).collect()
+        let installed = ["/bin/sh", "/bin/bash", "/usr/bin/zsh", "/usr/bin/tcsh", "/usr/bin/fish"];
+        for shell in installed {
+            assert!(Path::new(shell).exists(), "{shell} is missing: `cargo xtask setup --test` installs it");
+        }
+        let more = ["/usr/bin/csh", "/usr/bin/mksh"].into_iter().filter(|shell| Path::new(shell).exists());
+        installed.into_iter().chain(more).collect()
     }
 
     #[test]

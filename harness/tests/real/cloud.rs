@@ -114,7 +114,7 @@ test "$(sudo -u nestmatrix sudo -n id -u)" = 0
 if [ -d /sys/firmware/efi ]; then test -e /prepared; fi
 test -e /run/cloud-init/result.json
 test "$(df --output=size -m / | tail -n 1)" -gt 3000
-test "$(ls /etc/ssh/ssh_host_*_key)" = /etc/ssh/ssh_host_ecdsa_key
+test "$(echo /etc/ssh/ssh_host_*_key)" = "/etc/ssh/ssh_host_ecdsa_key /etc/ssh/ssh_host_ed25519_key"
 if [ -d /sys/firmware/efi ]; then echo uefi; else echo bios; fi
 '''
 "#;

@@ -15,6 +15,7 @@ mod environments;
 mod families;
 mod faults;
 mod handover;
+mod hardened;
 mod images;
 mod lab;
 mod names;

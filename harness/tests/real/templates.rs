@@ -137,9 +137,10 @@ echo mine > /var/tmp/mark
 echo random $(od -An -tx1 -N16 /dev/urandom | tr -d ' ')
 echo machine $(cat /etc/machine-id)
 echo name $(hostname)
-echo key $(ssh-keygen -y -f /etc/ssh/ssh_host_ed25519_key | cut -d' ' -f2)
-echo public $(cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub 2>/dev/null || :)
-echo served $(ssh-keyscan -T 120 -t ecdsa 127.0.0.1 | cut -d' ' -f3)
+of_each() { for kind in ecdsa ed25519; do file=/etc/ssh/ssh_host_${kind}_key; eval "$1"; done | tr '\n' ,; }
+echo key $(of_each 'ssh-keygen -y -f $file | cut -d" " -f2')
+echo public $(of_each 'cut -d" " -f2 $file.pub 2>/dev/null || :')
+echo served $(of_each 'ssh-keyscan -T 120 -t $kind 127.0.0.1 | cut -d" " -f3')
 echo clock $(date +%s.%N)
 ";
 
@@ -182,7 +183,7 @@ fn forks_share_nothing_but_what_they_were_frozen_with_and_know_what_time_it_is()
             let clock: Timestamp = Timestamp::UNIX_EPOCH + Duration::from_secs_f64(said["clock"].parse().unwrap());
             let second = SignedDuration::from_secs(1);
             assert!(earliest - second < clock && clock < latest + second, "{id}: {earliest} < {clock} < {latest}");
-            assert_eq!(said["key"], said["served"], "the server of {id} shows the key that lies there");
+            assert_eq!(said["key"], said["served"], "the server of {id} shows the keys that lie there");
         }
     }
 
@@ -194,7 +195,7 @@ fn forks_share_nothing_but_what_they_were_frozen_with_and_know_what_time_it_is()
         assert_ne!(one[what], own[what], "{what} is its own where that is asked for");
     }
     assert_eq!((&*one["name"], &*own["name"]), ("debian-12-minimal", "debian-12-minimal-own"));
-    assert_eq!(own["public"], own["key"], "its public half lies beside it");
+    assert_eq!(own["public"], own["key"], "their public halves lie beside them");
     for what in ["machine", "key"] {
         assert_ne!(own[what], said(&second, &forked[2])[what], "{what} is made for each guest");
         assert_ne!(one[what], booted[what], "{what} comes to be at a boot");
