@@ -131,7 +131,7 @@ impl OtherQemu {
 }
 
 /// What tells guests apart. The mark is what one cell must not see of another.
-const WHO: &str = r"
+const WHO: &str = r#"
 test ! -e /var/tmp/mark || { echo another cell was here; exit 1; }
 echo mine > /var/tmp/mark
 echo random $(od -An -tx1 -N16 /dev/urandom | tr -d ' ')
@@ -142,7 +142,7 @@ echo key $(of_each 'ssh-keygen -y -f $file | cut -d" " -f2')
 echo public $(of_each 'cut -d" " -f2 $file.pub 2>/dev/null || :')
 echo served $(of_each 'ssh-keyscan -T 120 -t $kind 127.0.0.1 | cut -d" " -f3')
 echo clock $(date +%s.%N)
-";
+"#;
 
 #[test]
 fn forks_share_nothing_but_what_they_were_frozen_with_and_know_what_time_it_is() {
