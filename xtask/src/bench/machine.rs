@@ -12,8 +12,8 @@ pub(super) struct Machine {
     pub(super) image: PathBuf,
 }
 
-/// What is replaced in nestmatrix's command line: one disk, one network, three firmware items.
-const REPLACED: usize = 5;
+/// What is replaced in nestmatrix's command line: one disk, one network, four firmware items.
+const REPLACED: usize = 6;
 
 /// `args`: a program and its arguments, one per line, as a run leaves them in `qemu.args`. The script keeps `disk.qcow2` and
 /// the seeds in `work`. `None`: the command line is not of the expected shape.
