@@ -31,6 +31,8 @@ chroot "$root" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer ge
 
 # What this machine is called, whom it asks for names and how it reaches its mirror is none of the guest's business.
 rm -f "$root/etc/apt/apt.conf.d/99mmdebstrap"
+# Guests write to disks that are theirs.
+rm -f "$root/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
 echo guest >"$root/etc/hostname"
 rm -f "$root/etc/resolv.conf"
 echo 'nameserver 10.0.2.3' >"$root/etc/resolv.conf"
