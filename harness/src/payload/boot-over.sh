@@ -33,7 +33,7 @@ if [ -d /run/systemd/system ]; then
 elif [ -d /run/openrc ]; then
     while_it_starts [ -e /run/openrc/rc.starting ]
 elif command -v pgrep >/dev/null; then
-    # Of sysvinit and busybox, and of FreeBSD: a script runs while they start.
-    while_it_starts pgrep -f 'sh /etc/(rc|init.d/rcS)( |$)'
+    # Of busybox, FreeBSD, sysvinit (Debian; Red Hat and Slackware): a script runs while they start.
+    while_it_starts pgrep -f 'sh /etc/(rc|init\.d/rcS?|rc\.d/rc(\.[SM])?)( |$)'
 fi
 echo up

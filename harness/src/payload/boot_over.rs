@@ -92,6 +92,7 @@ mod tests {
         program("systemctl", format!("read -r turn <\"$guest/turn\"\ncase $turn in\n{turns}*) echo {last} ;;\nesac"));
         program("sleep", "read -r turn <\"$guest/turn\"; echo $((turn + 1)) >\"$guest/turn\"".to_owned());
         program("date", "echo 1000".to_owned());
+        program("pgrep", "exec /bin/grep -qE \"$2\" \"$guest/processes\" 2>/dev/null".to_owned());
         program("sed", "exec /bin/sed \"$@\"".to_owned());
         fs::write(guest.path().join("turn"), "0\n").unwrap();
         let script = WAIT.replace("/run/", &format!("{}/run/", guest.path().display()));
@@ -117,6 +118,27 @@ mod tests {
         assert_eq!(said(&[SYSTEMD], &["starting", "stopping"]), AfterBoot::Down);
         let scheduled = ("run/systemd/shutdown/scheduled", "USEC=1058000000\nWARN_WALL=1\nMODE=reboot\n");
         assert_eq!(said(&[SYSTEMD, scheduled], &["running"]), AfterBoot::Soon(Duration::from_secs(58)));
+    }
+
+    #[test]
+    fn a_system_whose_scripts_start_it_is_up_when_they_are_done() {
+        for script in [
+            "/bin/sh /etc/init.d/rc 2",
+            "/bin/sh /etc/init.d/rcS",
+            "/bin/bash /etc/rc.d/rc 3",
+            "/bin/sh /etc/rc.d/rc.M",
+            "sh /etc/rc autoboot",
+        ] {
+            assert_eq!(said(&[("processes", script)], &[]), AfterBoot::Slow, "{script}");
+        }
+        for other in [
+            "/bin/sh /etc/rc.common start",
+            "/bin/sh /etc/init.d/rc.local",
+            "/bin/sh /etc/rc.d/rc.sshd",
+            "sh -c pgrep -f 'sh /etc/(rc",
+        ] {
+            assert_eq!(said(&[("processes", other)], &[]), AfterBoot::Up, "{other}");
+        }
     }
 
     #[test]
