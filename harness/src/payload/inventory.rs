@@ -144,10 +144,13 @@ pub(super) fn read(output: &[u8], mark: &str) -> Result<Inventory, String> {
                 inventory.left_out.push((id(name, version, arch)?, file_name(file)));
             }
             ["unread", file @ ..] => inventory.unread.push(file_name(file)),
-            // What the package manager remembers, but is not there.
-            ["have", _, _, _, "config-files" | "not-installed"] => {}
-            ["have", name, version, arch, state] => {
-                inventory.packages.push(Package { id: id(name, version, arch)?, state: (*state).to_owned() });
+            ["have", name, version, arch, status] => {
+                // dpkg says before it what is wanted, and whether there is an error.
+                let state = status.rsplit(' ').next().unwrap_or(status);
+                // What the package manager remembers, but is not there.
+                if !["config-files", "not-installed"].contains(&state) {
+                    inventory.packages.push(Package { id: id(name, version, arch)?, state: state.to_owned() });
+                }
             }
             ["proof", name, version, arch, proof] => {
                 inventory.proofs.push((id(name, version, arch)?, (*proof).to_owned()));
@@ -205,6 +208,17 @@ mod tests {
         let states: Vec<_> = inventory.packages.iter().map(|found| (&*found.id.name, &*found.state)).collect();
         assert_eq!(states, [("libc6", "installed"), ("half", "half-configured")]);
         assert_eq!(inventory.proofs, [(id_of("libc6", "2.36-9"), "unpacked".to_owned())]);
+    }
+
+    #[test]
+    fn of_what_dpkg_says_of_a_package_the_last_word_is_how_far_it_came() {
+        let inventory = answer(
+            ">\thave\ta\t1\tall\tinstall ok installed\n>\thave\tb\t1\tall\thold ok installed\n\
+             >\thave\tc\t1\tall\tinstall reinstreq half-installed\n>\thave\td\t1\tall\tdeinstall ok config-files\n>\tend\n",
+        );
+        let found = inventory.unwrap().packages;
+        let states: Vec<_> = found.iter().map(|found| (&*found.id.name, &*found.state)).collect();
+        assert_eq!(states, [("a", "installed"), ("b", "installed"), ("c", "half-installed")]);
     }
 
     #[test]

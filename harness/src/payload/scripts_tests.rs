@@ -151,6 +151,15 @@ esac";
 }
 
 #[test]
+fn nothing_is_asked_of_dpkg_that_old_ones_do_not_know() {
+    let query = "for format; do :; done
+case $format in *'${db:'*) state= ;; *'${Status}'*) state='install ok installed' ;; esac
+printf '%shello\\t1.0\\tall\\t%s\\n' \"${format%%'${Package}'*}\" \"$state\"";
+    let guest = Guest::new(&[]).with("dpkg-query", query);
+    assert_eq!(shown(&guest.packages(PackageFamily::Deb, "")), "hello 1.0 all installed");
+}
+
+#[test]
 fn what_apt_takes_from_a_repository_instead_is_installed_by_dpkg() {
     let apt = "cd \"$root/artifacts\" && echo \"$PWD/a.deb\" >>\"$root/tmp/given-to-dpkg\"";
     let guest = Guest::new(&["a.deb", "a b.deb"]).with("apt-get", apt).with("dpkg", "exit 7");
