@@ -73,6 +73,12 @@ pub enum InstallError {
         /// Which artifacts are not what is installed.
         which: Vec<String>,
     },
+    /// Another program held the package manager's lock, and nothing of the package has run: not the package's fault.
+    #[error("the package manager is locked by another program of the guest: {line}")]
+    Locked {
+        /// The package manager's words.
+        line: String,
+    },
     /// What is installed is not known.
     #[error("cannot tell what is installed: {why}")]
     Unknown {
@@ -124,6 +130,9 @@ pub async fn install(session: &Session, install: &Install<'_>) -> Result<Install
             return Err(InstallError::Timeout { last: last.unwrap_or_else(|| "nothing".to_owned()) });
         }
     };
+    if let Some(line) = locked(&exit) {
+        return Err(InstallError::Locked { line });
+    }
     check_end(adapter, &exit)?;
     check_scripts(adapter, &exit, install.log).await?;
 
@@ -152,6 +161,34 @@ pub async fn install(session: &Session, install: &Install<'_>) -> Result<Install
         }
         Err(Discrepancy::OtherContent(which)) => Err(InstallError::OtherContent { which }),
     }
+}
+
+/// The line with which a package manager failed because another program held its lock, unless a script of a package ran into that.
+fn locked(exit: &Exit) -> Option<String> {
+    const LOCKED: [&str; 12] = [
+        "E: Could not get lock ",
+        "E: Unable to lock ",
+        "E: Unable to acquire the dpkg frontend lock",
+        "Error: Could not get lock ",
+        "Error: Unable to acquire the dpkg frontend lock",
+        "dpkg: error: dpkg frontend lock ",
+        "dpkg: error: dpkg status database is locked ",
+        "error: can't create transaction lock on ",
+        "System management is locked by ",
+        "error: failed to init transaction (unable to lock database)",
+        "ERROR: Unable to lock database: ",
+        "pkg: Cannot get an exclusive lock ",
+    ];
+    // Said once a package is being worked on, whose scripts may call a package manager.
+    const BEGUN: [&str; 7] =
+        ["Preparing to unpack ", "Unpacking ", "Setting up ", "dpkg: error processing ", "(1/", "[1/", "%pre"];
+    if exit.success() || exit.stdout_bytes > exit.stdout_tail.len() as u64 {
+        return None;
+    }
+    let lines = words::lines_in_full(&exit.stdout_tail);
+    let line = lines.iter().find(|line| reasons::starts(line, &LOCKED))?;
+    let begun = lines.iter().any(|line| reasons::starts(line.trim_start(), &BEGUN) || line.contains("scriptlet"));
+    (!begun).then(|| line.clone())
 }
 
 /// The package manager must exit with 0.
@@ -241,6 +278,29 @@ fn join(words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_of_another_program_is_told_apart_from_one_that_a_package_runs_into() {
+        let ended = |code, said: &str| exit(End::Exited(code), said, said.len() as u64);
+        let apt = "Reading package lists...\nE: Could not get lock /var/lib/dpkg/lock - open (11)\nE: Unable to lock the administration directory\n";
+        let line = locked(&ended(100, apt));
+        assert_eq!(line.as_deref(), Some("E: Could not get lock /var/lib/dpkg/lock - open (11)"));
+        let rpm = "error: can't create transaction lock on /var/lib/rpm/.rpm.lock (Resource temporarily unavailable)\n";
+        assert!(locked(&ended(1, rpm)).is_some());
+        assert_eq!(locked(&ended(0, apt)), None, "it was waited for");
+        // A script of the package calls apt.
+        let script = format!(
+            "Unpacking x (1) ...\nSetting up x (1) ...\n{apt}dpkg: error processing package x (--configure):\n"
+        );
+        assert_eq!(locked(&ended(100, &script)), None);
+        assert_eq!(
+            locked(&ended(1, &format!("{rpm}error: %prein(x-1-1.noarch) scriptlet failed, exit status 1\n"))),
+            None
+        );
+        assert_eq!(locked(&ended(100, "E: Unable to correct problems\n")), None);
+        let cut = Exit { stdout_bytes: 1 << 30, ..ended(100, apt) };
+        assert_eq!(locked(&cut), None, "what came before is not known");
+    }
 
     #[test]
     fn a_refusal_reads_as_one_line() {
