@@ -156,3 +156,23 @@ impl io::Write for Bounded {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snippet::Source;
+
+    #[test]
+    fn more_different_templates_than_can_be_compiled_in_time_are_refused() {
+        let text = |number: usize| format!("{number} {{{{ image.name }}}}");
+        let file = format!("known = '{}'\none_more = '{}'\n", text(0), text(MOST_TEMPLATES));
+        let values: IndexMap<String, At<String>> = toml::from_str(&file).expect("a file");
+        let mut templates = Templates::new().expect("an engine");
+        templates.known.extend((0..MOST_TEMPLATES).map(|number| (text(number), Some(false))));
+        let mut mistakes = Mistakes::new(Source::new("m.toml".as_ref(), &file));
+        assert!(templates.compile(&values["known"], &mut mistakes).is_some());
+        assert!(templates.compile(&values["one_more"], &mut mistakes).is_none());
+        let said = mistakes.check().expect_err("a mistake").problems().next().expect("one").message().to_owned();
+        assert!(said.ends_with("too many different templates, the limit is 1000"), "{said}");
+    }
+}
