@@ -69,7 +69,10 @@ fn memory(basics: &Basics) -> Finding {
 fn disk(basics: &Basics) -> Finding {
     let free = match &basics.free {
         Ok(free) => free,
-        Err(error) => return Finding::new("disk", State::Bad, error),
+        Err(error) => {
+            return Finding::new("disk", State::Bad, error)
+                .with_remedy("name a folder that can be written to: `--store DIR`, or NESTMATRIX_STORE");
+        }
     };
     let words = format!("{} MiB free for the store {}", free.mib(), basics.store.display());
     if free.bytes() >= DISK {

@@ -8,6 +8,7 @@ use std::{
 
 use images::{Catalog, Control, Source, Store};
 use matrix::ByteSize;
+use rustix::fs::Access;
 
 use crate::{
     guest::{Accelerator, Spawner},
@@ -99,9 +100,16 @@ impl Facts {
 }
 
 fn free(root: &Path) -> Result<ByteSize, String> {
-    // The store may not exist yet: its nearest existing parent is on the same disk.
-    let existing = root.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
-    host::free_bytes(existing).map_err(|error| error.to_string())
+    let root = std::path::absolute(root).map_err(|error| format!("the store has no path: {error}"))?;
+    // The store may not exist yet: its nearest existing parent is on the same disk. A link to nowhere is none of them.
+    let existing = root.ancestors().find(|folder| folder.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
+    let usable = match existing.metadata() {
+        Ok(metadata) if !metadata.is_dir() => Err("not a folder".to_owned()),
+        Ok(_) => rustix::fs::access(existing, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    usable.map_err(|why| format!("the store {} cannot be used: {}: {why}", root.display(), existing.display()))?;
+    host::free_bytes(existing).map_err(|error| format!("free space of {} is unknown: {error}", existing.display()))
 }
 
 /// The store, if there is one: asking must not make it.
@@ -153,6 +161,20 @@ mod tests {
     #[test]
     fn the_catalog_has_the_image_of_the_l1() {
         assert!(Catalog::shipped().get(L1_IMAGE).is_some());
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_one_is_said_and_one_that_is_not_there_yet_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("file"), "").unwrap();
+        std::os::unix::fs::symlink(path("nowhere"), path("link")).unwrap();
+        for (store, why) in [("file", "not a folder"), ("file/below", "not a folder"), ("link", "No such file")] {
+            let said = free(&path(store)).unwrap_err();
+            assert!(said.contains(path(store).to_str().unwrap()) && said.contains(why), "{said}");
+        }
+        assert!(free(folder.path()).is_ok() && free(&path("a/b")).is_ok());
+        assert!(!path("a").exists());
     }
 
     #[test]

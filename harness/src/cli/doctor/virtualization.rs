@@ -194,7 +194,7 @@ mod tests {
          warning  accelerator  tcg (time limits x 7.5): software emulation, slower: a stock kernel booted with it hangs: nothing after 30 s
          -        nested       nothing to pass on to guests
          -        machine      a virtual machine
-         ok       runner       `auto` chooses `host`: this machine is a virtual machine already: it is the L1
+         ok       runner       `auto` chooses `host`: guests run directly: this machine is itself a VM
          -        L1 image     debian-13-runner is not in the store; only the runner `qemu` needs it (`nestmatrix images prepare debian-13-runner` builds it)
 
         CPU flags: nested virtualization must be switched on below this virtual machine: in a cloud, take an instance type that has it and create the instance with it; on KVM, load its module with `nested=1` and give this machine the CPU model `host` (libvirt: `host-passthrough`)
@@ -209,7 +209,7 @@ mod tests {
          warning  accelerator  tcg (time limits x 7.5): software emulation, slower: /dev/kvm does not exist
          -        nested       nothing to pass on to guests
          -        machine      a virtual machine: Google Compute Engine
-         ok       runner       `auto` chooses `host`: this machine is a virtual machine already (Google Compute Engine): it is the L1
+         ok       runner       `auto` chooses `host`: guests run directly: this machine is itself a VM (Google Compute Engine)
          -        L1 image     debian-13-runner is not in the store; only the runner `qemu` needs it (`nestmatrix images prepare debian-13-runner` builds it)
 
         CPU flags: on Compute Engine, in this order: the organization policy must not enforce the constraint `constraints/compute.disableNestedVirtualization`; the machine type must be an Intel one, but not E2, A3 or memory-optimized (AMD and Arm types do not nest); the instance must have been created with `--enable-nested-virtualization` (E2 may take it and ignore it). Then `grep -cw vmx /proc/cpuinfo` prints more than 0
@@ -227,7 +227,7 @@ mod tests {
         ok  accelerator  kvm (time limits x 1): a guest ran under it with 0.9 s of CPU time
         -   nested       kvm_intel nested=N: guests cannot have guests, and need none here
         -   machine      a virtual machine: Google Compute Engine
-        ok  runner       `auto` chooses `host`: this machine is a virtual machine already (Google Compute Engine): it is the L1
+        ok  runner       `auto` chooses `host`: guests run directly: this machine is itself a VM (Google Compute Engine)
         -   L1 image     debian-13-runner is not in the store; only the runner `qemu` needs it (`nestmatrix images prepare debian-13-runner` builds it)
         ");
     }
