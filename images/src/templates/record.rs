@@ -109,7 +109,8 @@ fn digest(path: &Path, bytes: u64) -> io::Result<Digest> {
             let mut file = File::open(path)?;
             file.seek(SeekFrom::Start(start))?;
             file.read_exact(&mut piece)?;
-            let zero = piece.iter().all(|&byte| byte == 0);
+            // The first byte is, and each is as the one before: two slices are compared by `memcmp`, also where nothing is optimized.
+            let zero = piece.split_last().is_none_or(|(_, but_last)| piece[0] == 0 && piece[1..] == *but_last);
             Ok(if zero { String::new() } else { format!("{start} {}\n", Digest::of(&piece)) })
         })
         .collect::<io::Result<Vec<String>>>()?;
