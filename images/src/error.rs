@@ -186,6 +186,12 @@ pub enum PrepareErrorKind {
     /// It is not in the store ([`crate::Store::verify`] only).
     #[error("not in the store")]
     Absent,
+    /// What the store has of it cannot be used ([`crate::Store::verify`] only: whoever needs the image has it built again).
+    #[error("damaged: {why}; it is rebuilt on next use")]
+    Broken {
+        /// What is wrong with it.
+        why: String,
+    },
     /// The store did not let us read or write.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

@@ -45,11 +45,18 @@ impl Store {
 
     fn read_all_of(&self, recipe: Digest, name: &str) -> Result<Digest, PrepareError> {
         let read = || {
-            let (record, folder, _lease) = self.find(recipe).map_err(|_| PrepareErrorKind::Absent)?;
+            let (record, folder, _lease) = self.find(recipe).map_err(|why| match why {
+                None => PrepareErrorKind::Absent,
+                Some(why) => PrepareErrorKind::Broken { why },
+            })?;
             match record.check(&folder, true) {
                 Ok(()) => Ok(record.content),
                 Err(Unusable::Damaged(kind)) => Err(kind),
-                Err(Unusable::Rebuild(_)) => Err(PrepareErrorKind::Absent),
+                // A file of somebody's own, where it lies: to change it is no damage.
+                Err(Unusable::Rebuild(_)) if record.files.iter().any(|file| file.at.is_some()) => {
+                    Err(PrepareErrorKind::Absent)
+                }
+                Err(Unusable::Rebuild(why)) => Err(PrepareErrorKind::Broken { why }),
             }
         };
         read().map_err(|kind: PrepareErrorKind| Failure::from(kind).about(name))

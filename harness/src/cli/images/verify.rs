@@ -36,7 +36,7 @@ fn show_one_of_all(verified: &Verified) {
     match &verified.found {
         Err(error) if matches!(error.kind, PrepareErrorKind::Absent) => {
             let name = &verified.name;
-            say!("{name}: not all there, or changed where it lies: whoever needs it has it made anew");
+            say!("{name}: its file has changed where it lies, or is gone; it is read again on next use");
         }
         _ => show(verified),
     }

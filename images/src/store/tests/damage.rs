@@ -83,6 +83,11 @@ proptest! {
         if is_content {
             prop_assert!(verified.is_err(), "{} {damage:?}", FILES[file]);
         }
+        // To be missing is said of what nothing points to, and of nothing that is damaged.
+        if let Err(error) = &verified {
+            let missing = path == pointer && matches!(damage, Damage::Gone);
+            prop_assert_eq!(matches!(error.kind, PrepareErrorKind::Absent), missing, "{} {:?}: {}", FILES[file], damage, error);
+        }
         // A file whose size and time of change are as recorded is taken to be as recorded, until it is verified.
         if !(is_content && matches!(damage, Damage::FlippedUnseen)) {
             match house.prepare(NAME, false, &fake) {
