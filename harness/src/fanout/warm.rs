@@ -108,7 +108,7 @@ impl Station {
         };
         let tell = |news: News| {
             let message = match news {
-                News::Damaged(reason) => format!("the template of {} is made anew: {reason}", cell.image),
+                News::Damaged(reason) => format!("the template of {} is replaced: {reason}", cell.image),
                 News::Room(what) => format!("the template of {}: {what}", cell.image),
                 News::Waiting(whom) => format!("the template of {}: {whom}", cell.image),
                 News::Step(_) => return,

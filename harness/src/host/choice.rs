@@ -61,7 +61,7 @@ fn auto(nesting: &Nesting, kvm_proved: Option<bool>) -> Choice {
     let host = |reason: String| choice(RunnerChoice::Host, reason);
     if nesting.is_virtual {
         let which = nesting.system.as_ref().map(|system| format!(" ({system})")).unwrap_or_default();
-        return host(format!("this machine is a virtual machine already{which}: it is the L1"));
+        return host(format!("guests run directly: this machine is itself a VM{which}"));
     }
     let Some(hardware) = &nesting.hardware else {
         return host(
@@ -181,7 +181,7 @@ mod tests {
         for machine in machines(true) {
             for proved in PROVED {
                 let choice = choose(None, &machine, proved);
-                assert_eq!(choice.to_string(), "`host`: this machine is a virtual machine already: it is the L1");
+                assert_eq!(choice.to_string(), "`host`: guests run directly: this machine is itself a VM");
             }
         }
     }
@@ -190,7 +190,7 @@ mod tests {
     fn auto_names_the_cloud_it_is_in() {
         let machine = Nesting { system: Some("Google Compute Engine".to_owned()), ..machines(true).remove(0) };
         let choice = choose(None, &machine, None);
-        assert_eq!(choice.reason, "this machine is a virtual machine already (Google Compute Engine): it is the L1");
+        assert_eq!(choice.reason, "guests run directly: this machine is itself a VM (Google Compute Engine)");
     }
 
     #[test]

@@ -127,7 +127,7 @@ pub async fn prove(
     let (accelerator, cost, reason) = match kvm {
         Ok(cost) => (Accelerator::Kvm, cost, ran_under_kvm(cost)),
         Err(kvm) => match attempt(Accelerator::Tcg, TCG_LIMIT).await {
-            Ok(cost) => (Accelerator::Tcg, cost, format!("software emulation, slower: {kvm}")),
+            Ok(cost) => (Accelerator::Tcg, cost, emulated(&kvm)),
             Err(tcg) => return Err(ProbeError { kvm, tcg }),
         },
     };
@@ -154,6 +154,10 @@ pub async fn prove_kvm(
         speed: speed(cost),
     }
     .on(machine))
+}
+
+fn emulated(kvm: &str) -> String {
+    format!("KVM is unusable here, using slower emulation: {kvm}")
 }
 
 fn ran_under_kvm(cost: Duration) -> String {
@@ -249,9 +253,9 @@ async fn boot(
     let started = Instant::now();
     let guest = match tokio::time::timeout(limit, Guest::start(spawner, command, true, target.scratch)).await {
         Ok(Ok(guest)) => guest,
-        Ok(Err(StartError::Gone { how })) => return Err(format!("QEMU aborts with it ({how})")),
+        Ok(Err(StartError::Gone { how })) => return Err(format!("QEMU ends at once: {how}")),
         Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err("QEMU does not start with it".to_owned()),
+        Err(_) => return Err("timeout: QEMU does not start".to_owned()),
     };
     let ended = tokio::time::timeout(limit.saturating_sub(started.elapsed()), guest.ended()).await;
     let cost = process_cpu_time(guest.pid());

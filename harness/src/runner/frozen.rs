@@ -96,7 +96,7 @@ impl Blueprint<'_> {
         };
         let tell = |news: News| match news {
             News::Step(step) | News::Waiting(step) | News::Room(step) => progress(format!("a frozen L1: {step}")),
-            News::Damaged(reason) => progress(format!("a frozen L1 is made anew: {reason}")),
+            News::Damaged(reason) => progress(format!("the frozen L1 is replaced: {reason}")),
         };
         template::obtain(&forge, &mould, &tell).await
     }

@@ -133,7 +133,7 @@ pub enum News {
     Waiting(String),
     /// What became of others for want of room.
     Room(String),
-    /// What was in the store is of no use, and why: it is made anew.
+    /// What was in the store is damaged, and why: it is replaced.
     Damaged(String),
 }
 

@@ -231,10 +231,10 @@ inline = "test $NESTMATRIX_IMAGE = plain || grep ready /etc/prepared"
     assert_forked(&damaged, "plain.one");
     let warnings = damaged.json()["warnings"].clone();
     let [warning] = warnings.as_array().unwrap().as_slice() else { panic!("one warning: {warnings}") };
-    for words in ["the template of plain is made anew", "ram is damaged", "its content is"] {
+    for words in ["the template of plain is replaced", "ram is damaged", "its content is"] {
         assert!(warning.as_str().unwrap().contains(words), "`{words}` is missing in {warning}");
     }
-    assert!(flat(&damaged.stderr).contains("is made anew"), "and it is said: {}", damaged.stderr);
+    assert!(flat(&damaged.stderr).contains("is replaced"), "and it is said: {}", damaged.stderr);
 
     let qemu = OtherQemu::new(&lab);
     let another = qemu.run(&lab, matrix, "another", &[]);

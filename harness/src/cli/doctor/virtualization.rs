@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn emulated(why: &str) -> Accelerated {
-        let reason = format!("software emulation, slower: {why}");
+        let reason = format!("KVM is unusable here, using slower emulation: {why}");
         Accelerated::Proved { accelerator: Accelerator::Tcg, speed: 7.5, reason }
     }
 
@@ -191,7 +191,7 @@ mod tests {
         insta::assert_snapshot!(text(&found), @"
          warning  CPU flags    neither vmx nor svm: no hardware virtualization
          warning  KVM          /dev/kvm opens, but is that of kvm_pvm, which runs only kernels built for it; modules kvm, kvm_pvm
-         warning  accelerator  tcg (time limits x 7.5): software emulation, slower: a stock kernel booted with it hangs: nothing after 30 s
+         warning  accelerator  tcg (time limits x 7.5): KVM is unusable here, using slower emulation: a stock kernel booted with it hangs: nothing after 30 s
          -        nested       nothing to pass on to guests
          -        machine      a virtual machine
          ok       runner       `auto` chooses `host`: guests run directly: this machine is itself a VM
@@ -206,7 +206,7 @@ mod tests {
         insta::assert_snapshot!(text(&virtual_machine(Some("Google Compute Engine"))), @"
          warning  CPU flags    neither vmx nor svm: no hardware virtualization
          -        KVM          there is no /dev/kvm; no module of KVM
-         warning  accelerator  tcg (time limits x 7.5): software emulation, slower: /dev/kvm does not exist
+         warning  accelerator  tcg (time limits x 7.5): KVM is unusable here, using slower emulation: /dev/kvm does not exist
          -        nested       nothing to pass on to guests
          -        machine      a virtual machine: Google Compute Engine
          ok       runner       `auto` chooses `host`: guests run directly: this machine is itself a VM (Google Compute Engine)
