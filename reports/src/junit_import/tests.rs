@@ -414,3 +414,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn totals_of_failures_that_are_no_numbers_are_not_read_as_none() {
+    for (total, failed) in
+        [("1,000", true), ("2 of 3", true), ("10000000000", true), ("none", false), ("-1", false), ("0,0", false)]
+    {
+        let xml = format!("<testsuite name=\"s\" failures=\"{total}\"><testcase name=\"a\"/></testsuite>");
+        let imported = parse(xml.as_bytes()).expect("JUnit");
+        let bad = imported.cases.iter().any(|case| matches!(case.verdict, CaseVerdict::Failed { .. }));
+        assert_eq!(bad, failed, "{total}: {imported:?}");
+        assert!(imported.warnings.iter().any(|warning| warning.contains("is no number")), "{total}: {imported:?}");
+    }
+}

@@ -37,6 +37,11 @@ pub(super) struct Suite {
     unreadable: Vec<String>,
 }
 
+/// A total that is no number, and yet says that there are some: `1,000`, or one that is absurdly large.
+fn is_some(total: &str) -> bool {
+    total.contains(|c: char| ('1'..='9').contains(&c)) && !total.starts_with('-')
+}
+
 /// What is to be said of a suite that has been read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Judgement {
@@ -57,7 +62,10 @@ impl Suite {
             }
             number.map(|number| number.ceil() as u64)
         };
-        let (failures, errors) = (number("failures").unwrap_or(0), number("errors").unwrap_or(0));
+        let mut bad = |name: &str| {
+            number(name).unwrap_or_else(|| u64::from(attributes.text(name).is_some_and(|total| is_some(&total))))
+        };
+        let (failures, errors) = (bad("failures"), bad("errors"));
         // The same ones under several names.
         let skipped = ["skipped", "disabled", "ignored", "skips"].map(|name| number(name).unwrap_or(0));
         let tests = number("tests");
