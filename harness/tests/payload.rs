@@ -564,6 +564,19 @@ async fn results_from_before_the_suite_are_not_its_own() {
 }
 
 #[tokio::test]
+async fn results_from_before_the_suite_do_not_come_back_behind_a_link() {
+    let mut guest = Guest::start().await;
+    let (link, old) = (guest.here("latest.xml"), guest.here("old.xml"));
+    fs::write(&old, "<all-went-well/>").unwrap();
+    std::os::unix::fs::symlink(&old, &link).unwrap();
+    guest.results = Some(link.display().to_string());
+    let run = guest.suite(&format!("ln -s {} {}", old.display(), link.display())).await;
+    assert_eq!(run.outcome, SuiteOutcome::Exited(0));
+    let results = payload::collect_results(&guest.session, &link.display().to_string(), within(20)).await.unwrap();
+    assert_eq!(results.files, [(link.display().to_string(), Vec::new())]);
+}
+
+#[tokio::test]
 async fn a_suite_whose_old_results_cannot_be_removed_is_not_started() {
     let mut guest = Guest::start_with(Tools::Few).await;
     let there = guest.here("stale.xml");

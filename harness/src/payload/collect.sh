@@ -54,6 +54,8 @@ leaf() {
 }
 
 remove() {
+    # What a link leads to is emptied, for the suite may make the link again and nothing else.
+    if [ -L "$1" ] && [ -f "$1" ]; then { : >"$1"; } 2>/dev/null || frame "L$1 leads to what cannot be emptied"; fi
     rm -f "$1"
     if [ -e "$1" ] || [ -L "$1" ]; then frame "L$1 cannot be removed"; else frame "R$1"; fi
 }
