@@ -29,7 +29,14 @@ pub(crate) fn names<S: AsRef<str>>(name: &str, candidates: &[S]) -> Vec<String> 
         .filter(|(score, _)| *score >= 0.8)
         .collect();
     scored.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-    scored.into_iter().take(SUGGESTIONS).map(|(_, candidate)| candidate.to_owned()).collect()
+    // The catalog has one entry of a name for each architecture.
+    let mut near: Vec<String> = Vec::new();
+    for (_, candidate) in scored {
+        if near.len() < SUGGESTIONS && !near.iter().any(|said| said == candidate) {
+            near.push(candidate.to_owned());
+        }
+    }
+    near
 }
 
 /// A name with an architecture at its end says nothing that the one without does not, unless an architecture was asked for.
@@ -62,5 +69,11 @@ mod tests {
         assert_eq!(names("debain-12", &known), ["debian-12"]);
         assert_eq!(names("only", &known), ["only-aarch64"]);
         assert_eq!(names("debain-12-aarch64", &known)[0], "debian-12-aarch64");
+    }
+
+    #[test]
+    fn a_name_that_is_there_twice_is_suggested_once() {
+        let known = ["debian-12-minimal", "debian-13-minimal", "debian-12-minimal"];
+        assert_eq!(names("debian-12-minmal", &known), ["debian-12-minimal", "debian-13-minimal"]);
     }
 }
