@@ -155,7 +155,7 @@ impl Store {
             }
             let Some(Some(held)) = alone(&path) else { continue };
             if prepared::is_at(&held, &path) && (dry || fs::remove_file(&path).is_ok()) {
-                collected.add(true, Garbage { what: "lock of nothing".to_owned(), path, bytes: 0 });
+                collected.add(true, Garbage { what: "unused lock file".to_owned(), path, bytes: 0 });
             }
         }
     }

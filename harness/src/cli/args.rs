@@ -270,7 +270,7 @@ pub(super) enum Images {
         store: StoreRoot,
     },
     /// Remove what is too much in the store: images that neither the catalog nor `images.lock` names and nobody used for a while,
-    /// interrupted downloads, locks of nothing. What is in use stays.
+    /// interrupted downloads, unused lock files. What is in use stays.
     Gc {
         /// Keep images that were used in the last so many days.
         #[arg(long, value_name = "N", default_value = "30")]
