@@ -27,6 +27,9 @@ set --
 # The time that what is made on the way takes as its own: any, as long as it is always the same.
 export TMPDIR="$work" SOURCE_DATE_EPOCH=1700000000
 
+# Guests of other images may run meanwhile, with time limits.
+renice -n 10 -p $$ >/dev/null 2>&1 || :
+
 # dpkg waits until every file is on the disk: ten thousand times, for a tree that is removed when the image is made of it.
 mmdebstrap --mode=unshare --format=directory --variant=minbase --include="$packages" \
     --aptopt="$work/apt.conf" --dpkgopt=force-unsafe-io \
