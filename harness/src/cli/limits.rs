@@ -2,8 +2,8 @@
 
 use std::io;
 
-/// Ignores SIGXFSZ, for this process and those it starts: what is written beyond `ulimit -f` fails with "File too large", and whoever
-/// wrote it says which file that was. QEMU, too, stops its guest then instead of being killed.
+/// Ignores SIGXFSZ, for this process and those it starts. A write beyond `ulimit -f` then fails with EFBIG ("File too large"), and the
+/// error names the file. QEMU stops its guest instead of being killed.
 pub(super) fn let_large_writes_fail() -> io::Result<()> {
     // SAFETY: no handler is installed, and no other thread runs yet.
     let before = unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };

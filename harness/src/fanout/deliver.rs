@@ -137,7 +137,7 @@ impl Attempt<'_> {
                 return self.error(Phase::Install, reason, Some(format!("{what}; {}", output())));
             }
             InstallError::Unknown { .. } => return self.error(Phase::Install, reason, Some(output())),
-            // Whoever held it may have let it go in the next guest.
+            // Retried: in the next guest that program may have released the lock.
             InstallError::Locked { .. } => {
                 let help = format!("have the image's `prepare` end or disable that program; {}", output());
                 return Stopped { retry: true, ..self.error(Phase::Install, reason, Some(help)) };

@@ -1,4 +1,4 @@
-//! What is said of a task of ours that panicked: its cell is an error with the panic's words, and whoever waits for its template is told.
+//! Panics of tasks: the task's cell is an error with the panic's message, and cells that wait for its template are told.
 
 use std::{
     any::Any,

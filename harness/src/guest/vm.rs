@@ -158,7 +158,7 @@ impl Guest {
         let gone = process.gone();
         let started = Self::watched(process, ours, port, &command, logs).await;
         if started.is_err() {
-            // It is killed by now; whoever starts another in its place finds its files free.
+            // QEMU is killed. Waiting for its exit frees its files for the next QEMU.
             let _ = tokio::time::timeout(REAP_LIMIT, gone).await;
         }
         started
@@ -325,7 +325,7 @@ async fn watch_events(
     while let Some(event) = events.recv().await {
         if let Some(port) = port.as_ref().filter(|_| port_was_closed(&event)) {
             tokio::time::sleep(PORT_LAG).await;
-            // Whoever reads what the guest says there has heard it all: the SSH server is gone, and must not be waited for.
+            // The guest has closed the port: its SSH server is gone. Readers get end of file instead of waiting.
             let _ = rustix::net::shutdown(port, rustix::net::Shutdown::Read);
         }
         let runs = end.borrow().is_none();

@@ -10,8 +10,8 @@
 #   L TEXT               to be told: something is missing
 #   O COUNT              nothing follows; so many frames came before this one
 #
-# What is named by a pattern is followed if it is a symbolic link, as whoever wrote the pattern would. Below a folder no link is
-# followed to a folder, which may be the same one again, and to a file only if $6 is `follow`.
+# A symbolic link that a pattern matches is followed. Below a folder, links to folders are not followed (they may be loops), and
+# links to files only if $6 is `follow`.
 
 verb=$1 mark=$2 most=$3 room=$4 count=$5 links=$6
 LC_ALL=C

@@ -4,8 +4,8 @@
 #   guard watch MARK PID    the watcher; its input is the SSH channel's
 #   guard sweep MARK        kills what is left; fails if something still is
 #
-# The script takes the place of the shell that sshd started, so that sshd itself reports its exit code or its signal, the moment
-# that process is over and whoever else still holds the streams open. Nothing here says how or when a script ended: what runs in
+# The script takes the place of the shell that sshd started, so that sshd itself reports its exit code or its signal as soon
+# as that process ends, even if other processes still hold the streams open. Nothing here says how or when a script ended: what runs in
 # the guest could say the same. Orders to kill come in on the channel's input: nothing has to be forked or connected for them, so
 # they arrive in a guest that is at its limits too. sshd closes that input when the process is over, and the watcher ends.
 #

@@ -81,7 +81,7 @@ pub(super) async fn run(session: &Session, guarded: Guarded) -> Result<Ended, Ss
         return Err(silent);
     }
     match exit {
-        // Whoever stands still was not killed by us, and says nothing of how the script would have ended.
+        // A guest that is silent was not killed by us: how the script would have ended is unknown.
         Err(error @ (SshError::Cancelled | SshError::Frozen { .. })) => return Err(error),
         // It had ended before it was told to; only last words of what it left behind were still waited for.
         Ok(exit) if exit.at <= ordered => return Ok(Ended::Itself(exit)),

@@ -1,6 +1,6 @@
 # Tells this guest's resolver what the guest may reach: $1 is `isolated` or `open`; $2: where its /etc is. What cannot be done is left.
 #
-# In an isolated guest nobody answers at the address its network has for a name server, and whoever looks up a name waits: 10 seconds and
+# In an isolated guest nobody answers at the address its network has for a name server, and looking up a name takes 10 seconds and
 # more, also for the guest's own name where only its IPv4 address is written down. So questions are sent where the kernel refuses them at
 # once. A guest may have been frozen under the other regime: what was in a file is kept in it, and comes back.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin

@@ -47,7 +47,8 @@ pub enum Way {
 
 /// Images that are being prepared side by side, as many at once as there are CPUs.
 ///
-/// Whoever needs only one of them need not wait for the others. Dropping it leaves those that have begun to their own end.
+/// They are returned one by one, so that guests of one image do not wait for the others. Dropping this aborts what has not begun;
+/// a preparation that has begun runs to its end.
 #[derive(Debug, Default)]
 pub struct Preparing {
     tasks: tokio::task::JoinSet<Result<Arc<PreparedImage>, Missing>>,
