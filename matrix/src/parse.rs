@@ -1,6 +1,6 @@
 //! Text -> [`MatrixFile`], with errors a person can act on.
 //!
-//! The TOML deserializer stops at the first unknown key. Whoever mistyped one key may have mistyped two, so the key is
+//! The TOML deserializer stops at the first unknown key or choice. Whoever mistyped one may have mistyped two, so the key is
 //! reported, taken out, and the rest is read again.
 
 use std::ops::Range;
@@ -19,7 +19,7 @@ use crate::{
     snippet::Source,
 };
 
-/// The file, if its shape allows one. Unknown keys are in `mistakes`, yet do not stand in the way.
+/// The file, if its shape allows one. Unknown keys and choices are in `mistakes`, yet do not stand in the way.
 pub(crate) fn parse(mistakes: &mut Mistakes) -> Option<MatrixFile> {
     let source = mistakes.source().clone();
     let (mut document, syntax_errors) = DeTable::parse_recoverable(source.text());
@@ -34,7 +34,8 @@ pub(crate) fn parse(mistakes: &mut Mistakes) -> Option<MatrixFile> {
             Ok(file) => return Some(file),
             Err(error) => error,
         };
-        let unknown = error.span().filter(|_| error.message().starts_with("unknown field"));
+        let is_unknown = ["unknown field", "unknown variant"].iter().any(|words| error.message().starts_with(words));
+        let unknown = error.span().filter(|_| is_unknown);
         mistakes.push(shape_problem(&source, &error));
         // Each round takes a key out, so this ends; the number of mistakes worth telling is far below the number of keys.
         if mistakes.is_full() || !unknown.is_some_and(|span| remove_key(document.get_mut(), &span)) {
@@ -43,9 +44,10 @@ pub(crate) fn parse(mistakes: &mut Mistakes) -> Option<MatrixFile> {
     }
 }
 
-/// Takes the key at these bytes out of the table it stands in; `false` if there is none.
+/// Takes the key at these bytes, or whose value is there, out of the table it stands in; `false` if there is none.
 fn remove_key(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
-    let key = table.keys().find(|key| key.span() == *span).map(|key| key.get_ref().clone());
+    let there = table.iter().find(|(key, value)| key.span() == *span || value.span() == *span);
+    let key = there.map(|(key, _)| key.get_ref().clone());
     match key {
         Some(key) => table.remove(key.as_ref()).is_some(),
         None => table.iter_mut().any(|(_, value)| remove_key_below(value, span)),

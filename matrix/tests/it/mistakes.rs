@@ -57,6 +57,21 @@ fn a_log_without_drawings_still_names_file_and_line() {
 }
 
 #[test]
+fn a_choice_that_is_none_does_not_hide_what_comes_after_it() {
+    let folder = Folder::with(
+        "images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\ninline = \"true\"\nboot = \"cod\"\n\
+         identity = \"none\"\nfiles = [\"absent\"]\ncolour = 1\n",
+    );
+    let error = folder.try_load().expect_err("four mistakes");
+    let said: Vec<_> = error.problems().map(|problem| problem.message().to_owned()).collect();
+    let all = said.join("\n");
+    for words in ["`cod` is not a choice here", "`none` is not a choice here", "unknown key `colour`", "absent"] {
+        assert_eq!(said.iter().filter(|line| line.contains(words)).count(), 1, "{words}: {all}");
+    }
+    assert_eq!(said.len(), 4, "{all}");
+}
+
+#[test]
 fn a_missing_artifact_says_where_it_was_looked_for_and_what_lies_there() {
     let matrix = "[package]\nname = \"hello\"\nartifacts = [\"dist/hello_2.10_amd64.deb\"]\n";
     assert_snapshot!(with(matrix).file("dist/hello_2.12_amd64.deb", "x").error(), @r#"
