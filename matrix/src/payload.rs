@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Artifact, Digest, UploadFile,
+    Artifact, Digest, PackageFamily, UploadFile,
     error::Mistakes,
     find::{find, unreadable},
     located::At,
@@ -122,11 +122,15 @@ fn artifact_paths<'a>(
 ) -> Named<'a> {
     let mut named = Named::new();
     for glob in globs {
+        let mut others = Vec::new();
         for path in find(glob, folder, mistakes) {
             let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| is_plain(name)) else {
                 unspeakable(&path, glob, mistakes);
                 continue;
             };
+            if PackageFamily::ALL.iter().all(|family| family.stem(name).is_none()) {
+                others.push(name.to_owned());
+            }
             match named.entry(name.to_owned()) {
                 btree_map::Entry::Vacant(entry) => {
                     entry.insert((path, glob));
@@ -150,8 +154,22 @@ fn artifact_paths<'a>(
                 }
             }
         }
+        no_packages(&others, glob, mistakes);
     }
     named
+}
+
+/// Warns of artifacts that no package manager takes: no guest will see them.
+fn no_packages(names: &[String], glob: &At<String>, mistakes: &mut Mistakes) {
+    let Some(first) = names.first() else { return };
+    let message = match names.len() {
+        1 => format!("`{first}` is not a package: it is installed nowhere"),
+        several => format!("{several} artifacts are not packages and are installed nowhere, the first is `{first}`"),
+    };
+    let problem = mistakes.at(glob.span(), message, "names it");
+    mistakes.warn(problem.with_help(
+        "packages end in .deb, .rpm, .apk, .pkg.tar.* or .pkg; what a suite itself needs goes into its `files`",
+    ));
 }
 
 fn upload_paths<'a>(globs: &'a [At<String>], folder: &Path, mistakes: &mut Mistakes) -> Named<'a> {

@@ -20,6 +20,26 @@ pub enum PackageFamily {
     Pkg,
 }
 
+impl PackageFamily {
+    /// All there are.
+    pub const ALL: [Self; 5] = [Self::Deb, Self::Rpm, Self::Apk, Self::Pacman, Self::Pkg];
+
+    /// The name of a package's file without its ending; `None`: its name is not that of such a package.
+    pub fn stem(self, file_name: &str) -> Option<&str> {
+        match self {
+            Self::Deb => file_name.strip_suffix(".deb"),
+            Self::Rpm => file_name.strip_suffix(".rpm"),
+            Self::Apk => file_name.strip_suffix(".apk"),
+            Self::Pacman => {
+                // Not the signature beside it.
+                let (stem, packed) = file_name.rsplit_once(".pkg.tar")?;
+                ["", ".zst", ".xz", ".gz", ".bz2", ".lz4", ".lrz", ".lzo", ".Z"].contains(&packed).then_some(stem)
+            }
+            Self::Pkg => file_name.strip_suffix(".pkg"),
+        }
+    }
+}
+
 /// The kind of CPU a system is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum Arch {
@@ -71,5 +91,19 @@ impl fmt::Display for Firmware {
             Self::Bios => "bios",
             Self::Uefi => "uefi",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_is_no_package() {
+        let stem = |name| PackageFamily::Pacman.stem(name);
+        assert_eq!(stem("hello-2.12-1-any.pkg.tar.zst"), Some("hello-2.12-1-any"));
+        assert_eq!(stem("hello-2.12-1-any.pkg.tar"), Some("hello-2.12-1-any"));
+        assert_eq!(stem("hello-2.12-1-any.pkg.tar.zst.sig"), None);
+        assert_eq!(PackageFamily::Pkg.stem("hello-2.12-1-any.pkg.tar.zst"), None);
     }
 }

@@ -6,8 +6,6 @@ use matrix::Arch;
 pub(super) struct Adapter {
     /// What it takes, for people.
     pub(super) takes: &'static str,
-    /// The name of a package's file without its ending; `None`: it is no such file.
-    pub(super) stem: fn(&str) -> Option<&str>,
     /// CPUs besides its own whose packages such a system may have been told to take: its package manager knows.
     pub(super) also: fn(Arch) -> &'static [&'static str],
     /// Installs everything in the folder `$root/artifacts`, offline.

@@ -16,7 +16,6 @@ const BY_NAME: &str = "exec apk add --update-cache --no-progress --wait 60 -- \"
 /// apk.
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "Alpine packages (.apk)",
-    stem: |name| name.strip_suffix(".apk"),
     also: |_| &[],
     install: include_str!("apk.sh"),
     artifacts: include_str!("apk-artifacts.sh"),

@@ -27,7 +27,6 @@ exec apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=60 -o 
 /// dpkg and apt.
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "Debian packages (.deb)",
-    stem: |name| name.strip_suffix(".deb"),
     also: |arch| match arch {
         Arch::X86_64 => &["i386"],
         Arch::Aarch64 => &["armhf"],

@@ -61,13 +61,13 @@ const FOREIGN: [&str; 25] = [
 
 /// Whether a guest of this family and CPU can install a file of this name. What a name does not say, its package manager will.
 pub(super) fn accepts(family: PackageFamily, arch: Arch, file_name: &str) -> bool {
-    (of(family).stem)(file_name).is_some_and(|stem| foreign(family, arch, stem).is_none())
+    family.stem(file_name).is_some_and(|stem| foreign(family, arch, stem).is_none())
 }
 
 /// Of these files those that a guest of this family is not sent, because they are for another CPU and none is the same for this one:
 /// in words. That a release has the same package for several CPUs is nothing to be told.
 pub fn left_out<'a>(family: PackageFamily, arch: Arch, names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let stems: Vec<_> = names.filter_map(|name| (of(family).stem)(name).map(|stem| (name, stem))).collect();
+    let stems: Vec<_> = names.filter_map(|name| family.stem(name).map(|stem| (name, stem))).collect();
     let any = ["all", "any", "noarch"];
     let ours = own_words(arch).iter().chain((of(family).also)(arch)).chain(&any);
     let without_own = |stem| ours.clone().find_map(|word| without(stem, word)).unwrap_or(stem);

@@ -16,7 +16,6 @@ const BY_NAME: &str = "exec pacman --sync --refresh --needed --noconfirm --nopro
 /// pacman.
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "Arch packages (.pkg.tar.*)",
-    stem,
     also: |_| &[],
     install: include_str!("pacman.sh"),
     artifacts: include_str!("pacman-artifacts.sh"),
@@ -26,12 +25,6 @@ pub(super) const ADAPTER: Adapter = Adapter {
     words: |output| reasons::of(output, &GRAMMAR),
     unsaid: Some(is_failed_script),
 };
-
-/// Not the signature beside it.
-fn stem(name: &str) -> Option<&str> {
-    let (stem, packed) = name.rsplit_once(".pkg.tar")?;
-    ["", ".zst", ".xz", ".gz", ".bz2", ".lz4", ".lrz", ".lzo", ".Z"].contains(&packed).then_some(stem)
-}
 
 const GRAMMAR: Grammar = Grammar {
     reason,
@@ -157,12 +150,5 @@ loading packages...
         error: could not open file ./broken-1-1-any.pkg.tar.zst: Unrecognized archive format
         error: './broken-1-1-any.pkg.tar.zst': cannot open package file
         ");
-    }
-
-    #[test]
-    fn a_signature_is_no_package() {
-        assert_eq!(stem("hello-2.12-1-any.pkg.tar.zst"), Some("hello-2.12-1-any"));
-        assert_eq!(stem("hello-2.12-1-any.pkg.tar"), Some("hello-2.12-1-any"));
-        assert_eq!(stem("hello-2.12-1-any.pkg.tar.zst.sig"), None);
     }
 }

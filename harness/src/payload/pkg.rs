@@ -16,7 +16,6 @@ const BY_NAME: &str = "export ASSUME_ALWAYS_YES=yes\nexec pkg install -y -- \"$@
 /// pkg.
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "FreeBSD packages (.pkg)",
-    stem: |name| name.strip_suffix(".pkg"),
     also: |_| &[],
     install: include_str!("pkg.sh"),
     artifacts: include_str!("pkg-artifacts.sh"),

@@ -38,7 +38,6 @@ done
 /// dnf, zypper, yum and rpm.
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "RPM packages (.rpm)",
-    stem: |name| name.strip_suffix(".rpm"),
     also: |_| &[],
     install: include_str!("rpm.sh"),
     artifacts: concat!(include_str!("rpm-format.sh"), include_str!("rpm-artifacts.sh")),

@@ -30,6 +30,24 @@ fn artifacts_are_found_by_glob_hashed_and_ordered_by_name() {
 }
 
 #[test]
+fn artifacts_that_are_no_packages_are_warned_of_once_for_each_glob() {
+    let folder = Folder::with(&format!(
+        "{IMAGE}package = {{ name = \"p\", artifacts = [\"dist/*\", \"NOTES\"] }}\nsuite = [{{ name = \"a\", inline = \"true\" }}]\n"
+    ))
+    .file("dist/a.deb", "")
+    .file("dist/a.pkg.tar.zst", "")
+    .file("dist/a.pkg.tar.zst.sig", "")
+    .file("dist/sums", "")
+    .file("NOTES", "");
+    let loaded = folder.load();
+    assert_eq!(loaded.plan.package.unwrap().artifacts.len(), 5);
+    let said: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+    let said = |words: &str| assert_eq!(said.iter().filter(|line| line.contains(words)).count(), 1, "{said:#?}");
+    said("2 artifacts are not packages and are installed nowhere, the first is `a.pkg.tar.zst.sig`");
+    said("`NOTES` is not a package: it is installed nowhere");
+}
+
+#[test]
 fn files_of_a_suite_keep_their_path_below_the_matrix_file() {
     let folder = suite_with("files = [\"./data/**\", \"data/one.txt\"]")
         .file("data/one.txt", "1")
