@@ -1,6 +1,9 @@
 //! Guests that no longer answer: noticed, and told apart from those that are gone. What it means is in the table of `blame`.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Display,
+    time::{Duration, Instant},
+};
 
 use reports::Phase;
 
@@ -10,7 +13,8 @@ use super::{
 };
 use crate::{
     guest::{Ended, Guest},
-    ssh,
+    payload::{CollectError, FirstBootError, InstallError, UploadError},
+    ssh::{self, SshError},
 };
 
 /// How long a lost connection waits for QEMU's word on why, before scaling: a guest that shuts down closes SSH first.
@@ -19,6 +23,44 @@ const EXPLANATION: Duration = Duration::from_secs(10);
 const SHUTTING_DOWN: Duration = Duration::from_secs(2);
 /// How long, besides the grace, a guest has to answer anything once a command is past its time limit.
 const LAST_CHANCE: Duration = Duration::from_secs(10);
+
+/// An exchange with the guest that failed.
+pub(super) trait OfSession: Display {
+    /// What the session with it said, if that is why.
+    fn session(&self) -> Option<&SshError>;
+}
+
+impl OfSession for SshError {
+    fn session(&self) -> Option<&SshError> {
+        Some(self)
+    }
+}
+
+/// For errors with a variant `Ssh`.
+macro_rules! of_session {
+    ($($error:ty),*) => {$(
+        impl OfSession for $error {
+            fn session(&self) -> Option<&SshError> {
+                match self {
+                    Self::Ssh(error) => Some(error),
+                    _ => None,
+                }
+            }
+        }
+    )*};
+}
+
+of_session!(CollectError, FirstBootError, InstallError, UploadError);
+
+/// What became of a guest that does not answer as it should.
+enum Why {
+    /// It is gone.
+    GoingDown(Stopped),
+    /// Its SSH server answers, and it is not shutting down.
+    Serves,
+    /// Nobody said.
+    Unknown,
+}
 
 impl Attempt<'_> {
     /// A phase in which the package, or its test, has the guest in its hands until `limit`: a guest that answers nothing afterwards is
@@ -66,34 +108,32 @@ impl Attempt<'_> {
     }
 
     /// What a failed exchange with the guest means: if its connection was lost, QEMU may know why.
-    pub(super) async fn explained<T, E>(
+    pub(super) async fn explained<T, E: OfSession>(
         &self,
         guest: &Guest,
         phase: Phase,
         result: Result<T, E>,
-        words: impl FnOnce(&E) -> (String, bool),
     ) -> Outcome<T> {
         let error = match result {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        let (reason, lost) = words(&error);
-        if !lost {
+        let reason = error.to_string();
+        let Some(lost) = error.session().filter(|error| error.is_connection_lost()) else {
             return Err(self.error(phase, reason, None));
-        }
-        let why = tokio::select! {
-            biased;
-            why = self.explanation(guest, phase) => why,
-            () = self.still_serves(guest) => None,
         };
-        Err(match why {
-            Some(stopped) => stopped,
-            None if self.kill.is_cancelled() => self.error(phase, reason, None),
-            None if guest.answers().await => {
-                let reason = format!("{reason}; the guest no longer answers in phase {phase}, its machine still runs");
-                self.failed(Failure::Unreachable, phase, reason)
+        let patience = if lost.is_silence() { SHUTTING_DOWN } else { EXPLANATION };
+        let unreachable = |what| self.failed(Failure::Unreachable, phase, format!("{reason}; {what}"));
+        Err(match self.why(guest, phase, patience).await {
+            Why::GoingDown(stopped) => stopped,
+            _ if self.kill.is_cancelled() => self.error(phase, reason, None),
+            Why::Serves => {
+                unreachable(format!("the guest's SSH server ended the session of phase {phase} and takes new ones"))
             }
-            None => {
+            Why::Unknown if guest.answers().await => {
+                unreachable(format!("the guest no longer answers in phase {phase}, its machine still runs"))
+            }
+            Why::Unknown => {
                 // An end that QEMU could not tell of in time.
                 let silent =
                     || self.failed(Failure::QemuSilent, phase, format!("QEMU no longer answers in phase {phase}"));
@@ -102,13 +142,43 @@ impl Attempt<'_> {
         })
     }
 
-    /// Why the guest is going down, if it is.
-    pub(super) async fn explanation(&self, guest: &Guest, phase: Phase) -> Option<Stopped> {
+    /// What it means that no session with the guest could be opened.
+    pub(super) async fn explained_opening<T>(
+        &self,
+        guest: &Guest,
+        phase: Phase,
+        opened: Result<T, SshError>,
+    ) -> Outcome<T> {
+        match opened {
+            Err(error) if !error.is_connection_lost() => Err(match self.why(guest, phase, EXPLANATION).await {
+                Why::GoingDown(stopped) => stopped,
+                Why::Serves | Why::Unknown => self.error(phase, error.to_string(), None),
+            }),
+            opened => self.explained(guest, phase, opened).await,
+        }
+    }
+
+    /// What became of a guest that does not answer as it should.
+    async fn why(&self, guest: &Guest, phase: Phase, patience: Duration) -> Why {
+        tokio::select! {
+            biased;
+            why = self.explanation(guest, phase, patience) => why.map_or(Why::Unknown, Why::GoingDown),
+            () = self.still_serves(guest) => Why::Serves,
+        }
+    }
+
+    /// Why the guest is going down, if it is. Waits for QEMU's word on that for so long, before scaling.
+    async fn explanation(&self, guest: &Guest, phase: Phase, patience: Duration) -> Option<Stopped> {
         tokio::select! {
             ended = guest.ended() => Some(self.died(phase, &ended)),
             () = self.kill.cancelled() => None,
-            () = tokio::time::sleep(self.scaled(EXPLANATION)) => None,
+            () = tokio::time::sleep(self.scaled(patience)) => None,
         }
+    }
+
+    /// A script was killed by a signal: why the guest is going down, if it is.
+    pub(super) async fn explained_kill(&self, guest: &Guest, phase: Phase) -> Option<Stopped> {
+        self.explanation(guest, phase, EXPLANATION).await
     }
 
     /// Waits until it is seen that the guest is not shutting down; maybe for ever.

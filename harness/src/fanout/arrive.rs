@@ -118,7 +118,7 @@ impl Attempt<'_> {
             let help = "set up the SSH server and the account's start-up files of the image so that this works";
             return Err(self.error(Phase::Image, error.to_string(), Some(help.into())));
         }
-        self.explained(guest, Phase::Connect, opened, |error| (error.to_string(), true)).await
+        self.explained_opening(guest, Phase::Connect, opened).await
     }
 
     /// Waits until the boot is over, and went well.
@@ -145,13 +145,7 @@ impl Attempt<'_> {
                     ),
                 ));
             }
-            over => {
-                let lost = |error: &FirstBootError| {
-                    let lost = matches!(error, FirstBootError::Ssh(error) if error.is_connection_lost());
-                    (error.to_string(), lost)
-                };
-                self.explained(guest, Phase::Boot, over, lost).await?
-            }
+            over => self.explained(guest, Phase::Boot, over).await?,
         };
         match over {
             AfterBoot::Up => Ok(()),

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     guest::{self, Guest},
     payload::{self, Suite, SuiteOutcome},
-    ssh::{self, BannerStream, Keys, Session, SshError},
+    ssh::{self, BannerStream, Keys, Session},
     template::Template,
 };
 
@@ -171,16 +171,13 @@ impl Attempt<'_> {
         let started = Instant::now();
         let ran = self.supervised(up, Phase::Test, limit, payload::run(session, &suite)).await;
         let ran = match ran {
-            Ok(ran) => {
-                let lost = |error: &SshError| (error.to_string(), error.is_connection_lost());
-                self.explained(guest, Phase::Test, ran, lost).await
-            }
+            Ok(ran) => self.explained(guest, Phase::Test, ran).await,
             Err(stopped) => Err(stopped),
         };
         // A guest that powers off ends every process in it first; that is not what happened, only how it looked from inside.
         let ran = match ran {
             Ok(run) if matches!(&run.outcome, SuiteOutcome::Signal(name) if name == "TERM" || name == "KILL") => {
-                self.explanation(guest, Phase::Test).await.map_or(Ok(run), Err)
+                self.explained_kill(guest, Phase::Test).await.map_or(Ok(run), Err)
             }
             ran => ran,
         };

@@ -10,7 +10,7 @@ use crate::guest::Ended;
 pub(crate) enum Failure<'a> {
     /// The guest runs no more.
     Guest(&'a Ended),
-    /// The guest runs, and no longer answers over SSH.
+    /// The guest runs, and its SSH server no longer answers, or ended the session.
     Unreachable,
     /// QEMU runs, and no longer answers.
     QemuSilent,

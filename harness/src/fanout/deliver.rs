@@ -6,13 +6,35 @@ use matrix::{Arch, ImageSource, PackageFamily};
 use reports::{EventKind, Phase, SystemFacts, Verdict};
 
 use super::{
+    answers::OfSession,
     attempt::{Attempt, GRACE, Outcome, Stopped, Up, deadline},
     disk,
 };
 use crate::{
-    payload::{self, Install, InstallError, Upload, UploadError},
+    payload::{self, Install, InstallError, Survey, Upload, UploadError},
     ssh::{Session, SshError},
 };
+
+/// What is to be known of a guest before the package is installed there.
+type Package = (PackageFamily, Survey);
+
+/// The guest is not ready for the package or the suite.
+#[derive(Debug, thiserror::Error)]
+enum NotSent {
+    #[error(transparent)]
+    Upload(#[from] UploadError),
+    #[error(transparent)]
+    Survey(#[from] InstallError),
+}
+
+impl OfSession for NotSent {
+    fn session(&self) -> Option<&SshError> {
+        match self {
+            Self::Upload(error) => error.session(),
+            Self::Survey(error) => error.session(),
+        }
+    }
+}
 
 impl Attempt<'_> {
     /// Sends the suite and the package into the guest, and installs the package.
@@ -25,19 +47,17 @@ impl Attempt<'_> {
         }
         let guest = &up.guest;
         let limit = self.scaled(self.cell.timeouts.prepare);
-        let sent = self.phase(Phase::Prepare, Some(guest), Some(limit), self.upload(session, ask)).await?;
-        let lost = |error: &UploadError| matches!(error, UploadError::Ssh(error) if error.is_connection_lost());
-        let sent = self.explained(guest, Phase::Prepare, sent, |error| (error.to_string(), lost(error)));
-        let (family, said) = sent.await?;
+        let sent = self.phase(Phase::Prepare, Some(guest), Some(limit), self.send_payload(session, ask)).await?;
+        let (said, package) = self.explained(guest, Phase::Prepare, sent).await?;
         match said {
             Some(facts) => self.seen(facts),
             None if ask => self.warn("the guest did not say what system it is".to_owned()),
             None => {}
         }
-        match (self.installs(), family) {
-            (false, _) => Ok(()),
-            (true, Some(family)) => self.install(up, session, family, logs).await,
-            (true, None) => {
+        match package {
+            _ if !self.installs() => Ok(()),
+            Some((family, survey)) => self.install(up, session, family, survey, logs).await,
+            None => {
                 let reason = format!("the package cannot be installed: {}", payload::UNKNOWN_FAMILY);
                 let help = "a suite with `install = false` runs without the package";
                 Err(self.error(Phase::Install, reason, Some(help.to_owned())))
@@ -62,17 +82,18 @@ impl Attempt<'_> {
         self.cell.install && self.station.plan.package.is_some()
     }
 
-    /// Sends everything. The guest's family, if one is needed and known; and what the guest says it is, if it is asked.
-    async fn upload(
+    /// Sends everything. What the guest says it is, if it is asked; and its family and what is installed, if that is needed and the
+    /// family known.
+    async fn send_payload(
         &self,
         session: &Session,
         ask: bool,
-    ) -> Result<(Option<PackageFamily>, Option<SystemFacts>), UploadError> {
+    ) -> Result<(Option<SystemFacts>, Option<Package>), NotSent> {
         let (plan, cell) = (&self.station.plan, self.cell);
         let limit = self.scaled(cell.timeouts.prepare);
         let family = match self.station.image(cell).and_then(|image| image.family) {
             _ if !self.installs() => None,
-            None => payload::detect_family(session, deadline(limit)).await?,
+            None => payload::detect_family(session, deadline(limit)).await.map_err(UploadError::from)?,
             known => known,
         };
         let upload = Upload {
@@ -85,7 +106,12 @@ impl Attempt<'_> {
             network: Some(cell.guest.network),
             facts: ask,
         };
-        Ok((family, payload::upload(session, &upload, deadline(limit)).await?))
+        let facts = payload::upload(session, &upload, deadline(limit)).await?;
+        let package = match family {
+            Some(family) => Some((family, payload::survey(session, family, deadline(limit)).await?)),
+            None => None,
+        };
+        Ok((facts, package))
     }
 
     /// The kind of CPU the guest has.
@@ -93,7 +119,14 @@ impl Attempt<'_> {
         self.station.image(self.cell).map_or(Arch::here(), |image| image.arch)
     }
 
-    async fn install(&self, up: &Up, session: &Session, family: PackageFamily, logs: &Path) -> Outcome<()> {
+    async fn install(
+        &self,
+        up: &Up,
+        session: &Session,
+        family: PackageFamily,
+        survey: Survey,
+        logs: &Path,
+    ) -> Outcome<()> {
         let limit = self.scaled(self.cell.timeouts.install);
         let log = logs.join("install.log");
         let (deadline, grace) = (deadline(limit), self.scaled(GRACE));
@@ -103,12 +136,11 @@ impl Attempt<'_> {
             self.warn(left_out);
         }
         let install = Install { family, arch: self.arch(), log: &log, deadline, grace };
-        let installing = payload::install(session, &install);
+        let installing = payload::install(session, &install, survey);
         let installed = match self.supervised(up, Phase::Install, limit, installing).await? {
             Ok(installed) => installed,
             Err(InstallError::Ssh(error)) => {
-                let lost = |error: &SshError| (error.to_string(), error.is_connection_lost());
-                return self.explained(&up.guest, Phase::Install, Err(error), lost).await;
+                return self.explained(&up.guest, Phase::Install, Err(error)).await;
             }
             Err(error) => return Err(self.not_installed(&error, &log)),
         };
@@ -141,6 +173,10 @@ impl Attempt<'_> {
             InstallError::Locked { .. } => {
                 let help = format!("have the image's `prepare` end or disable that program; {}", output());
                 return Stopped { retry: true, ..self.error(Phase::Install, reason, Some(help)) };
+            }
+            error if error.is_of_dependencies() => {
+                let what = "nothing is downloaded in phase install: add what is missing to `package.artifacts`, or to the image's `prepare.packages`";
+                format!("{what}; {}", output())
             }
             _ => output(),
         };

@@ -153,10 +153,6 @@ impl Attempt<'_> {
     }
 
     async fn whole<T>(&self, guest: &Guest, collected: Result<T, CollectError>) -> Outcome<T> {
-        let lost = |error: &CollectError| {
-            let lost = matches!(error, CollectError::Ssh(error) if error.is_connection_lost());
-            (error.to_string(), lost)
-        };
-        self.explained(guest, Phase::Collect, collected, lost).await
+        self.explained(guest, Phase::Collect, collected).await
     }
 }

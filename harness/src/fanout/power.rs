@@ -241,9 +241,7 @@ impl Attempt<'_> {
             Stdin::Bytes(halves.map(|(public, private)| format!("{public}\n{private}")).collect::<String>().into());
         let exec = session.exec(Exec::new(payload::script(UNIQUE, &[&id, &name]), stdin, deadline(limit)));
         let exit = self.phase(Phase::Connect, Some(&up.guest), Some(limit), exec).await?;
-        let exit =
-            self.explained(&up.guest, Phase::Connect, exit, |error| (error.to_string(), error.is_connection_lost()));
-        let exit = exit.await?;
+        let exit = self.explained(&up.guest, Phase::Connect, exit).await?;
         if !exit.success() {
             let said = reports::clean::line(&String::from_utf8_lossy(&exit.stderr_tail));
             return Err(self.error(Phase::Connect, format!("the guest could not be made unique: {said}"), None));

@@ -90,6 +90,24 @@ pub enum InstallError {
     Ssh(#[from] SshError),
 }
 
+impl InstallError {
+    /// The package manager misses a package that the artifacts depend on.
+    pub fn is_of_dependencies(&self) -> bool {
+        const WORDS: [&str; 8] = [
+            "unmet dependencies",
+            "Unsatisfied dependencies",
+            "dependency problems",
+            "nothing provides",
+            "Failed dependencies",
+            "(no such package)",
+            "unable to satisfy dependency",
+            "Missing dependency",
+        ];
+        let Self::Refused { words } = self else { return false };
+        words.iter().any(|line| WORDS.iter().any(|word| line.contains(word)))
+    }
+}
+
 impl From<NoAnswer> for InstallError {
     fn from(error: NoAnswer) -> Self {
         match error {
@@ -101,13 +119,29 @@ impl From<NoAnswer> for InstallError {
     }
 }
 
+/// What is installed before an installation, and what the uploaded artifacts are.
+#[derive(Debug)]
+pub struct Survey(Inventory);
+
+/// Asks for it. Nothing of the package runs: what goes wrong here is not its fault.
+///
+/// # Errors
+/// [`InstallError::Unknown`], the connection or the deadline.
+pub async fn survey(session: &Session, family: PackageFamily, deadline: Instant) -> Result<Survey, InstallError> {
+    let adapter = family::of(family);
+    Ok(Survey(inventory::ask(session, &[adapter.artifacts, adapter.packages], &[], deadline).await?))
+}
+
 /// Installs the uploaded artifacts, all at once, so that they may depend on each other.
 ///
 /// # Errors
 /// Whatever leaves an artifact not installed, in part or with other content, or leaves it unknown.
-pub async fn install(session: &Session, install: &Install<'_>) -> Result<Installed, InstallError> {
+pub async fn install(
+    session: &Session,
+    install: &Install<'_>,
+    Survey(mut before): Survey,
+) -> Result<Installed, InstallError> {
     let adapter = family::of(install.family);
-    let mut before = inventory::ask(session, &[adapter.artifacts, adapter.packages], &[], install.deadline).await?;
     let left_out = before.left_out.iter().map(|(id, file)| (file.clone(), id.arch.clone())).collect();
     if before.artifacts.is_empty() && before.unread.is_empty() {
         return Err(InstallError::Nothing { takes: adapter.takes, arch: install.arch, left_out });
@@ -310,6 +344,9 @@ mod tests {
             "E: Unable to correct problems, you have held broken packages.",
         ];
         let error = InstallError::Refused { words: words.map(str::to_owned).to_vec() };
+        assert!(error.is_of_dependencies());
+        let script = vec!["dpkg: error processing package x (--configure):".to_owned()];
+        assert!(!InstallError::Refused { words: script }.is_of_dependencies());
         insta::assert_snapshot!(error, @"The following packages have unmet dependencies: hello : Depends: libc6 (>= 2.34) but 2.31-13+deb11u14 is to be installed; E: Unable to correct problems, you have held broken packages.");
     }
 

@@ -40,7 +40,7 @@ pub use collect::{CollectError, Collected, Collection, Limits, ResultFiles, coll
 pub use facts::{SCRIPT as FACTS, read as read_facts};
 pub use family::{UNKNOWN_FAMILY, detect_family, install_by_name, left_out, rehearsal, rehearsals};
 pub use first_boot::{FirstBootError, complaint, first_boot};
-pub use install::{Install, InstallError, failed_script, install};
+pub use install::{Install, InstallError, Survey, failed_script, install, survey};
 pub use installed::{Installed, another_version};
 pub use quote::script_with as script;
 pub use suite::{Suite, SuiteOutcome, SuiteRun, run};

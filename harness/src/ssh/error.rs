@@ -103,4 +103,9 @@ impl SshError {
     pub const fn is_connection_lost(&self) -> bool {
         matches!(self, Self::Lost { .. } | Self::Frozen { .. } | Self::NoStatus)
     }
+
+    /// Nothing was heard of the guest for so long that one which was shutting down would be down.
+    pub const fn is_silence(&self) -> bool {
+        matches!(self, Self::Frozen { .. })
+    }
 }
