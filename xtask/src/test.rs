@@ -1,6 +1,6 @@
 //! `cargo xtask test`: set up, then every test of the workspace, those that boot real guests included.
 
-use std::ffi::OsString;
+use std::{env, ffi::OsString, thread};
 
 use crate::{
     build, command,
@@ -9,11 +9,19 @@ use crate::{
     setup::{self, Purpose},
 };
 
+/// How many tests run at once, if nobody says: most of them wait, for a server or a time limit, and those that run guests wait for each
+/// other.
+const THREADS: &str = "RUST_TEST_THREADS";
+
 /// Everything but `--yes` goes to `cargo test --workspace` as it is.
 pub(crate) fn run(mut args: Vec<OsString>) -> Result<(), Failure> {
     let yes = build::take_yes(&mut args);
     setup::ensure(Purpose::Test, yes)?;
-    Err(command::become_(
-        build::cargo().args(["test", "--workspace"]).args(openssl::features(openssl::is_there())).args(args),
-    ))
+    let mut tests = build::cargo();
+    tests.args(["test", "--workspace"]).args(openssl::features(openssl::is_there())).args(args);
+    if env::var_os(THREADS).is_none() {
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        tests.env(THREADS, (2 * cpus).to_string());
+    }
+    Err(command::become_(&mut tests))
 }
