@@ -14,6 +14,8 @@ use sshd::{Server, Tools, within};
 use tokio_util::sync::CancellationToken;
 
 const MIB: u64 = 1024 * 1024;
+/// What was left behind is not waited for after so much silence.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// A command of which only the tails are kept.
 fn command(command: &str) -> Exec {
@@ -278,10 +280,9 @@ async fn a_frozen_guest_is_noticed_long_before_the_deadline_and_a_merely_silent_
     let session = server.try_open_silent(Duration::from_secs(4)).await.unwrap();
     assert_eq!(session.exec(command("sleep 7")).await.unwrap().end, End::Exited(0));
 
-    let pid = rustix::process::Pid::from_raw(server.pids()[0] as i32).unwrap();
     let freeze = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        server.freeze();
     };
     let started = Instant::now();
     let (answer, ()) = tokio::join!(session.exec(command("sleep 20")), freeze);
@@ -342,7 +343,7 @@ async fn a_command_is_over_when_its_process_is_whoever_still_holds_its_output_op
         let started = Instant::now();
         let exit = session
             .exec(Exec {
-                until: Until::Ended,
+                until: Until::Ended { quiet: QUIET },
                 deadline: within(600),
                 ..command(&format!("sleep 300 & echo out; echo err >&2; exit {code}"))
             })
@@ -360,7 +361,7 @@ async fn what_a_command_exits_with_decides_even_if_its_deadline_comes_while_its_
     let session = server.session().await;
     // Last words are waited for as long as they come.
     let chatty = "(while :; do echo still here; sleep 0.1; done) & exit 1";
-    let (deadline, until) = (Instant::now() + Duration::from_secs(2), Until::Ended);
+    let (deadline, until) = (Instant::now() + Duration::from_secs(2), Until::Ended { quiet: QUIET });
     let exit = session.exec(Exec { until, deadline, ..command(chatty) }).await.unwrap();
     assert_eq!(exit.end, End::Exited(1));
     assert!(exit.at < deadline);
@@ -425,7 +426,7 @@ async fn commands_run_whatever_the_login_shell_is() {
         let session = server.session().await;
         let stdin = Stdin::Bytes(b"input".to_vec());
         let script = "x='it'\\''s !1 \\'\ncat\nprintf '%s' \"$x\"\nsleep 20 & exit 5";
-        let exit = session.exec(Exec { stdin, until: Until::Ended, ..command(script) }).await.unwrap();
+        let exit = session.exec(Exec { stdin, until: Until::Ended { quiet: QUIET }, ..command(script) }).await.unwrap();
         assert_eq!(stdout(&exit), "inputit's !1 \\", "{shell}");
         assert_eq!(exit.end, End::Exited(5), "{shell}");
     }

@@ -16,7 +16,7 @@ pub enum Phase {
     Boot,
     /// SSH: handshake, authentication, a first command answered.
     Connect,
-    /// The payload is uploaded.
+    /// The payload is uploaded, and the guest made ready for the package and the suite.
     Prepare,
     /// The package is installed with the guest's own package manager.
     Install,

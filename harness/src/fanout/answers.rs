@@ -24,6 +24,19 @@ const SHUTTING_DOWN: Duration = Duration::from_secs(2);
 /// How long, besides the grace, a guest has to answer anything once a command is past its time limit.
 const LAST_CHANCE: Duration = Duration::from_secs(10);
 
+/// What to do where a time limit of this phase was reached.
+fn time_limit(phase: Phase) -> Option<String> {
+    let key = match phase {
+        Phase::Boot => "boot",
+        Phase::Prepare => "prepare",
+        Phase::Install => "install",
+        Phase::Test => "suite",
+        Phase::Collect => "collect",
+        Phase::Image | Phase::Runner | Phase::Connect => return None,
+    };
+    Some(format!("raise `timeout.{key}` if the guest is only slow"))
+}
+
 /// An exchange with the guest that failed.
 pub(super) trait OfSession: Display {
     /// What the session with it said, if that is why.
@@ -97,11 +110,7 @@ impl Attempt<'_> {
     /// Waits until the time is up and nothing in the guest answers any more; maybe for ever.
     async fn is_silent(&self, guest: &Guest, until: Instant) {
         tokio::time::sleep_until(until.into()).await;
-        let chance = deadline(self.scaled(GRACE) + LAST_CHANCE);
-        let silent = match guest.ssh() {
-            Some(address) => ssh::banner(address, chance, self.kill).await.is_err(),
-            None => false,
-        };
+        let silent = guest.ssh().is_some() && !self.serves(guest, self.scaled(GRACE) + LAST_CHANCE).await;
         if !silent || self.kill.is_cancelled() || !guest.answers().await {
             std::future::pending::<()>().await;
         }
@@ -119,26 +128,15 @@ impl Attempt<'_> {
             Err(error) => error,
         };
         let reason = error.to_string();
-        let Some(lost) = error.session().filter(|error| error.is_connection_lost()) else {
-            return Err(self.error(phase, reason, None));
-        };
-        let patience = if lost.is_silence() { SHUTTING_DOWN } else { EXPLANATION };
-        let unreachable = |what| self.failed(Failure::Unreachable, phase, format!("{reason}; {what}"));
-        Err(match self.why(guest, phase, patience).await {
-            Why::GoingDown(stopped) => stopped,
-            _ if self.kill.is_cancelled() => self.error(phase, reason, None),
-            Why::Serves => {
-                unreachable(format!("the guest's SSH server ended the session of phase {phase} and takes new ones"))
-            }
-            Why::Unknown if guest.answers().await => {
-                unreachable(format!("the guest no longer answers in phase {phase}, its machine still runs"))
-            }
-            Why::Unknown => {
-                // An end that QEMU could not tell of in time.
-                let silent =
-                    || self.failed(Failure::QemuSilent, phase, format!("QEMU no longer answers in phase {phase}"));
-                guest.has_ended().map_or_else(silent, |ended| self.died(phase, &ended))
-            }
+        Err(match error.session() {
+            Some(SshError::Frozen { .. }) => self.unanswered(guest, phase, &reason, Duration::ZERO).await,
+            Some(SshError::Broken { .. }) => match self.explanation(guest, phase, EXPLANATION).await {
+                Some(stopped) => stopped,
+                None => self.failed(Failure::Connection, phase, reason),
+            },
+            Some(lost) if lost.is_connection_lost() => self.unanswered(guest, phase, &reason, EXPLANATION).await,
+            Some(SshError::Timeout { .. }) => self.error(phase, reason, time_limit(phase)),
+            _ => self.error(phase, reason, None),
         })
     }
 
@@ -150,20 +148,44 @@ impl Attempt<'_> {
         opened: Result<T, SshError>,
     ) -> Outcome<T> {
         match opened {
-            Err(error) if !error.is_connection_lost() => Err(match self.why(guest, phase, EXPLANATION).await {
-                Why::GoingDown(stopped) => stopped,
-                Why::Serves | Why::Unknown => self.error(phase, error.to_string(), None),
-            }),
+            Err(error @ SshError::Timeout { .. }) => {
+                Err(self.unanswered(guest, phase, &error.to_string(), EXPLANATION).await)
+            }
+            // A server that is being stopped refuses, too.
+            Err(error) if !error.is_connection_lost() => {
+                let refused = || self.error(phase, error.to_string(), None);
+                Err(self.explanation(guest, phase, SHUTTING_DOWN).await.unwrap_or_else(refused))
+            }
             opened => self.explained(guest, phase, opened).await,
         }
     }
 
-    /// What became of a guest that does not answer as it should.
-    async fn why(&self, guest: &Guest, phase: Phase, patience: Duration) -> Why {
-        tokio::select! {
+    /// What it means that the guest does not answer as it should. If it may be shutting down, QEMU has so long to tell.
+    async fn unanswered(&self, guest: &Guest, phase: Phase, reason: &str, patience: Duration) -> Stopped {
+        let why = tokio::select! {
             biased;
             why = self.explanation(guest, phase, patience) => why.map_or(Why::Unknown, Why::GoingDown),
             () = self.still_serves(guest) => Why::Serves,
+        };
+        let why = match why {
+            // It was silent for longer than a shutdown takes.
+            Why::Unknown if patience.is_zero() && self.serves(guest, self.scaled(SHUTTING_DOWN)).await => Why::Serves,
+            why => why,
+        };
+        let unreachable = |what: &str| {
+            self.failed(Failure::Unreachable, phase, format!("{reason}; in phase {phase} the guest {what}"))
+        };
+        match why {
+            Why::GoingDown(stopped) => stopped,
+            _ if self.kill.is_cancelled() => self.error(phase, reason.to_owned(), None),
+            Why::Serves => unreachable("lost that session, and its SSH server takes new ones"),
+            Why::Unknown if guest.answers().await => unreachable("no longer answers, its machine still runs"),
+            Why::Unknown => {
+                // An end that QEMU could not tell of in time.
+                let silent =
+                    || self.failed(Failure::QemuSilent, phase, format!("QEMU no longer answers in phase {phase}"));
+                guest.has_ended().map_or_else(silent, |ended| self.died(phase, &ended))
+            }
         }
     }
 
@@ -185,12 +207,16 @@ impl Attempt<'_> {
     async fn still_serves(&self, guest: &Guest) {
         let limit = deadline(self.scaled(EXPLANATION));
         tokio::time::sleep(self.scaled(SHUTTING_DOWN)).await;
-        let serves = match guest.ssh() {
-            Some(address) => ssh::banner(address, limit, self.kill).await.is_ok(),
-            None => false,
-        };
-        if !serves {
+        if !self.serves(guest, limit.saturating_duration_since(Instant::now())).await {
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether its SSH server speaks within this time.
+    async fn serves(&self, guest: &Guest, within: Duration) -> bool {
+        match guest.ssh() {
+            Some(address) => ssh::banner(address, deadline(within), self.kill).await.is_ok(),
+            None => false,
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use matrix::{Cell, Results};
+use matrix::Cell;
 use reports::{CaseVerdict, EventKind, Phase, TestCase, Verdict};
 use tokio_util::sync::CancellationToken;
 
@@ -161,13 +161,13 @@ impl Attempt<'_> {
     /// Runs the suite; its exit code as a test case.
     async fn test(&self, up: &Up, session: &Session, logs: &Path) -> Outcome<TestCase> {
         let (cell, guest) = (self.cell, &up.guest);
+        self.remove_old_results(guest, session).await?;
         let name = cell.suite.clone();
         self.send(|cell, attempt| EventKind::TestStarted { cell, attempt, name: name.clone() });
         let limit = self.scaled(cell.timeouts.suite);
         let (stdout, stderr) = (logs.join("stdout.log"), logs.join("stderr.log"));
-        let results = cell.results.as_ref().map(|Results::Junit { glob }| glob.as_str());
         let (deadline, grace) = (deadline(limit), self.scaled(GRACE));
-        let suite = Suite { stdout: &stdout, stderr: &stderr, deadline, grace, results };
+        let suite = Suite { stdout: &stdout, stderr: &stderr, deadline, grace };
         let started = Instant::now();
         let ran = self.supervised(up, Phase::Test, limit, payload::run(session, &suite)).await;
         let ran = match ran {

@@ -10,8 +10,10 @@ use crate::guest::Ended;
 pub(crate) enum Failure<'a> {
     /// The guest runs no more.
     Guest(&'a Ended),
-    /// The guest runs, and its SSH server no longer answers, or ended the session.
+    /// The guest runs, and no longer answers over SSH, or lost the session.
     Unreachable,
+    /// What came over the connection with it was no SSH, or nestmatrix failed to listen.
+    Connection,
     /// QEMU runs, and no longer answers.
     QemuSilent,
     /// The fork was ended to make room for others.
@@ -68,6 +70,9 @@ pub(crate) fn finding(failure: Failure<'_>, phase: Phase) -> Finding {
         Failure::Guest(Ended::HostDisk { full: true }) => harness(phase, Some("make room on the host's disk")),
         Failure::Guest(Ended::HostDisk { full: false }) => {
             harness(phase, Some("see qemu.log and the host's kernel log: its disk returns I/O errors"))
+        }
+        Failure::Connection => {
+            harness(phase, Some("if it happens again it is a defect of nestmatrix: please report it"))
         }
         Failure::QemuSilent => harness(phase, Some("see qemu.log; was QEMU stopped, or is this machine overloaded?")),
         Failure::CrowdedOut => harness(
@@ -143,6 +148,11 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_breaks_says_nothing_about_the_package_in_any_phase() {
+        assert_eq!(row(Failure::Connection), harness());
+    }
+
+    #[test]
     fn a_qemu_that_does_not_answer_says_nothing_about_the_package_in_any_phase() {
         assert_eq!(row(Failure::QemuSilent), harness());
     }
@@ -210,6 +220,7 @@ mod tests {
         ];
         let failures = ends.iter().map(Failure::Guest).chain([
             Failure::Unreachable,
+            Failure::Connection,
             Failure::QemuSilent,
             Failure::CrowdedOut,
             Failure::RunnerLost,

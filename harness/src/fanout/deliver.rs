@@ -48,12 +48,7 @@ impl Attempt<'_> {
         let guest = &up.guest;
         let limit = self.scaled(self.cell.timeouts.prepare);
         let sent = self.phase(Phase::Prepare, Some(guest), Some(limit), self.send_payload(session, ask)).await?;
-        let (said, package) = self.explained(guest, Phase::Prepare, sent).await?;
-        match said {
-            Some(facts) => self.seen(facts),
-            None if ask => self.warn("the guest did not say what system it is".to_owned()),
-            None => {}
-        }
+        let package = self.explained(guest, Phase::Prepare, sent).await?;
         match package {
             _ if !self.installs() => Ok(()),
             Some((family, survey)) => self.install(up, session, family, survey, logs).await,
@@ -82,18 +77,14 @@ impl Attempt<'_> {
         self.cell.install && self.station.plan.package.is_some()
     }
 
-    /// Sends everything. What the guest says it is, if it is asked; and its family and what is installed, if that is needed and the
-    /// family known.
-    async fn send_payload(
-        &self,
-        session: &Session,
-        ask: bool,
-    ) -> Result<(Option<SystemFacts>, Option<Package>), NotSent> {
+    /// Sends everything, and tells what the guest says it is, if it is asked. Its family and what is installed there, if that is needed
+    /// and the family known.
+    async fn send_payload(&self, session: &Session, ask: bool) -> Result<Option<Package>, NotSent> {
         let (plan, cell) = (&self.station.plan, self.cell);
-        let limit = self.scaled(cell.timeouts.prepare);
+        let until = deadline(self.scaled(cell.timeouts.prepare));
         let family = match self.station.image(cell).and_then(|image| image.family) {
             _ if !self.installs() => None,
-            None => payload::detect_family(session, deadline(limit)).await.map_err(UploadError::from)?,
+            None => payload::detect_family(session, until).await.map_err(UploadError::from)?,
             known => known,
         };
         let upload = Upload {
@@ -106,12 +97,15 @@ impl Attempt<'_> {
             network: Some(cell.guest.network),
             facts: ask,
         };
-        let facts = payload::upload(session, &upload, deadline(limit)).await?;
-        let package = match family {
-            Some(family) => Some((family, payload::survey(session, family, deadline(limit)).await?)),
+        match payload::upload(session, &upload, until).await? {
+            Some(facts) => self.seen(facts),
+            None if ask => self.warn("the guest did not say what system it is".to_owned()),
+            None => {}
+        }
+        Ok(match family {
+            Some(family) => Some((family, payload::survey(session, family, until).await?)),
             None => None,
-        };
-        Ok((facts, package))
+        })
     }
 
     /// The kind of CPU the guest has.

@@ -46,12 +46,19 @@ impl Attempt<'_> {
         let collected = match self.phase(Phase::Collect, Some(guest), Some(limit), collecting).await {
             Ok((results, artifacts)) => {
                 let gone = self.fetched(artifacts);
+                let is_red = |told: &Option<Told>| {
+                    told.as_ref().is_some_and(Told::is_red) || matches!(exit.verdict, CaseVerdict::Failed { .. })
+                };
                 let collected = match (results.transpose(), gone) {
+                    (Ok(told), Err(error)) if !is_red(&told) => Err(error),
                     // A failure that was told stands, whatever became of its guest.
-                    (Ok(told), Err(error)) if !told.as_ref().is_some_and(Told::is_red) => Err(error),
+                    (Ok(told), Err(error)) => {
+                        self.warn(format!("artifacts could not be fetched: {error}"));
+                        Ok(told)
+                    }
                     (results, _) => results,
                 };
-                self.whole(guest, collected).await
+                self.explained(guest, Phase::Collect, collected).await
             }
             Err(stopped) => Err(stopped),
         };
@@ -98,11 +105,10 @@ impl Attempt<'_> {
 
     /// The suite's own results, read.
     async fn results(&self, session: &Session, glob: &str, until: std::time::Instant) -> Result<Told, CollectError> {
-        let ResultFiles { files, warnings, complete } = payload::collect_results(session, glob, until).await?;
-        for warning in &warnings {
-            self.warn(warning.clone());
+        let ResultFiles { files, warnings, missing } = payload::collect_results(session, glob, until).await?;
+        for warning in warnings {
+            self.warn(warning);
         }
-        let missing = (!complete).then(|| warnings.first().cloned().unwrap_or_default());
         let read = tokio::task::spawn_blocking(move || {
             files.iter().map(|(path, xml)| (path.clone(), reports::junit_import::parse(xml))).collect::<Vec<_>>()
         });
@@ -152,7 +158,21 @@ impl Attempt<'_> {
         }
     }
 
-    async fn whole<T>(&self, guest: &Guest, collected: Result<T, CollectError>) -> Outcome<T> {
-        self.explained(guest, Phase::Collect, collected).await
+    /// Removes what lies where the suite is to leave its results: what is there afterwards is its own.
+    pub(super) async fn remove_old_results(&self, guest: &Guest, session: &Session) -> Outcome<()> {
+        let Some(Results::Junit { glob }) = &self.cell.results else { return Ok(()) };
+        // Not the suite's time, and a guest that goes down meanwhile is not the suite's doing.
+        let limit = self.scaled(self.cell.timeouts.prepare);
+        let removing = payload::remove_results(session, glob, deadline(limit));
+        let removed = self.phase(Phase::Prepare, Some(guest), Some(limit), removing).await?;
+        match self.explained(guest, Phase::Prepare, removed).await? {
+            Ok(removed) => removed.into_iter().for_each(|line| self.warn(line)),
+            Err(left) => {
+                let reason = format!("results from before the suite started cannot be removed: {left}");
+                let help = "remove them in the image's `prepare`, or name another folder in `results`";
+                return Err(self.error(Phase::Prepare, reason, Some(help.to_owned())));
+            }
+        }
+        Ok(())
     }
 }

@@ -21,12 +21,12 @@ use crate::ssh::{End, Exec, Session, Sink, SshError, Stdin};
 
 /// What the guest runs.
 const SCRIPT: &str = include_str!("collect.sh");
-/// What is done with files, and with links to files below a folder.
-type Verb = (&'static str, &'static str);
-const EVIDENCE: Verb = ("send", "");
+/// What is done with files, and with links to files below a folder; and in which phase.
+type Verb = (&'static str, &'static str, &'static str);
+const EVIDENCE: Verb = ("send", "", "collect");
 /// A result may be told by any of them.
-const RESULTS: Verb = ("send", "follow");
-const OLD_RESULTS: Verb = ("remove", "follow");
+const RESULTS: Verb = ("send", "follow", "collect");
+const OLD_RESULTS: Verb = ("remove", "follow", "prepare");
 /// How much of result files is read into memory, in bytes.
 const RESULT_LIMITS: Limits = Limits { per_file: 16 << 20, total: 16 << 20, count: 1000 };
 
@@ -74,8 +74,8 @@ pub struct ResultFiles {
     pub files: Vec<(String, Vec<u8>)>,
     /// What was refused, cut or missing; a bounded number of clean lines.
     pub warnings: Vec<String>,
-    /// Everything that matched is here and whole: what is not read could be the failure.
-    pub complete: bool,
+    /// What that matched is not here, or not whole: it could be the failure.
+    pub missing: Option<String>,
 }
 
 /// Nothing could be fetched.
@@ -159,16 +159,17 @@ pub async fn collect_results(session: &Session, glob: &str, deadline: Instant) -
             }
             Ok(size)
         });
-        Ok(ResultFiles { files, complete: !warnings.lost, warnings: warnings.into_lines() })
+        Ok(ResultFiles { files, missing: warnings.lost.clone(), warnings: warnings.into_lines() })
     })
     .await
 }
 
-/// Removes what matches `glob`, before a suite starts: what is there afterwards is the suite's. What was removed, one line each.
+/// Removes what matches `glob`, before a suite starts: what is there afterwards is the suite's. What was removed, one line each; or what
+/// could not be.
 ///
 /// # Errors
-/// As [`collect_results`]; also if not all of it could be removed.
-pub(super) async fn remove_results(
+/// As [`collect_results`].
+pub async fn remove_results(
     session: &Session,
     glob: &str,
     deadline: Instant,
@@ -181,7 +182,7 @@ pub(super) async fn remove_results(
     blocking(move || {
         let Fetched { mut spool, mark, mut warnings, .. } = fetched;
         frames::read(&mut spool, &mark, &RESULT_LIMITS, &mut warnings, |_| Err("it was to be removed".to_owned()));
-        let lost = warnings.lost;
+        let lost = warnings.lost.is_some();
         let lines = warnings.into_lines();
         Ok(if lost { Err(lines.join("; ")) } else { Ok(lines) })
     })
@@ -232,9 +233,10 @@ async fn fetch(
             }
         }
         Err(SshError::Timeout { .. }) => {
-            warnings.add(
-                "files of the guest are not complete: time limit of phase collect reached; raise `timeout.collect`",
-            );
+            let phase = verb.2;
+            warnings.add(format!(
+                "files of the guest are not complete: time limit of phase {phase} reached; raise `timeout.{phase}`"
+            ));
         }
         Err(SshError::Cancelled) => return Err(SshError::Cancelled.into()),
         Err(error) => {
@@ -245,7 +247,7 @@ async fn fetch(
     Ok(Fetched { spool, mark, warnings, cut_off })
 }
 
-fn command((verb, links): Verb, globs: &[String], mark: &str, limits: &Limits) -> String {
+fn command((verb, links, _): Verb, globs: &[String], mark: &str, limits: &Limits) -> String {
     let patterns: Vec<String> = globs.iter().map(|glob| quote::pattern(glob)).collect();
     // Each expanded by itself: it may match as many files as there are.
     let matches: String = patterns.iter().map(|pattern| format!("match {pattern}\n")).collect();

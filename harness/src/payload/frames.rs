@@ -246,7 +246,7 @@ mod tests {
             kept.push(format!("{}={}", item.path, String::from_utf8_lossy(&text)));
             Ok(text.len() as u64)
         });
-        let complete = !warnings.lost;
+        let complete = warnings.lost.is_none();
         Came { kept, warnings: warnings.into_lines(), complete }
     }
 

@@ -20,6 +20,8 @@ pub(super) struct Guarded {
     pub(super) deadline: Instant,
     /// Between TERM and KILL.
     pub(super) grace: Duration,
+    /// How long what it left behind must be quiet, once it has ended, before no more is heard of it.
+    pub(super) quiet: Duration,
 }
 
 /// How it ended.
@@ -50,7 +52,7 @@ pub(super) async fn run(session: &Session, guarded: Guarded) -> Result<Ended, Ss
         stdout: guarded.stdout,
         stderr: guarded.stderr,
         deadline: guarded.deadline + guarded.grace + guarded.grace + ORDER,
-        until: Until::Ended,
+        until: Until::Ended { quiet: guarded.quiet },
     }));
     tokio::select! {
         biased;

@@ -21,6 +21,8 @@ use crate::ssh::{DEFAULT_CAP, End, Exit, Session, Sink, SshError};
 
 /// Longest piece of the package manager's output that is taken for a line, in bytes.
 const LINE: u64 = 64 * 1024;
+/// Most bytes of a package manager's own words in such a line.
+const CUT: usize = 4 * 1024;
 /// How long a guest has, besides four times the grace, to say what is installed once the package manager is done.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -93,18 +95,21 @@ pub enum InstallError {
 impl InstallError {
     /// The package manager misses a package that the artifacts depend on.
     pub fn is_of_dependencies(&self) -> bool {
-        const WORDS: [&str; 8] = [
-            "unmet dependencies",
-            "Unsatisfied dependencies",
-            "dependency problems",
-            "nothing provides",
-            "Failed dependencies",
+        const MISSING: [&str; 8] = [
+            "Depends: ",
+            "is not installed.",
+            "Requires: ",
+            "is needed by ",
+            "nothing provides ",
             "(no such package)",
-            "unable to satisfy dependency",
-            "Missing dependency",
+            "unable to satisfy dependency ",
+            "Missing dependency ",
         ];
+        const NOT_MISSING: [&str; 4] =
+            ["conflicts with ", "is obsoleted by ", "subprocess returned", "scriptlet failed"];
         let Self::Refused { words } = self else { return false };
-        words.iter().any(|line| WORDS.iter().any(|word| line.contains(word)))
+        let any = |of: &[&str]| words.iter().any(|line| of.iter().any(|word| line.contains(word)));
+        any(&MISSING) && !any(&NOT_MISSING)
     }
 }
 
@@ -154,6 +159,8 @@ pub async fn install(
             stderr: Sink::Tail,
             deadline: install.deadline,
             grace: install.grace,
+            // A script of the package may have left a daemon with its output, and the package manager's last words decide.
+            quiet: install.grace,
         },
     )
     .await?;
@@ -285,9 +292,12 @@ fn search(output: impl io::Read, unsaid: fn(&str) -> bool) -> io::Result<Vec<Str
     let mut failed = Vec::new();
     let mut piece = Vec::new();
     while output.by_ref().take(LINE).read_until(b'\n', &mut piece)? > 0 {
-        failed.extend(words::lines_in_full(&piece).into_iter().filter(|line| unsaid(line)));
+        let found = words::lines_in_full(&piece).into_iter().filter(|line| unsaid(line));
+        failed.extend(found.filter(|line| !failed.contains(line)).collect::<Vec<_>>());
         failed.truncate(reasons::MOST);
-        piece.clear();
+        // What is cut there is read once more with what follows it.
+        let kept = if piece.ends_with(b"\n") { 0 } else { piece.len().min(CUT) };
+        piece.drain(..piece.len() - kept);
     }
     Ok(failed)
 }
@@ -345,8 +355,16 @@ mod tests {
         ];
         let error = InstallError::Refused { words: words.map(str::to_owned).to_vec() };
         assert!(error.is_of_dependencies());
-        let script = vec!["dpkg: error processing package x (--configure):".to_owned()];
-        assert!(!InstallError::Refused { words: script }.is_of_dependencies());
+        let script = [
+            "dpkg: error processing package b (--configure):",
+            " installed b package post-installation script subprocess returned error exit status 1",
+            "dpkg: dependency problems prevent configuration of a:",
+            " a depends on b; however:",
+            "  Package b is not configured yet.",
+        ];
+        assert!(!InstallError::Refused { words: script.map(str::to_owned).to_vec() }.is_of_dependencies());
+        let conflict = "error: Failed dependencies: hello conflicts with goodbye".to_owned();
+        assert!(!InstallError::Refused { words: vec![conflict] }.is_of_dependencies());
         insta::assert_snapshot!(error, @"The following packages have unmet dependencies: hello : Depends: libc6 (>= 2.34) but 2.31-13+deb11u14 is to be installed; E: Unable to correct problems, you have held broken packages.");
     }
 
@@ -355,8 +373,13 @@ mod tests {
         let log = tempfile::NamedTempFile::new().unwrap();
         let failed = "warning: %post(a-1-1.noarch) scriptlet failed, exit status 1";
         let rest = "x".repeat(3 * LINE as usize);
-        for text in [format!("{failed}\n{rest}\nComplete!\n"), format!("{rest}\n\r\x1b[1m{failed}\x1b[0m\nComplete!\n")]
-        {
+        // The last one lies across the place where a long line is cut.
+        let bar = "x".repeat(LINE as usize - 30);
+        for text in [
+            format!("{failed}\n{rest}\nComplete!\n"),
+            format!("{rest}\n\r\x1b[1m{failed}\x1b[0m\nComplete!\n"),
+            format!("{bar}\r{failed}\r{rest}\nComplete!\n"),
+        ] {
             std::fs::write(log.path(), text).unwrap();
             assert_eq!(failed_script(PackageFamily::Rpm, log.path()).await.unwrap().as_deref(), Some(failed));
             assert_eq!(failed_script(PackageFamily::Deb, log.path()).await.unwrap(), None, "dpkg's exit code says it");

@@ -6,12 +6,13 @@ use std::{
 };
 
 use super::{
-    collect::{self, CollectError},
     guarded::{self, Ended, Guarded},
     interpreter, words,
 };
 use crate::ssh::{DEFAULT_CAP, End, Exit, Session, Sink, SshError};
 
+/// How long what a suite left behind must be quiet before no more is heard of it: its exit code is known.
+const QUIET: Duration = Duration::from_secs(1);
 /// The exit code of a test that chose not to run (automake's convention).
 const SKIPPED: i32 = 77;
 
@@ -26,8 +27,6 @@ pub struct Suite<'a> {
     pub deadline: Instant,
     /// How long its processes have between TERM and KILL at the deadline (already scaled).
     pub grace: Duration,
-    /// Where it leaves its results, as a pattern in the guest: what matches before it starts is not its own, and is removed.
-    pub results: Option<&'a str>,
 }
 
 /// How the script ended.
@@ -90,18 +89,6 @@ pub async fn run(session: &Session, suite: &Suite<'_>) -> Result<SuiteRun, SshEr
         stderr_bytes: 0,
         warnings: Vec::new(),
     };
-    if let Some(glob) = suite.results {
-        match collect::remove_results(session, glob, suite.deadline).await.map_err(of_ssh)? {
-            Ok(removed) => run.warnings = removed,
-            Err(left) => {
-                run.outcome = SuiteOutcome::NotStarted {
-                    reason: format!("results from before the suite started cannot be removed: {left}"),
-                    help: "remove them in `prepare`, or name another folder in `results`",
-                };
-                return Ok(run);
-            }
-        }
-    }
     let started = Instant::now();
     let ended = guarded::run(
         session,
@@ -111,6 +98,7 @@ pub async fn run(session: &Session, suite: &Suite<'_>) -> Result<SuiteRun, SshEr
             stderr: Sink::File { path: suite.stderr.to_owned(), cap: DEFAULT_CAP },
             deadline: suite.deadline,
             grace: suite.grace,
+            quiet: QUIET,
         },
     )
     .await?;
@@ -133,13 +121,6 @@ pub async fn run(session: &Session, suite: &Suite<'_>) -> Result<SuiteRun, SshEr
         run.warnings.extend(exit.warnings);
     }
     Ok(run)
-}
-
-fn of_ssh(error: CollectError) -> SshError {
-    match error {
-        CollectError::Ssh(error) => error,
-        CollectError::Local { what, source } => SshError::Local { what, source },
-    }
 }
 
 fn outcome(exit: &Exit) -> SuiteOutcome {

@@ -89,6 +89,12 @@ pub enum UploadError {
         /// In the guest's words.
         words: String,
     },
+    /// Not all of it went out, or not all of it was taken.
+    #[error("the payload did not arrive: {reason}")]
+    Unsent {
+        /// What is known.
+        reason: String,
+    },
     /// Files of the suite are to be run, and the guest forbids that wherever they could lie.
     #[error(
         "executable files of the suite cannot run in this guest: /var/tmp, /var/lib, /opt, /usr/local, /run and / are read-only or mounted \
@@ -186,7 +192,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 fn lost(reason: &str) -> UploadError {
-    SshError::Lost { doing: "the payload is sent", reason: reason.to_owned() }.into()
+    UploadError::Unsent { reason: reason.to_owned() }
 }
 
 /// Why a parcel was not written to its end.

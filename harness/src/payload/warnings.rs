@@ -8,14 +8,15 @@ pub(super) const MOST: usize = 50;
 pub(super) struct Warnings {
     lines: Vec<String>,
     more: usize,
-    /// Something that was asked for is not there, or not whole.
-    pub(super) lost: bool,
+    /// The first of what was asked for and is not there, or not whole.
+    pub(super) lost: Option<String>,
 }
 
 impl Warnings {
     /// Something is missing.
     pub(super) fn add(&mut self, line: impl AsRef<str>) {
-        self.lost = true;
+        let line = reports::clean::line(line.as_ref());
+        self.lost.get_or_insert_with(|| line.clone());
         self.note(line);
     }
 

@@ -59,6 +59,14 @@ pub enum SshError {
         /// What the socket or libssh2 said.
         reason: String,
     },
+    /// What came over the connection is not SSH, or it was not used as it must be: which side is at fault is not known.
+    #[error("the SSH connection is of no more use while {doing}: {reason}")]
+    Broken {
+        /// What was going on.
+        doing: &'static str,
+        /// What libssh2 or the system said.
+        reason: String,
+    },
     /// The connection stands, but the guest has not answered anything for longer than it may.
     #[error("the guest no longer answers: it was silent for {} s while {doing}", silence.as_secs())]
     Frozen {
@@ -101,11 +109,6 @@ impl SshError {
 
     /// The guest can no longer be reached over this session, or its server is going down (as opposed to: this command took too long).
     pub const fn is_connection_lost(&self) -> bool {
-        matches!(self, Self::Lost { .. } | Self::Frozen { .. } | Self::NoStatus)
-    }
-
-    /// Nothing was heard of the guest for so long that one which was shutting down would be down.
-    pub const fn is_silence(&self) -> bool {
-        matches!(self, Self::Frozen { .. })
+        matches!(self, Self::Lost { .. } | Self::Broken { .. } | Self::Frozen { .. } | Self::NoStatus)
     }
 }

@@ -30,8 +30,12 @@ pub struct Exec {
 pub enum Until {
     /// Its process has ended, and nobody holds its output open any more: all of the output is there.
     Silent,
-    /// Its process has ended. Processes it left behind may hold its output open; what they say soon is still taken.
-    Ended,
+    /// Its process has ended. Processes it left behind may hold its output open; what they say is still taken until they are quiet for
+    /// so long.
+    Ended {
+        /// How long both outputs must be quiet.
+        quiet: std::time::Duration,
+    },
 }
 
 impl Exec {

@@ -11,13 +11,11 @@ use super::{
     channel::{Channel, Output},
     login::{self, Start, TooMuch},
     sink::Drain,
-    wire::{Line, would_block},
+    wire::{self, Line, would_block},
 };
 
-/// How long both streams must be quiet, once the main process is over, before whoever still holds them is ignored.
-const QUIET: Duration = Duration::from_secs(1);
-/// The longest such a wait takes even if they are never quiet.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// So many times the quiet that is waited for is the longest wait for it, where the streams are never quiet.
+const NEVER_QUIET: u32 = 5;
 /// How long the server has to acknowledge that a channel is closed.
 const FAREWELL: Duration = Duration::from_secs(3);
 /// What is read and written at once: one packet of SSH.
@@ -28,6 +26,12 @@ const SHOWN: usize = 300;
 const STARTING: &str = "the login shell starts a command";
 const RUNNING: &str = "a command runs";
 const LINGERING: &str = "a command has ended, but something that it started holds its output open";
+
+/// An error of a command that runs: no other call does better.
+fn lost(error: ssh2::Error) -> SshError {
+    let none = || SshError::Broken { doing: RUNNING, reason: error.to_string() };
+    wire::lost(RUNNING, &error).unwrap_or_else(none)
+}
 
 /// Runs one command to its end: the login shell is sent `command`, which says `mark` before all else.
 pub(super) fn run(line: &mut Line, exec: Exec, command: &str, mark: &str) -> Result<Exit, SshError> {
@@ -95,7 +99,6 @@ struct Pump {
 
 impl Pump {
     fn until_over(&mut self, line: &mut Line, deadline: Instant) -> Result<Over, SshError> {
-        let lost = |error: ssh2::Error| SshError::Lost { doing: RUNNING, reason: error.to_string() };
         let mut buffer = vec![0; PIECE];
         loop {
             let mut busy = false;
@@ -107,11 +110,13 @@ impl Pump {
             }
             self.note_end().map_err(lost)?;
             let patience = match &self.end {
-                Some((_, at)) if self.until == Until::Ended => {
-                    Some((*at + LAST_WORDS).min(self.heard.max(*at) + QUIET).min(deadline))
-                }
-                None if !self.has_started() => Some(self.started_by),
-                _ => None,
+                Some((_, at)) => match self.until {
+                    Until::Ended { quiet } => {
+                        Some((*at + quiet * NEVER_QUIET).min(self.heard.max(*at) + quiet).min(deadline))
+                    }
+                    Until::Silent => None,
+                },
+                None => (!self.has_started()).then_some(self.started_by),
             };
             if patience.is_some_and(|until| Instant::now() >= until) {
                 if self.end.is_some() {
@@ -208,7 +213,7 @@ impl Pump {
                 self.stuck = line.is_stuck_sending().then_some(step);
                 Ok(false)
             }
-            Err(error) => Err(SshError::Lost { doing: RUNNING, reason: error.to_string() }),
+            Err(error) => Err(lost(error)),
         }
     }
 

@@ -171,7 +171,8 @@ impl Session {
         if self.cancel.is_cancelled() {
             SshError::Cancelled
         } else {
-            SshError::Lost { doing, reason: "the session has ended".to_owned() }
+            // Whatever ended it was said to another, or to nobody.
+            SshError::Broken { doing, reason: "the session has ended".to_owned() }
         }
     }
 }

@@ -21,6 +21,9 @@ use super::{SshError, keys::Pinned, offer, wake::Wake};
 const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(2);
 /// A guest that says nothing is asked for a sign of life at least so often.
 const LONGEST_KEEPALIVE: Duration = Duration::from_secs(5);
+/// This thread listens again so soon after the time at which it should, or else nestmatrix itself stood still: it was stopped, or this
+/// machine was. That is not the guest's silence.
+const PUNCTUAL: Duration = Duration::from_secs(2);
 
 /// When the guest last gave a sign of life, for those who do not drive the connection.
 #[derive(Clone, Debug)]
@@ -38,6 +41,12 @@ impl Heard {
     /// Something came.
     pub(super) fn note(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Nobody listened for so long.
+    fn forgive(&self, absence: Duration) {
+        let mut at = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *at = (*at + absence).min(Instant::now());
     }
 }
 
@@ -63,6 +72,8 @@ pub(super) struct Line {
     pub(super) heard: Heard,
     /// When it was last asked for one.
     asked: Instant,
+    /// By when we were to listen again.
+    listening_by: Instant,
     /// Signs of life are asked for: only once logged in.
     watching: bool,
     /// The connection is of no more use.
@@ -92,6 +103,7 @@ impl Line {
             silence,
             heard,
             asked: Instant::now(),
+            listening_by: Instant::now(),
             watching: false,
             given_up_on: false,
         })
@@ -144,8 +156,11 @@ impl Line {
         loop {
             match call(self) {
                 Err(error) if would_block(&error) => self.wait(doing, deadline, None)?,
-                Err(error) if is_lost(&error) => return Err(SshError::Lost { doing, reason: error.to_string() }),
-                other => return Ok(other),
+                Err(error) => match lost(doing, &error) {
+                    Some(lost) => return Err(lost),
+                    None => return Ok(Err(error)),
+                },
+                done => return Ok(done),
             }
         }
     }
@@ -158,6 +173,7 @@ impl Line {
         pause: Option<Instant>,
     ) -> Result<(), SshError> {
         self.go_on(doing, deadline)?;
+        self.notice_absence();
         let interest = match self.ssh.block_directions() {
             BlockDirections::Outbound => PollFlags::OUT,
             BlockDirections::Both => PollFlags::IN | PollFlags::OUT,
@@ -178,9 +194,11 @@ impl Line {
         let mut fds = [PollFd::new(&self.socket, interest), PollFd::new(self.wake.fd(), PollFlags::IN)];
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(SshError::Lost { doing, reason: format!("poll: {error}") }),
+            Err(error) => return Err(SshError::Broken { doing, reason: format!("poll: {error}") }),
         }
         let [socket, alarm] = fds.map(|fd| fd.revents());
+        self.listening_by = until;
+        self.notice_absence();
         if alarm.contains(PollFlags::IN) {
             self.wake.clear();
         }
@@ -218,6 +236,16 @@ impl Line {
     /// Something of ours is on its way out only in part.
     pub(super) fn is_stuck_sending(&self) -> bool {
         matches!(self.ssh.block_directions(), BlockDirections::Outbound | BlockDirections::Both)
+    }
+
+    /// Takes the time in which we stood still for no silence of the guest.
+    fn notice_absence(&mut self) {
+        let now = Instant::now();
+        let absence = now.saturating_duration_since(self.listening_by);
+        if absence > PUNCTUAL {
+            self.heard.forgive(absence);
+        }
+        self.listening_by = now;
     }
 
     fn patience(&self) -> Duration {
@@ -260,25 +288,49 @@ fn is_of_key_exchange(error: &ssh2::Error) -> bool {
     )
 }
 
-/// Errors after which no call on this session can succeed.
-fn is_lost(error: &ssh2::Error) -> bool {
+/// What an error means after which no call on this session can succeed.
+pub(super) fn lost(doing: &'static str, error: &ssh2::Error) -> Option<SshError> {
     use libssh2_sys::{
         LIBSSH2_ERROR_BAD_SOCKET, LIBSSH2_ERROR_BAD_USE, LIBSSH2_ERROR_DECRYPT, LIBSSH2_ERROR_INVALID_MAC,
         LIBSSH2_ERROR_PROTO, LIBSSH2_ERROR_SOCKET_DISCONNECT, LIBSSH2_ERROR_SOCKET_RECV, LIBSSH2_ERROR_SOCKET_SEND,
         LIBSSH2_ERROR_SOCKET_TIMEOUT,
     };
-    matches!(
-        error.code(),
+    let reason = error.to_string();
+    match error.code() {
+        ErrorCode::Session(
+            LIBSSH2_ERROR_SOCKET_DISCONNECT
+            | LIBSSH2_ERROR_SOCKET_RECV
+            | LIBSSH2_ERROR_SOCKET_SEND
+            | LIBSSH2_ERROR_SOCKET_TIMEOUT,
+        ) => Some(SshError::Lost { doing, reason }),
         ErrorCode::Session(
             LIBSSH2_ERROR_BAD_SOCKET
-                | LIBSSH2_ERROR_BAD_USE
-                | LIBSSH2_ERROR_DECRYPT
-                | LIBSSH2_ERROR_INVALID_MAC
-                | LIBSSH2_ERROR_PROTO
-                | LIBSSH2_ERROR_SOCKET_DISCONNECT
-                | LIBSSH2_ERROR_SOCKET_RECV
-                | LIBSSH2_ERROR_SOCKET_SEND
-                | LIBSSH2_ERROR_SOCKET_TIMEOUT
-        )
-    )
+            | LIBSSH2_ERROR_BAD_USE
+            | LIBSSH2_ERROR_DECRYPT
+            | LIBSSH2_ERROR_INVALID_MAC
+            | LIBSSH2_ERROR_PROTO,
+        ) => Some(SshError::Broken { doing, reason }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_in_which_nestmatrix_itself_stood_still_is_no_silence_of_the_guest() {
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let silence = Duration::from_secs(60);
+        let mut line = Line::new(ours.into(), Wake::new().unwrap(), Arc::default(), silence, Heard::now()).unwrap();
+        let long_ago = Instant::now().checked_sub(2 * silence).unwrap();
+        *line.heard.0.lock().unwrap() = long_ago - Duration::from_secs(10);
+        line.listening_by = long_ago;
+        line.notice_absence();
+        let silent = line.heard.at().elapsed();
+        assert!((10..15).contains(&silent.as_secs()), "what it was silent before that counts: {silent:?}");
+        // Punctual.
+        line.notice_absence();
+        assert!(line.heard.at().elapsed() >= silent);
+    }
 }

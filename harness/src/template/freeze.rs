@@ -361,7 +361,7 @@ async fn run(
     let (stdout, stderr) =
         (forge.logs.join(format!("{what}.stdout.log")), forge.logs.join(format!("{what}.stderr.log")));
     let grace = GRACE.mul_f64(forge.speed);
-    let suite = Suite { stdout: &stdout, stderr: &stderr, deadline: Instant::now() + limit, grace, results: None };
+    let suite = Suite { stdout: &stdout, stderr: &stderr, deadline: Instant::now() + limit, grace };
     let ran = payload::run(session, &suite).await.map_err(because("nothing can be run in it"))?;
     let how = match ran.outcome {
         SuiteOutcome::Exited(0) => return Ok(()),

@@ -149,12 +149,9 @@ async fn a_time_out_holds_against_a_suite_that_killed_its_watcher() {
 async fn a_guest_that_is_silent_at_the_time_limit_no_longer_answers_and_was_not_killed() {
     let guest = Guest::start().await;
     guest.upload("echo started; sleep 3; exit 1", &[], &[]).await.unwrap();
-    let server = rustix::process::Pid::from_raw(guest.server.pids()[0] as i32).unwrap();
     let freeze = async {
-        while !guest.stdout_log_or_empty().contains("started") {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        rustix::process::kill_process(server, rustix::process::Signal::STOP).unwrap();
+        guest.until_said("started").await;
+        guest.server.freeze();
     };
     let started = Instant::now();
     let (ran, ()) = tokio::join!(guest.run_for(Duration::from_secs(5)), freeze);
@@ -168,7 +165,7 @@ async fn a_connection_lost_in_the_middle_of_a_suite_is_told_from_everything_else
     let guest = Guest::start().await;
     guest.upload("echo started; sleep 20", &[], &[]).await.unwrap();
     let cut = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        guest.until_said("started").await;
         guest.server.kill();
     };
     let (ran, ()) = tokio::join!(guest.run_for(Duration::from_secs(20)), cut);

@@ -19,8 +19,6 @@ use crate::sshd::{Server, Tools, within};
 pub(crate) struct Guest {
     pub(crate) server: Server,
     pub(crate) session: Session,
-    /// Where suites leave their results.
-    pub(crate) results: Option<String>,
 }
 
 impl Guest {
@@ -32,7 +30,7 @@ impl Guest {
     pub(crate) async fn start_with(tools: Tools) -> Self {
         let server = Server::start_with(tools).await;
         let session = server.session().await;
-        Self { server, session, results: None }
+        Self { server, session }
     }
 
     pub(crate) fn here(&self, name: &str) -> PathBuf {
@@ -55,7 +53,7 @@ impl Guest {
         let (stdout, stderr) = (self.here("stdout.log"), self.here("stderr.log"));
         let deadline = Instant::now() + limit;
         let grace = Duration::from_millis(700);
-        let suite = Suite { stdout: &stdout, stderr: &stderr, deadline, grace, results: self.results.as_deref() };
+        let suite = Suite { stdout: &stdout, stderr: &stderr, deadline, grace };
         payload::run(&self.session, &suite).await
     }
 
@@ -69,8 +67,11 @@ impl Guest {
         fs::read_to_string(self.here("stdout.log")).unwrap()
     }
 
-    pub(crate) fn stdout_log_or_empty(&self) -> String {
-        fs::read_to_string(self.here("stdout.log")).unwrap_or_default()
+    /// Waits until the suite that runs has printed this.
+    pub(crate) async fn until_said(&self, words: &str) {
+        while !fs::read_to_string(self.here("stdout.log")).is_ok_and(|log| log.contains(words)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub(crate) fn stderr_log(&self) -> String {

@@ -212,8 +212,9 @@ fn a_root_file_system_that_does_not_grow_with_its_disk_is_said_once_with_both_si
     );
     let run = lab.run(&matrix, "out", &[]);
     run.assert_code(0);
-    let said: Vec<&str> = run.stderr.lines().filter(|line| line.contains("root file system of")).collect();
-    assert_eq!(said.len(), 1, "{}", run.stderr);
+    let events = run.file("events.jsonl");
+    let said: Vec<&str> = events.lines().filter(|line| line.contains("root file system of")).collect();
+    assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("MiB on a disk of 8GiB"), "{said:?}");
     assert_eq!(run.file("summary.md").matches("a root file system of").count(), 1);
     lab.assert_nothing_left();

@@ -146,7 +146,7 @@ echo clock $(date +%s.%N)
 
 #[test]
 fn forks_share_nothing_but_what_they_were_frozen_with_and_know_what_time_it_is() {
-    let lab = Lab::forking();
+    let lab = Lab::warm();
     let suite = |name: &str, more: &str| format!("[[suite]]\nname = \"{name}\"\n{more}\ninline = '''{WHO}'''\n");
     let matrix = [
         "images = [\"debian-12-minimal\"]\n".to_owned(),
@@ -161,7 +161,8 @@ fn forks_share_nothing_but_what_they_were_frozen_with_and_know_what_time_it_is()
 
     let first = lab.run(&matrix, "first", &[]);
     first.assert_code(0);
-    let (key, _) = template(&first);
+    let (key, cached) = template(&first);
+    assert!(!cached);
     forked.iter().for_each(|id| assert_forked(&first, id));
     assert_eq!(boot(&first, &id("booted")), serde_json::json!({"how": "cold", "reason": null}), "it asked for that");
 

@@ -179,6 +179,15 @@ impl Server {
         self.children.lock().unwrap().iter().map(Child::id).collect()
     }
 
+    /// Stops every server: all connections stand, and nobody answers.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub(crate) fn freeze(&self) {
+        for pid in self.pids() {
+            let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        }
+    }
+
     /// Every server has ended by itself.
     #[allow(dead_code, reason = "not every test file needs it")]
     pub(crate) fn have_exited(&self) -> bool {
