@@ -29,7 +29,12 @@ pub(super) fn ready(run: &Run, number: u32) -> Vec<String> {
         None if !facts.steps.is_empty() => lines.push(format!("{INDENT}{state}")),
         None => {}
     }
-    lines.push(format!("  guests  {}: {}", facts.accelerator, facts.accelerator_reason));
+    // The words of QEMU behind it are for those who ask.
+    let reason = match facts.accelerator_reason.split_once("; ") {
+        Some((reason, _)) => format!("{reason}; details: `nestmatrix doctor`"),
+        None => facts.accelerator_reason.clone(),
+    };
+    lines.push(format!("  guests  {}: {reason}", facts.accelerator));
     lines.push(format!(
         "{INDENT}QEMU {}{}, {} and {} for all guests; {}",
         facts.qemu,

@@ -43,6 +43,24 @@ pub(crate) fn shown(plan: &Plan, events: &[Event], run_dir: &Path) -> String {
 }
 
 #[test]
+fn what_qemu_itself_says_of_an_accelerator_is_for_those_who_ask() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let plan = fixture::write(dir.path());
+    let mut events = fixture::story(&plan).events;
+    for event in &mut events {
+        if let EventKind::RunnerReady { runner } = &mut event.kind {
+            runner.accelerator_reason =
+                "KVM is unusable here: QEMU ends at once: signal: 6; kvm.c:3849: assertion".into();
+        }
+    }
+    let shown = shown(&plan, &events, dir.path());
+    assert!(
+        shown.contains("KVM is unusable here: QEMU ends at once: signal: 6; details: `nestmatrix doctor`\n"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn a_run_reads_as_plain_lines_in_a_ci_log() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let plan = fixture::write(dir.path());
