@@ -288,7 +288,7 @@ async fn a_frozen_guest_is_noticed_long_before_the_deadline_and_a_merely_silent_
     let (answer, ()) = tokio::join!(session.exec(command("sleep 20")), freeze);
     let error = answer.unwrap_err();
     assert!(matches!(error, SshError::Frozen { .. }), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(18), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

@@ -115,7 +115,7 @@ pub(crate) struct GuestTable {
 pub(crate) struct TimeoutTable {
     /// From power-on to an answer over SSH; default: 1m.
     pub(crate) boot: Option<At<DurationText>>,
-    /// Uploading the payload, asking what is installed, removing old results; default: 2m.
+    /// Uploading the payload and asking what is installed; and again removing old results; default: 2m.
     pub(crate) prepare: Option<At<DurationText>>,
     /// Installing the package; default: 5m.
     pub(crate) install: Option<At<DurationText>>,

@@ -147,45 +147,53 @@ impl Attempt<'_> {
         phase: Phase,
         opened: Result<T, SshError>,
     ) -> Outcome<T> {
-        match opened {
-            Err(error @ SshError::Timeout { .. }) => {
-                Err(self.unanswered(guest, phase, &error.to_string(), EXPLANATION).await)
+        let error = match opened {
+            Err(error) if !error.is_connection_lost() => error,
+            opened => return self.explained(guest, phase, opened).await,
+        };
+        // A server that is being stopped refuses, too.
+        Err(match (self.why(guest, phase, EXPLANATION).await, error) {
+            (Why::GoingDown(stopped), _) => stopped,
+            (Why::Unknown, error @ SshError::Timeout { .. }) => self.mute(guest, phase, &error.to_string()).await,
+            (Why::Serves | Why::Unknown, error) => self.error(phase, error.to_string(), None),
+        })
+    }
+
+    /// What it means that a session is lost. If the guest may be shutting down, QEMU has so long to tell.
+    async fn unanswered(&self, guest: &Guest, phase: Phase, reason: &str, patience: Duration) -> Stopped {
+        match self.why(guest, phase, patience).await {
+            Why::GoingDown(stopped) => stopped,
+            _ if self.kill.is_cancelled() => self.error(phase, reason.to_owned(), None),
+            Why::Serves => {
+                let words = "the guest lost that session, and its SSH server takes new ones";
+                self.failed(Failure::Unreachable, phase, format!("{reason}; in phase {phase} {words}"))
             }
-            // A server that is being stopped refuses, too.
-            Err(error) if !error.is_connection_lost() => {
-                let refused = || self.error(phase, error.to_string(), None);
-                Err(self.explanation(guest, phase, SHUTTING_DOWN).await.unwrap_or_else(refused))
-            }
-            opened => self.explained(guest, phase, opened).await,
+            Why::Unknown => self.mute(guest, phase, reason).await,
         }
     }
 
-    /// What it means that the guest does not answer as it should. If it may be shutting down, QEMU has so long to tell.
-    async fn unanswered(&self, guest: &Guest, phase: Phase, reason: &str, patience: Duration) -> Stopped {
+    /// What it means that nothing in the guest answers over SSH.
+    async fn mute(&self, guest: &Guest, phase: Phase, reason: &str) -> Stopped {
+        if guest.answers().await {
+            let words = "the guest no longer answers, its machine still runs";
+            return self.failed(Failure::Unreachable, phase, format!("{reason}; in phase {phase} {words}"));
+        }
+        // An end that QEMU could not tell of in time.
+        let silent = || self.failed(Failure::QemuSilent, phase, format!("QEMU no longer answers in phase {phase}"));
+        guest.has_ended().map_or_else(silent, |ended| self.died(phase, &ended))
+    }
+
+    /// What became of a guest that does not answer as it should.
+    async fn why(&self, guest: &Guest, phase: Phase, patience: Duration) -> Why {
         let why = tokio::select! {
             biased;
             why = self.explanation(guest, phase, patience) => why.map_or(Why::Unknown, Why::GoingDown),
             () = self.still_serves(guest) => Why::Serves,
         };
-        let why = match why {
+        match why {
             // It was silent for longer than a shutdown takes.
             Why::Unknown if patience.is_zero() && self.serves(guest, self.scaled(SHUTTING_DOWN)).await => Why::Serves,
             why => why,
-        };
-        let unreachable = |what: &str| {
-            self.failed(Failure::Unreachable, phase, format!("{reason}; in phase {phase} the guest {what}"))
-        };
-        match why {
-            Why::GoingDown(stopped) => stopped,
-            _ if self.kill.is_cancelled() => self.error(phase, reason.to_owned(), None),
-            Why::Serves => unreachable("lost that session, and its SSH server takes new ones"),
-            Why::Unknown if guest.answers().await => unreachable("no longer answers, its machine still runs"),
-            Why::Unknown => {
-                // An end that QEMU could not tell of in time.
-                let silent =
-                    || self.failed(Failure::QemuSilent, phase, format!("QEMU no longer answers in phase {phase}"));
-                guest.has_ended().map_or_else(silent, |ended| self.died(phase, &ended))
-            }
         }
     }
 

@@ -73,7 +73,7 @@ impl Attempt<'_> {
     }
 
     /// The package is to be installed.
-    fn installs(&self) -> bool {
+    pub(super) fn installs(&self) -> bool {
         self.cell.install && self.station.plan.package.is_some()
     }
 

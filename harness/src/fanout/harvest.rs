@@ -161,16 +161,17 @@ impl Attempt<'_> {
     /// Removes what lies where the suite is to leave its results: what is there afterwards is its own.
     pub(super) async fn remove_old_results(&self, guest: &Guest, session: &Session) -> Outcome<()> {
         let Some(Results::Junit { glob }) = &self.cell.results else { return Ok(()) };
-        // Not the suite's time, and a guest that goes down meanwhile is not the suite's doing.
+        // Not the suite's time. A guest that goes down meanwhile is the package's doing, if that is in it already.
+        let phase = if self.installs() { Phase::Test } else { Phase::Prepare };
         let limit = self.scaled(self.cell.timeouts.prepare);
         let removing = payload::remove_results(session, glob, deadline(limit));
-        let removed = self.phase(Phase::Prepare, Some(guest), Some(limit), removing).await?;
-        match self.explained(guest, Phase::Prepare, removed).await? {
+        let removed = self.phase(phase, Some(guest), Some(limit), removing).await?;
+        match self.explained(guest, phase, removed).await? {
             Ok(removed) => removed.into_iter().for_each(|line| self.warn(line)),
             Err(left) => {
                 let reason = format!("results from before the suite started cannot be removed: {left}");
                 let help = "remove them in the image's `prepare`, or name another folder in `results`";
-                return Err(self.error(Phase::Prepare, reason, Some(help.to_owned())));
+                return Err(self.error(phase, reason, Some(help.to_owned())));
             }
         }
         Ok(())

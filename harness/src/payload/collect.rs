@@ -21,12 +21,12 @@ use crate::ssh::{End, Exec, Session, Sink, SshError, Stdin};
 
 /// What the guest runs.
 const SCRIPT: &str = include_str!("collect.sh");
-/// What is done with files, and with links to files below a folder; and in which phase.
-type Verb = (&'static str, &'static str, &'static str);
-const EVIDENCE: Verb = ("send", "", "collect");
+/// What is done with files, and with links to files below a folder.
+type Verb = (&'static str, &'static str);
+const EVIDENCE: Verb = ("send", "");
 /// A result may be told by any of them.
-const RESULTS: Verb = ("send", "follow", "collect");
-const OLD_RESULTS: Verb = ("remove", "follow", "prepare");
+const RESULTS: Verb = ("send", "follow");
+const OLD_RESULTS: Verb = ("remove", "follow");
 /// How much of result files is read into memory, in bytes.
 const RESULT_LIMITS: Limits = Limits { per_file: 16 << 20, total: 16 << 20, count: 1000 };
 
@@ -232,11 +232,12 @@ async fn fetch(
                 warnings.add(warning);
             }
         }
+        // Nothing is half removed.
+        Err(error @ SshError::Timeout { .. }) if verb == OLD_RESULTS => return Err(error.into()),
         Err(SshError::Timeout { .. }) => {
-            let phase = verb.2;
-            warnings.add(format!(
-                "files of the guest are not complete: time limit of phase {phase} reached; raise `timeout.{phase}`"
-            ));
+            warnings.add(
+                "files of the guest are not complete: time limit of phase collect reached; raise `timeout.collect`",
+            );
         }
         Err(SshError::Cancelled) => return Err(SshError::Cancelled.into()),
         Err(error) => {
@@ -247,7 +248,7 @@ async fn fetch(
     Ok(Fetched { spool, mark, warnings, cut_off })
 }
 
-fn command((verb, links, _): Verb, globs: &[String], mark: &str, limits: &Limits) -> String {
+fn command((verb, links): Verb, globs: &[String], mark: &str, limits: &Limits) -> String {
     let patterns: Vec<String> = globs.iter().map(|glob| quote::pattern(glob)).collect();
     // Each expanded by itself: it may match as many files as there are.
     let matches: String = patterns.iter().map(|pattern| format!("match {pattern}\n")).collect();

@@ -11,6 +11,11 @@ const ORDER: Duration = Duration::from_secs(10);
 /// A guest that gives no sign of life for so long, at its time limit, is not asked any further.
 const UNHEARD: Duration = Duration::from_secs(10);
 
+/// A timer that is later says that nestmatrix itself stood still.
+const PUNCTUAL: Duration = Duration::from_secs(5);
+/// How long it takes after that to read what has come.
+const CATCHING_UP: Duration = Duration::from_secs(2);
+
 /// What is run and for how long.
 pub(super) struct Guarded {
     /// The uploaded script to run, by name.
@@ -59,6 +64,17 @@ pub(super) async fn run(session: &Session, guarded: Guarded) -> Result<Ended, Ss
         exit = &mut exec => return exit.map(Ended::Itself),
         () = sleep_until(guarded.deadline.into()) => {}
     }
+    // Late only if nestmatrix itself stood still. What came meanwhile has not been read yet, and may be the end.
+    let late = guarded.deadline.elapsed();
+    if late > PUNCTUAL {
+        tokio::select! {
+            biased;
+            exit = &mut exec => return exit.map(Ended::Itself),
+            () = sleep(CATCHING_UP) => {}
+        }
+        let reason = format!("nestmatrix stood still for {:.0} s across the script's time limit", late.as_secs_f64());
+        return Err(SshError::Broken { doing: "a script is to be ended", reason });
+    }
 
     let ordered = Instant::now();
     orders.try_send(b"TERM\n");
@@ -72,7 +88,8 @@ pub(super) async fn run(session: &Session, guarded: Guarded) -> Result<Ended, Ss
         biased;
         exit = &mut exec => exit,
         () = sleep(guarded.grace) => {
-            if let Some(silent) = silent(None) {
+            let punctual = ordered.elapsed() < guarded.grace + PUNCTUAL;
+            if let Some(silent) = silent(None).filter(|_| punctual) {
                 return Err(silent);
             }
             orders.try_send(b"KILL\n");

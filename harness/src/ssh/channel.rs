@@ -5,8 +5,9 @@
 //! `libssh2_channel_has_exit_status` says, and the crate neither declares it nor shows its own pointer.
 
 use std::{
-    ffi::{c_char, c_int, c_uint},
+    ffi::{c_char, c_int, c_long, c_uint},
     ptr::{NonNull, null, null_mut},
+    time::Duration,
 };
 
 use libssh2_sys as raw;
@@ -21,6 +22,15 @@ const STDERR: c_int = 1;
 unsafe extern "C" {
     /// Whether an `exit-status` request came (libssh2.h; missing in libssh2-sys 0.3.4).
     fn libssh2_channel_has_exit_status(channel: *mut raw::LIBSSH2_CHANNEL) -> c_int;
+    /// How many seconds libssh2 itself waits for a packet that must come, 60 if nobody says (missing there, too).
+    fn libssh2_session_set_read_timeout(session: *mut raw::LIBSSH2_SESSION, seconds: c_long);
+}
+
+/// Has libssh2 give up the wait for an answer no earlier than this.
+pub(super) fn wait_for_answers(session: &ssh2::Session, least: Duration) {
+    let seconds = c_long::try_from(least.as_secs().max(60)).unwrap_or(c_long::MAX);
+    // SAFETY: the session is alive and locked.
+    unsafe { libssh2_session_set_read_timeout(&raw mut *session.raw(), seconds) }
 }
 
 /// Which of a command's two outputs.

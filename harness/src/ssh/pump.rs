@@ -225,15 +225,19 @@ impl Pump {
         while let Some(step) = self.stuck {
             match self.step(step, line, &mut buffer) {
                 Ok(_) if self.stuck.is_none() => {}
-                Ok(_) if line.wait("closing a channel", deadline, None).is_ok() => {}
-                _ => return line.give_up(),
+                Ok(_) => {
+                    if let Err(error) = line.wait("closing a channel", deadline, None) {
+                        return line.give_up(Some(&error));
+                    }
+                }
+                Err(error) => return line.give_up(Some(&error)),
             }
         }
         let channel = &mut self.channel;
         match line.drive("closing a channel", deadline, |_| channel.close()) {
             // A server that is slow to acknowledge does not hinder the next command.
             Ok(_) | Err(SshError::Timeout { .. }) if !line.is_stuck_sending() => {}
-            _ => line.give_up(),
+            closed => line.give_up(closed.err().as_ref()),
         }
     }
 

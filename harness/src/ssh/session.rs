@@ -53,6 +53,8 @@ pub struct Session {
     requests: mpsc::Sender<Request>,
     wake: Wake,
     ended: Arc<AtomicBool>,
+    /// The connection ended while no command was to be told of it.
+    cut: Arc<AtomicBool>,
     socket: OwnedFd,
     heard: wire::Heard,
     cancel: CancellationToken,
@@ -87,6 +89,7 @@ impl Session {
         let (ready, opened) = oneshot::channel();
         let heard = wire::Heard::now();
         let line = wire::Line::new(stream, wake.clone(), Arc::clone(&ended), open.silence, heard.clone())?;
+        let cut = Arc::clone(&line.cut);
         std::thread::Builder::new()
             .name("ssh".to_owned())
             .spawn(move || keeper::serve(line, &credentials, ready, &inbox))
@@ -101,7 +104,7 @@ impl Session {
             })
             .abort_handle()
         };
-        let session = Self { requests, wake, ended, socket, heard, cancel: open.cancel, watcher, sudo: open.sudo };
+        let session = Self { requests, wake, ended, cut, socket, heard, cancel: open.cancel, watcher, sudo: open.sudo };
         session.answer(opened, open.deadline, "connecting").await?;
         let hello = Exec::new("true", Stdin::None, open.deadline);
         let exit = session.exec(hello).await?;
@@ -171,8 +174,13 @@ impl Session {
         if self.cancel.is_cancelled() {
             SshError::Cancelled
         } else {
-            // Whatever ended it was said to another, or to nobody.
-            SshError::Broken { doing, reason: "the session has ended".to_owned() }
+            let reason = "the session has ended".to_owned();
+            if self.cut.load(Ordering::Acquire) {
+                SshError::Lost { doing, reason }
+            } else {
+                // Whatever ended it was said to another, or to nobody.
+                SshError::Broken { doing, reason }
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use ssh2::{BlockDirections, ErrorCode, MethodType};
 
-use super::{SshError, keys::Pinned, offer, wake::Wake};
+use super::{SshError, channel, keys::Pinned, offer, wake::Wake};
 
 /// libssh2 wants at least two seconds between two requests for a sign of life.
 const SHORTEST_KEEPALIVE: Duration = Duration::from_secs(2);
@@ -65,6 +65,8 @@ pub(super) struct Line {
     socket: OwnedFd,
     pub(super) wake: Wake,
     pub(super) ended: Arc<AtomicBool>,
+    /// Set when the connection ended while nobody was to be told of it.
+    pub(super) cut: Arc<AtomicBool>,
     /// Set when nobody waits for the command that runs any more.
     pub(super) given_up: Option<Arc<AtomicBool>>,
     pub(super) silence: Duration,
@@ -94,11 +96,14 @@ impl Line {
         let mut ssh = ssh2::Session::new().map_err(|error| SshError::Handshake { reason: error.to_string() })?;
         ssh.set_tcp_stream(stream);
         ssh.set_blocking(false);
+        // Who is silent for too long is for us to say, and time limits are scaled.
+        channel::wait_for_answers(&ssh, 2 * silence);
         Ok(Self {
             ssh,
             socket,
             wake,
             ended,
+            cut: Arc::default(),
             given_up: None,
             silence,
             heard,
@@ -228,9 +233,12 @@ impl Line {
         self.given_up = None;
     }
 
-    /// No further command is run here.
-    pub(super) fn give_up(&mut self) {
+    /// No further command is run here; `why`, if the connection has ended.
+    pub(super) fn give_up(&mut self, why: Option<&SshError>) {
         self.given_up_on = true;
+        if matches!(why, Some(SshError::Lost { .. })) {
+            self.cut.store(true, Ordering::Release);
+        }
     }
 
     /// Something of ours is on its way out only in part.
@@ -292,8 +300,8 @@ fn is_of_key_exchange(error: &ssh2::Error) -> bool {
 pub(super) fn lost(doing: &'static str, error: &ssh2::Error) -> Option<SshError> {
     use libssh2_sys::{
         LIBSSH2_ERROR_BAD_SOCKET, LIBSSH2_ERROR_BAD_USE, LIBSSH2_ERROR_DECRYPT, LIBSSH2_ERROR_INVALID_MAC,
-        LIBSSH2_ERROR_PROTO, LIBSSH2_ERROR_SOCKET_DISCONNECT, LIBSSH2_ERROR_SOCKET_RECV, LIBSSH2_ERROR_SOCKET_SEND,
-        LIBSSH2_ERROR_SOCKET_TIMEOUT,
+        LIBSSH2_ERROR_OUT_OF_BOUNDARY, LIBSSH2_ERROR_PROTO, LIBSSH2_ERROR_SOCKET_DISCONNECT, LIBSSH2_ERROR_SOCKET_RECV,
+        LIBSSH2_ERROR_SOCKET_SEND, LIBSSH2_ERROR_SOCKET_TIMEOUT,
     };
     let reason = error.to_string();
     match error.code() {
@@ -308,6 +316,7 @@ pub(super) fn lost(doing: &'static str, error: &ssh2::Error) -> Option<SshError>
             | LIBSSH2_ERROR_BAD_USE
             | LIBSSH2_ERROR_DECRYPT
             | LIBSSH2_ERROR_INVALID_MAC
+            | LIBSSH2_ERROR_OUT_OF_BOUNDARY
             | LIBSSH2_ERROR_PROTO,
         ) => Some(SshError::Broken { doing, reason }),
         _ => None,
@@ -325,12 +334,23 @@ mod tests {
         let mut line = Line::new(ours.into(), Wake::new().unwrap(), Arc::default(), silence, Heard::now()).unwrap();
         let long_ago = Instant::now().checked_sub(2 * silence).unwrap();
         *line.heard.0.lock().unwrap() = long_ago - Duration::from_secs(10);
-        line.listening_by = long_ago;
-        line.notice_absence();
+        (line.listening_by, line.watching) = (long_ago, true);
+        let soon = Some(Instant::now());
+        line.wait("it is tried", Instant::now() + silence, soon).unwrap();
         let silent = line.heard.at().elapsed();
         assert!((10..15).contains(&silent.as_secs()), "what it was silent before that counts: {silent:?}");
-        // Punctual.
-        line.notice_absence();
-        assert!(line.heard.at().elapsed() >= silent);
+
+        *line.heard.0.lock().unwrap() = long_ago;
+        let error = line.wait("it is tried", Instant::now() + silence, soon).unwrap_err();
+        assert!(matches!(error, SshError::Frozen { .. }), "nobody was away: {error}");
+    }
+
+    #[test]
+    fn an_end_of_the_connection_is_told_from_what_may_be_a_fault_of_ours_and_from_an_answer() {
+        use libssh2_sys::{LIBSSH2_ERROR_CHANNEL_FAILURE, LIBSSH2_ERROR_PROTO, LIBSSH2_ERROR_SOCKET_RECV};
+        let of = |code| lost("it is tried", &ssh2::Error::new(ErrorCode::Session(code), "why"));
+        assert!(matches!(of(LIBSSH2_ERROR_SOCKET_RECV), Some(SshError::Lost { .. })));
+        assert!(matches!(of(LIBSSH2_ERROR_PROTO), Some(SshError::Broken { .. })));
+        assert!(of(LIBSSH2_ERROR_CHANNEL_FAILURE).is_none());
     }
 }

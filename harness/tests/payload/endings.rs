@@ -128,9 +128,9 @@ async fn a_time_out_kills_the_whole_family_and_keeps_its_last_words() {
         while :; do sleep 0.1; done";
     guest.upload(script, &[], &[]).await.unwrap();
     let started = Instant::now();
-    let run = guest.run_for(Duration::from_secs(2)).await.unwrap();
+    let run = guest.run_for(Duration::from_secs(4)).await.unwrap();
     assert_eq!(run.outcome, SuiteOutcome::TimedOut { leftovers: false });
-    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
     assert_eq!(guest.stdout_log(), "started\ntold to stop\n");
     assert_eq!(running("sleep\x0047."), [""; 0]);
 }

@@ -52,7 +52,7 @@ impl Guest {
     pub(crate) async fn run_for(&self, limit: Duration) -> Result<SuiteRun, SshError> {
         let (stdout, stderr) = (self.here("stdout.log"), self.here("stderr.log"));
         let deadline = Instant::now() + limit;
-        let grace = Duration::from_millis(700);
+        let grace = Duration::from_secs(2);
         let suite = Suite { stdout: &stdout, stderr: &stderr, deadline, grace };
         payload::run(&self.session, &suite).await
     }

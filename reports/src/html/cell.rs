@@ -160,13 +160,15 @@ impl AttemptView {
         let ends = attempt.phases.iter().map(|run| run.after_ms.saturating_add(run.elapsed_ms.unwrap_or(0)));
         let whole = ends.fold(attempt.elapsed_ms.unwrap_or(0), u64::max).max(1) as f64;
         let percent = |ms: f64| (ms / whole * 1_000.0).round() / 10.0;
-        let phases = attempt.phases.iter().map(|run| PhaseView {
+        // A phase may be entered twice.
+        let decided = attempt.phases.iter().rposition(|run| decided == Some(run.phase));
+        let phases = attempt.phases.iter().enumerate().map(|(at, run)| PhaseView {
             name: run.phase.name(),
             duration: run.elapsed_ms.map_or_else(|| "not ended".to_owned(), human::duration),
             limit: run.timeout_ms.map(|ms| format!("limit {}", human::duration(ms))).unwrap_or_default(),
             left: percent(run.after_ms as f64).min(99.0),
             width: percent(run.elapsed_ms.unwrap_or(0) as f64).min(100.0 - percent(run.after_ms as f64).min(99.0)),
-            bad: decided == Some(run.phase) || run.elapsed_ms.is_none(),
+            bad: decided == Some(at) || run.elapsed_ms.is_none(),
         });
         Self {
             number: attempt.number,
