@@ -16,8 +16,8 @@ use quick_xml::{
 };
 
 use self::{
-    case::{Case, Said},
-    element::{Attributes, Kind},
+    case::Case,
+    element::{Attributes, Kind, Said},
     totals::Suite,
 };
 use crate::{TestCase, clean, names::UniqueNames};

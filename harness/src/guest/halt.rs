@@ -11,8 +11,8 @@ use tokio::{
 
 use super::{
     console::Console,
+    ended::Ended,
     qmp::{Qmp, QmpError, commands::HumanMonitorCommand},
-    vm::Ended,
 };
 
 /// How often QEMU is asked ...

@@ -5,6 +5,7 @@
 
 mod command;
 mod console;
+mod ended;
 mod halt;
 mod identity;
 mod migration;
@@ -18,6 +19,7 @@ mod who;
 
 pub use command::{Accelerator, Command, Cpu, Disk, Firmware, Loader, Port, Ram, serial_port};
 pub use console::Console;
+pub use ended::Ended;
 pub use identity::{FIRMWARE_ITEMS, HOST_KEY_FILES, Seed, Told, identity, write_private};
 pub use images::DiskFormat;
 pub use migration::MigrationError;
@@ -25,5 +27,5 @@ pub use overlay::{OverlayError, create as create_overlay};
 pub use process::{Spawner, alive as process_alive, cpu_time as process_cpu_time, start_time as process_start_time};
 pub use reboots::{MOST_REBOOTS, Reboots};
 pub use seed::recipe as seed_recipe;
-pub use vm::{Ended, Guest, StartError};
+pub use vm::{Guest, StartError};
 pub use who::Who;

@@ -1,6 +1,6 @@
 //! Images that reboot once at their first boot (to relabel their files, to switch kernels): survived until the boot is over. Pure.
 
-use super::vm::Ended;
+use super::ended::Ended;
 
 /// Most reboots of its own that a guest may do before its boot is over.
 pub const MOST_REBOOTS: u32 = 3;

@@ -1,7 +1,7 @@
 //! A [`Guest`]: started, watched, and ended for certain.
 
 use std::{
-    fmt, io,
+    io,
     net::{Ipv4Addr, SocketAddr},
     os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
@@ -18,6 +18,7 @@ use tokio::{
 use super::{
     command::{Accelerator, Command, Port},
     console::Console,
+    ended::Ended,
     halt,
     process::{Exit, Process, Spawner},
     qmp::{
@@ -37,55 +38,6 @@ const RESET_LOOK: Duration = Duration::from_millis(10);
 /// Between the news that nobody in the guest holds its port any more and our end of it being shut: what was said last may still be
 /// on its way.
 const PORT_LAG: Duration = Duration::from_millis(200);
-
-/// Why a guest runs no more. The first thing that happened, not what followed from it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Its kernel panicked.
-    Panicked {
-        /// In the kernel's words, if its console has them.
-        words: Option<String>,
-    },
-    /// It powered itself off.
-    PoweredOff,
-    /// It rebooted.
-    Reset,
-    /// None of its CPUs will ever run again: halted, with interrupts off.
-    Halted,
-    /// Its disk could not be written or read any more on the host.
-    HostDisk {
-        /// The host's disk is full.
-        full: bool,
-    },
-    /// QEMU is gone.
-    QemuGone {
-        /// How, and QEMU's last words.
-        how: String,
-    },
-}
-
-impl Ended {
-    /// The same sentence about another machine than a guest: `who` is `the guest`, or `it` after something else was named.
-    pub fn of(&self, who: &str) -> String {
-        let whose = if who == "it" { "its".to_owned() } else { format!("{who}'s") };
-        match self {
-            Self::Panicked { words: None } => format!("{whose} kernel panicked"),
-            Self::Panicked { words: Some(words) } => format!("{whose} kernel panicked: {words}"),
-            Self::PoweredOff => format!("{who} powered itself off"),
-            Self::Reset => format!("{who} rebooted itself"),
-            Self::Halted => format!("{who} halted itself"),
-            Self::HostDisk { full: true } => format!("the host's disk is full: {whose} disk cannot grow"),
-            Self::HostDisk { full: false } => format!("{whose} disk cannot be read or written on the host"),
-            Self::QemuGone { how } => format!("QEMU ended by itself: {how}"),
-        }
-    }
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.of("the guest"))
-    }
-}
 
 /// A guest could not be started.
 #[derive(Debug, thiserror::Error)]

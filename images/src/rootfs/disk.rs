@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Control, DISK_BYTES,
     error::{Failure, PrepareErrorKind},
-    rootfs::read_back,
+    rootfs::{libss::quoted, read_back},
     site::RAW_DISK,
     tool,
 };
@@ -208,9 +208,4 @@ impl Teller<'_> {
             self.line(format_args!("ea_set -f {value} {place} {name}"));
         }
     }
-}
-
-/// A word as libss takes it: quotes are doubled, and nothing else is special in them.
-pub(super) fn quoted(word: &str) -> String {
-    format!("\"{}\"", word.replace('"', "\"\""))
 }

@@ -12,6 +12,7 @@ mod cpio;
 mod disk;
 mod elf;
 pub(crate) mod kit;
+mod libss;
 mod packed;
 mod read_back;
 mod tarball;

@@ -29,7 +29,7 @@ pub(super) fn compare(unpacked: &Unpacked, image: &Path, work: &Path, control: &
     collect(unpacked, String::new(), 0, &mut folders);
     let mut orders = String::new();
     for (path, _) in &folders {
-        let shown = super::disk::quoted(if path.is_empty() { "/" } else { path });
+        let shown = super::libss::quoted(if path.is_empty() { "/" } else { path });
         // (Strings take all writes.)
         let _ = writeln!(orders, "ls -p {shown}");
     }

@@ -1,23 +1,10 @@
 //! One test case of a results file: what its attributes and its elements say of it, the worst of it first.
 
-use super::element::Attributes;
+use super::element::{Attributes, Said};
 use crate::{CaseVerdict, TestCase, clean, fold::MAX_DETAIL, names::UniqueNames};
 
 /// Longest text of one failure that is kept while reading, in bytes.
 const MAX_TEXT: usize = 256 << 10;
-
-/// What something says of a test case. A later one outweighs an earlier one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Said {
-    /// It passed.
-    Passed,
-    /// It did not run.
-    Skipped,
-    /// A word that is no verdict that is known: no pass.
-    Unknown,
-    /// It failed.
-    Failed,
-}
 
 /// A test case that is being read.
 #[derive(Debug, Default)]

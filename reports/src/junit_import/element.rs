@@ -2,11 +2,24 @@
 
 use quick_xml::{escape::unescape, events::BytesStart};
 
-use super::{ImportError, case::Said};
+use super::ImportError;
 use crate::clean;
 
 /// Most attributes of one element; real ones have about ten.
 const MAX_ATTRIBUTES: usize = 64;
+
+/// What something says of a test case. A later one outweighs an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Said {
+    /// It passed.
+    Passed,
+    /// It did not run.
+    Skipped,
+    /// A word that is no verdict that is known: no pass.
+    Unknown,
+    /// It failed.
+    Failed,
+}
 
 /// What an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

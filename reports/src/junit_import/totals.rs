@@ -4,8 +4,8 @@
 //! totals are never believed to be good news, and always to be bad news.
 
 use super::{
-    case::{Said, said},
-    element::Attributes,
+    case::said,
+    element::{Attributes, Said},
 };
 
 /// What was found in a suite, at any depth.
