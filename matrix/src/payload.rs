@@ -121,6 +121,7 @@ fn artifact_paths<'a>(
     mistakes: &mut Mistakes,
 ) -> Named<'a> {
     let mut named = Named::new();
+    let mut no_packages = Vec::new();
     for glob in globs {
         let mut others = Vec::new();
         for path in find(glob, folder, mistakes) {
@@ -128,7 +129,7 @@ fn artifact_paths<'a>(
                 unspeakable(&path, glob, mistakes);
                 continue;
             };
-            if PackageFamily::ALL.iter().all(|family| family.stem(name).is_none()) {
+            if !is_package(name) {
                 others.push(name.to_owned());
             }
             match named.entry(name.to_owned()) {
@@ -154,22 +155,31 @@ fn artifact_paths<'a>(
                 }
             }
         }
-        no_packages(&others, glob, mistakes);
+        no_packages.push((glob, others));
+    }
+    // Without any there is nothing to install anywhere.
+    let none = !named.keys().any(|name| is_package(name));
+    for (glob, others) in no_packages {
+        tell_no_packages(&others, glob, none, mistakes);
     }
     named
 }
 
-/// Warns of artifacts that no package manager takes: no guest will see them.
-fn no_packages(names: &[String], glob: &At<String>, mistakes: &mut Mistakes) {
+fn is_package(name: &str) -> bool {
+    PackageFamily::ALL.iter().any(|family| family.stem(name).is_some())
+}
+
+/// Tells of artifacts that no package manager takes: no guest will see them.
+fn tell_no_packages(names: &[String], glob: &At<String>, is_mistake: bool, mistakes: &mut Mistakes) {
     let Some(first) = names.first() else { return };
     let message = match names.len() {
         1 => format!("`{first}` is not a package: it is installed nowhere"),
         several => format!("{several} artifacts are not packages and are installed nowhere, the first is `{first}`"),
     };
-    let problem = mistakes.at(glob.span(), message, "names it");
-    mistakes.warn(problem.with_help(
+    let problem = mistakes.at(glob.span(), message, "names it").with_help(
         "packages end in .deb, .rpm, .apk, .pkg.tar.* or .pkg; what a suite itself needs goes into its `files`",
-    ));
+    );
+    if is_mistake { mistakes.push(problem) } else { mistakes.warn(problem) }
 }
 
 fn upload_paths<'a>(globs: &'a [At<String>], folder: &Path, mistakes: &mut Mistakes) -> Named<'a> {

@@ -24,7 +24,11 @@ fn resolve(which: &Which) -> Result<PathBuf, Failure> {
     let store = which.store.path()?.join(SHIPPED);
     let unpacked = std::path::absolute(&store).and_then(|store| matrix::unpack_shipped(name, &store));
     match unpacked {
-        Ok(file) => Ok(file.unwrap_or_else(|| matrix.clone())),
+        Ok(file) => {
+            // Whoever forgot to name a file must not take its green for the package's.
+            say!("`{name}` is a sample matrix that nestmatrix ships; to test a package of yours, name its matrix file");
+            Ok(file.unwrap_or_else(|| matrix.clone()))
+        }
         Err(error) => {
             let help = "name a store that can be written to: `--store DIR`, or NESTMATRIX_STORE";
             let message = format!("cannot unpack the matrix {name} into {}: {error}", store.display());

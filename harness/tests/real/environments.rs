@@ -40,6 +40,8 @@ fn a_copy_alone_in_an_empty_folder_has_its_matrices_with_it() {
         let output = shell(&lab, command, &[("HOME", lab.path("home").to_str().unwrap())]);
         assert_ends(&output, 0, "");
         assert!(output.stdout.len() > 100, "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).contains("is a sample matrix that nestmatrix ships");
+        assert_eq!(said, command.contains("plan"), "{output:?}");
     }
     let wrong = shell(&lab, "./copy plan relaese", &[("HOME", lab.path("home").to_str().unwrap())]);
     assert_ends(&wrong, 2, "`release`, `nested`");

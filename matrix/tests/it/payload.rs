@@ -48,6 +48,16 @@ fn artifacts_that_are_no_packages_are_warned_of_once_for_each_glob() {
 }
 
 #[test]
+fn a_package_of_files_that_are_all_no_packages_is_a_mistake() {
+    let folder = Folder::with(&format!(
+        "{IMAGE}package = {{ name = \"p\", artifacts = [\"NOTES\"] }}\nsuite = [{{ name = \"a\", inline = \"true\" }}]\n"
+    ))
+    .file("NOTES", "");
+    let error = folder.try_load().expect_err("nothing to install").to_string();
+    assert!(error.contains("`NOTES` is not a package: it is installed nowhere"), "{error}");
+}
+
+#[test]
 fn files_of_a_suite_keep_their_path_below_the_matrix_file() {
     let folder = suite_with("files = [\"./data/**\", \"data/one.txt\"]")
         .file("data/one.txt", "1")
