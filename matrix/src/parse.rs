@@ -1,7 +1,7 @@
 //! Text -> [`MatrixFile`], with errors a person can act on.
 //!
-//! The TOML deserializer stops at the first unknown key or choice. Whoever mistyped one may have mistyped two, so the key is
-//! reported, taken out, and the rest is read again.
+//! The TOML deserializer stops at the first unknown key or choice. A file may have several: each is reported, its key is taken out, and
+//! the rest is read again.
 
 use std::ops::Range;
 

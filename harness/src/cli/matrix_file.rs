@@ -25,7 +25,7 @@ fn resolve(which: &Which) -> Result<PathBuf, Failure> {
     let unpacked = std::path::absolute(&store).and_then(|store| matrix::unpack_shipped(name, &store));
     match unpacked {
         Ok(file) => {
-            // Whoever forgot to name a file must not take its green for the package's.
+            // Without a file name this is the default, and its green says nothing about the user's package.
             say!("`{name}` is a sample matrix that nestmatrix ships; to test a package of yours, name its matrix file");
             Ok(file.unwrap_or_else(|| matrix.clone()))
         }

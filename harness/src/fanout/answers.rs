@@ -19,6 +19,8 @@ use crate::{
 
 /// How long a lost connection waits for QEMU's word on why, before scaling: a guest that shuts down closes SSH first.
 const EXPLANATION: Duration = Duration::from_secs(10);
+/// The same after a silence that was longer than a shutdown takes: its SSH server is asked at once.
+const ALREADY_SILENT: Duration = Duration::ZERO;
 /// A guest whose SSH server still answers so much later, before scaling, is not shutting down.
 const SHUTTING_DOWN: Duration = Duration::from_secs(2);
 /// How long, besides the grace, a guest has to answer anything once a command is past its time limit.
@@ -129,7 +131,7 @@ impl Attempt<'_> {
         };
         let reason = error.to_string();
         Err(match error.session() {
-            Some(SshError::Frozen { .. }) => self.unanswered(guest, phase, &reason, Duration::ZERO).await,
+            Some(SshError::Frozen { .. }) => self.unanswered(guest, phase, &reason, ALREADY_SILENT).await,
             Some(SshError::Broken { .. }) => match self.explanation(guest, phase, EXPLANATION).await {
                 Some(stopped) => stopped,
                 None => self.failed(Failure::Connection, phase, reason),
@@ -191,8 +193,9 @@ impl Attempt<'_> {
             () = self.still_serves(guest) => Why::Serves,
         };
         match why {
-            // It was silent for longer than a shutdown takes.
-            Why::Unknown if patience.is_zero() && self.serves(guest, self.scaled(SHUTTING_DOWN)).await => Why::Serves,
+            Why::Unknown if patience == ALREADY_SILENT && self.serves(guest, self.scaled(SHUTTING_DOWN)).await => {
+                Why::Serves
+            }
             why => why,
         }
     }

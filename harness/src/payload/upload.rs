@@ -172,7 +172,7 @@ async fn send<T: Send + 'static>(
     let sending = tokio::task::spawn_blocking(move || write(writer));
     let exit = session.exec(Exec::new(command, stdin, deadline)).await;
     // The command is over and its input closed, so the sender is over too or about to be.
-    let sent = sending.await.map_err(|_| lost("the payload was not sent to its end"))?;
+    let sent = sending.await.map_err(|_| unsent("the payload was not sent to its end"))?;
     Ok((exit?, sent))
 }
 
@@ -181,17 +181,17 @@ fn arrived(exit: Exit, sent: Result<(), Fault>) -> Result<Exit, UploadError> {
     match sent {
         Err(Fault::File(error)) => Err(error),
         _ if !exit.success() => Err(UploadError::Unpack { words: words::last_lines(&exit.stderr_tail, 3).join("; ") }),
-        Err(Fault::Pipe) => Err(lost("the guest did not read all of the payload")),
+        Err(Fault::Pipe) => Err(unsent("the guest did not read all of the payload")),
         Ok(()) => Ok(exit),
     }
 }
 
 /// Does what blocks on a thread that may.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, UploadError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| lost("the payload was not read to its end"))
+    tokio::task::spawn_blocking(work).await.map_err(|_| unsent("the payload was not read to its end"))
 }
 
-fn lost(reason: &str) -> UploadError {
+fn unsent(reason: &str) -> UploadError {
     UploadError::Unsent { reason: reason.to_owned() }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use reports::{Journal, Phase, Verdict};
+
 use crate::{fixture, large};
 
 fn html() -> String {
@@ -17,6 +19,29 @@ fn the_package_managers_words_are_visible_without_a_click() {
     let words = html.find("hello depends on libc6 (&gt;= 2.34); however:").expect("dpkg's words");
     let first_details = html.find("<details").expect("the cells");
     assert!(wrong < words && words < first_details);
+}
+
+#[test]
+fn of_a_phase_that_is_entered_twice_the_last_time_decided() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let plan = fixture::plan();
+    plan.write(&dir.path().join("plan.json")).expect("writable");
+    let mut story = fixture::Story::new();
+    story.start(&plan);
+    let cell = &plan.cells[0].id;
+    story.boot(cell, 1);
+    story.phase(cell, 1, Phase::Prepare, 7_000);
+    let verdict = Verdict::Error { phase: Phase::Prepare, reason: "old results".to_owned() };
+    story.end_attempt(cell, &verdict, &[], None);
+    story.end(cell, verdict);
+    story.finish();
+    let mut journal = Journal::create(dir.path()).expect("a new journal");
+    story.events.iter().for_each(|event| journal.append(event).expect("writable"));
+    let html = fs::read_to_string(reports::render::all(dir.path()).expect("rendered").report_html).expect("written");
+    let rows: Vec<&str> = html.split("<tr><td>prepare</td>").skip(1).collect();
+    assert_eq!(rows.len(), 2, "it stands there twice");
+    let decided = |row: &str| row.split("</tr>").next().is_some_and(|row| row.contains("class=\"decided"));
+    assert_eq!((decided(rows[0]), decided(rows[1])), (false, true), "{rows:?}");
 }
 
 #[test]
