@@ -6,7 +6,7 @@
 use matrix::{CellId, Digest};
 use serde::{Deserialize, Serialize};
 
-use crate::{Phase, SystemFacts, TestCase, Verdict};
+use crate::{Ending, Phase, SystemFacts, TestCase, Trouble, Verdict};
 
 /// Something that happened, and when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,12 +81,9 @@ pub enum EventKind {
     RunnerLost {
         /// Which.
         runner: u32,
-        /// One line.
-        reason: String,
-        /// Last lines of its console.
-        console_tail: Vec<String>,
-        /// What to do about it.
-        help: Option<String>,
+        /// Why.
+        #[serde(flatten)]
+        trouble: Trouble,
     },
     /// A template is looked for, and made where there is none: a guest is booted, prepared and frozen, to fork guests from.
     TemplateStarted {
@@ -116,10 +113,9 @@ pub enum EventKind {
         runner: u32,
         /// Which.
         template: Digest,
-        /// One line.
-        reason: String,
-        /// What to do about it.
-        help: Option<String>,
+        /// Why.
+        #[serde(flatten)]
+        trouble: Trouble,
         /// How long was tried.
         elapsed_ms: u64,
         /// Its guests are booted instead: nothing had to be prepared, or it is on the disk that they are booted from.
@@ -152,10 +148,9 @@ pub enum EventKind {
     ImageFailed {
         /// Catalog name.
         image: String,
-        /// One line.
-        reason: String,
-        /// Last lines of the tool that failed.
-        tail: Vec<String>,
+        /// Why.
+        #[serde(flatten)]
+        trouble: Trouble,
     },
     /// A cell is tried on a fresh guest.
     AttemptStarted {
@@ -268,13 +263,9 @@ pub enum EventKind {
         attempt: u32,
         /// What it came to.
         #[serde(flatten)]
-        verdict: Verdict,
+        ending: Ending,
         /// It will be tried again on a fresh guest.
         retried: bool,
-        /// Last lines of the guest's console, where they help to understand a failure.
-        console_tail: Vec<String>,
-        /// What to do about it.
-        help: Option<String>,
     },
     /// A cell is over. Exactly one per cell.
     CellFinished {

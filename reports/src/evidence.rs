@@ -28,10 +28,10 @@ pub fn words(run: &Run, cell: &CellRun, run_dir: Option<&Path>, max_lines: usize
         return None;
     }
     let image_failure = || match &run.image(&cell.image)?.state {
-        ImageState::Failed { tail, .. } => from_lines("image", tail, max_lines),
+        ImageState::Failed(trouble) => from_lines("image", &trouble.evidence, max_lines),
         _ => None,
     };
-    let runner_failure = || from_lines("runner's console", &lost_runner(run, cell)?.console_tail, max_lines);
+    let runner_failure = || from_lines("runner's console", &lost_runner(run, cell)?.trouble.evidence, max_lines);
     let phase = cell.verdict.phase();
     let Some(attempt) = cell.last_attempt() else {
         return if phase == Some(Phase::Runner) { runner_failure() } else { image_failure() };
@@ -40,14 +40,14 @@ pub fn words(run: &Run, cell: &CellRun, run_dir: Option<&Path>, max_lines: usize
         return image_failure();
     }
     let log = |name: &str| from_log(cell, attempt, run_dir?, name, max_lines);
-    let console = || from_lines("console", &attempt.console_tail, max_lines).or_else(|| log("console.log"));
+    let console = || from_lines("console", attempt.console_tail(), max_lines).or_else(|| log("console.log"));
     match phase {
-        Some(Phase::Runner) => from_lines("console", &attempt.console_tail, max_lines).or_else(runner_failure),
+        Some(Phase::Runner) => from_lines("console", attempt.console_tail(), max_lines).or_else(runner_failure),
         Some(Phase::Install) => log("install.log").or_else(console),
         Some(Phase::Test) => {
             // When the guest went down, its console says why; a test that failed says so itself.
             from_case(attempt, max_lines)
-                .or_else(|| from_lines("console", &attempt.console_tail, max_lines))
+                .or_else(|| from_lines("console", attempt.console_tail(), max_lines))
                 .or_else(|| log("stderr.log"))
                 .or_else(|| log("stdout.log"))
         }

@@ -13,7 +13,7 @@ use std::path::{Component, Path};
 use matrix::{CellId, Plan};
 
 use crate::{
-    Event, EventKind, Verdict, clean,
+    Event, EventKind, Trouble, Verdict, clean,
     run::{CellRun, ImageRun, ImageState, PackageName, Run},
 };
 
@@ -129,8 +129,8 @@ impl Run {
             EventKind::ImageReady { image, digest, cached, elapsed_ms } => {
                 self.set_image(image, ImageState::Ready { digest: *digest, cached: *cached, elapsed_ms: *elapsed_ms });
             }
-            EventKind::ImageFailed { image, reason, tail } => {
-                self.set_image(image, ImageState::Failed { reason: clean::line(reason), tail: clean_lines(tail) });
+            EventKind::ImageFailed { image, trouble } => {
+                self.set_image(image, ImageState::Failed(clean_trouble(trouble)));
             }
             EventKind::Warning { cell: None, message } => push(&mut self.warnings, clean::line(message)),
             EventKind::RunInterrupted { signal } => self.interrupt(&clean::line(signal)),
@@ -225,6 +225,15 @@ fn clean_lines(lines: &[String]) -> Vec<String> {
         })
         .collect();
     clean[clean.len().saturating_sub(MAX_LIST)..].to_vec()
+}
+
+fn clean_trouble(trouble: &Trouble) -> Trouble {
+    Trouble {
+        reason: clean::line(&trouble.reason),
+        evidence: clean_lines(&trouble.evidence),
+        help: trouble.help.as_deref().map(clean::text),
+        ..*trouble
+    }
 }
 
 fn clean_id(id: &CellId) -> String {

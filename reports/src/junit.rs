@@ -156,7 +156,7 @@ fn system_out(run: &Run, cell: &CellRun, run_dir: &Path, budget: u64) -> String 
             property("runner-depth", &facts.depth.to_string());
         }
     }
-    if let Some(help) = cell.last_attempt().and_then(|attempt| attempt.help.as_deref()) {
+    if let Some(help) = cell.last_attempt().and_then(Attempt::help) {
         property("help", &crate::clean::line(help));
     }
     if let Some(attempt) = cell.last_attempt() {

@@ -32,6 +32,7 @@ mod run;
 mod summary;
 mod system;
 mod terminal;
+mod trouble;
 mod verdict;
 
 pub use counts::{Counts, Outcome, ReportedCase, Tally};
@@ -46,4 +47,5 @@ pub use run::{
 };
 pub use system::{Cgroups, Selinux, SystemFacts};
 pub use terminal::{Terminal, TerminalStyle};
+pub use trouble::{Again, Blame, Ending, Fate, Trouble, TroubleKind};
 pub use verdict::{CaseVerdict, Phase, TestCase, Verdict};

@@ -26,7 +26,7 @@ pub(crate) fn state(runner: &RunnerRun) -> String {
         _ => "never ready".to_owned(),
     };
     match &runner.lost {
-        Some(lost) => format!("{state}; lost: {}", lost.reason),
+        Some(lost) => format!("{state}; lost: {}", lost.trouble),
         None => state,
     }
 }
@@ -71,6 +71,6 @@ pub(crate) fn of_attempt(run: &Run, attempt: &Attempt) -> Option<String> {
         .lost
         .as_ref()
         .filter(|lost| attempt.elapsed_ms.is_none_or(|elapsed| attempt.began.saturating_add(elapsed) >= lost.clock_ms));
-    let lost = lost.map(|lost| format!("; it was lost: {}", lost.reason)).unwrap_or_default();
+    let lost = lost.map(|lost| format!("; it was lost: {}", lost.trouble)).unwrap_or_default();
     Some(format!("{}{what}{lost}", name(runner)))
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::{Counts, Run};
 
 /// Version of the format of `run.json`. Raised when a field changes its meaning or goes; new fields do not raise it.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// The content of `run.json`.
 ///

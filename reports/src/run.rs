@@ -12,7 +12,8 @@ use matrix::{CellId, Digest};
 use serde::Serialize;
 
 use crate::{
-    GuestFacts, InstalledPackage, Phase, RunnerFacts, SystemFacts, TestCase, Verdict, fold::clock::Clock, human,
+    GuestFacts, InstalledPackage, Phase, RunnerFacts, SystemFacts, TestCase, Trouble, Verdict, fold::clock::Clock,
+    human,
 };
 
 /// A run: the plan as a ledger, and what was entered in it.
@@ -104,12 +105,9 @@ pub struct RunnerLoss {
     /// The same by the clock of the run.
     #[serde(skip)]
     pub(crate) clock_ms: u64,
-    /// One line.
-    pub reason: String,
-    /// Last lines of its console.
-    pub console_tail: Vec<String>,
-    /// What to do about it.
-    pub help: Option<String>,
+    /// Why.
+    #[serde(flatten)]
+    pub trouble: Trouble,
 }
 
 /// What became of a template on one runner.
@@ -147,10 +145,9 @@ pub enum TemplateState {
     },
     /// It could not be made, or was of no use any more: guests of its image were booted.
     Failed {
-        /// One line.
-        reason: String,
-        /// What to do about it.
-        help: Option<String>,
+        /// Why.
+        #[serde(flatten)]
+        trouble: Trouble,
         /// How long was tried.
         elapsed_ms: u64,
     },
@@ -189,12 +186,7 @@ pub enum ImageState {
         elapsed_ms: u64,
     },
     /// It could not be had.
-    Failed {
-        /// One line.
-        reason: String,
-        /// Last lines of the tool that failed.
-        tail: Vec<String>,
-    },
+    Failed(Trouble),
 }
 
 /// What became of a cell.
@@ -258,10 +250,8 @@ pub struct Attempt {
     pub running: Option<String>,
     /// Its test cases.
     pub cases: Vec<TestCase>,
-    /// Last lines of the guest's console.
-    pub console_tail: Vec<String>,
-    /// What to do about it.
-    pub help: Option<String>,
+    /// Why it is not green; `None`: it is, or it never said what it came to.
+    pub trouble: Option<Trouble>,
     /// Files fetched from the guest.
     pub artifacts: Vec<Artifact>,
     /// The guest was left running.
@@ -391,6 +381,16 @@ impl Attempt {
     /// The attempt's folder, relative to the run's: `cells/<cell>/attempt-<n>`.
     pub fn folder(&self, cell: &CellId) -> String {
         attempt_folder(cell, self.number)
+    }
+
+    /// The next step, where the attempt is not green and one is known.
+    pub fn help(&self) -> Option<&str> {
+        self.trouble.as_ref()?.help.as_deref()
+    }
+
+    /// Last lines of its console, where they may explain a failure.
+    pub fn console_tail(&self) -> &[String] {
+        self.trouble.as_ref().map_or(&[], |trouble| &trouble.evidence)
     }
 
     /// The phase that has started and not ended.

@@ -137,7 +137,7 @@ fn write_runner(runner: &RunnerRun, md: &mut String) -> std::fmt::Result {
         write!(md, " The L1 is a virtual machine of image {}: {}.", escape(&l1.image), escape(&machine::l1(l1)))?;
     }
     if let Some(lost) = &runner.lost {
-        write!(md, " It was lost: {}.", escape(&lost.reason))?;
+        write!(md, " It was lost: {}.", escape(&lost.trouble.reason))?;
     }
     writeln!(md, "</sub>")
 }
@@ -199,7 +199,7 @@ fn write_failure(failure: &Failure<'_>, md: &mut String) -> std::fmt::Result {
         let fence = fence(&text);
         writeln!(md, "\n{fence}text\n{text}\n{fence}")?;
     }
-    if let Some(help) = cell.last_attempt().and_then(|attempt| attempt.help.as_deref()) {
+    if let Some(help) = cell.last_attempt().and_then(crate::Attempt::help) {
         writeln!(md, "\n*{}*", escape(&crate::clean::line(help)))?;
     }
     Ok(())

@@ -2,11 +2,11 @@
 //! command. Both are the same file, but nobody may believe that: the first message of each side says which protocol it speaks.
 
 use matrix::CellId;
-use reports::{EventKind, StepTime};
+use reports::{EventKind, StepTime, Trouble};
 use serde::{Deserialize, Serialize};
 
 /// Raised whenever a message changes.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// Who speaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,15 +110,6 @@ pub enum FromAgent {
     },
     /// Guests can run here, and how.
     Ready(Ready),
-    /// No guest can run here, now or ever.
-    Unfit {
-        /// KVM does not work there, and nothing else is wrong.
-        kvm: bool,
-        /// Why.
-        reason: String,
-        /// What to do.
-        help: String,
-    },
     /// Something happened.
     Event {
         /// What.
@@ -135,12 +126,10 @@ pub enum FromAgent {
         /// The next bytes of it, in base64; empty for an empty file.
         piece: String,
     },
-    /// This runner is of no more use.
-    Lost {
+    /// This runner is of no use, or of no more. The last message.
+    Failed {
         /// Why.
-        reason: String,
-        /// What to do.
-        help: String,
+        trouble: Trouble,
     },
     /// Every cell has been reported. The last message.
     Done,

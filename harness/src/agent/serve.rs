@@ -10,7 +10,7 @@ use std::{
 
 use images::{Store, Templates};
 use matrix::{Arch, ByteSize, CellId};
-use reports::{Event, EventKind, StepTime};
+use reports::{Event, EventKind, Phase, StepTime, Trouble, TroubleKind};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
@@ -64,20 +64,13 @@ pub async fn serve(folder: &Path) -> io::Result<()> {
     let heart = tokio::spawn(beat(say.clone()));
     let obeying = tokio::spawn(obey(orders, stop.clone()));
     let served = Agent { folder, spawner: &spawner, say: &say, stop: &stop }.run(work).await;
-    if let Err(Unfit { kvm, reason, help }) = served {
-        say.message(FromAgent::Unfit { kvm, reason, help });
+    if let Err(trouble) = served {
+        say.message(FromAgent::Failed { trouble });
     }
     heart.abort();
     obeying.abort();
     say.flush().await;
     Ok(())
-}
-
-/// Why no guest can run here.
-struct Unfit {
-    kvm: bool,
-    reason: String,
-    help: String,
 }
 
 struct Agent<'a> {
@@ -88,21 +81,17 @@ struct Agent<'a> {
 }
 
 impl Agent<'_> {
-    async fn run(&self, work: Work) -> Result<(), Unfit> {
+    async fn run(&self, work: Work) -> Result<(), Trouble> {
+        let unusable = |reason: String| Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, reason);
         let broken = |error: &dyn std::fmt::Display| {
-            Unfit {
-            kvm: false,
-            reason: error.to_string(),
-            help: "this is a defect of nestmatrix or of the L1's image: build it anew with `nestmatrix images prepare --refresh \
-                   debian-13-runner`"
-                .to_owned(),
-        }
+            let help = "this is a defect of nestmatrix or of the L1's image: build it anew with `nestmatrix images prepare \
+                        --refresh debian-13-runner`";
+            unusable(error.to_string()).with_help(help)
         };
         let brief = Brief::read(self.folder).map_err(|error| broken(&error))?;
-        let qemu = Qemu::find().await.map_err(|error| Unfit {
-            kvm: false,
-            reason: format!("the L1's image cannot run guests: {error}"),
-            help: "leave out `runner.image`, or name one that has QEMU in it, such as `debian-13-runner`".to_owned(),
+        let qemu = Qemu::find().await.map_err(|error| {
+            let help = "leave out `runner.image`, or name one that has QEMU in it, such as `debian-13-runner`";
+            unusable(format!("the L1's image cannot run guests: {error}")).with_help(help)
         })?;
         let machine = Machine::read().map_err(|error| broken(&error))?;
         let mut images = HashMap::new();
@@ -203,9 +192,10 @@ impl Agent<'_> {
         // With the last sender the stream of events ends.
         drop(station);
         if is_full {
-            let reason = "its scratch disk is full: the guests' overlays cannot grow".to_owned();
-            let help = "raise `runner.disk`, or run fewer guests at once (`--jobs`)".to_owned();
-            self.say.message(FromAgent::Lost { reason, help });
+            let reason = "its scratch disk is full: the guests' overlays cannot grow";
+            let trouble = Trouble::new(TroubleKind::HostDiskFull, Phase::Runner, reason)
+                .with_help("raise `runner.disk`, or run fewer guests at once (`--jobs`)");
+            self.say.message(FromAgent::Failed { trouble });
         } else {
             let _ = passing_on.await;
             self.say.message(FromAgent::Done);
@@ -214,7 +204,7 @@ impl Agent<'_> {
     }
 
     /// Stopped before anything ran.
-    fn drained(&self, work: &Work) -> Result<(), Unfit> {
+    fn drained(&self, work: &Work) -> Result<(), Trouble> {
         for cell in &work.cells {
             let verdict = reports::Verdict::NotRun { reason: "interrupted before it started".to_owned() };
             self.say.message(FromAgent::Event { event: EventKind::CellFinished { cell: cell.id.clone(), verdict } });
@@ -244,14 +234,11 @@ fn ready(proof: &KvmProof, qemu: &Qemu, machine: &Machine, memory: ByteSize, too
     }
 }
 
-fn no_kvm(why: String) -> Unfit {
-    Unfit {
-        kvm: true,
-        reason: format!("guests cannot run under KVM in the L1: {why}"),
-        help: "an L1 needs a kernel with KVM (leave out `runner.image` and `runner.kernel_args`) and a host that nests (see \
-               `nestmatrix doctor`); `--runner host` runs the guests without an L1"
-            .to_owned(),
-    }
+fn no_kvm(why: String) -> Trouble {
+    let help = "an L1 needs a kernel with KVM (leave out `runner.image` and `runner.kernel_args`) and a host that nests (see \
+                `nestmatrix doctor`); `--runner host` runs the guests without an L1";
+    let reason = format!("guests cannot run under KVM in the L1: {why}");
+    Trouble::new(TroubleKind::KvmUnusable, Phase::Runner, reason).with_help(help)
 }
 
 /// Passes events on as they come. The files of an attempt go before the event that it has finished, and what follows of its cell

@@ -245,7 +245,9 @@ fn read(place: &'static str, run: &Run, folder: &Path, rounds: u16) -> Result<Pl
 #[cfg(test)]
 mod tests {
     use matrix::Digest;
-    use reports::{CaseVerdict, Event, EventKind, GuestFacts, L1Facts, RunnerFacts, TestCase, Verdict};
+    use reports::{
+        CaseVerdict, Ending, Event, EventKind, GuestFacts, L1Facts, RunnerFacts, TestCase, Trouble, TroubleKind,
+    };
 
     use super::*;
 
@@ -289,7 +291,8 @@ mod tests {
     }
 
     /// A run of the plan's one cell on this runner, with this end.
-    fn ran(plan: &Plan, runner: RunnerFacts, verdict: Verdict) -> Run {
+    fn ran(plan: &Plan, runner: RunnerFacts, ending: Ending) -> Run {
+        let verdict = ending.verdict();
         let cell = &plan.cells[0].id;
         let (cell, attempt) = (|| cell.clone(), 1);
         let (kind, reason) = (runner.kind.clone(), runner.reason.clone());
@@ -312,19 +315,12 @@ mod tests {
             EventKind::PhaseStarted { cell: cell(), attempt, phase: Phase::Test, timeout_ms: None },
             EventKind::PhaseFinished { cell: cell(), attempt, phase: Phase::Test, elapsed_ms: 1000 },
         ];
-        if verdict == Verdict::Passed {
+        if ending == Ending::Passed {
             events.push(EventKind::TestStarted { cell: cell(), attempt, name: case.name.clone() });
             events.push(EventKind::TestFinished { cell: cell(), attempt, case });
         }
         events.extend([
-            EventKind::AttemptFinished {
-                cell: cell(),
-                attempt,
-                verdict: verdict.clone(),
-                retried: false,
-                console_tail: Vec::new(),
-                help: None,
-            },
+            EventKind::AttemptFinished { cell: cell(), attempt, ending, retried: false },
             EventKind::CellFinished { cell: cell(), verdict },
             EventKind::RunFinished { elapsed_ms: 2000 },
         ]);
@@ -348,7 +344,7 @@ mod tests {
         let plan = planned(folder.path());
         printed(folder.path(), &plan, TIMES);
         let place = |l1| {
-            let run = ran(&plan, runner(l1), Verdict::Passed);
+            let run = ran(&plan, runner(l1), Ending::Passed);
             assert_eq!(run.exit_code(), 0, "{:?}", run.problems());
             read(L2, &run, folder.path(), 3).unwrap()
         };
@@ -365,7 +361,7 @@ mod tests {
     fn a_guest_that_printed_something_else_has_no_figures() {
         let folder = tempfile::tempdir().unwrap();
         let plan = planned(folder.path());
-        let run = ran(&plan, runner(None), Verdict::Passed);
+        let run = ran(&plan, runner(None), Ending::Passed);
         let read = || read(L1, &run, folder.path(), 3).unwrap_err();
         assert!(read().contains("stdout.log"), "{}", read());
         printed(folder.path(), &plan, "Illegal instruction");
@@ -376,8 +372,8 @@ mod tests {
     fn a_run_that_did_not_end_well_says_why() {
         let folder = tempfile::tempdir().unwrap();
         let plan = planned(folder.path());
-        let verdict = Verdict::Error { phase: Phase::Boot, reason: "no sign of an SSH server".into() };
-        let run = ran(&plan, runner(None), verdict);
+        let timeout = Trouble::new(TroubleKind::Timeout, Phase::Boot, "no sign of an SSH server");
+        let run = ran(&plan, runner(None), Ending::Troubled(timeout));
         assert_eq!(why(&run), "error in phase boot: no sign of an SSH server");
     }
 

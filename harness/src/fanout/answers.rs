@@ -1,16 +1,13 @@
-//! Guests that no longer answer: noticed, and told apart from those that are gone. What it means is in the table of `blame`.
+//! Guests that no longer answer: noticed, and told apart from those that are gone. What follows is in the table of [`TroubleKind`].
 
 use std::{
     fmt::Display,
     time::{Duration, Instant},
 };
 
-use reports::Phase;
+use reports::{Phase, Trouble, TroubleKind};
 
-use super::{
-    attempt::{Attempt, GRACE, Outcome, Stopped, Up, deadline},
-    blame::{Failure, finding},
-};
+use super::attempt::{Attempt, GRACE, Outcome, Up, deadline};
 use crate::{
     guest::{Ended, Guest},
     payload::{CollectError, FirstBootError, InstallError, UploadError},
@@ -70,7 +67,7 @@ of_session!(CollectError, FirstBootError, InstallError, UploadError);
 /// What became of a guest that does not answer as it should.
 enum Why {
     /// It is gone.
-    GoingDown(Stopped),
+    GoingDown(Trouble),
     /// Its SSH server answers, and it is not shutting down.
     Serves,
     /// Nobody said.
@@ -104,7 +101,7 @@ impl Attempt<'_> {
                     "the guest no longer answers in phase {phase}, its machine still runs: no SSH server answered after the time \
                      limit of {limit:.0} s"
                 );
-                Err(self.failed(Failure::Unreachable, phase, reason))
+                Err(Trouble::new(TroubleKind::GuestUnreachable, phase, reason))
             }
         }
     }
@@ -133,12 +130,14 @@ impl Attempt<'_> {
         Err(match error.session() {
             Some(SshError::Frozen { .. }) => self.unanswered(guest, phase, &reason, ALREADY_SILENT).await,
             Some(SshError::Broken { .. }) => match self.explanation(guest, phase, EXPLANATION).await {
-                Some(stopped) => stopped,
-                None => self.failed(Failure::Connection, phase, reason),
+                Some(trouble) => trouble,
+                None => Trouble::new(TroubleKind::ConnectionBroken, phase, reason),
             },
             Some(lost) if lost.is_connection_lost() => self.unanswered(guest, phase, &reason, EXPLANATION).await,
-            Some(SshError::Timeout { .. }) => self.error(phase, reason, time_limit(phase)),
-            _ => self.error(phase, reason, None),
+            Some(SshError::Timeout { .. }) => {
+                Trouble { help: time_limit(phase), ..Trouble::new(TroubleKind::Timeout, phase, reason) }
+            }
+            _ => Trouble::new(TroubleKind::Unexpected, phase, reason),
         })
     }
 
@@ -155,33 +154,35 @@ impl Attempt<'_> {
         };
         // A server that is being stopped refuses, too.
         Err(match (self.why(guest, phase, EXPLANATION).await, error) {
-            (Why::GoingDown(stopped), _) => stopped,
+            (Why::GoingDown(trouble), _) => trouble,
             (Why::Unknown, error @ SshError::Timeout { .. }) => self.mute(guest, phase, &error.to_string()).await,
-            (Why::Serves | Why::Unknown, error) => self.error(phase, error.to_string(), None),
+            (Why::Serves | Why::Unknown, error) => Trouble::new(TroubleKind::Unexpected, phase, error.to_string()),
         })
     }
 
     /// What it means that a session is lost. If the guest may be shutting down, QEMU has so long to tell.
-    async fn unanswered(&self, guest: &Guest, phase: Phase, reason: &str, patience: Duration) -> Stopped {
+    async fn unanswered(&self, guest: &Guest, phase: Phase, reason: &str, patience: Duration) -> Trouble {
         match self.why(guest, phase, patience).await {
-            Why::GoingDown(stopped) => stopped,
-            _ if self.kill.is_cancelled() => self.error(phase, reason.to_owned(), None),
+            Why::GoingDown(trouble) => trouble,
+            _ if self.kill.is_cancelled() => Trouble::new(TroubleKind::Interrupted, phase, reason),
             Why::Serves => {
                 let words = "the guest lost that session, and its SSH server takes new ones";
-                self.failed(Failure::Unreachable, phase, format!("{reason}; in phase {phase} {words}"))
+                Trouble::new(TroubleKind::GuestUnreachable, phase, format!("{reason}; in phase {phase} {words}"))
             }
             Why::Unknown => self.mute(guest, phase, reason).await,
         }
     }
 
     /// What it means that nothing in the guest answers over SSH.
-    async fn mute(&self, guest: &Guest, phase: Phase, reason: &str) -> Stopped {
+    async fn mute(&self, guest: &Guest, phase: Phase, reason: &str) -> Trouble {
         if guest.answers().await {
             let words = "the guest no longer answers, its machine still runs";
-            return self.failed(Failure::Unreachable, phase, format!("{reason}; in phase {phase} {words}"));
+            let reason = format!("{reason}; in phase {phase} {words}");
+            return Trouble::new(TroubleKind::GuestUnreachable, phase, reason);
         }
         // An end that QEMU could not tell of in time.
-        let silent = || self.failed(Failure::QemuSilent, phase, format!("QEMU no longer answers in phase {phase}"));
+        let silent =
+            || Trouble::new(TroubleKind::QemuSilent, phase, format!("QEMU no longer answers in phase {phase}"));
         guest.has_ended().map_or_else(silent, |ended| self.died(phase, &ended))
     }
 
@@ -201,7 +202,7 @@ impl Attempt<'_> {
     }
 
     /// Why the guest is going down, if it is. Waits for QEMU's word on that for so long, before scaling.
-    async fn explanation(&self, guest: &Guest, phase: Phase, patience: Duration) -> Option<Stopped> {
+    async fn explanation(&self, guest: &Guest, phase: Phase, patience: Duration) -> Option<Trouble> {
         tokio::select! {
             ended = guest.ended() => Some(self.died(phase, &ended)),
             () = self.kill.cancelled() => None,
@@ -210,7 +211,7 @@ impl Attempt<'_> {
     }
 
     /// A script was killed by a signal: why the guest is going down, if it is.
-    pub(super) async fn explained_kill(&self, guest: &Guest, phase: Phase) -> Option<Stopped> {
+    pub(super) async fn explained_kill(&self, guest: &Guest, phase: Phase) -> Option<Trouble> {
         self.explanation(guest, phase, EXPLANATION).await
     }
 
@@ -232,18 +233,12 @@ impl Attempt<'_> {
     }
 
     /// What it means that the guest runs no more.
-    pub(super) fn died(&self, phase: Phase, ended: &Ended) -> Stopped {
-        let mut stopped = self.failed(Failure::Guest(ended), phase, format!("{ended} in phase {phase}"));
-        if *ended == (Ended::HostDisk { full: true }) {
-            self.station.disk_full.cancel();
-            stopped.help = Some(format!("make room below {}", self.station.scratch.display()));
+    pub(super) fn died(&self, phase: Phase, ended: &Ended) -> Trouble {
+        let trouble = Trouble::new(ended.kind(), phase, format!("{ended} in phase {phase}"));
+        if trouble.kind != TroubleKind::HostDiskFull {
+            return trouble;
         }
-        stopped
-    }
-
-    /// The attempt ends with this failure.
-    pub(super) fn failed(&self, failure: Failure<'_>, phase: Phase, reason: String) -> Stopped {
-        let found = finding(failure, phase);
-        Stopped { verdict: found.verdict(reason), help: found.help.map(str::to_owned), retry: found.retried }
+        self.station.disk_full.cancel();
+        trouble.with_help(format!("make room below {}", self.station.scratch.display()))
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use reports::{Phase, Verdict};
+use reports::{Blame, Phase, Trouble, TroubleKind};
 
-use super::attempt::{Attempt, Outcome, Stopped, Up, deadline};
+use super::attempt::{Attempt, Outcome, Up, deadline};
 use crate::{
     guest::{Guest, MOST_REBOOTS, Reboots, Seed},
     payload::{self, AfterBoot, FirstBootError},
@@ -22,12 +22,13 @@ impl Attempt<'_> {
             self.make_unique(up, &session).await?;
             Ok(session)
         };
-        let session = session.await;
+        let session: Outcome<Session> = session.await;
         if let Some(template) = &up.fork_of {
             match &session {
                 Ok(_) => template.worked(),
-                Err(Stopped { verdict: Verdict::Error { reason, .. }, .. }) if template.failed() => {
-                    self.station.give_up(template, reason);
+                // What nobody tried to its end says nothing of the template.
+                Err(trouble) if trouble.fate().blame != Blame::Nobody && template.failed() => {
+                    self.station.give_up(template, trouble);
                 }
                 Err(_) => {}
             }
@@ -47,17 +48,17 @@ impl Attempt<'_> {
                 self.boot_is_over(up, &session).await?;
                 Ok(session)
             };
-            let stopped = match once.await {
+            let trouble = match once.await {
                 Ok(session) => return Ok(session),
-                Err(stopped) => stopped,
+                Err(trouble) => trouble,
             };
-            let Some(ended) = up.guest.has_ended().filter(|_| !self.kill.is_cancelled()) else { return Err(stopped) };
+            let Some(ended) = up.guest.has_ended().filter(|_| !self.kill.is_cancelled()) else { return Err(trouble) };
             if reboots.another(&ended) {
                 let count = reboots.count();
-                up.guest
-                    .boot_again()
-                    .await
-                    .map_err(|error| self.error(Phase::Boot, format!("the guest cannot be rebooted: {error}"), None))?;
+                up.guest.boot_again().await.map_err(|error| {
+                    let reason = format!("the guest cannot be rebooted: {error}");
+                    Trouble::new(TroubleKind::QemuSilent, Phase::Boot, reason)
+                })?;
                 self.warn(format!(
                     "the guest rebooted itself before its boot was over ({count} of at most {MOST_REBOOTS})"
                 ));
@@ -67,11 +68,10 @@ impl Attempt<'_> {
                     "the guest rebooted itself {} times before its boot was over, at most {MOST_REBOOTS} are survived",
                     reboots.count()
                 );
-                let help = "a unit or script of the image reboots it at each boot: see console.log".to_owned();
-                let stopped = self.error(Phase::Boot, reason, Some(help));
-                return Err(Stopped { retry: false, ..stopped });
+                let help = "a unit or script of the image reboots it at each boot: see console.log";
+                return Err(Trouble::new(TroubleKind::RebootLoop, Phase::Boot, reason).with_help(help));
             } else {
-                return Err(stopped);
+                return Err(trouble);
             }
         }
     }
@@ -84,17 +84,18 @@ impl Attempt<'_> {
         let stream = match up.connection.take() {
             Some(connection) => connection,
             None => {
-                let none = || self.error(Phase::Boot, "the guest has no network".into(), None);
+                let none = || Trouble::new(TroubleKind::Defect, Phase::Boot, "the guest has no network");
                 let address = guest.ssh().ok_or_else(none)?;
                 let limit = self.scaled(self.cell.timeouts.boot);
                 let banner = ssh::banner(address, deadline(limit), self.kill);
                 self.phase(Phase::Boot, Some(guest), Some(limit), banner).await?.map_err(|error| {
                     if let Some(complaint) = payload::complaint(&guest.console().tail(usize::MAX)) {
-                        return self.error(Phase::Boot, format!("{error}; on its console: {complaint}"), None);
+                        let reason = format!("{error}; on its console: {complaint}");
+                        return Trouble::new(TroubleKind::Timeout, Phase::Boot, reason);
                     }
                     let help = "the guest runs but its SSH server never spoke: see its console and screen.png; if it is only \
                                 slow, raise `timeout.boot`";
-                    self.error(Phase::Boot, error.to_string(), Some(help.into()))
+                    Trouble::new(TroubleKind::Timeout, Phase::Boot, error.to_string()).with_help(help)
                 })?
             }
         };
@@ -116,7 +117,7 @@ impl Attempt<'_> {
         {
             // Known at once, and the same in every guest of this image.
             let help = "set up the SSH server and the account's start-up files of the image so that this works";
-            return Err(self.error(Phase::Image, error.to_string(), Some(help.into())));
+            return Err(Trouble::new(TroubleKind::ImageUnusable, Phase::Image, error.to_string()).with_help(help));
         }
         self.explained_opening(guest, Phase::Connect, opened).await
     }
@@ -136,14 +137,9 @@ impl Attempt<'_> {
         let over = match over {
             // No other guest of this image does better.
             Err(error @ (FirstBootError::Failed(_) | FirstBootError::NoSeed(_))) => {
-                return Err(self.error(
-                    Phase::Image,
-                    error.to_string(),
-                    Some(
-                        "the whole of it is in the guest's /var/log/cloud-init.log: `--keep failed` leaves it running"
-                            .into(),
-                    ),
-                ));
+                let help =
+                    "the whole of it is in the guest's /var/log/cloud-init.log: `--keep failed` leaves it running";
+                return Err(Trouble::new(TroubleKind::ImageUnusable, Phase::Image, error.to_string()).with_help(help));
             }
             over => self.explained(guest, Phase::Boot, over).await?,
         };
@@ -166,6 +162,6 @@ impl Attempt<'_> {
         self.phase(Phase::Boot, Some(guest), Some(limit), tokio::time::sleep(limit)).await?;
         let reason =
             format!("timeout: the guest was about to go down, and did not within {:.0} s", limit.as_secs_f64());
-        Err(self.error(Phase::Boot, reason, None))
+        Err(Trouble::new(TroubleKind::Timeout, Phase::Boot, reason))
     }
 }

@@ -7,13 +7,12 @@ use std::{
 };
 
 use matrix::Cell;
-use reports::{CaseVerdict, EventKind, Phase, TestCase, Verdict};
+use reports::{CaseVerdict, Ending, EventKind, Phase, TestCase, Trouble, TroubleKind, Verdict};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    blame::{Failure, may_do_better},
     budget::Slot,
-    judge::{NotStarted, case_verdict, verdict_of},
+    judge::{NotStarted, case_verdict, ending_of},
     station::{Keep, Purpose, Station},
 };
 use crate::{
@@ -37,34 +36,12 @@ const SCREENDUMP: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Conclusion {
     /// What is said of the cell if nothing follows.
-    pub verdict: Verdict,
-    /// What to do about it.
-    pub help: Option<String>,
-    /// Last lines of the console.
-    pub console_tail: Vec<String>,
+    pub ending: Ending,
     /// Its guest was left running.
     pub kept: bool,
-    /// Another guest may come to a verdict where this one did not.
-    pub retry: bool,
 }
 
-/// Why a phase did not come to its end.
-pub(super) struct Stopped {
-    pub(super) verdict: Verdict,
-    pub(super) help: Option<String>,
-    /// Another guest may do better.
-    pub(super) retry: bool,
-}
-
-impl Stopped {
-    /// With a verdict that says by itself whether another guest may do better.
-    pub(super) fn new(verdict: Verdict, help: Option<String>) -> Self {
-        let retry = may_do_better(&verdict);
-        Self { verdict, help, retry }
-    }
-}
-
-pub(super) type Outcome<T> = Result<T, Stopped>;
+pub(super) type Outcome<T> = Result<T, Trouble>;
 
 /// A guest that runs.
 pub(super) struct Up {
@@ -101,9 +78,10 @@ impl Attempt<'_> {
     pub(super) async fn run(&self) -> Conclusion {
         let logs = self.station.cells.join(self.cell.id.as_str()).join(format!("attempt-{}", self.number));
         let scratch = self.station.scratch.join(format!("{}-{}", self.cell.id, self.number));
-        let conclusion = self.with_guest(&logs, &scratch).await.unwrap_or_else(|Stopped { verdict, help, retry }| {
-            Conclusion { verdict, help, console_tail: Vec::new(), kept: false, retry }
-        });
+        let conclusion = self
+            .with_guest(&logs, &scratch)
+            .await
+            .unwrap_or_else(|trouble| Conclusion { ending: Ending::Troubled(trouble), kept: false });
         if !conclusion.kept
             && let Err(error) = tokio::fs::remove_dir_all(&scratch).await
             && scratch.exists()
@@ -117,14 +95,10 @@ impl Attempt<'_> {
         let mut up = self.power_on(logs, scratch).await?;
         let result = self.inside(&mut up, logs).await;
         let Up { guest, login, host_keys, .. } = up;
-        let Stopped { verdict, help, retry } = match result {
-            Ok(verdict) => Stopped::new(verdict, None),
-            Err(stopped) => stopped,
-        };
-        let green = matches!(verdict, Verdict::Passed | Verdict::Skipped { .. });
-        let mut console_tail = Vec::new();
-        if !green {
-            console_tail = guest.console().tail(TAIL);
+        let mut ending = result.unwrap_or_else(Ending::Troubled);
+        let (green, may_pass) = (ending.trouble().is_none(), ending.trouble().is_some_and(Trouble::may_pass));
+        if let Ending::Troubled(trouble) = &mut ending {
+            trouble.evidence = guest.console().tail(TAIL);
             let picture = logs.join("screen.png");
             // No picture is no loss to the verdict, which stands.
             let _ = tokio::time::timeout(SCREENDUMP, guest.screendump(&picture)).await;
@@ -135,7 +109,7 @@ impl Attempt<'_> {
             Keep::Failed => !green,
             Keep::Always => true,
         };
-        let keep = keep && guest.has_ended().is_none() && !self.kill.is_cancelled() && !(retry && self.may_follow());
+        let keep = keep && guest.has_ended().is_none() && !self.kill.is_cancelled() && !(may_pass && self.may_follow());
         let kept = keep && self.note(&guest, scratch, (&login, &host_keys));
         if kept {
             guest.release();
@@ -143,19 +117,19 @@ impl Attempt<'_> {
             self.slot.gauge.rest();
             guest.kill().await;
         }
-        Ok(Conclusion { verdict, help, console_tail, kept, retry })
+        Ok(Conclusion { ending, kept })
     }
 
     /// Everything between a started guest and its verdict.
-    async fn inside(&self, up: &mut Up, logs: &Path) -> Outcome<Verdict> {
+    async fn inside(&self, up: &mut Up, logs: &Path) -> Outcome<Ending> {
         let session = self.awake(up).await?;
         self.deliver(up, &session, logs).await?;
         if self.station.purpose == Purpose::Shell {
-            return Ok(Verdict::Skipped { reason: "only prepared, for a shell".into() });
+            return Ok(Ending::Skipped { reason: "only prepared, for a shell".into() });
         }
         let case = self.test(up, &session, logs).await?;
         let cases = self.collect(&up.guest, &session, case, logs).await?;
-        Ok(verdict_of(&cases))
+        Ok(ending_of(&cases))
     }
 
     /// Runs the suite; its exit code as a test case.
@@ -172,7 +146,7 @@ impl Attempt<'_> {
         let ran = self.supervised(up, Phase::Test, limit, payload::run(session, &suite)).await;
         let ran = match ran {
             Ok(ran) => self.explained(guest, Phase::Test, ran).await,
-            Err(stopped) => Err(stopped),
+            Err(trouble) => Err(trouble),
         };
         // A guest that powers off ends every process in it first; that is not what happened, only how it looked from inside.
         let ran = match ran {
@@ -183,21 +157,22 @@ impl Attempt<'_> {
         };
         let run = match ran {
             Ok(run) => run,
-            Err(stopped) => {
+            Err(trouble) => {
                 // The package took its guest down: that test has failed, and is named.
-                if let Verdict::Failed { reason, .. } = &stopped.verdict {
-                    let verdict = CaseVerdict::Failed { message: reason.clone(), detail: String::new() };
+                if let Verdict::Failed { reason: message, .. } = trouble.verdict() {
+                    let verdict = CaseVerdict::Failed { message, detail: String::new() };
                     self.finished(TestCase { name, verdict, elapsed_ms: millis(started), file: None, line: None });
                 }
-                return Err(stopped);
+                return Err(trouble);
             }
         };
         for warning in &run.warnings {
             self.warn(warning.clone());
         }
         let elapsed_ms = run.elapsed.as_millis() as u64;
-        let verdict = case_verdict(&run, limit, self.station.speed(cell))
-            .map_err(|NotStarted { reason, help }| self.error(Phase::Test, reason, Some(help.to_owned())))?;
+        let verdict = case_verdict(&run, limit, self.station.speed(cell)).map_err(|NotStarted { reason, help }| {
+            Trouble::new(TroubleKind::SuiteNotStarted, Phase::Test, reason).with_help(help)
+        })?;
         Ok(TestCase { name, verdict, elapsed_ms, file: None, line: None })
     }
 
@@ -229,34 +204,31 @@ impl Attempt<'_> {
         let hard = limit.map_or(Duration::from_secs(120), |limit| limit + self.scaled(GRACE) * 4 + ENDING);
         let result = tokio::select! {
             biased;
-            () = self.kill.cancelled() => Err(Stopped::new(
-                Verdict::NotRun { reason: format!("interrupted in phase {phase}") },
-                None,
-            )),
+            () = self.kill.cancelled() => {
+                Err(Trouble::new(TroubleKind::Interrupted, phase, format!("interrupted in phase {phase}")))
+            }
             done = work => Ok(done),
             ended = ended => Err(self.died(phase, &ended)),
-            () = self.slot.room_is_wanted() => Err(self.failed(
-                Failure::CrowdedOut,
+            () = self.slot.room_is_wanted() => Err(Trouble::new(
+                TroubleKind::MemoryReclaimed,
                 phase,
                 format!("out of memory: its fork was ended in phase {phase}, together forks took more than guests may"),
             )),
-            () = tokio::time::sleep(hard) => Err(self.error(
+            () = tokio::time::sleep(hard) => Err(Trouble::new(
+                TroubleKind::Timeout,
                 phase,
                 format!("timeout: phase {phase} was not over within {:.0} s", hard.as_secs_f64()),
-                Some("the guest or this machine is stuck; see console.log".into()),
-            )),
+            )
+            .with_help("the guest or this machine is stuck; see console.log")),
         };
         self.send(|cell, attempt| EventKind::PhaseFinished { cell, attempt, phase, elapsed_ms: millis(started) });
         result
     }
 
-    pub(super) fn error(&self, phase: Phase, reason: String, help: Option<String>) -> Stopped {
-        Stopped::new(Verdict::Error { phase, reason }, help)
-    }
-
     pub(super) fn keys(&self, what: &str) -> Outcome<Keys> {
-        Keys::generate(&format!("nestmatrix {what}"))
-            .map_err(|error| self.error(Phase::Runner, format!("could not make a {what}: {error}"), None))
+        Keys::generate(&format!("nestmatrix {what}")).map_err(|error| {
+            Trouble::new(TroubleKind::Host, Phase::Runner, format!("could not make a {what}: {error}"))
+        })
     }
 
     /// Whether another attempt may follow; its guest takes the place of this one's.

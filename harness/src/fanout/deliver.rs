@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use matrix::{Arch, ImageSource, PackageFamily};
-use reports::{EventKind, Phase, SystemFacts, Verdict};
+use reports::{EventKind, Phase, SystemFacts, Trouble, TroubleKind};
 
 use super::{
     answers::OfSession,
-    attempt::{Attempt, GRACE, Outcome, Stopped, Up, deadline},
+    attempt::{Attempt, GRACE, Outcome, Up, deadline},
     disk,
 };
 use crate::{
@@ -55,7 +55,7 @@ impl Attempt<'_> {
             None => {
                 let reason = format!("the package cannot be installed: {}", payload::UNKNOWN_FAMILY);
                 let help = "a suite with `install = false` runs without the package";
-                Err(self.error(Phase::Install, reason, Some(help.to_owned())))
+                Err(Trouble::new(TroubleKind::InstallUnknown, Phase::Install, reason).with_help(help))
             }
         }
     }
@@ -150,30 +150,28 @@ impl Attempt<'_> {
     }
 
     /// Whose fault it is that the package is not installed.
-    fn not_installed(&self, error: &InstallError, log: &Path) -> Stopped {
-        let reason = error.to_string();
-        let output = || format!("the package manager's whole output is in {}", log.display());
-        let help = match error {
+    fn not_installed(&self, error: &InstallError, log: &Path) -> Trouble {
+        let output = format!("the package manager's whole output is in {}", log.display());
+        let (kind, what) = match error {
             InstallError::Nothing { .. } => {
-                "add one to `package.artifacts`, or leave the image out; a suite with `install = false` runs without"
-                    .to_owned()
+                let help = "add one to `package.artifacts`, or leave the image out; a suite with `install = false` runs without";
+                return Trouble::new(TroubleKind::NotInstalled, Phase::Install, error.to_string()).with_help(help);
             }
-            InstallError::OtherContent { .. } => {
-                let what = "raise the package's version, or remove the other package in the image's `prepare`";
-                return self.error(Phase::Install, reason, Some(format!("{what}; {}", output())));
-            }
-            InstallError::Unknown { .. } => return self.error(Phase::Install, reason, Some(output())),
-            // Retried: in the next guest that program may have released the lock.
+            InstallError::OtherContent { .. } => (
+                TroubleKind::InstallUnknown,
+                "raise the package's version, or remove the other package in the image's `prepare`; ",
+            ),
+            InstallError::Unknown { .. } => (TroubleKind::InstallUnknown, ""),
             InstallError::Locked { .. } => {
-                let help = format!("have the image's `prepare` end or disable that program; {}", output());
-                return Stopped { retry: true, ..self.error(Phase::Install, reason, Some(help)) };
+                (TroubleKind::PackageManagerLocked, "have the image's `prepare` end or disable that program; ")
             }
-            error if error.is_of_dependencies() => {
-                let what = "nothing is downloaded in phase install: add what is missing to `package.artifacts`, or to the image's `prepare.packages`";
-                format!("{what}; {}", output())
-            }
-            _ => output(),
+            error if error.is_of_dependencies() => (
+                TroubleKind::NotInstalled,
+                "nothing is downloaded in phase install: add what is missing to `package.artifacts`, or to the image's \
+                 `prepare.packages`; ",
+            ),
+            _ => (TroubleKind::NotInstalled, ""),
         };
-        Stopped::new(Verdict::Failed { phase: Phase::Install, reason }, Some(help))
+        Trouble::new(kind, Phase::Install, error.to_string()).with_help(format!("{what}{output}"))
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use matrix::{ByteSize, Cell, CellId, Digest};
-use reports::{EventKind, Phase, Verdict};
+use reports::{Ending, EventKind, Phase, Trouble, TroubleKind, Verdict};
 use tokio::{
     sync::{mpsc, oneshot},
     task::{self, JoinHandle, JoinSet},
@@ -24,7 +24,7 @@ use super::{
     room::{self, LEAST_ROOM, Short},
     station::{Keep, Station},
 };
-use crate::template::{NoTemplate, Template};
+use crate::template::Template;
 
 /// The two ways to stop a run early.
 #[derive(Clone, Debug, Default)]
@@ -310,17 +310,12 @@ fn no_room(station: &Station, todo: &Todo, free: ByteSize) -> [EventKind; 3] {
         free.mib(),
         LEAST_ROOM.mib()
     );
-    let verdict = Verdict::Error { phase: Phase::Runner, reason };
+    let trouble =
+        Trouble::new(TroubleKind::HostDiskFull, Phase::Runner, reason).with_help(format!("make room below {folder}"));
+    let verdict = trouble.verdict();
     [
         EventKind::AttemptStarted { cell: cell.clone(), attempt },
-        EventKind::AttemptFinished {
-            cell: cell.clone(),
-            attempt,
-            verdict: verdict.clone(),
-            retried: false,
-            console_tail: Vec::new(),
-            help: Some(format!("make room below {folder}")),
-        },
+        EventKind::AttemptFinished { cell: cell.clone(), attempt, ending: Ending::Troubled(trouble), retried: false },
         EventKind::CellFinished { cell, verdict },
     ]
 }
@@ -329,7 +324,7 @@ fn no_room(station: &Station, todo: &Todo, free: ByteSize) -> [EventKind; 3] {
 fn panicked(station: &Station, what: &What, words: &str) {
     if let What::Template { key, .. } = what {
         // First, so that nobody goes on waiting for it.
-        station.warmth.learn(*key, Err(NoTemplate::new(words)));
+        station.warmth.learn(*key, Err(Trouble::new(TroubleKind::Defect, Phase::Prepare, words)));
     }
     panicked::reported(what, station.runner, words).into_iter().for_each(|event| station.events.send(event));
 }
@@ -402,20 +397,15 @@ async fn run_cell(
         running.store(number, Ordering::Relaxed);
         let again = number > *next;
         let attempt = Attempt { station, cell, number, last, again, slot, kill: &stop.kill };
-        let Conclusion { verdict, help, console_tail, kept, retry } = attempt.run().await;
+        let Conclusion { ending, kept } = attempt.run().await;
+        let retry = ending.trouble().is_some_and(Trouble::may_pass);
         // A fork that comes to nothing costs no attempt: with guests that are booted there would be as many. The next one is.
         last = last.saturating_add(u32::from(retry && !again && slot.is_of_fork()));
         let stopped = stop.drain.is_cancelled() || stop.kill.is_cancelled();
         let retried = retry && number < last && !stopped && shortage(station).await.is_none();
         running.store(0, Ordering::Relaxed);
-        station.events.send(EventKind::AttemptFinished {
-            cell: cell.id.clone(),
-            attempt: number,
-            verdict: verdict.clone(),
-            retried,
-            console_tail,
-            help,
-        });
+        let verdict = ending.verdict();
+        station.events.send(EventKind::AttemptFinished { cell: cell.id.clone(), attempt: number, ending, retried });
         if !retried {
             station.events.send(EventKind::CellFinished { cell: cell.id.clone(), verdict });
             return kept;

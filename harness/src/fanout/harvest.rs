@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use matrix::Results;
-use reports::{CaseVerdict, EventKind, Phase, TestCase, Verdict};
+use reports::{CaseVerdict, EventKind, Phase, TestCase, Trouble, TroubleKind};
 
 use super::{
-    attempt::{Attempt, Outcome, Stopped, deadline},
+    attempt::{Attempt, Outcome, deadline},
     judge::{self, Told},
 };
 use crate::{
@@ -60,7 +60,7 @@ impl Attempt<'_> {
                 };
                 self.explained(guest, Phase::Collect, collected).await
             }
-            Err(stopped) => Err(stopped),
+            Err(trouble) => Err(trouble),
         };
         let mut told = match collected {
             Ok(None) => {
@@ -69,15 +69,14 @@ impl Attempt<'_> {
             }
             Ok(Some(told)) => told,
             // A red test is not made any redder by files that could not be fetched, and its verdict must not be lost.
-            Err(stopped) if matches!(exit.verdict, CaseVerdict::Failed { .. }) => {
-                let why = stopped.verdict.reason().unwrap_or_default().to_owned();
-                self.warn(format!("results and artifacts could not be fetched: {why}"));
+            Err(trouble) if matches!(exit.verdict, CaseVerdict::Failed { .. }) => {
+                self.warn(format!("results and artifacts could not be fetched: {trouble}"));
                 self.finished(exit.clone());
                 return Ok(vec![exit]);
             }
-            Err(stopped) => {
+            Err(trouble) => {
                 self.finished(exit);
-                return Err(stopped);
+                return Err(trouble);
             }
         };
         let mut names = reports::UniqueNames::default();
@@ -92,15 +91,7 @@ impl Attempt<'_> {
         if let Some(warning) = judged.warning {
             self.warn(warning);
         }
-        match judged.instead {
-            None => Ok(judged.cases),
-            Some(verdict) => {
-                let help = matches!(verdict, Verdict::Failed { .. }).then(|| {
-                    "the suite declares `results`: it must leave JUnit XML there even when a test fails".into()
-                });
-                Err(Stopped::new(verdict, help))
-            }
-        }
+        judged.instead.map_or(Ok(judged.cases), Err)
     }
 
     /// The suite's own results, read.
@@ -171,7 +162,7 @@ impl Attempt<'_> {
             Err(left) => {
                 let reason = format!("results from before the suite started cannot be removed: {left}");
                 let help = "remove them in the image's `prepare`, or name another folder in `results`";
-                return Err(self.error(phase, reason, Some(help.to_owned())));
+                return Err(Trouble::new(TroubleKind::Unexpected, phase, reason).with_help(help));
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reports::{CaseVerdict, Phase, TestCase, Verdict};
+use reports::{CaseVerdict, Ending, Phase, TestCase, Trouble, TroubleKind};
 
 use crate::payload::{SuiteOutcome, SuiteRun};
 
@@ -78,7 +78,7 @@ pub(super) struct Judged {
     /// Its test cases.
     pub(super) cases: Vec<TestCase>,
     /// What is said of the cell instead of what its cases tell.
-    pub(super) instead: Option<Verdict>,
+    pub(super) instead: Option<Trouble>,
     /// What is wrong with the results of a cell that its cases tell enough of.
     pub(super) warning: Option<String>,
 }
@@ -91,14 +91,18 @@ pub(super) fn with_results(exit: TestCase, told: Told) -> Judged {
     let found = told.is_red();
     let Told { files, mut cases, unreadable, missing } = told;
     let is_skip = matches!(exit.verdict, CaseVerdict::Skipped { .. });
-    let failed = |reason: &str| Verdict::Failed { phase: Phase::Collect, reason: reason.to_owned() };
+    let failed = |reason: &str| {
+        Trouble::new(TroubleKind::ResultsMissing, Phase::Collect, reason)
+            .with_help("the suite declares `results`: it must leave JUnit XML there even when a test fails")
+    };
     // A suite that chose not to run leaves none.
     let mut no_wonder = false;
     let trouble = match (missing, unreadable) {
-        (Some(why), _) => Some(Verdict::Error {
-            phase: Phase::Collect,
-            reason: format!("not all of the suite's results could be fetched: {why}"),
-        }),
+        (Some(why), _) => Some(Trouble::new(
+            TroubleKind::ResultsUnreadable,
+            Phase::Collect,
+            format!("not all of the suite's results could be fetched: {why}"),
+        )),
         (None, Some(why)) => Some(failed(&why)),
         (None, None) if cases.is_empty() => {
             no_wonder = is_skip;
@@ -117,32 +121,41 @@ pub(super) fn with_results(exit: TestCase, told: Told) -> Judged {
     }
     match trouble {
         Some(trouble) if !decided => Judged { cases, instead: Some(trouble), warning: None },
-        trouble => Judged { cases, instead: None, warning: trouble.and_then(|why| why.reason().map(str::to_owned)) },
+        trouble => Judged { cases, instead: None, warning: trouble.map(|trouble| trouble.reason) },
     }
 }
 
 /// A cell is as good as its worst test case.
-pub(super) fn verdict_of(cases: &[TestCase]) -> Verdict {
+pub(super) fn ending_of(cases: &[TestCase]) -> Ending {
     let failed: Vec<&TestCase> = cases.iter().filter(|case| is_red(case)).collect();
     if let Some(CaseVerdict::Failed { message, .. }) = failed.first().map(|case| &case.verdict) {
         let reason = match failed.len() {
             1 => message.clone(),
             several => format!("{several} test cases failed; first: {}: {message}", failed[0].name),
         };
-        return Verdict::Failed { phase: Phase::Test, reason };
+        return Ending::Troubled(Trouble::new(TroubleKind::TestFailed, Phase::Test, reason));
     }
     if cases.iter().any(|case| case.verdict == CaseVerdict::Passed) {
-        return Verdict::Passed;
+        return Ending::Passed;
     }
     match cases.first().map(|case| &case.verdict) {
-        Some(CaseVerdict::Skipped { reason }) => Verdict::Skipped { reason: reason.clone() },
-        _ => Verdict::Error { phase: Phase::Collect, reason: "the suite reported no test case".into() },
+        Some(CaseVerdict::Skipped { reason }) => Ending::Skipped { reason: reason.clone() },
+        _ => {
+            let reason = "the suite reported no test case";
+            Ending::Troubled(Trouble::new(TroubleKind::ResultsUnreadable, Phase::Collect, reason))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use reports::Verdict;
+
     use super::*;
+
+    fn verdict_of(cases: &[TestCase]) -> Verdict {
+        ending_of(cases).verdict()
+    }
 
     fn run(outcome: SuiteOutcome, stdout: &str, stderr: &str) -> SuiteRun {
         SuiteRun {
@@ -268,7 +281,7 @@ mod tests {
                         Told { files, cases: cases.clone(), unreadable: some(unreadable), missing: some(missing) };
                     let what = format!("{exit:?} {all:?}");
                     let judged = with_results(case(exit.clone()), all);
-                    let verdict = judged.instead.clone().unwrap_or_else(|| verdict_of(&judged.cases));
+                    let verdict = judged.instead.as_ref().map_or_else(|| verdict_of(&judged.cases), Trouble::verdict);
                     let is_red = |verdict: &CaseVerdict| matches!(verdict, CaseVerdict::Failed { .. });
                     let bad = is_red(&exit) || cases.iter().any(|case| is_red(&case.verdict));
                     let unknown = unreadable || missing || cases.is_empty() && exit == CaseVerdict::Passed;

@@ -3,12 +3,11 @@
 //! This code always runs on the L1, beside its guests. `budget` decides who may start, `attempt` takes one cell through its
 //! phases on one fresh guest (`arrive` boots it to a session, `deliver` brings the payload into it; `power` makes it, a fork where it can: `warm` knows the templates,
 //! `machine` what both are, `emulation` what runs guests of another kind of CPU; `harvest` fetches what is left in it, `judge` says what
-//! it means; `answers` notices guests that no longer answer, `blame` says whose fault it is where there is nothing to judge), `dispatch` does that for all cells. All results leave as events.
+//! it means; `answers` notices guests that no longer answer), `dispatch` does that for all cells. All results leave as events.
 
 mod answers;
 mod arrive;
 mod attempt;
-pub(crate) mod blame;
 mod budget;
 mod deliver;
 mod disk;

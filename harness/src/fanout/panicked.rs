@@ -9,10 +9,8 @@ use std::{
 };
 
 use matrix::{CellId, Digest};
-use reports::{EventKind, Phase};
+use reports::{Ending, EventKind, Phase, Trouble, TroubleKind};
 use tokio::task::JoinError;
-
-use super::blame::{Failure, finding};
 
 /// What a task does.
 #[derive(Clone, Debug)]
@@ -44,29 +42,22 @@ fn said(payload: &(dyn Any + Send)) -> String {
 
 /// What is to be reported.
 pub(super) fn reported(what: &What, runner: u32, words: &str) -> Vec<EventKind> {
+    let trouble = Trouble::new(TroubleKind::Defect, Phase::Runner, words);
     match what {
         What::Cell { id, attempt } => {
-            let found = finding(Failure::Panicked, Phase::Runner);
-            let verdict = found.verdict(words.to_owned());
+            let verdict = trouble.verdict();
             let attempt = Some(attempt.load(Ordering::Relaxed)).filter(|number| *number > 0);
             let ended = attempt.map(|attempt| EventKind::AttemptFinished {
                 cell: id.clone(),
                 attempt,
-                verdict: verdict.clone(),
+                ending: Ending::Troubled(trouble),
                 retried: false,
-                console_tail: Vec::new(),
-                help: found.help.map(str::to_owned),
             });
             ended.into_iter().chain([EventKind::CellFinished { cell: id.clone(), verdict }]).collect()
         }
-        What::Template { key, needed } => vec![EventKind::TemplateFailed {
-            runner,
-            template: *key,
-            reason: words.to_owned(),
-            help: None,
-            elapsed_ms: 0,
-            bootable: !needed,
-        }],
+        What::Template { key, needed } => {
+            vec![EventKind::TemplateFailed { runner, template: *key, trouble, elapsed_ms: 0, bootable: !needed }]
+        }
     }
 }
 
@@ -97,13 +88,13 @@ mod tests {
     fn the_cell_of_a_task_that_panicked_is_an_error_with_its_words() {
         let said = reported(&What::Cell { id: id(), attempt: Arc::new(2.into()) }, 1, "nestmatrix panicked: no");
         let [
-            EventKind::AttemptFinished { attempt: 2, retried: false, verdict, .. },
+            EventKind::AttemptFinished { attempt: 2, retried: false, ending, .. },
             EventKind::CellFinished { verdict: last, .. },
         ] = &said[..]
         else {
             panic!("{said:?}")
         };
-        assert_eq!(verdict, last);
+        assert_eq!(ending.verdict(), *last);
         assert_eq!(*last, Verdict::Error { phase: Phase::Runner, reason: "nestmatrix panicked: no".into() });
         let between = reported(&What::Cell { id: id(), attempt: Arc::default() }, 1, "no");
         assert!(
@@ -116,7 +107,7 @@ mod tests {
     fn whoever_waits_for_a_template_whose_task_panicked_is_told_that_there_is_none() {
         let said = |needed| reported(&What::Template { key: Digest::of(b"t"), needed }, 3, "no");
         assert!(
-            matches!(&said(true)[..], [EventKind::TemplateFailed { runner: 3, bootable: false, reason, .. }] if reason == "no")
+            matches!(&said(true)[..], [EventKind::TemplateFailed { runner: 3, bootable: false, trouble, .. }] if trouble.reason == "no")
         );
         assert!(matches!(&said(false)[..], [EventKind::TemplateFailed { bootable: true, .. }]));
     }

@@ -3,10 +3,10 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use matrix::Identity;
-use reports::{EventKind, GuestFacts, Phase, Verdict};
+use reports::{EventKind, GuestFacts, Phase, Trouble, TroubleKind};
 
 use super::{
-    attempt::{Attempt, Outcome, Stopped, Up, deadline},
+    attempt::{Attempt, Outcome, Up, deadline},
     machine,
     station::{BootImage, Keep, Purpose},
 };
@@ -32,15 +32,6 @@ enum Source {
     },
 }
 
-/// No fork came of it.
-struct NoFork {
-    reason: String,
-    /// Nor will another.
-    spoiled: bool,
-    /// Nor will others, if that goes on.
-    suspicious: bool,
-}
-
 /// The logs of a fork that came to nothing are kept beside those of the guest that is booted instead.
 const LOGS: [&str; 3] = ["console.log", "qemu.log", "qemu.args"];
 
@@ -50,7 +41,7 @@ const START: Duration = Duration::from_secs(120);
 impl Attempt<'_> {
     /// The guest, running; a fork is awake already.
     pub(super) async fn power_on(&self, logs: &Path, scratch: &Path) -> Outcome<Up> {
-        let error = |what: String| self.error(Phase::Runner, what, None);
+        let error = |what: String| Trouble::new(TroubleKind::Host, Phase::Runner, what);
         let image = self.station.image(self.cell).ok_or_else(|| error("its image is not there".into()))?;
         for folder in [logs, scratch] {
             tokio::fs::create_dir_all(folder)
@@ -63,15 +54,20 @@ impl Attempt<'_> {
                 let forking = self.fork(&template, image, logs, scratch);
                 match self.phase(Phase::Runner, None, limit, forking).await? {
                     Ok(up) => return Ok(up),
-                    Err(failure) => {
-                        if (failure.suspicious && template.failed()) || failure.spoiled {
-                            self.station.give_up(&template, &failure.reason);
+                    Err(trouble) => {
+                        let is_broken = match trouble.kind {
+                            TroubleKind::TemplateBroken => true,
+                            TroubleKind::ForkFailed => template.failed(),
+                            _ => false,
+                        };
+                        if is_broken {
+                            self.station.give_up(&template, &trouble);
                         }
                         for name in LOGS {
                             let _ = std::fs::rename(logs.join(name), logs.join(format!("fork-{name}")));
                         }
                         // What was prepared is on its disk, and nowhere else.
-                        (self.station.prepares(self.cell).then_some(template), Some(failure.reason))
+                        (self.station.prepares(self.cell).then_some(template), Some(trouble.reason))
                     }
                 }
             }
@@ -81,13 +77,13 @@ impl Attempt<'_> {
         tokio::select! {
             biased;
             () = self.kill.cancelled() => {
-                let reason = "interrupted before its guest was booted".to_owned();
-                return Err(Stopped::new(Verdict::NotRun { reason }, None));
+                let reason = "interrupted before its guest was booted";
+                return Err(Trouble::new(TroubleKind::Interrupted, Phase::Runner, reason));
             }
             fits = self.slot.for_boot() => if !fits {
                 let reason = "its guest could not be forked, and guests that were kept take the memory that booting it needs: \
                               keep fewer, or run it by itself with --cell";
-                return Err(Stopped::new(Verdict::NotRun { reason: reason.to_owned() }, None));
+                return Err(Trouble::new(TroubleKind::NoMemory, Phase::Runner, reason));
             }
         }
         let booting = self.boot(image, prepared.as_deref(), reason, logs, scratch);
@@ -100,14 +96,11 @@ impl Attempt<'_> {
         let prepares = self.station.prepares(self.cell);
         let template = match (station.template_key(cell), &station.warmth.templates) {
             (Some(key), _) => station.warmth.known(key).unwrap_or_else(|| Err(unknown())),
-            (None, Err(reason)) => Err(template::NoTemplate::new(reason.clone())),
+            (None, Err(reason)) => Err(template::no_template(reason.clone())),
             (None, Ok(_)) => Err(unknown()),
         };
         match template {
-            Err(none) if prepares => Err(Stopped::new(
-                Verdict::Error { phase: Phase::Image, reason: format!("`image.prepare`: {}", none.reason) },
-                none.help,
-            )),
+            Err(none) if prepares => Err(Trouble { phase: Phase::Image, ..none.within("`image.prepare`") }),
             Ok(template) if !unasked && !self.again && template.unfrozen().is_none() => Ok(Source::Fork(template)),
             Ok(template) => {
                 let reason = template.unfrozen().unwrap_or("the attempt before it failed").to_owned();
@@ -130,7 +123,7 @@ impl Attempt<'_> {
         image: &BootImage,
         logs: &Path,
         scratch: &Path,
-    ) -> Result<Up, NoFork> {
+    ) -> Result<Up, Trouble> {
         let station = self.station;
         let command = machine::command(station, self.cell, image, station.terse);
         let with = With {
@@ -141,21 +134,16 @@ impl Attempt<'_> {
         };
         let forked =
             template::fork(template, &with, &command, image.disk_size(self.cell.guest.disk), (scratch, logs)).await;
-        let Forked { guest, connection } = forked.map_err(|error| NoFork {
-            spoiled: error.is_the_templates_fault(),
-            suspicious: error.may_be_the_templates_fault(),
-            reason: error.to_string(),
-        })?;
+        let Forked { guest, connection } = forked?;
         let (login, host_keys) = (template.login().clone(), template.host_keys().clone());
         let fork_of = Some(Arc::clone(template));
         let up = Up { guest, login, host_keys, connection: Some(connection), fork_of, of_template: true };
         let boot = reports::Boot::Forked { template: template.key() };
-        if let Err(stopped) = self.started(&up, &command, image, boot).await {
+        if let Err(trouble) = self.started(&up, &command, image, boot).await {
             // Gone for certain before another guest's disk is made in its place.
             self.slot.gauge.rest();
             up.guest.kill().await;
-            let reason = stopped.verdict.reason().unwrap_or("QEMU did not say how it runs").to_owned();
-            return Err(NoFork { spoiled: false, suspicious: false, reason });
+            return Err(trouble);
         }
         Ok(up)
     }
@@ -169,7 +157,10 @@ impl Attempt<'_> {
         scratch: &Path,
     ) -> Outcome<Up> {
         let station = self.station;
-        let error = |what: String, help: Option<String>| self.error(Phase::Runner, what, help);
+        let error = |what: String, help: Option<String>| Trouble {
+            help,
+            ..Trouble::new(TroubleKind::Host, Phase::Runner, what)
+        };
         let host_keys = self.keys("host key")?;
         let disk = scratch.join("disk.qcow2");
         let below = prepared.map(|template| (template.disk(), DiskFormat::Qcow2));
@@ -212,7 +203,8 @@ impl Attempt<'_> {
 
     async fn started(&self, up: &Up, command: &Command, image: &BootImage, boot: reports::Boot) -> Outcome<()> {
         let accelerator = up.guest.accelerator().await;
-        let accelerator = accelerator.map_err(|failure| self.error(Phase::Runner, failure.to_string(), None))?;
+        let accelerator =
+            accelerator.map_err(|failure| Trouble::new(TroubleKind::QemuSilent, Phase::Runner, failure.to_string()))?;
         let pid = up.guest.pid();
         self.slot.gauge.watch(pid);
         let facts = GuestFacts {
@@ -244,13 +236,14 @@ impl Attempt<'_> {
         let exit = self.explained(&up.guest, Phase::Connect, exit).await?;
         if !exit.success() {
             let said = reports::clean::line(&String::from_utf8_lossy(&exit.stderr_tail));
-            return Err(self.error(Phase::Connect, format!("the guest could not be made unique: {said}"), None));
+            let reason = format!("the guest could not be made unique: {said}");
+            return Err(Trouble::new(TroubleKind::Unexpected, Phase::Connect, reason));
         }
         up.host_keys = host_keys;
         Ok(())
     }
 }
 
-fn unknown() -> template::NoTemplate {
-    template::NoTemplate::new("no template was looked for")
+fn unknown() -> Trouble {
+    template::no_template("no template was looked for")
 }

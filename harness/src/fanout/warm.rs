@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Instant};
 
 use matrix::{Boot, ByteSize, Cell, Digest, Network, Plan};
-use reports::EventKind;
+use reports::{EventKind, Trouble};
 use tokio_util::sync::CancellationToken;
 
 use super::{machine, station::Station};
 use crate::guest::{self, Seed};
-use crate::template::{self, Forge, Mould, News, NoTemplate, Preparation, Template, Work};
+use crate::template::{self, Forge, Mould, News, Preparation, Template, Work};
 
 /// What a guest writes to its disk while it boots ...
 const BOOTED: ByteSize = ByteSize::from_mib(256);
@@ -17,19 +17,11 @@ const PREPARED: ByteSize = ByteSize::from_mib(1024);
 
 impl Station {
     /// No fork of it works: none is made of it any more, here or elsewhere. Its disk serves until this run ends.
-    pub(super) fn give_up(&self, template: &Template, reason: &str) {
+    pub(super) fn give_up(&self, template: &Template, trouble: &Trouble) {
         // Forks that started together fail together; it is said once.
-        if template.give_up(reason) {
-            let (runner, reason, help) = (self.runner, reason.to_owned(), None);
-            let template = template.key();
-            self.events.send(EventKind::TemplateFailed {
-                runner,
-                template,
-                reason,
-                help,
-                elapsed_ms: 0,
-                bootable: true,
-            });
+        if template.give_up(&trouble.reason) {
+            let (runner, template, trouble) = (self.runner, template.key(), trouble.clone());
+            self.events.send(EventKind::TemplateFailed { runner, template, trouble, elapsed_ms: 0, bootable: true });
         }
     }
 
@@ -127,19 +119,17 @@ impl Station {
                     elapsed_ms,
                     cost: found.cost().bytes(),
                 },
-                Some(reason) => EventKind::TemplateFailed {
-                    runner,
-                    template,
-                    reason: format!("only the disk of what was prepared is kept: {reason}"),
-                    help: (!self.is_foreign(cell))
-                        .then(|| format!("remove {} and freezing it is tried again", found.folder().display())),
-                    elapsed_ms,
-                    bootable: true,
-                },
+                Some(reason) => {
+                    let help = (!self.is_foreign(cell))
+                        .then(|| format!("remove {} and freezing it is tried again", found.folder().display()));
+                    let reason = format!("only the disk of what was prepared is kept: {reason}");
+                    let trouble = Trouble { help, ..template::no_template(reason) };
+                    EventKind::TemplateFailed { runner, template, trouble, elapsed_ms, bootable: true }
+                }
             },
-            Err(NoTemplate { reason, help }) => {
-                let (reason, help) = (reason.clone(), help.clone());
-                EventKind::TemplateFailed { runner, template, reason, help, elapsed_ms, bootable: prepare.is_none() }
+            Err(trouble) => {
+                let (trouble, bootable) = (trouble.clone(), prepare.is_none());
+                EventKind::TemplateFailed { runner, template, trouble, elapsed_ms, bootable }
             }
         };
         self.events.send(said);

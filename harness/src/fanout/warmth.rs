@@ -8,11 +8,12 @@ use std::{
 
 use images::Templates;
 use matrix::Digest;
+use reports::Trouble;
 
-use crate::template::{Birthplace, NoTemplate, Template};
+use crate::template::{Birthplace, Template};
 
 /// What came of wanting a template.
-type Obtained = Result<Arc<Template>, NoTemplate>;
+type Obtained = Result<Arc<Template>, Trouble>;
 
 /// Where templates of guests come from.
 #[derive(Debug)]

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use reports::TroubleKind;
+
 /// Why a guest runs no more. The first thing that happened, not what followed from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -29,6 +31,19 @@ pub enum Ended {
 }
 
 impl Ended {
+    /// The same as a kind of trouble.
+    pub const fn kind(&self) -> TroubleKind {
+        match self {
+            Self::Panicked { .. } => TroubleKind::GuestPanicked,
+            Self::PoweredOff => TroubleKind::GuestPoweredOff,
+            Self::Reset => TroubleKind::GuestRebooted,
+            Self::Halted => TroubleKind::GuestHalted,
+            Self::HostDisk { full: true } => TroubleKind::HostDiskFull,
+            Self::HostDisk { full: false } => TroubleKind::HostDiskBroken,
+            Self::QemuGone { .. } => TroubleKind::QemuGone,
+        }
+    }
+
     /// The same sentence about another machine than a guest: `who` is `the guest`, or `it` after something else was named.
     pub fn of(&self, who: &str) -> String {
         let whose = if who == "it" { "its".to_owned() } else { format!("{who}'s") };

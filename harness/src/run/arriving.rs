@@ -4,8 +4,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use images::PreparedImage;
 use matrix::Digest;
+use reports::Trouble;
 
-use super::image_phase::{Missing, Prepared, Preparing};
+use super::image_phase::{Prepared, Preparing, missing};
 
 /// Images that are there or cannot be had, and those that are still being prepared.
 pub(super) struct Arriving {
@@ -40,16 +41,12 @@ impl Arriving {
     }
 
     /// Not an image that the run did not begin with: verdicts of two systems must not stand in one report as if of one.
-    fn same(&self, name: &str, image: Arc<PreparedImage>) -> Result<Arc<PreparedImage>, Missing> {
+    fn same(&self, name: &str, image: Arc<PreparedImage>) -> Result<Arc<PreparedImage>, Trouble> {
         match self.began_with.get(name) {
             Some(then) if *then != image.digest => {
                 let (then, now) = (then.short(), image.digest.short());
-                Err(Missing {
-                    reason: format!("digest mismatch: {name} was {then} when the run began, and is {now} now"),
-                    help: Some(
-                        "start a new run; or put back the file, or the `images.lock`, that it began with".to_owned(),
-                    ),
-                })
+                Err(missing(format!("digest mismatch: {name} was {then} when the run began, and is {now} now"))
+                    .with_help("start a new run; or put back the file, or the `images.lock`, that it began with"))
             }
             _ => Ok(image),
         }

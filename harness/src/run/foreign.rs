@@ -9,7 +9,7 @@ use images::{Catalog, Entry, Store};
 use matrix::{Arch, Cell, Plan};
 use reports::EventKind;
 
-use super::image_phase::{Missing, Prepared};
+use super::image_phase::{Prepared, missing};
 use crate::{
     events::Events,
     fanout::Emulation,
@@ -62,8 +62,9 @@ impl Emulators {
         let said = refused.map(|(image, entry)| {
             let reason = reason(&entry).unwrap_or_default();
             events.send(EventKind::ImageStarted { image: image.clone() });
-            events.send(EventKind::ImageFailed { image: image.clone(), reason: reason.clone(), tail: Vec::new() });
-            (image, Err(Missing { reason, help: None }))
+            let trouble = missing(reason);
+            events.send(EventKind::ImageFailed { image: image.clone(), trouble: trouble.clone() });
+            (image, Err(trouble))
         });
         said.collect()
     }

@@ -11,28 +11,22 @@ use std::{
 
 use images::{BootWith, Control, Entry, PreparedImage, Source, Store};
 use matrix::Firmware;
-use reports::EventKind;
+use reports::{EventKind, Phase, Trouble, TroubleKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::{events::Events, host};
 
-/// Why an image is not there, for its cells.
-#[derive(Clone, Debug)]
-pub struct Missing {
-    /// One line.
-    pub reason: String,
-    /// What to do.
-    pub help: Option<String>,
+/// An image is not there, for this reason.
+pub(super) fn missing(reason: impl Into<String>) -> Trouble {
+    Trouble::new(TroubleKind::ImageMissing, Phase::Image, reason)
 }
 
-impl Missing {
-    fn defect(error: &tokio::task::JoinError) -> Self {
-        Self { reason: format!("preparing it failed inside nestmatrix, which is a defect: {error}"), help: None }
-    }
+fn defect(error: &tokio::task::JoinError) -> Trouble {
+    Trouble::new(TroubleKind::Defect, Phase::Image, format!("preparing it failed inside nestmatrix: {error}"))
 }
 
 /// Every image by its catalog name, or why it could not be had.
-pub type Prepared = HashMap<String, Result<Arc<PreparedImage>, Missing>>;
+pub type Prepared = HashMap<String, Result<Arc<PreparedImage>, Trouble>>;
 
 /// How images are come by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +45,7 @@ pub enum Way {
 /// a preparation that has begun runs to its end.
 #[derive(Debug, Default)]
 pub struct Preparing {
-    tasks: tokio::task::JoinSet<Result<Arc<PreparedImage>, Missing>>,
+    tasks: tokio::task::JoinSet<Result<Arc<PreparedImage>, Trouble>>,
     names: HashMap<tokio::task::Id, String>,
 }
 
@@ -83,7 +77,7 @@ impl Preparing {
                 let work = tokio::task::spawn_blocking(move || {
                     prepare(&store, (&image, &entry), retries, way, &events, &cancelled)
                 });
-                let result = work.await.unwrap_or_else(|error| Err(Missing::defect(&error)));
+                let result = work.await.unwrap_or_else(|error| Err(defect(&error)));
                 watch.abort();
                 result
             });
@@ -93,10 +87,10 @@ impl Preparing {
     }
 
     /// The next one that is there, or cannot be had; `None`: all have been returned. Cancel safe.
-    pub async fn next(&mut self) -> Option<(String, Result<Arc<PreparedImage>, Missing>)> {
+    pub async fn next(&mut self) -> Option<(String, Result<Arc<PreparedImage>, Trouble>)> {
         let (task, result) = match self.tasks.join_next_with_id().await? {
             Ok(done) => done,
-            Err(error) => (error.id(), Err(Missing::defect(&error))),
+            Err(error) => (error.id(), Err(defect(&error))),
         };
         // Each task was given its name before anybody could wait for it.
         Some((self.names.remove(&task)?, result))
@@ -137,7 +131,7 @@ fn prepare(
     way: Way,
     events: &Events,
     cancel: &AtomicBool,
-) -> Result<Arc<PreparedImage>, Missing> {
+) -> Result<Arc<PreparedImage>, Trouble> {
     let image = || name.to_owned();
     let started = Instant::now();
     events.send(EventKind::ImageStarted { image: image() });
@@ -153,8 +147,9 @@ fn prepare(
         let error = match prepared {
             Ok(prepared) => {
                 if let Err(reason) = can_be_started(&prepared) {
-                    events.send(EventKind::ImageFailed { image: image(), reason: reason.clone(), tail: Vec::new() });
-                    return Err(Missing { reason, help: None });
+                    let trouble = missing(reason);
+                    events.send(EventKind::ImageFailed { image: image(), trouble: trouble.clone() });
+                    return Err(trouble);
                 }
                 events.send(EventKind::ImageReady {
                     image: image(),
@@ -171,7 +166,9 @@ fn prepare(
             progress(&format!("try {tried} failed: {error}; trying again"));
             continue;
         }
-        events.send(EventKind::ImageFailed { image: image(), reason: error.to_string(), tail: error.tail.clone() });
-        return Err(Missing { reason: error.to_string(), help: error.help.clone() });
+        let trouble = Trouble { help: error.help.clone(), ..missing(error.to_string()) };
+        let trouble = trouble.with_evidence(error.tail.clone());
+        events.send(EventKind::ImageFailed { image: image(), trouble: trouble.clone() });
+        return Err(trouble);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use images::{Source, Templates};
 use matrix::{Arch, Cell, Network, Plan, RunnerKind};
-use reports::{EventKind, RunnerFacts, StepTime};
+use reports::{EventKind, Phase, RunnerFacts, StepTime, Trouble, TroubleKind};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +25,7 @@ use crate::{
     fanout::{BootImage, BootImages, Budget, Emulation, Keep, Purpose, Station, Stop, Todo, Warmth, dispatch},
     guest::{Accelerator, Spawner},
     host::{self, Choice, Machine, Nesting, Proof, Qemu, RunnerChoice},
-    runner::{Blueprint, Campaign, Freezing, L1_IMAGE, Ledger, Loss, Proofs, Supply, size},
+    runner::{Blueprint, Campaign, Freezing, L1_IMAGE, Ledger, Proofs, Supply, size},
     ssh::Keys,
     template::Birthplace,
 };
@@ -143,8 +143,7 @@ impl Place<'_> {
 
     async fn on_this_machine(&self, to: Where<'_>, reason: &str, ledger: &mut Ledger) {
         let refuse = |ledger: &mut Ledger, reason: String| {
-            let loss = Loss { reason, ..Loss::default() };
-            ledger.refuse(&loss).into_iter().for_each(|event| to.events.send(event));
+            ledger.refuse(&unusable(reason)).into_iter().for_each(|event| to.events.send(event));
         };
         let spare = self.machine.spare();
         let limits = match limits::on_this_machine(self.plan, spare, self.machine.cpus) {
@@ -243,8 +242,8 @@ impl Place<'_> {
     }
 
     async fn in_an_l1(&self, to: Where<'_>, reason: &str, ledger: &mut Ledger) {
-        let refuse = |ledger: &mut Ledger, loss: Loss| {
-            ledger.refuse(&loss).into_iter().for_each(|event| to.events.send(event));
+        let refuse = |ledger: &mut Ledger, trouble: Trouble| {
+            ledger.refuse(&trouble).into_iter().for_each(|event| to.events.send(event));
         };
         // All are attached to it when it starts.
         while to.images.next().await.is_some() {}
@@ -260,7 +259,7 @@ impl Place<'_> {
             Ok(image) => &image.clone(),
             Err((why, help)) => {
                 let reason = format!("the L1's image {name} is not there: {why}");
-                return refuse(ledger, Loss { reason, help, console_tail: Vec::new() });
+                return refuse(ledger, Trouble { help, ..unusable(reason) });
             }
         };
         let used = |name: &str| self.plan.images.iter().any(|image| image.from == name);
@@ -301,7 +300,7 @@ impl Place<'_> {
                 Ok(size) => size,
                 Err(error) => {
                     let reason = limits::l1_too_large(error, spare).to_string();
-                    return refuse(ledger, Loss { reason, ..Loss::default() });
+                    return refuse(ledger, unusable(reason));
                 }
             };
             if let Some(message) = size.warning.clone() {
@@ -347,4 +346,9 @@ impl Place<'_> {
     fn depth(&self) -> u32 {
         u32::from(self.machine.is_virtual())
     }
+}
+
+/// No guest can be run, here or in an L1.
+fn unusable(reason: String) -> Trouble {
+    Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, reason)
 }

@@ -8,14 +8,14 @@ use std::{
 
 use images::Templates;
 use matrix::CellId;
-use reports::{EventKind, Phase, RunnerFacts, Verdict};
+use reports::{Again, EventKind, Phase, RunnerFacts, Trouble, TroubleKind};
 
 use super::{
     conduct::{Conduct, Worth},
     frozen::Freezer,
-    ledger::{Ledger, Loss},
+    ledger::Ledger,
     proof::Proofs,
-    qemu::{Blueprint, L1, OpenError, Steps, TAIL, died, explained},
+    qemu::{Blueprint, L1, Steps, TAIL, died, explained},
 };
 use crate::{
     agent::{
@@ -26,7 +26,7 @@ use crate::{
     events::Events,
     fanout::Stop,
     guest::{Accelerator, Spawner},
-    template::{self, Birthplace, NoTemplate, Template},
+    template::{self, Birthplace, Template},
 };
 
 /// How long an agent that was told to end everything may take to say so.
@@ -71,14 +71,8 @@ pub(crate) type Freezing = Result<(Templates, Birthplace), String>;
 enum End {
     /// Everything was reported, or we were told to stop.
     Done,
-    /// It is gone; another one may do better.
-    Lost(Loss),
-    /// No L1 of this kind will do.
-    Unfit {
-        /// Because KVM does not work in it.
-        kvm: bool,
-        loss: Loss,
-    },
+    /// It is gone, or of no use.
+    Gone(Trouble),
 }
 
 impl Campaign<'_> {
@@ -99,7 +93,7 @@ impl Campaign<'_> {
             let reported = ledger.finished();
             // One that is booted says more about what went wrong than the fork that was lost.
             let end = self.on_a_fresh_l1(number, number == first, ledger).await;
-            let loss = match end {
+            let trouble = match end {
                 End::Done if self.stop.drain.is_cancelled() => {
                     self.say(ledger.abandon("interrupted before it was finished"));
                     break;
@@ -109,22 +103,23 @@ impl Campaign<'_> {
                     self.say(ledger.abandon("the agent did not report it: a defect of nestmatrix"));
                     break;
                 }
-                End::Unfit { kvm, loss } => {
-                    if kvm && !last_resort {
-                        return Some(number + 1);
-                    }
-                    self.say(ledger.refuse(&loss));
+                End::Gone(trouble) => trouble,
+            };
+            match trouble.fate().again {
+                Again::Afresh => {}
+                Again::OtherRunner if !last_resort => return Some(number + 1),
+                Again::OtherRunner | Again::Never => {
+                    self.say(ledger.refuse(&trouble));
                     break;
                 }
-                End::Lost(loss) => loss,
-            };
+            }
             // It may have been good luck.
             self.proofs.forget();
-            self.say(ledger.lost(&loss));
+            self.say(ledger.lost(&trouble));
             // One cell may take its L1 along as often as it has attempts; more losses in a row say that L1s do not live here.
             fruitless = if ledger.finished() > reported { 0 } else { fruitless + 1 };
             if fruitless > self.blueprint.plan.runner.retries + 1 {
-                self.say(ledger.refuse(&loss));
+                self.say(ledger.refuse(&trouble));
             }
             number += 1;
         }
@@ -137,11 +132,6 @@ impl Campaign<'_> {
         }
     }
 
-    fn lost(&self, runner: u32, loss: &Loss) {
-        let Loss { reason, help, console_tail } = loss.clone();
-        self.events.send(EventKind::RunnerLost { runner, reason, console_tail, help });
-    }
-
     /// An L1 with an agent in it: a fork of a frozen one, or booted.
     async fn open(
         &self,
@@ -150,7 +140,7 @@ impl Campaign<'_> {
         scratch: &Path,
         logs: &Path,
         progress: &(dyn Fn(String) + Sync),
-    ) -> Result<(L1, Option<Template>), OpenError> {
+    ) -> Result<(L1, Option<Template>), Trouble> {
         let blueprint = &self.blueprint;
         let why_not = match &self.freezing {
             _ if self.cold => None,
@@ -173,16 +163,16 @@ impl Campaign<'_> {
                         let at = (scratch, logs);
                         match blueprint.fork(&template, self.spawner, at, steps, &self.stop.drain).await {
                             Ok(l1) => return Ok((l1, Some(template))),
-                            Err(error) if error.cancelled || error.hopeless => return Err(error),
-                            Err(error) => {
-                                if error.spoiled {
-                                    template.give_up(&error.reason);
+                            Err(trouble) if !trouble.may_pass() => return Err(trouble),
+                            Err(trouble) => {
+                                if trouble.kind == TroubleKind::TemplateBroken {
+                                    template.give_up(&trouble.reason);
                                 }
-                                Some(error.reason)
+                                Some(trouble.reason)
                             }
                         }
                     }
-                    Err(NoTemplate { reason, help }) => {
+                    Err(Trouble { reason, help, .. }) => {
                         Some(help.map_or(reason.clone(), |help| format!("{reason} ({help})")))
                     }
                 }
@@ -207,22 +197,20 @@ impl Campaign<'_> {
                 let end = stay.until_the_end(&guest, link, facts, steps).await;
                 stay.judge_proof(&end);
                 // Whether it was to blame nobody knows; making another costs less than losing each fork of it.
-                if let (Some(template), End::Lost(loss)) = (&template, &end)
+                if let (Some(template), End::Gone(trouble)) = (&template, &end)
+                    && trouble.may_pass()
                     && ledger.finished() == reported
                 {
-                    template.give_up(&loss.reason);
+                    template.give_up(&trouble.reason);
                 }
                 (end, Some(guest))
             }
-            Err(OpenError { cancelled: true, .. }) => (End::Done, None),
-            Err(OpenError { reason, help, console_tail, hopeless, .. }) => {
-                let loss = Loss { reason, help, console_tail };
-                (if hopeless { End::Unfit { kvm: false, loss } } else { End::Lost(loss) }, None)
-            }
+            Err(trouble) if trouble.kind == TroubleKind::Interrupted => (End::Done, None),
+            Err(trouble) => (End::Gone(trouble), None),
         };
         // Said before anything is cleaned up, which takes its time.
-        if let End::Lost(loss) | End::Unfit { loss, .. } = &end {
-            self.lost(number, loss);
+        if let End::Gone(trouble) = &end {
+            self.events.send(EventKind::RunnerLost { runner: number, trouble: trouble.clone() });
         }
         if let Some(guest) = guest {
             guest.kill().await;
@@ -361,51 +349,40 @@ impl<'a> Stay<'a> {
                     return End::Done;
                 }
                 () = tokio::time::sleep_until((self.progress + self.longest_silence()).into()) => {
-                    let error = OpenError::new(
-                        format!("timeout: the L1's agent made no progress for {:.0} s", self.longest_silence().as_secs_f64()),
-                        Some("see console.log in the runner's folder: is the L1 overloaded, or stuck?"),
-                    );
-                    return End::Lost(self.gone(guest, error));
+                    let limit = self.longest_silence().as_secs_f64();
+                    let reason = format!("timeout: the L1's agent made no progress for {limit:.0} s");
+                    let trouble = Trouble::new(TroubleKind::Timeout, Phase::Runner, reason)
+                        .with_help("see console.log in the runner's folder: is the L1 overloaded, or stuck?");
+                    return gone(guest, trouble);
                 }
                 message = link.next() => message,
-                ended = guest.ended() => return End::Lost(self.gone(guest, died(&ended))),
+                ended = guest.ended() => return gone(guest, died(&ended)),
             };
             let message = match message {
                 Ok(message) => message,
-                Err(error) => return End::Lost(self.gone(guest, explained(guest, &error).await)),
+                Err(error) => return gone(guest, explained(guest, &error).await),
             };
             if self.said > MOST_SAID {
-                let error =
-                    OpenError::new(format!("the L1's agent sent more than {} MiB of events", MOST_SAID >> 20), None);
-                return End::Lost(self.gone(guest, error));
+                return gone(guest, odd(format!("the L1's agent sent more than {} MiB of events", MOST_SAID >> 20)));
             }
             let fits = self.fits(&message);
             if self.conduct.judge(&message, fits) == Worth::Progress {
                 self.progress = Instant::now();
             } else if self.conduct.is_bad() {
-                let error = OpenError::new(
-                    "the L1's agent goes on sending messages that belong to nothing it was asked to do",
-                    Some("a package may have broken out of its guest; the L1 and all in it are ended"),
-                );
-                return End::Lost(self.gone(guest, error));
+                let reason = "the L1's agent goes on sending messages that belong to nothing it was asked to do";
+                let help = "a package may have broken out of its guest; the L1 and all in it are ended";
+                return gone(guest, odd(reason).with_help(help));
             }
             match message {
                 FromAgent::Done => return End::Done,
-                FromAgent::Lost { reason, help } => {
-                    let error = OpenError::new(format!("the L1 was lost: {reason}"), Some(&help));
-                    return End::Lost(self.gone(guest, error));
-                }
-                FromAgent::Unfit { kvm, reason, help } => {
-                    return End::Unfit { kvm, loss: self.gone(guest, OpenError::new(reason, Some(&help))) };
-                }
+                FromAgent::Failed { trouble } => return gone(guest, told(trouble)),
                 FromAgent::Progress { message } => {
                     self.said += message.len() as u64 + ENVELOPE;
                     self.campaign.events.send(EventKind::RunnerProgress { runner: self.number, message });
                 }
                 FromAgent::Ready(ready) => {
                     if !(1.0..=100.0).contains(&ready.proof.speed) {
-                        let error = OpenError::new("the L1's agent measured a speed that no machine has", None);
-                        return End::Lost(self.gone(guest, error));
+                        return gone(guest, odd("the L1's agent measured a speed that no machine has"));
                     }
                     if let Some((facts, steps)) = machine.take() {
                         self.proof = Some(ready.proof.clone());
@@ -446,18 +423,14 @@ impl<'a> Stay<'a> {
         }
     }
 
-    fn gone(&self, guest: &crate::guest::Guest, error: OpenError) -> Loss {
-        Loss { reason: error.reason, help: error.help, console_tail: guest.console().tail(TAIL) }
-    }
-
     fn event(&mut self, event: EventKind, fits: bool) {
         self.said += ENVELOPE + serde_json::to_vec(&event).map_or(0, |text| text.len() as u64);
         if !fits {
             let message = "the agent reported something that does not fit what it had reported before".to_owned();
             return self.campaign.events.send(EventKind::Warning { cell: None, message });
         }
-        if let EventKind::AttemptFinished { cell, attempt, verdict, .. } = &event {
-            self.doubt |= matches!(verdict, Verdict::Error { phase: Phase::Boot | Phase::Connect, .. });
+        if let EventKind::AttemptFinished { cell, attempt, ending, .. } = &event {
+            self.doubt |= ending.trouble().is_some_and(|trouble| matches!(trouble.phase, Phase::Boot | Phase::Connect));
             self.received.remove(&(cell.clone(), *attempt));
         }
         self.campaign.events.send(event);
@@ -474,5 +447,26 @@ impl<'a> Stay<'a> {
             let message = format!("not all files of attempt {attempt} came from the L1: {why}");
             self.campaign.events.send(EventKind::Warning { cell: Some(cell), message });
         }
+    }
+}
+
+/// The L1 is lost for this reason, with its last words.
+fn gone(guest: &crate::guest::Guest, trouble: Trouble) -> End {
+    End::Gone(trouble.with_evidence(guest.console().tail(TAIL)))
+}
+
+/// The agent does what no agent does.
+fn odd(reason: impl Into<String>) -> Trouble {
+    Trouble::new(TroubleKind::RunnerLost, Phase::Runner, reason)
+}
+
+/// What an agent says of its machine. It is not trusted: it has a say in these kinds only.
+fn told(trouble: Trouble) -> Trouble {
+    let (kind, evidence) = (trouble.kind, Vec::new());
+    match kind {
+        TroubleKind::KvmUnusable | TroubleKind::RunnerUnusable => Trouble { phase: Phase::Runner, evidence, ..trouble },
+        TroubleKind::HostDiskFull => Trouble { phase: Phase::Runner, evidence, ..trouble }.within("the L1 was lost"),
+        _ => Trouble { kind: TroubleKind::RunnerLost, phase: Phase::Runner, evidence, ..trouble }
+            .within("the L1 was lost"),
     }
 }

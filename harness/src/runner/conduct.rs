@@ -56,7 +56,7 @@ impl Conduct {
         match message {
             FromAgent::Ready(_) if !std::mem::replace(&mut self.ready, true) => Worth::Progress,
             FromAgent::Hello(_) | FromAgent::Ready(_) => Worth::Unexpected,
-            FromAgent::Done | FromAgent::Lost { .. } | FromAgent::Unfit { .. } => Worth::Progress,
+            FromAgent::Done | FromAgent::Failed { .. } => Worth::Progress,
             FromAgent::Heartbeat | FromAgent::Progress { .. } => Worth::Talk,
             FromAgent::File { .. } | FromAgent::Event { .. } if !fits => Worth::Unexpected,
             // How many bytes of them are taken has a limit; nothing at all would have none.

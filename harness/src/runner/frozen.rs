@@ -10,10 +10,10 @@ use std::{
 
 use images::Templates;
 use matrix::{ByteSize, Digest};
-use reports::EventKind;
+use reports::{EventKind, Trouble};
 use tokio_util::sync::CancellationToken;
 
-use super::qemu::{BRIEF, Blueprint, L1, NAME, OpenError, SCRATCH, Steps, TAIL, died, unsendable};
+use super::qemu::{BRIEF, Blueprint, L1, NAME, SCRATCH, Steps, TAIL, died, interrupted, unexpected, unsendable};
 use crate::{
     agent::{
         brief::{self, BriefError},
@@ -21,7 +21,7 @@ use crate::{
     },
     guest::Spawner,
     ssh::{self, Exec, Open, Session, Stdin, StdinWriter},
-    template::{self, Birthplace, Content, Forge, Mould, News, NoTemplate, OwnDisk, Template, With},
+    template::{self, Birthplace, Content, Forge, Mould, News, OwnDisk, Template, With, no_template},
 };
 
 /// Time limits, before scaling.
@@ -55,10 +55,9 @@ impl Blueprint<'_> {
         scratch: &Path,
         logs: &Path,
         progress: &(dyn Fn(String) + Sync),
-    ) -> Result<(Template, bool), NoTemplate> {
+    ) -> Result<(Template, bool), Trouble> {
         for folder in [scratch, logs] {
-            std::fs::create_dir_all(folder)
-                .map_err(|error| NoTemplate::new(format!("{}: {error}", folder.display())))?;
+            std::fs::create_dir_all(folder).map_err(|error| no_template(format!("{}: {error}", folder.display())))?;
         }
         let forge = Forge {
             templates: freezer.templates,
@@ -70,9 +69,9 @@ impl Blueprint<'_> {
             cancel: freezer.cancel,
         };
         let write = self.write_brief_of_no_run();
-        let write = move |archive: &Path| write(archive).map_err(|error| NoTemplate::new(error.to_string()));
+        let write = move |archive: &Path| write(archive).map_err(|error| no_template(error.to_string()));
         let work = move |session: Arc<Session>| {
-            let making: std::pin::Pin<Box<dyn Future<Output = Result<(), NoTemplate>> + Send>> =
+            let making: std::pin::Pin<Box<dyn Future<Output = Result<(), Trouble>> + Send>> =
                 Box::pin(self.fill(session, freezer, progress));
             making
         };
@@ -107,10 +106,9 @@ impl Blueprint<'_> {
         session: Arc<Session>,
         freezer: &Freezer<'_>,
         progress: &(dyn Fn(String) + Sync),
-    ) -> Result<(), NoTemplate> {
-        let failed = |error: OpenError| NoTemplate { help: error.help, ..NoTemplate::new(error.reason) };
-        self.set_up(&session).await.map_err(failed)?;
-        let mut link = self.agent(Arc::clone(&session)).await.map_err(failed)?;
+    ) -> Result<(), Trouble> {
+        self.set_up(&session).await?;
+        let mut link = self.agent(Arc::clone(&session)).await?;
         let cells = self.plan.cells.iter().map(|cell| CellWork { id: cell.id.clone(), next: 1, last: 1 });
         link.say(&ToAgent::Run(Work {
             runner: 1,
@@ -128,8 +126,8 @@ impl Blueprint<'_> {
         let (mut heard, mut news) = (Instant::now(), 0);
         loop {
             let message = tokio::time::timeout_at((heard + each).into(), link.next()).await;
-            let late = |_| NoTemplate::new(format!("no guest was frozen in it for {:.0} s", each.as_secs_f64()));
-            let message = message.map_err(late)?.map_err(|error| NoTemplate::new(error.to_string()))?;
+            let late = |_| no_template(format!("no guest was frozen in it for {:.0} s", each.as_secs_f64()));
+            let message = message.map_err(late)?.map_err(|error| no_template(error.to_string()))?;
             let of_template = |event: &EventKind| {
                 matches!(
                     event,
@@ -143,23 +141,23 @@ impl Blueprint<'_> {
             }
             // Each is begun once, and is ready or fails once.
             if news > 2 * most {
-                return Err(NoTemplate::new("its agent freezes more guests than there are"));
+                return Err(no_template("its agent freezes more guests than there are"));
             }
             match message {
                 FromAgent::Done => break,
-                FromAgent::Unfit { reason, help, .. } | FromAgent::Lost { reason, help } => {
-                    return Err(NoTemplate { help: Some(help), ..NoTemplate::new(reason) });
+                FromAgent::Failed { trouble } => {
+                    return Err(Trouble { help: trouble.help, ..no_template(trouble.reason) });
                 }
                 FromAgent::Event { event: EventKind::TemplateStarted { template, image, .. } } => {
                     progress(format!("a frozen L1: freezing {} in it", reports::clean::line(&image)));
                     images.insert(template, image);
                 }
-                FromAgent::Event { event: EventKind::TemplateFailed { template, reason, help, bootable, .. } } => {
+                FromAgent::Event { event: EventKind::TemplateFailed { template, trouble, bootable, .. } } => {
                     let image = images.get(&template).map_or("a guest", String::as_str);
-                    let message = reports::clean::line(&format!("no template of {image} in it: {reason}"));
+                    let message = reports::clean::line(&format!("no template of {image} in it: {trouble}"));
                     // Its forks could not prepare it either: what that may reach, they may not.
                     if !bootable {
-                        return Err(NoTemplate { help, ..NoTemplate::new(message) });
+                        return Err(Trouble { help: trouble.help, ..no_template(message) });
                     }
                     progress(format!("a frozen L1: {message}"));
                 }
@@ -170,7 +168,7 @@ impl Blueprint<'_> {
         let clean = "rm -rf /scratch/cells /scratch/guests /scratch/templates";
         match run(&session, clean.to_owned(), Stdin::None, DELIVERY.mul_f64(self.speed)).await {
             Ok(()) => Ok(()),
-            Err(error) => Err(NoTemplate::new(error)),
+            Err(error) => Err(no_template(error)),
         }
     }
 
@@ -199,9 +197,9 @@ impl Blueprint<'_> {
     }
 
     /// What decides it: the machine, the program in it, and the guests that are frozen in it.
-    fn key(&self, birthplace: &Birthplace) -> Result<Digest, NoTemplate> {
+    fn key(&self, birthplace: &Birthplace) -> Result<Digest, Trouble> {
         let program = crate::blocking::blocking(|| brief::digest(Path::new("/proc/self/exe")))
-            .map_err(|error| NoTemplate::new(format!("this program cannot be read: {error}")))?;
+            .map_err(|error| no_template(format!("this program cannot be read: {error}")))?;
         let guests: Vec<String> = self.guests().into_keys().collect();
         let parts = [
             ("image", self.image.digest.to_string()),
@@ -231,17 +229,13 @@ impl Blueprint<'_> {
         (scratch, logs): (&Path, &Path),
         mut steps: Steps,
         cancel: &CancellationToken,
-    ) -> Result<L1, OpenError> {
-        let failed = |what: &str, error: &dyn std::fmt::Display| OpenError::new(format!("{what}: {error}"), None);
+    ) -> Result<L1, Trouble> {
         let keys = template.login().write_private(scratch, ssh::LOGIN_FILES);
-        let keys = keys.map_err(|error| failed("the L1's keys", &error))?;
+        let keys = keys.map_err(|error| unexpected("the L1's keys", &error))?;
         let with = With { qemu: self.qemu, spawner, speed: self.speed, dies_with_us: true };
         let disk = ByteSize::from_bytes(images::DISK_BYTES);
         let forked = template::fork(template, &with, &self.machine(), disk, (scratch, logs)).await;
-        let forked = forked.map_err(|error| OpenError {
-            spoiled: error.is_the_templates_fault(),
-            ..failed("a frozen L1 does not go on", &error)
-        })?;
+        let forked = forked.map_err(|error| Trouble::from(error).within("a frozen L1 does not go on"))?;
         let guest = forked.guest;
         steps.done("fork");
         self.leave_a_way_in(&guest, scratch, logs, &keys, template.host_keys());
@@ -256,7 +250,7 @@ impl Blueprint<'_> {
                 silence: Session::SILENCE.mul_f64(self.speed),
                 cancel: CancellationToken::new(),
             });
-            let session = Arc::new(session.await.map_err(|error| failed("no SSH session with the L1", &error))?);
+            let session = Arc::new(session.await.map_err(|error| unexpected("no SSH session with the L1", &error))?);
             steps.done("connect");
             self.deliver(&session).await?;
             steps.done("plan");
@@ -264,7 +258,7 @@ impl Blueprint<'_> {
         };
         let opened = tokio::select! {
             biased;
-            () = cancel.cancelled() => Err(OpenError { cancelled: true, ..OpenError::new("interrupted", None) }),
+            () = cancel.cancelled() => Err(interrupted()),
             opened = opened => opened,
             ended = guest.ended() => Err(died(&ended)),
         };
@@ -274,16 +268,16 @@ impl Blueprint<'_> {
                 steps.done("agent");
                 Ok(L1 { guest, link, facts, steps: steps.0, checked: true })
             }
-            Err(mut error) => {
-                error.console_tail = guest.console().tail(TAIL);
+            Err(trouble) => {
+                let evidence = guest.console().tail(TAIL);
                 guest.kill().await;
-                Err(error)
+                Err(trouble.with_evidence(evidence))
             }
         }
     }
 
     /// Sends the plan and its files into the brief of an earlier run.
-    async fn deliver(&self, session: &Session) -> Result<(), OpenError> {
+    async fn deliver(&self, session: &Session) -> Result<(), Trouble> {
         let (writer, stdin) = session.stdin_stream();
         let (plan, images) = (self.plan.clone(), self.images.clone());
         let sending = tokio::task::spawn_blocking(move || send(writer, &plan, &images));
@@ -296,9 +290,9 @@ impl Blueprint<'_> {
             // Writing is reading, on the other end: that one says what is wrong with it.
             Ok(Err(BriefError::Write { .. })) | Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(unsendable(&error)),
-            Err(error) => return Err(OpenError::new(format!("the plan was not sent: {error}"), None)),
+            Err(error) => return Err(unexpected("the plan was not sent", &error)),
         }
-        unpacked.map_err(|error| OpenError::new(format!("the L1 did not take the plan: {error}"), None))
+        unpacked.map_err(|error| unexpected("the L1 did not take the plan", &error))
     }
 }
 

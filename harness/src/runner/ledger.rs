@@ -5,23 +5,9 @@
 
 use indexmap::IndexMap;
 use matrix::{Cell, CellId, Plan};
-use reports::{CellRun, EventKind, Phase, Verdict};
+use reports::{CellRun, Ending, EventKind, Phase, Trouble, TroubleKind, Verdict};
 
-use crate::fanout::{
-    Todo,
-    blame::{Failure, finding},
-};
-
-/// Why cells come to nothing.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Loss {
-    /// One line.
-    pub(crate) reason: String,
-    /// What to do.
-    pub(crate) help: Option<String>,
-    /// Last lines of the lost machine's console.
-    pub(crate) console_tail: Vec<String>,
-}
+use crate::fanout::Todo;
 
 #[derive(Debug)]
 struct Entry {
@@ -72,8 +58,8 @@ impl Ledger {
             entries.insert(cell.id.clone(), entry);
         }
         let mut ledger = Self(entries);
-        let reason = "nestmatrix itself ended while it ran; the run was resumed".to_owned();
-        let said = ledger.lost(&Loss { reason, ..Loss::default() });
+        let reason = "nestmatrix itself ended while it ran; the run was resumed";
+        let said = ledger.lost(&Trouble::new(TroubleKind::RunnerLost, Phase::Runner, reason));
         (ledger, said)
     }
 
@@ -140,11 +126,13 @@ impl Ledger {
                 }
                 fits
             }
-            EventKind::AttemptFinished { attempt, verdict, retried, .. } => {
-                let fits = entry.running == Some(*attempt);
+            EventKind::AttemptFinished { attempt, ending, retried, .. } => {
+                // What is tried again is not for the agent to choose.
+                let retried_rightly = !retried || ending.trouble().is_some_and(Trouble::may_pass);
+                let fits = entry.running == Some(*attempt) && retried_rightly;
                 if fits {
                     (entry.running, entry.next) = (None, *attempt + 1);
-                    entry.decided = (!retried).then(|| verdict.clone());
+                    entry.decided = (!retried).then(|| ending.verdict());
                     if *retried && *attempt == entry.last && std::mem::take(&mut entry.spare) {
                         entry.last += 1;
                     }
@@ -164,7 +152,7 @@ impl Ledger {
     }
 
     /// The machine is lost: what is to be said of the cells that ran on it.
-    pub(crate) fn lost(&mut self, loss: &Loss) -> Vec<EventKind> {
+    pub(crate) fn lost(&mut self, trouble: &Trouble) -> Vec<EventKind> {
         let mut said = Vec::new();
         for (id, entry) in self.0.iter_mut().filter(|(_, entry)| !entry.finished) {
             if let Some(verdict) = entry.decided.take() {
@@ -173,20 +161,15 @@ impl Ledger {
                 continue;
             }
             let Some(attempt) = entry.running.take() else { continue };
-            (entry.next, entry.spare, entry.lost) = (attempt + 1, true, Some(loss.reason.clone()));
-            let found = finding(Failure::RunnerLost, Phase::Runner);
-            let retried = found.retried && attempt < entry.last;
-            said.push(EventKind::AttemptFinished {
-                cell: id.clone(),
-                attempt,
-                verdict: found.verdict(loss.reason.clone()),
-                retried,
-                console_tail: loss.console_tail.clone(),
-                help: loss.help.clone(),
-            });
+            (entry.next, entry.spare, entry.lost) = (attempt + 1, true, Some(trouble.reason.clone()));
+            // Whatever happened to the machine: for its guests it is lost.
+            let lost = Trouble { kind: TroubleKind::RunnerLost, phase: Phase::Runner, ..trouble.clone() };
+            let retried = lost.may_pass() && attempt < entry.last;
+            let ending = Ending::Troubled(lost);
+            said.push(EventKind::AttemptFinished { cell: id.clone(), attempt, ending, retried });
             if !retried {
                 entry.finished = true;
-                let reason = format!("it was never finished: {}", loss.reason);
+                let reason = format!("it was never finished: {trouble}");
                 said.push(EventKind::CellFinished { cell: id.clone(), verdict: Verdict::NotRun { reason } });
             }
         }
@@ -194,20 +177,20 @@ impl Ledger {
     }
 
     /// No machine can be had at all: every cell that has not reported is an error of phase runner.
-    pub(crate) fn refuse(&mut self, loss: &Loss) -> Vec<EventKind> {
-        let mut said = self.lost(loss);
+    pub(crate) fn refuse(&mut self, trouble: &Trouble) -> Vec<EventKind> {
+        let mut said = self.lost(trouble);
         for (id, entry) in self.0.iter_mut().filter(|(_, entry)| !entry.finished) {
             entry.finished = true;
-            said.extend(failed(id, entry.next, Phase::Runner, loss));
+            said.extend(failed(id, entry.next, trouble));
         }
         said
     }
 
     /// One cell cannot be run: what is to be said of it.
-    pub(crate) fn fail(&mut self, id: &CellId, phase: Phase, loss: &Loss) -> Vec<EventKind> {
+    pub(crate) fn fail(&mut self, id: &CellId, trouble: &Trouble) -> Vec<EventKind> {
         let Some(entry) = self.0.get_mut(id).filter(|entry| !entry.finished) else { return Vec::new() };
         entry.finished = true;
-        failed(id, entry.next, phase, loss).into()
+        failed(id, entry.next, trouble).into()
     }
 
     /// Nothing more is to run: what is to be said of every cell that has not reported.
@@ -234,19 +217,12 @@ impl Entry {
 }
 
 /// A cell without a guest: an attempt that ends before it begins.
-fn failed(id: &CellId, attempt: u32, phase: Phase, loss: &Loss) -> [EventKind; 3] {
-    let verdict = Verdict::Error { phase, reason: loss.reason.clone() };
+fn failed(id: &CellId, attempt: u32, trouble: &Trouble) -> [EventKind; 3] {
+    let ending = Ending::Troubled(trouble.clone());
     [
         EventKind::AttemptStarted { cell: id.clone(), attempt },
-        EventKind::AttemptFinished {
-            cell: id.clone(),
-            attempt,
-            verdict: verdict.clone(),
-            retried: false,
-            console_tail: loss.console_tail.clone(),
-            help: loss.help.clone(),
-        },
-        EventKind::CellFinished { cell: id.clone(), verdict },
+        EventKind::AttemptFinished { cell: id.clone(), attempt, ending, retried: false },
+        EventKind::CellFinished { cell: id.clone(), verdict: trouble.verdict() },
     ]
 }
 
@@ -271,16 +247,29 @@ mod tests {
     }
 
     fn ended(plan: &Plan, cell: usize, attempt: u32, verdict: Verdict, retried: bool) -> EventKind {
-        let cell = plan.cells[cell].id.clone();
-        EventKind::AttemptFinished { cell, attempt, verdict, retried, console_tail: Vec::new(), help: None }
+        let (kind, phase, reason) = match verdict {
+            Verdict::Passed => return attempt_ended(plan, cell, attempt, Ending::Passed, retried),
+            Verdict::Skipped { reason } => {
+                return attempt_ended(plan, cell, attempt, Ending::Skipped { reason }, retried);
+            }
+            Verdict::Failed { phase, reason } => (TroubleKind::TestFailed, phase, reason),
+            Verdict::Error { phase, reason } => (TroubleKind::Host, phase, reason),
+            Verdict::NotRun { reason } => (TroubleKind::Interrupted, Phase::Test, reason),
+        };
+        attempt_ended(plan, cell, attempt, Ending::Troubled(Trouble::new(kind, phase, reason)), retried)
+    }
+
+    fn attempt_ended(plan: &Plan, cell: usize, attempt: u32, ending: Ending, retried: bool) -> EventKind {
+        EventKind::AttemptFinished { cell: plan.cells[cell].id.clone(), attempt, ending, retried }
     }
 
     fn reported(plan: &Plan, cell: usize, verdict: Verdict) -> EventKind {
         EventKind::CellFinished { cell: plan.cells[cell].id.clone(), verdict }
     }
 
-    fn loss() -> Loss {
-        Loss { reason: "the L1 was lost".into(), help: None, console_tail: vec!["last words".into()] }
+    fn loss() -> Trouble {
+        Trouble::new(TroubleKind::GuestPanicked, Phase::Runner, "the L1 was lost")
+            .with_evidence(vec!["last words".into()])
     }
 
     fn fold(plan: &Plan, events: &[EventKind]) -> Run {
@@ -299,7 +288,8 @@ mod tests {
         assert!(ledger.see(&started(&plan, 0, 1)));
         let said = ledger.lost(&loss());
         assert!(
-            matches!(&said[..], [EventKind::AttemptFinished { attempt: 1, retried: true, verdict: Verdict::Error { phase: Phase::Runner, .. }, console_tail, .. }] if console_tail == &["last words"]),
+            matches!(&said[..], [EventKind::AttemptFinished { attempt: 1, retried: true, ending: Ending::Troubled(trouble), .. }]
+                if trouble.kind == TroubleKind::RunnerLost && trouble.evidence == ["last words"]),
             "{said:?}"
         );
         let next: Vec<_> = ledger.todo().iter().map(|todo| (todo.cell.suite.clone(), todo.next, todo.last)).collect();

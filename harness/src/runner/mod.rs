@@ -15,7 +15,7 @@ mod size;
 pub(crate) const L1_IMAGE: &str = "debian-13-runner";
 
 pub(crate) use campaign::{Campaign, Freezing};
-pub(crate) use ledger::{Ledger, Loss};
+pub(crate) use ledger::Ledger;
 pub(crate) use proof::Proofs;
 pub(crate) use qemu::Blueprint;
 pub(crate) use size::{Supply, TooLarge, size};

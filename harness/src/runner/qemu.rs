@@ -9,7 +9,7 @@ use std::{
 };
 
 use matrix::{Network, Plan};
-use reports::{L1Facts, StepTime};
+use reports::{L1Facts, Phase, StepTime, Trouble, TroubleKind};
 use tokio_util::sync::CancellationToken;
 
 use super::size::Size;
@@ -68,41 +68,25 @@ pub(crate) struct L1 {
     pub(crate) checked: bool,
 }
 
-/// An L1 could not be had this time.
-#[derive(Debug)]
-pub(crate) struct OpenError {
-    /// One line.
-    pub(crate) reason: String,
-    /// What to do.
-    pub(crate) help: Option<String>,
-    /// Last lines of its console.
-    pub(crate) console_tail: Vec<String>,
-    /// We were told to stop.
-    pub(crate) cancelled: bool,
-    /// Another try would end in the same way.
-    pub(crate) hopeless: bool,
-    /// The frozen L1 it was to be a fork of is of no use.
-    pub(crate) spoiled: bool,
+/// This machine failed to do its part.
+fn host(reason: impl Into<String>) -> Trouble {
+    Trouble::new(TroubleKind::Host, Phase::Runner, reason)
 }
 
-impl OpenError {
-    pub(super) fn new(reason: impl Into<String>, help: Option<&str>) -> Self {
-        let help = help.map(str::to_owned);
-        Self {
-            reason: reason.into(),
-            help,
-            console_tail: Vec::new(),
-            cancelled: false,
-            hopeless: false,
-            spoiled: false,
-        }
-    }
+/// The L1 does not do what it should.
+pub(super) fn unexpected(what: &str, error: &dyn std::fmt::Display) -> Trouble {
+    Trouble::new(TroubleKind::Unexpected, Phase::Runner, format!("{what}: {error}"))
+}
+
+/// We were told to stop.
+pub(super) fn interrupted() -> Trouble {
+    Trouble::new(TroubleKind::Interrupted, Phase::Runner, "interrupted")
 }
 
 /// A file that belongs into the brief is not as it was.
-pub(super) fn unsendable(error: &BriefError) -> OpenError {
+pub(super) fn unsendable(error: &BriefError) -> Trouble {
     let help = "restore the file, or start a new run: this one was planned with the file as it was";
-    OpenError { hopeless: true, ..OpenError::new(error.to_string(), Some(help)) }
+    Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, error.to_string()).with_help(help)
 }
 
 /// Measures steps.
@@ -129,47 +113,47 @@ impl Blueprint<'_> {
         logs: &Path,
         progress: &(dyn Fn(String) + Sync),
         cancel: &CancellationToken,
-    ) -> Result<L1, OpenError> {
+    ) -> Result<L1, Trouble> {
         let mut steps = Steps::start();
         for folder in [scratch, logs] {
             std::fs::create_dir_all(folder)
-                .map_err(|error| OpenError::new(format!("could not create {}: {error}", folder.display()), None))?;
+                .map_err(|error| host(format!("could not create {}: {error}", folder.display())))?;
         }
         let keys = |what: &str| {
             Keys::generate(&format!("nestmatrix L1 {what}"))
-                .map_err(|error| OpenError::new(format!("could not make a {what}: {error}"), None))
+                .map_err(|error| host(format!("could not make a {what}: {error}")))
         };
         let (login, host_keys) = (keys("login")?, keys("host key")?);
         let keys = login
             .write_private(scratch, ssh::LOGIN_FILES)
-            .map_err(|error| OpenError::new(format!("could not write keys to {}: {error}", scratch.display()), None))?;
+            .map_err(|error| host(format!("could not write keys to {}: {error}", scratch.display())))?;
         let command = self.command(scratch, &login, &host_keys).await?;
         steps.done("disks and brief");
 
         progress(format!("booting the L1 with {} CPU and {}, {}", self.size.cpus, self.size.memory, self.nesting));
         // It dies with us, whatever happens: nothing in it can be kept.
-        let guest = Guest::start(spawner, command, true, logs).await.map_err(|error| {
-            OpenError::new(error.to_string(), Some(&format!("see {}", logs.join("qemu.log").display())))
-        })?;
+        let guest = Guest::start(spawner, command, true, logs)
+            .await
+            .map_err(|error| host(error.to_string()).with_help(format!("see {}", logs.join("qemu.log").display())))?;
         self.leave_a_way_in(&guest, scratch, logs, &keys, &host_keys);
         let opened = tokio::select! {
             biased;
-            () = cancel.cancelled() => Err(OpenError { cancelled: true, ..OpenError::new("interrupted", None) }),
+            () = cancel.cancelled() => Err(interrupted()),
             opened = self.start_agent(&guest, &login, &host_keys, &mut steps, progress, cancel) => opened,
             ended = guest.ended() => Err(died(&ended)),
         };
         let link = match opened {
             Ok(link) => link,
-            Err(mut error) => {
+            Err(mut trouble) => {
                 // A machine that goes down closes its connections first.
-                if !error.cancelled
+                if trouble.kind != TroubleKind::Interrupted
                     && let Ok(ended) = tokio::time::timeout(EXPLANATION, guest.ended()).await
                 {
-                    error = died(&ended);
+                    trouble = died(&ended);
                 }
-                error.console_tail = guest.console().tail(TAIL);
+                trouble.evidence = guest.console().tail(TAIL);
                 guest.kill().await;
-                return Err(error);
+                return Err(trouble);
             }
         };
         let facts = self.facts(&guest).await;
@@ -213,15 +197,15 @@ impl Blueprint<'_> {
     }
 
     /// Writes everything the L1 is started with, and says how.
-    async fn command(&self, scratch: &Path, login: &Keys, host_keys: &Keys) -> Result<Command, OpenError> {
+    async fn command(&self, scratch: &Path, login: &Keys, host_keys: &Keys) -> Result<Command, Trouble> {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
-            OpenError::new(format!("{what}: {error}"), Some(&format!("make room below {}", scratch.display())))
+            host(format!("{what}: {error}")).with_help(format!("make room below {}", scratch.display()))
         };
         if self.images.len() + 2 > Command::MOST_DISKS {
             let most = Command::MOST_DISKS - 2;
             let help = "split the matrix: `--cell` chooses a part of it";
-            let error = OpenError::new(format!("an L1 takes at most {most} images"), Some(help));
-            return Err(OpenError { hopeless: true, ..error });
+            let reason = format!("too many images for an L1: {}, at most {most}", self.images.len());
+            return Err(Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, reason).with_help(help));
         }
         let root = scratch.join("root.qcow2");
         let disk_size = matrix::ByteSize::from_bytes(images::DISK_BYTES);
@@ -338,13 +322,13 @@ impl Blueprint<'_> {
         steps: &mut Steps,
         progress: &(dyn Fn(String) + Sync),
         cancel: &CancellationToken,
-    ) -> Result<Link, OpenError> {
+    ) -> Result<Link, Trouble> {
         let scaled = |limit: Duration| limit.mul_f64(self.speed);
         let deadline = |limit: Duration| Instant::now() + scaled(limit);
-        let address = guest.ssh().ok_or_else(|| OpenError::new("the L1 has no network", None))?;
+        let address = guest.ssh().ok_or_else(|| host("the L1 has no network"))?;
         let stream = ssh::banner(address, deadline(BOOT), cancel).await.map_err(|error| {
             let help = "its console and screen say how far it came; does `runner.image` have an SSH server?";
-            OpenError::new(format!("the L1 did not boot: {error}"), Some(help))
+            unexpected("the L1 did not boot", &error).with_help(help)
         })?;
         steps.done("boot");
         let session = Session::open(Open {
@@ -359,7 +343,7 @@ impl Blueprint<'_> {
             cancel: CancellationToken::new(),
         })
         .await
-        .map_err(|error| OpenError::new(format!("no SSH session with the L1: {error}"), None))?;
+        .map_err(|error| unexpected("no SSH session with the L1", &error))?;
         steps.done("connect");
         progress("unpacking the plan in it".to_owned());
         self.set_up(&session).await?;
@@ -368,51 +352,48 @@ impl Blueprint<'_> {
     }
 
     /// Makes a booted L1 one that an agent can work in.
-    pub(super) async fn set_up(&self, session: &Session) -> Result<(), OpenError> {
+    pub(super) async fn set_up(&self, session: &Session) -> Result<(), Trouble> {
         let deadline = Instant::now() + UNPACK.mul_f64(self.speed);
         let setup = Exec::new("exec sh -s", Stdin::Bytes(SETUP.as_bytes().to_vec()), deadline);
-        let exit = session
-            .exec(setup)
-            .await
-            .map_err(|error| OpenError::new(format!("the L1 could not be set up: {error}"), None))?;
+        let exit = session.exec(setup).await.map_err(|error| unexpected("the L1 could not be set up", &error))?;
         if !exit.success() {
             let said = reports::clean::line(&String::from_utf8_lossy(&exit.stderr_tail));
             let help = "is `runner.disk` too small, or does `runner.image` lack what a Debian system has?";
-            return Err(OpenError::new(format!("the L1 could not be set up: {said}"), Some(help)));
+            return Err(unexpected("the L1 could not be set up", &said).with_help(help));
         }
         Ok(())
     }
 
     /// Starts the agent in it.
-    pub(super) async fn agent(&self, session: Arc<Session>) -> Result<Link, OpenError> {
+    pub(super) async fn agent(&self, session: Arc<Session>) -> Result<Link, Trouble> {
         let program = brief::PROGRAM;
         let command = format!("exec /scratch/brief/{program} agent /scratch/brief");
         let mut link = Link::start(session, command, GREETING.mul_f64(self.speed));
-        link.greeted().await.map_err(|error| OpenError::new(broken(&error), None))?;
+        link.greeted().await.map_err(|error| broken(&error))?;
         Ok(link)
     }
 }
 
 /// Why nothing more comes from an agent. A machine that goes down closes its connections first; one that stands still does not.
-pub(super) async fn explained(guest: &Guest, error: &agent::Broken) -> OpenError {
+pub(super) async fn explained(guest: &Guest, error: &agent::Broken) -> Trouble {
     if !matches!(error, agent::Broken::Silent(_))
         && let Ok(ended) = tokio::time::timeout(EXPLANATION, guest.ended()).await
     {
         return died(&ended);
     }
-    OpenError::new(broken(error), None)
+    broken(error)
 }
 
-/// Why a connection to an agent broke, in words for a report.
-fn broken(error: &agent::Broken) -> String {
-    format!("the L1's agent was lost: {error}")
+/// A connection to an agent broke.
+fn broken(error: &agent::Broken) -> Trouble {
+    Trouble::new(TroubleKind::RunnerLost, Phase::Runner, format!("the L1's agent was lost: {error}"))
 }
 
-pub(super) fn died(ended: &Ended) -> OpenError {
+pub(super) fn died(ended: &Ended) -> Trouble {
     let help = match ended {
         Ended::HostDisk { full: true } => "make room for the store: the L1's disks grow there",
         Ended::QemuGone { .. } => "see qemu.log in the runner's folder; was it killed, or out of memory?",
         _ => "its last words are in console.log in the runner's folder",
     };
-    OpenError::new(format!("the L1 was lost: {}", ended.of("it")), Some(help))
+    Trouble::new(ended.kind(), Phase::Runner, format!("the L1 was lost: {}", ended.of("it"))).with_help(help)
 }

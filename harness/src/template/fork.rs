@@ -3,6 +3,7 @@
 use std::{os::fd::OwnedFd, path::Path, time::Duration};
 
 use matrix::ByteSize;
+use reports::{Phase, Trouble, TroubleKind};
 use tokio::net::UnixStream;
 
 use super::{DISK, Frozen, NotedDisk, RAM, STATE, Template, waker};
@@ -16,14 +17,19 @@ use crate::{
 const WAKING: Duration = Duration::from_secs(10);
 
 impl ForkError {
-    /// It may be the template's fault: nothing else is known to be to blame.
-    pub fn may_be_the_templates_fault(&self) -> bool {
-        matches!(self, Self::Thaw { .. } | Self::Wake(_))
+    /// What failed: the template, this machine, or one of the two.
+    const fn kind(&self) -> TroubleKind {
+        match self {
+            Self::Thaw { refused: true, .. } => TroubleKind::TemplateBroken,
+            Self::Thaw { .. } | Self::Wake(_) => TroubleKind::ForkFailed,
+            Self::Disk(_) | Self::Start(_) | Self::Replaced => TroubleKind::Host,
+        }
     }
+}
 
-    /// The template is of no use: no fork of it can do better.
-    pub fn is_the_templates_fault(&self) -> bool {
-        matches!(self, Self::Thaw { refused: true, .. })
+impl From<ForkError> for Trouble {
+    fn from(error: ForkError) -> Self {
+        Self::new(error.kind(), Phase::Runner, error.to_string())
     }
 }
 

@@ -7,13 +7,13 @@ use std::{
 
 use indexmap::IndexMap;
 use matrix::{Arch, Network};
-use reports::SystemFacts;
+use reports::{SystemFacts, Trouble};
 
 use super::{
     DISK, Frozen, NotedDisk, RAM, STATE,
     fork::{self, With},
     idle, memory,
-    mould::{Forge, Mould, News, NoTemplate, Preparation, Work, because},
+    mould::{Forge, Mould, News, Preparation, Work, because, no_template},
     waker,
 };
 use crate::{
@@ -59,7 +59,7 @@ pub(super) struct Made {
 
 /// It was not frozen.
 pub(super) struct Short {
-    pub(super) none: NoTemplate,
+    pub(super) none: Trouble,
     /// What the matrix wants to be prepared is on its disk, all of it.
     pub(super) prepared: bool,
 }
@@ -101,7 +101,7 @@ async fn boot(
     mould: &Mould<'_>,
     Frozen { folder, firmware, disks }: &Frozen,
     whole: bool,
-) -> Result<Guest, NoTemplate> {
+) -> Result<Guest, Trouble> {
     let disk = folder.join(DISK);
     guest::create_overlay(&forge.qemu.img, mould.image, Some(mould.disk), &disk).await.map_err(because("its disk"))?;
     let own = disks.iter().map(|NotedDisk { serial, file, writable }| Disk {
@@ -133,27 +133,26 @@ async fn ready_and_frozen(
     whole: Result<(), String>,
     so_far: &mut SoFar,
     tell: &(dyn Fn(News) + Sync),
-) -> Result<(), NoTemplate> {
+) -> Result<(), Trouble> {
     let port = fork::port(&mut guest).map_err(because("its port"));
     let result = match port {
         Ok(mut port) => {
             // However often it reboots meanwhile.
             let limit = (mould.boot + payload::STARTING) * 2;
             let arrived = tokio::time::timeout(limit, arrive(forge, mould, &guest, files, tell)).await;
-            let late =
-                |_| NoTemplate::new(format!("timeout: its boot was not over within {:.0} s", limit.as_secs_f64()));
+            let late = |_| no_template(format!("timeout: its boot was not over within {:.0} s", limit.as_secs_f64()));
             let done = match arrived.map_err(late).flatten() {
                 Ok(session) => tokio::select! {
                     biased;
                     done = steps(forge, mould, (&guest, session, &mut port), whole, so_far, tell) => done,
-                    ended = guest.ended() => Err(NoTemplate::new(ended.to_string())),
+                    ended = guest.ended() => Err(no_template(ended.to_string())),
                 },
                 Err(none) => Err(none),
             };
             match done {
                 // A guest that goes down closes its connections first: not what happened, only how it looked.
                 Err(none) => match tokio::time::timeout(EXPLANATION.mul_f64(forge.speed), guest.ended()).await {
-                    Ok(ended) => Err(NoTemplate { help: none.help, ..NoTemplate::new(ended.to_string()) }),
+                    Ok(ended) => Err(Trouble { help: none.help, ..no_template(ended.to_string()) }),
                     Err(_) => Err(none),
                 },
                 Ok(()) => Ok(()),
@@ -176,14 +175,14 @@ async fn arrive(
     guest: &Guest,
     files: &Files,
     tell: &(dyn Fn(News) + Sync),
-) -> Result<Session, NoTemplate> {
+) -> Result<Session, Trouble> {
     tell(News::Step("booting it".to_owned()));
     let mut reboots = Reboots::default();
     loop {
         let tried = tokio::select! {
             biased;
             booted = booted(forge, mould, guest, files) => booted,
-            ended = guest.ended() => Err(NoTemplate::new(ended.to_string())),
+            ended = guest.ended() => Err(no_template(ended.to_string())),
         };
         let none = match tried {
             Ok(session) => return Ok(session),
@@ -198,7 +197,7 @@ async fn arrive(
             }
             Ok(Ended::Reset) => {
                 let count = reboots.count();
-                return Err(NoTemplate::new(format!(
+                return Err(no_template(format!(
                     "the guest rebooted itself {count} times before its boot was over, at most {MOST_REBOOTS} are survived"
                 )));
             }
@@ -208,8 +207,8 @@ async fn arrive(
 }
 
 /// A session with a guest whose boot is over.
-async fn booted(forge: &Forge<'_>, mould: &Mould<'_>, guest: &Guest, files: &Files) -> Result<Session, NoTemplate> {
-    let address = guest.ssh().ok_or_else(|| NoTemplate::new("it has no network"))?;
+async fn booted(forge: &Forge<'_>, mould: &Mould<'_>, guest: &Guest, files: &Files) -> Result<Session, Trouble> {
+    let address = guest.ssh().ok_or_else(|| no_template("it has no network"))?;
     let stream =
         ssh::banner(address, Instant::now() + mould.boot, forge.cancel).await.map_err(because("it did not boot"))?;
     let session = connect(forge, mould, stream, files).await.map_err(because("no SSH session with it"))?;
@@ -220,7 +219,7 @@ async fn booted(forge: &Forge<'_>, mould: &Mould<'_>, guest: &Guest, files: &Fil
         AfterBoot::Up | AfterBoot::Slow => return Ok(session),
         AfterBoot::Down => Duration::ZERO,
         AfterBoot::Soon(soon) if soon > mould.boot => {
-            return Err(NoTemplate::new(format!(
+            return Err(no_template(format!(
                 "the guest is to reboot or to power off in {:.0} s: no fork would live for longer",
                 soon.as_secs_f64()
             )));
@@ -229,7 +228,7 @@ async fn booted(forge: &Forge<'_>, mould: &Mould<'_>, guest: &Guest, files: &Fil
     };
     // Its end is news that our caller waits for.
     tokio::time::sleep(going + mould.boot).await;
-    Err(NoTemplate::new("timeout: the guest was about to go down, and did not"))
+    Err(no_template("timeout: the guest was about to go down, and did not"))
 }
 
 async fn steps(
@@ -239,7 +238,7 @@ async fn steps(
     whole: Result<(), String>,
     so_far: &mut SoFar,
     tell: &(dyn Fn(News) + Sync),
-) -> Result<(), NoTemplate> {
+) -> Result<(), Trouble> {
     let scaled = |limit: Duration| limit.mul_f64(forge.speed);
     let session = Arc::new(session);
     match &mould.work {
@@ -256,7 +255,7 @@ async fn steps(
         }
         Work::Own(work, _) => work(Arc::clone(&session)).await?,
     }
-    whole.map_err(NoTemplate::new)?;
+    whole.map_err(no_template)?;
 
     tell(News::Step("waiting until it is at rest".to_owned()));
     let place = sh(&session, LIE_IN_WAIT, &[Command::PORT], waker::PROGRAM.to_vec(), scaled(STEP));
@@ -294,7 +293,7 @@ async fn prepare(
     mould: &Mould<'_>,
     session: &Session,
     tell: &(dyn Fn(News) + Sync),
-) -> Result<(), NoTemplate> {
+) -> Result<(), Trouble> {
     let family = match mould.family {
         None => payload::detect_family(session, Instant::now() + STEP.mul_f64(forge.speed))
             .await
@@ -308,17 +307,14 @@ async fn prepare(
     let unprepared = |what: &str, also: &str| {
         let log = forge.logs.join(format!("{what}.stderr.log"));
         let help = format!("{also}what it said is in {}", log.display());
-        move |error: NoTemplate| NoTemplate { help: Some(help), ..error }
+        move |trouble: Trouble| trouble.with_help(help)
     };
     let until = Instant::now() + *limit;
     let left = || until.saturating_duration_since(Instant::now());
     if !packages.is_empty() {
         tell(News::Step(format!("installing {} in it", packages.join(" "))));
         let Some(family) = family else {
-            return Err(NoTemplate::new(format!(
-                "{}: `prepare.packages` cannot be installed",
-                payload::UNKNOWN_FAMILY
-            )));
+            return Err(no_template(format!("{}: `prepare.packages` cannot be installed", payload::UNKNOWN_FAMILY)));
         };
         let script = payload::install_by_name(family, packages);
         let also = match mould.network {
@@ -331,7 +327,7 @@ async fn prepare(
             let failed = payload::failed_script(family, &log).await;
             if let Some(line) = failed.map_err(because("what its package manager said cannot be read"))? {
                 let line = reports::clean::line(&line);
-                return Err(unprepared("packages", "")(NoTemplate::new(format!(
+                return Err(unprepared("packages", "")(no_template(format!(
                     "a script of the packages failed: {line}"
                 ))));
             }
@@ -352,7 +348,7 @@ async fn run(
     what: &str,
     script: &str,
     limit: Duration,
-) -> Result<(), NoTemplate> {
+) -> Result<(), Trouble> {
     let env = IndexMap::new();
     let (family, arch, network) = (None, Arch::here(), Some(mould.network));
     let upload = Upload { script, env: &env, files: &[], artifacts: &[], family, arch, network, facts: false };
@@ -377,7 +373,7 @@ async fn run(
         text.lines().rev().map(reports::clean::line).find(|line| !line.trim().is_empty())
     });
     let last = last.map(|line| format!(": {}", line.trim())).unwrap_or_default();
-    Err(NoTemplate::new(format!("the {what} failed: {how}{last}")))
+    Err(no_template(format!("the {what} failed: {how}{last}")))
 }
 
 /// Runs a script of ours in it.
@@ -386,16 +382,16 @@ async fn sh(session: &Session, script: &str, args: &[&str], stdin: Vec<u8>, limi
     session.exec(Exec::new(command, Stdin::Bytes(stdin), Instant::now() + limit)).await
 }
 
-fn expect(exit: Result<Exit, SshError>, what: &'static str) -> Result<(), NoTemplate> {
+fn expect(exit: Result<Exit, SshError>, what: &'static str) -> Result<(), Trouble> {
     let exit = exit.map_err(because(what))?;
     if exit.success() {
         return Ok(());
     }
-    Err(NoTemplate::new(format!("{what}: {}", reports::clean::line(&String::from_utf8_lossy(&exit.stderr_tail)))))
+    Err(no_template(format!("{what}: {}", reports::clean::line(&String::from_utf8_lossy(&exit.stderr_tail)))))
 }
 
 /// Makes a fork of what was frozen and runs `true` in it. The memory it took for itself, in bytes.
-async fn tried(forge: &Forge<'_>, mould: &Mould<'_>, files: &Files) -> Result<u64, NoTemplate> {
+async fn tried(forge: &Forge<'_>, mould: &Mould<'_>, files: &Files) -> Result<u64, Trouble> {
     let place = tempfile::Builder::new().prefix("trial").tempdir_in(forge.scratch);
     let place = place.map_err(because("a fork of it cannot be tried"))?;
     let logs = forge.logs.join("trial");
@@ -408,5 +404,5 @@ async fn tried(forge: &Forge<'_>, mould: &Mould<'_>, files: &Files) -> Result<u6
     let taken = memory::own_memory(forked.guest.pid());
     forked.guest.kill().await;
     session.map_err(because("no SSH session with a fork of it"))?;
-    taken.ok_or_else(|| NoTemplate::new("the memory of a fork cannot be measured"))
+    taken.ok_or_else(|| no_template("the memory of a fork cannot be measured"))
 }

@@ -31,7 +31,7 @@ pub use fork::{ForkError, Forked, With, fork};
 pub use freeze::LONGEST;
 pub use key::{Birthplace, key};
 pub use memory::own_memory;
-pub use mould::{Content, FOREIGN, Forge, Mould, News, NoTemplate, OwnDisk, OwnWork, Preparation, Work, Writer};
+pub use mould::{Content, FOREIGN, Forge, Mould, News, OwnDisk, OwnWork, Preparation, Work, Writer, no_template};
 pub use obtain::obtain;
 
 use std::{

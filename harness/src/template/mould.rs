@@ -4,6 +4,7 @@ use std::{path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use images::Templates;
 use matrix::{Arch, ByteSize, Digest, Network, PackageFamily};
+use reports::{Phase, Trouble, TroubleKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -100,7 +101,7 @@ pub enum Content {
 }
 
 /// Writes the content of a disk into a file.
-pub type Writer = dyn Fn(&Path) -> Result<(), NoTemplate> + Send + Sync;
+pub type Writer = dyn Fn(&Path) -> Result<(), Trouble> + Send + Sync;
 
 /// What is done in a guest before it is frozen.
 pub enum Work<'a> {
@@ -112,7 +113,7 @@ pub enum Work<'a> {
 
 /// Is given a session with the guest.
 pub type OwnWork<'a> =
-    dyn Fn(Arc<Session>) -> Pin<Box<dyn Future<Output = Result<(), NoTemplate>> + Send + 'a>> + Send + Sync + 'a;
+    dyn Fn(Arc<Session>) -> Pin<Box<dyn Future<Output = Result<(), Trouble>> + Send + 'a>> + Send + Sync + 'a;
 
 /// What a matrix asks for.
 pub struct Preparation<'a> {
@@ -137,23 +138,17 @@ pub enum News {
     Damaged(String),
 }
 
-/// There is no template, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoTemplate {
-    /// One line.
-    pub reason: String,
-    /// What to do about it.
-    pub help: Option<String>,
+/// There is no template, for this reason.
+pub fn no_template(reason: impl Into<String>) -> Trouble {
+    Trouble::new(TroubleKind::NoTemplate, Phase::Prepare, reason)
 }
 
-impl NoTemplate {
-    /// For this reason.
-    pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), help: None }
-    }
+/// There is no template because the run was stopped.
+pub(super) fn interrupted() -> Trouble {
+    Trouble::new(TroubleKind::Interrupted, Phase::Prepare, "interrupted")
 }
 
 /// An error in what was done, as the reason why there is none.
-pub(super) fn because<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> NoTemplate {
-    move |error| NoTemplate::new(format!("{what}: {error}"))
+pub(super) fn because<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Trouble {
+    move |error| no_template(format!("{what}: {error}"))
 }

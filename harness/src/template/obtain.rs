@@ -10,11 +10,12 @@ use std::{
 };
 
 use images::{Begun, Unfinished};
+use reports::Trouble;
 
 use super::{
     Frozen, Note, NotedDisk, RAM, STATE, Template,
     freeze::{self, Files, Made, Short},
-    mould::{Content, Forge, Mould, News, NoTemplate, OwnDisk, Work, because},
+    mould::{Content, Forge, Mould, News, OwnDisk, Work, because, interrupted, no_template},
 };
 use crate::{
     guest::{self, Told, Who},
@@ -31,12 +32,12 @@ pub async fn obtain(
     forge: &Forge<'_>,
     mould: &Mould<'_>,
     tell: &(dyn Fn(News) + Sync),
-) -> Result<(Template, bool), NoTemplate> {
+) -> Result<(Template, bool), Trouble> {
     let (key, templates) = (mould.key, forge.templates.clone());
     let found = tokio::select! {
         biased;
         // Gigabytes may have to be read.
-        () = forge.cancel.cancelled() => return Err(NoTemplate::new("interrupted")),
+        () = forge.cancel.cancelled() => return Err(interrupted()),
         found = blocking(move || templates.find::<Note>(key)) => found?,
     };
     match found.and_then(|found| found.map(|kept| Template::new(key, kept, forge.templates)).transpose()) {
@@ -45,7 +46,7 @@ pub async fn obtain(
         Err(reason) => tell(News::Damaged(reason)),
     }
     if let (Err(reason), false) = (mould.can_be_frozen(), mould.prepares()) {
-        return Err(NoTemplate::new(reason));
+        return Err(no_template(reason));
     }
     // Whoever makes it now may fail with it as late as he can, and then somebody else who waits goes first.
     let until = Instant::now() + longest(forge, mould) * 2;
@@ -60,14 +61,14 @@ pub async fn obtain(
     };
     let unfinished = match begun {
         Begun::Found(kept) => {
-            return Template::new(key, kept, forge.templates).map(|template| (template, true)).map_err(NoTemplate::new);
+            return Template::new(key, kept, forge.templates).map(|template| (template, true)).map_err(no_template);
         }
-        Begun::Cancelled => return Err(NoTemplate::new("interrupted")),
+        Begun::Cancelled => return Err(interrupted()),
         Begun::Free(unfinished) => unfinished,
     };
     let template = tokio::select! {
         biased;
-        () = forge.cancel.cancelled() => return Err(NoTemplate::new("interrupted")),
+        () = forge.cancel.cancelled() => return Err(interrupted()),
         template = make(forge, mould, unfinished, whole, tell) => template?,
     };
     Ok((template, false))
@@ -90,7 +91,7 @@ async fn begin(
     room: u64,
     until: Instant,
     tell: &(dyn Fn(News) + Sync),
-) -> Result<Begun<Note>, NoTemplate> {
+) -> Result<Begun<Note>, Trouble> {
     let (templates, given_up, key) = (forge.templates.clone(), Arc::new(AtomicBool::new(false)), mould.key);
     let flag = Arc::clone(&given_up);
     let (waits, mut waiting) = tokio::sync::mpsc::unbounded_channel();
@@ -112,10 +113,8 @@ async fn begin(
                 tell(News::Waiting(format!("waiting for {whom}, which makes it")));
             }
             () = tokio::time::sleep_until(until.into()) => {
-                return Err(NoTemplate {
-                    help: Some("is it stopped, or stuck? Once it has ended the next run makes the template".to_owned()),
-                    ..NoTemplate::new(format!("{whom} was not done with making it in time"))
-                });
+                let late = no_template(format!("timeout: {whom} was not done with making it in time"));
+                return Err(late.with_help("is it stopped, or stuck? Once it has ended the next run makes the template"));
             }
         }
     }
@@ -130,7 +129,7 @@ impl Drop for GiveUp {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, NoTemplate> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Trouble> {
     tokio::task::spawn_blocking(work).await.map_err(because("a defect of nestmatrix"))
 }
 async fn make(
@@ -139,7 +138,7 @@ async fn make(
     unfinished: Unfinished,
     whole: Result<(), String>,
     tell: &(dyn Fn(News) + Sync),
-) -> Result<Template, NoTemplate> {
+) -> Result<Template, Trouble> {
     let folder = unfinished.folder();
     let (login, host_keys) = (keys("login")?, keys("host key")?);
     login.write_private(&folder, ssh::LOGIN_FILES).map_err(because("its keys cannot be written"))?;
@@ -188,15 +187,15 @@ async fn make(
             "templates take {taken} MiB, more than the {limit} MiB of --template-limit: all are in use"
         )));
     }
-    Template::new(key, kept, forge.templates).map_err(NoTemplate::new)
+    Template::new(key, kept, forge.templates).map_err(no_template)
 }
 
-fn keys(what: &str) -> Result<Keys, NoTemplate> {
+fn keys(what: &str) -> Result<Keys, Trouble> {
     Keys::generate(&format!("nestmatrix template {what}")).map_err(because("no keys could be made"))
 }
 
 /// Sparse: what is never written takes no room.
-fn make_disks(mould: &Mould<'_>, folder: &Path) -> Result<Vec<NotedDisk>, NoTemplate> {
+fn make_disks(mould: &Mould<'_>, folder: &Path) -> Result<Vec<NotedDisk>, Trouble> {
     let made = mould.disks.iter().map(|OwnDisk { serial, content }| {
         let (file, writable) = (format!("{serial}.raw"), matches!(content, Content::Empty(_)));
         let path = folder.join(&file);

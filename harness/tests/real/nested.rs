@@ -84,7 +84,7 @@ fn an_l1_that_freezes_or_is_killed_in_the_middle_is_replaced_and_every_verdict_i
     assert_eq!(runners.len(), 3, "{runners:?}");
     assert!(runners[0]["lost"]["reason"].as_str().unwrap().contains("nothing was heard"), "{runners:?}");
     assert!(runners[1]["lost"]["reason"].as_str().unwrap().contains("signal: 9"), "{runners:?}");
-    assert!(!runners[0]["lost"]["console_tail"].as_array().unwrap().is_empty(), "with its console");
+    assert!(!runners[0]["lost"]["evidence"].as_array().unwrap().is_empty(), "with its console");
     let facts = &runners[2]["facts"];
     assert_eq!(facts["accelerator"], "kvm");
     assert!(facts["depth"].as_u64().unwrap() >= 2, "{facts}");

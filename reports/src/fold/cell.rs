@@ -3,7 +3,7 @@
 use matrix::CellId;
 
 use super::{
-    MAX_CASES, MAX_DETAIL, MAX_ELAPSED_MS, MAX_LIST, clean_lines, clock::Moment, percent_encode, push, stays_inside,
+    MAX_CASES, MAX_DETAIL, MAX_ELAPSED_MS, MAX_LIST, clean_trouble, clock::Moment, percent_encode, push, stays_inside,
 };
 use crate::{
     Boot, CaseVerdict, EventKind, InstalledPackage, Phase, TestCase, Verdict, clean,
@@ -98,16 +98,15 @@ impl CellRun {
                 self.attempt(*attempt)?.kept = Some(KeptGuest { ssh: clean::line(ssh), stop: clean::line(stop) });
                 Ok(())
             }
-            EventKind::AttemptFinished { attempt, verdict, retried, console_tail, help, .. } => {
+            EventKind::AttemptFinished { attempt, ending, retried, .. } => {
                 self.set_interrupted("interrupted before its verdict was written".to_owned());
                 self.take_time(now);
                 let attempt = self.attempt(*attempt)?;
                 attempt.ended = Some(now.at);
                 attempt.elapsed_ms = Some(now.ms.saturating_sub(attempt.began));
-                attempt.outcome = Some(clean_verdict(verdict));
+                attempt.outcome = Some(clean_verdict(&ending.verdict()));
+                attempt.trouble = ending.trouble().map(clean_trouble);
                 attempt.retried = *retried;
-                attempt.console_tail = clean_lines(console_tail);
-                attempt.help = help.as_deref().map(clean::text);
                 Ok(())
             }
             _ => Ok(()),
@@ -149,8 +148,7 @@ impl CellRun {
             installed: Vec::new(),
             running: None,
             cases: Vec::new(),
-            console_tail: Vec::new(),
-            help: None,
+            trouble: None,
             artifacts: Vec::new(),
             kept: None,
         });

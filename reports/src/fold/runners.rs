@@ -1,6 +1,6 @@
 //! Events into the machines that run guests.
 
-use super::{MAX_ELAPSED_MS, MAX_LIST, clean_lines, clock::Moment};
+use super::{MAX_ELAPSED_MS, MAX_LIST, clean_trouble, clock::Moment};
 use crate::{
     EventKind, L1Facts, RunnerFacts, StepTime, clean,
     run::{Run, RunnerLoss, RunnerRun},
@@ -28,18 +28,13 @@ impl Run {
                 runner.facts = Some(clean_facts(facts));
                 Ok(())
             }
-            EventKind::RunnerLost { runner: number, reason, console_tail, help } => {
+            EventKind::RunnerLost { runner: number, trouble } => {
                 let runner = self.known_runner(*number)?;
                 if runner.lost.is_some() {
                     return Err(format!("runner {number} was lost twice"));
                 }
-                runner.lost = Some(RunnerLoss {
-                    at: now.at,
-                    clock_ms: now.ms,
-                    reason: clean::line(reason),
-                    console_tail: clean_lines(console_tail),
-                    help: help.as_deref().map(clean::text),
-                });
+                let trouble = clean_trouble(trouble);
+                runner.lost = Some(RunnerLoss { at: now.at, clock_ms: now.ms, trouble });
                 Ok(())
             }
             _ => Ok(()),

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use matrix::Digest;
 
-use super::{MAX_ELAPSED_MS, MAX_LIST};
+use super::{MAX_ELAPSED_MS, MAX_LIST, clean_trouble};
 use crate::{
     Boot, EventKind, clean,
     run::{Run, TemplateRun, TemplateState},
@@ -30,14 +30,13 @@ impl Run {
                 template.state = TemplateState::Ready { cached: *cached, elapsed_ms, cost: *cost };
                 Ok(())
             }
-            EventKind::TemplateFailed { runner, template: digest, reason, help, elapsed_ms, .. } => {
+            EventKind::TemplateFailed { runner, template: digest, trouble, elapsed_ms, .. } => {
                 let template = self.known_template(*runner, *digest)?;
                 if matches!(template.state, TemplateState::Failed { .. }) {
                     return Err(format!("template {} failed twice", digest.short()));
                 }
                 template.state = TemplateState::Failed {
-                    reason: clean::line(reason),
-                    help: help.as_deref().map(clean::text),
+                    trouble: clean_trouble(trouble),
                     elapsed_ms: (*elapsed_ms).min(MAX_ELAPSED_MS),
                 };
                 Ok(())

@@ -128,7 +128,7 @@ impl<'a> CellView<'a> {
             outcome: cell.outcome(),
             phase: cell.verdict.phase().map(|phase| phase.name()).unwrap_or_default(),
             reason: cell.verdict.reason().unwrap_or_default(),
-            help: last.and_then(|attempt| attempt.help.as_deref()),
+            help: last.and_then(Attempt::help),
             duration: if cell.started.is_some() { human::duration(cell.elapsed_ms) } else { String::new() },
             tests_text: if cell.attempts.len() > 1 {
                 format!("{} · attempt {}", human::count(tally.total, "test"), cell.attempts.len())
@@ -187,8 +187,8 @@ impl AttemptView {
                 .map(|(name, value)| FactView { name, value })
                 .collect(),
             installed: attempt.installed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-            tail: (tail && !attempt.console_tail.is_empty())
-                .then(|| last_lines(&attempt.console_tail.join("\n"), 2 << 10).to_owned()),
+            tail: (tail && !attempt.console_tail().is_empty())
+                .then(|| last_lines(&attempt.console_tail().join("\n"), 2 << 10).to_owned()),
         }
     }
 }

@@ -199,7 +199,7 @@ fn image<'a>(run: &Run, image: &'a crate::ImageRun) -> ImageView<'a> {
             let state = if *cached { "from the store" } else { "made for this run" };
             (state.to_owned(), Some(*digest), Some(*elapsed_ms))
         }
-        ImageState::Failed { reason, .. } => (format!("failed: {reason}"), None, None),
+        ImageState::Failed(trouble) => (format!("failed: {trouble}"), None, None),
     };
     ImageView {
         name: &image.name,
@@ -295,6 +295,6 @@ fn wrong<'a>(failure: &Failure<'a>) -> Option<WrongView<'a>> {
         failed_tests: failed.into_iter().take(MAX_FAILED_TESTS).collect(),
         source,
         lines,
-        help: cell.last_attempt().and_then(|attempt| attempt.help.as_deref()),
+        help: cell.last_attempt().and_then(crate::Attempt::help),
     })
 }

@@ -123,9 +123,9 @@ impl<'a> LossView<'a> {
     fn new(lost: &'a RunnerLoss) -> Self {
         Self {
             at: lost.at.strftime("%H:%M:%S UTC").to_string(),
-            reason: &lost.reason,
-            tail: last_lines(&lost.console_tail.join("\n"), MAX_TAIL).to_owned(),
-            help: lost.help.as_deref(),
+            reason: &lost.trouble.reason,
+            tail: last_lines(&lost.trouble.evidence.join("\n"), MAX_TAIL).to_owned(),
+            help: lost.trouble.help.as_deref(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{TemplateRun, human, run::TemplateState};
+use crate::{TemplateRun, Trouble, human, run::TemplateState};
 
 /// Most templates shown.
 pub(super) const MAX_TEMPLATES: usize = 200;
@@ -27,10 +27,10 @@ impl<'a> TemplateView<'a> {
             TemplateState::Freezing => ("was being made".to_owned(), None),
             TemplateState::Ready { cached: true, elapsed_ms, .. } => ("from the store".to_owned(), Some(*elapsed_ms)),
             TemplateState::Ready { elapsed_ms, .. } => ("frozen for this run".to_owned(), Some(*elapsed_ms)),
-            TemplateState::Failed { reason, elapsed_ms, .. } if template.ready.is_some() => {
+            TemplateState::Failed { trouble: Trouble { reason, .. }, elapsed_ms } if template.ready.is_some() => {
                 (format!("given up: {reason}"), Some(*elapsed_ms))
             }
-            TemplateState::Failed { reason, elapsed_ms, .. } => {
+            TemplateState::Failed { trouble: Trouble { reason, .. }, elapsed_ms } => {
                 (format!("could not be made: {reason}"), Some(*elapsed_ms))
             }
         };
@@ -43,7 +43,7 @@ impl<'a> TemplateView<'a> {
                 TemplateState::Freezing | TemplateState::Failed { .. } => String::new(),
             },
             help: match &template.state {
-                TemplateState::Failed { help, .. } => help.as_deref(),
+                TemplateState::Failed { trouble, .. } => trouble.help.as_deref(),
                 TemplateState::Freezing | TemplateState::Ready { .. } => None,
             },
             digest: template.template.to_string(),

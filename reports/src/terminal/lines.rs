@@ -7,7 +7,10 @@ use super::{
     parts::{INDENT, MAX_EVIDENCE, help, label, quoted},
     runners, templates,
 };
-use crate::{CellRun, Event, EventKind, Outcome, Phase, Run, clean, evidence, fold::THEN, human, run::ImageState};
+use crate::{
+    Attempt, CellRun, Event, EventKind, Outcome, Phase, Run, Trouble, clean, evidence, fold::THEN, human,
+    run::ImageState,
+};
 
 /// Lines of evidence below an attempt that is tried again.
 const MAX_RETRY_EVIDENCE: usize = 4;
@@ -89,10 +92,10 @@ fn heading(run: &Run, paint: Paint) -> Vec<String> {
 
 fn image_failure(run: &Run, from: &str, paint: Paint) -> Vec<String> {
     let failed = run.images.iter().filter(|image| image.from == from).find_map(|image| match &image.state {
-        ImageState::Failed { reason, tail } => Some((reason, tail)),
+        ImageState::Failed(trouble) => Some(trouble),
         _ => None,
     });
-    let Some((reason, tail)) = failed else { return Vec::new() };
+    let Some(Trouble { reason, evidence: tail, .. }) = failed else { return Vec::new() };
     let painted = paint.outcome(Outcome::Error, "IMAGE");
     let mut lines = vec![label("IMAGE", painted, &format!("{}: {reason}", clean::line(from)))];
     let recent = &tail[tail.len().saturating_sub(MAX_EVIDENCE)..];
@@ -104,7 +107,7 @@ fn retry(run: &Run, cell: &CellRun, number: u32, paint: Paint, logs: Option<&Pat
     let Some(attempt) = cell.attempts.iter().find(|attempt| attempt.number == number) else { return Vec::new() };
     let text = format!("{}  attempt {number}: {} on a fresh guest", name(run, cell), crate::junit::outcome(attempt));
     let mut lines = vec![label("RETRY", paint.notice("RETRY"), &text)];
-    let tail = &attempt.console_tail;
+    let tail = attempt.console_tail();
     // Of a lost runner its own lines have just told; its guests were not the cause.
     let runner_lost = attempt.outcome.as_ref().and_then(|verdict| verdict.phase()) == Some(Phase::Runner);
     if tail.is_empty() && !runner_lost {
@@ -139,7 +142,7 @@ fn finished(run: &Run, cell: &CellRun, paint: Paint, logs: Option<&Path>) -> Vec
     if outcome.is_bad() {
         lines.extend(failed_cases(cell));
         lines.extend(evidence(run, cell, paint, logs, MAX_EVIDENCE));
-        lines.extend(cell.last_attempt().and_then(|attempt| attempt.help.as_deref()).map(help).unwrap_or_default());
+        lines.extend(cell.last_attempt().and_then(Attempt::help).map(help).unwrap_or_default());
     }
     lines
 }

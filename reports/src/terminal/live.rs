@@ -192,6 +192,7 @@ mod tests {
 
     use super::*;
     use crate::Phase;
+    use crate::{Trouble, TroubleKind};
 
     /// A terminal that remembers the text it was given.
     #[derive(Clone, Debug, Default)]
@@ -286,7 +287,8 @@ mod tests {
         tell(&mut live, &mut run, EventKind::RunnerProgress { runner: 1, message: "booting\u{1b}[2J".to_owned() });
         let text = paper.text();
         assert!(text.lines().any(|line| line.contains("runner 1") && line.contains("booting")), "{text}");
-        let lost = EventKind::RunnerLost { runner: 1, reason, console_tail: Vec::new(), help: None };
+        let trouble = Trouble::new(TroubleKind::RunnerLost, Phase::Runner, reason);
+        let lost = EventKind::RunnerLost { runner: 1, trouble };
         tell(&mut live, &mut run, lost);
         assert!(live.rows.is_empty());
     }
@@ -298,17 +300,12 @@ mod tests {
         let target = ProgressDrawTarget::term_like(Box::new(paper.clone()));
         let mut live = Live::new(target, 100, Paint::new(false));
         let mut run = Run::new(&plan);
-        let (runner, template, reason) = (1, plan.digest, "none".to_owned());
+        let (runner, template) = (1, plan.digest);
+        let trouble = Trouble::new(TroubleKind::RunnerLost, Phase::Runner, "none");
         let started = || EventKind::TemplateStarted { runner, template, image: "debian".to_owned() };
-        let failed = EventKind::TemplateFailed {
-            runner,
-            template,
-            reason: reason.clone(),
-            help: None,
-            elapsed_ms: 1,
-            bootable: true,
-        };
-        let lost = EventKind::RunnerLost { runner, reason, console_tail: Vec::new(), help: None };
+        let failed =
+            EventKind::TemplateFailed { runner, template, trouble: trouble.clone(), elapsed_ms: 1, bootable: true };
+        let lost = EventKind::RunnerLost { runner, trouble };
         for end in [failed, lost] {
             tell(&mut live, &mut run, started());
             let text = paper.text();

@@ -51,10 +51,10 @@ pub(super) fn ready(run: &Run, number: u32) -> Vec<String> {
 pub(super) fn lost(run: &Run, number: u32, paint: Paint) -> Vec<String> {
     let Some(runner) = run.runner(number) else { return Vec::new() };
     let Some(lost) = &runner.lost else { return Vec::new() };
-    let text = format!("{}: {}", machine::name(runner), lost.reason);
+    let text = format!("{}: {}", machine::name(runner), lost.trouble);
     let mut lines = vec![label("LOST", paint.outcome(Outcome::Failed, "LOST"), &text)];
-    let tail = &lost.console_tail;
+    let tail = &lost.trouble.evidence;
     lines.extend(tail[tail.len().saturating_sub(MAX_EVIDENCE)..].iter().map(|line| quoted(line, paint)));
-    lines.extend(lost.help.as_deref().map(help).unwrap_or_default());
+    lines.extend(lost.trouble.help.as_deref().map(help).unwrap_or_default());
     lines
 }

@@ -6,7 +6,7 @@ use super::{
     paint::Paint,
     parts::{help, label},
 };
-use crate::{Run, human, run::TemplateState};
+use crate::{Run, Trouble, human, run::TemplateState};
 
 /// One is wanted. Whether it is there already is not known yet.
 pub(super) fn started(run: &Run, runner: u32, template: Digest, paint: Paint) -> Vec<String> {
@@ -27,7 +27,10 @@ pub(super) fn ready(run: &Run, runner: u32, template: Digest, paint: Paint) -> V
 /// Why there is none, and what to do. Of each guest it is said whether it was booted instead.
 pub(super) fn failed(run: &Run, runner: u32, template: Digest, paint: Paint) -> Vec<String> {
     let Some(template) = run.template(runner, template) else { return Vec::new() };
-    let TemplateState::Failed { reason, help: what_to_do, elapsed_ms } = &template.state else { return Vec::new() };
+    let TemplateState::Failed { trouble: Trouble { reason, help: what_to_do, .. }, elapsed_ms } = &template.state
+    else {
+        return Vec::new();
+    };
     // After Ctrl-C that none was made goes without saying.
     if run.interrupted.is_some() {
         return Vec::new();

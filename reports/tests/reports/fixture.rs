@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 use jiff::{SignedDuration, Timestamp};
 use matrix::{CellId, Digest, Plan};
 use reports::{
-    Boot, CaseVerdict, Event, EventKind, GuestFacts, Journal, L1Facts, Phase, RunnerFacts, StepTime, SystemFacts,
-    TestCase, Verdict, attempt_folder,
+    Boot, CaseVerdict, Ending, Event, EventKind, GuestFacts, Journal, L1Facts, Phase, RunnerFacts, StepTime,
+    SystemFacts, TestCase, Trouble, TroubleKind, Verdict, attempt_folder,
 };
 
 /// Names the catalog is said to have.
@@ -193,9 +193,9 @@ impl Story {
         let tail = ["[  131.402] Out of memory: Killed process 812 (qemu-system-x86)", "[  131.911] EXT4-fs error"];
         self.tell(EventKind::RunnerLost {
             runner,
-            reason: "it no longer answers: no heartbeat for 30s".to_owned(),
-            console_tail: tail.map(str::to_owned).into(),
-            help: Some("give it more memory: runner.memory in the matrix file".to_owned()),
+            trouble: Trouble::new(TroubleKind::RunnerLost, Phase::Runner, "it no longer answers: no heartbeat for 30s")
+                .with_evidence(tail.map(str::to_owned).into())
+                .with_help("give it more memory: runner.memory in the matrix file"),
         });
     }
 
@@ -214,15 +214,9 @@ impl Story {
         let (runner, template) = (self.runner, template(image));
         self.tell(EventKind::TemplateStarted { runner, template, image: image.to_owned() });
         self.wait(ms as i64);
-        let help = Some("raise timeout.boot in the matrix file".to_owned());
-        self.tell(EventKind::TemplateFailed {
-            runner,
-            template,
-            reason: reason.to_owned(),
-            help,
-            elapsed_ms: ms,
-            bootable: true,
-        });
+        let trouble = Trouble::new(TroubleKind::NoTemplate, Phase::Prepare, reason)
+            .with_help("raise timeout.boot in the matrix file");
+        self.tell(EventKind::TemplateFailed { runner, template, trouble, elapsed_ms: ms, bootable: true });
         self.boot = Boot::Cold { reason: Some(format!("no template of {image}: {reason}")) };
     }
 
@@ -279,10 +273,8 @@ impl Story {
         self.tell(EventKind::AttemptFinished {
             cell: cell.clone(),
             attempt,
-            verdict: verdict.clone(),
+            ending: ending(verdict, tail, help),
             retried: verdict.phase().is_some_and(Phase::is_infrastructure) && help.is_none(),
-            console_tail: tail.iter().map(ToString::to_string).collect(),
-            help: help.map(str::to_owned),
         });
     }
 
@@ -465,3 +457,16 @@ const CONSOLE: &str = "\
 [\u{1b}[0;32m  OK  \u{1b}[0m] Started OpenBSD Secure Shell server.\r
 [\u{1b}[0;32m  OK  \u{1b}[0m] Reached target Multi-User System.\r
 ";
+
+/// An attempt that came to this.
+pub(crate) fn ending(verdict: &Verdict, tail: &[&str], help: Option<&str>) -> Ending {
+    let (kind, phase, reason) = match verdict {
+        Verdict::Passed => return Ending::Passed,
+        Verdict::Skipped { reason } => return Ending::Skipped { reason: reason.clone() },
+        Verdict::Failed { phase, reason } => (TroubleKind::TestFailed, *phase, reason),
+        Verdict::Error { phase, reason } => (TroubleKind::Host, *phase, reason),
+        Verdict::NotRun { reason } => (TroubleKind::Interrupted, Phase::Test, reason),
+    };
+    let evidence = tail.iter().map(ToString::to_string).collect();
+    Ending::Troubled(Trouble { kind, phase, reason: reason.clone(), evidence, help: help.map(str::to_owned) })
+}

@@ -1,6 +1,6 @@
 //! What a stream of events says about a plan.
 
-use reports::{CaseVerdict, EventKind, ImageState, Outcome, Phase, Run, TestCase, Verdict};
+use reports::{CaseVerdict, EventKind, ImageState, Outcome, Phase, Run, TestCase, Trouble, TroubleKind, Verdict};
 
 use crate::fixture::{self, Story};
 
@@ -167,7 +167,10 @@ fn the_state_of_an_image_is_known_by_its_name_in_the_matrix() {
     story.start(&plan);
     let image = "debian-11-minimal".to_owned();
     let tail = vec!["E: no space left".to_owned()];
-    story.tell(EventKind::ImageFailed { image, reason: "mmdebstrap exited with 1".to_owned(), tail });
+    story.tell(EventKind::ImageFailed {
+        image,
+        trouble: Trouble::new(TroubleKind::ImageMissing, Phase::Image, "mmdebstrap exited with 1").with_evidence(tail),
+    });
     let run = Run::fold(&plan, &story.events);
     assert!(matches!(&run.image("debian-11-minimal").expect("in the plan").state, ImageState::Failed { .. }));
 }

@@ -31,7 +31,7 @@ fn an_event_is_one_line_of_snake_case_json() {
     lines.event(finished).expect("writable");
     lines.event(ready).expect("writable");
     insta::assert_snapshot!(String::from_utf8(out).expect("UTF-8"), @r#"
-    {"at":"2026-11-22T10:31:41.4Z","clock_ms":101412,"event":"attempt-finished","cell":"debian-11-minimal.smoke","attempt":1,"verdict":"failed","phase":"install","reason":"hello 2.12 does not install: dpkg exited with 1","retried":false,"console_tail":[],"help":"install.log has every word of it; the package asks for more than this system has"}
+    {"at":"2026-11-22T10:31:41.4Z","clock_ms":101412,"event":"attempt-finished","cell":"debian-11-minimal.smoke","attempt":1,"verdict":"failed","kind":"test-failed","phase":"install","reason":"hello 2.12 does not install: dpkg exited with 1","evidence":[],"help":"install.log has every word of it; the package asks for more than this system has","retried":false}
     {"at":"2026-11-22T10:30:00.3Z","clock_ms":312,"event":"image-ready","image":"debian-11-minimal","digest":"sha256:b8720b7fd44531a8811a9a34a17c79993179ede5a68c8bd6bef608da5f0f9dd4","cached":true,"elapsed_ms":300}
     "#);
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use reports::{Boot, EventKind, GuestFacts, Journal, Phase, Run, StepTime, Verdict};
+use reports::{Boot, EventKind, GuestFacts, Journal, Phase, Run, StepTime, Trouble, TroubleKind, Verdict};
 
 use crate::{
     fixture::{self, Story},
@@ -16,9 +16,10 @@ fn progress(runner: u32) -> EventKind {
 }
 
 pub(crate) fn lost(runner: u32) -> EventKind {
-    let reason = "its kernel panicked".to_owned();
-    let console_tail = vec!["Kernel panic - not syncing".to_owned()];
-    EventKind::RunnerLost { runner, reason, console_tail, help: Some("look at runner.memory".to_owned()) }
+    let trouble = Trouble::new(TroubleKind::GuestPanicked, Phase::Runner, "its kernel panicked")
+        .with_evidence(vec!["Kernel panic - not syncing".to_owned()])
+        .with_help("look at runner.memory");
+    EventKind::RunnerLost { runner, trouble }
 }
 
 fn started(runner: u32) -> EventKind {
@@ -39,8 +40,8 @@ fn a_lost_runner_stays_in_the_run_beside_the_one_that_replaced_it() {
     assert_eq!(first.ready_after_ms, Some(24_700));
     assert_eq!(first.progress.as_deref(), Some("proving that guests run on it"));
     let loss = first.lost.as_ref().expect("lost");
-    assert_eq!(loss.reason, "it no longer answers: no heartbeat for 30s");
-    assert_eq!(loss.console_tail.len(), 2);
+    assert_eq!(loss.trouble.reason, "it no longer answers: no heartbeat for 30s");
+    assert_eq!(loss.trouble.evidence.len(), 2);
     let on = |cell: usize, attempt: usize| run.cells[cell].attempts[attempt].guest.as_ref().map(|guest| guest.runner);
     assert_eq!((on(5, 0), on(5, 1)), (Some(1), Some(2)));
 }
@@ -126,13 +127,15 @@ fn text_from_a_runner_is_clean_and_bounded_once_it_is_in_the_run() {
     let image = plan.digest;
     let guest = GuestFacts { runner: 1, image, accelerator: evil(), machine: evil(), pid: 1, boot: Boot::default() };
     story.tell(EventKind::GuestStarted { cell: cell.clone(), attempt: 1, guest });
-    let console_tail = vec![evil(); 5_000];
-    story.tell(EventKind::RunnerLost { runner: 1, reason: evil(), console_tail, help: Some(evil()) });
+    let trouble = Trouble::new(TroubleKind::RunnerLost, Phase::Runner, evil())
+        .with_evidence(vec![evil(); 5_000])
+        .with_help(evil());
+    story.tell(EventKind::RunnerLost { runner: 1, trouble });
     let verdict = Verdict::Error { phase: Phase::Runner, reason: evil() };
     story.end_attempt(cell, &verdict, &[], Some(EVIL));
     story.end(cell, verdict);
     let run = Run::fold(&plan, &story.events);
-    assert_eq!(run.runners[0].lost.as_ref().map(|lost| lost.console_tail.len()), Some(1_000));
+    assert_eq!(run.runners[0].lost.as_ref().map(|lost| lost.trouble.evidence.len()), Some(1_000));
     assert_eq!(run.runners[0].facts.as_ref().map(|facts| facts.steps.len()), Some(1_000));
 
     let text = shown(&plan, &story.events, Path::new("/nowhere"));

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use matrix::{Digest, Plan};
-use reports::{Boot, Event, EventKind, GuestFacts, Run, TemplateState};
+use reports::{Boot, Event, EventKind, GuestFacts, Phase, Run, TemplateState, Trouble, TroubleKind};
 
 use crate::{
     fixture::{self, Story, template},
@@ -22,15 +22,8 @@ fn ready(runner: u32) -> EventKind {
 }
 
 fn failed(runner: u32) -> EventKind {
-    let reason = "the disk is full".to_owned();
-    EventKind::TemplateFailed {
-        runner,
-        template: template(IMAGE),
-        reason,
-        help: None,
-        elapsed_ms: 2_000,
-        bootable: true,
-    }
+    let trouble = Trouble::new(TroubleKind::NoTemplate, Phase::Prepare, "the disk is full");
+    EventKind::TemplateFailed { runner, template: template(IMAGE), trouble, elapsed_ms: 2_000, bootable: true }
 }
 
 /// A guest of the first cell, on runner 1.
@@ -153,9 +146,9 @@ fn text_about_a_template_is_clean_and_bounded_once_it_is_in_the_run() {
     for number in 0..5_000_u32 {
         let template = Digest::of(&number.to_le_bytes());
         story.tell(EventKind::TemplateStarted { runner: 1, template, image: IMAGE.to_owned() });
-        let help = Some(evil());
+        let trouble = Trouble::new(TroubleKind::NoTemplate, Phase::Prepare, evil()).with_help(evil());
         let (runner, elapsed_ms) = (1, u64::MAX);
-        story.tell(EventKind::TemplateFailed { runner, template, reason: evil(), help, elapsed_ms, bootable: true });
+        story.tell(EventKind::TemplateFailed { runner, template, trouble, elapsed_ms, bootable: true });
     }
     let run = Run::fold(&plan, &story.events);
     assert_eq!(run.templates.len(), 1_000);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use matrix::Plan;
-use reports::{CaseVerdict, Event, EventKind, Phase, Run, Terminal, TerminalStyle, Verdict};
+use reports::{CaseVerdict, Event, EventKind, Phase, Run, Terminal, TerminalStyle, Trouble, TroubleKind, Verdict};
 
 use crate::fixture::{self, Story};
 
@@ -196,7 +196,10 @@ fn nothing_a_guest_prints_reaches_the_terminal_as_a_control_character() {
     story.start(&plan);
     let image = "debian-11-minimal".to_owned();
     story.tell(EventKind::ImageProgress { image: image.clone(), message: evil.to_owned() });
-    story.tell(EventKind::ImageFailed { image, reason: evil.to_owned(), tail: vec![evil.to_owned()] });
+    story.tell(EventKind::ImageFailed {
+        image,
+        trouble: Trouble::new(TroubleKind::ImageMissing, Phase::Image, evil).with_evidence(vec![evil.to_owned()]),
+    });
     story.tell(EventKind::Warning { cell: Some(cell.clone()), message: evil.to_owned() });
     story.boot(cell, 1);
     story.case(cell, 1, evil, CaseVerdict::Failed { message: evil.to_owned(), detail: evil.to_owned() }, 1);

@@ -86,9 +86,9 @@ fn show(event: &EventKind) -> bool {
             let how = if *cached { "in the store" } else { "ready" };
             say!("{image}: {how}, its content is {digest} ({:.1} s)", *elapsed_ms as f64 / 1000.0);
         }
-        EventKind::ImageFailed { image, reason, tail } => {
-            say!("{image}: failed: {}", reports::clean::line(reason));
-            for line in tail {
+        EventKind::ImageFailed { image, trouble } => {
+            say!("{image}: failed: {}", reports::clean::line(&trouble.reason));
+            for line in &trouble.evidence {
                 say!("    {}", reports::clean::line(line));
             }
         }

@@ -1,0 +1,507 @@
+//! What failed: one type for every cell, guest, template, image and runner that did not come to its end, and one table that says what
+//! follows from it. The same for every kind of runner.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Phase, Verdict};
+
+/// What failed, where, with what evidence, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// What failed. Journals of before this was recorded do not say.
+    #[serde(default)]
+    pub kind: TroubleKind,
+    /// Where.
+    #[serde(default = "runner")]
+    pub phase: Phase,
+    /// One line: what failed, and the measured value against its limit where there is one.
+    pub reason: String,
+    /// Last lines of the console, or of the tool that failed.
+    #[serde(default, alias = "console_tail", alias = "tail")]
+    pub evidence: Vec<String>,
+    /// The next step.
+    #[serde(default)]
+    pub help: Option<String>,
+}
+
+const fn runner() -> Phase {
+    Phase::Runner
+}
+
+/// What failed. [`TroubleKind::fate`] is the table of what follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TroubleKind {
+    /// The guest's kernel panicked.
+    GuestPanicked,
+    /// The guest powered itself off.
+    GuestPoweredOff,
+    /// The guest rebooted itself, which nobody had announced.
+    GuestRebooted,
+    /// All of the guest's CPUs halted with interrupts off.
+    GuestHalted,
+    /// The guest runs and no longer answers over SSH, or lost the session.
+    GuestUnreachable,
+    /// The guest rebooted more often than is allowed before its boot was over.
+    RebootLoop,
+    /// A phase reached its time limit.
+    Timeout,
+    /// The guest answered, and what it said is not what was expected.
+    Unexpected,
+    /// The image cannot be had.
+    ImageMissing,
+    /// No guest of this image can be used.
+    ImageUnusable,
+    /// The package does not install.
+    NotInstalled,
+    /// Whether the package installs cannot be told.
+    InstallUnknown,
+    /// Another program holds the package manager's lock.
+    PackageManagerLocked,
+    /// The suite could not be started.
+    SuiteNotStarted,
+    /// A test failed.
+    TestFailed,
+    /// The suite left none of the results it declares.
+    ResultsMissing,
+    /// The suite's results did not come, or cannot be read.
+    ResultsUnreadable,
+    /// This machine failed to do its part: a file, a key, a process.
+    Host,
+    /// QEMU ended by itself.
+    QemuGone,
+    /// QEMU runs and no longer answers.
+    QemuSilent,
+    /// The host's disk is full.
+    HostDiskFull,
+    /// The host's disk returns I/O errors.
+    HostDiskBroken,
+    /// What came over the connection was no SSH, or nestmatrix failed to listen.
+    ConnectionBroken,
+    /// A fork was ended to give its memory to others.
+    MemoryReclaimed,
+    /// Guests that were kept take the memory that this one needs.
+    NoMemory,
+    /// The machine that the guest ran on is lost.
+    RunnerLost,
+    /// No machine of this kind will do.
+    RunnerUnusable,
+    /// KVM does not work in this kind of L1.
+    KvmUnusable,
+    /// The template could not be made.
+    NoTemplate,
+    /// The template is of no use: no fork of it can run.
+    TemplateBroken,
+    /// A fork did not run, and the template may be the cause.
+    ForkFailed,
+    /// A defect of nestmatrix.
+    Defect,
+    /// It was stopped.
+    Interrupted,
+    /// Nobody recorded what failed.
+    #[default]
+    Unknown,
+}
+
+/// Whose fault it is. Decides the verdict, and with that the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// What is tested: failed, exit code 1.
+    Package,
+    /// The system under it: error, exit code 3.
+    Image,
+    /// This machine, QEMU or nestmatrix: error, exit code 3.
+    Harness,
+    /// Nothing was tried to its end: not-run, exit code 3 (130 if the run was interrupted).
+    Nobody,
+}
+
+/// Whether something else may do better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// The next one ends in the same way.
+    Never,
+    /// A fresh guest, or a fresh runner of the same kind.
+    Afresh,
+    /// A runner of another kind.
+    OtherRunner,
+}
+
+/// What follows from a trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fate {
+    /// Whose fault it is.
+    pub blame: Blame,
+    /// Whether it is tried again.
+    pub again: Again,
+}
+
+const QEMU_LOG: &str = "see qemu.log";
+const REPORT: &str = "please report it: this is a defect of nestmatrix";
+
+impl TroubleKind {
+    /// The table: what follows from this kind of failure in this phase.
+    pub const fn fate(self, phase: Phase) -> Fate {
+        let (blame, again) = match self {
+            Self::GuestPanicked
+            | Self::GuestPoweredOff
+            | Self::GuestRebooted
+            | Self::GuestHalted
+            | Self::GuestUnreachable => match phase {
+                // Nothing of the package has run yet.
+                Phase::Image | Phase::Runner | Phase::Boot | Phase::Connect | Phase::Prepare => {
+                    (Blame::Image, Again::Afresh)
+                }
+                // What is installed or tested took its guest down.
+                Phase::Install | Phase::Test => (Blame::Package, Again::Never),
+                // The suite had ended: the cause is not known.
+                Phase::Collect => (Blame::Image, Again::Never),
+            },
+            Self::Timeout | Self::Unexpected => match phase {
+                Phase::Runner | Phase::Boot | Phase::Connect => (Blame::Image, Again::Afresh),
+                Phase::Image | Phase::Prepare | Phase::Install | Phase::Test | Phase::Collect => {
+                    (Blame::Image, Again::Never)
+                }
+            },
+            Self::RebootLoop
+            | Self::ImageMissing
+            | Self::ImageUnusable
+            | Self::InstallUnknown
+            | Self::SuiteNotStarted
+            | Self::ResultsUnreadable
+            | Self::NoTemplate => (Blame::Image, Again::Never),
+            // That program may have released the lock in the next guest.
+            Self::PackageManagerLocked => (Blame::Image, Again::Afresh),
+            Self::NotInstalled | Self::TestFailed | Self::ResultsMissing => (Blame::Package, Again::Never),
+            Self::Host
+            | Self::QemuGone
+            | Self::QemuSilent
+            | Self::HostDiskFull
+            | Self::HostDiskBroken
+            | Self::ConnectionBroken
+            | Self::MemoryReclaimed
+            | Self::RunnerLost
+            | Self::TemplateBroken
+            | Self::ForkFailed => (Blame::Harness, Again::Afresh),
+            Self::KvmUnusable => (Blame::Harness, Again::OtherRunner),
+            Self::RunnerUnusable | Self::Defect | Self::Unknown => (Blame::Harness, Again::Never),
+            Self::Interrupted | Self::NoMemory => (Blame::Nobody, Again::Never),
+        };
+        Fate { blame, again }
+    }
+
+    /// The next step where nothing more is known.
+    const fn help(self) -> Option<&'static str> {
+        Some(match self {
+            Self::GuestPanicked
+            | Self::GuestPoweredOff
+            | Self::GuestRebooted
+            | Self::GuestHalted
+            | Self::GuestUnreachable => "see its last words in console.log and screen.png",
+            Self::QemuGone => "see qemu.log; was QEMU killed, or out of memory?",
+            Self::QemuSilent => "see qemu.log; was QEMU stopped, or is this machine overloaded?",
+            Self::HostDiskFull => "make room on the host's disk",
+            Self::HostDiskBroken => "see qemu.log and the host's kernel log: its disk returns I/O errors",
+            Self::ConnectionBroken => "if it happens again it is a defect of nestmatrix: please report it",
+            Self::MemoryReclaimed => {
+                "the next guest is booted and counts with all its memory; `runner.memory` says how much there is"
+            }
+            Self::TemplateBroken | Self::ForkFailed => QEMU_LOG,
+            Self::Defect => REPORT,
+            _ => return None,
+        })
+    }
+
+    /// Where it is counted, whatever phase it happened in.
+    const fn counted_in(self, phase: Phase) -> Phase {
+        match self {
+            Self::MemoryReclaimed | Self::RunnerLost | Self::Defect => Phase::Runner,
+            _ => phase,
+        }
+    }
+}
+
+impl Trouble {
+    /// In this phase, for this reason; with the help that every trouble of this kind has.
+    pub fn new(kind: TroubleKind, phase: Phase, reason: impl Into<String>) -> Self {
+        let help = kind.help().map(str::to_owned);
+        Self { kind, phase: kind.counted_in(phase), reason: reason.into(), evidence: Vec::new(), help }
+    }
+
+    /// With this next step.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// With these last lines of a console or a tool.
+    #[must_use]
+    pub fn with_evidence(mut self, evidence: Vec<String>) -> Self {
+        self.evidence = evidence;
+        self
+    }
+
+    /// The same as the reason why something else failed: `what: reason`.
+    #[must_use]
+    pub fn within(mut self, what: &str) -> Self {
+        self.reason = format!("{what}: {}", self.reason);
+        self
+    }
+
+    /// What follows from it.
+    pub const fn fate(&self) -> Fate {
+        self.kind.fate(self.phase)
+    }
+
+    /// A fresh guest, or a fresh runner of the same kind, may do better.
+    pub fn may_pass(&self) -> bool {
+        self.fate().again == Again::Afresh
+    }
+
+    /// What is said of a cell that ended like this.
+    pub fn verdict(&self) -> Verdict {
+        let (phase, reason) = (self.phase, self.reason.clone());
+        match self.fate().blame {
+            Blame::Package => Verdict::Failed { phase, reason },
+            Blame::Image | Blame::Harness => Verdict::Error { phase, reason },
+            Blame::Nobody => Verdict::NotRun { reason },
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+/// What an attempt came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Recorded", try_from = "Recorded")]
+pub enum Ending {
+    /// Its test cases passed.
+    Passed,
+    /// Nothing was tested, for a stated reason.
+    Skipped {
+        /// One line.
+        reason: String,
+    },
+    /// It failed, or came to no verdict.
+    Troubled(Trouble),
+}
+
+impl Ending {
+    /// What is said of the cell if no other attempt follows.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Passed => Verdict::Passed,
+            Self::Skipped { reason } => Verdict::Skipped { reason: reason.clone() },
+            Self::Troubled(trouble) => trouble.verdict(),
+        }
+    }
+
+    /// Why it is not green.
+    pub const fn trouble(&self) -> Option<&Trouble> {
+        match self {
+            Self::Passed | Self::Skipped { .. } => None,
+            Self::Troubled(trouble) => Some(trouble),
+        }
+    }
+}
+
+/// An [`Ending`] in the journal: the verdict stands beside the trouble it follows from, for people and programs that know no table.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "kebab-case")]
+enum Recorded {
+    Passed,
+    Skipped { reason: String },
+    Failed(Trouble),
+    Error(Trouble),
+    NotRun(Trouble),
+}
+
+impl From<Ending> for Recorded {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::Passed => Self::Passed,
+            Ending::Skipped { reason } => Self::Skipped { reason },
+            Ending::Troubled(trouble) => match trouble.fate().blame {
+                Blame::Package => Self::Failed(trouble),
+                Blame::Image | Blame::Harness => Self::Error(trouble),
+                Blame::Nobody => Self::NotRun(trouble),
+            },
+        }
+    }
+}
+
+impl TryFrom<Recorded> for Ending {
+    type Error = String;
+
+    fn try_from(recorded: Recorded) -> Result<Self, String> {
+        // Journals of before kinds were recorded have the verdict alone.
+        let known = |trouble: Trouble, kind: TroubleKind| match trouble.kind {
+            TroubleKind::Unknown => Trouble { kind, ..trouble },
+            _ => trouble,
+        };
+        let (trouble, said) = match recorded {
+            Recorded::Passed => return Ok(Self::Passed),
+            Recorded::Skipped { reason } => return Ok(Self::Skipped { reason }),
+            Recorded::Failed(trouble) => (known(trouble, TroubleKind::TestFailed), "failed"),
+            Recorded::Error(trouble) => (trouble, "error"),
+            Recorded::NotRun(trouble) => (known(trouble, TroubleKind::Interrupted), "not-run"),
+        };
+        match trouble.verdict().name() {
+            name if name == said => Ok(Self::Troubled(trouble)),
+            name => Err(format!("the verdict is {said}, but {:?} in phase {} is {name}", trouble.kind, trouble.phase)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Row = (Blame, Again);
+
+    const GUESTS_DOING: [TroubleKind; 5] = [
+        TroubleKind::GuestPanicked,
+        TroubleKind::GuestPoweredOff,
+        TroubleKind::GuestRebooted,
+        TroubleKind::GuestHalted,
+        TroubleKind::GuestUnreachable,
+    ];
+
+    /// The fate in every phase.
+    fn row(kind: TroubleKind) -> Vec<Row> {
+        Phase::ALL.iter().map(|phase| kind.fate(*phase)).map(|Fate { blame, again }| (blame, again)).collect()
+    }
+
+    fn everywhere(blame: Blame, again: Again) -> Vec<Row> {
+        vec![(blame, again); Phase::ALL.len()]
+    }
+
+    /// One test for each row.
+    macro_rules! rows {
+        ($($name:ident: $kind:ident => $blame:ident, $again:ident;)*) => {
+            $(#[test]
+            fn $name() {
+                assert_eq!(row(TroubleKind::$kind), everywhere(Blame::$blame, Again::$again));
+            })*
+
+            /// Every kind with a row that is the same in all phases.
+            const SAME_EVERYWHERE: &[TroubleKind] = &[$(TroubleKind::$kind),*];
+        };
+    }
+
+    rows! {
+        a_reboot_loop_is_the_images_fault_and_not_retried: RebootLoop => Image, Never;
+        an_image_that_cannot_be_had_is_not_there_for_the_next_guest_either: ImageMissing => Image, Never;
+        an_unusable_image_is_unusable_for_the_next_guest_too: ImageUnusable => Image, Never;
+        a_template_that_cannot_be_made_is_no_verdict_about_the_package: NoTemplate => Image, Never;
+        an_installation_that_nobody_understands_is_an_error: InstallUnknown => Image, Never;
+        a_suite_that_cannot_be_started_is_no_verdict_about_the_package: SuiteNotStarted => Image, Never;
+        results_that_cannot_be_read_are_an_error: ResultsUnreadable => Image, Never;
+        a_locked_package_manager_is_tried_again: PackageManagerLocked => Image, Afresh;
+        a_package_that_does_not_install_has_failed: NotInstalled => Package, Never;
+        a_failed_test_has_failed: TestFailed => Package, Never;
+        a_suite_without_its_results_has_failed: ResultsMissing => Package, Never;
+        what_this_machine_fails_to_do_is_tried_again: Host => Harness, Afresh;
+        a_qemu_that_is_gone_says_nothing_about_the_package: QemuGone => Harness, Afresh;
+        a_qemu_that_does_not_answer_says_nothing_about_the_package: QemuSilent => Harness, Afresh;
+        a_full_disk_of_the_host_says_nothing_about_the_package: HostDiskFull => Harness, Afresh;
+        a_broken_disk_of_the_host_says_nothing_about_the_package: HostDiskBroken => Harness, Afresh;
+        a_broken_connection_says_nothing_about_the_package: ConnectionBroken => Harness, Afresh;
+        a_fork_that_gave_its_memory_away_is_tried_again: MemoryReclaimed => Harness, Afresh;
+        what_ran_on_a_lost_runner_is_tried_again: RunnerLost => Harness, Afresh;
+        a_broken_template_says_nothing_about_the_package: TemplateBroken => Harness, Afresh;
+        a_fork_that_does_not_run_says_nothing_about_the_package: ForkFailed => Harness, Afresh;
+        where_kvm_does_not_work_another_kind_of_runner_may: KvmUnusable => Harness, OtherRunner;
+        an_unusable_runner_is_not_tried_again: RunnerUnusable => Harness, Never;
+        a_defect_of_ours_is_not_tried_again: Defect => Harness, Never;
+        what_nobody_recorded_is_an_error: Unknown => Harness, Never;
+        what_was_interrupted_did_not_run: Interrupted => Nobody, Never;
+        what_found_no_memory_did_not_run: NoMemory => Nobody, Never;
+    }
+
+    #[test]
+    fn a_guest_that_goes_down_fails_the_package_only_while_it_is_installed_or_tested() {
+        for kind in GUESTS_DOING {
+            let (image, package) = ((Blame::Image, Again::Afresh), (Blame::Package, Again::Never));
+            let collect = (Blame::Image, Again::Never);
+            assert_eq!(row(kind), [image, image, image, image, image, package, package, collect], "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_limit_or_an_odd_answer_is_an_error_and_tried_again_before_the_package_is_in_the_guest() {
+        for kind in [TroubleKind::Timeout, TroubleKind::Unexpected] {
+            let (again, never) = ((Blame::Image, Again::Afresh), (Blame::Image, Again::Never));
+            assert_eq!(row(kind), [never, again, again, again, never, never, never, never], "{kind:?}");
+        }
+    }
+
+    fn all() -> impl Iterator<Item = TroubleKind> {
+        let others = [TroubleKind::Timeout, TroubleKind::Unexpected];
+        SAME_EVERYWHERE.iter().copied().chain(GUESTS_DOING).chain(others)
+    }
+
+    #[test]
+    fn no_trouble_in_any_phase_is_green_and_each_ends_a_run_with_1_or_3() {
+        for (kind, phase) in all().flat_map(|kind| Phase::ALL.map(|phase| (kind, phase))) {
+            let verdict = Trouble::new(kind, phase, "why").verdict();
+            let failed = matches!(verdict, Verdict::Failed { .. });
+            let open = matches!(verdict, Verdict::Error { .. } | Verdict::NotRun { .. });
+            assert!(failed || open, "{kind:?} in {phase}");
+            // Only what the package did may say 1.
+            assert_eq!(failed, kind.fate(phase).blame == Blame::Package, "{kind:?} in {phase}");
+        }
+    }
+
+    #[test]
+    fn what_happens_to_a_runner_is_counted_there_whatever_its_cell_did() {
+        for kind in [TroubleKind::RunnerLost, TroubleKind::MemoryReclaimed, TroubleKind::Defect] {
+            assert_eq!(Trouble::new(kind, Phase::Test, "why").phase, Phase::Runner, "{kind:?}");
+        }
+        assert_eq!(Trouble::new(TroubleKind::QemuGone, Phase::Test, "why").phase, Phase::Test);
+    }
+
+    #[test]
+    fn every_ending_is_read_back_as_it_was() {
+        let troubles = all().flat_map(|kind| Phase::ALL.map(|phase| Trouble::new(kind, phase, "why")));
+        let endings = troubles.map(Ending::Troubled).chain([Ending::Passed, Ending::Skipped { reason: "no".into() }]);
+        for ending in endings {
+            let text = serde_json::to_string(&ending).expect("JSON");
+            assert_eq!(serde_json::from_str::<Ending>(&text).expect(&text), ending);
+        }
+    }
+
+    #[test]
+    fn a_verdict_that_does_not_follow_from_its_trouble_is_refused() {
+        let read = |text: &str| serde_json::from_str::<Ending>(text).map_err(|error| error.to_string());
+        let text = r#"{"verdict":"failed","kind":"qemu-gone","phase":"test","reason":"why"}"#;
+        insta::assert_snapshot!(read(text).unwrap_err(), @"the verdict is failed, but QemuGone in phase test is error");
+        assert!(
+            read(r#"{"verdict":"passed","kind":"test-failed","phase":"test","reason":"why"}"#)
+                .is_ok_and(|ending| ending == Ending::Passed)
+        );
+        assert!(read(r#"{"verdict":"error","kind":"sunspots","phase":"test","reason":"why"}"#).is_err());
+    }
+
+    #[test]
+    fn journals_of_before_there_were_kinds_keep_their_verdicts_and_their_evidence() {
+        let read = |text: &str| serde_json::from_str::<Ending>(text).expect(text);
+        let old = read(
+            r#"{"verdict":"failed","phase":"install","reason":"no","console_tail":["a"],"help":"read install.log"}"#,
+        );
+        let trouble = old.trouble().expect("a trouble");
+        assert_eq!((&*trouble.evidence, trouble.help.as_deref()), (&["a".to_owned()][..], Some("read install.log")));
+        assert_eq!(old.verdict(), Verdict::Failed { phase: Phase::Install, reason: "no".into() });
+        let error = read(r#"{"verdict":"error","phase":"boot","reason":"no","console_tail":[],"help":null}"#);
+        assert_eq!(error.verdict(), Verdict::Error { phase: Phase::Boot, reason: "no".into() });
+        let stopped = read(r#"{"verdict":"not-run","reason":"interrupted","console_tail":[],"help":null}"#);
+        assert_eq!(stopped.verdict(), Verdict::NotRun { reason: "interrupted".into() });
+    }
+}
