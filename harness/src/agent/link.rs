@@ -1,32 +1,19 @@
-//! Our end of the line to an agent: messages as they come, or why none will come any more.
+//! Our end of the line to an agent, on this machine or another: messages as they come, or why none will come any more.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
+    sync::mpsc::{self, UnboundedSender, unbounded_channel},
     task::JoinHandle,
-    time::{Interval, MissedTickBehavior, interval},
 };
 
 use super::{
-    protocol::{FromAgent, Hello, ToAgent},
-    serve::HEARTBEAT,
+    orders::Orders,
+    protocol::{FromAgent, ToAgent},
+    remote::Remote,
+    say::{OUTBOX, Say},
 };
-use crate::ssh::{Exec, Exit, Session, Sink, SshError, StdinWriter, Until};
-
-/// An agent from which nothing has come for so many looks is given up. A look is a second at least: should *we* stand still, no
-/// time passes.
-const PATIENCE: u32 = 10;
-const LOOK: Duration = Duration::from_secs(1);
-/// Longest message: half of what a line of the journal may have, in which it is written with more around it.
-const LONGEST: usize = 32 << 20;
-/// Longest run.
-const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Pieces of output that wait for us.
-const PIECES: usize = 64;
+use crate::ssh::{Session, SshError};
 
 /// Why nothing more comes from an agent.
 #[derive(Debug, thiserror::Error)]
@@ -43,146 +30,97 @@ pub(crate) enum Broken {
     /// It says what no agent says.
     #[error("the agent sent what is no message: {0}")]
     Garbage(String),
+    /// It panicked in this process.
+    #[error("{0}")]
+    Panicked(String),
     /// It is of another version.
     #[error("{0}")]
     Version(String),
 }
 
-/// A started agent.
+/// A line to an agent.
 #[derive(Debug)]
-pub(crate) struct Link {
-    stdin: StdinWriter,
-    pieces: mpsc::Receiver<Vec<u8>>,
-    over: Option<JoinHandle<Result<Exit, SshError>>>,
-    received: Vec<u8>,
-    /// How much of it is known to hold no line end.
-    searched: usize,
-    looks: Interval,
-    silent: u32,
-    /// Looks without a word before the agent is given up.
-    patience: u32,
-    /// When we last said that we are here; `None`: it has not greeted, and knows of no heartbeats.
-    beaten: Option<Instant>,
+pub(crate) enum Link {
+    /// To another machine, over SSH.
+    Remote(Box<Remote>),
+    /// Within this process.
+    Local(Local),
+}
+
+/// A line to an agent that is a task of this process.
+#[derive(Debug)]
+pub(crate) struct Local {
+    orders: UnboundedSender<ToAgent>,
+    messages: mpsc::Receiver<FromAgent>,
+    agent: JoinHandle<()>,
+    is_ours: bool,
 }
 
 impl Link {
     /// Starts the command that becomes the agent, and greets it; it may take `greeting` to answer.
-    pub(crate) fn start(session: Arc<Session>, command: String, greeting: Duration) -> Self {
-        let (writer, stdin) = session.stdin_stream();
-        let (sender, pieces) = mpsc::channel(PIECES);
-        let exec = Exec {
-            command,
-            stdin,
-            stdout: Sink::Pieces(sender),
-            stderr: Sink::Tail,
-            deadline: Instant::now() + FOR_EVER,
-            until: Until::Silent,
-        };
-        let over = tokio::spawn(async move { session.exec(exec).await });
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let link = Self {
-            stdin: writer,
-            pieces,
-            over: Some(over),
-            received: Vec::new(),
-            searched: 0,
-            looks,
-            silent: 0,
-            patience: u32::try_from(greeting.as_secs()).unwrap_or(u32::MAX),
-            beaten: None,
-        };
-        link.say(&ToAgent::Hello(Hello::ours()));
-        link
+    pub(crate) async fn remote(session: Arc<Session>, command: String, greeting: Duration) -> Result<Self, Broken> {
+        let mut remote = Remote::start(session, command, greeting);
+        remote.greeted().await?;
+        Ok(Self::Remote(Box::new(remote)))
+    }
+
+    /// Starts an agent in this process.
+    pub(crate) fn local<A>(agent: impl FnOnce(Orders, Say) -> A) -> Self
+    where
+        A: Future<Output = ()> + Send + 'static,
+    {
+        Self::in_process(agent, true)
+    }
+
+    /// An agent in this process that is treated like one on another machine.
+    #[cfg(test)]
+    pub(crate) fn fake<A>(agent: impl FnOnce(Orders, Say) -> A) -> Self
+    where
+        A: Future<Output = ()> + Send + 'static,
+    {
+        Self::in_process(agent, false)
+    }
+
+    fn in_process<A>(agent: impl FnOnce(Orders, Say) -> A, is_ours: bool) -> Self
+    where
+        A: Future<Output = ()> + Send + 'static,
+    {
+        let (orders, received) = unbounded_channel();
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let agent = tokio::spawn(agent(Orders::of(received), Say::into(outbox)));
+        Self::Local(Local { orders, messages, agent, is_ours })
+    }
+
+    /// The agent is part of this process: what it says needs no check, and it hears of a stop by itself.
+    pub(crate) const fn is_ours(&self) -> bool {
+        matches!(self, Self::Local(Local { is_ours: true, .. }))
     }
 
     /// Tells the agent something. It may be gone; that shows in [`Link::next`].
-    pub(crate) fn say(&self, message: &ToAgent) {
-        if let Ok(mut line) = serde_json::to_vec(message) {
-            line.push(b'\n');
-            self.stdin.try_send(&line);
+    pub(crate) fn say(&self, message: ToAgent) {
+        match self {
+            Self::Remote(remote) => remote.say(&message),
+            Self::Local(local) => drop(local.orders.send(message)),
         }
     }
 
-    /// Waits for the agent's greeting; a program that is no agent, or another version, is an error.
-    pub(crate) async fn greeted(&mut self) -> Result<(), Broken> {
-        match self.next().await? {
-            FromAgent::Hello(hello) => {
-                (self.patience, self.beaten) = (PATIENCE, Some(Instant::now()));
-                hello.check().map_err(Broken::Version)
-            }
-            other => Err(Broken::Garbage(format!("{other:?} instead of a greeting"))),
-        }
-    }
-
-    /// The next message. May be dropped at any time without losing one. Says by itself that we are here.
+    /// The next message. May be dropped at any time without losing one.
     pub(crate) async fn next(&mut self) -> Result<FromAgent, Broken> {
-        loop {
-            if let Some(end) = self.received[self.searched..].iter().position(|&byte| byte == b'\n') {
-                let rest = self.received.split_off(self.searched + end + 1);
-                let line = std::mem::replace(&mut self.received, rest);
-                self.searched = 0;
-                if line.len() > LONGEST {
-                    return Err(Broken::Garbage(format!("a line of {} bytes", line.len())));
-                }
-                match serde_json::from_slice(&line) {
-                    Ok(FromAgent::Heartbeat) => continue,
-                    Ok(message) => return Ok(message),
-                    Err(error) => {
-                        let said = reports::clean::line(&String::from_utf8_lossy(&line[..line.len().min(200)]));
-                        return Err(Broken::Garbage(format!("{error}: {said}")));
-                    }
-                }
-            }
-            self.searched = self.received.len();
-            if self.received.len() > LONGEST {
-                return Err(Broken::Garbage(format!("a line of more than {LONGEST} bytes")));
-            }
-            tokio::select! {
-                biased;
-                piece = self.pieces.recv() => match piece {
-                    Some(piece) => {
-                        self.silent = 0;
-                        self.received.extend_from_slice(&piece);
-                    }
-                    None => return Err(self.how_it_ended().await),
+        match self {
+            Self::Remote(remote) => remote.next().await,
+            Self::Local(local) => match local.messages.recv().await {
+                Some(message) => Ok(message),
+                None => match (&mut local.agent).await {
+                    Ok(()) => Err(Broken::Ended("it said nothing more".to_owned())),
+                    Err(error) => Err(Broken::Panicked(crate::fanout::panic_words(error))),
                 },
-                _ = self.looks.tick() => {
-                    self.silent += 1;
-                    if self.silent > self.patience {
-                        return Err(Broken::Silent(LOOK * self.patience));
-                    }
-                }
-            }
-            if self.beaten.is_some_and(|beaten| beaten.elapsed() >= HEARTBEAT) {
-                self.beaten = Some(Instant::now());
-                self.say(&ToAgent::Heartbeat);
-            }
-        }
-    }
-
-    async fn how_it_ended(&mut self) -> Broken {
-        let Some(over) = self.over.take() else { return Broken::Ended("for no known reason".to_owned()) };
-        match over.await {
-            Ok(Ok(exit)) => {
-                let how = exit.end;
-                let said = String::from_utf8_lossy(&exit.stderr_tail);
-                let said: Vec<_> = said.lines().map(reports::clean::line).filter(|line| !line.is_empty()).collect();
-                Broken::Ended(match said[said.len().saturating_sub(3)..].join("; ") {
-                    words if words.is_empty() => how.to_string(),
-                    words => format!("{how}; {words}"),
-                })
-            }
-            Ok(Err(error)) => Broken::Connection(error),
-            Err(error) => Broken::Ended(error.to_string()),
+            },
         }
     }
 }
 
-impl Drop for Link {
+impl Drop for Local {
     fn drop(&mut self) {
-        if let Some(over) = &self.over {
-            over.abort();
-        }
+        self.agent.abort();
     }
 }

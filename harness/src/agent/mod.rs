@@ -1,14 +1,30 @@
-//! The other end of an L1: this program, running there as `nestmatrix agent`.
+//! What runs cells on the machine where guests run, for an orchestrator at the other end of a line.
 //!
-//! `protocol` is what both sides say, `brief` what the agent is given, `serve` the agent itself, which runs the very fan-out
-//! that the host runner runs; `files` brings logs and artifacts back, `link` is our side of the line.
+//! On another machine it is this program, started there as `nestmatrix agent`; on this machine it is a task of the orchestrator.
+//!
+//! ```text
+//! protocol  what both sides say
+//! link      the orchestrator's end of the line (remote: over SSH)
+//! orders    what the agent is told             say: what it says
+//! serve     the agent on another machine: makes it ready     brief: what it is given
+//! worker    runs the cells, wherever it is     files: brings logs and artifacts back
+//! ```
 
 pub(crate) mod brief;
 mod files;
 mod link;
+mod orders;
 pub mod protocol;
+mod remote;
+mod say;
 mod serve;
+mod worker;
 
 pub(crate) use files::Received;
 pub(crate) use link::{Broken, Link};
+#[cfg(test)]
+pub(crate) use orders::Orders;
+#[cfg(test)]
+pub(crate) use say::Say;
 pub use serve::serve;
+pub(crate) use worker::{Results, Worker};

@@ -5,6 +5,8 @@ use matrix::CellId;
 use reports::{EventKind, StepTime, Trouble};
 use serde::{Deserialize, Serialize};
 
+use crate::guest::Accelerator;
+
 /// Raised whenever a message changes.
 pub const PROTOCOL: u32 = 3;
 
@@ -42,8 +44,15 @@ impl Hello {
 pub enum ToAgent {
     /// First message.
     Hello(Hello),
-    /// Run these cells. Once, after hello.
-    Run(Work),
+    /// Make the machine ready. Once, after hello.
+    Work(Work),
+    /// Run these cells, whose images are there.
+    Cells {
+        /// Which.
+        cells: Vec<CellWork>,
+    },
+    /// There will be no more cells.
+    Complete,
     /// Stop: start nothing new; `kill`: end everything at once.
     Stop {
         /// Everything at once.
@@ -53,7 +62,7 @@ pub enum ToAgent {
     Heartbeat,
 }
 
-/// What an agent is to do; plan and images are in its brief.
+/// How an agent is to work; plan and images are in its brief.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Work {
     /// Number of the runner the agent is on.
@@ -71,14 +80,12 @@ pub struct Work {
     /// Every byte of the machine's disks was checked before it was started.
     pub checked: bool,
     /// What was proved in an earlier L1 of the same kind.
-    pub known: Option<KvmProof>,
-    /// Which cells.
-    pub cells: Vec<CellWork>,
+    pub known: Option<GuestProof>,
 }
 
-/// That guests run under KVM in an L1.
+/// That guests run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct KvmProof {
+pub struct GuestProof {
     /// What was seen.
     pub reason: String,
     /// What time limits are multiplied by.
@@ -140,14 +147,18 @@ pub enum FromAgent {
 /// What an agent found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ready {
-    /// Guests run under KVM, which was proved.
-    pub proof: KvmProof,
+    /// What its guests are run with: `kvm` or `tcg`.
+    pub accelerator: Accelerator,
+    /// That they run with it.
+    pub proof: GuestProof,
     /// Version of QEMU.
     pub qemu: String,
     /// Kernel.
     pub kernel: String,
     /// Memory guests may take together, in bytes.
     pub memory: u64,
+    /// Virtual CPUs guests may take together.
+    pub cpus: u32,
     /// What making ready took.
     pub steps: Vec<StepTime>,
 }

@@ -156,6 +156,16 @@ impl Budget {
         Self { memory, cpus, jobs, used_memory: 0, used_cpus: 0, running: 0 }
     }
 
+    /// Memory that all guests may take together.
+    pub fn memory(&self) -> ByteSize {
+        self.memory
+    }
+
+    /// Virtual CPUs that all guests may take together.
+    pub fn cpus(&self) -> u32 {
+        self.cpus
+    }
+
     /// Could such a guest ever run?
     pub fn allows(&self, cost: Cost) -> bool {
         cost.memory <= self.memory

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -18,13 +19,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    attempt::{Attempt, Conclusion},
+    attempt::Conclusion,
     budget::{Budget, Cost, Gauge, Request, Slot, making_room},
+    crew::{Crew, Forkable, Origin, Try},
     panicked::{self, What},
     room::{self, LEAST_ROOM, Short},
     station::{Keep, Station},
 };
-use crate::template::Template;
 
 /// The two ways to stop a run early.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +68,7 @@ struct Running {
     fits: Option<oneshot::Sender<bool>>,
     gauge: Arc<Gauge>,
     /// What its guest is a fork of, and the way to have that make room for others.
-    fork: Option<(Arc<Template>, CancellationToken)>,
+    fork: Option<(Arc<dyn Forkable>, CancellationToken)>,
     since: Instant,
 }
 
@@ -96,11 +97,17 @@ pub async fn dispatch(station: &Arc<Station>, arriving: Incoming, budget: Budget
 /// Makes the templates these cells want, and runs none of them.
 pub async fn freeze(station: &Arc<Station>, cells: &[Cell], budget: Budget, stop: &Stop) {
     let mut templates = Wanted::default();
-    templates.add(station, cells);
+    templates.add(&**station, cells);
     run(station, at_once(Vec::new()), templates, budget, stop).await;
 }
 
-async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Wanted, mut budget: Budget, stop: &Stop) {
+pub(super) async fn run<C: Crew>(
+    crew: &Arc<C>,
+    mut arriving: Incoming,
+    mut templates: Wanted,
+    mut budget: Budget,
+    stop: &Stop,
+) {
     let mut waiting: VecDeque<Todo> = VecDeque::new();
     let mut all_are_here = false;
     let mut tasks = JoinSet::new();
@@ -111,12 +118,12 @@ async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Want
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut measuring: Option<JoinHandle<Measured>> = None;
-    let mut short = shortage(station).await;
+    let mut short = crew.shortage().await;
     loop {
         if stop.drain.is_cancelled() || stop.kill.is_cancelled() {
             for todo in waiting.drain(..) {
                 let verdict = Verdict::NotRun { reason: "interrupted before it started".into() };
-                station.events.send(EventKind::CellFinished { cell: todo.cell.id, verdict });
+                crew.events().send(EventKind::CellFinished { cell: todo.cell.id, verdict });
             }
             templates.wanted.clear();
             making.cancel();
@@ -124,13 +131,13 @@ async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Want
         let wanted = !waiting.is_empty() || !templates.wanted.is_empty();
         if short.is_some() && wanted && room::while_short(running.len()) == Short::Refuse {
             // What ended last may have given room back.
-            short = shortage(station).await;
+            short = crew.shortage().await;
             if let Some(free) = short {
-                station.disk_full.cancel();
+                crew.give_up_disk();
                 waiting
                     .drain(..)
-                    .flat_map(|todo| no_room(station, &todo, free))
-                    .for_each(|event| station.events.send(event));
+                    .flat_map(|todo| no_room(crew.folder(), &todo, free))
+                    .for_each(|event| crew.events().send(event));
                 templates.wanted.clear();
             }
         }
@@ -153,10 +160,10 @@ async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Want
             let cost = Cost::of(&cell.guest);
             let taken = short.is_none() && budget.take(cost);
             if taken {
-                let (what, guest) = (What::Template { key: *key, needed: station.prepares(cell) }, cell.guest.clone());
-                let (station, cancel, key, cell) = (Arc::clone(station), making.clone(), *key, cell.clone());
+                let (what, guest) = (What::Template { key: *key, needed: crew.prepares(cell) }, cell.guest.clone());
+                let (crew, cancel, key, cell) = (Arc::clone(crew), making.clone(), *key, cell.clone());
                 let task = tasks.spawn(async move {
-                    station.obtain(key, &cell, &cancel).await;
+                    crew.obtain(key, &cell, &cancel).await;
                     Done::Template
                 });
                 running.insert(task.id(), Running::new(what, cost, guest));
@@ -166,16 +173,15 @@ async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Want
         // In the plan's order, but a large guest that must wait does not hold up small ones behind it.
         let mut still = VecDeque::new();
         for todo in waiting.drain(..) {
-            let template = match templates.of.get(&todo.cell.id).map(|key| (key, station.warmth.known(*key))) {
+            let origin = templates.of.get(&todo.cell.id).map(|key| crew.origin(&todo.cell, *key));
+            let template = match origin {
                 // Being made, unless nothing runs any more that could make it.
-                Some((_, None)) if !running.is_empty() || !templates.wanted.is_empty() => {
+                Some(Origin::Unknown) if !running.is_empty() || !templates.wanted.is_empty() => {
                     still.push_back(todo);
                     continue;
                 }
-                Some((_, Some(Ok(template)))) if station.forks(&todo.cell) && template.unfrozen().is_none() => {
-                    Some(template)
-                }
-                _ => None,
+                Some(Origin::Fork(template)) => Some(template),
+                Some(Origin::Unknown | Origin::Boot) | None => None,
             };
             let cost = match &template {
                 Some(template) => Cost::of_fork(&todo.cell.guest, template.cost()),
@@ -195,9 +201,9 @@ async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Want
                     fork: template.map(|template| (template, slot.make_room.clone())),
                     ..Running::new(what, cost, todo.cell.guest.clone())
                 };
-                let (station, stop) = (Arc::clone(station), stop.clone());
+                let (crew, stop) = (Arc::clone(crew), stop.clone());
                 let task = tasks
-                    .spawn(async move { Done::Cell { kept: run_cell(&station, &todo, &stop, &slot, &attempt).await } });
+                    .spawn(async move { Done::Cell { kept: run_cell(&*crew, &todo, &stop, &slot, &attempt).await } });
                 running.insert(task.id(), its);
             } else {
                 still.push_back(todo);
@@ -209,7 +215,7 @@ async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Want
             more = arriving.recv(), if !all_are_here => {
                 match more {
                     Some(todo) => {
-                        templates.add(station, todo.iter().map(|todo| &todo.cell));
+                        templates.add(&**crew, todo.iter().map(|todo| &todo.cell));
                         waiting.extend(todo);
                     }
                     None => all_are_here = true,
@@ -225,7 +231,7 @@ async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Want
                 continue;
             }
             _ = looks.tick(), if measuring.is_none() && !running.is_empty() => {
-                measuring = Some(measure(station, &running));
+                measuring = Some(measure(crew.folder().to_owned(), &running));
                 continue;
             }
             measured = finished(&mut measuring) => {
@@ -242,7 +248,7 @@ async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Want
             Some(Err(error)) => {
                 let id = error.id();
                 if let Some(Running { what, .. }) = running.get(&id) {
-                    panicked(station, what, &panicked::words(error));
+                    panicked(&**crew, what, &panicked::words(error));
                 }
                 (id, Done::Template)
             }
@@ -260,14 +266,14 @@ async fn run(station: &Arc<Station>, mut arriving: Incoming, mut templates: Want
     }
     // Nothing runs any more, and still they do not fit.
     for todo in waiting {
-        let reason = match station.keep {
+        let reason = match crew.keep() {
             Keep::Never => {
                 "it needs more memory than guests may take here: lower its `memory`, or raise `runner.memory`"
             }
             _ => "guests that were kept take the memory it needs: keep fewer, or run it by itself with --cell",
         };
         let verdict = Verdict::NotRun { reason: reason.into() };
-        station.events.send(EventKind::CellFinished { cell: todo.cell.id, verdict });
+        crew.events().send(EventKind::CellFinished { cell: todo.cell.id, verdict });
     }
 }
 
@@ -280,9 +286,8 @@ struct Measured {
 }
 
 /// On a thread of its own: the kernel counts every page of every guest, and a disk may be slow to answer.
-fn measure(station: &Station, running: &HashMap<task::Id, Running>) -> JoinHandle<Measured> {
+fn measure(folder: PathBuf, running: &HashMap<task::Id, Running>) -> JoinHandle<Measured> {
     let gauges: Vec<_> = running.iter().map(|(id, its)| (*id, Arc::clone(&its.gauge))).collect();
-    let folder = station.scratch.clone();
     task::spawn_blocking(move || Measured {
         taken: gauges.into_iter().filter_map(|(id, gauge)| Some((id, gauge.taken()?))).collect(),
         short: room::shortage(&folder),
@@ -297,14 +302,9 @@ async fn finished(measuring: &mut Option<JoinHandle<Measured>>) -> Option<Measur
     }
 }
 
-async fn shortage(station: &Station) -> Option<ByteSize> {
-    let folder = station.scratch.clone();
-    task::spawn_blocking(move || room::shortage(&folder)).await.ok().flatten()
-}
-
 /// What is said of a cell that finds a full disk.
-fn no_room(station: &Station, todo: &Todo, free: ByteSize) -> [EventKind; 3] {
-    let (cell, attempt, folder) = (todo.cell.id.clone(), todo.next, station.scratch.display());
+fn no_room(folder: &Path, todo: &Todo, free: ByteSize) -> [EventKind; 3] {
+    let (cell, attempt, folder) = (todo.cell.id.clone(), todo.next, folder.display());
     let reason = format!(
         "the host's disk is full: {} MiB are free below {folder}, a guest needs {} MiB at least",
         free.mib(),
@@ -321,12 +321,12 @@ fn no_room(station: &Station, todo: &Todo, free: ByteSize) -> [EventKind; 3] {
 }
 
 /// A task of ours panicked.
-fn panicked(station: &Station, what: &What, words: &str) {
+fn panicked(crew: &impl Crew, what: &What, words: &str) {
     if let What::Template { key, .. } = what {
         // First, so that nobody goes on waiting for it.
-        station.warmth.learn(*key, Err(Trouble::new(TroubleKind::Defect, Phase::Prepare, words)));
+        crew.learn(*key, Trouble::new(TroubleKind::Defect, Phase::Prepare, words));
     }
-    panicked::reported(what, station.runner, words).into_iter().for_each(|event| station.events.send(event));
+    panicked::reported(what, crew.runner(), words).into_iter().for_each(|event| crew.events().send(event));
 }
 
 /// Corrects the costs of what runs by what it is seen to take; a guest that has ended keeps its last one. Where that is more than
@@ -357,16 +357,16 @@ fn look(running: &mut HashMap<task::Id, Running>, taken: &HashMap<task::Id, u64>
 
 /// The templates that cells want.
 #[derive(Default)]
-struct Wanted {
+pub(super) struct Wanted {
     of: HashMap<CellId, Digest>,
     /// Those that nobody makes yet, each once, with the first cell that wants it.
     wanted: Vec<(Digest, Cell)>,
 }
 
 impl Wanted {
-    fn add<'a>(&mut self, station: &Station, cells: impl IntoIterator<Item = &'a Cell>) {
+    pub(super) fn add<'a>(&mut self, crew: &impl Crew, cells: impl IntoIterator<Item = &'a Cell>) {
         for cell in cells {
-            let Some(key) = station.template_key(cell) else { continue };
+            let Some(key) = crew.template_key(cell) else { continue };
             // Somebody else of this run may have wanted it before.
             if !self.of.values().any(|known| *known == key) {
                 self.wanted.push((key, cell.clone()));
@@ -385,7 +385,7 @@ async fn first(stop: &Stop) {
 
 /// Whether the cell's guest was left running. `running` is the number of the attempt that runs.
 async fn run_cell(
-    station: &Station,
+    crew: &impl Crew,
     Todo { cell, next, last }: &Todo,
     stop: &Stop,
     slot: &Slot,
@@ -393,21 +393,20 @@ async fn run_cell(
 ) -> bool {
     let mut last = *last;
     for number in *next.. {
-        station.events.send(EventKind::AttemptStarted { cell: cell.id.clone(), attempt: number });
+        crew.events().send(EventKind::AttemptStarted { cell: cell.id.clone(), attempt: number });
         running.store(number, Ordering::Relaxed);
         let again = number > *next;
-        let attempt = Attempt { station, cell, number, last, again, slot, kill: &stop.kill };
-        let Conclusion { ending, kept } = attempt.run().await;
+        let Conclusion { ending, kept } = crew.attempt(Try { cell, number, last, again, slot, kill: &stop.kill }).await;
         let retry = ending.trouble().is_some_and(Trouble::may_pass);
         // A fork that comes to nothing costs no attempt: with guests that are booted there would be as many. The next one is.
         last = last.saturating_add(u32::from(retry && !again && slot.is_of_fork()));
         let stopped = stop.drain.is_cancelled() || stop.kill.is_cancelled();
-        let retried = retry && number < last && !stopped && shortage(station).await.is_none();
+        let retried = retry && number < last && !stopped && crew.shortage().await.is_none();
         running.store(0, Ordering::Relaxed);
         let verdict = ending.verdict();
-        station.events.send(EventKind::AttemptFinished { cell: cell.id.clone(), attempt: number, ending, retried });
+        crew.events().send(EventKind::AttemptFinished { cell: cell.id.clone(), attempt: number, ending, retried });
         if !retried {
-            station.events.send(EventKind::CellFinished { cell: cell.id.clone(), verdict });
+            crew.events().send(EventKind::CellFinished { cell: cell.id.clone(), verdict });
             return kept;
         }
     }

@@ -30,7 +30,7 @@ pub(super) enum What {
 }
 
 /// In the panic's own words.
-pub(super) fn words(error: JoinError) -> String {
+pub(crate) fn words(error: JoinError) -> String {
     let Ok(payload) = error.try_into_panic() else { return "its task was cancelled".to_owned() };
     format!("nestmatrix panicked: {}", said(&*payload))
 }

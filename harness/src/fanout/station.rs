@@ -137,7 +137,7 @@ impl BootImages {
 }
 
 /// How guests of another kind are run here.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Emulation {
     /// Their QEMU.
     pub qemu: Qemu,
@@ -155,7 +155,7 @@ pub struct Station {
     /// What is to be run.
     pub plan: Arc<Plan>,
     /// Images that are there. A cell is dispatched only when its image is, or cannot be had.
-    pub images: BootImages,
+    pub images: Arc<BootImages>,
     /// Starts guests.
     pub spawner: Spawner,
     /// QEMU for guests of this machine's own kind of CPU.

@@ -6,11 +6,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use images::Templates;
 use matrix::Digest;
 use reports::Trouble;
 
-use crate::template::{Birthplace, Template};
+use crate::template::{Freezing, Template};
 
 /// What came of wanting a template.
 type Obtained = Result<Arc<Template>, Trouble>;
@@ -19,7 +18,7 @@ type Obtained = Result<Arc<Template>, Trouble>;
 #[derive(Debug)]
 pub struct Warmth {
     /// Where they are kept; else why there are none.
-    pub templates: Result<(Templates, Birthplace), String>,
+    pub templates: Freezing,
     /// Every guest is booted, whatever its suite says.
     pub cold: bool,
     /// A folder for the logs of guests that are frozen.
@@ -29,7 +28,7 @@ pub struct Warmth {
 
 impl Warmth {
     /// Those of this store.
-    pub fn new(templates: Result<(Templates, Birthplace), String>, cold: bool, logs: PathBuf) -> Self {
+    pub fn new(templates: Freezing, cold: bool, logs: PathBuf) -> Self {
         Self { templates, cold, logs, known: Mutex::default() }
     }
 

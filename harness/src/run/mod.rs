@@ -1,10 +1,11 @@
 //! One run, from plan to exit code.
 //!
 //! The run's folder holds what people read (`folder`). Everything that happens goes through the one `recorder`; `signals`
-//! turns Ctrl-C into a stop; images come in one by one (`arriving`), and `settle` reports the cells of those that do not; `foreign` sees to guests of another kind of CPU; `place` decides where the guests run, within the `limits` of this machine.
+//! turns Ctrl-C into a stop; images come in one by one (`arriving`, handed on by `feed`), and `settle` reports the cells of those that do not; `foreign` sees to guests of another kind of CPU; `place` decides where the guests run, within the `limits` of this machine.
 
 mod arriving;
 mod error;
+mod feed;
 mod folder;
 mod foreign;
 mod image_phase;

@@ -173,12 +173,11 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
             templates: store.templates(options.templates).map_err(|error| error.to_string()),
             scratch: scratch.path(),
             run: &folder.path,
-            images: &mut images,
             proof,
             emulations: emulations.into_iter().filter_map(|(arch, emulation)| Some((arch, emulation.ok()?))).collect(),
             proved,
         };
-        place.run_cells(to, &mut ledger).await;
+        place.run_cells(&to, &mut images, &mut ledger).await;
     }
     blocking(|| drop(scratch));
     events.send(EventKind::RunFinished { elapsed_ms: started.elapsed().as_millis() as u64 });

@@ -1,33 +1,29 @@
 //! Where a run's guests run: chosen, checked, and put to work.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use images::{Source, Templates};
-use matrix::{Arch, Cell, Network, Plan, RunnerKind};
-use reports::{EventKind, Phase, RunnerFacts, StepTime, Trouble, TroubleKind};
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use matrix::{Arch, Network, Plan, RunnerKind};
+use reports::{EventKind, Phase, StepTime, Trouble, TroubleKind};
 
 use super::{
     arriving::Arriving,
     error::RunError,
-    foreign::{self, EMULATION, Emulations},
+    feed::Images,
+    foreign::{self, EMULATION},
+    image_phase::missing,
     limits,
     options::Options,
-    settle::settle,
 };
 use crate::{
     events::Events,
-    fanout::{BootImage, BootImages, Budget, Emulation, Keep, Purpose, Station, Stop, Todo, Warmth, dispatch},
+    fanout::{BootImage, Budget, Emulation, Keep, Purpose, Stop},
     guest::{Accelerator, Spawner},
     host::{self, Choice, Machine, Nesting, Proof, Qemu, RunnerChoice},
-    runner::{Blueprint, Campaign, Freezing, L1_IMAGE, Ledger, Proofs, Supply, size},
-    ssh::Keys,
-    template::Birthplace,
+    runner::{
+        Blueprint, Forked, HostPlace, L1_IMAGE, Ledger, Proofs, QemuPlace, RunnerPool, Supply, longest_silence, size,
+    },
+    template::{Birthplace, Freezing},
 };
 
 /// This machine and what is asked of it.
@@ -54,13 +50,18 @@ pub(super) struct Where<'a> {
     pub(super) scratch: &'a Path,
     /// The run's folder.
     pub(super) run: &'a Path,
-    /// Images, some of which may still be on their way.
-    pub(super) images: &'a mut Arriving,
     pub(super) proof: &'a Proof,
     /// How guests of other kinds of CPU are run.
     pub(super) emulations: BTreeMap<Arch, Emulation>,
     /// What the proofs took.
     pub(super) proved: Vec<StepTime>,
+}
+
+impl Where<'_> {
+    /// No guest can be run: every cell that has not reported says so.
+    fn refuse(&self, ledger: &mut Ledger, trouble: &Trouble) {
+        ledger.refuse(trouble).into_iter().for_each(|event| self.events.send(event));
+    }
 }
 
 impl Place<'_> {
@@ -133,105 +134,52 @@ impl Place<'_> {
     }
 
     /// Runs every open cell of the ledger where it is best run.
-    pub(super) async fn run_cells(&self, to: Where<'_>, ledger: &mut Ledger) {
+    pub(super) async fn run_cells(&self, to: &Where<'_>, images: &mut Arriving, ledger: &mut Ledger) {
         let choice = self.choose(to.proof.accelerator);
         match choice.kind {
-            RunnerChoice::Host => self.on_this_machine(to, &choice.reason, ledger).await,
-            RunnerChoice::Qemu => self.in_an_l1(to, &choice.reason, ledger).await,
+            RunnerChoice::Host => self.on_this_machine(to, &choice.reason, images, ledger).await,
+            RunnerChoice::Qemu => self.in_an_l1(to, &choice.reason, images, ledger).await,
         }
     }
 
-    async fn on_this_machine(&self, to: Where<'_>, reason: &str, ledger: &mut Ledger) {
-        let refuse = |ledger: &mut Ledger, reason: String| {
-            ledger.refuse(&unusable(reason)).into_iter().for_each(|event| to.events.send(event));
-        };
-        let spare = self.machine.spare();
-        let limits = match limits::on_this_machine(self.plan, spare, self.machine.cpus) {
+    fn pool<'p, P>(&self, to: &Where<'p>, place: P) -> RunnerPool<'p, P> {
+        RunnerPool {
+            place,
+            events: to.events,
+            stop: to.stop,
+            scratch: to.scratch,
+            run: to.run,
+            retries: self.plan.runner.retries,
+            longest_silence: longest_silence(self.plan, self.options.cold),
+        }
+    }
+
+    async fn on_this_machine(&self, to: &Where<'_>, reason: &str, images: &mut Arriving, ledger: &mut Ledger) {
+        let limits = match limits::on_this_machine(self.plan, self.machine.spare(), self.machine.cpus) {
             Ok(limits) => limits,
-            Err(error) => return refuse(ledger, error.to_string()),
+            Err(error) => return to.refuse(ledger, &unusable(error.to_string())),
         };
-        let login = match Keys::generate("nestmatrix login") {
-            Ok(login) => login,
-            Err(error) => return refuse(ledger, format!("could not make a login key: {error}")),
-        };
-        let warmth = self.warmth(&to);
-        let (kind, reason) = ("host".to_owned(), reason.to_owned());
-        to.events.send(EventKind::RunnerStarted { runner: to.number, kind: kind.clone(), reason: reason.clone() });
-        let runner = RunnerFacts {
-            number: to.number,
-            kind,
+        let place = HostPlace {
+            plan: self.plan,
             reason,
-            accelerator: to.proof.accelerator.to_string(),
-            accelerator_reason: to.proof.reason.clone(),
-            qemu: self.qemu.words.clone(),
-            kernel: self.machine.kernel.clone(),
-            speed: to.proof.speed,
-            memory: limits.memory.bytes(),
-            cpus: limits.cpus,
-            depth: self.depth() + 1,
-            l1: None,
-            steps: to.proved,
-        };
-        to.events.send(EventKind::RunnerReady { runner });
-        let station = Station {
-            runner: to.number,
-            plan: Arc::new(self.plan.clone()),
-            images: BootImages::of(self.plan),
-            spawner: to.spawner.clone(),
-            qemu: self.qemu.clone(),
-            accelerator: to.proof.accelerator,
-            emulations: to.emulations,
-            terse: false,
-            speed: to.proof.speed,
-            scratch: to.scratch.to_owned(),
-            cells: to.run.join("cells"),
-            warmth,
-            login,
-            purpose: self.options.purpose,
+            qemu: self.qemu,
+            machine: self.machine,
+            spawner: to.spawner,
+            proof: to.proof,
+            emulations: &to.emulations,
+            proved: &to.proved,
+            freezing: self.freezing(to, to.proof.accelerator),
+            cold: self.options.cold,
+            budget: Budget::new(limits.memory, limits.cpus, self.options.jobs.unwrap_or(usize::MAX)),
             keep: self.options.keep,
-            disk_full: CancellationToken::new(),
-            events: to.events.clone(),
+            purpose: self.options.purpose,
+            stop: to.stop,
+            scratch: to.scratch,
+            run: to.run,
+            depth: self.depth(),
         };
-        let budget = Budget::new(limits.memory, limits.cpus, self.options.jobs.unwrap_or(usize::MAX));
-        let station = Arc::new(station);
-        let (arrive, arriving) = mpsc::unbounded_channel();
-        let feed = self.feed(&station, arrive, to.images, ledger, to.stop);
-        tokio::join!(dispatch(&station, arriving, budget, to.stop), feed);
-    }
-
-    /// Hands out the cells of every image that is in or comes in; those that no guest can be started for are reported.
-    async fn feed(
-        &self,
-        station: &Station,
-        arrive: mpsc::UnboundedSender<Vec<Todo>>,
-        images: &mut Arriving,
-        ledger: &mut Ledger,
-        stop: &Stop,
-    ) {
-        let mut handed_out = HashSet::new();
-        loop {
-            // Images are not prepared to their end after an interrupt: that is what is to be said of their cells, and dispatch says it.
-            let interrupted = stop.drain.is_cancelled();
-            for (name, image) in images.prepared() {
-                let image = image.as_ref().ok().and_then(|image| BootImage::of(Arc::clone(image)).ok());
-                image.into_iter().for_each(|image| station.images.add(name, image));
-            }
-            if !interrupted {
-                settle(self.plan, images, (Ok(()), &Emulations::new()), ledger, &station.events);
-            }
-            let is_in =
-                |cell: &Cell| self.plan.image(cell).is_some_and(|image| images.prepared().contains_key(&image.from));
-            let mut todo = ledger.todo();
-            todo.retain(|todo| (interrupted || is_in(&todo.cell)) && handed_out.insert(todo.cell.id.clone()));
-            if arrive.send(todo).is_err() || images.next().await.is_none() {
-                return;
-            }
-        }
-    }
-
-    /// Where guests on this machine are forked from.
-    fn warmth(&self, to: &Where<'_>) -> Warmth {
-        Warmth::new(self.freezing(to, to.proof.accelerator), self.options.cold, to.run.join("templates"))
+        let mut images = Images { plan: self.plan, arriving: images, events: to.events };
+        self.pool(to, place).run(to.number, true, ledger, &mut images).await;
     }
 
     /// Where guests that are run here with this accelerator are frozen.
@@ -241,25 +189,21 @@ impl Place<'_> {
         Ok((templates, birthplace.map_err(|error| format!("{}: {error}", self.qemu.system.display()))?))
     }
 
-    async fn in_an_l1(&self, to: Where<'_>, reason: &str, ledger: &mut Ledger) {
-        let refuse = |ledger: &mut Ledger, trouble: Trouble| {
-            ledger.refuse(&trouble).into_iter().for_each(|event| to.events.send(event));
-        };
+    async fn in_an_l1(&self, to: &Where<'_>, reason: &str, arriving: &mut Arriving, ledger: &mut Ledger) {
         // All are attached to it when it starts.
-        while to.images.next().await.is_some() {}
-        settle(self.plan, to.images, (Ok(()), &Emulations::new()), ledger, to.events);
-        let prepared = to.images.prepared();
+        while arriving.next().await.is_some() {}
+        let prepared = arriving.prepared();
         let name = self.plan.runner.image.as_deref().unwrap_or(L1_IMAGE);
         let image = match prepared.get(name) {
-            Some(Ok(image)) => BootImage::of(Arc::clone(image)).map_err(|error| (error.to_string(), None)),
-            Some(Err(missing)) => Err((missing.reason.clone(), missing.help.clone())),
-            None => Err(("it was never prepared".to_owned(), None)),
+            Some(Ok(image)) => BootImage::of(Arc::clone(image)).map_err(|error| missing(error.to_string())),
+            Some(Err(trouble)) => Err(trouble.clone()),
+            None => Err(missing("it was never prepared")),
         };
         let image = match image {
-            Ok(image) => &image.clone(),
-            Err((why, help)) => {
-                let reason = format!("the L1's image {name} is not there: {why}");
-                return refuse(ledger, Trouble { help, ..unusable(reason) });
+            Ok(image) => image,
+            Err(Trouble { reason, help, .. }) => {
+                let trouble = unusable(format!("the L1's image {name} is not there: {reason}"));
+                return to.refuse(ledger, &Trouble { help, ..trouble });
             }
         };
         let used = |name: &str| self.plan.images.iter().any(|image| image.from == name);
@@ -299,8 +243,7 @@ impl Place<'_> {
             let size = match size(self.plan, self.options.jobs, supply) {
                 Ok(size) => size,
                 Err(error) => {
-                    let reason = limits::l1_too_large(error, spare).to_string();
-                    return refuse(ledger, unusable(reason));
+                    return to.refuse(ledger, &unusable(limits::l1_too_large(error, spare).to_string()));
                 }
             };
             if let Some(message) = size.warning.clone() {
@@ -310,11 +253,11 @@ impl Place<'_> {
                 "{} | {:?} | {accelerator} | qemu {} | {} | {}",
                 image.digest, self.plan.runner.kernel_args, self.qemu.words, self.machine.kernel, self.machine.cpu
             );
-            let campaign = Campaign {
+            let place = QemuPlace {
                 blueprint: Blueprint {
                     plan: self.plan,
                     size: &size,
-                    image,
+                    image: &image,
                     image_name: name,
                     images: &images,
                     qemu: self.qemu,
@@ -325,17 +268,20 @@ impl Place<'_> {
                 },
                 reason,
                 spawner: to.spawner,
-                events: to.events,
-                stop: to.stop,
-                scratch: to.scratch,
-                run: to.run,
                 jobs: self.options.jobs,
                 cold: self.options.cold,
-                freezing: self.freezing(&to, accelerator),
+                freezing: self.freezing(to, accelerator),
                 proofs: Proofs::new(to.store, key),
                 depth: self.depth(),
             };
-            match campaign.run(number, kinds.is_empty(), ledger).await {
+            let images = &mut Images { plan: self.plan, arriving: &mut *arriving, events: to.events };
+            let last_resort = kinds.is_empty();
+            let next = if self.options.cold {
+                self.pool(to, place).run(number, last_resort, ledger, images).await
+            } else {
+                self.pool(to, Forked(place)).run(number, last_resort, ledger, images).await
+            };
+            match next {
                 Some(next) => number = next,
                 None => return,
             }

@@ -1,4 +1,4 @@
-//! An L1 that is not booted: frozen once with the templates of a plan's guests in it, and forked by every run that wants the same.
+//! Machines that are not booted: frozen once with the templates of a plan's guests in them, and forked by every run that wants the same.
 
 use std::{
     collections::BTreeMap,
@@ -8,18 +8,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use images::Templates;
 use matrix::{ByteSize, Digest};
-use reports::{EventKind, Trouble};
+use reports::{EventKind, Trouble, TroubleKind};
 use tokio_util::sync::CancellationToken;
 
-use super::qemu::{BRIEF, Blueprint, L1, NAME, SCRATCH, Steps, TAIL, died, interrupted, unexpected, unsendable};
+use super::{
+    place::{Opened, Opening, Place},
+    proof::Proofs,
+    qemu::{BRIEF, Blueprint, L1, NAME, QemuPlace, SCRATCH, Steps, TAIL, died, interrupted, unexpected, unsendable},
+};
 use crate::{
     agent::{
         brief::{self, BriefError},
-        protocol::{CellWork, FromAgent, KvmProof, ToAgent, Work},
+        protocol::{CellWork, FromAgent, ToAgent, Work},
     },
-    guest::Spawner,
     ssh::{self, Exec, Open, Session, Stdin, StdinWriter},
     template::{self, Birthplace, Content, Forge, Mould, News, OwnDisk, Template, With, no_template},
 };
@@ -35,63 +37,135 @@ const SLOWEST: u64 = 4 << 20;
 /// What is sent at once.
 const PIECE: usize = 64 << 10;
 
-/// Where frozen L1s are kept, and what decides them besides the blueprint.
-pub(crate) struct Freezer<'a> {
-    pub(crate) templates: &'a Templates,
-    pub(crate) birthplace: &'a Birthplace,
-    pub(crate) spawner: &'a Spawner,
-    /// At most so many guests at once.
-    pub(crate) jobs: Option<usize>,
-    /// What earlier L1s of this kind have proved.
-    pub(crate) known: Option<KvmProof>,
-    pub(crate) cancel: &'a CancellationToken,
+/// A place whose machines can be frozen.
+pub(crate) trait Freezable: Place {
+    /// A frozen machine.
+    type Frozen: Frozen;
+
+    /// One that is frozen: from the store, or made now. The flag: it was there.
+    fn frozen(&self, opening: &Opening<'_>) -> impl Future<Output = Result<(Self::Frozen, bool), Trouble>>;
+
+    /// Goes on from one. Its agent has greeted, and knows how it is to work.
+    fn fork(
+        &self,
+        frozen: &Self::Frozen,
+        opening: &Opening<'_>,
+        steps: Steps,
+    ) -> impl Future<Output = Result<Opened<Self::Engine>, Trouble>>;
 }
 
-impl Blueprint<'_> {
-    /// An L1 like this, frozen: from the store, or made now. The flag: it was there.
-    pub(super) async fn frozen(
-        &self,
-        freezer: &Freezer<'_>,
-        scratch: &Path,
-        logs: &Path,
-        progress: &(dyn Fn(String) + Sync),
-    ) -> Result<(Template, bool), Trouble> {
+/// A frozen machine.
+pub(crate) trait Frozen: Send + Sync + 'static {
+    /// It is of no use.
+    fn give_up(&self, reason: &str);
+}
+
+/// A place whose machines are forked where they can be.
+pub(crate) struct Forked<P>(pub(crate) P);
+
+impl<P: Freezable> Place for Forked<P> {
+    type Engine = P::Engine;
+
+    fn kind(&self) -> &'static str {
+        self.0.kind()
+    }
+
+    fn reason(&self) -> &str {
+        self.0.reason()
+    }
+
+    fn depth(&self) -> u32 {
+        self.0.depth()
+    }
+
+    fn needs_all_images(&self) -> bool {
+        self.0.needs_all_images()
+    }
+
+    fn proofs(&self) -> Option<&Proofs> {
+        self.0.proofs()
+    }
+
+    async fn open(&self, opening: Opening<'_>) -> Result<Opened<P::Engine>, Trouble> {
+        let why_not = match self.fork(&opening).await {
+            Ok(opened) => return Ok(opened),
+            // A booted one has the same files to be given.
+            Err(trouble) if trouble.kind == TroubleKind::RunnerUnusable => return Err(trouble),
+            Err(trouble) if trouble.kind == TroubleKind::Interrupted => return Err(trouble),
+            Err(Trouble { reason, help: Some(help), kind: TroubleKind::NoTemplate, .. }) => {
+                format!("{reason} ({help})")
+            }
+            Err(trouble) => trouble.reason,
+        };
+        (opening.warn)(format!("L1 {} is booted, not forked from a frozen one: {why_not}", opening.number));
+        self.0.open(opening).await
+    }
+}
+
+impl<P: Freezable> Forked<P> {
+    async fn fork(&self, opening: &Opening<'_>) -> Result<Opened<P::Engine>, Trouble> {
+        // One that is booted says more about what went wrong.
+        if opening.after_loss {
+            return Err(no_template("the one before it was lost"));
+        }
+        let mut steps = Steps::start();
+        let (frozen, was_there) = self.0.frozen(opening).await?;
+        steps.done(if was_there { "find a frozen L1" } else { "freeze an L1" });
+        (opening.progress)("forking a frozen L1".to_owned());
+        match self.0.fork(&frozen, opening, steps).await {
+            Ok(opened) => Ok(Opened { give_up: Some(Box::new(move |reason: &str| frozen.give_up(reason))), ..opened }),
+            Err(trouble) => {
+                if trouble.kind == TroubleKind::TemplateBroken {
+                    frozen.give_up(&trouble.reason);
+                }
+                Err(trouble)
+            }
+        }
+    }
+}
+
+impl Frozen for Template {
+    fn give_up(&self, reason: &str) {
+        Self::give_up(self, reason);
+    }
+}
+
+impl Freezable for QemuPlace<'_> {
+    type Frozen = Template;
+
+    async fn frozen(&self, opening: &Opening<'_>) -> Result<(Template, bool), Trouble> {
+        let &Opening { scratch, logs, progress, cancel, .. } = opening;
+        let (templates, birthplace) = self.freezing.as_ref().map_err(|reason| no_template(reason.clone()))?;
+        let (blueprint, logs) = (&self.blueprint, &logs.join("template"));
         for folder in [scratch, logs] {
             std::fs::create_dir_all(folder).map_err(|error| no_template(format!("{}: {error}", folder.display())))?;
         }
-        let forge = Forge {
-            templates: freezer.templates,
-            qemu: self.qemu,
-            spawner: freezer.spawner,
-            speed: self.speed,
-            scratch,
-            logs,
-            cancel: freezer.cancel,
-        };
-        let write = self.write_brief_of_no_run();
+        let (qemu, spawner, speed) = (blueprint.qemu, self.spawner, blueprint.speed);
+        let forge = Forge { templates, qemu, spawner, speed, scratch, logs, cancel };
+        let write = blueprint.write_brief_of_no_run();
         let write = move |archive: &Path| write(archive).map_err(|error| no_template(error.to_string()));
         let work = move |session: Arc<Session>| {
             let making: std::pin::Pin<Box<dyn Future<Output = Result<(), Trouble>> + Send>> =
-                Box::pin(self.fill(session, freezer, progress));
+                Box::pin(self.fill(session, progress));
             making
         };
         let mould = Mould {
-            key: self.key(freezer.birthplace)?,
-            command: self.machine(),
-            image: (&self.image.disk, self.image.format),
-            family: self.image.family,
-            login_user: &self.image.login_user,
+            key: blueprint.key(birthplace)?,
+            command: blueprint.machine(),
+            image: (&blueprint.image.disk, blueprint.image.format),
+            family: blueprint.image.family,
+            login_user: &blueprint.image.login_user,
             disk: ByteSize::from_bytes(images::DISK_BYTES),
             hostname: NAME.to_owned(),
             seed: crate::guest::Seed::Firmware,
-            boot: BOOT.mul_f64(self.speed),
+            boot: BOOT.mul_f64(blueprint.speed),
             disks: vec![
-                OwnDisk { serial: SCRATCH.to_owned(), content: Content::Empty(self.size.scratch) },
+                OwnDisk { serial: SCRATCH.to_owned(), content: Content::Empty(blueprint.size.scratch) },
                 OwnDisk { serial: BRIEF.to_owned(), content: Content::Written(Arc::new(write)) },
             ],
-            network: self.network(true),
-            room: self.room(),
-            work: template::Work::Own(&work, self.filling()),
+            network: blueprint.network(true),
+            room: blueprint.room(),
+            work: template::Work::Own(&work, blueprint.filling()),
         };
         let tell = |news: News| match news {
             News::Step(step) | News::Waiting(step) | News::Room(step) => progress(format!("a frozen L1: {step}")),
@@ -100,29 +174,69 @@ impl Blueprint<'_> {
         template::obtain(&forge, &mould, &tell).await
     }
 
+    async fn fork(&self, template: &Template, opening: &Opening<'_>, mut steps: Steps) -> Result<Opened<L1>, Trouble> {
+        let (blueprint, &Opening { scratch, logs, cancel, .. }) = (&self.blueprint, opening);
+        let keys = template.login().write_private(scratch, ssh::LOGIN_FILES);
+        let keys = keys.map_err(|error| unexpected("the L1's keys", &error))?;
+        let (qemu, spawner, speed) = (blueprint.qemu, self.spawner, blueprint.speed);
+        let with = With { qemu, spawner, speed, dies_with_us: true };
+        let disk = ByteSize::from_bytes(images::DISK_BYTES);
+        let forked = template::fork(template, &with, &blueprint.machine(), disk, (scratch, logs)).await;
+        let forked = forked.map_err(|error| Trouble::from(error).within("a frozen L1 does not go on"))?;
+        let guest = forked.guest;
+        steps.done("fork");
+        blueprint.leave_a_way_in(&guest, scratch, logs, &keys, template.host_keys());
+        let opened = async {
+            let session = Session::open(Open {
+                sudo: false,
+                stream: forked.connection,
+                user: &blueprint.image.login_user,
+                login: template.login(),
+                host_keys: template.host_keys().public(),
+                deadline: Instant::now() + CONNECT.mul_f64(speed),
+                silence: Session::SILENCE.mul_f64(speed),
+                cancel: CancellationToken::new(),
+            });
+            let session = Arc::new(session.await.map_err(|error| unexpected("no SSH session with the L1", &error))?);
+            steps.done("connect");
+            blueprint.deliver(&session).await?;
+            steps.done("plan");
+            blueprint.agent(session).await
+        };
+        let opened = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(interrupted()),
+            opened = opened => opened,
+            ended = guest.ended() => Err(died(&ended)),
+        };
+        match opened {
+            Ok(link) => {
+                let facts = blueprint.facts(&guest).await;
+                steps.done("agent");
+                Ok(self.at_work(opening.number, (guest, link, facts, steps.0), true))
+            }
+            Err(trouble) => {
+                let evidence = guest.console().tail(TAIL);
+                guest.kill().await;
+                Err(trouble.with_evidence(evidence))
+            }
+        }
+    }
+}
+
+impl QemuPlace<'_> {
     /// Makes the L1 ready for an agent, and has one make the templates of the plan's guests.
-    async fn fill(
-        &self,
-        session: Arc<Session>,
-        freezer: &Freezer<'_>,
-        progress: &(dyn Fn(String) + Sync),
-    ) -> Result<(), Trouble> {
-        self.set_up(&session).await?;
-        let mut link = self.agent(Arc::clone(&session)).await?;
-        let cells = self.plan.cells.iter().map(|cell| CellWork { id: cell.id.clone(), next: 1, last: 1 });
-        link.say(&ToAgent::Run(Work {
-            runner: 1,
-            emulated: self.is_emulated(),
-            cpus: self.size.guest_cpus,
-            jobs: freezer.jobs,
-            cold: false,
-            freeze: true,
-            checked: false,
-            known: freezer.known.clone(),
-            cells: cells.collect(),
-        }));
+    async fn fill(&self, session: Arc<Session>, progress: &(dyn Fn(String) + Sync)) -> Result<(), Trouble> {
+        let blueprint = &self.blueprint;
+        blueprint.set_up(&session).await?;
+        let mut link = blueprint.agent(Arc::clone(&session)).await?;
+        let cells = blueprint.plan.cells.iter().map(|cell| CellWork { id: cell.id.clone(), next: 1, last: 1 });
+        let cells = cells.collect();
+        link.say(ToAgent::Work(Work { freeze: true, ..self.work(1) }));
+        link.say(ToAgent::Cells { cells });
+        link.say(ToAgent::Complete);
         let mut images = BTreeMap::new();
-        let (most, each) = (self.guests().len(), self.each());
+        let (most, each) = (blueprint.guests().len(), blueprint.each());
         let (mut heard, mut news) = (Instant::now(), 0);
         loop {
             let message = tokio::time::timeout_at((heard + each).into(), link.next()).await;
@@ -166,12 +280,14 @@ impl Blueprint<'_> {
         }
         drop(link);
         let clean = "rm -rf /scratch/cells /scratch/guests /scratch/templates";
-        match run(&session, clean.to_owned(), Stdin::None, DELIVERY.mul_f64(self.speed)).await {
+        match run(&session, clean.to_owned(), Stdin::None, DELIVERY.mul_f64(blueprint.speed)).await {
             Ok(()) => Ok(()),
             Err(error) => Err(no_template(error)),
         }
     }
+}
 
+impl Blueprint<'_> {
     /// How long making one template in there may take, scaled.
     fn each(&self) -> Duration {
         let prepares = self.plan.images.iter().filter_map(|image| image.prepare.as_ref());
@@ -219,61 +335,6 @@ impl Blueprint<'_> {
         let words = image.map(|image| image.kernel_args.as_slice());
         let matrix::Guest { cpus, memory, disk, .. } = &cell.guest;
         format!("{from:?} {} {cpus} {memory} {disk} {words:?} {prepare:?} {:?}", cell.image, cell.boot)
-    }
-
-    /// Makes an L1 of a frozen one, and starts an agent in it that knows this plan.
-    pub(super) async fn fork(
-        &self,
-        template: &Template,
-        spawner: &Spawner,
-        (scratch, logs): (&Path, &Path),
-        mut steps: Steps,
-        cancel: &CancellationToken,
-    ) -> Result<L1, Trouble> {
-        let keys = template.login().write_private(scratch, ssh::LOGIN_FILES);
-        let keys = keys.map_err(|error| unexpected("the L1's keys", &error))?;
-        let with = With { qemu: self.qemu, spawner, speed: self.speed, dies_with_us: true };
-        let disk = ByteSize::from_bytes(images::DISK_BYTES);
-        let forked = template::fork(template, &with, &self.machine(), disk, (scratch, logs)).await;
-        let forked = forked.map_err(|error| Trouble::from(error).within("a frozen L1 does not go on"))?;
-        let guest = forked.guest;
-        steps.done("fork");
-        self.leave_a_way_in(&guest, scratch, logs, &keys, template.host_keys());
-        let opened = async {
-            let session = Session::open(Open {
-                sudo: false,
-                stream: forked.connection,
-                user: &self.image.login_user,
-                login: template.login(),
-                host_keys: template.host_keys().public(),
-                deadline: Instant::now() + CONNECT.mul_f64(self.speed),
-                silence: Session::SILENCE.mul_f64(self.speed),
-                cancel: CancellationToken::new(),
-            });
-            let session = Arc::new(session.await.map_err(|error| unexpected("no SSH session with the L1", &error))?);
-            steps.done("connect");
-            self.deliver(&session).await?;
-            steps.done("plan");
-            self.agent(session).await
-        };
-        let opened = tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(interrupted()),
-            opened = opened => opened,
-            ended = guest.ended() => Err(died(&ended)),
-        };
-        match opened {
-            Ok(link) => {
-                let facts = self.facts(&guest).await;
-                steps.done("agent");
-                Ok(L1 { guest, link, facts, steps: steps.0, checked: true })
-            }
-            Err(trouble) => {
-                let evidence = guest.console().tail(TAIL);
-                guest.kill().await;
-                Err(trouble.with_evidence(evidence))
-            }
-        }
     }
 
     /// Sends the plan and its files into the brief of an earlier run.

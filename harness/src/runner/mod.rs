@@ -1,21 +1,40 @@
-//! Where guests run: on this machine, or in an L1 that is booted on it.
+//! Where guests run, and what becomes of their cells when such a machine is lost.
 //!
-//! `size` decides how large an L1 is, `qemu` boots one and starts the agent in it, `frozen` forks one instead, `campaign` gives it the cells and replaces it
-//! when it is lost, `conduct` judges what its agent says, `ledger` knows which cells still have to report; `proof` remembers that KVM works in an L1.
+//! ```text
+//! place    what every kind of machine can do: open, engine, close
+//! host     this machine            qemu    an L1 that is booted on it (size: how large it is)
+//! frozen   any place whose machines can be frozen: forked instead of booted
+//! pool     all cells on one machine after another     session  the time with one machine's agent
+//! conduct  judges what an agent says                  ledger   knows which cells still have to report
+//! proof    remembers that guests run on a kind of machine
+//! ```
 
-mod campaign;
 mod conduct;
+#[cfg(test)]
+mod fake;
 mod frozen;
+#[cfg(test)]
+mod frozen_tests;
+mod host;
 mod ledger;
+mod place;
+mod pool;
+#[cfg(test)]
+mod pool_tests;
 mod proof;
 mod qemu;
+mod session;
 mod size;
 
 /// Catalog name of the image that is made for L1s.
 pub(crate) const L1_IMAGE: &str = "debian-13-runner";
 
-pub(crate) use campaign::{Campaign, Freezing};
+pub(crate) use frozen::Forked;
+pub(crate) use host::HostPlace;
 pub(crate) use ledger::Ledger;
+pub(crate) use place::Feed;
+pub(crate) use pool::RunnerPool;
 pub(crate) use proof::Proofs;
-pub(crate) use qemu::Blueprint;
+pub(crate) use qemu::{Blueprint, QemuPlace};
+pub(crate) use session::longest_silence;
 pub(crate) use size::{Supply, TooLarge, size};

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::protocol::KvmProof;
+use crate::agent::protocol::GuestProof;
 
 /// The proofs of one store.
 pub(crate) struct Proofs {
@@ -21,7 +21,7 @@ pub(crate) struct Proofs {
 #[derive(Serialize, Deserialize)]
 struct Known {
     key: String,
-    proof: KvmProof,
+    proof: GuestProof,
 }
 
 impl Proofs {
@@ -31,13 +31,13 @@ impl Proofs {
     }
 
     /// The answer of an earlier proof, if it still holds.
-    pub(crate) fn known(&self) -> Option<KvmProof> {
+    pub(crate) fn known(&self) -> Option<GuestProof> {
         let known: Known = serde_json::from_slice(&fs::read(&self.file).ok()?).ok()?;
         (known.key == self.key && (1.0..=100.0).contains(&known.proof.speed)).then_some(known.proof)
     }
 
     /// Remembers one. Not being able to costs the next run some seconds and this one nothing.
-    pub(crate) fn remember(&self, proof: &KvmProof) {
+    pub(crate) fn remember(&self, proof: &GuestProof) {
         let write = || -> io::Result<()> {
             let mut new = tempfile::NamedTempFile::new_in(self.file.parent().unwrap_or(Path::new(".")))?;
             serde_json::to_writer_pretty(&mut new, &Known { key: self.key.clone(), proof: proof.clone() })?;
@@ -61,7 +61,7 @@ mod tests {
     fn a_proof_holds_for_the_l1_it_was_made_in_and_for_no_other() {
         let store = tempfile::tempdir().unwrap();
         let proofs = |key: &str| Proofs::new(store.path(), key.to_owned());
-        let proof = KvmProof { reason: "a guest ran".into(), speed: 13.4 };
+        let proof = GuestProof { reason: "a guest ran".into(), speed: 13.4 };
         assert_eq!(proofs("image a").known(), None);
         proofs("image a").remember(&proof);
         assert_eq!(proofs("image a").known(), Some(proof));

@@ -12,16 +12,22 @@ use matrix::{Network, Plan};
 use reports::{L1Facts, Phase, StepTime, Trouble, TroubleKind};
 use tokio_util::sync::CancellationToken;
 
-use super::size::Size;
+use super::{
+    place::{Engine, Opened, Opening, Place},
+    proof::Proofs,
+    size::Size,
+};
 use crate::{
     agent::{
-        self, Link,
+        Broken, Link,
         brief::{self, BriefError},
+        protocol::{ToAgent, Work},
     },
     fanout::BootImage,
     guest::{self, Accelerator, Command, Cpu, Disk, DiskFormat, Ended, Guest, Port, Ram, Seed, Spawner, Told, Who},
     host::Qemu,
     ssh::{self, Exec, Keys, Open, Session, Stdin},
+    template::Freezing,
 };
 
 const SETUP: &str = include_str!("l1.sh");
@@ -58,14 +64,111 @@ pub(crate) struct Blueprint<'a> {
     pub(crate) host_kernel: &'a str,
 }
 
-/// A booted L1 whose agent has greeted.
-pub(crate) struct L1 {
-    pub(crate) guest: Guest,
-    pub(crate) link: Link,
-    pub(crate) facts: L1Facts,
-    pub(crate) steps: Vec<StepTime>,
-    /// Every byte of its disks was checked before it was started.
-    pub(crate) checked: bool,
+/// L1s on this machine.
+pub(crate) struct QemuPlace<'a> {
+    pub(crate) blueprint: Blueprint<'a>,
+    /// Why guests run in an L1.
+    pub(crate) reason: &'a str,
+    pub(crate) spawner: &'a Spawner,
+    /// At most so many guests at once.
+    pub(crate) jobs: Option<usize>,
+    /// Every guest is booted, none forked.
+    pub(crate) cold: bool,
+    /// Where frozen L1s are kept; else why there are none.
+    pub(crate) freezing: Freezing,
+    /// What earlier L1s of this kind have proved.
+    pub(crate) proofs: Proofs,
+    /// How many virtual machines this machine lies in.
+    pub(crate) depth: u32,
+}
+
+/// A running L1.
+pub(crate) struct L1(pub(super) Guest);
+
+impl Place for QemuPlace<'_> {
+    type Engine = L1;
+
+    fn kind(&self) -> &'static str {
+        "qemu"
+    }
+
+    fn reason(&self) -> &str {
+        self.reason
+    }
+
+    fn depth(&self) -> u32 {
+        self.depth + 2
+    }
+
+    /// They are its disks.
+    fn needs_all_images(&self) -> bool {
+        true
+    }
+
+    fn proofs(&self) -> Option<&Proofs> {
+        Some(&self.proofs)
+    }
+
+    async fn open(&self, opening: Opening<'_>) -> Result<Opened<L1>, Trouble> {
+        let (guest, link, facts, steps) = self.blueprint.open(self.spawner, &opening).await?;
+        Ok(self.at_work(opening.number, (guest, link, facts, steps), false))
+    }
+}
+
+impl QemuPlace<'_> {
+    /// Its agent is told how it is to work. `checked`: every byte of its disks was checked before it was started.
+    pub(super) fn at_work(
+        &self,
+        number: u32,
+        (guest, link, facts, steps): (Guest, Link, L1Facts, Vec<StepTime>),
+        checked: bool,
+    ) -> Opened<L1> {
+        link.say(ToAgent::Work(Work { checked, cold: self.cold, ..self.work(number) }));
+        Opened { engine: L1(guest), link, l1: Some(facts), steps, give_up: None }
+    }
+
+    /// How an agent works in such an L1.
+    pub(super) fn work(&self, runner: u32) -> Work {
+        Work {
+            runner,
+            emulated: self.blueprint.is_emulated(),
+            cpus: self.blueprint.size.guest_cpus,
+            jobs: self.jobs,
+            cold: false,
+            freeze: false,
+            checked: false,
+            known: self.proofs.known(),
+        }
+    }
+}
+
+impl Engine for L1 {
+    async fn ended(&self) -> Trouble {
+        died(&self.0.ended().await)
+    }
+
+    /// A machine that goes down closes its connections first; one that stands still does not.
+    async fn explained(&self, error: &Broken) -> Trouble {
+        if !matches!(error, Broken::Silent(_))
+            && let Ok(ended) = tokio::time::timeout(EXPLANATION, self.0.ended()).await
+        {
+            return died(&ended);
+        }
+        broken(error)
+    }
+
+    fn evidence(&self) -> Vec<String> {
+        self.0.console().tail(TAIL)
+    }
+
+    /// All of them are its disks.
+    async fn bring(&self, _name: &str, _image: &BootImage) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    async fn close(self) {
+        self.0.kill().await;
+    }
 }
 
 /// This machine failed to do its part.
@@ -90,7 +193,7 @@ pub(super) fn unsendable(error: &BriefError) -> Trouble {
 }
 
 /// Measures steps.
-pub(super) struct Steps(pub(super) Vec<StepTime>, Instant);
+pub(crate) struct Steps(pub(super) Vec<StepTime>, Instant);
 
 impl Steps {
     pub(super) fn start() -> Self {
@@ -105,15 +208,12 @@ impl Steps {
 }
 
 impl Blueprint<'_> {
-    /// Boots the L1 and starts its agent. `scratch` and `logs` are folders of its own.
-    pub(crate) async fn open(
+    /// Boots the L1 and starts its agent.
+    async fn open(
         &self,
         spawner: &Spawner,
-        scratch: &Path,
-        logs: &Path,
-        progress: &(dyn Fn(String) + Sync),
-        cancel: &CancellationToken,
-    ) -> Result<L1, Trouble> {
+        &Opening { scratch, logs, progress, cancel, .. }: &Opening<'_>,
+    ) -> Result<(Guest, Link, L1Facts, Vec<StepTime>), Trouble> {
         let mut steps = Steps::start();
         for folder in [scratch, logs] {
             std::fs::create_dir_all(folder)
@@ -157,7 +257,7 @@ impl Blueprint<'_> {
             }
         };
         let facts = self.facts(&guest).await;
-        Ok(L1 { guest, link, facts, steps: steps.0, checked: false })
+        Ok((guest, link, facts, steps.0))
     }
 
     pub(super) async fn facts(&self, guest: &Guest) -> L1Facts {
@@ -368,24 +468,12 @@ impl Blueprint<'_> {
     pub(super) async fn agent(&self, session: Arc<Session>) -> Result<Link, Trouble> {
         let program = brief::PROGRAM;
         let command = format!("exec /scratch/brief/{program} agent /scratch/brief");
-        let mut link = Link::start(session, command, GREETING.mul_f64(self.speed));
-        link.greeted().await.map_err(|error| broken(&error))?;
-        Ok(link)
+        Link::remote(session, command, GREETING.mul_f64(self.speed)).await.map_err(|error| broken(&error))
     }
-}
-
-/// Why nothing more comes from an agent. A machine that goes down closes its connections first; one that stands still does not.
-pub(super) async fn explained(guest: &Guest, error: &agent::Broken) -> Trouble {
-    if !matches!(error, agent::Broken::Silent(_))
-        && let Ok(ended) = tokio::time::timeout(EXPLANATION, guest.ended()).await
-    {
-        return died(&ended);
-    }
-    broken(error)
 }
 
 /// A connection to an agent broke.
-fn broken(error: &agent::Broken) -> Trouble {
+fn broken(error: &Broken) -> Trouble {
     Trouble::new(TroubleKind::RunnerLost, Phase::Runner, format!("the L1's agent was lost: {error}"))
 }
 

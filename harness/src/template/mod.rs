@@ -52,6 +52,9 @@ use crate::{
     ssh::{self, Keys},
 };
 
+/// Where templates are kept, and what decides them here; else why there are none.
+pub type Freezing = Result<(images::Templates, Birthplace), String>;
+
 const RAM: &str = "ram";
 const STATE: &str = "state";
 const DISK: &str = "disk.qcow2";

@@ -1,0 +1,169 @@
+//! The line to an agent on another machine: JSON, one message a line, over one SSH command.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Interval, MissedTickBehavior, interval},
+};
+
+use super::{
+    link::Broken,
+    protocol::{FromAgent, Hello, ToAgent},
+    serve::HEARTBEAT,
+};
+use crate::ssh::{Exec, Exit, Session, Sink, SshError, StdinWriter, Until};
+
+/// An agent from which nothing has come for so many looks is given up. A look is a second at least: should *we* stand still, no
+/// time passes.
+const PATIENCE: u32 = 10;
+const LOOK: Duration = Duration::from_secs(1);
+/// Longest message: half of what a line of the journal may have, in which it is written with more around it.
+const LONGEST: usize = 32 << 20;
+/// Longest run.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Pieces of output that wait for us.
+const PIECES: usize = 64;
+
+/// An agent that was started over SSH.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    stdin: StdinWriter,
+    pieces: mpsc::Receiver<Vec<u8>>,
+    over: Option<JoinHandle<Result<Exit, SshError>>>,
+    received: Vec<u8>,
+    /// How much of it is known to hold no line end.
+    searched: usize,
+    looks: Interval,
+    silent: u32,
+    /// Looks without a word before the agent is given up.
+    patience: u32,
+    /// When we last said that we are here; `None`: it has not greeted, and knows of no heartbeats.
+    beaten: Option<Instant>,
+}
+
+impl Remote {
+    /// Starts the command that becomes the agent, and greets it; it may take `greeting` to answer.
+    pub(super) fn start(session: Arc<Session>, command: String, greeting: Duration) -> Self {
+        let (writer, stdin) = session.stdin_stream();
+        let (sender, pieces) = mpsc::channel(PIECES);
+        let exec = Exec {
+            command,
+            stdin,
+            stdout: Sink::Pieces(sender),
+            stderr: Sink::Tail,
+            deadline: Instant::now() + FOR_EVER,
+            until: Until::Silent,
+        };
+        let over = tokio::spawn(async move { session.exec(exec).await });
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let remote = Self {
+            stdin: writer,
+            pieces,
+            over: Some(over),
+            received: Vec::new(),
+            searched: 0,
+            looks,
+            silent: 0,
+            patience: u32::try_from(greeting.as_secs()).unwrap_or(u32::MAX),
+            beaten: None,
+        };
+        remote.say(&ToAgent::Hello(Hello::ours()));
+        remote
+    }
+
+    /// Tells the agent something. It may be gone; that shows in [`Remote::next`].
+    pub(super) fn say(&self, message: &ToAgent) {
+        if let Ok(mut line) = serde_json::to_vec(message) {
+            line.push(b'\n');
+            self.stdin.try_send(&line);
+        }
+    }
+
+    /// Waits for the agent's greeting; a program that is no agent, or another version, is an error.
+    pub(super) async fn greeted(&mut self) -> Result<(), Broken> {
+        match self.next().await? {
+            FromAgent::Hello(hello) => {
+                (self.patience, self.beaten) = (PATIENCE, Some(Instant::now()));
+                hello.check().map_err(Broken::Version)
+            }
+            other => Err(Broken::Garbage(format!("{other:?} instead of a greeting"))),
+        }
+    }
+
+    /// The next message. May be dropped at any time without losing one. Says by itself that we are here.
+    pub(super) async fn next(&mut self) -> Result<FromAgent, Broken> {
+        loop {
+            if let Some(end) = self.received[self.searched..].iter().position(|&byte| byte == b'\n') {
+                let rest = self.received.split_off(self.searched + end + 1);
+                let line = std::mem::replace(&mut self.received, rest);
+                self.searched = 0;
+                if line.len() > LONGEST {
+                    return Err(Broken::Garbage(format!("a line of {} bytes", line.len())));
+                }
+                match serde_json::from_slice(&line) {
+                    Ok(FromAgent::Heartbeat) => continue,
+                    Ok(message) => return Ok(message),
+                    Err(error) => {
+                        let said = reports::clean::line(&String::from_utf8_lossy(&line[..line.len().min(200)]));
+                        return Err(Broken::Garbage(format!("{error}: {said}")));
+                    }
+                }
+            }
+            self.searched = self.received.len();
+            if self.received.len() > LONGEST {
+                return Err(Broken::Garbage(format!("a line of more than {LONGEST} bytes")));
+            }
+            tokio::select! {
+                biased;
+                piece = self.pieces.recv() => match piece {
+                    Some(piece) => {
+                        self.silent = 0;
+                        self.received.extend_from_slice(&piece);
+                    }
+                    None => return Err(self.how_it_ended().await),
+                },
+                _ = self.looks.tick() => {
+                    self.silent += 1;
+                    if self.silent > self.patience {
+                        return Err(Broken::Silent(LOOK * self.patience));
+                    }
+                }
+            }
+            if self.beaten.is_some_and(|beaten| beaten.elapsed() >= HEARTBEAT) {
+                self.beaten = Some(Instant::now());
+                self.say(&ToAgent::Heartbeat);
+            }
+        }
+    }
+
+    async fn how_it_ended(&mut self) -> Broken {
+        let Some(over) = self.over.take() else { return Broken::Ended("for no known reason".to_owned()) };
+        match over.await {
+            Ok(Ok(exit)) => {
+                let how = exit.end;
+                let said = String::from_utf8_lossy(&exit.stderr_tail);
+                let said: Vec<_> = said.lines().map(reports::clean::line).filter(|line| !line.is_empty()).collect();
+                Broken::Ended(match said[said.len().saturating_sub(3)..].join("; ") {
+                    words if words.is_empty() => how.to_string(),
+                    words => format!("{how}; {words}"),
+                })
+            }
+            Ok(Err(error)) => Broken::Connection(error),
+            Err(error) => Broken::Ended(error.to_string()),
+        }
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        if let Some(over) = &self.over {
+            over.abort();
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The images of a run as what cells wait for.
+
+use std::sync::Arc;
+
+use matrix::{Cell, Plan};
+
+use super::{arriving::Arriving, foreign::Emulations, settle::settle};
+use crate::{
+    events::Events,
+    fanout::BootImage,
+    runner::{Feed, Ledger},
+};
+
+/// Images, some of which may still be on their way.
+pub(super) struct Images<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) arriving: &'a mut Arriving,
+    pub(super) events: &'a Events,
+}
+
+impl Feed for Images<'_> {
+    fn images(&self) -> Vec<(String, BootImage)> {
+        let prepared = self.arriving.prepared().iter();
+        let booted = prepared
+            .filter_map(|(name, image)| Some((name.clone(), BootImage::of(Arc::clone(image.as_ref().ok()?)).ok()?)));
+        booted.collect()
+    }
+
+    fn is_in(&self, cell: &Cell) -> bool {
+        self.plan.image(cell).is_some_and(|image| self.arriving.prepared().contains_key(&image.from))
+    }
+
+    fn settle(&self, ledger: &mut Ledger) {
+        settle(self.plan, self.arriving, (Ok(()), &Emulations::new()), ledger, self.events);
+    }
+
+    async fn next(&mut self) -> bool {
+        self.arriving.next().await.is_some()
+    }
+}

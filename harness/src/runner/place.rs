@@ -1,0 +1,104 @@
+//! Where guests run, whatever kind of machine that is: opened, it answers with an engine and a line to the agent there.
+
+use std::path::Path;
+
+use reports::{L1Facts, StepTime, Trouble};
+use tokio_util::sync::CancellationToken;
+
+use super::proof::Proofs;
+use crate::{
+    agent::{Broken, Link},
+    fanout::BootImage,
+};
+
+/// What a machine is opened with.
+pub(crate) struct Opening<'a> {
+    /// Counts the run's runners, from 1.
+    pub(crate) number: u32,
+    /// The one before it was lost.
+    pub(crate) after_loss: bool,
+    /// A folder for what does not stay. It is removed when the engine is closed.
+    pub(crate) scratch: &'a Path,
+    /// A folder for its logs.
+    pub(crate) logs: &'a Path,
+    /// Is told what is going on, for people.
+    pub(crate) progress: &'a (dyn Fn(String) + Sync),
+    /// Is told what people should know.
+    pub(crate) warn: &'a (dyn Fn(String) + Sync),
+    /// Ends it at once.
+    pub(crate) cancel: &'a CancellationToken,
+}
+
+/// A kind of machine that guests run on.
+pub(crate) trait Place: Sync {
+    /// An opened one.
+    type Engine: Engine;
+
+    /// `host`, `qemu` ...
+    fn kind(&self) -> &'static str;
+
+    /// Why guests run there.
+    fn reason(&self) -> &str;
+
+    /// How many virtual machines its guests lie in, themselves included.
+    fn depth(&self) -> u32;
+
+    /// All images must be there before it is opened.
+    fn needs_all_images(&self) -> bool;
+
+    /// What machines of this kind have proved; `None`: nothing of it is remembered.
+    fn proofs(&self) -> Option<&Proofs>;
+
+    /// Makes one ready. Its agent has greeted, and knows how it is to work.
+    fn open(&self, opening: Opening<'_>) -> impl Future<Output = Result<Opened<Self::Engine>, Trouble>>;
+}
+
+/// Tells what a machine was made from that it is of no use, and why.
+pub(crate) type GiveUp = Box<dyn FnOnce(&str) + Send + Sync>;
+
+/// A machine whose agent waits for cells.
+pub(crate) struct Opened<E> {
+    /// The machine.
+    pub(crate) engine: E,
+    /// The line to its agent.
+    pub(crate) link: Link,
+    /// The virtual machine that was booted for it, if it is one.
+    pub(crate) l1: Option<L1Facts>,
+    /// What making it ready took.
+    pub(crate) steps: Vec<StepTime>,
+    /// Told why, when what it was made from is of no use.
+    pub(crate) give_up: Option<GiveUp>,
+}
+
+/// An opened machine.
+pub(crate) trait Engine: Sync {
+    /// Waits until it ends by itself, maybe for ever, and says why.
+    fn ended(&self) -> impl Future<Output = Trouble>;
+
+    /// Why nothing more comes from its agent.
+    fn explained(&self, broken: &Broken) -> impl Future<Output = Trouble>;
+
+    /// Its last words.
+    fn evidence(&self) -> Vec<String>;
+
+    /// Makes guests of this image possible on it.
+    fn bring(&self, name: &str, image: &BootImage) -> impl Future<Output = Result<(), Trouble>>;
+
+    /// Ends it and all that runs on it.
+    fn close(self) -> impl Future<Output = ()>;
+}
+
+/// What cells need before they can be started on a machine: images as they come in.
+pub(crate) trait Feed {
+    /// Those that are in, by name.
+    fn images(&self) -> Vec<(String, BootImage)>;
+
+    /// The image that guests of this cell are made of is in.
+    fn is_in(&self, cell: &matrix::Cell) -> bool;
+
+    /// Reports the cells that no guest can be started for, as far as that is known.
+    fn settle(&self, ledger: &mut super::Ledger);
+
+    /// Waits for more; false: all are in. Cancel safe.
+    fn next(&mut self) -> impl Future<Output = bool>;
+}

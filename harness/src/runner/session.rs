@@ -1,0 +1,335 @@
+//! The time with one machine's agent: cells go out as their images come in, events come back, and in the end it is known why it ended.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use matrix::{CellId, Plan};
+use reports::{EventKind, L1Facts, Phase, RunnerFacts, StepTime, Trouble, TroubleKind};
+
+use super::{
+    conduct::{Conduct, Worth},
+    ledger::Ledger,
+    place::{Engine, Feed, Place},
+    pool::{RunnerPool, told},
+};
+use crate::{
+    agent::{
+        Link, Received,
+        protocol::{CellWork, FromAgent, GuestProof, Ready, ToAgent},
+    },
+    blocking::blocking,
+    template,
+};
+
+/// How long an agent that was told to end everything may take to say so.
+const LAST_WORDS: Duration = Duration::from_secs(20);
+/// How long an agent may take to prove that guests run.
+const UNTIL_READY: Duration = Duration::from_secs(300);
+/// What ending a phase takes at the most beyond its limit, before scaling.
+const ENDING: Duration = Duration::from_secs(120);
+/// Most bytes of events taken from one machine: what they say is kept in a journal, and in memory when that is read.
+const MOST_SAID: u64 = 512 << 20;
+/// What a line of the journal has around its words.
+const ENVELOPE: u64 = 100;
+
+/// How the time with an agent ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// Everything was reported, or we were told to stop.
+    Done,
+    /// The machine is gone, or of no use.
+    Gone(Trouble),
+}
+
+/// The longest time, before scaling, in which an agent that works on this plan has nothing to say but that it is there.
+pub(crate) fn longest_silence(plan: &Plan, cold: bool) -> Duration {
+    let limits = plan.cells.iter().flat_map(|cell| {
+        let limits = &cell.timeouts;
+        [limits.boot, limits.prepare, limits.install, limits.suite, limits.collect]
+    });
+    // Nothing is said while a template is made.
+    let boot = plan.cells.iter().map(|cell| cell.timeouts.boot).max().unwrap_or_default();
+    let prepares = plan.images.iter().filter_map(|image| image.prepare.as_ref());
+    let template = boot + prepares.map(|prepare| prepare.timeout).max().unwrap_or_default() + template::LONGEST;
+    limits.chain((!cold).then_some(template)).max().unwrap_or_default() + ENDING
+}
+
+/// The time with one agent.
+pub(super) struct AgentSession<'a, P> {
+    pool: &'a RunnerPool<'a, P>,
+    number: u32,
+    ledger: &'a mut Ledger,
+    /// Cells that the agent was given.
+    handed_out: HashSet<CellId>,
+    /// Images that the machine was given.
+    brought: HashSet<String>,
+    /// Files of the attempts that run, as they come.
+    received: HashMap<(CellId, u32), Result<Received, ()>>,
+    /// What was known of such a machine before.
+    known: Option<GuestProof>,
+    /// What this one has proved.
+    proof: Option<GuestProof>,
+    /// A guest did not come up.
+    doubt: bool,
+    /// Bytes of messages so far, as the journal would hold them.
+    said: u64,
+    /// What it says, judged.
+    conduct: Conduct,
+    /// When it last said something that takes its work on.
+    progress: tokio::time::Instant,
+}
+
+impl<'a, P: Place> AgentSession<'a, P> {
+    pub(super) fn new(pool: &'a RunnerPool<'a, P>, number: u32, ledger: &'a mut Ledger) -> Self {
+        Self {
+            pool,
+            number,
+            ledger,
+            handed_out: HashSet::new(),
+            brought: HashSet::new(),
+            received: HashMap::new(),
+            known: pool.place.proofs().and_then(|proofs| proofs.known()),
+            proof: None,
+            doubt: false,
+            said: 0,
+            conduct: Conduct::default(),
+            progress: tokio::time::Instant::now(),
+        }
+    }
+
+    /// Remembers what was proved where guests then really ran, and forgets what one that did not come up casts doubt on.
+    pub(super) fn judge_proof(&self, end: &End) {
+        let Some(proofs) = self.pool.place.proofs() else { return };
+        if self.doubt {
+            proofs.forget();
+        } else if let (End::Done, None, Some(proof)) = (end, &self.known, &self.proof)
+            && self.ledger.finished() > 0
+        {
+            proofs.remember(proof);
+        }
+    }
+
+    /// How long the agent may say nothing but that it is there: the longest phase there is, and what ending it takes.
+    fn patience(&self) -> Duration {
+        self.proof.as_ref().map_or(UNTIL_READY, |proof| self.pool.longest_silence.mul_f64(proof.speed))
+    }
+
+    /// Has all cells run that can be; what the agent says is entered in the ledger and passed on.
+    pub(super) async fn until_the_end<E: Engine, F: Feed>(
+        &mut self,
+        engine: &E,
+        mut link: Link,
+        feed: &mut F,
+        (l1, steps): (Option<L1Facts>, Vec<StepTime>),
+    ) -> End {
+        let stop = self.pool.stop;
+        let mut machine = Some((l1, steps));
+        // An agent that is a task of this process hears of a stop by itself, and its silence is ours.
+        let is_remote = !link.is_ours();
+        let (mut drained, mut killed) = (false, None);
+        let mut all_are_in = match self.hand_out(engine, &link, feed, false).await {
+            Ok(()) => false,
+            Err(trouble) => return gone(engine, trouble),
+        };
+        loop {
+            let patience = self.patience();
+            let message = tokio::select! {
+                biased;
+                // What we are told comes first, whatever the agent has to say: one that never stops talking does not hold it up.
+                () = stop.kill.cancelled(), if killed.is_none() => {
+                    killed = Some(tokio::time::Instant::now() + LAST_WORDS);
+                    link.say(ToAgent::Stop { kill: true });
+                    continue;
+                }
+                () = stop.drain.cancelled(), if !drained => {
+                    (drained, all_are_in) = (true, true);
+                    link.say(ToAgent::Stop { kill: false });
+                    link.say(ToAgent::Complete);
+                    continue;
+                }
+                () = async { tokio::time::sleep_until(killed.unwrap_or_else(tokio::time::Instant::now)).await }, if killed.is_some() && is_remote => {
+                    return End::Done;
+                }
+                () = tokio::time::sleep_until(self.progress + patience), if is_remote => {
+                    let reason = format!("timeout: the agent made no progress for {:.0} s", patience.as_secs_f64());
+                    let trouble = Trouble::new(TroubleKind::Timeout, Phase::Runner, reason)
+                        .with_help("see console.log in the runner's folder: is the machine overloaded, or stuck?");
+                    return gone(engine, trouble);
+                }
+                more = feed.next(), if !all_are_in => {
+                    all_are_in = !more;
+                    match self.hand_out(engine, &link, feed, all_are_in).await {
+                        Ok(()) => continue,
+                        Err(trouble) => return gone(engine, trouble),
+                    }
+                }
+                message = link.next() => message,
+                trouble = engine.ended() => return gone(engine, trouble),
+            };
+            let message = match message {
+                Ok(message) => message,
+                Err(broken) => {
+                    let trouble = engine.explained(&broken).await;
+                    return gone(engine, trouble);
+                }
+            };
+            let fits = self.fits(&message, is_remote);
+            if is_remote && let Err(trouble) = self.judge(&message, fits) {
+                return gone(engine, trouble);
+            }
+            match message {
+                FromAgent::Done => return End::Done,
+                FromAgent::Failed { trouble } if is_remote => return gone(engine, told(trouble)),
+                FromAgent::Failed { trouble } => return gone(engine, trouble),
+                FromAgent::Progress { message } => {
+                    self.said += message.len() as u64 + ENVELOPE;
+                    self.pool.events.send(EventKind::RunnerProgress { runner: self.number, message });
+                }
+                FromAgent::Ready(ready) => {
+                    if !(1.0..=100.0).contains(&ready.proof.speed) {
+                        return gone(engine, odd("the agent measured a speed that no machine has"));
+                    }
+                    if let Some((l1, steps)) = machine.take() {
+                        self.proof = Some(ready.proof.clone());
+                        let runner = self.facts(ready, l1, steps);
+                        self.pool.events.send(EventKind::RunnerReady { runner });
+                    }
+                }
+                FromAgent::Event { event } => self.event(event, fits),
+                FromAgent::File { .. } if !fits => {}
+                FromAgent::File { cell, attempt, path, piece } => {
+                    // It writes to the disk.
+                    blocking(|| self.file(cell, attempt, &path, &piece));
+                }
+                FromAgent::Hello(_) | FromAgent::Heartbeat => {}
+            }
+        }
+    }
+
+    /// Hands out the cells whose images are in; those that no guest can be started for are reported.
+    async fn hand_out<E: Engine, F: Feed>(
+        &mut self,
+        engine: &E,
+        link: &Link,
+        feed: &F,
+        all_are_in: bool,
+    ) -> Result<(), Trouble> {
+        feed.settle(self.ledger);
+        for (name, image) in feed.images() {
+            if !self.brought.contains(&name) {
+                engine.bring(&name, &image).await?;
+                self.brought.insert(name);
+            }
+        }
+        let mut todo = self.ledger.todo();
+        todo.retain(|todo| feed.is_in(&todo.cell) && self.handed_out.insert(todo.cell.id.clone()));
+        let cells: Vec<_> =
+            todo.into_iter().map(|todo| CellWork { id: todo.cell.id, next: todo.next, last: todo.last }).collect();
+        if !cells.is_empty() {
+            link.say(ToAgent::Cells { cells });
+        }
+        if all_are_in {
+            link.say(ToAgent::Complete);
+        }
+        Ok(())
+    }
+
+    /// Whether an agent that is not trusted may go on after this message.
+    fn judge(&mut self, message: &FromAgent, fits: bool) -> Result<(), Trouble> {
+        if self.said > MOST_SAID {
+            return Err(odd(format!("the agent sent more events than the limit of {} MiB", MOST_SAID >> 20)));
+        }
+        if self.conduct.judge(message, fits) == Worth::Progress {
+            self.progress = tokio::time::Instant::now();
+        } else if self.conduct.is_bad() {
+            let reason = "the agent goes on sending messages that belong to nothing it was asked to do";
+            let help = "a package may have broken out of its guest; the machine and all on it are ended";
+            return Err(odd(reason).with_help(help));
+        }
+        Ok(())
+    }
+
+    /// Whether a message belongs to what is known of the cells; events are entered there.
+    fn fits(&mut self, message: &FromAgent, is_remote: bool) -> bool {
+        match message {
+            // A guest on another machine goes when that goes.
+            FromAgent::Event { event: EventKind::GuestKept { cell, attempt, .. } } => {
+                !is_remote && self.ledger.runs(cell, *attempt)
+            }
+            FromAgent::Event { event } => !self.is_elsewhere(event) && self.ledger.see(event),
+            FromAgent::File { cell, attempt, .. } => {
+                let given_up = matches!(self.received.get(&(cell.clone(), *attempt)), Some(Err(())));
+                self.ledger.runs(cell, *attempt) && !given_up
+            }
+            _ => true,
+        }
+    }
+
+    /// It tells of another runner.
+    fn is_elsewhere(&self, event: &EventKind) -> bool {
+        match event {
+            EventKind::TemplateStarted { runner, .. }
+            | EventKind::TemplateReady { runner, .. }
+            | EventKind::TemplateFailed { runner, .. } => *runner != self.number,
+            _ => false,
+        }
+    }
+
+    fn event(&mut self, event: EventKind, fits: bool) {
+        self.said += ENVELOPE + serde_json::to_vec(&event).map_or(0, |text| text.len() as u64);
+        if !fits {
+            let message = "the agent reported something that does not fit what it had reported before".to_owned();
+            return self.pool.events.send(EventKind::Warning { cell: None, message });
+        }
+        if let EventKind::AttemptFinished { cell, attempt, ending, .. } = &event {
+            self.doubt |= ending.trouble().is_some_and(|trouble| matches!(trouble.phase, Phase::Boot | Phase::Connect));
+            self.received.remove(&(cell.clone(), *attempt));
+        }
+        self.pool.events.send(event);
+    }
+
+    fn file(&mut self, cell: CellId, attempt: u32, path: &str, piece: &str) {
+        let folder = self.pool.run.join(reports::attempt_folder(&cell, attempt));
+        let received = self.received.entry((cell.clone(), attempt)).or_insert_with(|| Ok(Received::new(folder)));
+        if let Ok(files) = received
+            && let Err(why) = files.take(path, piece)
+        {
+            // Said once; what follows of this attempt is passed over.
+            *received = Err(());
+            let message = format!("not all files of attempt {attempt} came from the L1: {why}");
+            self.pool.events.send(EventKind::Warning { cell: Some(cell), message });
+        }
+    }
+
+    fn facts(&self, ready: Ready, l1: Option<L1Facts>, mut steps: Vec<StepTime>) -> RunnerFacts {
+        let place = &self.pool.place;
+        steps.extend(ready.steps);
+        RunnerFacts {
+            number: self.number,
+            kind: place.kind().to_owned(),
+            reason: place.reason().to_owned(),
+            accelerator: ready.accelerator.to_string(),
+            accelerator_reason: ready.proof.reason,
+            qemu: ready.qemu,
+            kernel: ready.kernel,
+            speed: ready.proof.speed,
+            memory: ready.memory,
+            cpus: ready.cpus,
+            depth: place.depth(),
+            l1,
+            steps,
+        }
+    }
+}
+
+/// The machine is lost for this reason; with its last words.
+fn gone(engine: &impl Engine, trouble: Trouble) -> End {
+    End::Gone(trouble.with_evidence(engine.evidence()))
+}
+
+/// The agent does what no agent does.
+fn odd(reason: impl Into<String>) -> Trouble {
+    Trouble::new(TroubleKind::RunnerLost, Phase::Runner, reason)
+}
