@@ -13,8 +13,6 @@ mod crew;
 mod deliver;
 mod disk;
 mod dispatch;
-#[cfg(test)]
-mod dispatch_tests;
 mod emulation;
 mod harvest;
 mod judge;
@@ -23,6 +21,8 @@ mod panicked;
 mod power;
 mod room;
 mod station;
+#[cfg(test)]
+mod tests;
 mod warm;
 mod warmth;
 

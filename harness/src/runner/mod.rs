@@ -10,21 +10,17 @@
 //! ```
 
 mod conduct;
-#[cfg(test)]
-mod fake;
 mod frozen;
-#[cfg(test)]
-mod frozen_tests;
 mod host;
 mod ledger;
 mod place;
 mod pool;
-#[cfg(test)]
-mod pool_tests;
 mod proof;
 mod qemu;
 mod session;
 mod size;
+#[cfg(test)]
+mod tests;
 
 /// Catalog name of the image that is made for L1s.
 pub(crate) const L1_IMAGE: &str = "debian-13-runner";

@@ -7,14 +7,16 @@ use std::{
 
 use reports::{Trouble, TroubleKind};
 
-use super::{
-    fake::{FakeAgent, FakeEngine, FakePlace, Next, Stage, opens, trouble},
-    frozen::{Forked, Freezable, Frozen},
-    place::{Opened, Opening, Place},
-    proof::Proofs,
-    qemu::Steps,
+use super::fake::{FakeAgent, FakeEngine, FakePlace, Next, Stage, opens, trouble};
+use crate::{
+    runner::{
+        frozen::{Forked, Freezable, Frozen},
+        place::{Opened, Opening, Place},
+        proof::Proofs,
+        qemu::Steps,
+    },
+    template::no_template,
 };
-use crate::template::no_template;
 
 /// Notes why frozen machines were given up.
 #[derive(Clone, Default)]

@@ -14,14 +14,14 @@ use reports::{Ending, Event, EventKind, Phase, Trouble, TroubleKind};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
-use super::{
+use crate::events::Events;
+use crate::fanout::{
     attempt::Conclusion,
     budget::Budget,
     crew::{Crew, Forkable, Origin, Try},
     dispatch::{Incoming, Stop, Todo, Wanted, at_once, run},
     station::Keep,
 };
-use crate::events::Events;
 
 /// What an attempt does.
 #[derive(Clone)]

@@ -13,12 +13,6 @@ use reports::{Ending, Event, EventKind, Phase, Trouble, TroubleKind};
 use tokio::sync::{mpsc::UnboundedReceiver, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Ledger,
-    place::{Engine, Feed, Opened, Opening, Place},
-    pool::RunnerPool,
-    proof::Proofs,
-};
 use crate::{
     agent::{
         Broken, Link, Orders, Say,
@@ -27,6 +21,12 @@ use crate::{
     events::Events,
     fanout::{BootImage, Stop},
     guest::Accelerator,
+    runner::{
+        Ledger,
+        place::{Engine, Feed, Opened, Opening, Place},
+        pool::RunnerPool,
+        proof::Proofs,
+    },
 };
 
 /// A plan of so many cells of one image, `s0`, `s1` ...

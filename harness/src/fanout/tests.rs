@@ -1,0 +1,3 @@
+//! The dispatcher without a machine.
+
+mod dispatch;
