@@ -13,8 +13,7 @@ use reports::{EventKind, Trouble, TroubleKind};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    place::{Opened, Opening, Place},
-    proof::Proofs,
+    place::{About, Opened, Opening, Place},
     qemu::{BRIEF, Blueprint, L1, NAME, QemuPlace, SCRATCH, Steps, TAIL, died, interrupted, unexpected, unsendable},
 };
 use crate::{
@@ -66,24 +65,8 @@ pub(crate) struct Forked<P>(pub(crate) P);
 impl<P: Freezable> Place for Forked<P> {
     type Engine = P::Engine;
 
-    fn kind(&self) -> &'static str {
-        self.0.kind()
-    }
-
-    fn reason(&self) -> &str {
-        self.0.reason()
-    }
-
-    fn depth(&self) -> u32 {
-        self.0.depth()
-    }
-
-    fn needs_all_images(&self) -> bool {
-        self.0.needs_all_images()
-    }
-
-    fn proofs(&self) -> Option<&Proofs> {
-        self.0.proofs()
+    fn about(&self) -> About<'_> {
+        self.0.about()
     }
 
     async fn open(&self, opening: Opening<'_>) -> Result<Opened<P::Engine>, Trouble> {

@@ -6,10 +6,7 @@ use matrix::{Arch, Plan};
 use reports::{Phase, StepTime, Trouble, TroubleKind};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    place::{Engine, Opened, Opening, Place},
-    proof::Proofs,
-};
+use super::place::{About, Engine, Opened, Opening, Place};
 use crate::{
     agent::{
         Broken, Link, Results, Worker,
@@ -62,24 +59,8 @@ pub(crate) struct HostEngine {
 impl Place for HostPlace<'_> {
     type Engine = HostEngine;
 
-    fn kind(&self) -> &'static str {
-        "host"
-    }
-
-    fn reason(&self) -> &str {
-        self.reason
-    }
-
-    fn depth(&self) -> u32 {
-        self.depth + 1
-    }
-
-    fn needs_all_images(&self) -> bool {
-        false
-    }
-
-    fn proofs(&self) -> Option<&Proofs> {
-        None
+    fn about(&self) -> About<'_> {
+        About { kind: "host", reason: self.reason, depth: self.depth + 1, needs_all_images: false, proofs: None }
     }
 
     async fn open(&self, opening: Opening<'_>) -> Result<Opened<HostEngine>, Trouble> {

@@ -29,25 +29,28 @@ pub(crate) struct Opening<'a> {
     pub(crate) cancel: &'a CancellationToken,
 }
 
+/// What can be said of a place before it is opened.
+#[derive(Clone, Copy)]
+pub(crate) struct About<'a> {
+    /// `host`, `qemu` ...
+    pub(crate) kind: &'static str,
+    /// Why guests run there.
+    pub(crate) reason: &'a str,
+    /// How many virtual machines its guests lie in, themselves included.
+    pub(crate) depth: u32,
+    /// All images must be there before it is opened.
+    pub(crate) needs_all_images: bool,
+    /// What machines of this kind have proved; `None`: nothing of it is remembered.
+    pub(crate) proofs: Option<&'a Proofs>,
+}
+
 /// A kind of machine that guests run on.
 pub(crate) trait Place: Sync {
     /// An opened one.
     type Engine: Engine;
 
-    /// `host`, `qemu` ...
-    fn kind(&self) -> &'static str;
-
-    /// Why guests run there.
-    fn reason(&self) -> &str;
-
-    /// How many virtual machines its guests lie in, themselves included.
-    fn depth(&self) -> u32;
-
-    /// All images must be there before it is opened.
-    fn needs_all_images(&self) -> bool;
-
-    /// What machines of this kind have proved; `None`: nothing of it is remembered.
-    fn proofs(&self) -> Option<&Proofs>;
+    /// What can be said of it before it is opened.
+    fn about(&self) -> About<'_>;
 
     /// Makes one ready. Its agent has greeted, and knows how it is to work.
     fn open(&self, opening: Opening<'_>) -> impl Future<Output = Result<Opened<Self::Engine>, Trouble>>;

@@ -38,9 +38,10 @@ impl<P: Place> RunnerPool<'_, P> {
         ledger: &mut Ledger,
         feed: &mut F,
     ) -> Option<u32> {
+        let about = self.place.about();
         let mut fruitless = 0;
         let mut number = first;
-        if self.place.needs_all_images() {
+        if about.needs_all_images {
             while feed.next().await {}
         }
         feed.settle(ledger);
@@ -49,7 +50,7 @@ impl<P: Place> RunnerPool<'_, P> {
                 self.say(ledger.abandon("interrupted before it started"));
                 break;
             }
-            let (kind, reason) = (self.place.kind().to_owned(), self.place.reason().to_owned());
+            let (kind, reason) = (about.kind.to_owned(), about.reason.to_owned());
             self.events.send(EventKind::RunnerStarted { runner: number, kind, reason });
             let reported = ledger.finished();
             let end = self.on_a_fresh_machine(number, number > first, ledger, feed).await;
@@ -74,7 +75,7 @@ impl<P: Place> RunnerPool<'_, P> {
                 }
             }
             // It may have been good luck.
-            self.place.proofs().inspect(|proofs| proofs.forget());
+            about.proofs.inspect(|proofs| proofs.forget());
             self.say(ledger.lost(&trouble));
             // One cell may take its machine along as often as it has attempts; more losses in a row say that none lives here.
             fruitless = if ledger.finished() > reported { 0 } else { fruitless + 1 };

@@ -13,7 +13,7 @@ use reports::{L1Facts, Phase, StepTime, Trouble, TroubleKind};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    place::{Engine, Opened, Opening, Place},
+    place::{About, Engine, Opened, Opening, Place},
     proof::Proofs,
     size::Size,
 };
@@ -88,25 +88,10 @@ pub(crate) struct L1(pub(super) Guest);
 impl Place for QemuPlace<'_> {
     type Engine = L1;
 
-    fn kind(&self) -> &'static str {
-        "qemu"
-    }
-
-    fn reason(&self) -> &str {
-        self.reason
-    }
-
-    fn depth(&self) -> u32 {
-        self.depth + 2
-    }
-
-    /// They are its disks.
-    fn needs_all_images(&self) -> bool {
-        true
-    }
-
-    fn proofs(&self) -> Option<&Proofs> {
-        Some(&self.proofs)
+    fn about(&self) -> About<'_> {
+        let (reason, proofs) = (self.reason, Some(&self.proofs));
+        // The images are its disks.
+        About { kind: "qemu", reason, depth: self.depth + 2, needs_all_images: true, proofs }
     }
 
     async fn open(&self, opening: Opening<'_>) -> Result<Opened<L1>, Trouble> {

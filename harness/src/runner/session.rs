@@ -90,7 +90,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
             handed_out: HashSet::new(),
             brought: HashSet::new(),
             received: HashMap::new(),
-            known: pool.place.proofs().and_then(|proofs| proofs.known()),
+            known: pool.place.about().proofs.and_then(|proofs| proofs.known()),
             proof: None,
             doubt: false,
             said: 0,
@@ -101,7 +101,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
 
     /// Remembers what was proved where guests then really ran, and forgets what one that did not come up casts doubt on.
     pub(super) fn judge_proof(&self, end: &End) {
-        let Some(proofs) = self.pool.place.proofs() else { return };
+        let Some(proofs) = self.pool.place.about().proofs else { return };
         if self.doubt {
             proofs.forget();
         } else if let (End::Done, None, Some(proof)) = (end, &self.known, &self.proof)
@@ -304,12 +304,12 @@ impl<'a, P: Place> AgentSession<'a, P> {
     }
 
     fn facts(&self, ready: Ready, l1: Option<L1Facts>, mut steps: Vec<StepTime>) -> RunnerFacts {
-        let place = &self.pool.place;
+        let about = self.pool.place.about();
         steps.extend(ready.steps);
         RunnerFacts {
             number: self.number,
-            kind: place.kind().to_owned(),
-            reason: place.reason().to_owned(),
+            kind: about.kind.to_owned(),
+            reason: about.reason.to_owned(),
             accelerator: ready.accelerator.to_string(),
             accelerator_reason: ready.proof.reason,
             qemu: ready.qemu,
@@ -317,7 +317,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
             speed: ready.proof.speed,
             memory: ready.memory,
             cpus: ready.cpus,
-            depth: place.depth(),
+            depth: about.depth,
             l1,
             steps,
         }

@@ -23,7 +23,7 @@ use crate::{
     guest::Accelerator,
     runner::{
         Ledger,
-        place::{Engine, Feed, Opened, Opening, Place},
+        place::{About, Engine, Feed, Opened, Opening, Place},
         pool::RunnerPool,
         proof::Proofs,
     },
@@ -149,11 +149,14 @@ pub(super) fn trouble(kind: TroubleKind) -> Trouble {
     Trouble::new(kind, Phase::Runner, "why")
 }
 
+pub(super) fn about(proofs: Option<&Proofs>) -> About<'_> {
+    About { kind: "fake", reason: "a test asked for it", depth: 1, needs_all_images: false, proofs }
+}
+
 /// Opens one machine after another as the test says.
 pub(super) struct FakePlace {
     pub(super) next: Mutex<VecDeque<Next>>,
     pub(super) proofs: Option<Proofs>,
-    pub(super) needs_all_images: bool,
     /// Numbers of the machines that were opened, and of those that were closed.
     pub(super) opened: Arc<Mutex<Vec<u32>>>,
     pub(super) closed: Arc<Mutex<Vec<u32>>>,
@@ -168,7 +171,7 @@ pub(super) struct FakeEngine {
 impl FakePlace {
     pub(super) fn new(next: impl IntoIterator<Item = Next>) -> Self {
         let next = Mutex::new(next.into_iter().collect());
-        Self { next, proofs: None, needs_all_images: false, opened: Arc::default(), closed: Arc::default() }
+        Self { next, proofs: None, opened: Arc::default(), closed: Arc::default() }
     }
 
     pub(super) fn take(&self, number: u32) -> Result<Opened<FakeEngine>, Trouble> {
@@ -192,24 +195,8 @@ impl FakePlace {
 impl Place for FakePlace {
     type Engine = FakeEngine;
 
-    fn kind(&self) -> &'static str {
-        "fake"
-    }
-
-    fn reason(&self) -> &str {
-        "a test asked for it"
-    }
-
-    fn depth(&self) -> u32 {
-        1
-    }
-
-    fn needs_all_images(&self) -> bool {
-        self.needs_all_images
-    }
-
-    fn proofs(&self) -> Option<&Proofs> {
-        self.proofs.as_ref()
+    fn about(&self) -> About<'_> {
+        about(self.proofs.as_ref())
     }
 
     async fn open(&self, opening: Opening<'_>) -> Result<Opened<FakeEngine>, Trouble> {

@@ -7,12 +7,11 @@ use std::{
 
 use reports::{Trouble, TroubleKind};
 
-use super::fake::{FakeAgent, FakeEngine, FakePlace, Next, Stage, opens, trouble};
+use super::fake::{FakeAgent, FakeEngine, FakePlace, Next, Stage, about, opens, trouble};
 use crate::{
     runner::{
         frozen::{Forked, Freezable, Frozen},
-        place::{Opened, Opening, Place},
-        proof::Proofs,
+        place::{About, Opened, Opening, Place},
         qemu::Steps,
     },
     template::no_template,
@@ -39,24 +38,8 @@ struct FakeFreezable {
 impl Place for FakeFreezable {
     type Engine = FakeEngine;
 
-    fn kind(&self) -> &'static str {
-        "fake"
-    }
-
-    fn reason(&self) -> &str {
-        "a test asked for it"
-    }
-
-    fn depth(&self) -> u32 {
-        1
-    }
-
-    fn needs_all_images(&self) -> bool {
-        false
-    }
-
-    fn proofs(&self) -> Option<&Proofs> {
-        None
+    fn about(&self) -> About<'_> {
+        about(None)
     }
 
     async fn open(&self, opening: Opening<'_>) -> Result<Opened<FakeEngine>, Trouble> {
