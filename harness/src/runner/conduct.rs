@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use matrix::{CellId, Digest};
-use reports::EventKind;
+use reports::{EventKind, Phase, Trouble, TroubleKind};
 
 use crate::agent::protocol::FromAgent;
 
@@ -95,9 +95,19 @@ impl Conduct {
     }
 }
 
+/// What an agent says of its machine. It is not trusted: it has a say in these kinds only.
+pub(super) fn told(trouble: Trouble) -> Trouble {
+    let trouble = Trouble { phase: Phase::Runner, evidence: Vec::new(), ..trouble };
+    match trouble.kind {
+        TroubleKind::KvmUnusable | TroubleKind::RunnerUnusable => trouble,
+        TroubleKind::HostDiskFull => trouble.within("the L1 was lost"),
+        _ => Trouble { kind: TroubleKind::RunnerLost, ..trouble }.within("the L1 was lost"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use reports::{Phase, Verdict};
+    use reports::Verdict;
 
     use super::*;
     use crate::agent::protocol::Hello;

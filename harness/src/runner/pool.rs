@@ -2,12 +2,12 @@
 
 use std::{path::Path, time::Duration};
 
-use reports::{Again, EventKind, Phase, Trouble, TroubleKind};
+use reports::{Again, EventKind, TroubleKind};
 
 use super::{
     ledger::Ledger,
     place::{Engine as _, Feed, Opened, Opening, Place},
-    session::{AgentSession, End},
+    session::{AgentSession, Desk, End},
 };
 use crate::{events::Events, fanout::Stop};
 
@@ -116,7 +116,9 @@ impl<P: Place> RunnerPool<'_, P> {
         let (end, engine) = match self.place.open(opening).await {
             Ok(Opened { engine, link, l1, steps, give_up }) => {
                 let reported = ledger.finished();
-                let mut session = AgentSession::new(self, number, ledger);
+                let Self { place, events, stop, run, longest_silence, .. } = self;
+                let desk = Desk { place, number, events, stop, run, longest_silence: *longest_silence };
+                let mut session = AgentSession::new(desk, ledger);
                 let end = session.until_the_end(&engine, link, feed, (l1, steps)).await;
                 session.judge_proof(&end);
                 // Whether that was to blame nobody knows; making another costs less than losing each fork of it.
@@ -141,15 +143,5 @@ impl<P: Place> RunnerPool<'_, P> {
         // Its disks may be large, and the next one needs the room.
         let _ = tokio::fs::remove_dir_all(&scratch).await;
         end
-    }
-}
-
-/// What an agent says of its machine. It is not trusted: it has a say in these kinds only.
-pub(super) fn told(trouble: Trouble) -> Trouble {
-    let trouble = Trouble { phase: Phase::Runner, evidence: Vec::new(), ..trouble };
-    match trouble.kind {
-        TroubleKind::KvmUnusable | TroubleKind::RunnerUnusable => trouble,
-        TroubleKind::HostDiskFull => trouble.within("the L1 was lost"),
-        _ => Trouble { kind: TroubleKind::RunnerLost, ..trouble }.within("the L1 was lost"),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    path::Path,
     time::Duration,
 };
 
@@ -9,10 +10,9 @@ use matrix::{CellId, Plan};
 use reports::{EventKind, L1Facts, Phase, RunnerFacts, StepTime, Trouble, TroubleKind};
 
 use super::{
-    conduct::{Conduct, Worth},
+    conduct::{Conduct, Worth, told},
     ledger::Ledger,
     place::{Engine, Feed, Place},
-    pool::{RunnerPool, told},
 };
 use crate::{
     agent::{
@@ -20,6 +20,8 @@ use crate::{
         protocol::{CellWork, FromAgent, GuestProof, Ready, ToAgent},
     },
     blocking::blocking,
+    events::Events,
+    fanout::Stop,
     template,
 };
 
@@ -56,10 +58,22 @@ pub(crate) fn longest_silence(plan: &Plan, cold: bool) -> Duration {
     limits.chain((!cold).then_some(template)).max().unwrap_or_default() + ENDING
 }
 
+/// Where a session takes place.
+pub(super) struct Desk<'a, P> {
+    pub(super) place: &'a P,
+    /// Number of the machine.
+    pub(super) number: u32,
+    pub(super) events: &'a Events,
+    pub(super) stop: &'a Stop,
+    /// The run's folder.
+    pub(super) run: &'a Path,
+    /// See [`longest_silence`].
+    pub(super) longest_silence: Duration,
+}
+
 /// The time with one agent.
 pub(super) struct AgentSession<'a, P> {
-    pool: &'a RunnerPool<'a, P>,
-    number: u32,
+    desk: Desk<'a, P>,
     ledger: &'a mut Ledger,
     /// Cells that the agent was given.
     handed_out: HashSet<CellId>,
@@ -82,15 +96,14 @@ pub(super) struct AgentSession<'a, P> {
 }
 
 impl<'a, P: Place> AgentSession<'a, P> {
-    pub(super) fn new(pool: &'a RunnerPool<'a, P>, number: u32, ledger: &'a mut Ledger) -> Self {
+    pub(super) fn new(desk: Desk<'a, P>, ledger: &'a mut Ledger) -> Self {
         Self {
-            pool,
-            number,
+            known: desk.place.about().proofs.and_then(|proofs| proofs.known()),
+            desk,
             ledger,
             handed_out: HashSet::new(),
             brought: HashSet::new(),
             received: HashMap::new(),
-            known: pool.place.about().proofs.and_then(|proofs| proofs.known()),
             proof: None,
             doubt: false,
             said: 0,
@@ -101,7 +114,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
 
     /// Remembers what was proved where guests then really ran, and forgets what one that did not come up casts doubt on.
     pub(super) fn judge_proof(&self, end: &End) {
-        let Some(proofs) = self.pool.place.about().proofs else { return };
+        let Some(proofs) = self.desk.place.about().proofs else { return };
         if self.doubt {
             proofs.forget();
         } else if let (End::Done, None, Some(proof)) = (end, &self.known, &self.proof)
@@ -113,7 +126,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
 
     /// How long the agent may say nothing but that it is there: the longest phase there is, and what ending it takes.
     fn patience(&self) -> Duration {
-        self.proof.as_ref().map_or(UNTIL_READY, |proof| self.pool.longest_silence.mul_f64(proof.speed))
+        self.proof.as_ref().map_or(UNTIL_READY, |proof| self.desk.longest_silence.mul_f64(proof.speed))
     }
 
     /// Has all cells run that can be; what the agent says is entered in the ledger and passed on.
@@ -124,7 +137,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
         feed: &mut F,
         (l1, steps): (Option<L1Facts>, Vec<StepTime>),
     ) -> End {
-        let stop = self.pool.stop;
+        let stop = self.desk.stop;
         let mut machine = Some((l1, steps));
         // An agent that is a task of this process hears of a stop by itself, and its silence is ours.
         let is_remote = !link.is_ours();
@@ -185,7 +198,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
                 FromAgent::Failed { trouble } => return gone(engine, trouble),
                 FromAgent::Progress { message } => {
                     self.said += message.len() as u64 + ENVELOPE;
-                    self.pool.events.send(EventKind::RunnerProgress { runner: self.number, message });
+                    self.desk.events.send(EventKind::RunnerProgress { runner: self.desk.number, message });
                 }
                 FromAgent::Ready(ready) => {
                     if !(1.0..=100.0).contains(&ready.proof.speed) {
@@ -194,7 +207,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
                     if let Some((l1, steps)) = machine.take() {
                         self.proof = Some(ready.proof.clone());
                         let runner = self.facts(ready, l1, steps);
-                        self.pool.events.send(EventKind::RunnerReady { runner });
+                        self.desk.events.send(EventKind::RunnerReady { runner });
                     }
                 }
                 FromAgent::Event { event } => self.event(event, fits),
@@ -272,7 +285,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
         match event {
             EventKind::TemplateStarted { runner, .. }
             | EventKind::TemplateReady { runner, .. }
-            | EventKind::TemplateFailed { runner, .. } => *runner != self.number,
+            | EventKind::TemplateFailed { runner, .. } => *runner != self.desk.number,
             _ => false,
         }
     }
@@ -281,17 +294,17 @@ impl<'a, P: Place> AgentSession<'a, P> {
         self.said += ENVELOPE + serde_json::to_vec(&event).map_or(0, |text| text.len() as u64);
         if !fits {
             let message = "the agent reported something that does not fit what it had reported before".to_owned();
-            return self.pool.events.send(EventKind::Warning { cell: None, message });
+            return self.desk.events.send(EventKind::Warning { cell: None, message });
         }
         if let EventKind::AttemptFinished { cell, attempt, ending, .. } = &event {
             self.doubt |= ending.trouble().is_some_and(|trouble| matches!(trouble.phase, Phase::Boot | Phase::Connect));
             self.received.remove(&(cell.clone(), *attempt));
         }
-        self.pool.events.send(event);
+        self.desk.events.send(event);
     }
 
     fn file(&mut self, cell: CellId, attempt: u32, path: &str, piece: &str) {
-        let folder = self.pool.run.join(reports::attempt_folder(&cell, attempt));
+        let folder = self.desk.run.join(reports::attempt_folder(&cell, attempt));
         let received = self.received.entry((cell.clone(), attempt)).or_insert_with(|| Ok(Received::new(folder)));
         if let Ok(files) = received
             && let Err(why) = files.take(path, piece)
@@ -299,15 +312,15 @@ impl<'a, P: Place> AgentSession<'a, P> {
             // Said once; what follows of this attempt is passed over.
             *received = Err(());
             let message = format!("not all files of attempt {attempt} came from the L1: {why}");
-            self.pool.events.send(EventKind::Warning { cell: Some(cell), message });
+            self.desk.events.send(EventKind::Warning { cell: Some(cell), message });
         }
     }
 
     fn facts(&self, ready: Ready, l1: Option<L1Facts>, mut steps: Vec<StepTime>) -> RunnerFacts {
-        let about = self.pool.place.about();
+        let about = self.desk.place.about();
         steps.extend(ready.steps);
         RunnerFacts {
-            number: self.number,
+            number: self.desk.number,
             kind: about.kind.to_owned(),
             reason: about.reason.to_owned(),
             accelerator: ready.accelerator.to_string(),
