@@ -96,10 +96,6 @@ pub struct PreparedImage {
     pub boot: BootWith,
     /// Who logs in over SSH; anybody but root works through `sudo`.
     pub login_user: String,
-    /// Installed packages with their versions, as far as they were written down.
-    pub packages: Vec<(String, String)>,
-    /// When it was built.
-    pub built_at: jiff::Timestamp,
     /// It was in the store already.
     pub cached: bool,
     /// Keeps the image's folder locked, together with others who use it.
@@ -280,11 +276,6 @@ impl Record {
 
     /// The image as its users see it.
     pub(crate) fn into_image(self, folder: &Path, cached: bool, lease: File) -> Result<PreparedImage, String> {
-        let packages = match fs::read_to_string(folder.join(PACKAGES)) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(format!("{}: {error}", folder.join(PACKAGES).display())),
-        };
         let disk = self.files.first().ok_or_else(|| format!("{} names no disk", folder.display()))?.path(folder);
         let (kernel, initrd) = (folder.join(KERNEL), folder.join(INITRD));
         Ok(PreparedImage {
@@ -301,8 +292,6 @@ impl Record {
                 Start::Firmware(firmware) => BootWith::Firmware(firmware),
             },
             login_user: self.login_user,
-            packages: parse_packages(&packages),
-            built_at: self.built_at,
             cached,
             lease,
         })
@@ -323,12 +312,6 @@ pub(crate) fn lease(folder: &Path) -> Option<File> {
 pub(crate) fn is_at(file: &File, name: &Path) -> bool {
     let found = file.metadata().and_then(|here| Ok((here, fs::metadata(name)?)));
     found.is_ok_and(|(here, there)| here.dev() == there.dev() && here.ino() == there.ino())
-}
-
-/// `name<TAB>version`, one per line.
-pub(crate) fn parse_packages(text: &str) -> Vec<(String, String)> {
-    let pairs = text.lines().filter_map(|line| line.split_once('\t'));
-    pairs.map(|(name, version)| (name.to_owned(), version.to_owned())).collect()
 }
 
 /// Digest of a file's content.

@@ -142,11 +142,6 @@ impl Problem {
     pub fn message(&self) -> &str {
         &self.message
     }
-
-    /// The remedy, as plain text.
-    pub fn remedy(&self) -> Option<&str> {
-        self.help.as_deref()
-    }
 }
 
 impl fmt::Display for Problem {
@@ -248,10 +243,3 @@ impl Diagnostic for LoadError {
 #[error(transparent)]
 #[diagnostic(transparent)]
 pub struct LoadWarning(Problem);
-
-impl LoadWarning {
-    /// What is odd.
-    pub fn problem(&self) -> &Problem {
-        &self.0
-    }
-}

@@ -29,13 +29,6 @@ pub enum FirstBootError {
     Ssh(#[from] SshError),
 }
 
-impl FirstBootError {
-    /// Every guest of this image would fail in the same way.
-    pub fn is_the_images_fault(&self) -> bool {
-        matches!(self, Self::Failed(_) | Self::NoSeed(_))
-    }
-}
-
 /// Waits for it. Whoever calls it has just connected to a guest that was booted from a cloud image.
 pub async fn first_boot(session: &Session, deadline: Instant) -> Result<(), FirstBootError> {
     let exit = session.exec(Exec::new(WAIT, Stdin::None, deadline)).await?;

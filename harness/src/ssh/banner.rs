@@ -20,14 +20,12 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub struct BannerStream {
     pub(super) socket: OwnedFd,
-    /// The server's first line, for people; cleaned and cut to 255 bytes.
-    pub banner: String,
 }
 
 impl BannerStream {
     /// A connected stream socket whose server is about to say `SSH-`.
     pub fn over(socket: OwnedFd) -> Self {
-        Self { socket, banner: String::new() }
+        Self { socket }
     }
 }
 
@@ -81,7 +79,7 @@ pub async fn banner(
     cancel: &CancellationToken,
 ) -> Result<BannerStream, BannerError> {
     let started = Instant::now();
-    let mut probes: JoinSet<Result<(TcpStream, String), Silence>> = JoinSet::new();
+    let mut probes: JoinSet<Result<TcpStream, Silence>> = JoinSet::new();
     let mut last = "no connection was made".to_owned();
     let mut tick = time::interval(INTERVAL);
     tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
@@ -90,10 +88,10 @@ pub async fn banner(
             biased;
             () = cancel.cancelled() => return Err(BannerError::Cancelled),
             Some(probe) = probes.join_next() => match probe {
-                Ok(Ok((stream, banner))) => {
+                Ok(Ok(stream)) => {
                     let socket = stream.set_nodelay(true).and_then(|()| stream.into_std()).map(OwnedFd::from);
                     let socket = socket.map_err(|source| BannerError::Local { addr, source })?;
-                    return Ok(BannerStream { socket, banner });
+                    return Ok(BannerStream { socket });
                 }
                 Ok(Err(Silence::Other(said))) => return Err(BannerError::NotSsh { addr, said }),
                 Ok(Err(Silence::Local(source))) => return Err(BannerError::Local { addr, source }),
@@ -129,7 +127,7 @@ enum Silence {
     Local(io::Error),
 }
 
-async fn probe(addr: SocketAddr) -> Result<(TcpStream, String), Silence> {
+async fn probe(addr: SocketAddr) -> Result<TcpStream, Silence> {
     let not_yet = |error: io::Error| Silence::NotYet(error.to_string());
     let stream = TcpStream::connect(addr).await.map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused
@@ -146,8 +144,8 @@ async fn probe(addr: SocketAddr) -> Result<(TcpStream, String), Silence> {
         if n == 0 {
             return Err(Silence::NotYet("the connection was accepted and closed again".to_owned()));
         }
-        if let Some(banner) = find_banner(&said[..n]) {
-            return Ok((stream, banner));
+        if has_banner(&said[..n]) {
+            return Ok(stream);
         }
         if n == said.len() {
             return Err(Silence::Other(clean(&said[..80])));
@@ -160,14 +158,13 @@ async fn probe(addr: SocketAddr) -> Result<(TcpStream, String), Silence> {
     }
 }
 
-/// The banner line, once it has begun: it may stand after other lines.
-fn find_banner(said: &[u8]) -> Option<String> {
-    said.split_inclusive(|&byte| byte == b'\n').find(|line| line.starts_with(b"SSH-")).map(clean)
+/// The banner line has begun: it may stand after other lines.
+fn has_banner(said: &[u8]) -> bool {
+    said.split(|&byte| byte == b'\n').any(|line| line.starts_with(b"SSH-"))
 }
 
 /// A guest's words, fit for one line of ours.
 fn clean(words: &[u8]) -> String {
-    let words = &words[..words.len().min(255)];
     String::from_utf8_lossy(words).trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -187,6 +184,15 @@ mod tests {
         (listener, addr)
     }
 
+    /// The next bytes of the connection.
+    fn unread(found: BannerStream, bytes: usize) -> String {
+        let mut first = vec![0; bytes];
+        let mut found = std::net::TcpStream::from(found.socket);
+        found.set_nonblocking(false).unwrap();
+        io::Read::read_exact(&mut found, &mut first).unwrap();
+        String::from_utf8(first).unwrap()
+    }
+
     #[tokio::test]
     async fn the_first_probe_that_is_spoken_to_wins_and_its_banner_is_still_to_be_read() {
         let (listener, addr) = listen().await;
@@ -201,12 +207,7 @@ mod tests {
             time::sleep(Duration::from_secs(20)).await;
         });
         let found = banner(addr, soon(), &CancellationToken::new()).await.unwrap();
-        assert!("SSH-2.0-Test_1".starts_with(&found.banner), "{}", found.banner);
-        let mut first = [0; 4];
-        let mut found = std::net::TcpStream::from(found.socket);
-        found.set_nonblocking(false).unwrap();
-        io::Read::read_exact(&mut found, &mut first).unwrap();
-        assert_eq!(&first, b"SSH-");
+        assert_eq!(unread(found, 4), "SSH-");
         server.abort();
     }
 
@@ -222,7 +223,7 @@ mod tests {
             time::sleep(Duration::from_secs(20)).await;
         });
         let found = banner(addr, soon(), &CancellationToken::new()).await.unwrap();
-        assert_eq!(found.banner, "SSH-2.0-Late");
+        assert_eq!(unread(found, 21), "Welcome\r\nSSH-2.0-Late");
         server.abort();
     }
 

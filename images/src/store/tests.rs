@@ -105,7 +105,7 @@ fn an_image_is_built_once_and_then_found() {
     assert_eq!((built.cached, found.cached, fake.builds.load(Ordering::SeqCst)), (false, true, 1));
     assert_eq!(built.digest, found.digest);
     assert_eq!(built.disk, house.store.root().join("images").join(built.digest.hex()).join("disk.qcow2"));
-    assert_eq!(found.packages, [("libc6".to_owned(), "2.36-9".to_owned()), ("bash".to_owned(), "5.2".to_owned())]);
+    assert_eq!(house.store.look(entry("debian-12-minimal")).expect("present").packages, 2);
     assert_eq!(fs::metadata(&found.disk).expect("disk").permissions().mode() & 0o777, 0o444);
     // Also by whoever opens the store later.
     let later = Store::open(house.store.root()).expect("store");
