@@ -1,18 +1,14 @@
-//! `cargo xtask bench`: what nestmatrix costs, and what it saves.
+//! `cargo xtask bench`: what forks save, and what must hold of them however many there are.
 //!
 //! One file per benchmark. What is compared takes turns, so that a machine that grows slower or faster meanwhile does so for both.
+//! Whole commands are compared by a tool that times any command (README); here is only what has to be read from a run's journal.
 
-mod bare;
 mod figures;
-mod files;
 mod fork;
 mod forks;
 mod journal;
-mod machine;
 mod many;
 mod memory;
-mod prepare;
-mod release;
 mod workbench;
 
 use std::{ffi::OsString, fs, path::PathBuf};
@@ -24,61 +20,40 @@ use crate::{
     failure::Failure,
     setup::{self, Purpose},
 };
-use workbench::{Workbench, at};
+use workbench::Workbench;
 
 /// A benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Benchmark {
-    Bare,
     Fork,
-    Matrix,
-    MatrixQemu,
     Many,
     Forks,
-    Prepare,
 }
 
 impl Benchmark {
-    const ALL: [Self; 7] =
-        [Self::Bare, Self::Fork, Self::Matrix, Self::MatrixQemu, Self::Many, Self::Forks, Self::Prepare];
+    const ALL: [Self; 3] = [Self::Fork, Self::Many, Self::Forks];
 
     const fn name(self) -> &'static str {
         match self {
-            Self::Bare => "bare",
             Self::Fork => "fork",
-            Self::Matrix => "matrix",
-            Self::MatrixQemu => "matrix-qemu",
             Self::Many => "many",
             Self::Forks => "forks",
-            Self::Prepare => "prepare",
         }
     }
 
     const fn question(self) -> &'static str {
         match self {
-            Self::Bare => "what a cell costs on top of a bare script that boots the same guest",
             Self::Fork => "how much sooner a forked guest is there than a booted one",
-            Self::Matrix => "what forks save in the matrix `release`, on this machine",
-            Self::MatrixQemu => "the same in an L1; slow, so only on request",
             Self::Many => "whether many guests fit into 8 GiB at once, and what each of them takes",
             Self::Forks => "whether many forks in a row are right: clock, randomness, nothing of another one",
-            Self::Prepare => "whether published images are there as soon as bare tools have them",
         }
-    }
-
-    const fn is_slow(self) -> bool {
-        matches!(self, Self::MatrixQemu)
     }
 
     fn measure(self, bench: &Workbench, options: &Options) -> Result<Report, Failure> {
         match self {
-            Self::Bare => bare::measure(bench, options.pairs),
             Self::Fork => fork::measure(bench, options.pairs),
-            Self::Matrix => release::measure(bench, "host", options.pairs),
-            Self::MatrixQemu => release::measure(bench, "qemu", options.pairs),
             Self::Many => many::measure(bench, options.guests),
             Self::Forks => forks::measure(bench, options.forks),
-            Self::Prepare => prepare::measure(bench, options.pairs),
         }
     }
 }
@@ -101,17 +76,12 @@ struct Options {
     forks: usize,
     store: Option<PathBuf>,
     json: Option<PathBuf>,
-    list: bool,
     yes: bool,
 }
 
-/// `bench [NAME...] [--list] [--pairs N] [--guests N] [--forks N] [--store DIR] [--json FILE] [--yes]`.
+/// `bench [NAME...] [--pairs N] [--guests N] [--forks N] [--store DIR] [--json FILE] [--yes]`.
 pub(crate) fn run(args: Vec<OsString>) -> Result<(), Failure> {
     let options = parse(args)?;
-    if options.list {
-        print!("{}", list());
-        return Ok(());
-    }
     setup::ensure(Purpose::Run, options.yes)?;
     let bench = Workbench {
         nestmatrix: build::nestmatrix(build::Profile::Release)?,
@@ -128,26 +98,18 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<(), Failure> {
         broken.extend(report.broken.into_iter().map(|what| format!("{}: {what}", benchmark.name())));
         // What is measured is not lost if the next one fails.
         if let Some(file) = &options.json {
-            fs::write(file, format!("{:#}\n", Value::Object(all.clone()))).map_err(at(file))?;
+            fs::write(file, format!("{:#}\n", Value::Object(all.clone()))).map_err(Failure::at(file))?;
         }
     }
     match broken.is_empty() {
-        true => fs::remove_dir_all(&bench.folder).map_err(at(&bench.folder)),
+        true => fs::remove_dir_all(&bench.folder).map_err(Failure::at(&bench.folder)),
         false => Err(Failure::Broken { what: broken, evidence: bench.folder }),
     }
 }
 
 fn parse(args: Vec<OsString>) -> Result<Options, Failure> {
-    let mut options = Options {
-        benchmarks: Vec::new(),
-        pairs: 5,
-        guests: 32,
-        forks: 200,
-        store: None,
-        json: None,
-        list: false,
-        yes: false,
-    };
+    let mut options =
+        Options { benchmarks: Vec::new(), pairs: 5, guests: 32, forks: 200, store: None, json: None, yes: false };
     let mut parser = lexopt::Parser::from_args(args);
     while let Some(arg) = parser.next()? {
         match arg {
@@ -156,18 +118,20 @@ fn parse(args: Vec<OsString>) -> Result<Options, Failure> {
             lexopt::Arg::Long("forks") => options.forks = number("--forks", &mut parser)?,
             lexopt::Arg::Long("store") => options.store = Some(parser.value()?.into()),
             lexopt::Arg::Long("json") => options.json = Some(parser.value()?.into()),
-            lexopt::Arg::Long("list") => options.list = true,
             lexopt::Arg::Long("yes") => options.yes = true,
             lexopt::Arg::Value(name) => {
                 let known = Benchmark::ALL.into_iter().find(|benchmark| name == benchmark.name());
-                let unknown = || Failure::Usage(format!("there is no benchmark `{}` (bench --list)", name.display()));
+                let unknown = || {
+                    let names = Benchmark::ALL.map(Benchmark::name).join(", ");
+                    Failure::Usage(format!("there is no benchmark `{}`, but {names}", name.display()))
+                };
                 options.benchmarks.push(known.ok_or_else(unknown)?);
             }
             other => return Err(other.unexpected().into()),
         }
     }
     if options.benchmarks.is_empty() {
-        options.benchmarks = Benchmark::ALL.into_iter().filter(|benchmark| !benchmark.is_slow()).collect();
+        options.benchmarks = Benchmark::ALL.into();
     }
     Ok(options)
 }
@@ -177,10 +141,6 @@ fn number(name: &str, parser: &mut lexopt::Parser) -> Result<usize, Failure> {
         number @ 1..=1000 => Ok(number),
         _ => Err(Failure::Usage(format!("{name} takes a number from 1 to 1000"))),
     }
-}
-
-fn list() -> String {
-    Benchmark::ALL.map(|benchmark| format!("{:<12} {}\n", benchmark.name(), benchmark.question())).concat()
 }
 
 /// Other work on the machine hits one run of a pair and not the other: then the figures say nothing.
@@ -196,7 +156,7 @@ fn warn_if_busy() {
 
 fn fresh_folder() -> Result<PathBuf, Failure> {
     let folder = build::output_folder().join("bench").join(std::process::id().to_string());
-    fs::create_dir_all(&folder).map_err(at(&folder))?;
+    fs::create_dir_all(&folder).map_err(Failure::at(&folder))?;
     Ok(folder)
 }
 
@@ -209,12 +169,10 @@ mod tests {
     }
 
     #[test]
-    fn slow_benchmarks_run_only_on_request() {
+    fn all_benchmarks_run_if_none_is_named() {
         let names = |args: &[&str]| parsed(args).map(|options| options.benchmarks).unwrap_or_default();
-        assert!(!names(&[]).contains(&Benchmark::MatrixQemu));
-        assert_eq!(names(&[]).len(), 6);
-        assert_eq!(names(&["matrix-qemu", "--pairs", "1", "fork"]), [Benchmark::MatrixQemu, Benchmark::Fork]);
-        assert!(list().contains("\nmatrix-qemu  the same in an L1"));
+        assert_eq!(names(&[]), Benchmark::ALL);
+        assert_eq!(names(&["forks", "--pairs", "1", "fork"]), [Benchmark::Forks, Benchmark::Fork]);
     }
 
     #[test]

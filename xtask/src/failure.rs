@@ -1,6 +1,10 @@
 //! Why nothing was started. Every message ends with what to do about it.
 
-use std::{fmt, io, path::PathBuf, process::ExitStatus};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+};
 
 /// The exit code of nearly every [`Failure`]: the same as nestmatrix's for "nothing was started".
 pub(crate) const NOT_STARTED: u8 = 2;
@@ -32,8 +36,6 @@ pub(crate) enum Failure {
     NotBuilt(PathBuf),
     /// The binary wants libraries of the system it runs on.
     NotStatic(PathBuf),
-    /// nestmatrix calls QEMU in a way the benchmark does not know.
-    NewShape(PathBuf),
     /// A run left a journal that a benchmark cannot make use of.
     Journal {
         /// Which.
@@ -58,6 +60,12 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// What went wrong with this file.
+    pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        |source| Self::File { path, source }
+    }
+
     /// What the process exits with.
     pub(crate) const fn code(&self) -> u8 {
         if matches!(self, Self::Broken { .. }) { BROKEN } else { NOT_STARTED }
@@ -86,11 +94,6 @@ impl fmt::Display for Failure {
             Self::NotStatic(path) => write!(
                 f,
                 "{} is not linked statically: is RUSTFLAGS set? It replaces the flags in .cargo/config.toml: unset it",
-                path.display()
-            ),
-            Self::NewShape(path) => write!(
-                f,
-                "the command line in {} is not the expected one: teach xtask/src/bench/machine.rs how nestmatrix calls QEMU now",
                 path.display()
             ),
             Self::Journal { path, why } => {

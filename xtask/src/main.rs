@@ -27,8 +27,8 @@ cargo xtask <verb>
   run-matrix [--yes] [ARGS]          set up, build, and run `nestmatrix run ARGS` (no ARGS: the release matrix;
                                      --help: what ARGS there are, once the machine is set up)
   test [--yes] [ARGS]                set up and run every test, as `cargo test --workspace ARGS`
-  bench [NAME...] [--list] [--pairs N] [--guests N] [--forks N] [--store DIR] [--json FILE] [--yes]
-                                     what nestmatrix costs and what forks save (--list: the benchmarks there are)
+  bench [fork] [many] [forks] [--pairs N] [--guests N] [--forks N] [--store DIR] [--json FILE] [--yes]
+                                     what forks save, how many fit, whether they are right (no name: all of it)
   dist [--out DIR] [--yes]           build the one file that runs on any Linux, into DIR (default: dist)
   help                               this text
 

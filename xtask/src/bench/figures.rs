@@ -1,24 +1,16 @@
-//! Two things measured in turns, and what that says.
+//! Booted and forked guests measured in turns, and what that says.
 
 use std::fmt;
 
 use serde_json::{Value, json};
 
-/// Runs of the one and of the other, one after the other; at least one pair. All times in seconds.
+/// Pairs of a cold and a warm run, one after the other; at least one pair. All times in seconds, ratios those of cold to warm.
 #[derive(Clone, Debug)]
-pub(super) struct Figures {
-    names: [&'static str; 2],
-    pairs: Vec<[f64; 2]>,
-}
+pub(super) struct Figures(pub(super) Vec<[f64; 2]>);
 
 impl Figures {
-    /// The ratio is that of the first to the second.
-    pub(super) fn new(names: [&'static str; 2], pairs: Vec<[f64; 2]>) -> Self {
-        Self { names, pairs }
-    }
-
     /// Median times of both.
-    pub(super) fn medians(&self) -> [f64; 2] {
+    fn medians(&self) -> [f64; 2] {
         [self.median(|[first, _]| first), self.median(|[_, second]| second)]
     }
 
@@ -32,22 +24,21 @@ impl Figures {
     }
 
     fn median(&self, of: impl Fn([f64; 2]) -> f64) -> f64 {
-        median(self.pairs.iter().copied().map(of))
+        median(self.0.iter().copied().map(of))
     }
 
     /// The lowest and the highest ratio: far apart, the median means little.
     fn spread(&self) -> (f64, f64) {
-        let ratios = || self.pairs.iter().copied().map(ratio);
+        let ratios = || self.0.iter().copied().map(ratio);
         (ratios().fold(f64::INFINITY, f64::min), ratios().fold(0.0, f64::max))
     }
 
     /// For machines.
     pub(super) fn json(&self) -> Value {
-        let [one, other] = self.names;
-        let object = |[first, second]: [f64; 2]| json!({ one: rounded(first), other: rounded(second) });
+        let object = |[cold, warm]: [f64; 2]| json!({ "cold": rounded(cold), "warm": rounded(warm) });
         let (low, high) = self.spread();
         json!({
-            "pairs": self.pairs.iter().copied().map(object).collect::<Vec<_>>(),
+            "pairs": self.0.iter().copied().map(object).collect::<Vec<_>>(),
             "median": object(self.medians()),
             "ratio": { "median": rounded(self.ratio()), "min": rounded(low), "max": rounded(high) },
             "difference": rounded(self.difference()),
@@ -61,9 +52,8 @@ impl fmt::Display for Figures {
         let row = |f: &mut fmt::Formatter<'_>, name: &str, [first, second]: [f64; 2], ratio: f64, difference: f64| {
             writeln!(f, "{name:<6} {first:>9.2} s {second:>9.2} s {ratio:>8.3} {difference:>+10.2} s")
         };
-        let [first, second] = self.names;
-        writeln!(f, "pair   {first:>11} {second:>11}    ratio   difference")?;
-        for (number, pair) in self.pairs.iter().enumerate() {
+        writeln!(f, "pair          cold        warm    ratio   difference")?;
+        for (number, pair) in self.0.iter().enumerate() {
             row(f, &(number + 1).to_string(), *pair, ratio(*pair), difference(*pair))?;
         }
         row(f, "median", self.medians(), self.ratio(), self.difference())?;
@@ -99,10 +89,10 @@ mod tests {
 
     #[test]
     fn one_slow_run_does_not_move_the_median() {
-        let figures = Figures::new(["nestmatrix", "bare script"], vec![[21.0, 20.0], [60.0, 20.0], [20.5, 20.0]]);
+        let figures = Figures(vec![[21.0, 20.0], [60.0, 20.0], [20.5, 20.0]]);
         assert_eq!(
             figures.to_string(),
-            "pair    nestmatrix bare script    ratio   difference\n\
+            "pair          cold        warm    ratio   difference\n\
              1          21.00 s     20.00 s    1.050      +1.00 s\n\
              2          60.00 s     20.00 s    3.000     +40.00 s\n\
              3          20.50 s     20.00 s    1.025      +0.50 s\n\
@@ -114,7 +104,7 @@ mod tests {
     #[test]
     fn of_an_even_number_of_runs_the_median_lies_between_the_middle_two() {
         assert_eq!(
-            Figures::new(["cold", "warm"], vec![[20.0, 1.0], [22.0, 2.0]]).json(),
+            Figures(vec![[20.0, 1.0], [22.0, 2.0]]).json(),
             json!({
                 "pairs": [{ "cold": 20.0, "warm": 1.0 }, { "cold": 22.0, "warm": 2.0 }],
                 "median": { "cold": 21.0, "warm": 1.5 },

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::failure::Failure;
 
 use super::{
-    Report, bare,
+    Report,
     figures::Figures,
     workbench::{Ran, Workbench},
 };
@@ -13,8 +13,18 @@ use super::{
 /// What the ratio is compared with. Until `true` has run the first one must be reached: less is no reason to fork.
 const GOALS: [f64; 2] = [10.0, 20.0];
 
+const MATRIX: &str = r#"images = ["debian-12-minimal"]
+
+[guest]
+disk = "4GiB"
+
+[[suite]]
+name = "true"
+inline = "true"
+"#;
+
 pub(super) fn measure(bench: &Workbench, pairs: usize) -> Result<Report, Failure> {
-    let matrix = bench.matrix("fork", bare::MATRIX)?;
+    let matrix = bench.matrix("fork", MATRIX)?;
     eprintln!("bench: fork: a first run that does not count; it makes the template if there is none");
     let first = bench.run(&matrix, "fork-first", &["--runner", "host"])?;
     let (mut until_true, mut whole, mut templates) = (Vec::new(), Vec::new(), first.journal.templates);
@@ -28,8 +38,7 @@ pub(super) fn measure(bench: &Workbench, pairs: usize) -> Result<Report, Failure
         templates.extend(warm.journal.templates.iter().map(|line| format!("warm run {number}: {line}")));
         whole.push([cold_whole, warm_whole]);
     }
-    let figures = |pairs| Figures::new(["cold", "warm"], pairs);
-    Ok(report(&figures(until_true), &figures(whole), &templates))
+    Ok(report(&Figures(until_true), &Figures(whole), &templates))
 }
 
 /// Until `true` over SSH had ended, and the whole attempt, of a guest that came to be as it had to.
@@ -77,7 +86,7 @@ mod tests {
 
     #[test]
     fn it_is_said_which_goals_are_reached() {
-        let figures = |cold| Figures::new(["cold", "warm"], vec![[cold, 1.0]]);
+        let figures = |cold| Figures(vec![[cold, 1.0]]);
         let report = report(&figures(20.0), &figures(9.9), &["a template was there".to_owned()]);
         assert!(report.text.starts_with("a template was there\nuntil `true` had run over SSH\npair "));
         assert!(report.text.contains("\n10 times as fast: reached; 20 times as fast: reached\nthe whole attempt\n"));
@@ -89,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_fork_that_is_hardly_faster_does_not_hold() {
-        let figures = |cold| Figures::new(["cold", "warm"], vec![[cold, 1.0]]);
+        let figures = |cold| Figures(vec![[cold, 1.0]]);
         assert_eq!(
             report(&figures(9.4), &figures(20.0), &[]).broken,
             ["a fork is only 9.4 times as fast, not 10 times"]

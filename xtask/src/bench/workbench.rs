@@ -38,7 +38,7 @@ impl Workbench {
     /// Writes a matrix down.
     pub(super) fn matrix(&self, name: &str, text: &str) -> Result<PathBuf, Failure> {
         let path = self.folder.join(name).with_extension("toml");
-        fs::write(&path, text).map_err(at(&path))?;
+        fs::write(&path, text).map_err(Failure::at(&path))?;
         Ok(path)
     }
 
@@ -77,7 +77,7 @@ impl Workbench {
         end: impl FnOnce(&mut std::process::Child, &Path) -> io::Result<std::process::ExitStatus>,
     ) -> Result<Ran, Failure> {
         let folder = self.folder.join(name);
-        let out = File::create(folder.with_extension("out")).map_err(at(&folder))?;
+        let out = File::create(folder.with_extension("out")).map_err(Failure::at(&folder))?;
         let mut command = Command::new(&self.nestmatrix);
         command.arg("run").arg(matrix).args(args).arg("--out").arg(&folder).args(["--message-format", "json"]);
         command.args(self.store.iter().flat_map(|store| [OsStr::new("--store"), store.as_os_str()]));
@@ -116,14 +116,8 @@ impl Ran {
 
 fn journal(folder: &Path) -> Result<Journal, Failure> {
     let path = folder.join("events.jsonl");
-    let text = fs::read_to_string(&path).map_err(at(&path))?;
+    let text = fs::read_to_string(&path).map_err(Failure::at(&path))?;
     Journal::read(&text).map_err(|why| Failure::Journal { path, why })
-}
-
-/// What went wrong with a file, and with which.
-pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> Failure {
-    let path = path.to_owned();
-    |source| Failure::File { path, source }
 }
 
 /// The values of an axis: `1, 2, 3`.
