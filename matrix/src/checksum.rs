@@ -73,19 +73,7 @@ impl FromStr for Checksum {
     }
 }
 
-impl TryFrom<String> for Checksum {
-    type Error = ChecksumParseError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Checksum> for String {
-    fn from(checksum: Checksum) -> Self {
-        checksum.to_string()
-    }
-}
+written_as_text!(Checksum);
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,10 @@
 //! matrix without a mistake in itself), `payload` (the files it names), `expand` (to cells). What is wrong is collected on the
 //! way, so that one [`LoadError`] tells all of it.
 
+// First: the others use its macro.
+#[macro_use]
+mod written;
+
 mod checksum;
 mod deb;
 mod digest;

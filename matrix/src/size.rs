@@ -64,16 +64,4 @@ impl FromStr for ByteSize {
     }
 }
 
-impl TryFrom<String> for ByteSize {
-    type Error = ByteSizeParseError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<ByteSize> for String {
-    fn from(size: ByteSize) -> Self {
-        size.to_string()
-    }
-}
+written_as_text!(ByteSize);
