@@ -9,6 +9,7 @@ use std::{
 
 use images::Catalog;
 use matrix::{Plan, RunnerKind};
+use procfs::{Current as _, LoadAverage};
 use reports::{Phase, Run};
 
 use super::{
@@ -104,7 +105,10 @@ pub(crate) async fn compare(request: &Request, spawner: &Spawner) -> Result<Comp
     let guest = plan.cells.first().map(|cell| &cell.guest);
     let guest =
         guest.map(|guest| format!("{}, {} CPU, {}", request.image, guest.cpus, guest.memory)).unwrap_or_default();
-    let setting = Setting { guest, load: load().map_err(prepare("read the load of this machine"))? };
+    // Its mean of the last minute.
+    let load =
+        LoadAverage::current().map_err(|error| prepare("read the load of this machine")(io::Error::other(error)))?;
+    let setting = Setting { guest, load: load.one.into() };
     let depth = u32::from(Machine::read().map_err(prepare("read the size of this machine"))?.is_virtual());
 
     // In the current folder, as those of other runs: after a failure the evidence is in them.
@@ -121,13 +125,6 @@ pub(crate) async fn compare(request: &Request, spawner: &Spawner) -> Result<Comp
 
 /// Where the two runs lie.
 const RUNS: &str = ".nestmatrix/bench";
-
-/// The mean of the last minute.
-fn load() -> io::Result<f64> {
-    let text = fs::read_to_string("/proc/loadavg")?;
-    let first = text.split(' ').next().and_then(|load| load.parse().ok());
-    first.ok_or_else(|| io::Error::other(format!("/proc/loadavg says {text:?}")))
-}
 
 /// A matrix of one cell: this program does the work in a guest.
 fn plan(folder: &Path, image: &str, rounds: u16) -> Result<Plan, BenchError> {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use procfs::process::Stat;
 use rustix::{
     io::{FdFlags, fcntl_setfd},
     param::clock_ticks_per_second,
@@ -162,25 +163,22 @@ impl Drop for Process {
     }
 }
 
-/// The fields of `/proc/PID/stat` from the third on; `None`: there is no such process, or it is only waited for.
-fn stat(pid: u32) -> Option<Vec<String>> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name (field 2) may hold anything, so count from behind its closing parenthesis.
-    let fields: Vec<String> = stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect();
-    (fields.first()? != "Z").then_some(fields)
+/// `/proc/PID/stat`; `None`: there is no such process, or it is only waited for.
+fn stat(pid: u32) -> Option<Stat> {
+    let stat = procfs::process::Process::new(pid.try_into().ok()?).ok()?.stat().ok()?;
+    (stat.state != 'Z').then_some(stat)
 }
 
-/// When the process `pid` was started, in clock ticks since boot (`/proc/PID/stat`, field 22); `None`: there is none.
+/// When the process `pid` was started, in clock ticks since boot; `None`: there is none.
 ///
 /// Together with the number it names a process for good: numbers are used again, start times are not.
 pub fn start_time(pid: u32) -> Option<u64> {
-    stat(pid)?.get(19)?.parse().ok()
+    stat(pid).map(|stat| stat.starttime)
 }
 
-/// CPU time that the process `pid` has had (`/proc/PID/stat`, fields 14 and 15); `None`: there is none.
+/// CPU time that the process `pid` has had; `None`: there is none.
 pub fn cpu_time(pid: u32) -> Option<Duration> {
-    let fields = stat(pid)?;
-    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    let ticks = stat(pid).map(|stat| stat.utime + stat.stime)?;
     Some(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
 }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use matrix::ByteSize;
+use procfs::process::MountInfo;
 
 /// The limit on memory that leaves the least.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,21 +64,16 @@ struct Mount {
     at: PathBuf,
 }
 
-/// `/proc/self/mountinfo`: `31 23 0:35 ROOT POINT OPTIONS ... - TYPE SOURCE OPTIONS`.
+/// As `/proc/self/mountinfo` has it. Read line by line: one that is not understood hides no other.
 fn mount(root: &Path, version: Version, controller: &str) -> Option<Mount> {
     let text = fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
-    text.lines().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        let mut kind = kind.split(' ');
-        let fits = match (version, kind.next()?, kind.nth(1)) {
-            (Version::Two, "cgroup2", _) => true,
-            (Version::One, "cgroup", Some(options)) => options.split(',').any(|option| option == controller),
-            _ => false,
-        };
-        let mut fields = mount.split(' ').skip(3).filter(|_| fits);
-        let (shown, point) = (unescaped(fields.next()?), unescaped(fields.next()?));
-        Some(Mount { shown: shown.into(), at: root.join(point.trim_start_matches('/')) })
-    })
+    let mut mounts = text.lines().filter_map(|line| MountInfo::from_line(line).ok());
+    let mount = mounts.find(|mount| match version {
+        Version::One => mount.fs_type == "cgroup" && mount.super_options.contains_key(controller),
+        Version::Two => mount.fs_type == "cgroup2",
+    })?;
+    let point = unescaped(mount.mount_point.to_str()?);
+    Some(Mount { shown: unescaped(&mount.root).into(), at: root.join(point.trim_start_matches('/')) })
 }
 
 /// The kernel writes blanks in paths as octal numbers.
