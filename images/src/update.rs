@@ -123,7 +123,7 @@ fn latest<'a>(listed: &'a [Listed], pattern: &str, list: &str) -> Result<(String
     // The catalog has no other patterns than good ones.
     let glob = globset::Glob::new(pattern).map(|glob| glob.compile_matcher()).ok();
     let matching = listed.iter().filter(|listed| glob.as_ref().is_some_and(|glob| glob.is_match(&listed.name)));
-    match matching.max_by(|one, other| checksums::newer(&one.name, &other.name)) {
+    match matching.max_by(|one, other| alphanumeric_sort::compare_str(&one.name, &other.name)) {
         Some(newest) => {
             let folder = list.rsplit_once('/').map_or(list, |(folder, _)| folder);
             Ok((format!("{folder}/{}", newest.name), newest))

@@ -70,33 +70,6 @@ fn file_name(path: &str) -> Option<&str> {
     (plain && name != "." && name != "..").then_some(name)
 }
 
-/// What is newer: numbers in names are compared as numbers.
-pub(super) fn newer(one: &str, other: &str) -> std::cmp::Ordering {
-    let (mut one, mut other) = (parts(one).into_iter(), parts(other).into_iter());
-    loop {
-        match (one.next(), other.next()) {
-            (None, None) => return std::cmp::Ordering::Equal,
-            (a, b) if a == b => {}
-            (a, b) => return a.cmp(&b),
-        }
-    }
-}
-
-/// Text and number (its digits without leading zeros, the longer the larger) in turn.
-fn parts(name: &str) -> Vec<(usize, &str)> {
-    let mut parts = Vec::new();
-    let mut rest = name;
-    while let Some(first) = rest.chars().next() {
-        let is_number = first.is_ascii_digit();
-        let end = rest.find(|c: char| c.is_ascii_digit() != is_number).unwrap_or(rest.len());
-        let (part, after) = rest.split_at(end);
-        let number = part.trim_start_matches('0');
-        parts.push(if is_number { (number.len().max(1), number) } else { (0, part) });
-        rest = after;
-    }
-    parts
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -122,13 +95,6 @@ mod tests {
         assert!(matches!(listed[3].digest, Checksum::Sha512(_)) && matches!(listed[2].digest, Checksum::Sha256(_)));
     }
 
-    #[test]
-    fn numbers_in_names_are_compared_as_numbers() {
-        let mut names = ["9.10-20260526", "9.8-20260526.10", "9.8-20260526.9", "9.10-20260401", "9.08-20260527.0"];
-        names.sort_by(|one, other| newer(one, other));
-        assert_eq!(names, ["9.8-20260526.9", "9.8-20260526.10", "9.08-20260527.0", "9.10-20260401", "9.10-20260526"]);
-    }
-
     proptest! {
         #[test]
         fn what_is_listed_is_found_whatever_stands_around_it(
@@ -146,14 +112,6 @@ mod tests {
             let digits = "00".repeat(32);
             for name in names(&format!("{text}\n{digits}  {path}\nSHA256 ({path}) = {digits}\n")) {
                 prop_assert!(!name.contains('/') && name != ".." && name != "." && !name.contains('\n'));
-            }
-        }
-
-        #[test]
-        fn newer_is_an_order(a in "[0-9a.]{0,8}", b in "[0-9a.]{0,8}", c in "[0-9a.]{0,8}") {
-            prop_assert_eq!(newer(&a, &b), newer(&b, &a).reverse());
-            if newer(&a, &b).is_le() && newer(&b, &c).is_le() {
-                prop_assert!(newer(&a, &c).is_le());
             }
         }
     }
