@@ -55,7 +55,6 @@ pub use plan::{
     Artifact, Boot, Cell, CellId, Guest, Identity, Image, ImageSource, Location, Network, Package, Plan, Prepare,
     Results, Runner, RunnerKind, Timeouts, UploadFile,
 };
-pub use read::read_file;
 pub use schema::schema;
 pub use select::SelectError;
 pub use shipped::{shipped, unpack_shipped};

@@ -17,7 +17,7 @@ use crate::Digest;
 ///
 /// [`io::ErrorKind::FileTooLarge`] where it is longer; [`io::ErrorKind::Unsupported`] for anything that is no file on a disk, or is
 /// being changed; whatever else stands in the way of reading it.
-pub fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     each_piece(path, limit, |piece| bytes.extend_from_slice(piece))?;
     Ok(bytes)

@@ -40,7 +40,7 @@ pub use event::{Boot, Event, EventKind, GuestFacts, InstalledPackage, L1Facts, R
 pub use journal::{Damage, Journal, JournalError, JournalErrorKind};
 pub use json_lines::JsonLines;
 pub use names::UniqueNames;
-pub use record::{FORMAT as RUN_JSON_FORMAT, RunRecord};
+pub use record::RunRecord;
 pub use run::{
     Artifact, Attempt, CellRun, ImageRun, ImageState, KeptGuest, PackageName, PhaseRun, Run, RunnerLoss, RunnerRun,
     TemplateRun, TemplateState, attempt_folder,

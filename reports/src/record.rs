@@ -4,16 +4,13 @@ use serde::Serialize;
 
 use crate::{Counts, Run};
 
-/// Version of the format of `run.json`. Raised when a field changes its meaning or goes; new fields do not raise it.
-pub const FORMAT: u32 = 3;
-
 /// The content of `run.json`.
 ///
 /// Field names are `snake_case`, values of enumerations `kebab-case`, durations whole milliseconds in fields named `..._ms`,
 /// times RFC 3339 in UTC.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunRecord<'a> {
-    /// [`FORMAT`].
+    /// Version of this format. Raised when a field changes its meaning or goes; new fields do not raise it.
     pub format: u32,
     /// The exit code of the run.
     pub exit_code: u8,
@@ -32,7 +29,7 @@ impl<'a> RunRecord<'a> {
     /// The record of a run.
     pub fn new(run: &'a Run) -> Self {
         Self {
-            format: FORMAT,
+            format: 3,
             exit_code: run.exit_code(),
             conclusion: run.conclusion(),
             counts: run.counts(),

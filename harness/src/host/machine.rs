@@ -51,7 +51,7 @@ impl Machine {
             available,
             limit: cgroup::memory(root).filter(|limit| limit.left < available),
             cpu_share: quota.map_or(1.0, |quota| quota.clamp(0.01, 1.0)),
-            kernel: kernel_release(),
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         })
     }
 
@@ -71,11 +71,6 @@ impl Machine {
 pub(super) fn virtualization_flags(cpuinfo: &str) -> Vec<String> {
     let flags = field(cpuinfo, "flags").unwrap_or_default().split_whitespace();
     flags.filter(|flag| ["svm", "vmx", "hypervisor"].contains(flag)).map(str::to_owned).collect()
-}
-
-/// The running kernel's release.
-pub fn kernel_release() -> String {
-    rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
 /// Bytes that an ordinary user may still write below `path`.
