@@ -1,6 +1,6 @@
 //! What the system in a guest is: asked by a script (`facts.sh`), read by a plain function.
 
-use reports::{Cgroups, Selinux, SystemFacts};
+use reports::SystemFacts;
 
 use super::words;
 
@@ -46,23 +46,11 @@ pub fn read(output: &[u8]) -> SystemFacts {
                 continue;
             }
             "cgroups" => {
-                facts.cgroups = match value {
-                    "v1" => Some(Cgroups::V1),
-                    "hybrid" => Some(Cgroups::Hybrid),
-                    "v2" => Some(Cgroups::V2),
-                    "none" => Some(Cgroups::None),
-                    _ => None,
-                };
+                facts.cgroups = words::meant(value);
                 continue;
             }
             "selinux" => {
-                facts.selinux = match value {
-                    "enforcing" => Some(Selinux::Enforcing),
-                    "permissive" => Some(Selinux::Permissive),
-                    "disabled" => Some(Selinux::Disabled),
-                    "absent" => Some(Selinux::Absent),
-                    _ => None,
-                };
+                facts.selinux = words::meant(value);
                 continue;
             }
             "apparmor" => {

@@ -4,12 +4,8 @@ use std::time::Instant;
 
 use matrix::{Arch, PackageFamily};
 
-use super::{adapter::Adapter, apk, deb, pacman, pkg, quote, rpm};
+use super::{adapter::Adapter, apk, deb, pacman, pkg, quote, rpm, words};
 use crate::ssh::{Exec, Session, SshError, Stdin};
-
-/// Families of which nothing is told by an image are looked for in this order.
-const ALL: [PackageFamily; 5] =
-    [PackageFamily::Deb, PackageFamily::Rpm, PackageFamily::Apk, PackageFamily::Pacman, PackageFamily::Pkg];
 
 /// The adapter of a family.
 pub(super) fn of(family: PackageFamily) -> &'static Adapter {
@@ -114,7 +110,7 @@ pub fn rehearsal(family: PackageFamily) -> &'static str {
 
 /// Those of all families.
 pub fn rehearsals() -> [&'static str; 5] {
-    ALL.map(rehearsal)
+    PackageFamily::ALL.map(rehearsal)
 }
 
 /// A script with its arguments.
@@ -148,14 +144,7 @@ pub async fn detect_family(session: &Session, deadline: Instant) -> Result<Optio
 }
 
 fn detected(output: &[u8]) -> Option<PackageFamily> {
-    match super::words::last_lines(output, 1).pop()?.as_str() {
-        "deb" => Some(PackageFamily::Deb),
-        "rpm" => Some(PackageFamily::Rpm),
-        "apk" => Some(PackageFamily::Apk),
-        "pacman" => Some(PackageFamily::Pacman),
-        "pkg" => Some(PackageFamily::Pkg),
-        _ => None,
-    }
+    words::meant(words::last_lines(output, 1).last()?)
 }
 
 #[cfg(test)]
@@ -261,7 +250,7 @@ mod tests {
 
     #[test]
     fn every_script_of_every_family_is_one_for_a_posix_shell() {
-        for family in ALL {
+        for family in PackageFamily::ALL {
             let Adapter { install, artifacts, packages, by_name, rehearsal, .. } = of(family);
             for script in [install, artifacts, packages, by_name, rehearsal] {
                 for shell in [&["sh"][..], &["bash", "--posix"], &["busybox", "sh"]] {

@@ -1,5 +1,10 @@
 //! Lines of a guest, fit to be shown.
 
+use serde::{
+    Deserialize,
+    de::value::{BorrowedStrDeserializer, Error},
+};
+
 /// Most characters of one line: more is a dump, not a message.
 const LONGEST: usize = 300;
 
@@ -25,6 +30,11 @@ pub(super) fn lines(output: &[u8]) -> Vec<String> {
 pub(super) fn lines_in_full(output: &[u8]) -> Vec<String> {
     let text = reports::clean::text(&String::from_utf8_lossy(output));
     text.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+/// The value that reports and matrix files write as this word.
+pub(super) fn meant<'a, T: Deserialize<'a>>(word: &'a str) -> Option<T> {
+    T::deserialize(BorrowedStrDeserializer::<Error>::new(word)).ok()
 }
 
 #[cfg(test)]
