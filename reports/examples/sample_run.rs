@@ -22,9 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut terminal =
         Terminal::plain(&plan, TerminalStyle { live: false, color: true, width: 100 }, std::io::stderr())
             .quoting_logs(&dir);
-    for event in reports::journal::read(&dir)?.0 {
-        terminal.event(&event);
-    }
+    reports::journal::for_each(&dir, |event| terminal.event(&event))?;
     let start = Instant::now();
     let rendered = reports::render::all(&dir)?;
     terminal.finish(&rendered.run, &dir);

@@ -157,13 +157,6 @@ impl Journal {
     }
 }
 
-/// Reads every event of a run that can be understood. See [`for_each`], which needs memory for one event at a time only.
-pub fn read(dir: &Path) -> Result<(Vec<Event>, Vec<Damage>), JournalError> {
-    let mut events = Vec::new();
-    let damage = for_each(dir, |event| events.push(event))?;
-    Ok((events, damage))
-}
-
 /// Reads the events of a run one by one, in order; what was not understood on the way, at most 1,000 lines of it.
 ///
 /// A line that is no event is passed by. A line that does not follow from the one before it is read all the same: what it says of a

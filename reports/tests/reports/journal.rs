@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use reports::{Event, EventKind, Journal, JournalErrorKind, JsonLines, journal};
+use reports::{Damage, Event, EventKind, Journal, JournalError, JournalErrorKind, JsonLines, journal};
 
 use crate::fixture;
 
@@ -44,7 +44,7 @@ fn a_torn_last_line_is_left_out() {
     let last_line = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').expect("many lines") + 1;
     for cut in [last_line + 1, last_line + 20, whole.len() - 2] {
         fs::write(&path, &whole[..cut]).expect("writable");
-        let (read, damage) = journal::read(dir.path()).expect("readable");
+        let (read, damage) = with_damage(dir.path()).expect("readable");
         assert_eq!(read, events[..events.len() - 1], "cut at {cut}");
         assert!(damage.len() == 1 && damage[0].to_string().contains("cut off while it was written"), "{damage:?}");
     }
@@ -60,7 +60,7 @@ fn a_line_that_is_no_event_is_passed_by_and_named() {
     let text = fs::read_to_string(&path).expect("readable");
     let at = text.lines().position(|line| line.contains("\"phase-started\"")).expect("one");
     fs::write(&path, text.replacen("\"phase-started\"", "\"phase-st\"", 1)).expect("writable");
-    let (read, damage) = journal::read(dir.path()).expect("readable");
+    let (read, damage) = with_damage(dir.path()).expect("readable");
     assert_eq!(read, [&events[..at], &events[at + 1..]].concat());
     let [damage] = &damage[..] else { panic!("{damage:?}") };
     assert_eq!(damage.line, at as u64 + 1);
@@ -69,7 +69,7 @@ fn a_line_that_is_no_event_is_passed_by_and_named() {
         let mut lines: Vec<_> = text.lines().collect();
         lines.insert(at, noise);
         fs::write(&path, format!("{}\n", lines.join("\n"))).expect("writable");
-        let (read, damage) = journal::read(dir.path()).expect("readable");
+        let (read, damage) = with_damage(dir.path()).expect("readable");
         assert_eq!((read.len(), damage.len(), damage[0].line), (events.len(), 1, at as u64 + 1), "{noise}");
     }
 }
@@ -86,7 +86,7 @@ fn a_line_that_does_not_follow_from_the_one_before_it_is_read_and_named() {
         let mut lines = lines.clone();
         change(&mut lines);
         fs::write(&path, format!("{}\n", lines.join("\n"))).expect("writable");
-        let (read, damage) = journal::read(dir.path()).expect("readable");
+        let (read, damage) = with_damage(dir.path()).expect("readable");
         let damage: Vec<_> = damage.into_iter().map(|damage| damage.line - 1).collect();
         (read.len(), damage)
     };
@@ -113,7 +113,7 @@ fn a_journal_without_checksums_is_read_and_continued_without() {
     assert_eq!(read(dir.path()), events);
     let checked = r#","sum":"0123456789abcdef"}"#;
     fs::write(&path, format!("{}\n{}{checked}\n", lines[0], lines[1].trim_end_matches('}'))).expect("writable");
-    let (_, damage) = journal::read(dir.path()).expect("readable");
+    let (_, damage) = with_damage(dir.path()).expect("readable");
     assert_eq!(damage.len(), 1, "{damage:?}");
 }
 
@@ -123,7 +123,7 @@ fn a_pipe_or_a_device_in_the_place_of_a_journal_is_refused_at_once() {
     let path = dir.path().join(journal::FILE_NAME);
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a pipe");
     let refused = |what: &str| {
-        for error in [journal::read(dir.path()).map(drop), Journal::resume(dir.path()).map(drop)] {
+        for error in [with_damage(dir.path()).map(drop), Journal::resume(dir.path()).map(drop)] {
             let kind = error.expect_err(what).kind.to_string();
             assert!(kind.contains("not a regular file"), "{what}: {kind}");
         }
@@ -216,9 +216,16 @@ fn a_damaged_journal_is_not_continued_and_a_missing_one_not_made() {
 
 /// What is in a journal in which everything is understood.
 fn read(dir: &Path) -> Vec<Event> {
-    let (events, damage) = journal::read(dir).expect("readable");
+    let (events, damage) = with_damage(dir).expect("readable");
     assert_eq!(damage, []);
     events
+}
+
+/// What of a journal can be understood, and what not.
+fn with_damage(dir: &Path) -> Result<(Vec<Event>, Vec<Damage>), JournalError> {
+    let mut events = Vec::new();
+    let damage = journal::for_each(dir, |event| events.push(event))?;
+    Ok((events, damage))
 }
 
 fn resumed() -> Event {
