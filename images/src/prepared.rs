@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read as _},
+    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -10,7 +10,6 @@ use std::{
 use matrix::{Arch, Digest, Firmware, PackageFamily};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
 
 use crate::{
     DISK_BYTES, Entry,
@@ -197,7 +196,7 @@ impl Record {
                     // Looked at before it is read: what changes meanwhile is seen the next time.
                     let found = fs::symlink_metadata(&path)?;
                     let (bytes, modified) = (found.len(), modified(&found));
-                    let digest = known.map_or_else(|| digest(&path), Ok)?;
+                    let digest = known.map_or_else(|| Digest::of_file(&path), Ok)?;
                     Ok(FileRecord { name, bytes, modified, digest, at })
                 };
                 take().map_err(PrepareErrorKind::io("read", &path))
@@ -259,7 +258,7 @@ impl Record {
             if unchanged && !fully {
                 return Ok(());
             }
-            let now = digest(&path).map_err(rebuild)?;
+            let now = Digest::of_file(&path).map_err(rebuild)?;
             if now != file.digest && file.at.is_some() {
                 return Err(Unusable::Rebuild(format!("{} has changed", path.display())));
             }
@@ -312,19 +311,6 @@ pub(crate) fn lease(folder: &Path) -> Option<File> {
 pub(crate) fn is_at(file: &File, name: &Path) -> bool {
     let found = file.metadata().and_then(|here| Ok((here, fs::metadata(name)?)));
     found.is_ok_and(|(here, there)| here.dev() == there.dev() && here.ino() == there.ino())
-}
-
-/// Digest of a file's content.
-fn digest(path: &Path) -> io::Result<Digest> {
-    let mut file = File::open(path)?;
-    let mut hasher = sha2::Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(Digest::from_bytes(hasher.finalize().into())),
-            read => hasher.update(&buffer[..read]),
-        }
-    }
 }
 
 /// Identity of an image: of what it is made from, which says how it is used, and of all its files' names, sizes and digests.

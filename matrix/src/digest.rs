@@ -1,9 +1,11 @@
 //! A SHA-256 digest as a value of its own, so that no other string can be taken for one.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, io, path::Path, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
+
+use crate::read::hash_file;
 
 /// A SHA-256 digest; written `sha256:<64 hex digits>`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -14,6 +16,15 @@ impl Digest {
     /// The digest of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(sha2::Sha256::digest(bytes).into())
+    }
+
+    /// The digest of a file, all of which is read.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, is no file on a disk, or is being changed.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        hash_file(path, u64::MAX).map(|(_, digest)| digest)
     }
 
     /// A digest computed elsewhere (for instance while a file streamed by).
