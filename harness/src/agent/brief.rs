@@ -16,7 +16,6 @@ use std::{
 
 use matrix::{Arch, ByteSize, Digest, Firmware, PackageFamily, Plan};
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
 
 use crate::{fanout::BootImage, guest::Loader, host};
 
@@ -178,32 +177,11 @@ pub(crate) fn write_plan<W: io::Write>(
 
 /// A file of the plan must be what it was when the plan was made: the guest would find out, but could not name it.
 fn check(path: &Path, digest: Digest) -> Result<(), BriefError> {
-    let now = self::digest(path).map_err(|source| BriefError::File { path: path.to_owned(), source })?;
+    let now = Digest::of_file(path).map_err(|source| BriefError::File { path: path.to_owned(), source })?;
     if now == digest {
         return Ok(());
     }
     Err(BriefError::Changed { path: path.to_owned(), was: digest.short(), now: now.short() })
-}
-
-/// Digest of a file's content.
-pub(crate) fn digest(path: &Path) -> io::Result<Digest> {
-    let mut hasher = sha2::Sha256::new();
-    io::copy(&mut File::open(path)?, &mut Hash(&mut hasher))?;
-    Ok(Digest::from_bytes(hasher.finalize().into()))
-}
-
-/// What is written is hashed.
-struct Hash<'a>(&'a mut sha2::Sha256);
-
-impl io::Write for Hash<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 impl Brief {

@@ -297,7 +297,7 @@ impl Blueprint<'_> {
 
     /// What decides it: the machine, the program in it, and the guests that are frozen in it.
     fn key(&self, birthplace: &Birthplace) -> Result<Digest, Trouble> {
-        let program = crate::blocking::blocking(|| brief::digest(Path::new("/proc/self/exe")))
+        let program = crate::blocking::blocking(|| Digest::of_file(Path::new("/proc/self/exe")))
             .map_err(|error| no_template(format!("this program cannot be read: {error}")))?;
         let guests: Vec<String> = self.guests().into_keys().collect();
         let parts = [
