@@ -45,7 +45,7 @@ pub use disk::DiskFormat;
 pub use entry::{Bootstrap, ChecksumFile, Entry, Origin, Published, Signature, Source, Suite, Upstream};
 pub use error::{Mismatch, PrepareError, PrepareErrorKind, StoreError, StoreErrorKind};
 pub use pins::{Change, Pin, Pins, PinsError};
-pub use prepared::{BootWith, Kernel, PreparedImage};
+pub use prepared::{Kernel, PreparedImage, Start};
 pub use recipe::DISK_BYTES;
 pub use store::{Control, PresentImage, Store};
 pub use templates::{Begun, Template, TemplateError, Templates, Unfinished};

@@ -49,14 +49,28 @@ pub(crate) struct MadeFile {
     pub(crate) digest: Option<Digest>,
 }
 
-/// What a guest is started with.
+/// What starts a guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Start {
-    /// With the image's own kernel, and this command line.
+pub enum Start {
+    /// A kernel from outside of its disk, with this command line; what one run wants goes after it.
     Kernel(String),
-    /// With the boot loader on its disk.
+    /// The boot loader on its disk, which this firmware starts.
     Firmware(Firmware),
+}
+
+impl Start {
+    /// The same with more words for the kernel, where it is we who give it some.
+    #[must_use]
+    pub fn with_words<'a>(mut self, words: impl IntoIterator<Item = &'a str>) -> Self {
+        if let Self::Kernel(cmdline) = &mut self {
+            for word in words {
+                cmdline.push(' ');
+                cmdline.push_str(word);
+            }
+        }
+        self
+    }
 }
 
 impl Made {
@@ -91,8 +105,10 @@ pub struct PreparedImage {
     pub format: DiskFormat,
     /// Its size as a guest sees it, in bytes: an overlay must not be smaller.
     pub bytes: u64,
-    /// What a guest of it is started with.
-    pub boot: BootWith,
+    /// What starts a guest of it. What gives a guest its identity follows from it (see [`crate::seed`]).
+    pub start: Start,
+    /// The files of the kernel that starts a guest; `None`: its boot loader has one.
+    pub kernel: Option<Kernel>,
     /// Who logs in over SSH; anybody but root works through `sudo`.
     pub login_user: String,
     /// It was in the store already.
@@ -102,34 +118,13 @@ pub struct PreparedImage {
     pub(crate) lease: File,
 }
 
-/// What a guest of an image is started with. What gives a guest its identity follows from it (see [`crate::seed`]).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BootWith {
-    /// With a kernel from outside of its disk.
-    Kernel(Kernel),
-    /// With the boot loader on its disk.
-    Firmware(Firmware),
-}
-
-/// A kernel to start a guest with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The files of a kernel to start a guest with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kernel {
     /// The kernel (`-kernel`).
     pub kernel: PathBuf,
     /// Its initial RAM disk (`-initrd`).
     pub initrd: PathBuf,
-    /// Its command line; what one run wants goes after it.
-    pub cmdline: String,
-}
-
-impl PreparedImage {
-    /// The kernel its guests are started with, if it does not come with a boot loader.
-    pub fn kernel(&self) -> Option<&Kernel> {
-        match &self.boot {
-            BootWith::Kernel(kernel) => Some(kernel),
-            BootWith::Firmware(_) => None,
-        }
-    }
 }
 
 /// What is written down of an image when it is put into the store (`image.json`).
@@ -276,7 +271,7 @@ impl Record {
     /// The image as its users see it.
     pub(crate) fn into_image(self, folder: &Path, cached: bool, lease: File) -> Result<PreparedImage, String> {
         let disk = self.files.first().ok_or_else(|| format!("{} names no disk", folder.display()))?.path(folder);
-        let (kernel, initrd) = (folder.join(KERNEL), folder.join(INITRD));
+        let kernel = || Kernel { kernel: folder.join(KERNEL), initrd: folder.join(INITRD) };
         Ok(PreparedImage {
             name: self.name,
             arch: self.arch,
@@ -286,10 +281,8 @@ impl Record {
             disk,
             format: self.disk,
             bytes: self.bytes,
-            boot: match self.start {
-                Start::Kernel(cmdline) => BootWith::Kernel(Kernel { kernel, initrd, cmdline }),
-                Start::Firmware(firmware) => BootWith::Firmware(firmware),
-            },
+            kernel: matches!(self.start, Start::Kernel(_)).then(kernel),
+            start: self.start,
             login_user: self.login_user,
             cached,
             lease,

@@ -14,10 +14,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use matrix::{Arch, ByteSize, Digest, Firmware, PackageFamily, Plan};
+use images::{DiskFormat, Kernel, Start};
+use matrix::{Digest, Plan};
 use serde::{Deserialize, Serialize};
 
-use crate::{fanout::BootImage, guest::Loader, host};
+use crate::{
+    fanout::{BootImage, ImageFacts},
+    guest::DiskFile,
+};
 
 /// Name of the program in the archive.
 pub(crate) const PROGRAM: &str = "nestmatrix";
@@ -28,30 +32,8 @@ const BRIEF: &str = "brief.json";
 pub(crate) struct Brief {
     /// The plan; its paths lead into the brief's own folder.
     pub(crate) plan: Plan,
-    /// Images by catalog name.
-    pub(crate) images: BTreeMap<String, BriefImage>,
-}
-
-/// An image whose disk is attached to the L1.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct BriefImage {
-    digest: Digest,
-    arch: Arch,
-    family: Option<PackageFamily>,
-    serial: String,
-    bytes: ByteSize,
-    start: BriefStart,
-    login_user: String,
-}
-
-/// What guests of an image are started with in the L1.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum BriefStart {
-    /// With the kernel that is in the brief, and this command line.
-    Kernel(String),
-    /// With the boot loader on its disk.
-    Firmware(Firmware),
+    /// Images by catalog name; the disk of each is attached under its [`serial`] number.
+    pub(crate) images: BTreeMap<String, ImageFacts>,
 }
 
 /// The serial number an image's disk has: as much of its digest as one can hold.
@@ -116,10 +98,10 @@ pub(crate) fn write(
     };
     add(program, PROGRAM)?;
     for image in images.values() {
-        if let Some((kernel, initrd)) = image.kernel() {
-            let serial = serial(image.digest);
-            add(kernel, &format!("kernels/{serial}/vmlinuz"))?;
-            add(initrd, &format!("kernels/{serial}/initrd.img"))?;
+        if let Some(Kernel { kernel, initrd }) = &image.kernel {
+            let folder = kernels(image.facts.digest);
+            add(kernel, &format!("{folder}/vmlinuz"))?;
+            add(initrd, &format!("{folder}/initrd.img"))?;
         }
     }
     write_plan(&mut tar, plan, images).map_err(|error| error.at(archive))?;
@@ -151,24 +133,8 @@ pub(crate) fn write_plan<W: io::Write>(
         }
         *path = name.into();
     }
-    let attached = images.iter().map(|(name, image)| {
-        let attached = BriefImage {
-            digest: image.digest,
-            arch: image.arch,
-            family: image.family,
-            serial: serial(image.digest),
-            bytes: image.bytes,
-            start: match &image.loader {
-                Loader::Kernel { cmdline, .. } => BriefStart::Kernel(cmdline.clone()),
-                Loader::Bios => BriefStart::Firmware(Firmware::Bios),
-                Loader::Uefi(_) => BriefStart::Firmware(Firmware::Uefi),
-            },
-            login_user: image.login_user.clone(),
-        };
-        (name.clone(), attached)
-    });
-    let attached = attached.collect();
-    let text = serde_json::to_vec(&Brief { plan, images: attached }).map_err(|error| unwritable(error.into()))?;
+    let images = images.iter().map(|(name, image)| (name.clone(), image.facts.clone())).collect();
+    let text = serde_json::to_vec(&Brief { plan, images }).map_err(|error| unwritable(error.into()))?;
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o644);
     header.set_size(text.len() as u64);
@@ -196,30 +162,22 @@ impl Brief {
     }
 }
 
-impl BriefImage {
-    /// The image as guests are booted from it here: its disk is the block device of that serial number.
-    pub(crate) fn here(&self, folder: &Path) -> io::Result<BootImage> {
-        let kernels = folder.join("kernels").join(&self.serial);
-        Ok(BootImage {
-            digest: self.digest,
-            arch: self.arch,
-            family: self.family,
-            bytes: self.bytes,
-            loader: match &self.start {
-                BriefStart::Kernel(cmdline) => Loader::Kernel {
-                    kernel: kernels.join("vmlinuz"),
-                    initrd: kernels.join("initrd.img"),
-                    cmdline: cmdline.clone(),
-                },
-                BriefStart::Firmware(Firmware::Bios) => Loader::Bios,
-                BriefStart::Firmware(Firmware::Uefi) => Loader::Uefi(host::uefi(self.arch).map_err(io::Error::other)?),
-            },
-            disk: block_device(Path::new("/sys/class/block"), &self.serial)?,
-            format: crate::guest::DiskFormat::Raw,
-            login_user: self.login_user.clone(),
-            lease: None,
-        })
-    }
+/// An image as guests are booted from it here, where the brief is unpacked in `folder`.
+pub(crate) fn here(folder: &Path, facts: &ImageFacts) -> io::Result<BootImage> {
+    let kernels = folder.join(kernels(facts.digest));
+    let kernel = || Kernel { kernel: kernels.join("vmlinuz"), initrd: kernels.join("initrd.img") };
+    let disk = block_device(Path::new("/sys/class/block"), &serial(facts.digest))?;
+    Ok(BootImage {
+        facts: facts.clone(),
+        disk: DiskFile { file: disk, format: DiskFormat::Raw },
+        kernel: matches!(facts.start, Start::Kernel(_)).then(kernel),
+        lease: None,
+    })
+}
+
+/// Where an image's kernel is in the brief.
+fn kernels(digest: Digest) -> String {
+    format!("kernels/{}", serial(digest))
 }
 
 /// The block device with this serial number, among those the kernel lists in `class`.
@@ -237,6 +195,8 @@ fn block_device(class: &Path, serial: &str) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use matrix::{Arch, ByteSize, PackageFamily};
+
     use super::*;
 
     #[test]
@@ -265,16 +225,19 @@ mod tests {
         std::fs::write(path("m.toml"), matrix).unwrap();
         let plan = matrix::load(&path("m.toml"), &["debian-12-minimal"]).unwrap().plan;
         let image = BootImage {
-            digest: Digest::of(b"image"),
-            arch: Arch::here(),
-            family: Some(PackageFamily::Deb),
-            disk: path("disk"),
-            format: crate::guest::DiskFormat::Qcow2,
-            bytes: ByteSize::from_mib(1),
-            loader: Loader::Kernel { kernel: path("kernel"), initrd: path("initrd"), cmdline: "root=/dev/vda".into() },
-            login_user: "root".into(),
+            facts: ImageFacts {
+                digest: Digest::of(b"image"),
+                arch: Arch::here(),
+                family: Some(PackageFamily::Deb),
+                bytes: ByteSize::from_mib(1),
+                start: Start::Kernel("root=/dev/vda".into()),
+                login_user: "root".into(),
+            },
+            disk: DiskFile { file: path("disk"), format: DiskFormat::Qcow2 },
+            kernel: Some(Kernel { kernel: path("kernel"), initrd: path("initrd") }),
             lease: None,
         };
+        let facts = image.facts.clone();
         let images = BTreeMap::from([("debian-12-minimal".to_owned(), image)]);
         write(&path("brief.tar"), &path("smoke.sh"), &plan, &images).unwrap();
 
@@ -290,7 +253,8 @@ mod tests {
         std::fs::write(path("one"), "other").unwrap();
         let changed = write(&path("again.tar"), &path("smoke.sh"), &plan, &images).unwrap_err();
         assert!(matches!(&changed, BriefError::Changed { path, .. } if path.ends_with("one")), "{changed}");
-        let serial = &brief.images["debian-12-minimal"].serial;
-        assert_eq!(std::fs::read_to_string(unpacked.join("kernels").join(serial).join("initrd.img")).unwrap(), "i");
+        assert_eq!(brief.images["debian-12-minimal"], facts);
+        let initrd = unpacked.join(kernels(facts.digest)).join("initrd.img");
+        assert_eq!(std::fs::read_to_string(initrd).unwrap(), "i");
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    brief::Brief,
+    brief::{self, Brief},
     orders::Orders,
     protocol::{FromAgent, GuestProof, Hello, Ready, ToAgent, Work},
     say::Say,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     events::Events,
-    fanout::{BootImage, BootImages, Budget, Keep, Purpose, Station, Stop, Warmth},
+    fanout::{BootImages, Budget, Keep, Purpose, Station, Stop, Warmth},
     guest::{Accelerator, Spawner},
     host::{self, Machine, Qemu},
     ssh::Keys,
@@ -90,7 +90,7 @@ impl Agent<'_> {
         let machine = Machine::read().map_err(|error| broken(&error))?;
         let mut images = HashMap::new();
         for (name, image) in &brief.images {
-            match image.here(self.folder) {
+            match brief::here(self.folder, image) {
                 Ok(image) => drop(images.insert(name.clone(), image)),
                 // The cells of this one are errors; others have theirs.
                 Err(error) => {
@@ -115,10 +115,10 @@ impl Agent<'_> {
             None => {
                 let message = "proving that guests run under KVM in it".to_owned();
                 self.say.message(FromAgent::Progress { message }).await;
-                let (kernel, initrd) = (Path::new("/vmlinuz"), Path::new("/initrd.img"));
-                let own = images.values().filter(|image| image.arch == Arch::here());
-                let (kernel, initrd) = own.into_iter().find_map(BootImage::kernel).unwrap_or((kernel, initrd));
-                let target = host::Target { kernel, initrd, scratch: &scratch };
+                let ours = images::Kernel { kernel: "/vmlinuz".into(), initrd: "/initrd.img".into() };
+                let own = images.values().filter(|image| image.facts.arch == Arch::here());
+                let kernel = own.into_iter().find_map(|image| image.kernel.as_ref()).unwrap_or(&ours);
+                let target = host::Target { kernel, scratch: &scratch };
                 let proof = tokio::select! {
                     proof = host::prove_kvm(&qemu, &machine, self.spawner, &target, PROOF_LIMIT) => proof,
                     () = self.stop.drain.cancelled() => {

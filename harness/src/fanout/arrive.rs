@@ -6,7 +6,7 @@ use reports::{Blame, Phase, Trouble, TroubleKind};
 
 use super::attempt::{Attempt, Outcome, Up, deadline};
 use crate::{
-    guest::{Guest, MOST_REBOOTS, Reboots, Seed},
+    guest::{Guest, Reboots, Seed},
     payload::{self, AfterBoot, FirstBootError},
     ssh::{self, Open, Session},
 };
@@ -41,7 +41,7 @@ impl Attempt<'_> {
         if up.fork_of.is_some() {
             return self.open(up).await;
         }
-        let mut reboots = Reboots::default();
+        let mut reboots = Reboots::at_most(up.guest.spec().reboots);
         loop {
             let once = async {
                 let session = self.open(up).await?;
@@ -54,19 +54,18 @@ impl Attempt<'_> {
             };
             let Some(ended) = up.guest.has_ended().filter(|_| !self.kill.is_cancelled()) else { return Err(trouble) };
             if reboots.another(&ended) {
-                let count = reboots.count();
+                let (count, most) = (reboots.count(), reboots.most());
                 up.guest.boot_again().await.map_err(|error| {
                     let reason = format!("the guest cannot be rebooted: {error}");
                     Trouble::new(TroubleKind::QemuSilent, Phase::Boot, reason)
                 })?;
-                self.warn(format!(
-                    "the guest rebooted itself before its boot was over ({count} of at most {MOST_REBOOTS})"
-                ));
+                self.warn(format!("the guest rebooted itself before its boot was over ({count} of at most {most})"));
             } else if reboots.are_too_many() {
                 // Another guest of this image reboots as often.
                 let reason = format!(
-                    "the guest rebooted itself {} times before its boot was over, at most {MOST_REBOOTS} are survived",
-                    reboots.count()
+                    "the guest rebooted itself {} times before its boot was over, at most {} are survived",
+                    reboots.count(),
+                    reboots.most()
                 );
                 let help = "a unit or script of the image reboots it at each boot: see console.log";
                 return Err(Trouble::new(TroubleKind::RebootLoop, Phase::Boot, reason).with_help(help));
@@ -100,7 +99,7 @@ impl Attempt<'_> {
             }
         };
         let limit = self.scaled(CONNECT);
-        let user = self.station.image(self.cell).map_or("root", |image| &image.login_user);
+        let user = self.station.image(self.cell).map_or("root", |image| &image.facts.login_user);
         let open = Session::open(Open {
             stream,
             user,
@@ -125,7 +124,7 @@ impl Attempt<'_> {
     /// Waits until the boot is over, and went well.
     async fn boot_is_over(&self, up: &Up, session: &Session) -> Outcome<()> {
         let (guest, limit) = (&up.guest, self.scaled(self.cell.timeouts.boot));
-        let cloud = self.station.image(self.cell).is_some_and(|image| image.seed() == Seed::CloudInit);
+        let cloud = guest.spec().seed == Some(Seed::CloudInit);
         let waiting = async {
             if cloud {
                 payload::first_boot(session, deadline(limit)).await?;

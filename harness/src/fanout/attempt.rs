@@ -253,7 +253,7 @@ impl Attempt<'_> {
                 return false;
             }
         };
-        let user = self.station.image(self.cell).map_or("root", |image| &image.login_user);
+        let user = self.station.image(self.cell).map_or("root", |image| &image.facts.login_user);
         let ssh = ssh::command_to_enter(&keys, &known_hosts, user, address.port());
         let stop = format!("kill {pid}");
         self.send(|cell, attempt| EventKind::GuestKept { cell, attempt, ssh, stop });

@@ -67,7 +67,7 @@ impl Attempt<'_> {
         let facts = SystemFacts { kernel_lent, ..facts };
         let (image, asked) = (&self.cell.image, self.cell.guest.disk);
         let small = facts.root_bytes.and_then(|bytes| disk::small_root(image, bytes, asked));
-        let large = self.station.image(self.cell).and_then(|from| disk::larger(image, from.bytes, asked));
+        let large = self.station.image(self.cell).and_then(|from| disk::larger(image, from.facts.bytes, asked));
         small.into_iter().chain(large).for_each(|words| self.station.events.warn_once(words));
         self.send(|cell, attempt| EventKind::SystemSeen { cell, attempt, facts });
     }
@@ -82,7 +82,7 @@ impl Attempt<'_> {
     async fn send_payload(&self, session: &Session, ask: bool) -> Result<Option<Package>, NotSent> {
         let (plan, cell) = (&self.station.plan, self.cell);
         let until = deadline(self.scaled(cell.timeouts.prepare));
-        let family = match self.station.image(cell).and_then(|image| image.family) {
+        let family = match self.station.image(cell).and_then(|image| image.facts.family) {
             _ if !self.installs() => None,
             None => payload::detect_family(session, until).await.map_err(UploadError::from)?,
             known => known,
@@ -110,7 +110,7 @@ impl Attempt<'_> {
 
     /// The kind of CPU the guest has.
     fn arch(&self) -> Arch {
-        self.station.image(self.cell).map_or(Arch::here(), |image| image.arch)
+        self.station.image(self.cell).map_or(Arch::here(), |image| image.facts.arch)
     }
 
     async fn install(

@@ -10,12 +10,12 @@ use crate::{guest::Accelerator, host::Qemu};
 impl Station {
     /// `None`: it is of this machine's own kind.
     pub(super) fn emulation(&self, cell: &Cell) -> Option<&Emulation> {
-        self.emulations.get(&self.image(cell)?.arch)
+        self.emulations.get(&self.image(cell)?.facts.arch)
     }
 
     /// It is of another kind than this machine.
     pub(super) fn is_foreign(&self, cell: &Cell) -> bool {
-        self.image(cell).is_some_and(|image| image.arch != Arch::here())
+        self.image(cell).is_some_and(|image| image.facts.arch != Arch::here())
     }
 
     pub(super) fn qemu(&self, cell: &Cell) -> &Qemu {

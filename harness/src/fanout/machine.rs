@@ -2,34 +2,34 @@
 
 use matrix::Cell;
 
-use super::station::{BootImage, Station};
-use crate::guest::{Command, Cpu, Port, Ram};
+use super::{image::BootImage, station::Station};
+use crate::{
+    guest::{Launch, MachineSpec},
+    host::NoUefi,
+};
 
-/// The machine without its disk and its identity.
-pub(super) fn command(station: &Station, cell: &Cell, image: &BootImage, terse: bool) -> Command {
+/// The machine.
+pub(super) fn spec(station: &Station, cell: &Cell, image: &BootImage, terse: bool) -> MachineSpec {
     let words = terse.then_some("quiet").into_iter();
     let words = words.chain(station.kernel_args(cell).iter().map(String::as_str));
-    Command {
+    MachineSpec {
+        cpus: cell.guest.cpus,
+        memory: cell.guest.memory,
+        screen: !terse,
+        ..image.machine(station.qemu(cell), station.accelerator(cell), cell.guest.disk, words)
+    }
+}
+
+/// A launch of it that has neither disks nor an identity yet.
+pub(super) fn launch(station: &Station, cell: &Cell, image: &BootImage, terse: bool) -> Result<Launch, NoUefi> {
+    let spec = spec(station, cell, image, terse);
+    Ok(Launch {
         qemu: station.qemu(cell).system.clone(),
         name: cell.id.to_string(),
-        arch: image.arch,
-        machine: station.qemu(cell).machine(),
-        accelerator: station.accelerator(cell),
-        cpus: cell.guest.cpus,
-        cpu: Cpu::Fullest,
-        memory_mib: cell.guest.memory.mib(),
-        ram: Ram::Anonymous,
-        disk: None,
-        more_disks: Vec::new(),
-        loader: image.loader.clone().with_words(words),
-        screen: !terse,
-        firmware: Vec::new(),
-        network: Some(cell.guest.network),
-        // What a fork is woken over: a booted guest has it, too, so that both are the same machine.
-        port: Port::Idle,
-        qmp_fd: -1,
-        port_fd: -1,
-    }
+        boot: image.boot_files(&spec)?,
+        network: cell.guest.network,
+        ..Launch::new(spec)
+    })
 }
 
 /// A host name from an image's name: one label, letters, digits and hyphens, at most 63.

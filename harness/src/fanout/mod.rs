@@ -2,7 +2,7 @@
 //!
 //! This code always runs on the L1, beside its guests. `budget` decides who may start, `attempt` takes one cell through its
 //! phases on one fresh guest (`arrive` boots it to a session, `deliver` brings the payload into it; `power` makes it, a fork where it can: `warm` knows the templates,
-//! `machine` what both are, `emulation` what runs guests of another kind of CPU; `harvest` fetches what is left in it, `judge` says what
+//! `machine` what both are (`image`: what an image makes of them), `emulation` what runs guests of another kind of CPU; `harvest` fetches what is left in it, `judge` says what
 //! it means; `answers` notices guests that no longer answer), `dispatch` does that for all cells. All results leave as events.
 
 mod answers;
@@ -15,6 +15,7 @@ mod disk;
 mod dispatch;
 mod emulation;
 mod harvest;
+mod image;
 mod judge;
 mod machine;
 mod panicked;
@@ -29,7 +30,8 @@ mod warmth;
 pub use attempt::Conclusion;
 pub use budget::{Budget, Cost};
 pub use dispatch::{Incoming, Stop, Todo, at_once, dispatch, freeze};
+pub use image::{BootImage, ImageFacts};
 pub(crate) use panicked::words as panic_words;
 pub use room::LEAST_ROOM;
-pub use station::{BootImage, BootImages, Emulation, Keep, Purpose, Station};
+pub use station::{BootImages, Emulation, Keep, Purpose, Station};
 pub use warmth::Warmth;

@@ -1,17 +1,18 @@
 //! A guest for an attempt: forked where that can be done, else booted, and which of the two is said.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use matrix::Identity;
 use reports::{EventKind, GuestFacts, Phase, Trouble, TroubleKind};
 
 use super::{
     attempt::{Attempt, Outcome, Up, deadline},
+    image::BootImage,
     machine,
-    station::{BootImage, Keep, Purpose},
+    station::{Keep, Purpose},
 };
 use crate::{
-    guest::{self, Command, DiskFormat, StartError, Told, Who},
+    guest::{self, Below, Launch, Seed, StartError, Who},
     payload,
     ssh::{Exec, Session, Stdin},
     template::{self, Forked, Template, With},
@@ -110,8 +111,8 @@ impl Attempt<'_> {
         }
         .map(|source| match source {
             Source::Boot { prepared, reason: None } if cell.boot == matrix::Boot::Warm => {
-                let reason = if station.warmth.cold { "--cold" } else { template::FOREIGN };
-                Source::Boot { prepared, reason: Some(reason.to_owned()) }
+                let reason = if station.warmth.cold { Some("--cold") } else { station.is_booted(cell) };
+                Source::Boot { prepared, reason: reason.map(str::to_owned) }
             }
             source => source,
         })
@@ -125,21 +126,21 @@ impl Attempt<'_> {
         scratch: &Path,
     ) -> Result<Up, Trouble> {
         let station = self.station;
-        let command = machine::command(station, self.cell, image, station.terse);
+        let launch = machine::launch(station, self.cell, image, station.terse);
+        let launch = launch.map_err(|error| template::no_template(error.to_string()))?;
         let with = With {
             qemu: station.qemu(self.cell),
             spawner: &station.spawner,
             speed: station.speed(self.cell),
             dies_with_us: self.dies_with_us(),
         };
-        let forked =
-            template::fork(template, &with, &command, image.disk_size(self.cell.guest.disk), (scratch, logs)).await;
+        let forked = template::fork(template, &with, launch, &BTreeMap::new(), (scratch, logs)).await;
         let Forked { guest, connection } = forked?;
         let (login, host_keys) = (template.login().clone(), template.host_keys().clone());
         let fork_of = Some(Arc::clone(template));
         let up = Up { guest, login, host_keys, connection: Some(connection), fork_of, of_template: true };
         let boot = reports::Boot::Forked { template: template.key() };
-        if let Err(trouble) = self.started(&up, &command, image, boot).await {
+        if let Err(trouble) = self.started(&up, image, boot).await {
             // Gone for certain before another guest's disk is made in its place.
             self.slot.gauge.rest();
             up.guest.kill().await;
@@ -162,11 +163,18 @@ impl Attempt<'_> {
             ..Trouble::new(TroubleKind::Host, Phase::Runner, what)
         };
         let host_keys = self.keys("host key")?;
-        let disk = scratch.join("disk.qcow2");
-        let below = prepared.map(|template| (template.disk(), DiskFormat::Qcow2));
-        let (file, format) = below.as_ref().map_or((&image.disk, image.format), |(file, format)| (file, *format));
-        let size = image.disk_size(self.cell.guest.disk);
-        guest::create_overlay(&station.qemu.img, (file, format), Some(size), &disk).await.map_err(|failure| {
+        let terse = station.is_terse(self.number, self.last);
+        let launch = machine::launch(station, self.cell, image, terse);
+        let launch = launch.map_err(|failure| error(failure.to_string(), None))?;
+        // Whoever was prepared was told who it is by another one.
+        let seed = guest::raw_disk(scratch, Seed::DISK);
+        let below = Below {
+            root: &prepared.map_or_else(|| image.disk.clone(), Template::disk),
+            others: prepared.map(Template::folder),
+            given: &BTreeMap::from([(Seed::DISK.to_owned(), seed)]),
+        };
+        let disks = guest::make_disks(&station.qemu(self.cell).img, &launch.spec, &below, scratch).await;
+        let disks = disks.map_err(|failure| {
             error(failure.to_string(), Some(format!("make room below {}", station.scratch.display())))
         })?;
         let hostname = match self.cell.identity {
@@ -179,12 +187,10 @@ impl Attempt<'_> {
             host_public: host_keys.public(),
             hostname: &hostname,
         };
-        let Told { firmware, disk: seed } = guest::identity(scratch, &who, image.seed())
+        guest::identity(scratch, &who, launch.spec.seed)
             .map_err(|source| error(format!("could not write into {}: {source}", scratch.display()), None))?;
-        let terse = station.is_terse(self.number, self.last);
-        let machine = machine::command(station, self.cell, image, terse);
-        let command = Command { disk: Some(disk), firmware, more_disks: seed.into_iter().collect(), ..machine };
-        let starting = guest::Guest::start(&station.spawner, command.clone(), self.dies_with_us(), logs);
+        let launch = Launch { disks, folder: scratch.to_owned(), ..launch };
+        let starting = guest::Guest::start(&station.spawner, launch, self.dies_with_us(), logs);
         let guest = starting.await.map_err(|failure| {
             let help =
                 matches!(failure, StartError::Gone { .. }).then(|| format!("see {}", logs.join("qemu.log").display()));
@@ -192,7 +198,7 @@ impl Attempt<'_> {
         })?;
         let of_template = prepared.is_some();
         let up = Up { guest, login: station.login.clone(), host_keys, connection: None, fork_of: None, of_template };
-        self.started(&up, &command, image, reports::Boot::Cold { reason }).await?;
+        self.started(&up, image, reports::Boot::Cold { reason }).await?;
         Ok(up)
     }
 
@@ -201,7 +207,7 @@ impl Attempt<'_> {
         self.station.keep == Keep::Never || self.station.purpose == Purpose::Shell
     }
 
-    async fn started(&self, up: &Up, command: &Command, image: &BootImage, boot: reports::Boot) -> Outcome<()> {
+    async fn started(&self, up: &Up, image: &BootImage, boot: reports::Boot) -> Outcome<()> {
         let accelerator = up.guest.accelerator().await;
         let accelerator =
             accelerator.map_err(|failure| Trouble::new(TroubleKind::QemuSilent, Phase::Runner, failure.to_string()))?;
@@ -209,9 +215,9 @@ impl Attempt<'_> {
         self.slot.gauge.watch(pid);
         let facts = GuestFacts {
             runner: self.station.runner,
-            image: image.digest,
+            image: image.facts.digest,
             accelerator: accelerator.to_string(),
-            machine: command.machine.clone(),
+            machine: up.guest.spec().machine.clone(),
             pid,
             boot,
         };

@@ -2,19 +2,18 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, OnceLock},
 };
 
-use images::{BootWith, Kernel, PreparedImage};
-use matrix::{Arch, ByteSize, Cell, Digest, Firmware, PackageFamily, Plan};
+use matrix::{Arch, Cell, Plan};
 use tokio_util::sync::CancellationToken;
 
-use super::warmth::Warmth;
+use super::{image::BootImage, warmth::Warmth};
 use crate::{
     events::Events,
-    guest::{Accelerator, DiskFormat, Loader, Seed, Spawner},
-    host::{self, NoUefi, Qemu},
+    guest::{Accelerator, Spawner},
+    host::Qemu,
     ssh::Keys,
     template::Birthplace,
 };
@@ -38,79 +37,6 @@ pub enum Purpose {
     Test,
     /// To the end of phase install; then its guest is left to a person who sits in front of it.
     Shell,
-}
-
-/// An image as a guest is booted from it on this machine.
-#[derive(Clone, Debug)]
-pub struct BootImage {
-    /// Identity of its content.
-    pub digest: Digest,
-    /// The kind of CPU it is made for.
-    pub arch: Arch,
-    /// What kind of packages it installs; `None`: that is seen in the guest.
-    pub family: Option<PackageFamily>,
-    /// The root disk, never written to.
-    pub disk: PathBuf,
-    /// How the disk's content is stored.
-    pub format: DiskFormat,
-    /// Its size as a guest sees it: an overlay must not be smaller.
-    pub bytes: ByteSize,
-    /// What its guests are started with.
-    pub loader: Loader,
-    /// Who logs in over SSH; anybody but root works through `sudo`.
-    pub login_user: String,
-    /// Keeps the files where they are; `None`: nobody takes them away here.
-    #[expect(dead_code, reason = "it is held, not read")]
-    pub(crate) lease: Option<Arc<PreparedImage>>,
-}
-
-impl BootImage {
-    /// The image as it is in the store.
-    ///
-    /// # Errors
-    ///
-    /// Its disk needs UEFI, and there is none on this machine.
-    pub fn of(image: Arc<PreparedImage>) -> Result<Self, NoUefi> {
-        let loader = match &image.boot {
-            BootWith::Kernel(Kernel { kernel, initrd, cmdline }) => {
-                Loader::Kernel { kernel: kernel.clone(), initrd: initrd.clone(), cmdline: cmdline.clone() }
-            }
-            BootWith::Firmware(Firmware::Bios) => Loader::Bios,
-            BootWith::Firmware(Firmware::Uefi) => Loader::Uefi(host::uefi(image.arch)?),
-        };
-        Ok(Self {
-            digest: image.digest,
-            arch: image.arch,
-            family: image.family,
-            disk: image.disk.clone(),
-            format: image.format,
-            bytes: ByteSize::from_bytes(image.bytes),
-            loader,
-            login_user: image.login_user.clone(),
-            lease: Some(image),
-        })
-    }
-
-    /// How its guests are given their identity.
-    pub fn seed(&self) -> Seed {
-        match self.loader {
-            Loader::Kernel { .. } => Seed::Firmware,
-            Loader::Bios | Loader::Uefi(_) => Seed::CloudInit,
-        }
-    }
-
-    /// The kernel its guests are started with, and its initial file system, if they do not come with a boot loader.
-    pub(crate) fn kernel(&self) -> Option<(&Path, &Path)> {
-        match &self.loader {
-            Loader::Kernel { kernel, initrd, .. } => Some((kernel, initrd)),
-            Loader::Bios | Loader::Uefi(_) => None,
-        }
-    }
-
-    /// Size of a guest's disk where this much is wanted.
-    pub fn disk_size(&self, wanted: ByteSize) -> ByteSize {
-        self.bytes.max(wanted)
-    }
 }
 
 /// Images by catalog name, each known from when it is there: guests of one need not wait for another.

@@ -1,13 +1,12 @@
 //! Which template a cell's guest is forked from, and how it is had.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use matrix::{Boot, ByteSize, Cell, Digest, Network, Plan};
 use reports::{EventKind, Trouble};
 use tokio_util::sync::CancellationToken;
 
 use super::{machine, station::Station};
-use crate::guest::{self, Seed};
 use crate::template::{self, Forge, Mould, News, Preparation, Template, Work};
 
 /// What a guest writes to its disk while it boots ...
@@ -27,7 +26,12 @@ impl Station {
 
     /// The cell's guest is to be forked, if it can be.
     pub(super) fn forks(&self, cell: &Cell) -> bool {
-        cell.boot == Boot::Warm && !self.warmth.cold && !self.is_foreign(cell)
+        cell.boot == Boot::Warm && !self.warmth.cold && self.is_booted(cell).is_none()
+    }
+
+    /// Why guests of the cell are booted, whatever it says; `None`: they can be forked.
+    pub(super) fn is_booted(&self, cell: &Cell) -> Option<&'static str> {
+        machine::spec(self, cell, self.image(cell)?, self.terse).can_be_frozen().err()
     }
 
     /// No guest of the cell's image may run that was not prepared.
@@ -42,24 +46,16 @@ impl Station {
         let (_, own) = self.warmth.templates.as_ref().ok()?;
         let birthplace = self.emulation(cell).map_or(own, |emulation| &emulation.birthplace);
         let image = self.image(cell).filter(|_| wanted)?;
-        let command = machine::command(self, cell, image, self.terse);
+        let spec = machine::spec(self, cell, image, self.terse);
         let parts = [
-            ("image", image.digest.to_string()),
+            ("image", image.facts.digest.to_string()),
             // The template's disk lies above it.
-            ("disk", image.disk.display().to_string()),
-            ("size", image.disk_size(cell.guest.disk).bytes().to_string()),
+            ("disk", image.disk.file.display().to_string()),
             ("name", machine::hostname(&cell.image)),
-            ("login", image.login_user.clone()),
-            (
-                "seed",
-                match image.seed() {
-                    Seed::Firmware => "firmware".to_owned(),
-                    Seed::CloudInit => guest::seed_recipe().to_string(),
-                },
-            ),
+            ("login", image.facts.login_user.clone()),
             ("preparation", prepare.map_or("none".to_owned(), |prepare| prepare.digest().to_string())),
         ];
-        Some(template::key(birthplace, &command, &parts))
+        Some(template::key(birthplace, &spec, &parts))
     }
 
     /// Makes the template of this cell's guest, or finds it, and says so. Afterwards it is [`Warmth::known`].
@@ -79,17 +75,18 @@ impl Station {
             cancel,
         };
         let prepare = prepare(&self.plan, cell);
-        let mould = Mould {
+        let launch = machine::launch(self, cell, image, self.terse);
+        let given = BTreeMap::new();
+        let mould = |launch| Mould {
             key,
-            command: machine::command(self, cell, image, self.terse),
-            image: (&image.disk, image.format),
-            family: image.family,
-            login_user: &image.login_user,
-            disk: image.disk_size(cell.guest.disk),
-            seed: image.seed(),
+            launch,
+            image: &image.disk,
+            given: &given,
+            written: BTreeMap::new(),
+            family: image.facts.family,
+            login_user: &image.facts.login_user,
             hostname: machine::hostname(&cell.image),
             boot: self.scaled(cell, cell.timeouts.boot),
-            disks: Vec::new(),
             network: prepare.map_or(Network::Isolated, |prepare| prepare.network),
             room: if prepare.is_some() { PREPARED } else { BOOTED }.min(cell.guest.disk),
             work: Work::Preparation(prepare.map(|prepare| Preparation {
@@ -107,7 +104,10 @@ impl Station {
             };
             self.events.send(EventKind::Warning { cell: None, message });
         };
-        let obtained = template::obtain(&forge, &mould, &tell).await;
+        let obtained = match launch {
+            Ok(launch) => template::obtain(&forge, &mould(launch), &tell).await,
+            Err(error) => Err(template::no_template(error.to_string())),
+        };
         let elapsed_ms = started.elapsed().as_millis() as u64;
         let obtained = obtained.map(|(found, cached)| (Arc::new(found), cached));
         let said = match &obtained {
@@ -120,7 +120,9 @@ impl Station {
                     cost: found.cost().bytes(),
                 },
                 Some(reason) => {
-                    let help = (!self.is_foreign(cell))
+                    let help = self
+                        .is_booted(cell)
+                        .is_none()
                         .then(|| format!("remove {} and freezing it is tried again", found.folder().display()));
                     let reason = format!("only the disk of what was prepared is kept: {reason}");
                     let trouble = Trouble { help, ..template::no_template(reason) };

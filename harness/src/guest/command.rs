@@ -1,91 +1,60 @@
-//! QEMU's argument list as a pure function.
+//! QEMU's argument list as a pure function of a machine and of one launch of it.
 //!
 //! Everything that decides what a guest is stands here, so that a change of it is a change of one snapshot.
 
 use std::{
     ffi::OsString,
-    fmt,
+    os::fd::RawFd,
     path::{Path, PathBuf},
 };
 
-use images::DiskFormat;
-use matrix::{Arch, Network};
-use serde::{Deserialize, Serialize};
+use images::{DiskFormat, Kernel, Start};
+use matrix::{Arch, Firmware, Network};
 
-/// How the guest's CPU is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Accelerator {
-    /// Hardware virtualization.
-    Kvm,
-    /// Software emulation.
-    Tcg,
-}
+use super::{
+    identity,
+    spec::{Accelerator, MachineSpec},
+};
 
-impl Accelerator {
-    /// QEMU's name of it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Kvm => "kvm",
-            Self::Tcg => "tcg",
-        }
-    }
-}
-
-/// What a guest's kernel calls its serial port.
-pub const fn serial_port(arch: Arch) -> &'static str {
-    match arch {
-        Arch::X86_64 => "ttyS0",
-        Arch::Aarch64 => "ttyAMA0",
-    }
-}
-
-/// What a guest's CPU must be able to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cpu {
-    /// As much as the accelerator can give: releases with a raised baseline (x86-64-v3) must boot as well.
-    Fullest,
-    /// Run virtual machines itself.
-    Nesting,
-}
-
-impl Cpu {
-    /// QEMU's name of it.
-    const fn model(self, accelerator: Accelerator, arch: Arch) -> &'static str {
-        match (self, accelerator, arch) {
-            // With the extensions, wherever the host's KVM module lets them through (its parameter `nested`).
-            (_, Accelerator::Kvm, _) => "host",
-            // Signing of pointers as the architecture defines it takes half of the emulation's time (QEMU docs: arm/cpu-features).
-            // A smaller model is no quicker (measured: Debian 12 to its SSH server with 23 and, on a busier machine, 33 s of CPU time; neoverse-n1 22 s, cortex-a72
-            // 21 to 26 s).
-            (_, Accelerator::Tcg, Arch::Aarch64) => "max,pauth-impdef=on",
-            (Self::Fullest, Accelerator::Tcg, Arch::X86_64) => "max",
-            // TCG emulates AMD's extensions only. The baseline x86-64-v2 and no more: with `max` everything in the L1 takes a
-            // fifth longer (measured: boot 17.8 s instead of 14.6 s, a guest in it 27 s instead of 23 s).
-            (Self::Nesting, Accelerator::Tcg, Arch::X86_64) => {
-                "qemu64,+svm,+npt,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm,+nx"
-            }
-        }
-    }
-}
-
-/// A disk besides the root disk.
+/// One launch of a machine: where its files lie here, and what it may reach. Nothing of that can be seen in the guest.
 #[derive(Clone, Debug)]
-pub struct Disk {
+pub struct Launch {
+    /// The machine.
+    pub spec: MachineSpec,
+    /// The emulator.
+    pub qemu: PathBuf,
+    /// Shown by process listings; no commas.
+    pub name: String,
+    /// Where its memory is kept.
+    pub ram: Ram,
+    /// The files of its disks, in their order.
+    pub disks: Vec<DiskFile>,
+    /// The files that start it.
+    pub boot: BootFiles,
+    /// A folder of its own: its identity ([`super::identity`]).
+    pub folder: PathBuf,
+    /// What its first network card reaches.
+    pub network: Network,
+    /// We are at the other end of its port ([`super::Guest::take_port`]); else nobody is.
+    pub port: bool,
+}
+
+/// The file of a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskFile {
     /// The file.
     pub file: PathBuf,
-    /// How its content is stored.
+    /// How the disk's content is stored in it.
     pub format: DiskFormat,
-    /// What the guest finds it by (`/sys/class/block/*/serial`): at most 20 characters, no commas.
-    pub serial: String,
-    /// The guest may write to it.
-    pub writable: bool,
 }
 
-impl fmt::Display for Accelerator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
+/// The files that start a machine; those that its spec has no use for are not looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BootFiles {
+    /// A kernel's.
+    pub kernel: Kernel,
+    /// The file with UEFI's code.
+    pub uefi: PathBuf,
 }
 
 /// Where a guest's memory is kept.
@@ -100,125 +69,53 @@ pub enum Ram {
     Forked(PathBuf),
 }
 
-/// A port that the guest's first program speaks on, without a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Port {
-    /// There is none.
-    Absent,
-    /// Nobody is at its other end.
-    Idle,
-    /// We are at its other end ([`super::Guest::take_port`]).
-    Open,
+/// Numbers of the inherited, connected sockets that QEMU speaks over.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sockets {
+    /// QMP.
+    pub(crate) qmp: RawFd,
+    /// Behind an open port.
+    pub(crate) port: RawFd,
 }
 
-/// What a guest is started with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Loader {
-    /// With this kernel.
-    Kernel {
-        /// The kernel.
-        kernel: PathBuf,
-        /// Its initial file system.
-        initrd: PathBuf,
-        /// Its command line.
-        cmdline: String,
-    },
-    /// With what the firmware of PCs finds on the root disk.
-    Bios,
-    /// With what UEFI finds on the root disk; the file with its code.
-    Uefi(PathBuf),
-}
-
-impl Loader {
-    /// The same with more words for the kernel, where it is we who give it some.
-    #[must_use]
-    pub fn with_words<'a>(mut self, words: impl IntoIterator<Item = &'a str>) -> Self {
-        if let Self::Kernel { cmdline, .. } = &mut self {
-            for word in words {
-                cmdline.push(' ');
-                cmdline.push_str(word);
-            }
-        }
-        self
-    }
-}
-
-/// A file handed to the guest as a firmware-configuration item.
-#[derive(Clone, Debug)]
-pub struct Firmware {
-    /// Item name, `opt/...`.
-    pub name: &'static str,
-    /// The file with its content.
-    pub file: PathBuf,
-}
-
-/// One guest, complete.
-#[derive(Clone, Debug)]
-pub struct Command {
-    /// The emulator.
-    pub qemu: PathBuf,
-    /// Shown by process listings; no commas.
-    pub name: String,
-    /// The kind of its CPU.
-    pub arch: Arch,
-    /// Versioned machine type.
-    pub machine: String,
-    /// How its CPU is run.
-    pub accelerator: Accelerator,
-    /// Virtual CPUs.
-    pub cpus: u32,
-    /// What its CPU must be able to do.
-    pub cpu: Cpu,
-    /// Memory in MiB.
-    pub memory_mib: u64,
-    /// Where that is kept.
-    pub ram: Ram,
-    /// Its root disk (qcow2), written to; `None`: no disk.
-    pub disk: Option<PathBuf>,
-    /// More disks, at most [`Command::MOST_DISKS`].
-    pub more_disks: Vec<Disk>,
-    /// What it is started with.
-    pub loader: Loader,
-    /// It has a screen, of which a picture can be taken. Machines of aarch64 have none.
-    pub screen: bool,
-    /// Firmware-configuration items.
-    pub firmware: Vec<Firmware>,
-    /// What it may reach; `None`: no network card at all.
-    pub network: Option<Network>,
-    /// It has a port of this kind, found as [`Command::PORT`].
-    pub port: Port,
-    /// Number of the inherited, connected socket that QMP is spoken on.
-    pub qmp_fd: i32,
-    /// Number of the inherited, connected socket behind an open port.
-    pub port_fd: i32,
-}
-
-impl Command {
-    /// Slots of the guest's bus that are kept for [`Command::more_disks`], eight to each.
-    const DISK_SLOTS: std::ops::Range<usize> = 0x10..0x1e;
-    /// Most disks besides the root disk.
-    pub const MOST_DISKS: usize = (Self::DISK_SLOTS.end - Self::DISK_SLOTS.start) * 8;
-
+impl Launch {
     /// The port's name in the guest: `/dev/virtio-ports/` and this.
     pub const PORT: &str = "nestmatrix.wake";
     /// QEMU's own name of the port: without one it does not tell when the guest opens and closes it.
     pub(super) const PORT_ID: &str = "wake";
 
+    /// A launch of a machine whose files are nowhere yet.
+    pub fn new(spec: MachineSpec) -> Self {
+        let disk = DiskFile { file: PathBuf::new(), format: DiskFormat::Raw };
+        Self {
+            disks: vec![disk; spec.disks.len()],
+            spec,
+            qemu: PathBuf::new(),
+            name: String::new(),
+            ram: Ram::Anonymous,
+            boot: BootFiles::default(),
+            folder: PathBuf::new(),
+            network: Network::Isolated,
+            port: false,
+        }
+    }
+
     /// The arguments, the program's own name excluded.
-    pub fn args(&self) -> Vec<OsString> {
+    pub(crate) fn args(&self, sockets: Sockets) -> Vec<OsString> {
+        let spec = &self.spec;
         let mut args = Args(Vec::new());
         args.flag("-nodefaults").flag("-no-user-config");
         args.pair("-name", format!("guest={}", self.name));
         let memory = if matches!(self.ram, Ram::Anonymous) { "" } else { ",memory-backend=ram" };
-        let without = match self.arch {
+        let without = match spec.arch {
             Arch::X86_64 => ",hpet=off,vmport=off",
             Arch::Aarch64 => ",gic-version=max",
         };
-        args.pair("-machine", format!("{},accel={}{without}{memory}", self.machine, self.accelerator));
-        args.pair("-cpu", self.cpu.model(self.accelerator, self.arch));
-        args.pair("-smp", self.cpus.to_string());
-        args.pair("-m", self.memory_mib.to_string());
-        let file = format!("memory-backend-file,id=ram,size={}M,mem-path=", self.memory_mib);
+        args.pair("-machine", format!("{},accel={}{without}{memory}", spec.machine, spec.accelerator));
+        args.pair("-cpu", spec.cpu.model(spec.accelerator, spec.arch));
+        args.pair("-smp", spec.cpus.to_string());
+        args.pair("-m", spec.memory.mib().to_string());
+        let file = format!("memory-backend-file,id=ram,size={}M,mem-path=", spec.memory.mib());
         match &self.ram {
             Ram::Anonymous => {}
             Ram::Kept(path) => drop(args.pair("-object", joined(&file, path, ",share=on"))),
@@ -228,49 +125,43 @@ impl Command {
                 args.pair("-incoming", "defer").flag("-S");
             }
         }
-        match &self.loader {
-            Loader::Kernel { kernel, initrd, cmdline } => {
-                args.pair("-kernel", kernel).pair("-initrd", initrd).pair("-append", self.kernel_words(cmdline));
+        match &spec.start {
+            Start::Kernel(cmdline) => {
+                let Kernel { kernel, initrd } = &self.boot.kernel;
+                args.pair("-kernel", kernel).pair("-initrd", initrd).pair("-append", kernel_words(spec, cmdline));
             }
-            Loader::Bios => {}
-            Loader::Uefi(code) => {
-                args.pair("-drive", joined("if=pflash,unit=0,format=raw,readonly=on,file=", code, ""));
+            Start::Firmware(Firmware::Bios) => {}
+            Start::Firmware(Firmware::Uefi) => {
+                args.pair("-drive", joined("if=pflash,unit=0,format=raw,readonly=on,file=", &self.boot.uefi, ""));
             }
         }
-        if let Some(disk) = &self.disk {
+        for (index, (disk, file)) in spec.disks.iter().zip(&self.disks).enumerate() {
             // cache=unsafe: the overlay dies with the guest, so the host need never wait for its own disk.
             // werror=stop: a full host disk pauses the guest with an event instead of looking like the package's fault.
-            let options = ",format=qcow2,cache=unsafe,discard=unmap,werror=stop,rerror=stop";
-            args.pair("-drive", joined("if=none,id=root,file=", disk, options));
-            let first = if matches!(self.loader, Loader::Kernel { .. }) { "" } else { ",bootindex=0" };
-            args.pair("-device", format!("virtio-blk-pci,drive=root,serial=root{first}"));
-        }
-        for (index, disk) in self.more_disks.iter().enumerate() {
             let mode = if disk.writable { "cache=unsafe,discard=unmap,werror=stop,rerror=stop" } else { "readonly=on" };
-            let options = format!(",format={},{mode}", disk.format.name());
-            args.pair("-drive", joined(&format!("if=none,id=disk{index},file="), &disk.file, &options));
-            // Above the root disk's slot, so that that one stays the first; eight in a slot, because there are few slots.
-            let (slot, function) = (Self::DISK_SLOTS.start + index / 8, index % 8);
-            let place = format!("addr={slot:#x}.{function},multifunction=on");
-            args.pair("-device", format!("virtio-blk-pci,drive=disk{index},serial={},{place}", disk.serial));
-        }
-        match self.network {
-            Some(network) => {
-                let restrict = if network == Network::Isolated { "on" } else { "off" };
-                // Port 0: the kernel chooses, `info usernet` tells; there is no race for a number.
-                args.pair("-netdev", format!("user,id=net,restrict={restrict},hostfwd=tcp:127.0.0.1:0-:22"));
-                args.pair("-device", "virtio-net-pci,netdev=net,romfile=");
-            }
-            None => {
-                args.pair("-nic", "none");
-            }
-        }
-        if self.port != Port::Absent {
-            let end = if self.port == Port::Open {
-                format!("socket,id=port,fd={}", self.port_fd)
-            } else {
-                "null,id=port".into()
+            let id = if index == 0 { "root".to_owned() } else { format!("disk{}", index - 1) };
+            let options = format!(",format={},{mode}", file.format.name());
+            args.pair("-drive", joined(&format!("if=none,id={id},file="), &file.file, &options));
+            let place = match index.checked_sub(1) {
+                None if spec.has_firmware() => ",bootindex=0".to_owned(),
+                None => String::new(),
+                // Above the root disk's slot, so that that one stays the first; eight in a slot, because there are few slots.
+                Some(more) => {
+                    format!(",addr={:#x}.{},multifunction=on", MachineSpec::DISK_SLOTS.start + more / 8, more % 8)
+                }
             };
+            args.pair("-device", format!("virtio-blk-pci,drive={id},serial={}{place}", disk.serial));
+        }
+        if spec.nics == 0 {
+            args.pair("-nic", "none");
+        } else {
+            let restrict = if self.network == Network::Isolated { "on" } else { "off" };
+            // Port 0: the kernel chooses, `info usernet` tells; there is no race for a number.
+            args.pair("-netdev", format!("user,id=net,restrict={restrict},hostfwd=tcp:127.0.0.1:0-:22"));
+            args.pair("-device", "virtio-net-pci,netdev=net,romfile=");
+        }
+        if spec.port {
+            let end = if self.port { format!("socket,id=port,fd={}", sockets.port) } else { "null,id=port".into() };
             // Behind the disks of a machine that has more of them.
             args.pair("-device", "virtio-serial-pci,addr=0x1e").pair("-chardev", end);
             args.pair("-device", format!("virtserialport,id={},chardev=port,name={}", Self::PORT_ID, Self::PORT));
@@ -278,65 +169,56 @@ impl Command {
         args.pair("-object", "rng-builtin,id=rng");
         args.pair("-device", "virtio-rng-pci,rng=rng");
         args.pair("-device", "pvpanic-pci");
-        if self.screen && self.arch == Arch::X86_64 {
+        if spec.screen && spec.arch == Arch::X86_64 {
             args.pair("-device", "VGA,romfile=vgabios-stdvga.bin");
         }
         args.pair("-display", "none");
         // The console comes over QEMU's stdout, where we count what a hostile guest prints, and not into a file that grows.
         args.pair("-chardev", "stdio,id=console,signal=off").pair("-serial", "chardev:console");
-        args.pair("-chardev", format!("socket,id=qmp,fd={}", self.qmp_fd));
+        args.pair("-chardev", format!("socket,id=qmp,fd={}", sockets.qmp));
         args.pair("-mon", "chardev=qmp,mode=control");
         // Whatever ends the guest pauses it with an event: there is time for a last picture of its screen.
         args.pair("-action", "reboot=shutdown,shutdown=pause,panic=pause");
         args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-        for item in &self.firmware {
-            args.pair("-fw_cfg", joined(&format!("name={},file=", item.name), &item.file, ""));
+        for (name, file) in spec.seed.map(identity::items).unwrap_or_default() {
+            args.pair("-fw_cfg", joined(&format!("name={name},file="), &self.folder.join(file), ""));
         }
         args.0
     }
+}
 
-    /// The kernel's command line; without a screen nothing is printed on one.
-    ///
-    /// Linux checks that its timer ticks by counting ticks against the CPU's own clock. If QEMU has to wait for a CPU of a busy host
-    /// meanwhile, the check fails and the kernel panics ("IO-APIC + timer doesn't work!", measured). Under KVM it knows better.
-    fn kernel_words(&self, cmdline: &str) -> String {
-        // In front, because what follows a `--` is not the kernel's.
-        let checks = self.accelerator == Accelerator::Tcg && self.arch == Arch::X86_64;
-        let first = checks.then_some("no_timer_check");
-        let words = cmdline.split_whitespace().filter(|word| self.screen || *word != "console=tty0");
-        first.into_iter().chain(words).collect::<Vec<_>>().join(" ")
-    }
+/// The kernel's command line; without a screen nothing is printed on one.
+///
+/// Linux checks that its timer ticks by counting ticks against the CPU's own clock. If QEMU has to wait for a CPU of a busy host
+/// meanwhile, the check fails and the kernel panics ("IO-APIC + timer doesn't work!", measured). Under KVM it knows better.
+fn kernel_words(spec: &MachineSpec, cmdline: &str) -> String {
+    // In front, because what follows a `--` is not the kernel's.
+    let checks = spec.accelerator == Accelerator::Tcg && spec.arch == Arch::X86_64;
+    let first = checks.then_some("no_timer_check");
+    let words = cmdline.split_whitespace().filter(|word| spec.screen || *word != "console=tty0");
+    first.into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
-impl Command {
-    /// A kernel as any, with this command line.
-    pub(crate) fn sample_loader(cmdline: &str) -> Loader {
-        let (kernel, initrd) = ("/store/vmlinuz".into(), "/store/initrd.img".into());
-        Loader::Kernel { kernel, initrd, cmdline: cmdline.into() }
-    }
-
-    /// A guest as any.
+impl MachineSpec {
+    /// A machine as any.
     pub(crate) fn sample() -> Self {
+        use super::{Cpu, Disk, Seed};
+        use matrix::ByteSize;
         Self {
-            qemu: "/usr/bin/qemu-system-x86_64".into(),
-            name: "debian-12-minimal.smoke".into(),
             arch: Arch::X86_64,
             machine: "pc-q35-10.0".into(),
             accelerator: Accelerator::Tcg,
-            cpus: 1,
             cpu: Cpu::Fullest,
-            memory_mib: 512,
-            ram: Ram::Anonymous,
-            disk: Some("/scratch/a,b/disk.qcow2".into()),
-            more_disks: Vec::new(),
-            loader: Self::sample_loader("root=/dev/vda rw console=tty0 console=ttyS0"),
+            cpus: 1,
+            memory: ByteSize::from_mib(512),
+            disks: vec![Disk::root(ByteSize::from_mib(4096))],
+            nics: 1,
+            start: Start::Kernel("root=/dev/vda rw console=tty0 console=ttyS0".into()),
+            seed: Some(Seed::Firmware),
             screen: true,
-            firmware: vec![Firmware { name: images::seed::HOSTNAME, file: "/scratch/hostname".into() }],
-            network: Some(Network::Isolated),
-            port: Port::Absent,
-            qmp_fd: 7,
-            port_fd: 8,
+            port: false,
+            reboots: 3,
         }
     }
 }
@@ -372,20 +254,44 @@ fn joined(before: &str, path: &Path, after: &str) -> OsString {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use matrix::ByteSize;
 
-    fn command() -> Command {
-        Command::sample()
+    use super::*;
+    use crate::guest::{Cpu, Disk};
+
+    fn launch(spec: MachineSpec) -> Launch {
+        let (kernel, initrd) = ("/store/vmlinuz".into(), "/store/initrd.img".into());
+        let disk = |disk: &Disk| match disk.writable {
+            true => DiskFile { file: format!("/scratch/a,b/{}.qcow2", disk.serial).into(), format: DiskFormat::Qcow2 },
+            false => DiskFile { file: format!("/store/{},x", disk.serial).into(), format: DiskFormat::Raw },
+        };
+        Launch {
+            qemu: "/usr/bin/qemu-system-x86_64".into(),
+            name: "debian-12-minimal.smoke".into(),
+            disks: spec.disks.iter().map(disk).collect(),
+            boot: BootFiles { kernel: Kernel { kernel, initrd }, ..BootFiles::default() },
+            folder: "/scratch".into(),
+            ..Launch::new(spec)
+        }
     }
 
-    fn text(command: &Command) -> String {
-        let args: Vec<String> = command.args().iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    fn spec() -> MachineSpec {
+        MachineSpec::sample()
+    }
+
+    fn text(launch: &Launch) -> String {
+        let args = launch.args(Sockets { qmp: 7, port: 8 });
+        let args: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
         args.join("\n").replace("\n-", "\n\u{0}").replace('\n', " ").replace(" \u{0}", "\n-")
+    }
+
+    fn text_of(spec: MachineSpec) -> String {
+        text(&launch(spec))
     }
 
     #[test]
     fn a_guest_is_isolated_sandboxed_and_pinned_to_a_machine_version() {
-        insta::assert_snapshot!(text(&command()), @r"
+        insta::assert_snapshot!(text_of(spec()), @r"
         -nodefaults
         -no-user-config
         -name guest=debian-12-minimal.smoke
@@ -396,7 +302,7 @@ mod tests {
         -kernel /store/vmlinuz
         -initrd /store/initrd.img
         -append no_timer_check root=/dev/vda rw console=tty0 console=ttyS0
-        -drive if=none,id=root,file=/scratch/a,,b/disk.qcow2,format=qcow2,cache=unsafe,discard=unmap,werror=stop,rerror=stop
+        -drive if=none,id=root,file=/scratch/a,,b/root.qcow2,format=qcow2,cache=unsafe,discard=unmap,werror=stop,rerror=stop
         -device virtio-blk-pci,drive=root,serial=root
         -netdev user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22
         -device virtio-net-pci,netdev=net,romfile=
@@ -411,19 +317,22 @@ mod tests {
         -mon chardev=qmp,mode=control
         -action reboot=shutdown,shutdown=pause,panic=pause
         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+        -fw_cfg name=opt/nestmatrix/ssh_host_ecdsa_key,file=/scratch/ssh_host_ecdsa_key
+        -fw_cfg name=opt/nestmatrix/ssh_host_ed25519_key,file=/scratch/ssh_host_ed25519_key
+        -fw_cfg name=opt/nestmatrix/authorized_keys,file=/scratch/authorized_keys
         -fw_cfg name=opt/nestmatrix/hostname,file=/scratch/hostname
         ");
     }
 
     /// The lines of `changed` that are not those of a guest that is booted.
-    fn difference(changed: &Command) -> String {
-        let (before, after) = (text(&command()), text(changed));
+    fn difference(changed: &Launch) -> String {
+        let (before, after) = (text_of(spec()), text(changed));
         after.lines().filter(|line| !before.lines().any(|known| known == *line)).collect::<Vec<_>>().join("\n")
     }
 
     #[test]
     fn a_fork_differs_from_what_was_frozen_in_where_its_memory_is_and_in_that_it_waits() {
-        let with = |ram| difference(&Command { ram, port: Port::Open, ..command() });
+        let with = |ram| difference(&Launch { ram, port: true, ..launch(MachineSpec { port: true, ..spec() }) });
         insta::assert_snapshot!(with(Ram::Kept("/t/a,b/ram".into())), @r"
         -machine pc-q35-10.0,accel=tcg,hpet=off,vmport=off,memory-backend=ram
         -object memory-backend-file,id=ram,size=512M,mem-path=/t/a,,b/ram,share=on
@@ -444,65 +353,63 @@ mod tests {
 
     #[test]
     fn a_guest_of_64_bit_arm_is_another_machine_with_the_same_devices() {
-        let arm = Command {
+        let arm = MachineSpec {
             arch: Arch::Aarch64,
             machine: "virt-10.0".into(),
-            loader: Command::sample_loader("root=/dev/vda rw console=ttyAMA0"),
-            ..command()
+            start: Start::Kernel("root=/dev/vda rw console=ttyAMA0".into()),
+            ..spec()
         };
-        insta::assert_snapshot!(difference(&arm), @r"
+        insta::assert_snapshot!(difference(&launch(arm.clone())), @r"
         -machine virt-10.0,accel=tcg,gic-version=max
         -cpu max,pauth-impdef=on
         -append root=/dev/vda rw console=ttyAMA0
         ");
-        let kvm = text(&Command { accelerator: Accelerator::Kvm, ..arm });
+        let kvm = text_of(MachineSpec { accelerator: Accelerator::Kvm, ..arm });
         assert!(kvm.contains("-cpu host") && !kvm.contains("VGA"), "{kvm}");
     }
 
     #[test]
     fn only_network_open_lifts_the_restriction() {
-        let open = Command { network: Some(Network::Open), ..command() };
+        let open = Launch { network: Network::Open, ..launch(spec()) };
         assert!(text(&open).contains("restrict=off"), "{}", text(&open));
-        let none = Command { network: None, ..command() };
-        assert!(text(&none).contains("-nic none") && !text(&none).contains("netdev"), "{}", text(&none));
+        let none = text_of(MachineSpec { nics: 0, ..spec() });
+        assert!(none.contains("-nic none") && !none.contains("netdev"), "{none}");
     }
 
     #[test]
     fn under_kvm_the_guest_has_the_hosts_cpu() {
-        let kvm = text(&Command { accelerator: Accelerator::Kvm, ..command() });
+        let kvm = text_of(MachineSpec { accelerator: Accelerator::Kvm, ..spec() });
         assert!(kvm.contains("accel=kvm") && kvm.contains("-cpu host"), "{kvm}");
         assert!(!kvm.contains("no_timer_check"), "{kvm}");
     }
 
     #[test]
     fn a_guest_that_runs_guests_has_a_cpu_for_it() {
-        let nesting = |accelerator| text(&Command { accelerator, cpu: Cpu::Nesting, ..command() });
+        let nesting = |accelerator| text_of(MachineSpec { accelerator, cpu: Cpu::Nesting, ..spec() });
         assert!(nesting(Accelerator::Tcg).contains("+svm,+npt"));
         assert!(nesting(Accelerator::Kvm).contains("-cpu host"));
-        assert!(!text(&command()).contains("svm"));
+        assert!(!text_of(spec()).contains("svm"));
     }
 
     #[test]
     fn without_a_screen_the_kernel_prints_on_the_serial_console_alone() {
-        let text = text(&Command { screen: false, ..command() });
+        let text = text_of(MachineSpec { screen: false, ..spec() });
         assert!(text.contains("root=/dev/vda rw console=ttyS0\n") && !text.contains("VGA"), "{text}");
     }
 
     #[test]
     fn more_disks_are_found_by_serial_number_and_leave_the_root_disk_the_first() {
-        let disk = |number: usize, writable| Disk {
-            file: format!("/store/{number},x").into(),
-            format: if writable { DiskFormat::Qcow2 } else { DiskFormat::Raw },
-            serial: format!("disk-{number}"),
-            writable,
-        };
-        let more_disks = (0..10).map(|number| disk(number, number == 0)).collect();
-        let text = text(&Command { more_disks, ..command() });
+        let root = spec().disks;
+        let more = (0..10).map(|number| match number {
+            0 => Disk::empty("disk-0", ByteSize::from_mib(64)),
+            _ => Disk::read_only(&format!("disk-{number}")),
+        });
+        let text = text_of(MachineSpec { disks: root.into_iter().chain(more).collect(), ..spec() });
         let lines: Vec<&str> = text.lines().filter(|line| line.contains("disk0") || line.contains("disk9")).collect();
         insta::assert_snapshot!(lines.join("\n"), @r"
-        -drive if=none,id=disk0,file=/store/0,,x,format=qcow2,cache=unsafe,discard=unmap,werror=stop,rerror=stop
+        -drive if=none,id=disk0,file=/scratch/a,,b/disk-0.qcow2,format=qcow2,cache=unsafe,discard=unmap,werror=stop,rerror=stop
         -device virtio-blk-pci,drive=disk0,serial=disk-0,addr=0x10.0,multifunction=on
-        -drive if=none,id=disk9,file=/store/9,,x,format=raw,readonly=on
+        -drive if=none,id=disk9,file=/store/disk-9,,x,format=raw,readonly=on
         -device virtio-blk-pci,drive=disk9,serial=disk-9,addr=0x11.1,multifunction=on
         ");
     }

@@ -7,22 +7,18 @@ use std::{
     path::Path,
 };
 
-use super::{
-    command::{Disk, Firmware},
-    seed,
-    who::Who,
-};
+use images::Start;
+use serde::Serialize;
+
+use super::{disks, seed, who::Who};
 
 /// Names of the files with a guest's host keys: ECDSA, ed25519.
 pub const HOST_KEY_FILES: [&str; 2] = ["ssh_host_ecdsa_key", "ssh_host_ed25519_key"];
-/// What a guest may be told by its firmware.
-pub const FIRMWARE_ITEMS: [&str; 4] =
-    [images::seed::AUTHORIZED_KEYS, images::seed::HOST_KEYS[0], images::seed::HOST_KEYS[1], images::seed::HOSTNAME];
-/// Serial number of the disk that tells a cloud image who it is; also its file's name.
-const SEED: &str = "seed";
+const AUTHORIZED_KEYS: &str = "authorized_keys";
+const HOSTNAME: &str = "hostname";
 
 /// How a guest is told who it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Seed {
     /// By firmware-configuration items, which images made by us read.
     Firmware,
@@ -30,40 +26,43 @@ pub enum Seed {
     CloudInit,
 }
 
-/// How QEMU is to tell a guest who it is.
-#[derive(Debug, Default)]
-pub struct Told {
-    /// As firmware-configuration items.
-    pub firmware: Vec<Firmware>,
-    /// As a disk, read-only.
-    pub disk: Option<Disk>,
+impl Seed {
+    /// Serial number of the disk that tells a cloud image who it is.
+    pub const DISK: &str = "seed";
+
+    /// What an image that is started like this reads.
+    pub fn of(start: &Start) -> Self {
+        match start {
+            Start::Kernel(_) => Self::Firmware,
+            Start::Firmware(_) => Self::CloudInit,
+        }
+    }
 }
 
-/// Writes the identity into files in `folder`, for their owner only, and says how QEMU is to hand them over. The host keys are in
-/// [`HOST_KEY_FILES`] in any case.
-pub fn identity(folder: &Path, who: &Who<'_>, seed: Seed) -> io::Result<Told> {
-    let host_keys = HOST_KEY_FILES.map(|name| folder.join(name));
-    for (file, key) in host_keys.iter().zip(who.host_private) {
-        write_private(file, key)?;
+/// The firmware-configuration items by which a guest is told, each with the name of its file.
+pub(super) fn items(seed: Seed) -> Vec<(&'static str, &'static str)> {
+    let host_keys = images::seed::HOST_KEYS.into_iter().zip(HOST_KEY_FILES);
+    let rest = [(images::seed::AUTHORIZED_KEYS, AUTHORIZED_KEYS), (images::seed::HOSTNAME, HOSTNAME)];
+    match seed {
+        Seed::Firmware => host_keys.chain(rest).collect(),
+        Seed::CloudInit => Vec::new(),
     }
-    if seed == Seed::CloudInit {
-        let file = folder.join(format!("{SEED}.raw"));
-        seed::write(&file, who)?;
-        let disk = Disk { file, format: images::DiskFormat::Raw, serial: SEED.to_owned(), writable: false };
-        return Ok(Told { firmware: Vec::new(), disk: Some(disk) });
+}
+
+/// Writes the identity into files in `folder`, for their owner only. The host keys are in [`HOST_KEY_FILES`] in any case.
+pub fn identity(folder: &Path, who: &Who<'_>, seed: Option<Seed>) -> io::Result<()> {
+    for (file, key) in HOST_KEY_FILES.into_iter().zip(who.host_private) {
+        write_private(&folder.join(file), key)?;
     }
-    let host_keys = images::seed::HOST_KEYS.into_iter().zip(host_keys);
-    let mut firmware: Vec<_> = host_keys.map(|(name, file)| Firmware { name, file }).collect();
-    let items = [
-        (images::seed::AUTHORIZED_KEYS, "authorized_keys", who.login.map(|line| format!("{line}\n")).concat()),
-        (images::seed::HOSTNAME, "hostname", who.hostname.to_owned()),
-    ];
-    for (name, file, content) in items {
-        let file = folder.join(file);
-        write_private(&file, &content)?;
-        firmware.push(Firmware { name, file });
+    match seed {
+        None => Ok(()),
+        Some(Seed::CloudInit) => seed::write(&disks::raw(folder, Seed::DISK).file, who),
+        Some(Seed::Firmware) => {
+            let authorized_keys = who.login.map(|line| format!("{line}\n")).concat();
+            write_private(&folder.join(AUTHORIZED_KEYS), &authorized_keys)?;
+            write_private(&folder.join(HOSTNAME), who.hostname)
+        }
     }
-    Ok(Told { firmware, disk: None })
 }
 
 /// Writes a file that only its owner can read.

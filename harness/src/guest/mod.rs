@@ -1,31 +1,34 @@
 //! One L2 guest: a QEMU process, its serial console, its QMP channel.
 //!
-//! `command` is the argument list and nothing else; `process` starts and ends the program; `console` keeps what the
-//! guest prints; `qmp` speaks to QEMU; `vm` puts them together as a [`Guest`]; `migration` freezes and thaws one.
+//! `spec` says what a machine is made of; `command` is the argument list of one launch of it and nothing else; `disks` makes the files of
+//! its disks, `identity` those that tell it who it is; `process` starts and ends the program; `console` keeps what the guest prints;
+//! `qmp` speaks to QEMU; `vm` puts them together as a [`Guest`]; `migration` freezes and thaws one.
 
 mod command;
 mod console;
+mod disks;
 mod ended;
 mod halt;
 mod identity;
 mod migration;
-mod overlay;
 mod process;
 pub mod qmp;
 mod reboots;
 mod seed;
+mod spec;
 mod vm;
 mod who;
 
-pub use command::{Accelerator, Command, Cpu, Disk, Firmware, Loader, Port, Ram, serial_port};
+pub use command::{BootFiles, DiskFile, Launch, Ram};
 pub use console::Console;
+pub use disks::{Below, DiskError, ROOT as ROOT_DISK, make as make_disks, raw as raw_disk};
 pub use ended::Ended;
-pub use identity::{FIRMWARE_ITEMS, HOST_KEY_FILES, Seed, Told, identity, write_private};
+pub use identity::{HOST_KEY_FILES, Seed, identity, write_private};
 pub use images::DiskFormat;
 pub use migration::MigrationError;
-pub use overlay::{OverlayError, create as create_overlay};
 pub use process::{Spawner, alive as process_alive, cpu_time as process_cpu_time, start_time as process_start_time};
-pub use reboots::{MOST_REBOOTS, Reboots};
+pub use reboots::Reboots;
 pub use seed::recipe as seed_recipe;
+pub use spec::{Accelerator, Cpu, Disk, MachineSpec, serial_port};
 pub use vm::{Guest, StartError};
 pub use who::Who;

@@ -2,31 +2,41 @@
 
 use super::ended::Ended;
 
-/// Most reboots of its own that a guest may do before its boot is over.
-pub const MOST_REBOOTS: u32 = 3;
-
 /// Counts them.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Reboots(u32);
+#[derive(Clone, Copy, Debug)]
+pub struct Reboots {
+    count: u32,
+    most: u32,
+}
 
 impl Reboots {
+    /// At most so many are survived.
+    pub fn at_most(most: u32) -> Self {
+        Self { count: 0, most }
+    }
+
     /// The guest ended like this before its boot was over; whether it may boot again.
     pub fn another(&mut self, ended: &Ended) -> bool {
         if *ended != Ended::Reset {
             return false;
         }
-        self.0 += 1;
-        self.0 <= MOST_REBOOTS
+        self.count += 1;
+        self.count <= self.most
     }
 
     /// How many there were.
     pub fn count(&self) -> u32 {
-        self.0
+        self.count
+    }
+
+    /// How many are survived.
+    pub fn most(&self) -> u32 {
+        self.most
     }
 
     /// It rebooted more often than is survived.
     pub fn are_too_many(&self) -> bool {
-        self.0 > MOST_REBOOTS
+        self.count > self.most
     }
 }
 
@@ -36,7 +46,7 @@ mod tests {
 
     #[test]
     fn a_few_reboots_are_survived_and_a_loop_of_them_is_not() {
-        let mut reboots = Reboots::default();
+        let mut reboots = Reboots::at_most(3);
         assert_eq!([(); 4].map(|()| reboots.another(&Ended::Reset)), [true, true, true, false]);
         assert!(reboots.are_too_many());
         assert_eq!(reboots.count(), 4);
@@ -45,7 +55,7 @@ mod tests {
     #[test]
     fn no_other_end_of_a_guest_is_survived() {
         for ended in [Ended::PoweredOff, Ended::Halted, Ended::Panicked { words: None }] {
-            let mut reboots = Reboots::default();
+            let mut reboots = Reboots::at_most(3);
             assert!(!reboots.another(&ended), "{ended:?}");
             assert!(!reboots.are_too_many());
         }

@@ -1,6 +1,7 @@
 //! A [`Guest`]: started, watched, and ended for certain.
 
 use std::{
+    ffi::OsString,
     io,
     net::{Ipv4Addr, SocketAddr},
     os::fd::{AsRawFd as _, OwnedFd},
@@ -16,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    command::{Accelerator, Command, Port},
+    command::{Launch, Sockets},
     console::Console,
     ended::Ended,
     halt,
@@ -28,6 +29,7 @@ use super::{
             SetAction, SystemReset,
         },
     },
+    spec::{Accelerator, MachineSpec},
 };
 
 /// Between SIGKILL and being reaped; longer only if the kernel itself is stuck.
@@ -67,6 +69,7 @@ pub enum StartError {
 /// A running guest. Dropping it kills it (the process does that).
 #[derive(Debug)]
 pub struct Guest {
+    spec: MachineSpec,
     process: Process,
     qmp: Arc<Qmp>,
     console: Console,
@@ -83,32 +86,28 @@ impl Guest {
     /// Starts QEMU; its logs go into the folder `logs` (`console.log`, `qemu.log`, `qemu.args`).
     ///
     /// `dies_with_us`: the kernel kills it when this process ends, however that happens.
-    pub async fn start(
-        spawner: &Spawner,
-        mut command: Command,
-        dies_with_us: bool,
-        logs: &Path,
-    ) -> Result<Self, StartError> {
-        let program = command.qemu.clone();
+    pub async fn start(spawner: &Spawner, launch: Launch, dies_with_us: bool, logs: &Path) -> Result<Self, StartError> {
+        let program = launch.qemu.clone();
         let spawn_error = |source| StartError::Spawn { program: program.clone(), source };
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(spawn_error)?;
         ours.set_nonblocking(true).map_err(spawn_error)?;
         let mut inherited = vec![OwnedFd::from(theirs)];
-        command.qmp_fd = inherited[0].as_raw_fd();
+        let mut sockets = Sockets { qmp: inherited[0].as_raw_fd(), ..Sockets::default() };
         let mut port = None;
-        if command.port == Port::Open {
+        if launch.spec.port && launch.port {
             let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(spawn_error)?;
-            command.port_fd = theirs.as_raw_fd();
+            sockets.port = theirs.as_raw_fd();
             inherited.push(theirs.into());
             port = Some(OwnedFd::from(ours));
         }
-        write_args(&command, &logs.join("qemu.args")).map_err(spawn_error)?;
+        let args = launch.args(sockets);
+        write_args(&program, &args, &logs.join("qemu.args")).map_err(spawn_error)?;
 
-        let mut qemu = std::process::Command::new(&command.qemu);
-        qemu.args(command.args()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut qemu = std::process::Command::new(&program);
+        qemu.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let process = spawner.spawn(qemu, inherited, dies_with_us).await.map_err(spawn_error)?;
         let gone = process.gone();
-        let started = Self::watched(process, ours, port, &command, logs).await;
+        let started = Self::watched(process, ours, port, launch, logs).await;
         if started.is_err() {
             // QEMU is killed. Waiting for its exit frees its files for the next QEMU.
             let _ = tokio::time::timeout(REAP_LIMIT, gone).await;
@@ -121,10 +120,10 @@ impl Guest {
         mut process: Process,
         socket: std::os::unix::net::UnixStream,
         port: Option<OwnedFd>,
-        command: &Command,
+        launch: Launch,
         logs: &Path,
     ) -> Result<Self, StartError> {
-        let spawn_error = |source| StartError::Spawn { program: command.qemu.clone(), source };
+        let spawn_error = |source| StartError::Spawn { program: launch.qemu.clone(), source };
         let pipes = process.stdout.take().zip(process.stderr.take());
         let (stdout, stderr) = pipes.ok_or_else(|| spawn_error(io::Error::other("its output is not piped")))?;
         let console = Console::drain(stdout, &logs.join("console.log")).map_err(spawn_error)?;
@@ -139,15 +138,20 @@ impl Guest {
             }
             Err(error) => return Err(error.into()),
         };
-        let ssh = match command.network {
-            Some(_) => Some(forwarded_port(&qmp).await?),
-            None => None,
+        let ssh = match launch.spec.nics {
+            0 => None,
+            _ => Some(forwarded_port(&qmp).await?),
         };
         let (qmp, end) = (Arc::new(qmp), Arc::new(watch::Sender::new(None)));
         let logs = (console.clone(), messages.clone());
         tokio::spawn(watch_events(events, process.gone(), logs, shared_port, Arc::clone(&end)));
         let halt = halt::Watch::start(Arc::clone(&qmp), console.clone(), Arc::clone(&end));
-        Ok(Self { process, qmp, console, messages, end, _halt: halt, ssh, port })
+        Ok(Self { spec: launch.spec, process, qmp, console, messages, end, _halt: halt, ssh, port })
+    }
+
+    /// What it is made of.
+    pub fn spec(&self) -> &MachineSpec {
+        &self.spec
     }
 
     /// Process id of its QEMU.
@@ -301,7 +305,7 @@ async fn watch_events(
 
 /// Nobody in the guest holds its port open any more.
 fn port_was_closed(event: &QmpEvent) -> bool {
-    event.name == "VSERPORT_CHANGE" && event.data["id"] == Command::PORT_ID && event.data["open"] == false
+    event.name == "VSERPORT_CHANGE" && event.data["id"] == Launch::PORT_ID && event.data["open"] == false
 }
 
 /// What the kernel said when it panicked. What follows that line on the console is a trace for those who read code.
@@ -343,10 +347,10 @@ async fn last_words(gone: impl Future<Output = Exit>, messages: &Console) -> Str
 }
 
 /// The command line, one argument a line: what to repeat by hand.
-fn write_args(command: &Command, file: &Path) -> io::Result<()> {
+fn write_args(qemu: &Path, args: &[OsString], file: &Path) -> io::Result<()> {
     use std::os::unix::ffi::OsStrExt;
-    let mut text = command.qemu.as_os_str().as_bytes().to_vec();
-    for arg in command.args() {
+    let mut text = qemu.as_os_str().as_bytes().to_vec();
+    for arg in args {
         text.push(b'\n');
         text.extend_from_slice(arg.as_bytes());
     }
@@ -387,8 +391,8 @@ mod tests {
     fn that_nobody_in_the_guest_holds_its_port_any_more_is_told_apart_from_other_news() {
         let change =
             |id: &str, open: bool| port_was_closed(&event("VSERPORT_CHANGE", json!({ "id": id, "open": open })));
-        assert!(change(Command::PORT_ID, false));
-        assert!(!change(Command::PORT_ID, true));
+        assert!(change(Launch::PORT_ID, false));
+        assert!(!change(Launch::PORT_ID, true));
         assert!(!change("other", false));
         assert!(!port_was_closed(&event("RESUME", json!({}))));
     }

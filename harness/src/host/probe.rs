@@ -14,12 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use matrix::Arch;
+use images::{Kernel, Start};
+use matrix::{Arch, ByteSize};
 use serde::{Deserialize, Serialize};
 
 use super::{machine::Machine, nesting::KvmDevice, tools::Qemu};
 use crate::guest::{
-    self, Accelerator, Command, Cpu, Ended, Guest, Loader, Port, Ram, Spawner, StartError, process_cpu_time,
+    self, Accelerator, BootFiles, Cpu, Ended, Guest, Launch, MachineSpec, Spawner, StartError, process_cpu_time,
 };
 
 /// A guest that has not exited by then under hardware virtualization never will: it needs about a second.
@@ -80,10 +81,8 @@ pub struct ProbeError {
 /// What the probe boots, and where it may write.
 #[derive(Clone, Debug)]
 pub struct Target<'a> {
-    /// A stock kernel.
-    pub kernel: &'a Path,
-    /// Its initial file system; it must have `/bin/true`.
-    pub initrd: &'a Path,
+    /// A stock kernel; its initial file system must have `/bin/true`.
+    pub kernel: &'a Kernel,
     /// A folder for its logs, ours alone.
     pub scratch: &'a Path,
 }
@@ -226,32 +225,29 @@ async fn boot(
     accelerator: Accelerator,
     limit: Duration,
 ) -> Result<Duration, String> {
-    let command = Command {
-        qemu: qemu.system.clone(),
-        name: format!("probe-{accelerator}"),
+    let spec = MachineSpec {
         arch: qemu.arch(),
         machine: qemu.machine(),
         accelerator,
-        cpus: 1,
         cpu: Cpu::Fullest,
-        memory_mib: 256,
-        ram: Ram::Anonymous,
-        disk: None,
-        more_disks: Vec::new(),
-        loader: Loader::Kernel {
-            kernel: target.kernel.to_owned(),
-            initrd: target.initrd.to_owned(),
-            cmdline: format!("console={} rdinit=/bin/true panic=-1", guest::serial_port(qemu.arch())),
-        },
+        cpus: 1,
+        memory: ByteSize::from_mib(256),
+        disks: Vec::new(),
+        nics: 0,
+        start: Start::Kernel(format!("console={} rdinit=/bin/true panic=-1", guest::serial_port(qemu.arch()))),
+        seed: None,
         screen: false,
-        firmware: Vec::new(),
-        network: None,
-        port: Port::Absent,
-        qmp_fd: -1,
-        port_fd: -1,
+        port: false,
+        reboots: 0,
+    };
+    let launch = Launch {
+        qemu: qemu.system.clone(),
+        name: format!("probe-{accelerator}"),
+        boot: BootFiles { kernel: target.kernel.clone(), ..BootFiles::default() },
+        ..Launch::new(spec)
     };
     let started = Instant::now();
-    let guest = match tokio::time::timeout(limit, Guest::start(spawner, command, true, target.scratch)).await {
+    let guest = match tokio::time::timeout(limit, Guest::start(spawner, launch, true, target.scratch)).await {
         Ok(Ok(guest)) => guest,
         Ok(Err(StartError::Gone { how })) => return Err(format!("QEMU ends at once: {how}")),
         Ok(Err(error)) => return Err(error.to_string()),

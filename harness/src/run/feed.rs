@@ -21,8 +21,8 @@ pub(super) struct Images<'a> {
 impl Feed for Images<'_> {
     fn images(&self) -> Vec<(String, BootImage)> {
         let prepared = self.arriving.prepared().iter();
-        let booted = prepared
-            .filter_map(|(name, image)| Some((name.clone(), BootImage::of(Arc::clone(image.as_ref().ok()?)).ok()?)));
+        let booted =
+            prepared.filter_map(|(name, image)| Some((name.clone(), BootImage::of(Arc::clone(image.as_ref().ok()?)))));
         booted.collect()
     }
 

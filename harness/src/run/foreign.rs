@@ -87,15 +87,16 @@ impl Emulators {
             if images().next().is_none() {
                 continue;
             }
-            let speed = match (host::measured(store.root(), qemu, machine), images().find_map(|image| image.kernel())) {
-                (Some(speed), _) => Ok(speed),
-                (None, Some(images::Kernel { kernel, initrd, .. })) => {
-                    let target = host::Target { kernel, initrd, scratch };
-                    let measured = host::measure(store.root(), qemu, machine, spawner, &target).await;
-                    measured.map_err(|why| format!("{arch} guests cannot be emulated on this machine: {why}"))
-                }
-                (None, None) => Ok(own.max(EMULATION)),
-            };
+            let speed =
+                match (host::measured(store.root(), qemu, machine), images().find_map(|image| image.kernel.as_ref())) {
+                    (Some(speed), _) => Ok(speed),
+                    (None, Some(kernel)) => {
+                        let target = host::Target { kernel, scratch };
+                        let measured = host::measure(store.root(), qemu, machine, spawner, &target).await;
+                        measured.map_err(|why| format!("{arch} guests cannot be emulated on this machine: {why}"))
+                    }
+                    (None, None) => Ok(own.max(EMULATION)),
+                };
             let birthplace = Birthplace::new(qemu, machine, Accelerator::Tcg);
             let birthplace = birthplace.map_err(|error| format!("{}: {error}", qemu.system.display()));
             let emulation =

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use images::{BootWith, Control, Entry, PreparedImage, Source, Store};
+use images::{Control, Entry, PreparedImage, Source, Start, Store};
 use matrix::Firmware;
 use reports::{EventKind, Phase, Trouble, TroubleKind};
 use tokio_util::sync::CancellationToken;
@@ -118,9 +118,9 @@ fn may_pass(entry: &Entry, error: &images::PrepareError) -> bool {
 
 /// Whether this machine has what guests of the image are started with; the error says what is missing, and the remedy.
 fn can_be_started(image: &PreparedImage) -> Result<(), String> {
-    match &image.boot {
-        BootWith::Firmware(Firmware::Uefi) => host::uefi(image.arch).map(drop).map_err(|error| error.to_string()),
-        BootWith::Firmware(Firmware::Bios) | BootWith::Kernel(_) => Ok(()),
+    match &image.start {
+        Start::Firmware(Firmware::Uefi) => host::uefi(image.arch).map(drop).map_err(|error| error.to_string()),
+        Start::Firmware(Firmware::Bios) | Start::Kernel(_) => Ok(()),
     }
 }
 

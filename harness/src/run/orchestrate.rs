@@ -128,7 +128,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     // An L1 is started with all of them, and guests of other kinds of CPU are measured with theirs; else guests of the first one need not
     // wait for the last.
     let at_once = place.l1_image().is_none() && emulators.are_unneeded();
-    let own = |image: &PreparedImage| image.arch == Arch::here() && (proof_is_known || image.kernel().is_some());
+    let own = |image: &PreparedImage| image.arch == Arch::here() && (proof_is_known || image.kernel.is_some());
     while !(at_once && images.prepared().values().flatten().any(|image| own(image))) && images.next().await.is_some() {}
     let (mut emulations, mut proved) = (Emulations::new(), Vec::new());
     let proofs = async {
@@ -268,7 +268,7 @@ async fn prove(
     if own.peek().is_none() {
         return Ok(Proof::unneeded());
     }
-    let Some(images::Kernel { kernel, initrd, .. }) = own.find_map(|image| image.kernel()) else { return Err(None) };
-    let target = host::Target { kernel, initrd, scratch };
+    let Some(kernel) = own.find_map(|image| image.kernel.as_ref()) else { return Err(None) };
+    let target = host::Target { kernel, scratch };
     host::prove(store.root(), qemu, machine, spawner, &target).await.map_err(Some)
 }

@@ -195,7 +195,7 @@ impl Place<'_> {
         let prepared = arriving.prepared();
         let name = self.plan.runner.image.as_deref().unwrap_or(L1_IMAGE);
         let image = match prepared.get(name) {
-            Some(Ok(image)) => BootImage::of(Arc::clone(image)).map_err(|error| missing(error.to_string())),
+            Some(Ok(image)) => Ok(BootImage::of(Arc::clone(image))),
             Some(Err(trouble)) => Err(trouble.clone()),
             None => Err(missing("it was never prepared")),
         };
@@ -209,7 +209,7 @@ impl Place<'_> {
         let used = |name: &str| self.plan.images.iter().any(|image| image.from == name);
         let images = prepared.iter().filter(|(name, _)| used(name));
         let images = images
-            .filter_map(|(name, image)| Some((name.clone(), BootImage::of(Arc::clone(image.as_ref().ok()?)).ok()?)))
+            .filter_map(|(name, image)| Some((name.clone(), BootImage::of(Arc::clone(image.as_ref().ok()?)))))
             .collect();
         // Where KVM does not let virtual machines be run in virtual machines, whatever it says, a CPU that does is emulated.
         let mut kinds = vec![(Accelerator::Tcg, "emulated AMD SVM")];
@@ -251,7 +251,11 @@ impl Place<'_> {
             }
             let key = format!(
                 "{} | {:?} | {accelerator} | qemu {} | {} | {}",
-                image.digest, self.plan.runner.kernel_args, self.qemu.words, self.machine.kernel, self.machine.cpu
+                image.facts.digest,
+                self.plan.runner.kernel_args,
+                self.qemu.words,
+                self.machine.kernel,
+                self.machine.cpu
             );
             let place = QemuPlace {
                 blueprint: Blueprint {

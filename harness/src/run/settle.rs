@@ -29,7 +29,7 @@ pub(super) fn settle(
             Some(Ok(found)) => {
                 let kernel_args = image.is_some_and(|image| !image.kernel_args.is_empty());
                 match (proof, emulations.get(&found.arch)) {
-                    _ if kernel_args && found.kernel().is_none() => Trouble::new(
+                    _ if kernel_args && found.kernel.is_none() => Trouble::new(
                         TroubleKind::ImageUnusable,
                         Phase::Image,
                         "its boot loader chooses the words for its kernel: `kernel_args` cannot be given",

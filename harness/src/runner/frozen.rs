@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     place::{About, Opened, Opening, Place},
-    qemu::{BRIEF, Blueprint, L1, NAME, QemuPlace, SCRATCH, Steps, TAIL, died, interrupted, unexpected, unsendable},
+    qemu::{BRIEF, Blueprint, L1, NAME, QemuPlace, Steps, TAIL, died, interrupted, unexpected, unsendable},
 };
 use crate::{
     agent::{
@@ -22,7 +22,7 @@ use crate::{
         protocol::{CellWork, FromAgent, ToAgent, Work},
     },
     ssh::{self, Exec, Open, Session, Stdin, StdinWriter},
-    template::{self, Birthplace, Content, Forge, Mould, News, OwnDisk, Template, With, no_template},
+    template::{self, Birthplace, Forge, Mould, News, Template, With, Writer, no_template},
 };
 
 /// Time limits, before scaling.
@@ -134,18 +134,14 @@ impl Freezable for QemuPlace<'_> {
         };
         let mould = Mould {
             key: blueprint.key(birthplace)?,
-            command: blueprint.machine(),
-            image: (&blueprint.image.disk, blueprint.image.format),
-            family: blueprint.image.family,
-            login_user: &blueprint.image.login_user,
-            disk: ByteSize::from_bytes(images::DISK_BYTES),
+            launch: blueprint.launch().map_err(|error| no_template(error.to_string()))?,
+            image: &blueprint.image.disk,
+            given: &blueprint.given(),
+            written: BTreeMap::from([(BRIEF, Arc::new(write) as Arc<Writer>)]),
+            family: blueprint.image.facts.family,
+            login_user: &blueprint.image.facts.login_user,
             hostname: NAME.to_owned(),
-            seed: crate::guest::Seed::Firmware,
             boot: BOOT.mul_f64(blueprint.speed),
-            disks: vec![
-                OwnDisk { serial: SCRATCH.to_owned(), content: Content::Empty(blueprint.size.scratch) },
-                OwnDisk { serial: BRIEF.to_owned(), content: Content::Written(Arc::new(write)) },
-            ],
             network: blueprint.network(true),
             room: blueprint.room(),
             work: template::Work::Own(&work, blueprint.filling()),
@@ -163,8 +159,8 @@ impl Freezable for QemuPlace<'_> {
         let keys = keys.map_err(|error| unexpected("the L1's keys", &error))?;
         let (qemu, spawner, speed) = (blueprint.qemu, self.spawner, blueprint.speed);
         let with = With { qemu, spawner, speed, dies_with_us: true };
-        let disk = ByteSize::from_bytes(images::DISK_BYTES);
-        let forked = template::fork(template, &with, &blueprint.machine(), disk, (scratch, logs)).await;
+        let launch = blueprint.launch().map_err(|error| unexpected("the L1's firmware", &error))?;
+        let forked = template::fork(template, &with, launch, &blueprint.given(), (scratch, logs)).await;
         let forked = forked.map_err(|error| Trouble::from(error).within("a frozen L1 does not go on"))?;
         let guest = forked.guest;
         steps.done("fork");
@@ -173,7 +169,7 @@ impl Freezable for QemuPlace<'_> {
             let session = Session::open(Open {
                 sudo: false,
                 stream: forked.connection,
-                user: &blueprint.image.login_user,
+                user: &blueprint.image.facts.login_user,
                 login: template.login(),
                 host_keys: template.host_keys().public(),
                 deadline: Instant::now() + CONNECT.mul_f64(speed),
@@ -301,9 +297,8 @@ impl Blueprint<'_> {
             .map_err(|error| no_template(format!("this program cannot be read: {error}")))?;
         let guests: Vec<String> = self.guests().into_keys().collect();
         let parts = [
-            ("image", self.image.digest.to_string()),
-            ("disk", self.image.disk.display().to_string()),
-            ("scratch", self.size.scratch.bytes().to_string()),
+            ("image", self.image.facts.digest.to_string()),
+            ("disk", self.image.disk.file.display().to_string()),
             ("program", program.to_string()),
             ("guests", guests.join("\n")),
         ];
@@ -313,7 +308,7 @@ impl Blueprint<'_> {
     /// What decides the template of a cell's guest, as far as it is known from here.
     fn guest(&self, cell: &matrix::Cell) -> String {
         let image = self.plan.image(cell);
-        let from = image.and_then(|image| self.images.get(&image.from)).map(|image| image.digest);
+        let from = image.and_then(|image| self.images.get(&image.from)).map(|image| image.facts.digest);
         let prepare = image.and_then(|image| image.prepare.as_ref()).map(matrix::Prepare::digest);
         let words = image.map(|image| image.kernel_args.as_slice());
         let matrix::Guest { cpus, memory, disk, .. } = &cell.guest;

@@ -24,8 +24,8 @@ use crate::{
         protocol::{ToAgent, Work},
     },
     fanout::BootImage,
-    guest::{self, Accelerator, Command, Cpu, Disk, DiskFormat, Ended, Guest, Port, Ram, Seed, Spawner, Told, Who},
-    host::Qemu,
+    guest::{self, Accelerator, Below, Cpu, Disk, DiskFile, Ended, Guest, Launch, MachineSpec, Spawner, Who},
+    host::{NoUefi, Qemu},
     ssh::{self, Exec, Keys, Open, Session, Stdin},
     template::Freezing,
 };
@@ -212,12 +212,12 @@ impl Blueprint<'_> {
         let keys = login
             .write_private(scratch, ssh::LOGIN_FILES)
             .map_err(|error| host(format!("could not write keys to {}: {error}", scratch.display())))?;
-        let command = self.command(scratch, &login, &host_keys).await?;
+        let launch = self.prepared(scratch, &login, &host_keys).await?;
         steps.done("disks and brief");
 
         progress(format!("booting the L1 with {} CPU and {}, {}", self.size.cpus, self.size.memory, self.nesting));
         // It dies with us, whatever happens: nothing in it can be kept.
-        let guest = Guest::start(spawner, command, true, logs)
+        let guest = Guest::start(spawner, launch, true, logs)
             .await
             .map_err(|error| host(error.to_string()).with_help(format!("see {}", logs.join("qemu.log").display())))?;
         self.leave_a_way_in(&guest, scratch, logs, &keys, &host_keys);
@@ -248,7 +248,7 @@ impl Blueprint<'_> {
     pub(super) async fn facts(&self, guest: &Guest) -> L1Facts {
         L1Facts {
             image: self.image_name.to_owned(),
-            digest: self.image.digest,
+            digest: self.image.facts.digest,
             accelerator: match guest.accelerator().await {
                 Ok(accelerator) => accelerator.to_string(),
                 Err(_) => self.accelerator.to_string(),
@@ -274,7 +274,7 @@ impl Blueprint<'_> {
     ) {
         let port = guest.ssh().map_or(0, |address| address.port());
         let known_hosts = scratch.join("known_hosts");
-        let command = ssh::command_to_enter(login, &known_hosts, &self.image.login_user, port);
+        let command = ssh::command_to_enter(login, &known_hosts, &self.image.facts.login_user, port);
         let _ = std::fs::write(&known_hosts, host_keys.known_hosts(port));
         let script = logs.join("enter");
         let _ = std::fs::write(&script, format!("#!/bin/sh\nexec {command} \"$@\"\n"))
@@ -282,83 +282,62 @@ impl Blueprint<'_> {
     }
 
     /// Writes everything the L1 is started with, and says how.
-    async fn command(&self, scratch: &Path, login: &Keys, host_keys: &Keys) -> Result<Command, Trouble> {
+    async fn prepared(&self, scratch: &Path, login: &Keys, host_keys: &Keys) -> Result<Launch, Trouble> {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             host(format!("{what}: {error}")).with_help(format!("make room below {}", scratch.display()))
         };
-        if self.images.len() + 2 > Command::MOST_DISKS {
-            let most = Command::MOST_DISKS - 2;
+        let launch = self.launch().map_err(|error| host(error.to_string()))?;
+        let most = MachineSpec::MOST_DISKS;
+        if launch.spec.disks.len() - 1 > most {
             let help = "split the matrix: `--cell` chooses a part of it";
-            let reason = format!("too many images for an L1: {}, at most {most}", self.images.len());
+            let reason = format!("too many images for an L1: {}, at most {}", self.given().len(), most - 2);
             return Err(Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, reason).with_help(help));
         }
-        let root = scratch.join("root.qcow2");
-        let disk_size = matrix::ByteSize::from_bytes(images::DISK_BYTES);
-        guest::create_overlay(&self.qemu.img, (&self.image.disk, self.image.format), Some(disk_size), &root)
-            .await
-            .map_err(|error| failed("the L1's disk", &error))?;
-        // Sparse: what is never written takes no room.
-        let room = scratch.join("scratch.raw");
-        std::fs::File::create(&room)
-            .and_then(|file| file.set_len(self.size.scratch.bytes()))
-            .map_err(|error| failed("the L1's scratch disk", &error))?;
-        let archive = scratch.join("brief.tar");
-        let (write, to) = (self.write_brief(), archive.clone());
+        let (write, to) = (self.write_brief(), guest::raw_disk(scratch, BRIEF).file);
         tokio::task::spawn_blocking(move || write(&to)).await.map_err(|error| failed("the brief", &error))?.map_err(
             |error| match error {
                 BriefError::Write { .. } => failed("the brief", &error),
                 error => unsendable(&error),
             },
         )?;
-        let own = [
-            Disk { file: room, format: DiskFormat::Raw, serial: SCRATCH.to_owned(), writable: true },
-            Disk { file: archive, format: DiskFormat::Raw, serial: BRIEF.to_owned(), writable: false },
-        ];
+        let below = Below { root: &self.image.disk, others: None, given: &self.given() };
+        let disks = guest::make_disks(&self.qemu.img, &launch.spec, &below, scratch).await;
+        let disks = disks.map_err(|error| failed("the L1's disks", &error))?;
         let who = Who {
             login: login.public(),
             host_private: host_keys.private(),
             host_public: host_keys.public(),
             hostname: NAME,
         };
-        let Told { firmware, .. } =
-            guest::identity(scratch, &who, Seed::Firmware).map_err(|error| failed("the L1's identity", &error))?;
-        let machine = Command { network: Some(self.network(true)), ..self.machine() };
-        let more_disks = own.into_iter().chain(machine.more_disks.iter().cloned()).collect();
-        Ok(Command { disk: Some(root), more_disks, firmware, ..machine })
+        guest::identity(scratch, &who, launch.spec.seed).map_err(|error| failed("the L1's identity", &error))?;
+        Ok(Launch { disks, folder: scratch.to_owned(), network: self.network(true), ..launch })
     }
 
-    /// The virtual machine without disks of its own and without its identity. Pure.
-    pub(super) fn machine(&self) -> Command {
+    /// The virtual machine. Pure.
+    pub(super) fn machine(&self) -> MachineSpec {
         let words = self.plan.runner.kernel_args.iter().map(String::as_str);
-        // One image may have several names.
-        let disks: BTreeMap<String, &BootImage> =
-            self.images.values().map(|image| (brief::serial(image.digest), image)).collect();
-        let more_disks = disks.into_iter().map(|(serial, image)| Disk {
-            file: image.disk.clone(),
-            format: image.format,
-            serial,
-            writable: false,
-        });
-        Command {
+        let root = matrix::ByteSize::from_bytes(images::DISK_BYTES);
+        let mut spec = self.image.machine(self.qemu, self.accelerator, root, words);
+        let own = [Disk::empty(SCRATCH, self.size.scratch), Disk::read_only(BRIEF)];
+        spec.disks.extend(own.into_iter().chain(self.given().keys().map(|serial| Disk::read_only(serial))));
+        MachineSpec { cpus: self.size.cpus, cpu: Cpu::Nesting, memory: self.size.memory, ..spec }
+    }
+
+    /// A launch of it that has neither disks nor an identity yet.
+    pub(super) fn launch(&self) -> Result<Launch, NoUefi> {
+        let spec = self.machine();
+        Ok(Launch {
             qemu: self.qemu.system.clone(),
             name: NAME.to_owned(),
-            arch: self.image.arch,
-            machine: self.qemu.machine(),
-            accelerator: self.accelerator,
-            cpus: self.size.cpus,
-            cpu: Cpu::Nesting,
-            memory_mib: self.size.memory.mib(),
-            ram: Ram::Anonymous,
-            disk: None,
-            more_disks: more_disks.collect(),
-            loader: self.image.loader.clone().with_words(words),
-            screen: false,
-            firmware: Vec::new(),
-            network: Some(self.network(false)),
-            port: Port::Idle,
-            qmp_fd: -1,
-            port_fd: -1,
-        }
+            boot: self.image.boot_files(&spec)?,
+            network: self.network(false),
+            ..Launch::new(spec)
+        })
+    }
+
+    /// The disks of its guests' images, by serial number. One image may have several names.
+    pub(super) fn given(&self) -> BTreeMap<String, DiskFile> {
+        self.images.values().map(|image| (brief::serial(image.facts.digest), image.disk.clone())).collect()
     }
 
     /// A guest that may reach out does so through the L1, so then that one may too; every other guest stays isolated in it.
@@ -419,7 +398,7 @@ impl Blueprint<'_> {
         let session = Session::open(Open {
             sudo: false,
             stream,
-            user: &self.image.login_user,
+            user: &self.image.facts.login_user,
             login,
             host_keys: host_keys.public(),
             deadline: deadline(CONNECT),

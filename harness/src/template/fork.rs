@@ -1,14 +1,13 @@
 //! A guest made of a template.
 
-use std::{os::fd::OwnedFd, path::Path, time::Duration};
+use std::{collections::BTreeMap, os::fd::OwnedFd, path::Path, time::Duration};
 
-use matrix::ByteSize;
 use reports::{Phase, Trouble, TroubleKind};
 use tokio::net::UnixStream;
 
-use super::{DISK, Frozen, NotedDisk, RAM, STATE, Template, waker};
+use super::{RAM, STATE, Template, waker};
 use crate::{
-    guest::{self, Command, Disk, DiskFormat, Guest, MigrationError, OverlayError, Port, Ram, Spawner, StartError},
+    guest::{self, Below, DiskError, DiskFile, Guest, Launch, MigrationError, Ram, Spawner, StartError},
     host::Qemu,
     ssh::BannerStream,
 };
@@ -47,7 +46,7 @@ pub struct Forked {
 pub enum ForkError {
     /// Its disk.
     #[error(transparent)]
-    Disk(#[from] OverlayError),
+    Disk(#[from] DiskError),
     /// QEMU did not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -81,18 +80,19 @@ pub struct With<'a> {
     pub dies_with_us: bool,
 }
 
-/// Makes a guest that `command` describes of a template from the store; its disk goes into `scratch`, its logs into `logs`.
+/// Makes a guest of a template from the store; its disks go into `scratch`, its logs into `logs`. `launch` has no disks yet; `given`: those
+/// that exist.
 pub async fn fork(
     template: &Template,
     with: &With<'_>,
-    command: &Command,
-    disk: ByteSize,
+    launch: Launch,
+    given: &BTreeMap<String, DiskFile>,
     places: (&Path, &Path),
 ) -> Result<Forked, ForkError> {
     if !template.is_in_place() {
         return Err(ForkError::Replaced);
     }
-    let forked = of_frozen(&template.frozen, with, command, disk, places).await?;
+    let forked = of_frozen(template.folder(), with, launch, given, places).await?;
     // All of its files are open by now. What was moved away does not come back, so all of them were those of one template.
     if template.is_in_place() {
         return Ok(forked);
@@ -101,39 +101,20 @@ pub async fn fork(
     Err(ForkError::Replaced)
 }
 
-/// Makes a guest that `command` describes of what was frozen; its disk goes into `scratch`, its logs into `logs`.
+/// Makes a guest of what was frozen in the folder `frozen`.
 pub(super) async fn of_frozen(
-    frozen: &Frozen,
+    frozen: &Path,
     with: &With<'_>,
-    command: &Command,
-    disk: ByteSize,
+    launch: Launch,
+    given: &BTreeMap<String, DiskFile>,
     (scratch, logs): (&Path, &Path),
 ) -> Result<Forked, ForkError> {
-    let overlay = scratch.join("disk.qcow2");
-    let below = (frozen.folder.join(DISK), DiskFormat::Qcow2);
-    guest::create_overlay(&with.qemu.img, (&below.0, below.1), Some(disk), &overlay).await?;
-    let mut disks = Vec::new();
-    for NotedDisk { serial, file, writable } in &frozen.disks {
-        let (mut file, mut format, below) = (frozen.folder.join(file), DiskFormat::Raw, DiskFormat::Raw);
-        if *writable {
-            let overlay = scratch.join(format!("{serial}.qcow2"));
-            guest::create_overlay(&with.qemu.img, (&file, below), None, &overlay).await?;
-            (file, format) = (overlay, DiskFormat::Qcow2);
-        }
-        disks.push(Disk { file, format, serial: serial.clone(), writable: *writable });
-    }
-    disks.extend(command.more_disks.iter().cloned());
-    let command = Command {
-        more_disks: disks,
-        ram: Ram::Forked(frozen.folder.join(RAM)),
-        disk: Some(overlay),
-        firmware: frozen.firmware.clone(),
-        port: Port::Open,
-        ..command.clone()
-    };
-    let mut guest = Guest::start(with.spawner, command, with.dies_with_us, logs).await?;
+    let below = Below { root: &super::disk(frozen), others: Some(frozen), given };
+    let disks = guest::make_disks(&with.qemu.img, &launch.spec, &below, scratch).await?;
+    let launch = Launch { ram: Ram::Forked(frozen.join(RAM)), disks, folder: frozen.to_owned(), port: true, ..launch };
+    let mut guest = Guest::start(with.spawner, launch, with.dies_with_us, logs).await?;
     let woken = async {
-        if let Err(error) = guest.thaw(&frozen.folder.join(STATE)).await {
+        if let Err(error) = guest.thaw(&frozen.join(STATE)).await {
             let words = guest.last_message().await;
             return Err(ForkError::Thaw { error, words, refused: guest.has_refused() });
         }

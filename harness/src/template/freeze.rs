@@ -1,6 +1,7 @@
 //! Freezing a guest: booted, prepared, left alone until it is idle, frozen, and tried.
 
 use std::{
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,14 +11,14 @@ use matrix::{Arch, Network};
 use reports::{SystemFacts, Trouble};
 
 use super::{
-    DISK, Frozen, NotedDisk, RAM, STATE,
+    RAM, STATE,
     fork::{self, With},
     idle, memory,
     mould::{Forge, Mould, News, Preparation, Work, because, no_template},
     waker,
 };
 use crate::{
-    guest::{self, Command, Disk, DiskFormat, Ended, Guest, MOST_REBOOTS, Port, Ram, Reboots, Seed},
+    guest::{self, Below, Ended, Guest, Launch, Ram, Reboots, Seed},
     payload::{self, AfterBoot, Suite, SuiteOutcome, Upload},
     ssh::{self, BannerStream, Exec, Exit, Keys, Open, Session, SshError, Stdin},
 };
@@ -44,7 +45,7 @@ rm -rf \"$d\"; sync";
 
 /// What a template is made of, and what opens its guests.
 pub(super) struct Files {
-    pub(super) frozen: Frozen,
+    pub(super) folder: PathBuf,
     pub(super) login: Keys,
     pub(super) host_keys: Keys,
 }
@@ -76,7 +77,7 @@ pub(super) async fn freeze(
 ) -> Result<Made, Short> {
     let mut so_far = SoFar::default();
     let tried = async {
-        let guest = boot(forge, mould, &files.frozen, whole.is_ok()).await?;
+        let guest = boot(forge, mould, &files.folder, whole.is_ok()).await?;
         ready_and_frozen(forge, mould, guest, files, whole, &mut so_far, tell).await?;
         // Before anybody can find it: what is in the store works.
         tell(News::Step("trying a fork of it".to_owned()));
@@ -96,32 +97,20 @@ struct SoFar {
     system: Option<SystemFacts>,
 }
 
-async fn boot(
-    forge: &Forge<'_>,
-    mould: &Mould<'_>,
-    Frozen { folder, firmware, disks }: &Frozen,
-    whole: bool,
-) -> Result<Guest, Trouble> {
-    let disk = folder.join(DISK);
-    guest::create_overlay(&forge.qemu.img, mould.image, Some(mould.disk), &disk).await.map_err(because("its disk"))?;
-    let own = disks.iter().map(|NotedDisk { serial, file, writable }| Disk {
-        file: folder.join(file),
-        format: DiskFormat::Raw,
-        serial: serial.clone(),
-        writable: *writable,
-    });
-    let command = Command {
-        more_disks: own.chain(mould.command.more_disks.iter().cloned()).collect(),
+async fn boot(forge: &Forge<'_>, mould: &Mould<'_>, folder: &Path, whole: bool) -> Result<Guest, Trouble> {
+    let below = Below { root: mould.image, others: None, given: mould.given };
+    let disks = guest::make_disks(&forge.qemu.img, &mould.launch.spec, &below, folder).await;
+    let launch = Launch {
         name: format!("template-{}", mould.key.short()),
         ram: if whole { Ram::Kept(folder.join(RAM)) } else { Ram::Anonymous },
-        disk: Some(disk),
-        firmware: firmware.clone(),
-        network: Some(mould.network),
-        port: Port::Open,
-        ..mould.command.clone()
+        disks: disks.map_err(because("its disks"))?,
+        folder: folder.to_owned(),
+        network: mould.network,
+        port: true,
+        ..mould.launch.clone()
     };
     std::fs::create_dir_all(forge.logs).map_err(because("its logs cannot be written"))?;
-    Guest::start(forge.spawner, command, true, forge.logs).await.map_err(because("it cannot be started"))
+    Guest::start(forge.spawner, launch, true, forge.logs).await.map_err(because("it cannot be started"))
 }
 
 /// Everything between power-on and the frozen state. The guest is gone afterwards, whatever came of it.
@@ -161,7 +150,7 @@ async fn ready_and_frozen(
         Err(error) => Err(error),
     };
     let frozen = match result {
-        Ok(()) => guest.freeze(&files.frozen.folder.join(STATE)).await.map_err(because("it cannot be frozen")),
+        Ok(()) => guest.freeze(&files.folder.join(STATE)).await.map_err(because("it cannot be frozen")),
         Err(error) => Err(error),
     };
     guest.kill().await;
@@ -177,7 +166,7 @@ async fn arrive(
     tell: &(dyn Fn(News) + Sync),
 ) -> Result<Session, Trouble> {
     tell(News::Step("booting it".to_owned()));
-    let mut reboots = Reboots::default();
+    let mut reboots = Reboots::at_most(guest.spec().reboots);
     loop {
         let tried = tokio::select! {
             biased;
@@ -193,12 +182,16 @@ async fn arrive(
         match ended {
             Ok(ended) if reboots.another(&ended) => {
                 guest.boot_again().await.map_err(because("it cannot be rebooted"))?;
-                tell(News::Step(format!("it rebooted itself, {} of at most {MOST_REBOOTS} times", reboots.count())));
+                tell(News::Step(format!(
+                    "it rebooted itself, {} of at most {} times",
+                    reboots.count(),
+                    reboots.most()
+                )));
             }
             Ok(Ended::Reset) => {
-                let count = reboots.count();
+                let (count, most) = (reboots.count(), reboots.most());
                 return Err(no_template(format!(
-                    "the guest rebooted itself {count} times before its boot was over, at most {MOST_REBOOTS} are survived"
+                    "the guest rebooted itself {count} times before its boot was over, at most {most} are survived"
                 )));
             }
             Ok(_) | Err(_) => return Err(none),
@@ -212,7 +205,7 @@ async fn booted(forge: &Forge<'_>, mould: &Mould<'_>, guest: &Guest, files: &Fil
     let stream =
         ssh::banner(address, Instant::now() + mould.boot, forge.cancel).await.map_err(because("it did not boot"))?;
     let session = connect(forge, mould, stream, files).await.map_err(because("no SSH session with it"))?;
-    if mould.seed == Seed::CloudInit {
+    if guest.spec().seed == Some(Seed::CloudInit) {
         payload::first_boot(&session, Instant::now() + mould.boot).await.map_err(because("its first boot"))?;
     }
     let going = match payload::boot_over(&session, forge.speed).await.map_err(because("the end of its boot"))? {
@@ -258,7 +251,7 @@ async fn steps(
     whole.map_err(no_template)?;
 
     tell(News::Step("waiting until it is at rest".to_owned()));
-    let place = sh(&session, LIE_IN_WAIT, &[Command::PORT], waker::PROGRAM.to_vec(), scaled(STEP));
+    let place = sh(&session, LIE_IN_WAIT, &[Launch::PORT], waker::PROGRAM.to_vec(), scaled(STEP));
     expect(place.await, "what wakes forks cannot be started in it")?;
     waker::ready(port, scaled(STEP)).await.map_err(because("what wakes forks did not start in it"))?;
     expect(sh(&session, SETTLE, &[], Vec::new(), scaled(STEP)).await, "it cannot be brought to rest")?;
@@ -396,9 +389,9 @@ async fn tried(forge: &Forge<'_>, mould: &Mould<'_>, files: &Files) -> Result<u6
     let place = place.map_err(because("a fork of it cannot be tried"))?;
     let logs = forge.logs.join("trial");
     std::fs::create_dir_all(&logs).map_err(because("a fork of it cannot be tried"))?;
-    let command = Command { name: format!("trial-{}", mould.key.short()), ..mould.command.clone() };
+    let launch = Launch { name: format!("trial-{}", mould.key.short()), ..mould.launch.clone() };
     let with = With { qemu: forge.qemu, spawner: forge.spawner, speed: forge.speed, dies_with_us: true };
-    let forked = fork::of_frozen(&files.frozen, &with, &command, mould.disk, (place.path(), &logs)).await;
+    let forked = fork::of_frozen(&files.folder, &with, launch, mould.given, (place.path(), &logs)).await;
     let forked = forked.map_err(because("a fork of it does not work"))?;
     let session = connect(forge, mould, forked.connection, files).await;
     let taken = memory::own_memory(forked.guest.pid());

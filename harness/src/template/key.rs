@@ -2,17 +2,17 @@
 
 use std::{io, os::unix::fs::MetadataExt as _, path::PathBuf};
 
-use matrix::{Digest, Network};
+use matrix::Digest;
 
 use super::waker;
 use crate::{
-    guest::{Accelerator, Command, Loader, Port, Ram},
+    guest::{Accelerator, Launch, MachineSpec, Ram, Seed, seed_recipe},
     host::{Machine, Qemu},
     payload,
 };
 
 /// Raised when templates are made in another way.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 
 /// What templates of this machine were born with besides what each guest is started with: a state is loaded by the very QEMU, and under
 /// hardware virtualization on the very CPU, that it was saved by.
@@ -40,37 +40,22 @@ impl Birthplace {
     }
 }
 
-/// The key of the template of guests that are started like this; `parts` is what else decides them, each by its name.
-pub fn key(birthplace: &Birthplace, command: &Command, parts: &[(&str, String)]) -> Digest {
-    // Where files lie, and what the guest cannot see, decides nothing.
-    let mut command = Command {
-        qemu: PathBuf::new(),
-        name: String::new(),
-        ram: Ram::Kept(PathBuf::new()),
-        disk: Some(PathBuf::new()),
-        loader: match &command.loader {
-            Loader::Kernel { cmdline, .. } => {
-                Loader::Kernel { kernel: PathBuf::new(), initrd: PathBuf::new(), cmdline: cmdline.clone() }
-            }
-            Loader::Bios => Loader::Bios,
-            Loader::Uefi(_) => Loader::Uefi(PathBuf::new()),
-        },
-        network: command.network.map(|_| Network::Isolated),
-        port: Port::Open,
-        qmp_fd: 0,
-        port_fd: 0,
-        ..command.clone()
-    };
-    command.firmware.clear();
-    command.more_disks.iter_mut().for_each(|disk| disk.file = PathBuf::new());
-    let args = command.args();
+/// The key of the template of machines like this one; `parts` is what else decides them, each by its name.
+pub fn key(birthplace: &Birthplace, spec: &MachineSpec, parts: &[(&str, String)]) -> Digest {
+    // What the machine is, and what this version makes of that: where its files lie decides nothing.
+    let launch = Launch { ram: Ram::Kept(PathBuf::new()), port: true, ..Launch::new(spec.clone()) };
+    let args = launch.args(Default::default());
     let args = args.iter().map(|arg| ("argument", arg.to_string_lossy().into_owned()));
+    // It fails for maps whose keys are no text, and there are none here.
+    let machine = ("machine", serde_json::to_string(spec).unwrap_or_default());
+    let seed = (spec.seed == Some(Seed::CloudInit)).then(|| ("seed", seed_recipe().to_string()));
     let waker = ("waker", Digest::of(waker::PROGRAM).to_string());
     let scripts = [super::freeze::LIE_IN_WAIT, super::freeze::SETTLE, payload::FACTS].into_iter();
     // Of all families: which one a guest is of may be known only when it runs.
     let scripts = scripts.chain(payload::rehearsals());
     let scripts = scripts.map(|script| ("script", Digest::of(script.as_bytes()).to_string()));
-    let parts = parts.iter().cloned().chain([("birthplace", birthplace.0.clone()), waker]).chain(scripts).chain(args);
+    let own = [("birthplace", birthplace.0.clone()), waker, machine].into_iter().chain(seed);
+    let parts = parts.iter().cloned().chain(own).chain(scripts).chain(args);
     let mut text = format!("nestmatrix template {FORMAT}\n");
     for (name, part) in parts {
         // Lengths before contents: no two lists of parts write the same text.
@@ -81,11 +66,14 @@ pub fn key(birthplace: &Birthplace, command: &Command, parts: &[(&str, String)])
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::guest::Cpu;
+    use images::Start;
+    use matrix::{ByteSize, Firmware};
 
-    fn command() -> Command {
-        Command::sample()
+    use super::*;
+    use crate::guest::{Cpu, Disk};
+
+    fn spec() -> MachineSpec {
+        MachineSpec::sample()
     }
 
     fn parts(image: &str) -> [(&'static str, String); 1] {
@@ -98,41 +86,33 @@ mod tests {
 
     #[test]
     fn guests_that_differ_for_their_kernel_share_no_template() {
-        let of = |command: &Command| key(&here(), command, &parts("a"));
-        let first = of(&command());
+        let of = |spec: &MachineSpec| key(&here(), spec, &parts("a"));
+        let first = of(&spec());
         let others = [
-            Command { cpus: 2, ..command() },
-            Command { memory_mib: 1024, ..command() },
-            Command { machine: "pc-q35-9.2".into(), ..command() },
-            Command { accelerator: Accelerator::Kvm, ..command() },
-            Command { cpu: Cpu::Nesting, ..command() },
-            Command { loader: Command::sample_loader("root=/dev/vda quiet"), ..command() },
-            Command { loader: Loader::Bios, ..command() },
-            Command { loader: Loader::Uefi("/code".into()), ..command() },
-            Command { arch: matrix::Arch::Aarch64, ..command() },
-            Command { screen: false, ..command() },
-            Command { network: None, ..command() },
+            MachineSpec { cpus: 2, ..spec() },
+            MachineSpec { memory: ByteSize::from_mib(1024), ..spec() },
+            MachineSpec { machine: "pc-q35-9.2".into(), ..spec() },
+            MachineSpec { accelerator: Accelerator::Kvm, ..spec() },
+            MachineSpec { cpu: Cpu::Nesting, ..spec() },
+            MachineSpec { start: Start::Kernel("root=/dev/vda quiet".into()), ..spec() },
+            MachineSpec { start: Start::Firmware(Firmware::Bios), ..spec() },
+            MachineSpec { start: Start::Firmware(Firmware::Uefi), ..spec() },
+            MachineSpec { arch: matrix::Arch::Aarch64, ..spec() },
+            MachineSpec { screen: false, ..spec() },
+            MachineSpec { nics: 0, ..spec() },
+            MachineSpec { seed: Some(Seed::CloudInit), ..spec() },
+            MachineSpec { port: true, ..spec() },
+            MachineSpec { disks: vec![Disk::root(ByteSize::from_mib(8192))], ..spec() },
+            MachineSpec {
+                disks: spec().disks.into_iter().chain([Disk::empty("data", ByteSize::from_mib(64))]).collect(),
+                ..spec()
+            },
         ];
         for other in others {
             assert_ne!(of(&other), first, "{other:?}");
         }
-        assert_ne!(key(&here(), &command(), &parts("b")), first);
-        assert_ne!(key(&here(), &command(), &[]), first);
-        assert_ne!(key(&Birthplace("qemu 10.0.3".into()), &command(), &parts("a")), first);
-    }
-
-    #[test]
-    fn guests_that_differ_for_us_alone_share_one() {
-        let of = |command: &Command| key(&here(), command, &parts("a"));
-        let first = of(&command());
-        let same = [
-            Command { name: "a.c".into(), qmp_fd: 9, port_fd: 10, port: Port::Open, ..command() },
-            Command { ram: Ram::Forked("/t/ram".into()), ..command() },
-            Command { disk: Some("/scratch/disk".into()), ..command() },
-            Command { network: Some(Network::Open), ..command() },
-        ];
-        for command in same {
-            assert_eq!(of(&command), first, "{command:?}");
-        }
+        assert_ne!(key(&here(), &spec(), &parts("b")), first);
+        assert_ne!(key(&here(), &spec(), &[]), first);
+        assert_ne!(key(&Birthplace("qemu 10.0.3".into()), &spec(), &parts("a")), first);
     }
 }

@@ -31,15 +31,12 @@ pub use fork::{ForkError, Forked, With, fork};
 pub use freeze::LONGEST;
 pub use key::{Birthplace, key};
 pub use memory::own_memory;
-pub use mould::{Content, FOREIGN, Forge, Mould, News, OwnDisk, OwnWork, Preparation, Work, Writer, no_template};
+pub use mould::{Forge, Mould, News, OwnWork, Preparation, Work, Writer, no_template};
 pub use obtain::obtain;
 
-use std::{
-    path::PathBuf,
-    sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
 };
 
 use matrix::{ByteSize, Digest};
@@ -48,7 +45,7 @@ use serde::{Deserialize, Serialize};
 
 use self::trust::Trust;
 use crate::{
-    guest::{self, Firmware},
+    guest::{self, DiskFile, DiskFormat},
     ssh::{self, Keys},
 };
 
@@ -57,7 +54,6 @@ pub type Freezing = Result<(images::Templates, Birthplace), String>;
 
 const RAM: &str = "ram";
 const STATE: &str = "state";
-const DISK: &str = "disk.qcow2";
 /// What forks of this template are expected to take, after what they were seen to take.
 const COST: &str = "cost";
 
@@ -67,39 +63,16 @@ const COST: &str = "cost";
 pub struct Note {
     /// Memory of its own that the first fork took, in bytes.
     cost: u64,
-    /// Its firmware-configuration items: name, and name of the file.
-    firmware: Vec<(String, String)>,
-    /// Disks of its own besides the root disk.
-    disks: Vec<NotedDisk>,
     /// Why only its disk was kept; `None`: it is whole.
     unfrozen: Option<String>,
     /// What the system in it said it is, and so every fork would. `None`: it did not say.
     system: Option<SystemFacts>,
 }
 
-/// A disk that was made with a template.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NotedDisk {
-    serial: String,
-    /// Name of its file, raw.
-    file: String,
-    writable: bool,
-}
-
-/// The files of a frozen guest, and what it was told at power-on.
-#[derive(Clone, Debug)]
-struct Frozen {
-    folder: PathBuf,
-    firmware: Vec<Firmware>,
-    disks: Vec<NotedDisk>,
-}
-
 /// A frozen guest that forks can be made of.
 #[derive(Debug)]
 pub struct Template {
     kept: images::Template<Note>,
-    frozen: Frozen,
     key: Digest,
     login: Keys,
     host_keys: Keys,
@@ -116,14 +89,13 @@ pub struct Template {
 impl Template {
     fn new(key: Digest, kept: images::Template<Note>, templates: &images::Templates) -> Result<Self, String> {
         match Self::read(&kept) {
-            Ok((firmware, login, host_keys)) => {
+            Ok([login, host_keys]) => {
                 // Of no more use than a guess is wrong, so whatever stands there is taken for one.
                 let seen =
                     std::fs::read_to_string(kept.folder.join(COST)).ok().and_then(|text| text.trim().parse().ok());
                 let cost = AtomicU64::new(kept.note.cost.max(seen.unwrap_or(0)));
-                let frozen = Frozen { folder: kept.folder.clone(), firmware, disks: kept.note.disks.clone() };
                 let (peak, trust, store) = (AtomicU64::new(0), Trust::default(), templates.clone());
-                Ok(Self { kept, frozen, key, login, host_keys, cost, peak, trust, given_up: OnceLock::new(), store })
+                Ok(Self { kept, key, login, host_keys, cost, peak, trust, given_up: OnceLock::new(), store })
             }
             Err(reason) => {
                 // Every byte is what was put there, and still we can do nothing with it.
@@ -133,15 +105,9 @@ impl Template {
         }
     }
 
-    fn read(kept: &images::Template<Note>) -> Result<(Vec<Firmware>, Keys, Keys), String> {
+    fn read(kept: &images::Template<Note>) -> Result<[Keys; 2], String> {
         let read = |names| Keys::read(&kept.folder, names).map_err(|error| error.to_string());
-        let firmware = kept.note.firmware.iter().map(|(name, file)| {
-            let known = guest::FIRMWARE_ITEMS.into_iter().find(|known| known == name);
-            let name = known.ok_or_else(|| format!("the template has an unknown item {name}"))?;
-            Ok(Firmware { name, file: kept.folder.join(file) })
-        });
-        let firmware = firmware.collect::<Result<_, String>>()?;
-        Ok((firmware, read(ssh::LOGIN_FILES)?, read(guest::HOST_KEY_FILES)?))
+        Ok([read(ssh::LOGIN_FILES)?, read(guest::HOST_KEY_FILES)?])
     }
 
     /// The digest of everything that decides it.
@@ -195,8 +161,8 @@ impl Template {
     }
 
     /// Its disk: what its forks' disks lie above.
-    pub fn disk(&self) -> PathBuf {
-        self.kept.folder.join(DISK)
+    pub fn disk(&self) -> DiskFile {
+        disk(self.folder())
     }
 
     /// Memory a fork is expected to take, what all of them share not counted: what forks were measured to take.
@@ -208,6 +174,11 @@ impl Template {
     pub fn took(&self, bytes: u64) {
         self.peak.fetch_max(bytes, Ordering::Relaxed);
     }
+}
+
+/// The disk of what lies in this folder.
+fn disk(folder: &std::path::Path) -> DiskFile {
+    DiskFile { file: folder.join(guest::ROOT_DISK), format: DiskFormat::Qcow2 }
 }
 
 impl Drop for Template {

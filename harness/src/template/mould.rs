@@ -1,14 +1,14 @@
 //! What a template is to be, and what came of it.
 
-use std::{path::Path, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use images::Templates;
-use matrix::{Arch, ByteSize, Digest, Network, PackageFamily};
+use matrix::{ByteSize, Digest, Network, PackageFamily};
 use reports::{Phase, Trouble, TroubleKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    guest::{Command, DiskFormat, Seed, Spawner},
+    guest::{DiskFile, DiskFormat, Launch, Spawner},
     host::Qemu,
     ssh::Session,
 };
@@ -35,24 +35,22 @@ pub struct Forge<'a> {
 pub struct Mould<'a> {
     /// Its key, see [`super::key`].
     pub key: Digest,
-    /// The guest, without a disk.
-    pub command: Command,
-    /// The disk of its image, and how that is stored.
-    pub image: (&'a Path, DiskFormat),
+    /// The guest, without its disks and its identity.
+    pub launch: Launch,
+    /// The disk of its image.
+    pub image: &'a DiskFile,
+    /// Disks that exist, by serial number.
+    pub given: &'a BTreeMap<String, DiskFile>,
+    /// What writes the content of a disk that is made with it, by serial number.
+    pub written: BTreeMap<&'a str, Arc<Writer>>,
     /// What kind of packages it installs; `None`: it is asked.
     pub family: Option<PackageFamily>,
     /// Who logs in.
     pub login_user: &'a str,
-    /// Size of its disk.
-    pub disk: ByteSize,
     /// What it is called.
     pub hostname: String,
-    /// How it is told who it is.
-    pub seed: Seed,
     /// Time limit of its boot, scaled.
     pub boot: Duration,
-    /// Disks that are made with it, in front of those of `command`.
-    pub disks: Vec<OwnDisk>,
     /// What it may reach until it is frozen.
     pub network: Network,
     /// What its files may take besides its memory: what it writes to its disks until it is frozen.
@@ -61,18 +59,12 @@ pub struct Mould<'a> {
     pub work: Work<'a>,
 }
 
-/// Why no guest of another kind of CPU than this machine's is frozen.
-pub const FOREIGN: &str =
-    "guests of another kind of CPU than this machine's are booted: what wakes forks is a program for this machine's";
-
 impl Mould<'_> {
     /// Whether it can be frozen, and not only prepared; else why not.
     pub(super) fn can_be_frozen(&self) -> Result<(), String> {
-        if self.command.arch != Arch::here() {
-            return Err(FOREIGN.to_owned());
-        }
+        self.launch.spec.can_be_frozen()?;
         // QEMU says that of these formats when it is asked to save the state of a guest.
-        match self.image.1 {
+        match self.image.format {
             DiskFormat::Qcow2 | DiskFormat::Raw => Ok(()),
             format => Err(format!("QEMU freezes no guest whose image is {}", format.name())),
         }
@@ -82,22 +74,6 @@ impl Mould<'_> {
     pub(super) fn prepares(&self) -> bool {
         matches!(self.work, Work::Preparation(Some(_)))
     }
-}
-
-/// A disk that is made with a template, raw.
-pub struct OwnDisk {
-    /// What the guest finds it by.
-    pub serial: String,
-    /// What is in it at first.
-    pub content: Content,
-}
-
-/// What a disk is made with.
-pub enum Content {
-    /// Nothing, of this size; the guest may write to it.
-    Empty(ByteSize),
-    /// What this writes; the guest only reads it.
-    Written(Arc<Writer>),
 }
 
 /// Writes the content of a disk into a file.

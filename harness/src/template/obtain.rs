@@ -1,7 +1,6 @@
 //! A template: found in the store, or made now and put there.
 
 use std::{
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,12 +12,12 @@ use images::{Begun, Unfinished};
 use reports::Trouble;
 
 use super::{
-    Frozen, Note, NotedDisk, RAM, STATE, Template,
+    Note, RAM, STATE, Template,
     freeze::{self, Files, Made, Short},
-    mould::{Content, Forge, Mould, News, OwnDisk, Work, because, interrupted, no_template},
+    mould::{Forge, Mould, News, Work, because, interrupted, no_template},
 };
 use crate::{
-    guest::{self, Told, Who},
+    guest::{self, Who},
     ssh::{self, Keys},
 };
 
@@ -50,7 +49,7 @@ pub async fn obtain(
     }
     // Whoever makes it now may fail with it as late as he can, and then somebody else who waits goes first.
     let until = Instant::now() + longest(forge, mould) * 2;
-    let memory = mould.command.memory_mib << 20;
+    let memory = mould.launch.spec.memory.bytes();
     let room = mould.room.bytes();
     let (begun, whole) = match mould.can_be_frozen() {
         Err(reason) => (begin(forge, mould, room, until, tell).await?, Err(reason)),
@@ -132,6 +131,7 @@ impl Drop for GiveUp {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Trouble> {
     tokio::task::spawn_blocking(work).await.map_err(because("a defect of nestmatrix"))
 }
+
 async fn make(
     forge: &Forge<'_>,
     mould: &Mould<'_>,
@@ -148,15 +148,10 @@ async fn make(
         host_public: host_keys.public(),
         hostname: &mould.hostname,
     };
-    let Told { firmware, disk: seed } =
-        guest::identity(&folder, &who, mould.seed).map_err(because("its identity cannot be written"))?;
-    let mut disks = crate::blocking::blocking(|| make_disks(mould, &folder))?;
-    disks.extend(seed.map(|seed| NotedDisk {
-        serial: seed.serial,
-        file: seed.file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        writable: false,
-    }));
-    let files = Files { frozen: Frozen { folder: folder.clone(), firmware, disks }, login, host_keys };
+    guest::identity(&folder, &who, mould.launch.spec.seed).map_err(because("its identity cannot be written"))?;
+    let write = || mould.written.iter().try_for_each(|(serial, write)| write(&guest::raw_disk(&folder, serial).file));
+    crate::blocking::blocking(write)?;
+    let files = Files { folder: folder.clone(), login, host_keys };
     let (cost, system, unfrozen) = match freeze::freeze(forge, mould, &files, whole, tell).await {
         Ok(Made { taken, system }) => (taken + MARGIN, system, None),
         Err(Short { none, prepared: true }) => {
@@ -167,11 +162,7 @@ async fn make(
         }
         Err(Short { none, .. }) => return Err(none),
     };
-    let Files { frozen: Frozen { firmware, disks, .. }, .. } = files;
-    let firmware = firmware
-        .iter()
-        .map(|item| (item.name.to_owned(), item.file.file_name().unwrap_or_default().to_string_lossy().into_owned()));
-    let note = Note { cost, firmware: firmware.collect(), disks, unfrozen, system };
+    let note = Note { cost, unfrozen, system };
     let (templates, key) = (forge.templates.clone(), mould.key);
     let kept = blocking(move || templates.publish(unfinished, note)).await?.map_err(because("it cannot be kept"))?;
     let (kept, gone) = kept;
@@ -192,20 +183,4 @@ async fn make(
 
 fn keys(what: &str) -> Result<Keys, Trouble> {
     Keys::generate(&format!("nestmatrix template {what}")).map_err(because("no keys could be made"))
-}
-
-/// Sparse: what is never written takes no room.
-fn make_disks(mould: &Mould<'_>, folder: &Path) -> Result<Vec<NotedDisk>, Trouble> {
-    let made = mould.disks.iter().map(|OwnDisk { serial, content }| {
-        let (file, writable) = (format!("{serial}.raw"), matches!(content, Content::Empty(_)));
-        let path = folder.join(&file);
-        match content {
-            Content::Empty(size) => std::fs::File::create(&path)
-                .and_then(|made| made.set_len(size.bytes()))
-                .map_err(because("a disk of it cannot be made"))?,
-            Content::Written(write) => write(&path)?,
-        }
-        Ok(NotedDisk { serial: serial.clone(), file, writable })
-    });
-    made.collect()
 }

@@ -32,7 +32,7 @@ use crate::{
     bootstrap::{blame_full_disk, convert},
     disk::DiskFormat,
     error::{Failure, PrepareErrorKind},
-    prepared::{BootWith, DISK, INITRD, KERNEL, Made, MadeFile, Start},
+    prepared::{DISK, INITRD, KERNEL, Made, MadeFile, Start},
     published::{compared, stamp},
     site::Site,
     space, tool,
@@ -66,7 +66,7 @@ pub(crate) fn make(
     if let Some(tool) = tool::missing(&["mke2fs", "debugfs", "e2fsck", "qemu-img"]) {
         return Err(PrepareErrorKind::ToolMissing { tool: tool.to_owned() }.into());
     }
-    let BootWith::Kernel(kernel) = &kit.boot else {
+    let Some(kernel) = &kit.kernel else {
         return Err(PrepareErrorKind::Incomplete {
             what: format!("kit for root file systems: {} has no kernel", kit.name),
         }

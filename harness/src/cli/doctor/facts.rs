@@ -148,8 +148,7 @@ async fn prove(machine: &Machine, root: &Path, qemu: &Qemu) -> Option<Result<hos
     let image = store.prepare(entry, &control).ok()?;
     let scratch = tempfile::tempdir().ok()?;
     let spawner = Spawner::start().ok()?;
-    let images::Kernel { kernel, initrd, .. } = image.kernel()?;
-    let target = host::Target { kernel, initrd, scratch: scratch.path() };
+    let target = host::Target { kernel: image.kernel.as_ref()?, scratch: scratch.path() };
     let proof = host::prove(store.root(), qemu, machine, &spawner, &target).await;
     Some(proof.map_err(|error| error.to_string()))
 }

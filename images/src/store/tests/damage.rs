@@ -54,8 +54,8 @@ fn described(image: &PreparedImage) -> String {
         .iter()
         .map(|name| fs::read_to_string(image.disk.with_file_name(name)).unwrap_or_else(|error| error.to_string()))
         .collect();
-    let PreparedImage { name, arch, family, digest, recipe, disk, format, bytes, boot, login_user, .. } = image;
-    format!("{name} {arch} {family:?} {digest} {recipe} {disk:?} {format:?} {bytes} {boot:?} {login_user} {files:?}")
+    let PreparedImage { name, arch, family, digest, recipe, disk, format, bytes, start, login_user, .. } = image;
+    format!("{name} {arch} {family:?} {digest} {recipe} {disk:?} {format:?} {bytes} {start:?} {login_user} {files:?}")
 }
 
 proptest! {

@@ -1,0 +1,112 @@
+//! An image as guests are started from it on this machine: the one way from an image to a virtual machine.
+
+use std::{path::PathBuf, sync::Arc};
+
+use images::{Kernel, PreparedImage, Start};
+use matrix::{Arch, ByteSize, Digest, Firmware, PackageFamily};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    guest::{Accelerator, BootFiles, Cpu, Disk, DiskFile, MachineSpec, Seed},
+    host::{self, NoUefi, Qemu},
+};
+
+/// How often an image may reboot itself at its first boot (to relabel its files, to switch kernels).
+const MOST_REBOOTS: u32 = 3;
+
+/// What is true of an image on every machine that it is taken to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFacts {
+    /// Identity of its content.
+    pub digest: Digest,
+    /// The kind of CPU it is made for.
+    pub arch: Arch,
+    /// What kind of packages it installs; `None`: that is seen in the guest.
+    pub family: Option<PackageFamily>,
+    /// Size of its disk as a guest sees it: an overlay must not be smaller.
+    pub bytes: ByteSize,
+    /// What starts its guests.
+    pub start: Start,
+    /// Who logs in over SSH; anybody but root works through `sudo`.
+    pub login_user: String,
+}
+
+/// An image as guests are started from it here.
+#[derive(Clone, Debug)]
+pub struct BootImage {
+    /// What is true of it everywhere.
+    pub facts: ImageFacts,
+    /// The root disk, never written to.
+    pub disk: DiskFile,
+    /// The kernel its guests are started with, if they do not come with a boot loader.
+    pub kernel: Option<Kernel>,
+    /// Keeps the files where they are; `None`: nobody takes them away here.
+    #[expect(dead_code, reason = "it is held, not read")]
+    pub(crate) lease: Option<Arc<PreparedImage>>,
+}
+
+impl BootImage {
+    /// The image as it is in the store.
+    pub fn of(image: Arc<PreparedImage>) -> Self {
+        Self {
+            facts: ImageFacts {
+                digest: image.digest,
+                arch: image.arch,
+                family: image.family,
+                bytes: ByteSize::from_bytes(image.bytes),
+                start: image.start.clone(),
+                login_user: image.login_user.clone(),
+            },
+            disk: DiskFile { file: image.disk.clone(), format: image.format },
+            kernel: image.kernel.clone(),
+            lease: Some(image),
+        }
+    }
+
+    /// How its guests are given their identity.
+    pub fn seed(&self) -> Seed {
+        Seed::of(&self.facts.start)
+    }
+
+    /// The smallest machine that boots it; its disk is as large as `disk` if it is not larger itself. `words`: more for its kernel.
+    pub fn machine<'a>(
+        &self,
+        qemu: &Qemu,
+        accelerator: Accelerator,
+        disk: ByteSize,
+        words: impl IntoIterator<Item = &'a str>,
+    ) -> MachineSpec {
+        let seed = (self.seed() == Seed::CloudInit).then(|| Disk::read_only(Seed::DISK));
+        MachineSpec {
+            arch: self.facts.arch,
+            machine: qemu.machine(),
+            accelerator,
+            cpu: Cpu::Fullest,
+            cpus: 1,
+            memory: ByteSize::from_mib(128),
+            disks: [Disk::root(self.facts.bytes.max(disk))].into_iter().chain(seed).collect(),
+            nics: 1,
+            start: self.facts.start.clone().with_words(words),
+            seed: Some(self.seed()),
+            screen: false,
+            // What a fork is woken over: a booted guest has it, too, so that both are the same machine.
+            port: true,
+            reboots: MOST_REBOOTS,
+        }
+    }
+
+    /// The files here that start such a machine.
+    ///
+    /// # Errors
+    ///
+    /// It needs UEFI, and there is none on this machine.
+    pub fn boot_files(&self, spec: &MachineSpec) -> Result<BootFiles, NoUefi> {
+        Ok(BootFiles {
+            kernel: self.kernel.clone().unwrap_or_default(),
+            uefi: match spec.start {
+                Start::Firmware(Firmware::Uefi) => host::uefi(spec.arch)?,
+                Start::Firmware(Firmware::Bios) | Start::Kernel(_) => PathBuf::new(),
+            },
+        })
+    }
+}
