@@ -7,11 +7,14 @@ use serde::Serialize;
 use tera::Context;
 
 use crate::{
-    Cell, CellId, Digest, Guest, Image, Prepare, Timeouts,
+    Cell, CellId, Digest, Firmware, Guest, Image, Prepare, Timeouts,
     error::Mistakes,
+    guest::GuestSize,
+    located::At,
     payload::Payload,
-    quantity::{GuestSize, Limits},
+    quantity::Limits,
     script::{self, Script},
+    source,
     template::{Template, Templates},
     validate::{Matrix, MatrixImage, Suite},
 };
@@ -225,6 +228,8 @@ struct Group<'a> {
     suite: &'a Suite,
     suite_index: usize,
     guest: Guest,
+    /// Where its firmware stands in the file, until it has been checked.
+    firmware: Option<&'a At<Firmware>>,
     timeouts: Timeouts,
     context: Context,
     /// Rendered for the whole group; `None` where the axes decide.
@@ -275,11 +280,13 @@ impl<'a> Expansion<'a> {
                 },
             )
             .collect();
+        let tables = [&suite.guest, &image.guest, &self.matrix.guest];
         Group {
             image: &image.image,
             suite,
             suite_index,
-            guest: GuestSize::resolve([&suite.guest, &image.guest, &self.matrix.guest]),
+            guest: GuestSize::resolve(tables),
+            firmware: GuestSize::firmware(tables),
             timeouts: Limits::resolve(&suite.limits, &self.matrix.limits),
             context,
             script,
@@ -305,6 +312,10 @@ impl<'a> Expansion<'a> {
         }
         let axes: IndexMap<String, String> = self.matrix.axes.keys().cloned().zip(values).collect();
         let (image, suite) = (group.image, group.suite);
+        // Of cells that are left out nothing is said; of the others once.
+        if let Some(firmware) = group.firmware.take() {
+            source::check_firmware(image, firmware, mistakes);
+        }
         let pairs = axes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let id = CellId::new(&image.name, suite.name.text(), pairs);
         if let Some(index) = self.ids.get(&id) {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::{
     Arch, Boot, Firmware, Identity, Network, PackageFamily, RunnerKind,
     located::At,
-    scalar::{DurationText, OneOrMany, Scalar, SizeText},
+    scalar::{DiskEntry, DurationText, OneOrMany, Scalar, SizeText},
 };
 
 /// A matrix file of nestmatrix: which operating systems, which package, which tests.
@@ -105,8 +105,17 @@ pub(crate) struct GuestTable {
     pub(crate) memory: Option<At<SizeText>>,
     /// Size of the root disk as the guest sees it; default: 4GiB.
     pub(crate) disk: Option<At<SizeText>>,
+    /// More disks, at most 16: empty, each given by its size or by a table; default: none.
+    pub(crate) disks: Option<At<Vec<At<DiskEntry>>>>,
+    /// Network cards, 1 to 8; default: 1. Those besides the first one are not configured, and reach nothing.
+    #[schemars(with = "Option<u32>", range(min = 1, max = 8))]
+    pub(crate) nics: Option<At<i64>>,
     /// What it may reach; default: nothing.
     pub(crate) network: Option<Network>,
+    /// What starts the boot loader of its disk; default: what the image has been made for. Only for images that have one.
+    pub(crate) firmware: Option<At<Firmware>>,
+    /// It has a TPM 2.0 of its own; default: no.
+    pub(crate) tpm: Option<bool>,
 }
 
 /// Time limits by phase, such as `90s`, `3m` or `1h30m`; more than zero, at most a day.

@@ -14,12 +14,14 @@ mod written;
 mod checksum;
 mod deb;
 mod digest;
+mod disks;
 mod error;
 mod exclude;
 mod expand;
 mod file;
 mod find;
 mod fingerprint;
+mod guest;
 mod id;
 mod load;
 mod located;
@@ -52,12 +54,12 @@ pub use id::CellIdParseError;
 pub use load::{Loaded, load};
 pub use near::help as near_help;
 pub use plan::{
-    Artifact, Boot, Cell, CellId, Guest, Identity, Image, ImageSource, Location, Network, Package, Plan, Prepare,
-    Results, Runner, RunnerKind, Timeouts, UploadFile,
+    Artifact, Boot, Cell, CellId, DataDisk, Guest, Identity, Image, ImageSource, Location, Network, Package, Plan,
+    Prepare, Results, Runner, RunnerKind, Timeouts, UploadFile,
 };
 pub use schema::schema;
 pub use select::SelectError;
 pub use shipped::{shipped, unpack_shipped};
 pub use size::{ByteSize, ByteSizeParseError};
 pub use stored::{PlanFileError, PlanFileErrorKind};
-pub use system::{Arch, Firmware, PackageFamily};
+pub use system::{Arch, DiskInterface, Firmware, PackageFamily};

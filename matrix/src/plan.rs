@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::{Arch, ByteSize, Checksum, Digest, Firmware, PackageFamily};
+use crate::{Arch, ByteSize, Checksum, Digest, DiskInterface, Firmware, PackageFamily};
 
 /// Everything a run needs to know of the matrix file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -256,8 +256,43 @@ pub struct Guest {
     pub memory: ByteSize,
     /// Size of the root disk as the guest sees it, at least as large as the image's.
     pub disk: ByteSize,
+    /// More disks, each serial number once.
+    pub disks: Vec<DataDisk>,
+    /// Network cards, 1 to 8. The first one carries SSH and reaches what `network` says, the others reach nothing.
+    pub nics: u32,
     /// What it may reach.
     pub network: Network,
+    /// What starts the boot loader of its disk; `None`: what the image is made for.
+    pub firmware: Option<Firmware>,
+    /// It has a TPM 2.0 of its own.
+    pub tpm: bool,
+}
+
+/// What a guest is where a matrix says nothing of it.
+impl Default for Guest {
+    fn default() -> Self {
+        Self {
+            cpus: 1,
+            memory: ByteSize::from_mib(512),
+            disk: Self::DEFAULT_DISK,
+            disks: Vec::new(),
+            nics: 1,
+            network: Network::Isolated,
+            firmware: None,
+            tpm: false,
+        }
+    }
+}
+
+/// A disk besides the root disk: empty, the guest's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataDisk {
+    /// What the guest finds it by: 1 to 20 letters, digits, `-` and `_`.
+    pub serial: String,
+    /// Its size, whole mebibytes.
+    pub size: ByteSize,
+    /// What it is attached to.
+    pub interface: DiskInterface,
 }
 
 impl Guest {

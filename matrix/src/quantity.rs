@@ -1,77 +1,26 @@
 //! Sizes, durations and counts of the matrix file, each within the range in which it means something.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{
+    ops::{Range, RangeInclusive},
+    time::Duration,
+};
 
 use crate::{
-    ByteSize, Guest, Network, Runner, Timeouts,
+    ByteSize, Guest, Runner, Timeouts,
     error::Mistakes,
-    file::{GuestTable, RunnerTable, TimeoutTable},
+    file::{RunnerTable, TimeoutTable},
     located::At,
     scalar::{DurationText, SizeText},
 };
 
-const GUEST_MEMORY: ByteSize = ByteSize::from_mib(512);
-const GUEST_CPUS: u32 = 1;
 const RETRIES: u32 = 2;
 
-const MEMORY_RANGE: RangeInclusive<ByteSize> = ByteSize::from_mib(128)..=ByteSize::from_mib(16 << 20);
-const DISK_RANGE: RangeInclusive<ByteSize> = ByteSize::from_mib(64)..=ByteSize::from_mib(64 << 20);
-const GUEST_CPU_RANGE: RangeInclusive<u32> = 1..=64;
+pub(crate) const MEMORY_RANGE: RangeInclusive<ByteSize> = ByteSize::from_mib(128)..=ByteSize::from_mib(16 << 20);
+pub(crate) const DISK_RANGE: RangeInclusive<ByteSize> = ByteSize::from_mib(64)..=ByteSize::from_mib(64 << 20);
+pub(crate) const DATA_DISK_RANGE: RangeInclusive<ByteSize> = ByteSize::from_mib(1)..=ByteSize::from_mib(64 << 20);
 const RUNNER_CPU_RANGE: RangeInclusive<u32> = 1..=4096;
 const RETRY_RANGE: RangeInclusive<u32> = 0..=10;
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// What a guest table says; what it leaves open is said by a wider one.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct GuestSize {
-    cpus: Option<u32>,
-    memory: Option<ByteSize>,
-    disk: Option<ByteSize>,
-    network: Option<Network>,
-}
-
-impl GuestSize {
-    /// Checks a table, also against the runner's budget: a guest that does not fit would wait for ever.
-    pub(crate) fn check(table: &GuestTable, runner: &RunnerTable, mistakes: &mut Mistakes) -> Self {
-        let size = Self {
-            cpus: table.cpus.as_ref().and_then(|cpus| count(cpus, GUEST_CPU_RANGE, mistakes)),
-            memory: table.memory.as_ref().and_then(|memory| size(memory, MEMORY_RANGE, mistakes)),
-            disk: table.disk.as_ref().and_then(|disk| size(disk, DISK_RANGE, mistakes)),
-            network: table.network,
-        };
-        if let (Some(at), Some(memory), Some(budget)) = (&table.memory, size.memory, &runner.memory)
-            && budget.get().0.parse::<ByteSize>().is_ok_and(|budget| memory > budget)
-        {
-            let problem = mistakes.at(at.span(), "a guest with more memory than the runner has", "the guest's");
-            mistakes
-                .push(problem.with_label(budget.span(), "the runner's").with_help("lower the one or raise the other"));
-        }
-        if let (Some(at), Some(cpus), Some(budget)) = (&table.cpus, size.cpus, &runner.cpus)
-            && i64::from(cpus) > *budget.get()
-        {
-            let problem = mistakes.at(at.span(), "a guest with more CPUs than the runner has", "the guest's");
-            mistakes
-                .push(problem.with_label(budget.span(), "the runner's").with_help("lower the one or raise the other"));
-        }
-        size
-    }
-
-    /// Says nothing of memory.
-    pub(crate) fn leaves_memory_open(&self) -> bool {
-        self.memory.is_none()
-    }
-
-    /// The guest that the first of these tables to speak describes, the narrowest given first.
-    pub(crate) fn resolve(narrowest_first: [&Self; 3]) -> Guest {
-        let tables = || narrowest_first.into_iter();
-        Guest {
-            cpus: tables().find_map(|table| table.cpus).unwrap_or(GUEST_CPUS),
-            memory: tables().find_map(|table| table.memory).unwrap_or(GUEST_MEMORY),
-            disk: tables().find_map(|table| table.disk).unwrap_or(Guest::DEFAULT_DISK),
-            network: tables().find_map(|table| table.network).unwrap_or_default(),
-        }
-    }
-}
 
 /// What a timeout table says.
 #[derive(Clone, Debug, Default)]
@@ -114,12 +63,12 @@ impl Limits {
 pub(crate) fn runner(table: &RunnerTable, mistakes: &mut Mistakes) -> Runner {
     Runner {
         kind: table.kind,
-        memory: table.memory.as_ref().and_then(|memory| size(memory, MEMORY_RANGE, mistakes)),
+        memory: table.memory.as_ref().and_then(|memory| size_at(memory, MEMORY_RANGE, mistakes)),
         cpus: table.cpus.as_ref().and_then(|cpus| count(cpus, RUNNER_CPU_RANGE, mistakes)),
         retries: table.retries.as_ref().and_then(|retries| count(retries, RETRY_RANGE, mistakes)).unwrap_or(RETRIES),
         image: table.image.as_ref().map(|image| image.text().to_owned()),
         kernel_args: words(table.kernel_args.as_ref()),
-        disk: table.disk.as_ref().and_then(|disk| size(disk, DISK_RANGE, mistakes)),
+        disk: table.disk.as_ref().and_then(|disk| size_at(disk, DISK_RANGE, mistakes)),
     }
 }
 
@@ -128,19 +77,27 @@ pub(crate) fn words(text: Option<&At<String>>) -> Vec<String> {
     text.map(|text| text.text().split_whitespace().map(str::to_owned).collect()).unwrap_or_default()
 }
 
+pub(crate) fn size_at(at: &At<SizeText>, range: RangeInclusive<ByteSize>, mistakes: &mut Mistakes) -> Option<ByteSize> {
+    size(at.get(), at.span(), range, mistakes)
+}
+
 /// A size of whole mebibytes: QEMU takes no finer one.
-fn size(at: &At<SizeText>, range: RangeInclusive<ByteSize>, mistakes: &mut Mistakes) -> Option<ByteSize> {
-    let text = &at.get().0;
+pub(crate) fn size(
+    SizeText(text): &SizeText,
+    span: Range<usize>,
+    range: RangeInclusive<ByteSize>,
+    mistakes: &mut Mistakes,
+) -> Option<ByteSize> {
     let (smallest, largest) = (range.start(), range.end());
     let problem = match text.parse::<ByteSize>() {
         Ok(size) if !range.contains(&size) => mistakes
-            .at(at.span(), format!("the size `{text}` is out of range"), "out of range")
+            .at(span, format!("the size `{text}` is out of range"), "out of range")
             .with_help(format!("write a size from {smallest} to {largest}")),
         Ok(size) if !size.bytes().is_multiple_of(ByteSize::from_mib(1).bytes()) => mistakes
-            .at(at.span(), format!("the size `{text}` is no whole number of mebibytes"), "not whole")
+            .at(span, format!("the size `{text}` is no whole number of mebibytes"), "not whole")
             .with_help(format!("write `{}MiB` or `{}MiB`", size.mib(), size.mib() + 1)),
         Ok(size) => return Some(size),
-        Err(_) => mistakes.at(at.span(), format!("`{text}` is not a size"), "not a size").with_help(format!(
+        Err(_) => mistakes.at(span, format!("`{text}` is not a size"), "not a size").with_help(format!(
             "write a whole number and one of KiB, MiB, GiB, TiB, for example `{}`",
             size_meant(text)
         )),
@@ -156,7 +113,7 @@ fn size_meant(text: &str) -> ByteSize {
         Some(letter @ ('k' | 'm' | 'g' | 't')) => format!("{}iB", letter.to_ascii_uppercase()),
         _ => "MiB".to_owned(),
     };
-    format!("{number}{unit}").parse().unwrap_or(GUEST_MEMORY)
+    format!("{number}{unit}").parse().unwrap_or(Guest::default().memory)
 }
 
 /// A time limit within its range.
@@ -181,7 +138,8 @@ pub(crate) fn duration(at: &At<DurationText>, mistakes: &mut Mistakes) -> Option
     None
 }
 
-fn count(at: &At<i64>, range: RangeInclusive<u32>, mistakes: &mut Mistakes) -> Option<u32> {
+/// A number within its range.
+pub(crate) fn count(at: &At<i64>, range: RangeInclusive<u32>, mistakes: &mut Mistakes) -> Option<u32> {
     let count = u32::try_from(*at.get()).ok().filter(|count| range.contains(count));
     if count.is_none() {
         let help = format!("write a number from {} to {}", range.start(), range.end());

@@ -5,7 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 
-use crate::located::At;
+use crate::{DiskInterface, located::At};
 
 /// Text; a whole number or a truth value is taken as the text it is written as.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, JsonSchema)]
@@ -66,6 +66,59 @@ pub(crate) struct SizeText(pub(crate) String);
 impl<'de> Deserialize<'de> for SizeText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ScalarVisitor("a size such as \"512MiB\"")).map(|scalar| Self(scalar.to_string()))
+    }
+}
+
+/// A disk besides the root disk, empty.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DiskTable {
+    /// Its size, at least 1MiB. Only what is written takes room.
+    pub(crate) size: At<SizeText>,
+    /// What the guest finds it by (`/sys/class/block/*/serial`): at most 20 letters, digits, `-` and `_`; default: `disk-1` for the first
+    /// one, and so on.
+    pub(crate) serial: Option<At<String>>,
+    /// What it is attached to; default: virtio.
+    #[serde(default)]
+    pub(crate) interface: DiskInterface,
+}
+
+/// A disk: its size, or a table that says more.
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(untagged)]
+pub(crate) enum DiskEntry {
+    /// Its size.
+    Size(SizeText),
+    /// Its size and more.
+    Table(Box<DiskTable>),
+}
+
+impl<'de> Deserialize<'de> for DiskEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = DiskEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size such as \"10GiB\", or a table such as { size = \"1GiB\", serial = \"data\" }")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<DiskEntry, E> {
+                Ok(DiskEntry::Size(SizeText(text.to_owned())))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<DiskEntry, E> {
+                Ok(DiskEntry::Size(SizeText(number.to_string())))
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, table: A) -> Result<DiskEntry, A::Error> {
+                let table = DiskTable::deserialize(de::value::MapAccessDeserializer::new(table));
+                table.map(|table| DiskEntry::Table(Box::new(table)))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
     }
 }
 

@@ -1,7 +1,11 @@
 //! Where an image of the matrix comes from: the keys of `[[image]]` that say it, checked.
 
 use crate::{
-    Arch, Checksum, Firmware, ImageSource, Location, error::Mistakes, file::ImageTable, located::At, near,
+    Arch, Checksum, Firmware, Image, ImageSource, Location,
+    error::{Mistakes, Problem},
+    file::ImageTable,
+    located::At,
+    near,
     scalar::OneOrMany,
 };
 
@@ -67,10 +71,9 @@ pub(crate) fn check(
         mistakes.push(problem.with_help("remove `firmware`: it is booted with a kernel of nestmatrix's own"));
     }
     if let Some(at) = &table.firmware
-        && (*at.get(), arch) == (Firmware::Bios, Arch::Aarch64)
+        && !at.get().exists_for(arch)
     {
-        let problem = mistakes.at(at.span(), "64-bit Arm machines have no BIOS", "not on aarch64");
-        mistakes.push(problem.with_help("write `firmware = \"uefi\"`, or remove it"));
+        mistakes.push(no_such_firmware(at, mistakes));
     }
     if let (Some(at), None) = (&table.kernel_args, &table.rootfs) {
         let message = "this image boots by itself: its boot loader chooses the words for its kernel";
@@ -91,6 +94,31 @@ pub(crate) fn check(
             ImageSource::Disk { location, digest, arch, firmware, family, login_user }
         }
     })
+}
+
+/// What is said of firmware that 64-bit Arm machines do not have.
+fn no_such_firmware(at: &At<Firmware>, mistakes: &Mistakes) -> Problem {
+    let message = match at.get() {
+        Firmware::Bios => "64-bit Arm machines have no BIOS",
+        Firmware::Uefi | Firmware::UefiSecure => "Secure Boot is there for x86_64 guests only",
+    };
+    let problem = mistakes.at(at.span(), message, "not on aarch64");
+    problem.with_help("write `firmware = \"uefi\"`, or remove it")
+}
+
+/// What is wrong with firmware that guests of an image are to have, as far as it can be seen from here.
+pub(crate) fn check_firmware(image: &Image, at: &At<Firmware>, mistakes: &mut Mistakes) {
+    let problem = match &image.source {
+        ImageSource::Rootfs { .. } => {
+            let message = format!("guests of `{}` have no boot loader that firmware could start", image.name);
+            mistakes.at(at.span(), message, "nothing to start").with_help(
+                "they are booted with a kernel of nestmatrix's own: remove `firmware`, or exclude the image from this suite",
+            )
+        }
+        ImageSource::Disk { arch, .. } if !at.get().exists_for(*arch) => no_such_firmware(at, mistakes),
+        ImageSource::Disk { .. } | ImageSource::Catalog => return,
+    };
+    mistakes.push(problem);
 }
 
 /// The file on this machine that an image comes from, as it is written.

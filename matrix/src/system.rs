@@ -83,6 +83,26 @@ pub enum Firmware {
     Bios,
     /// UEFI, which starts a program from a disk's EFI system partition.
     Uefi,
+    /// The same with Secure Boot: it starts nothing that is not signed with one of Microsoft's keys. 64-bit x86 only.
+    UefiSecure,
+}
+
+impl Firmware {
+    /// There is such firmware for machines of this kind.
+    pub const fn exists_for(self, arch: Arch) -> bool {
+        matches!((self, arch), (Self::Uefi, _) | (_, Arch::X86_64))
+    }
+}
+
+/// What a disk is attached to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskInterface {
+    /// The machine's own bus, without a controller.
+    #[default]
+    Virtio,
+    /// A controller of its own, as solid-state disks have it. Guests with such a disk are booted, never forked.
+    Nvme,
 }
 
 impl fmt::Display for Firmware {
@@ -90,6 +110,7 @@ impl fmt::Display for Firmware {
         f.pad(match self {
             Self::Bios => "bios",
             Self::Uefi => "uefi",
+            Self::UefiSecure => "uefi-secure",
         })
     }
 }

@@ -11,9 +11,10 @@ use crate::{
     error::Mistakes,
     exclude::Excludes,
     file::{ImageTable, MatrixFile, PackageTable, SuiteTable},
+    guest::GuestSize,
     located::At,
     prepare::{self, ImagePrepare},
-    quantity::{self, GuestSize, Limits},
+    quantity::{self, Limits},
     rules::{self, Include},
     script::{Script, two_scripts},
     source, text,
@@ -88,7 +89,7 @@ pub(crate) fn validate(file: MatrixFile, catalog: &[&str], mistakes: &mut Mistak
         text::check_no_nul(words, mistakes);
     }
     if let (Some(budget), Some(at)) = (runner.memory, &file.runner.memory) {
-        let usual = GuestSize::resolve([&GuestSize::default(); 3]).memory;
+        let usual = crate::Guest::default().memory;
         let all_say = |mut sizes: Box<dyn Iterator<Item = &GuestSize> + '_>| !sizes.any(GuestSize::leaves_memory_open);
         let said = !guest.leaves_memory_open()
             || all_say(Box::new(images.iter().map(|image| &image.guest)))

@@ -256,12 +256,7 @@ mod tests {
 
     #[test]
     fn room_for_one_whole_guest_stays_free_while_forks_are_admitted() {
-        let guest = Guest {
-            cpus: 1,
-            memory: ByteSize::from_mib(512),
-            disk: ByteSize::from_mib(1),
-            network: matrix::Network::Isolated,
-        };
+        let guest = Guest { memory: ByteSize::from_mib(512), ..Guest::default() };
         let fork = Cost::of_fork(&guest, ByteSize::from_mib(100));
         let mut budget = Budget::new(ByteSize::from_mib(1000), 9, 9);
         let admitted = (0..9).filter(|_| budget.take_fork(fork, &guest)).count();
@@ -273,12 +268,7 @@ mod tests {
 
     #[test]
     fn forks_are_admitted_by_what_they_take_and_one_that_grows_holds_up_the_next() {
-        let guest = Guest {
-            cpus: 1,
-            memory: ByteSize::from_mib(512),
-            disk: ByteSize::from_mib(1),
-            network: matrix::Network::Isolated,
-        };
+        let guest = Guest { memory: ByteSize::from_mib(512), ..Guest::default() };
         let fork = |mib| Cost::of_fork(&guest, ByteSize::from_mib(mib));
         assert_eq!(fork(100).memory.mib(), 100);
         assert_eq!(fork(5000), Cost::of(&guest), "it cannot take more than all it has");

@@ -7,8 +7,8 @@ use matrix::{Arch, ByteSize, Digest, Firmware, PackageFamily};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    guest::{Accelerator, BootFiles, Cpu, Disk, DiskFile, MachineSpec, Seed},
-    host::{self, NoUefi, Qemu},
+    guest::{Accelerator, BootFiles, Cpu, Disk, DiskFile, Launch, MachineSpec, Seed, Uefi},
+    host::{self, NoPart, Qemu},
 };
 
 /// How often an image may reboot itself at its first boot (to relabel its files, to switch kernels).
@@ -88,6 +88,7 @@ impl BootImage {
             nics: 1,
             start: self.facts.start.clone().with_words(words),
             seed: Some(self.seed()),
+            tpm: false,
             screen: false,
             // What a fork is woken over: a booted guest has it, too, so that both are the same machine.
             port: true,
@@ -95,18 +96,22 @@ impl BootImage {
         }
     }
 
-    /// The files here that start such a machine.
+    /// A launch of such a machine here, that has neither disks nor an identity yet.
     ///
     /// # Errors
     ///
-    /// It needs UEFI, and there is none on this machine.
-    pub fn boot_files(&self, spec: &MachineSpec) -> Result<BootFiles, NoUefi> {
-        Ok(BootFiles {
-            kernel: self.kernel.clone().unwrap_or_default(),
-            uefi: match spec.start {
-                Start::Firmware(Firmware::Uefi) => host::uefi(spec.arch)?,
-                Start::Firmware(Firmware::Bios) | Start::Kernel(_) => PathBuf::new(),
-            },
+    /// It is to have a part that this machine has not.
+    pub fn launch(&self, spec: MachineSpec, qemu: &Qemu) -> Result<Launch, NoPart> {
+        let uefi = match spec.start {
+            Start::Firmware(Firmware::Uefi) => host::uefi(spec.arch, false)?,
+            Start::Firmware(Firmware::UefiSecure) => host::uefi(spec.arch, true)?,
+            Start::Firmware(Firmware::Bios) | Start::Kernel(_) => Uefi::default(),
+        };
+        Ok(Launch {
+            qemu: qemu.system.clone(),
+            boot: BootFiles { kernel: self.kernel.clone().unwrap_or_default(), uefi },
+            swtpm: if spec.tpm { host::swtpm()? } else { PathBuf::new() },
+            ..Launch::new(spec)
         })
     }
 }

@@ -1,35 +1,40 @@
 //! The virtual machine of a cell, the same whether it is booted or forked. Pure.
 
-use matrix::Cell;
+use images::Start;
+use matrix::{Cell, Guest};
 
 use super::{image::BootImage, station::Station};
 use crate::{
-    guest::{Launch, MachineSpec},
-    host::NoUefi,
+    guest::{Disk, Launch, MachineSpec},
+    host::NoPart,
 };
 
 /// The machine.
 pub(super) fn spec(station: &Station, cell: &Cell, image: &BootImage, terse: bool) -> MachineSpec {
     let words = terse.then_some("quiet").into_iter();
     let words = words.chain(station.kernel_args(cell).iter().map(String::as_str));
-    MachineSpec {
-        cpus: cell.guest.cpus,
-        memory: cell.guest.memory,
+    let Guest { cpus, memory, disk, disks, nics, network: _, firmware, tpm } = &cell.guest;
+    let mut spec = MachineSpec {
+        cpus: *cpus,
+        memory: *memory,
+        nics: *nics,
+        tpm: *tpm,
         screen: !terse,
-        ..image.machine(station.qemu(cell), station.accelerator(cell), cell.guest.disk, words)
+        ..image.machine(station.qemu(cell), station.accelerator(cell), *disk, words)
+    };
+    let more = disks.iter().map(|disk| Disk { interface: disk.interface, ..Disk::empty(&disk.serial, disk.size) });
+    // Behind the root disk, where whoever looks for them expects them.
+    spec.disks.splice(1..1, more);
+    if let (Start::Firmware(usual), Some(asked)) = (&mut spec.start, firmware) {
+        *usual = *asked;
     }
+    spec
 }
 
 /// A launch of it that has neither disks nor an identity yet.
-pub(super) fn launch(station: &Station, cell: &Cell, image: &BootImage, terse: bool) -> Result<Launch, NoUefi> {
-    let spec = spec(station, cell, image, terse);
-    Ok(Launch {
-        qemu: station.qemu(cell).system.clone(),
-        name: cell.id.to_string(),
-        boot: image.boot_files(&spec)?,
-        network: cell.guest.network,
-        ..Launch::new(spec)
-    })
+pub(super) fn launch(station: &Station, cell: &Cell, image: &BootImage, terse: bool) -> Result<Launch, NoPart> {
+    let launch = image.launch(spec(station, cell, image, terse), station.qemu(cell))?;
+    Ok(Launch { name: cell.id.to_string(), network: cell.guest.network, ..launch })
 }
 
 /// A host name from an image's name: one label, letters, digits and hyphens, at most 63.

@@ -165,7 +165,9 @@ impl Attempt<'_> {
         let host_keys = self.keys("host key")?;
         let terse = station.is_terse(self.number, self.last);
         let launch = machine::launch(station, self.cell, image, terse);
-        let launch = launch.map_err(|failure| error(failure.to_string(), None))?;
+        // Nor has it for another guest.
+        let launch =
+            launch.map_err(|failure| Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, failure.to_string()))?;
         // Whoever was prepared was told who it is by another one.
         let seed = guest::raw_disk(scratch, Seed::DISK);
         let below = Below {

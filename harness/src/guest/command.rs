@@ -9,7 +9,7 @@ use std::{
 };
 
 use images::{DiskFormat, Kernel, Start};
-use matrix::{Arch, Firmware, Network};
+use matrix::{Arch, DiskInterface, Firmware, Network};
 
 use super::{
     identity,
@@ -31,7 +31,9 @@ pub struct Launch {
     pub disks: Vec<DiskFile>,
     /// The files that start it.
     pub boot: BootFiles,
-    /// A folder of its own: its identity ([`super::identity`]).
+    /// The program that is its TPM.
+    pub swtpm: PathBuf,
+    /// A folder of its own: its identity ([`super::identity`]), and what it keeps besides its disks ([`Launch::NVRAM`]).
     pub folder: PathBuf,
     /// What its first network card reaches.
     pub network: Network,
@@ -53,8 +55,17 @@ pub struct DiskFile {
 pub struct BootFiles {
     /// A kernel's.
     pub kernel: Kernel,
-    /// The file with UEFI's code.
-    pub uefi: PathBuf,
+    /// UEFI's.
+    pub uefi: Uefi,
+}
+
+/// The files of UEFI.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uefi {
+    /// Its code.
+    pub code: PathBuf,
+    /// What its variables are at first; each guest that needs a place for them has a copy.
+    pub variables: PathBuf,
 }
 
 /// Where a guest's memory is kept.
@@ -76,11 +87,15 @@ pub(crate) struct Sockets {
     pub(crate) qmp: RawFd,
     /// Behind an open port.
     pub(crate) port: RawFd,
+    /// The TPM's.
+    pub(crate) tpm: RawFd,
 }
 
 impl Launch {
     /// The port's name in the guest: `/dev/virtio-ports/` and this.
     pub const PORT: &str = "nestmatrix.wake";
+    /// The folder in its own one with what a guest keeps besides its disks: the variables of its firmware, the state of its TPM.
+    pub const NVRAM: &str = "nvram";
     /// QEMU's own name of the port: without one it does not tell when the guest opens and closes it.
     pub(super) const PORT_ID: &str = "wake";
 
@@ -94,10 +109,17 @@ impl Launch {
             name: String::new(),
             ram: Ram::Anonymous,
             boot: BootFiles::default(),
+            swtpm: PathBuf::new(),
             folder: PathBuf::new(),
             network: Network::Isolated,
             port: false,
         }
+    }
+
+    /// The file with the variables of its firmware, if it needs a place for them.
+    pub(super) fn variables(&self) -> Option<PathBuf> {
+        let secure = self.spec.start == Start::Firmware(Firmware::UefiSecure);
+        secure.then(|| self.folder.join(Self::NVRAM).join("variables.fd"))
     }
 
     /// The arguments, the program's own name excluded.
@@ -111,7 +133,10 @@ impl Launch {
             Arch::X86_64 => ",hpet=off,vmport=off",
             Arch::Aarch64 => ",gic-version=max",
         };
-        args.pair("-machine", format!("{},accel={}{without}{memory}", spec.machine, spec.accelerator));
+        let variables = self.variables();
+        // Only code that the firmware has put into system management mode may write to its variables.
+        let smm = if variables.is_some() { ",smm=on" } else { "" };
+        args.pair("-machine", format!("{},accel={}{without}{smm}{memory}", spec.machine, spec.accelerator));
         args.pair("-cpu", spec.cpu.model(spec.accelerator, spec.arch));
         args.pair("-smp", spec.cpus.to_string());
         args.pair("-m", spec.memory.mib().to_string());
@@ -131,9 +156,13 @@ impl Launch {
                 args.pair("-kernel", kernel).pair("-initrd", initrd).pair("-append", kernel_words(spec, cmdline));
             }
             Start::Firmware(Firmware::Bios) => {}
-            Start::Firmware(Firmware::Uefi) => {
-                args.pair("-drive", joined("if=pflash,unit=0,format=raw,readonly=on,file=", &self.boot.uefi, ""));
+            Start::Firmware(Firmware::Uefi | Firmware::UefiSecure) => {
+                args.pair("-drive", joined("if=pflash,unit=0,format=raw,readonly=on,file=", &self.boot.uefi.code, ""));
             }
+        }
+        if let Some(variables) = &variables {
+            args.pair("-global", "driver=cfi.pflash01,property=secure,value=on");
+            args.pair("-drive", joined("if=pflash,unit=1,format=raw,file=", variables, ""));
         }
         for (index, (disk, file)) in spec.disks.iter().zip(&self.disks).enumerate() {
             // cache=unsafe: the overlay dies with the guest, so the host need never wait for its own disk.
@@ -142,6 +171,10 @@ impl Launch {
             let id = if index == 0 { "root".to_owned() } else { format!("disk{}", index - 1) };
             let options = format!(",format={},{mode}", file.format.name());
             args.pair("-drive", joined(&format!("if=none,id={id},file="), &file.file, &options));
+            let device = match disk.interface {
+                DiskInterface::Virtio => "virtio-blk-pci",
+                DiskInterface::Nvme => "nvme",
+            };
             let place = match index.checked_sub(1) {
                 None if spec.has_firmware() => ",bootindex=0".to_owned(),
                 None => String::new(),
@@ -150,7 +183,7 @@ impl Launch {
                     format!(",addr={:#x}.{},multifunction=on", MachineSpec::DISK_SLOTS.start + more / 8, more % 8)
                 }
             };
-            args.pair("-device", format!("virtio-blk-pci,drive={id},serial={}{place}", disk.serial));
+            args.pair("-device", format!("{device},drive={id},serial={}{place}", disk.serial));
         }
         if spec.nics == 0 {
             args.pair("-nic", "none");
@@ -160,11 +193,24 @@ impl Launch {
             args.pair("-netdev", format!("user,id=net,restrict={restrict},hostfwd=tcp:127.0.0.1:0-:22"));
             args.pair("-device", "virtio-net-pci,netdev=net,romfile=");
         }
+        // A hub of its own: nobody is there who could configure it.
+        for more in 1..spec.nics {
+            args.pair("-netdev", format!("hubport,id=net{more},hubid={more}"));
+            args.pair("-device", format!("virtio-net-pci,netdev=net{more},romfile="));
+        }
         if spec.port {
             let end = if self.port { format!("socket,id=port,fd={}", sockets.port) } else { "null,id=port".into() };
             // Behind the disks of a machine that has more of them.
             args.pair("-device", "virtio-serial-pci,addr=0x1e").pair("-chardev", end);
             args.pair("-device", format!("virtserialport,id={},chardev=port,name={}", Self::PORT_ID, Self::PORT));
+        }
+        if spec.tpm {
+            let device = match spec.arch {
+                Arch::X86_64 => "tpm-crb",
+                Arch::Aarch64 => "tpm-tis-device",
+            };
+            args.pair("-chardev", format!("socket,id=tpm,fd={}", sockets.tpm));
+            args.pair("-tpmdev", "emulator,id=tpm,chardev=tpm").pair("-device", format!("{device},tpmdev=tpm"));
         }
         args.pair("-object", "rng-builtin,id=rng");
         args.pair("-device", "virtio-rng-pci,rng=rng");
@@ -216,6 +262,7 @@ impl MachineSpec {
             nics: 1,
             start: Start::Kernel("root=/dev/vda rw console=tty0 console=ttyS0".into()),
             seed: Some(Seed::Firmware),
+            tpm: false,
             screen: true,
             port: false,
             reboots: 3,
@@ -257,7 +304,7 @@ mod tests {
     use matrix::ByteSize;
 
     use super::*;
-    use crate::guest::{Cpu, Disk};
+    use crate::guest::{Cpu, Disk, Seed};
 
     fn launch(spec: MachineSpec) -> Launch {
         let (kernel, initrd) = ("/store/vmlinuz".into(), "/store/initrd.img".into());
@@ -269,7 +316,10 @@ mod tests {
             qemu: "/usr/bin/qemu-system-x86_64".into(),
             name: "debian-12-minimal.smoke".into(),
             disks: spec.disks.iter().map(disk).collect(),
-            boot: BootFiles { kernel: Kernel { kernel, initrd }, ..BootFiles::default() },
+            boot: BootFiles {
+                kernel: Kernel { kernel, initrd },
+                uefi: Uefi { code: "/firmware/a,b/code.fd".into(), variables: "/firmware/variables.fd".into() },
+            },
             folder: "/scratch".into(),
             ..Launch::new(spec)
         }
@@ -280,7 +330,7 @@ mod tests {
     }
 
     fn text(launch: &Launch) -> String {
-        let args = launch.args(Sockets { qmp: 7, port: 8 });
+        let args = launch.args(Sockets { qmp: 7, port: 8, tpm: 9 });
         let args: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
         args.join("\n").replace("\n-", "\n\u{0}").replace('\n', " ").replace(" \u{0}", "\n-")
     }
@@ -411,6 +461,47 @@ mod tests {
         -device virtio-blk-pci,drive=disk0,serial=disk-0,addr=0x10.0,multifunction=on
         -drive if=none,id=disk9,file=/store/disk-9,,x,format=raw,readonly=on
         -device virtio-blk-pci,drive=disk9,serial=disk-9,addr=0x11.1,multifunction=on
+        ");
+    }
+
+    #[test]
+    fn a_guest_of_many_parts_has_a_device_for_each() {
+        let nvme = Disk { interface: DiskInterface::Nvme, ..Disk::empty("data", ByteSize::from_mib(64)) };
+        let disks = spec().disks.into_iter().chain([Disk::empty("disk-1", ByteSize::from_mib(64)), nvme]);
+        let parts = MachineSpec { disks: disks.collect(), nics: 3, tpm: true, ..spec() };
+        insta::assert_snapshot!(difference(&launch(parts.clone())), @"
+        -drive if=none,id=disk0,file=/scratch/a,,b/disk-1.qcow2,format=qcow2,cache=unsafe,discard=unmap,werror=stop,rerror=stop
+        -device virtio-blk-pci,drive=disk0,serial=disk-1,addr=0x10.0,multifunction=on
+        -drive if=none,id=disk1,file=/scratch/a,,b/data.qcow2,format=qcow2,cache=unsafe,discard=unmap,werror=stop,rerror=stop
+        -device nvme,drive=disk1,serial=data,addr=0x10.1,multifunction=on
+        -netdev hubport,id=net1,hubid=1
+        -device virtio-net-pci,netdev=net1,romfile=
+        -netdev hubport,id=net2,hubid=2
+        -device virtio-net-pci,netdev=net2,romfile=
+        -chardev socket,id=tpm,fd=9
+        -tpmdev emulator,id=tpm,chardev=tpm
+        -device tpm-crb,tpmdev=tpm
+        ");
+        let text = text_of(MachineSpec { arch: Arch::Aarch64, ..parts });
+        assert!(text.contains("-device tpm-tis-device,tpmdev=tpm"), "{text}");
+    }
+
+    #[test]
+    fn firmware_with_secure_boot_has_variables_of_its_own_that_only_it_may_write() {
+        let with = |firmware| {
+            difference(&launch(MachineSpec { start: Start::Firmware(firmware), seed: Some(Seed::CloudInit), ..spec() }))
+        };
+        insta::assert_snapshot!(with(Firmware::Bios), @"-device virtio-blk-pci,drive=root,serial=root,bootindex=0");
+        insta::assert_snapshot!(with(Firmware::Uefi), @"
+        -drive if=pflash,unit=0,format=raw,readonly=on,file=/firmware/a,,b/code.fd
+        -device virtio-blk-pci,drive=root,serial=root,bootindex=0
+        ");
+        insta::assert_snapshot!(with(Firmware::UefiSecure), @"
+        -machine pc-q35-10.0,accel=tcg,hpet=off,vmport=off,smm=on
+        -drive if=pflash,unit=0,format=raw,readonly=on,file=/firmware/a,,b/code.fd
+        -global driver=cfi.pflash01,property=secure,value=on
+        -drive if=pflash,unit=1,format=raw,file=/scratch/nvram/variables.fd
+        -device virtio-blk-pci,drive=root,serial=root,bootindex=0
         ");
     }
 }

@@ -1,7 +1,7 @@
 //! One L2 guest: a QEMU process, its serial console, its QMP channel.
 //!
 //! `spec` says what a machine is made of; `command` is the argument list of one launch of it and nothing else; `disks` makes the files of
-//! its disks, `identity` those that tell it who it is; `process` starts and ends the program; `console` keeps what the guest prints;
+//! its disks, `identity` those that tell it who it is; `process` starts and ends programs, `tpm` the one that is a TPM; `console` keeps what the guest prints;
 //! `qmp` speaks to QEMU; `vm` puts them together as a [`Guest`]; `migration` freezes and thaws one.
 
 mod command;
@@ -16,10 +16,11 @@ pub mod qmp;
 mod reboots;
 mod seed;
 mod spec;
+mod tpm;
 mod vm;
 mod who;
 
-pub use command::{BootFiles, DiskFile, Launch, Ram};
+pub use command::{BootFiles, DiskFile, Launch, Ram, Uefi};
 pub use console::Console;
 pub use disks::{Below, DiskError, ROOT as ROOT_DISK, make as make_disks, raw as raw_disk};
 pub use ended::Ended;

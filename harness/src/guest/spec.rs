@@ -6,7 +6,7 @@
 use std::fmt;
 
 use images::Start;
-use matrix::{Arch, ByteSize};
+use matrix::{Arch, ByteSize, DiskInterface, Firmware};
 use serde::{Deserialize, Serialize};
 
 use super::identity::Seed;
@@ -34,6 +34,8 @@ pub struct MachineSpec {
     pub start: Start,
     /// How it is told who it is; `None`: it is not.
     pub seed: Option<Seed>,
+    /// It has a TPM 2.0 of its own.
+    pub tpm: bool,
     /// It has a screen, of which a picture can be taken. Machines of aarch64 have none.
     pub screen: bool,
     /// It has a port, [`super::Launch::PORT`], that its first program speaks on without a network.
@@ -49,6 +51,8 @@ pub struct Disk {
     pub serial: String,
     /// Its size; `None`: that of the file it is made of.
     pub size: Option<ByteSize>,
+    /// What it is attached to.
+    pub interface: DiskInterface,
     /// The guest may write to it.
     pub writable: bool,
 }
@@ -69,7 +73,7 @@ impl Disk {
 
     /// A disk that the guest only reads.
     pub fn read_only(serial: &str) -> Self {
-        Self { serial: serial.to_owned(), size: None, writable: false }
+        Self { serial: serial.to_owned(), size: None, interface: DiskInterface::Virtio, writable: false }
     }
 }
 
@@ -157,6 +161,15 @@ impl MachineSpec {
             return Err(
                 "guests of another kind of CPU than this machine's are booted: what wakes forks is a program for this machine's",
             );
+        }
+        if self.tpm {
+            return Err("guests with a TPM are booted: each has secrets of its own in it");
+        }
+        if self.start == Start::Firmware(Firmware::UefiSecure) {
+            return Err("guests with Secure Boot are booted: each has variables of its own in its firmware");
+        }
+        if self.disks.iter().any(|disk| disk.interface == DiskInterface::Nvme) {
+            return Err("guests with NVMe disks are booted: QEMU saves no state of these");
         }
         Ok(())
     }

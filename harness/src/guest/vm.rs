@@ -5,6 +5,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     os::fd::{AsRawFd as _, OwnedFd},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
@@ -30,6 +31,7 @@ use super::{
         },
     },
     spec::{Accelerator, MachineSpec},
+    tpm,
 };
 
 /// Between SIGKILL and being reaped; longer only if the kernel itself is stuck.
@@ -49,6 +51,14 @@ pub enum StartError {
     Spawn {
         /// The program.
         program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The variables of its firmware could not be copied.
+    #[error("could not copy the firmware's variables {}: {source}", file.display())]
+    Variables {
+        /// What they are at first.
+        file: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -78,6 +88,7 @@ pub struct Guest {
     end: Arc<watch::Sender<Option<Ended>>>,
     /// Looks for a halt; ends with this value.
     _halt: halt::Watch,
+    tpm: Option<Process>,
     ssh: Option<SocketAddr>,
     port: Option<OwnedFd>,
 }
@@ -100,6 +111,20 @@ impl Guest {
             inherited.push(theirs.into());
             port = Some(OwnedFd::from(ours));
         }
+        if let Some(variables) = launch.variables() {
+            let copied = write_new(&launch.boot.uefi.variables, &variables);
+            copied.map_err(|source| StartError::Variables { file: launch.boot.uefi.variables.clone(), source })?;
+        }
+        let mut tpm = None;
+        if launch.spec.tpm {
+            let places = (&*launch.folder.join(Launch::NVRAM), logs);
+            let started = tpm::start(&launch.swtpm, spawner, dies_with_us, places).await;
+            let (process, theirs) =
+                started.map_err(|source| StartError::Spawn { program: launch.swtpm.clone(), source })?;
+            sockets.tpm = theirs.as_raw_fd();
+            inherited.push(theirs);
+            tpm = Some(process);
+        }
         let args = launch.args(sockets);
         write_args(&program, &args, &logs.join("qemu.args")).map_err(spawn_error)?;
 
@@ -107,7 +132,7 @@ impl Guest {
         qemu.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let process = spawner.spawn(qemu, inherited, dies_with_us).await.map_err(spawn_error)?;
         let gone = process.gone();
-        let started = Self::watched(process, ours, port, launch, logs).await;
+        let started = Self::watched((process, tpm), ours, port, launch, logs).await;
         if started.is_err() {
             // QEMU is killed. Waiting for its exit frees its files for the next QEMU.
             let _ = tokio::time::timeout(REAP_LIMIT, gone).await;
@@ -117,7 +142,7 @@ impl Guest {
 
     /// A guest of the QEMU that was just started.
     async fn watched(
-        mut process: Process,
+        (mut process, tpm): (Process, Option<Process>),
         socket: std::os::unix::net::UnixStream,
         port: Option<OwnedFd>,
         launch: Launch,
@@ -146,7 +171,7 @@ impl Guest {
         let logs = (console.clone(), messages.clone());
         tokio::spawn(watch_events(events, process.gone(), logs, shared_port, Arc::clone(&end)));
         let halt = halt::Watch::start(Arc::clone(&qmp), console.clone(), Arc::clone(&end));
-        Ok(Self { spec: launch.spec, process, qmp, console, messages, end, _halt: halt, ssh, port })
+        Ok(Self { spec: launch.spec, process, qmp, console, messages, end, _halt: halt, tpm, ssh, port })
     }
 
     /// What it is made of.
@@ -254,6 +279,9 @@ impl Guest {
     /// Lets it run on without us.
     pub fn release(mut self) {
         self.process.disarm();
+        if let Some(tpm) = &mut self.tpm {
+            tpm.disarm();
+        }
     }
 }
 
@@ -344,6 +372,13 @@ async fn last_words(gone: impl Future<Output = Exit>, messages: &Console) -> Str
         Some(line) => format!("{status}; {line}"),
         None => status,
     }
+}
+
+/// Copies a file to where it can be written to by its owner, in a folder that is made.
+fn write_new(from: &Path, to: &Path) -> io::Result<()> {
+    let folder = to.parent().unwrap_or(to);
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    std::fs::write(to, std::fs::read(from)?)
 }
 
 /// The command line, one argument a line: what to repeat by hand.

@@ -10,7 +10,7 @@ mod tools;
 
 pub use cgroup::MemoryLimit;
 pub use choice::{Choice, RunnerChoice, choose, switch_on};
-pub use firmware::{NoUefi, uefi};
+pub use firmware::{NoPart, swtpm, uefi};
 pub use machine::{Machine, free_bytes};
 pub use nesting::{Extension, Hardware, KvmDevice, Nesting};
 pub use probe::{ProbeError, Proof, Target, known, kvm_opens, measure, measured, prove, prove_kvm};

@@ -236,6 +236,7 @@ async fn boot(
         nics: 0,
         start: Start::Kernel(format!("console={} rdinit=/bin/true panic=-1", guest::serial_port(qemu.arch()))),
         seed: None,
+        tpm: false,
         screen: false,
         port: false,
         reboots: 0,

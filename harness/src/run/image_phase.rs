@@ -119,7 +119,10 @@ fn may_pass(entry: &Entry, error: &images::PrepareError) -> bool {
 /// Whether this machine has what guests of the image are started with; the error says what is missing, and the remedy.
 fn can_be_started(image: &PreparedImage) -> Result<(), String> {
     match &image.start {
-        Start::Firmware(Firmware::Uefi) => host::uefi(image.arch).map(drop).map_err(|error| error.to_string()),
+        Start::Firmware(firmware @ (Firmware::Uefi | Firmware::UefiSecure)) => {
+            let uefi = host::uefi(image.arch, *firmware == Firmware::UefiSecure);
+            uefi.map(drop).map_err(|error| error.to_string())
+        }
         Start::Firmware(Firmware::Bios) | Start::Kernel(_) => Ok(()),
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use matrix::{ByteSize, Digest};
+use matrix::{ByteSize, Digest, Network};
 use reports::{EventKind, Trouble, TroubleKind};
 use tokio_util::sync::CancellationToken;
 
@@ -311,8 +311,9 @@ impl Blueprint<'_> {
         let from = image.and_then(|image| self.images.get(&image.from)).map(|image| image.facts.digest);
         let prepare = image.and_then(|image| image.prepare.as_ref()).map(matrix::Prepare::digest);
         let words = image.map(|image| image.kernel_args.as_slice());
-        let matrix::Guest { cpus, memory, disk, .. } = &cell.guest;
-        format!("{from:?} {} {cpus} {memory} {disk} {words:?} {prepare:?} {:?}", cell.image, cell.boot)
+        // What they may reach is not frozen with them.
+        let guest = matrix::Guest { network: Network::Isolated, ..cell.guest.clone() };
+        format!("{from:?} {} {guest:?} {words:?} {prepare:?} {:?}", cell.image, cell.boot)
     }
 
     /// Sends the plan and its files into the brief of an earlier run.

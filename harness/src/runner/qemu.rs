@@ -25,7 +25,7 @@ use crate::{
     },
     fanout::BootImage,
     guest::{self, Accelerator, Below, Cpu, Disk, DiskFile, Ended, Guest, Launch, MachineSpec, Spawner, Who},
-    host::{NoUefi, Qemu},
+    host::{NoPart, Qemu},
     ssh::{self, Exec, Keys, Open, Session, Stdin},
     template::Freezing,
 };
@@ -324,15 +324,9 @@ impl Blueprint<'_> {
     }
 
     /// A launch of it that has neither disks nor an identity yet.
-    pub(super) fn launch(&self) -> Result<Launch, NoUefi> {
-        let spec = self.machine();
-        Ok(Launch {
-            qemu: self.qemu.system.clone(),
-            name: NAME.to_owned(),
-            boot: self.image.boot_files(&spec)?,
-            network: self.network(false),
-            ..Launch::new(spec)
-        })
+    pub(super) fn launch(&self) -> Result<Launch, NoPart> {
+        let launch = self.image.launch(self.machine(), self.qemu)?;
+        Ok(Launch { name: NAME.to_owned(), network: self.network(false), ..launch })
     }
 
     /// The disks of its guests' images, by serial number. One image may have several names.

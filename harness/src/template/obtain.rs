@@ -17,7 +17,7 @@ use super::{
     mould::{Forge, Mould, News, Work, because, interrupted, no_template},
 };
 use crate::{
-    guest::{self, Who},
+    guest::{self, Launch, Who},
     ssh::{self, Keys},
 };
 
@@ -162,6 +162,8 @@ async fn make(
         }
         Err(Short { none, .. }) => return Err(none),
     };
+    // What it kept besides its disks is nobody else's.
+    let _ = std::fs::remove_dir_all(folder.join(Launch::NVRAM));
     let note = Note { cost, unfrozen, system };
     let (templates, key) = (forge.templates.clone(), mould.key);
     let kept = blocking(move || templates.publish(unfinished, note)).await?.map_err(because("it cannot be kept"))?;

@@ -289,8 +289,8 @@ fn disk(url: &Spanned<Urls>, image: &Image, arch: Arch) -> Checked<Source> {
         digest.get_ref().parse::<Checksum>().map_err(|error| Mistake(digest.span().start, error.to_string(), help))
     });
     let firmware = image.firmware.as_ref();
-    if let Some(firmware) = firmware.filter(|firmware| (*firmware.get_ref(), arch) == (Firmware::Bios, Arch::Aarch64)) {
-        let message = "64-bit Arm machines have no BIOS".to_owned();
+    if let Some(firmware) = firmware.filter(|firmware| !firmware.get_ref().exists_for(arch)) {
+        let message = format!("64-bit Arm machines have no firmware `{}`", firmware.get_ref());
         return Err(Mistake(firmware.span().start, message, "write `firmware = \"uefi\"`, or remove it"));
     }
     let file = Published { origin: Origin::Urls(urls), digest: digest.transpose()? };

@@ -1,6 +1,7 @@
 //! What a matrix says of how its guests come to be, and what is said when that is wrong.
 
 use insta::assert_snapshot;
+use matrix::{ByteSize, DataDisk, DiskInterface, Firmware};
 
 use crate::folder::Folder;
 
@@ -132,4 +133,201 @@ fn how_a_guest_comes_to_be_and_whose_it_is_are_choices() {
       ╰────
      help: choices: shared, unique
     "#);
+}
+
+/// A matrix whose guests have these, each at line 4 and what follows.
+fn guests(lines: &str) -> Folder {
+    Folder::with(&format!(
+        "images = [\"debian-12-minimal\"]\nsuite = [{{ name = \"a\", inline = \"true\" }}]\n[guest]\n{lines}\n"
+    ))
+}
+
+#[test]
+fn more_disks_have_a_size_and_may_have_a_serial_number_and_an_interface() {
+    let plan = guests("disks = [\"10GiB\", { size = \"1GiB\", serial = \"data\", interface = \"nvme\" }]").load().plan;
+    let disk = |serial: &str, gib: u64, interface| DataDisk {
+        serial: serial.to_owned(),
+        size: ByteSize::from_mib(gib << 10),
+        interface,
+    };
+    assert_eq!(
+        plan.cells[0].guest.disks,
+        [disk("disk-1", 10, DiskInterface::Virtio), disk("data", 1, DiskInterface::Nvme)]
+    );
+    let plain = guests("").load().plan;
+    let guest = &plain.cells[0].guest;
+    assert_eq!((guest.disks.len(), guest.nics, guest.firmware, guest.tpm), (0, 1, None, false));
+    assert_ne!(plan.digest, plain.digest);
+}
+
+#[test]
+fn what_a_guest_is_made_of_is_said_most_narrowly_by_its_suite() {
+    let folder = Folder::with(
+        r#"
+guest = { disks = ["1GiB"], nics = 2, tpm = true, firmware = "uefi" }
+[[image]]
+name = "debian-12-minimal"
+guest = { nics = 3 }
+[[suite]]
+name = "usual"
+inline = "true"
+[[suite]]
+name = "own"
+inline = "true"
+guest = { disks = [], nics = 8, tpm = false, firmware = "uefi-secure" }
+"#,
+    );
+    let plan = folder.load().plan;
+    let [usual, own] = [0, 1].map(|cell| &plan.cells[cell].guest);
+    assert_eq!((usual.disks.len(), usual.nics, usual.firmware, usual.tpm), (1, 3, Some(Firmware::Uefi), true));
+    assert_eq!((own.disks.len(), own.nics, own.firmware, own.tpm), (0, 8, Some(Firmware::UefiSecure), false));
+}
+
+#[test]
+fn what_is_wrong_with_a_disk_is_said_where_it_stands() {
+    assert_snapshot!(guests("disks = [\"1GB\"]").error(), @r#"
+     × m.toml:4: `1GB` is not a size
+      ╭─[m.toml:4:10]
+    3 │ [guest]
+    4 │ disks = ["1GB"]
+      ·          ──┬──
+      ·            ╰── not a size
+      ╰────
+     help: write a whole number and one of KiB, MiB, GiB, TiB, for example `1GiB`
+    "#);
+    assert_snapshot!(guests("disks = [{ size = \"1GiB\", serial = \"my data\" }]").error(), @r#"
+     × m.toml:4: "my data" is not a serial number
+      ╭─[m.toml:4:36]
+    3 │ [guest]
+    4 │ disks = [{ size = "1GiB", serial = "my data" }]
+      ·                                    ────┬────
+      ·                                        ╰── not a serial number
+      ╰────
+     help: write 1 to 20 letters, digits, `-` and `_`, such as `data`
+    "#);
+    assert_snapshot!(guests("disks = [\"1GiB\", { size = \"1GiB\", serial = \"disk-1\" }]").error(), @r#"
+     × m.toml:4: two disks of a guest have the serial number `disk-1`
+      ╭─[m.toml:4:44]
+    3 │ [guest]
+    4 │ disks = ["1GiB", { size = "1GiB", serial = "disk-1" }]
+      ·          ───┬──                            ────┬───
+      ·             │                                  ╰── the second
+      ·             ╰── the first
+      ╰────
+     help: name one of them differently: `{ size = "1GiB", serial = "data" }`
+    "#);
+    assert_snapshot!(guests("disks = [{ size = \"1GiB\", serial = \"seed\" }]").error(), @r#"
+     × m.toml:4: the serial number `seed` is taken by a disk of nestmatrix's own
+      ╭─[m.toml:4:36]
+    3 │ [guest]
+    4 │ disks = [{ size = "1GiB", serial = "seed" }]
+      ·                                    ───┬──
+      ·                                       ╰── taken
+      ╰────
+     help: write another one, such as `data`
+    "#);
+    assert_snapshot!(guests("disks = [{ size = \"1GiB\", interface = \"scsi\" }]").error(), @r#"
+     × m.toml:4: `scsi` is not a choice here
+      ╭─[m.toml:4:39]
+    3 │ [guest]
+    4 │ disks = [{ size = "1GiB", interface = "scsi" }]
+      ·                                       ───┬──
+      ·                                          ╰── not a choice
+      ╰────
+     help: choices: virtio, nvme
+    "#);
+    assert_snapshot!(guests("disks = [{ size = \"1GiB\", sreial = \"data\" }]").error(), @r#"
+     × m.toml:4: unknown key `sreial`
+      ╭─[m.toml:4:27]
+    3 │ [guest]
+    4 │ disks = [{ size = "1GiB", sreial = "data" }]
+      ·                           ───┬──
+      ·                              ╰── no such key here
+      ╰────
+     help: did you mean `serial`? keys that may stand here: interface, serial, size
+    "#);
+    assert_snapshot!(guests("disks = [{ serial = \"data\" }]").error(), @r#"
+     × m.toml:4: missing key `size`
+      ╭─[m.toml:4:10]
+    3 │ [guest]
+    4 │ disks = [{ serial = "data" }]
+      ·          ─────────┬─────────
+      ·                   ╰── in this table
+      ╰────
+     help: add `size = ...` to this table
+    "#);
+    assert_snapshot!(guests(&format!("disks = [{}]", "'1GiB', ".repeat(17))).plain(), @"m.toml:4: 17 disks, the limit is 16");
+    assert_snapshot!(guests("disks = \"1GiB\"").plain(), @r#"m.toml:4: invalid type: string "1GiB", expected a list"#);
+    assert_snapshot!(guests("disks = [true]").plain(), @r#"m.toml:4: invalid type: boolean `true`, expected a size such as "10GiB", or a table such as { size = "1GiB", serial = "data" }"#);
+    let long = "x".repeat(21);
+    for bad in ["512KiB", "128TiB", "1536KiB"] {
+        let plain = guests(&format!("disks = [\"{bad}\"]")).plain();
+        assert!(plain.starts_with(&format!("m.toml:4: the size `{bad}` is ")), "{plain}");
+    }
+    for bad in ["", "a,b", "a/b", "größe", &long] {
+        let plain = guests(&format!("disks = [{{ size = \"1GiB\", serial = \"{bad}\" }}]")).plain();
+        assert!(plain.starts_with("m.toml:4: ") && plain.ends_with("is not a serial number"), "{plain}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_the_other_parts_of_a_guest_is_said_where_it_stands() {
+    assert_snapshot!(guests("nics = 9").error(), @"
+     × m.toml:4: `9` is out of range
+      ╭─[m.toml:4:8]
+    3 │ [guest]
+    4 │ nics = 9
+      ·        ┬
+      ·        ╰── out of range
+      ╰────
+     help: write a number from 1 to 8
+    ");
+    assert_snapshot!(guests("nics = 0").plain(), @"m.toml:4: `0` is out of range");
+    assert_snapshot!(guests("firmware = \"efi\"").error(), @r#"
+     × m.toml:4: `efi` is not a choice here
+      ╭─[m.toml:4:12]
+    3 │ [guest]
+    4 │ firmware = "efi"
+      ·            ──┬──
+      ·              ╰── not a choice
+      ╰────
+     help: did you mean `uefi` or `uefi-secure`? choices: bios, uefi, uefi-secure
+    "#);
+    assert_snapshot!(guests("tpm = 2").plain(), @"m.toml:4: invalid type: integer `2`, expected a boolean");
+}
+
+#[test]
+fn firmware_starts_only_what_has_a_boot_loader_and_what_is_made_for_it() {
+    let image = |lines: &str, more: &str| {
+        Folder::with(&format!(
+            "[[image]]\nname = \"own\"\n{lines}\n[[suite]]\nname = \"a\"\ninline = \"true\"\n\
+             guest = {{ firmware = \"uefi-secure\" }}\n[[suite]]\nname = \"b\"\ninline = \"true\"\n{more}"
+        ))
+        .file("own.tar", "x")
+    };
+    assert_snapshot!(image("rootfs = \"own.tar\"", "").error(), @r#"
+     × m.toml:7: guests of `own` have no boot loader that firmware could start
+      ╭─[m.toml:7:22]
+    6 │ inline = "true"
+    7 │ guest = { firmware = "uefi-secure" }
+      ·                      ──────┬──────
+      ·                            ╰── nothing to start
+    8 │ [[suite]]
+      ╰────
+     help: they are booted with a kernel of nestmatrix's own: remove `firmware`, or exclude the image from this suite
+    "#);
+    assert_snapshot!(image("path = \"own.tar\"\narch = \"aarch64\"", "").error(), @r#"
+     × m.toml:8: Secure Boot is there for x86_64 guests only
+      ╭─[m.toml:8:22]
+    7 │ inline = "true"
+    8 │ guest = { firmware = "uefi-secure" }
+      ·                      ──────┬──────
+      ·                            ╰── not on aarch64
+    9 │ [[suite]]
+      ╰────
+     help: write `firmware = "uefi"`, or remove it
+    "#);
+    assert!(image("path = \"own.tar\"\narch = \"x86_64\"", "").try_load().is_ok());
+    let excluded = image("rootfs = \"own.tar\"", "[[exclude]]\nimage = \"own\"\nsuite = \"a\"\n");
+    assert!(excluded.try_load().is_ok(), "that cell is left out");
 }

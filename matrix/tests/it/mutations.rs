@@ -25,7 +25,7 @@ collect = "90s"
 [[image]]
 name = "debian-12-minimal"
 kernel_args = "quiet lockdown=integrity"
-guest = { disk = "8GiB" }
+guest = { disk = "8GiB", disks = ["1GiB", { size = "64MiB", serial = "data", interface = "nvme" }], nics = 2, tpm = true }
 prepare = { inline = "locale-gen {{ image.name }}", packages = ["gcc", "make"], network = "open", timeout = "3m" }
 [[image]]
 name = "old"
