@@ -1,6 +1,6 @@
 //! Why a run could not be started, or its results not recorded.
 
-use matrix::ByteSize;
+use matrix::{Arch, ByteSize, Firmware};
 
 use crate::{host::ToolError, scratch::ScratchError};
 
@@ -96,6 +96,29 @@ pub enum RunError {
         asked: ByteSize,
         /// Size of the image's disk.
         least: ByteSize,
+    },
+    /// Firmware is to start a cell's guest, whose image has no boot loader.
+    #[error(
+        "cell {cell} asks for the firmware `{firmware}`, but guests of its image have no boot loader: they are booted with a kernel from \
+         outside of their disk; remove `guest.firmware`, or exclude the image from this suite"
+    )]
+    NoBootLoader {
+        /// The cell.
+        cell: String,
+        /// What the matrix says.
+        firmware: Firmware,
+    },
+    /// There is no such firmware for a cell's guest.
+    #[error(
+        "cell {cell} asks for the firmware `{firmware}`, which {arch} machines do not have: write `guest.firmware = \"uefi\"`, or remove it"
+    )]
+    NoSuchFirmware {
+        /// The cell.
+        cell: String,
+        /// What the matrix says.
+        firmware: Firmware,
+        /// What its image is made for.
+        arch: Arch,
     },
     /// The store cannot be used.
     #[error(transparent)]

@@ -1,7 +1,7 @@
 //! What a plan may take of this machine, and whether that is enough for it. Pure.
 
-use images::{Catalog, Entry};
-use matrix::{ByteSize, Image, Plan};
+use images::{Catalog, Entry, Source};
+use matrix::{ByteSize, Plan};
 
 use super::error::RunError;
 use crate::{
@@ -32,17 +32,25 @@ pub(super) fn on_this_machine(plan: &Plan, spare: ByteSize, cpus: u32) -> Result
     }
 }
 
-/// No guest is to have a smaller disk than the image that nestmatrix makes for it. How large images of others are is known when they are
-/// there, and their guests have disks that are as large.
-pub(super) fn check_disks(plan: &Plan, catalog: &Catalog) -> Result<(), RunError> {
-    let least = |image: &Image| {
-        let own = Entry::of_matrix(&image.name, &image.source);
-        own.as_ref().or_else(|| catalog.get(&image.from))?.least_disk().map(ByteSize::from_bytes)
-    };
+/// No guest is to have a smaller disk than the image that nestmatrix makes for it, nor firmware that could not start it. How large images
+/// of others are is known when they are there, and their guests have disks that are as large.
+pub(super) fn check_guests(plan: &Plan, catalog: &Catalog) -> Result<(), RunError> {
     for cell in &plan.cells {
+        let Some(image) = plan.image(cell) else { continue };
+        let own = Entry::of_matrix(&image.name, &image.source);
+        let Some(entry) = own.as_ref().or_else(|| catalog.get(&image.from)) else { continue };
         let asked = cell.guest.disk;
-        if let Some(least) = plan.image(cell).and_then(least).filter(|least| asked < *least) {
+        if let Some(least) = entry.least_disk().map(ByteSize::from_bytes).filter(|least| asked < *least) {
             return Err(RunError::SmallDisk { cell: cell.id.to_string(), asked, least });
+        }
+        match (cell.guest.firmware, &entry.source) {
+            (Some(firmware), Source::Bootstrap(_) | Source::Rootfs(_)) => {
+                return Err(RunError::NoBootLoader { cell: cell.id.to_string(), firmware });
+            }
+            (Some(firmware), Source::Disk { .. }) if !firmware.exists_for(entry.arch) => {
+                return Err(RunError::NoSuchFirmware { cell: cell.id.to_string(), firmware, arch: entry.arch });
+            }
+            (Some(_) | None, _) => {}
         }
     }
     Ok(())
@@ -65,7 +73,7 @@ mod tests {
         let file = folder.path().join("m.toml");
         std::fs::write(folder.path().join("own.raw"), "x").unwrap();
         let text = format!(
-            "[guest]\n{disk}\n[[image]]\nname = 'debian-12-minimal'\n[[image]]\nname = 'own'\npath = 'own.raw'\n\
+            "[guest]\n{disk}\n[[image]]\nname = 'debian-12-minimal'\n[[image]]\nname = 'own'\npath = 'own.raw'\narch = 'x86_64'\n\
              [[suite]]\nname = 's'\ninline = 'true'\n"
         );
         std::fs::write(&file, text).unwrap();
@@ -73,7 +81,7 @@ mod tests {
     }
 
     fn refused(plan: &Plan) -> Option<String> {
-        check_disks(plan, Catalog::shipped()).err().map(|error| error.to_string())
+        check_guests(plan, Catalog::shipped()).err().map(|error| error.to_string())
     }
 
     #[test]
@@ -85,5 +93,16 @@ mod tests {
         assert_eq!(refused(&own), None, "its own disk may have any size");
         assert_eq!(refused(&plan("disk = '4GiB'")), None);
         assert_eq!(refused(&plan("")), None);
+    }
+
+    #[test]
+    fn firmware_starts_only_images_that_have_a_boot_loader_and_only_what_there_is() {
+        let mut plan = plan("firmware = 'uefi-secure'");
+        insta::assert_snapshot!(refused(&plan).unwrap(), @"cell debian-12-minimal.s asks for the firmware `uefi-secure`, but guests of its image have no boot loader: they are booted with a kernel from outside of their disk; remove `guest.firmware`, or exclude the image from this suite");
+        plan.cells.retain(|cell| cell.image == "own");
+        assert_eq!(refused(&plan), None);
+        let image = plan.images.iter_mut().find(|image| image.name == "own").unwrap();
+        (image.from, image.source) = ("debian-12-aarch64".to_owned(), matrix::ImageSource::Catalog);
+        insta::assert_snapshot!(refused(&plan).unwrap(), @r#"cell own.s asks for the firmware `uefi-secure`, which aarch64 machines do not have: write `guest.firmware = "uefi"`, or remove it"#);
     }
 }

@@ -67,7 +67,7 @@ impl Where<'_> {
 impl Place<'_> {
     /// Refuses what cannot be done, before anything is started.
     pub(super) fn check(&self) -> Result<(), RunError> {
-        limits::check_disks(self.plan, &self.options.catalog)?;
+        limits::check_guests(self.plan, &self.options.catalog)?;
         let (spare, cpus) = (self.machine.spare(), self.machine.cpus);
         if self.plan.runner.kind != RunnerKind::Qemu {
             return limits::on_this_machine(self.plan, spare, cpus).map(drop);

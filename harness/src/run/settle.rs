@@ -1,6 +1,6 @@
 //! Cells that no guest can be started for get their verdict here.
 
-use matrix::{Firmware, Plan};
+use matrix::Plan;
 use reports::{Phase, Trouble, TroubleKind};
 
 use super::{arriving::Arriving, foreign::Emulations, image_phase::missing};
@@ -20,7 +20,7 @@ pub(super) fn settle(
     events: &Events,
 ) {
     for todo in ledger.todo() {
-        let (image, firmware) = (plan.image(&todo.cell), todo.cell.guest.firmware);
+        let image = plan.image(&todo.cell);
         let runner = |reason: String| Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, reason);
         let trouble = match image.and_then(|image| images.prepared().get(&image.from)) {
             None if images.all_are_in() => missing("its image was never prepared"),
@@ -35,18 +35,6 @@ pub(super) fn settle(
                         "its boot loader chooses the words for its kernel: `kernel_args` cannot be given",
                     )
                     .with_help("remove them; change them in `prepare`, and boot with `boot = \"cold\"`"),
-                    _ if firmware.is_some() && found.kernel.is_some() => Trouble::new(
-                        TroubleKind::ImageUnusable,
-                        Phase::Image,
-                        "its guests have no boot loader that firmware could start: they are booted with a kernel from outside of the disk",
-                    )
-                    .with_help("remove `guest.firmware`, or exclude the image from this suite"),
-                    _ if firmware.is_some_and(|firmware| !firmware.exists_for(found.arch)) => Trouble::new(
-                        TroubleKind::ImageUnusable,
-                        Phase::Image,
-                        format!("{} machines have no firmware `{}`", found.arch, firmware.unwrap_or(Firmware::Bios)),
-                    )
-                    .with_help("write `guest.firmware = \"uefi\"`, or remove it"),
                     (Ok(()), Some(Err(reason))) => runner(reason.clone()),
                     (Ok(()), Some(Ok(_)) | None) => continue,
                     (Err(Some(error)), _) => runner(error.to_string()),

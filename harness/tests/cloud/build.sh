@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds a disk as publishers of cloud images make them: a partition table, GRUB for BIOS and for UEFI, cloud-init, an SSH server; no
+# Builds a disk as publishers of cloud images make them: a partition table, GRUB for BIOS and, signed, for UEFI, cloud-init, an SSH server; no
 # key, no password, no host key. Of Debian's own packages, for the tests of such images.
 #
 #   build.sh SOURCES WORK DISK
@@ -14,7 +14,7 @@ here=$(dirname "$(readlink -f "$0")")
 export TMPDIR="$work" LC_ALL=C.UTF-8
 
 packages=linux-image-cloud-amd64,initramfs-tools,systemd-sysv,udev,dbus,openssh-server,sudo,ifupdown,isc-dhcp-client,cloud-init
-packages=$packages,cloud-guest-utils,e2fsprogs,grub-common,grub-pc-bin,grub-efi-amd64-bin
+packages=$packages,cloud-guest-utils,e2fsprogs,grub-common,grub-pc-bin,shim-signed,grub-efi-amd64-signed,mokutil
 set --
 [ -z "$sources" ] || set -- "$sources"
 mmdebstrap --mode=unshare --format=directory --variant=minbase --include="$packages" \
@@ -34,7 +34,7 @@ EOF
 
 boot=$work/boot
 mkdir "$boot"
-for file in boot.img core.img BOOTX64.EFI; do
+for file in boot.img core.img BOOTX64.EFI grubx64.efi grub.cfg; do
     mmdebstrap --unshare-helper cat "$work/root/boot/made/$file" >"$boot/$file"
 done
 mmdebstrap --unshare-helper rm -r "$work/root/boot/made"
@@ -50,8 +50,10 @@ dd if="$boot/core.img" of="$disk" bs=512 seek=$grub conv=notrunc status=none
 
 fat=$disk@@$((efi * 512))
 mformat -i "$fat" -T $((root - efi)) -v EFI ::
-mmd -i "$fat" ::/EFI ::/EFI/BOOT
-mcopy -i "$fat" "$boot/BOOTX64.EFI" ::/EFI/BOOT/
+mmd -i "$fat" ::/EFI ::/EFI/BOOT ::/EFI/debian
+mcopy -i "$fat" "$boot/BOOTX64.EFI" "$boot/grubx64.efi" ::/EFI/BOOT/
+# Where Debian's signed GRUB looks for it.
+mcopy -i "$fat" "$boot/grub.cfg" ::/EFI/debian/
 
 # It is open for writing to whoever this runs as, and the name space has no right to walk to it.
 exec 9<>"$disk"

@@ -39,5 +39,8 @@ printf 'search --no-floppy --label cloudroot --set=root\nset prefix=($root)/boot
     >"$root/boot/made/early.cfg"
 modules='part_gpt ext2 normal linux configfile search search_label serial terminal boot'
 chroot "$root" grub-mkimage -O i386-pc -o /boot/made/core.img -c /boot/made/early.cfg -p /boot/grub biosdisk $modules
-chroot "$root" grub-mkimage -O x86_64-efi -o /boot/made/BOOTX64.EFI -c /boot/made/early.cfg -p /boot/grub $modules fat
+# As Debian signs them: the shim starts what lies beside it. With Secure Boot GRUB takes no commands but those that are built in.
+cp "$root/usr/lib/shim/shimx64.efi.signed" "$root/boot/made/BOOTX64.EFI"
+cp "$root/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed" "$root/boot/made/grubx64.efi"
+cp "$root/boot/made/early.cfg" "$root/boot/made/grub.cfg"
 cp "$root/usr/lib/grub/i386-pc/boot.img" "$root/boot/made/"

@@ -221,7 +221,7 @@ fn a_root_file_system_that_does_not_grow_with_its_disk_is_said_once_with_both_si
 }
 
 /// An image of the matrix: the disk in this format, where it lies.
-fn image(name: &str, format: &str, more: &str) -> String {
+pub(crate) fn image(name: &str, format: &str, more: &str) -> String {
     format!("[[image]]\nname = '{name}'\npath = '{}'\n{more}\n", disk(format).display())
 }
 

@@ -21,6 +21,7 @@ mod lab;
 mod names;
 mod nested;
 mod packages;
+mod parts;
 mod places;
 mod release;
 mod rootfs;

@@ -11,6 +11,8 @@ fn the_schema_knows_every_key_and_forbids_others() {
     insta::assert_snapshot!(keys(&schema["$defs"]["SuiteTable"]), @"artifacts boot env files guest identity inline install name results run timeout");
     insta::assert_snapshot!(keys(&schema["$defs"]["ImageTable"]), @"arch digest family firmware from guest kernel_args login name path prepare rootfs url");
     insta::assert_snapshot!(keys(&schema["$defs"]["PrepareTable"]), @"inline network packages run timeout");
+    insta::assert_snapshot!(keys(&schema["$defs"]["GuestTable"]), @"cpus disk disks firmware memory network nics tpm");
+    insta::assert_snapshot!(keys(&schema["$defs"]["DiskTable"]), @"interface serial size");
     assert_eq!(schema["additionalProperties"], false);
     assert_eq!(schema["$defs"]["SuiteTable"]["required"], serde_json::json!(["name"]));
 }

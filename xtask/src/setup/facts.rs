@@ -127,6 +127,7 @@ fn is_present(item: Item) -> bool {
         Item::Partitioner => on_path("sfdisk"),
         Item::Mtools => on_path("mformat"),
         Item::Zstd => on_path("zstd"),
+        Item::Swtpm => on_path("swtpm"),
         Item::Shells => SHELLS.into_iter().all(on_path),
         Item::SshClient => on_path("ssh") && on_path("ssh-keygen"),
     }

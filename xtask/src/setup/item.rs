@@ -37,6 +37,7 @@ pub(super) enum Item {
     Partitioner,
     Mtools,
     Zstd,
+    Swtpm,
     Shells,
     SshClient,
 }
@@ -81,7 +82,7 @@ impl Installer {
 
 impl Item {
     /// All of them, in the order in which they are named to people.
-    pub(super) const ALL: [Self; 25] = [
+    pub(super) const ALL: [Self; 26] = [
         Self::Qemu,
         Self::QemuImg,
         Self::Uefi,
@@ -105,6 +106,7 @@ impl Item {
         Self::Partitioner,
         Self::Mtools,
         Self::Zstd,
+        Self::Swtpm,
         Self::Shells,
         Self::SshClient,
     ];
@@ -116,7 +118,13 @@ impl Item {
             Self::Newuidmap | Self::SubordinateIds => !root,
             Self::PkgConfig | Self::OpenSsl => !vendored,
             Self::Perl | Self::Make => vendored,
-            Self::SshServer | Self::Busybox | Self::Partitioner | Self::Mtools | Self::Zstd | Self::Shells => {
+            Self::SshServer
+            | Self::Busybox
+            | Self::Partitioner
+            | Self::Mtools
+            | Self::Zstd
+            | Self::Swtpm
+            | Self::Shells => {
                 matches!(purpose, Purpose::Test)
             }
             Self::ForeignQemu | Self::ForeignUefi | Self::ForeignPrograms => !matches!(purpose, Purpose::Run),
@@ -154,6 +162,7 @@ impl Item {
             Self::Partitioner => ("sfdisk", "the tests make a disk with partitions, as published ones have them"),
             Self::Mtools => ("mtools", "the tests put a boot loader onto that disk"),
             Self::Zstd => ("zstd", "the tests pack that disk, as publishers do"),
+            Self::Swtpm => ("swtpm", "the TPM of guests that have one (`guest.tpm`)"),
             Self::Shells => ("tcsh, zsh and fish", "the tests send commands through other login shells than sh"),
             Self::SshClient => ("ssh", "`nestmatrix shell` and kept guests are entered with it"),
         }
@@ -207,6 +216,7 @@ impl Item {
             (Self::Partitioner, Brew) => &[],
             (Self::Mtools, _) => &["mtools"],
             (Self::Zstd, _) => &["zstd"],
+            (Self::Swtpm, _) => &["swtpm"],
             (Self::Shells, _) => &SHELLS,
             (Self::SshServer, Apt | Dnf) => &["openssh-server"],
             (Self::SshClient, Apt) => &["openssh-client"],

@@ -14,7 +14,7 @@ const MEMORY: u64 = 1 << 30;
 pub(super) fn findings(basics: &Basics) -> Vec<Finding> {
     let mut findings = vec![qemu(basics)];
     findings.extend(basics.builders.iter().map(builder));
-    findings.extend([cpu(basics), memory(basics), disk(basics)]);
+    findings.extend([tpm(basics), cpu(basics), memory(basics), disk(basics)]);
     findings
 }
 
@@ -33,6 +33,17 @@ fn builder(builder: &Builder) -> Finding {
         Some(path) => Finding::new(builder.program, State::Good, path.display().to_string()),
         None => Finding::new(builder.program, State::Bad, format!("not installed ({})", builder.purpose))
             .with_remedy("run `cargo xtask setup`"),
+    }
+}
+
+/// Most matrices ask for none.
+fn tpm(basics: &Basics) -> Finding {
+    match &basics.swtpm {
+        Some(path) => Finding::new("swtpm", State::Good, path.display().to_string()),
+        None => {
+            let words = "not installed: guests have no TPM (`guest.tpm`; it comes with the package `swtpm`)";
+            Finding::new("swtpm", State::Plain, words)
+        }
     }
 }
 
@@ -105,7 +116,7 @@ mod tests {
             Builder { program: "mke2fs", purpose: "builds images", path: Some("/usr/sbin/mke2fs".into()) },
             Builder { program: "mmdebstrap", purpose: "builds images", path: None },
         ];
-        Basics { qemu, builders, machine, store: "/store".into(), free }
+        Basics { qemu, builders, swtpm: None, machine, store: "/store".into(), free }
     }
 
     #[test]
@@ -115,6 +126,7 @@ mod tests {
          MISSING  QEMU        `qemu-system-x86_64` is not installed
          ok       mke2fs      /usr/sbin/mke2fs
          MISSING  mmdebstrap  not installed (builds images)
+         -        swtpm       not installed: guests have no TPM (`guest.tpm`; it comes with the package `swtpm`)
          ok       CPU         2 x AMD EPYC 7B13, kernel 6.12.0
          warning  memory      512 MiB of 1024 MiB can go to guests
          warning  disk        100 MiB free for the store /store

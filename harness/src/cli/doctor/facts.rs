@@ -32,6 +32,8 @@ pub(super) struct Basics {
     /// QEMU, or why there is none.
     pub(super) qemu: Result<Qemu, String>,
     pub(super) builders: Vec<Builder>,
+    /// What is a TPM for guests; `None`: not installed.
+    pub(super) swtpm: Option<PathBuf>,
     pub(super) machine: Machine,
     /// Where the store is or will be.
     pub(super) store: PathBuf,
@@ -94,7 +96,8 @@ impl Facts {
         };
         let builder = |(program, purpose)| Builder { program, purpose, path: host::find(program) };
         let builders = BUILDERS.map(builder).into();
-        let basics = Basics { qemu, builders, machine, store: root.to_owned(), free: free(root) };
+        let swtpm = host::swtpm().ok();
+        let basics = Basics { qemu, builders, swtpm, machine, store: root.to_owned(), free: free(root) };
         Ok(Self { basics, virtualization })
     }
 }
