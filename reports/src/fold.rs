@@ -13,7 +13,7 @@ use std::path::{Component, Path};
 use matrix::{CellId, Plan};
 
 use crate::{
-    Event, EventKind, Trouble, Verdict, clean,
+    Event, EventKind, Phase, Trouble, Verdict, clean,
     run::{CellRun, ImageRun, ImageState, PackageName, Run},
 };
 
@@ -130,7 +130,7 @@ impl Run {
                 self.set_image(image, ImageState::Ready { digest: *digest, cached: *cached, elapsed_ms: *elapsed_ms });
             }
             EventKind::ImageFailed { image, trouble } => {
-                self.set_image(image, ImageState::Failed(clean_trouble(trouble)));
+                self.set_image(image, ImageState::Failed(Trouble { phase: Phase::Image, ..clean_trouble(trouble) }));
             }
             EventKind::Warning { cell: None, message } => push(&mut self.warnings, clean::line(message)),
             EventKind::RunInterrupted { signal } => self.interrupt(&clean::line(signal)),

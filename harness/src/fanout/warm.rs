@@ -19,7 +19,9 @@ impl Station {
     pub(super) fn give_up(&self, template: &Template, trouble: &Trouble) {
         // Forks that started together fail together; it is said once.
         if template.give_up(&trouble.reason) {
-            let (runner, template, trouble) = (self.runner, template.key(), trouble.clone());
+            // What to look at for the fork that failed last is no help with the template.
+            let (runner, template) = (self.runner, template.key());
+            let trouble = Trouble { help: None, ..trouble.clone() };
             self.events.send(EventKind::TemplateFailed { runner, template, trouble, elapsed_ms: 0, bootable: true });
         }
     }

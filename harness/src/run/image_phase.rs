@@ -22,7 +22,8 @@ pub(super) fn missing(reason: impl Into<String>) -> Trouble {
 }
 
 fn defect(error: &tokio::task::JoinError) -> Trouble {
-    Trouble::new(TroubleKind::Defect, Phase::Image, format!("preparing it failed inside nestmatrix: {error}"))
+    let reason = format!("preparing it failed inside nestmatrix: {error}");
+    Trouble { phase: Phase::Image, ..Trouble::new(TroubleKind::Defect, Phase::Image, reason) }
 }
 
 /// Every image by its catalog name, or why it could not be had.

@@ -157,7 +157,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
         while images.next().await.is_some() {}
     }
     if stop.drain.is_cancelled() {
-        ledger.abandon("interrupted before it started").into_iter().for_each(|event| events.send(event));
+        ledger.interrupt().into_iter().for_each(|event| events.send(event));
     }
     let proved_or_not = proof.as_ref().map(drop).map_err(Option::as_ref);
     settle(&plan, &images, (proved_or_not, &emulations), &mut ledger, &events);
@@ -178,6 +178,8 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
             proved,
         };
         place.run_cells(&to, &mut images, &mut ledger).await;
+        // What is being built after an interrupt ends its tools and removes its traces before we go.
+        while images.next().await.is_some() {}
     }
     blocking(|| drop(scratch));
     events.send(EventKind::RunFinished { elapsed_ms: started.elapsed().as_millis() as u64 });

@@ -95,11 +95,13 @@ impl Conduct {
     }
 }
 
-/// What an agent says of its machine. It is not trusted: it has a say in these kinds only.
-pub(super) fn told(trouble: Trouble) -> Trouble {
-    let trouble = Trouble { phase: Phase::Runner, evidence: Vec::new(), ..trouble };
+/// What an agent says of its machine. It is not trusted: it has a say in these kinds only, and on whether guests run at all only before it
+/// said that they do.
+pub(super) fn told(trouble: Trouble, was_ready: bool) -> Trouble {
+    let (reason, help) = (reports::clean::line(&trouble.reason), trouble.help.as_deref().map(reports::clean::line));
+    let trouble = Trouble { phase: Phase::Runner, evidence: Vec::new(), reason, help, ..trouble };
     match trouble.kind {
-        TroubleKind::KvmUnusable | TroubleKind::RunnerUnusable => trouble,
+        TroubleKind::KvmUnusable | TroubleKind::RunnerUnusable if !was_ready => trouble,
         TroubleKind::HostDiskFull => trouble.within("the L1 was lost"),
         _ => Trouble { kind: TroubleKind::RunnerLost, ..trouble }.within("the L1 was lost"),
     }

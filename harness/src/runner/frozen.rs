@@ -75,11 +75,12 @@ impl<P: Freezable> Place for Forked<P> {
             // A booted one has the same files to be given.
             Err(trouble) if trouble.kind == TroubleKind::RunnerUnusable => return Err(trouble),
             Err(trouble) if trouble.kind == TroubleKind::Interrupted => return Err(trouble),
-            Err(Trouble { reason, help: Some(help), kind: TroubleKind::NoTemplate, .. }) => {
-                format!("{reason} ({help})")
-            }
+            Err(Trouble { reason, help: Some(help), .. }) => format!("{reason} ({help})"),
             Err(trouble) => trouble.reason,
         };
+        if opening.cancel.is_cancelled() {
+            return Err(interrupted());
+        }
         (opening.warn)(format!("L1 {} is booted, not forked from a frozen one: {why_not}", opening.number));
         self.0.open(opening).await
     }
@@ -207,8 +208,10 @@ impl QemuPlace<'_> {
     /// Makes the L1 ready for an agent, and has one make the templates of the plan's guests.
     async fn fill(&self, session: Arc<Session>, progress: &(dyn Fn(String) + Sync)) -> Result<(), Trouble> {
         let blueprint = &self.blueprint;
-        blueprint.set_up(&session).await?;
-        let mut link = blueprint.agent(Arc::clone(&session)).await?;
+        // Whatever fails here: a booted machine may do without.
+        let failed = |trouble: Trouble| Trouble { help: trouble.help, ..no_template(trouble.reason) };
+        blueprint.set_up(&session).await.map_err(failed)?;
+        let mut link = blueprint.agent(Arc::clone(&session)).await.map_err(failed)?;
         let cells = blueprint.plan.cells.iter().map(|cell| CellWork { id: cell.id.clone(), next: 1, last: 1 });
         let cells = cells.collect();
         link.say(ToAgent::Work(Work { freeze: true, ..self.work(1) }));
@@ -238,9 +241,7 @@ impl QemuPlace<'_> {
             }
             match message {
                 FromAgent::Done => break,
-                FromAgent::Failed { trouble } => {
-                    return Err(Trouble { help: trouble.help, ..no_template(trouble.reason) });
-                }
+                FromAgent::Failed { trouble } => return Err(failed(trouble)),
                 FromAgent::Event { event: EventKind::TemplateStarted { template, image, .. } } => {
                     progress(format!("a frozen L1: freezing {} in it", reports::clean::line(&image)));
                     images.insert(template, image);

@@ -65,7 +65,8 @@ impl Place for HostPlace<'_> {
 
     async fn open(&self, opening: Opening<'_>) -> Result<Opened<HostEngine>, Trouble> {
         let login = Keys::generate("nestmatrix login").map_err(|error| {
-            Trouble::new(TroubleKind::Host, Phase::Runner, format!("could not make a login key: {error}"))
+            let reason = format!("could not make a login key: {error}");
+            Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, reason)
         })?;
         let images = Arc::new(BootImages::of(self.plan));
         let (events, received) = Events::channel();

@@ -17,6 +17,8 @@ struct Entry {
     /// One attempt on each machine may come on top of them: after a fork that came to nothing.
     spare: bool,
     running: Option<u32>,
+    /// An attempt of it has begun.
+    has_run: bool,
     /// The verdict of its last attempt: all that is missing is the event that the cell has finished.
     decided: Option<Verdict>,
     /// Why its last attempt came to nothing, if its machine was lost then.
@@ -123,6 +125,7 @@ impl Ledger {
                 let fits = entry.running.is_none() && *attempt == entry.next && *attempt <= entry.last;
                 if fits {
                     (entry.running, entry.decided, entry.lost) = (Some(*attempt), None, None);
+                    entry.has_run = true;
                 }
                 fits
             }
@@ -193,11 +196,25 @@ impl Ledger {
         failed(id, entry.next, trouble).into()
     }
 
+    /// The run was interrupted: what is to be said of every cell that has not reported.
+    pub(crate) fn interrupt(&mut self) -> Vec<EventKind> {
+        self.leave(|entry| match entry.running {
+            Some(_) => "interrupted before it was finished",
+            None if entry.has_run => "interrupted before it was tried again",
+            None => "interrupted before it started",
+        })
+    }
+
     /// Nothing more is to run: what is to be said of every cell that has not reported.
     pub(crate) fn abandon(&mut self, reason: &str) -> Vec<EventKind> {
+        self.leave(|_| reason)
+    }
+
+    fn leave<'a>(&mut self, why: impl Fn(&Entry) -> &'a str) -> Vec<EventKind> {
         let mut said = Vec::new();
         for (id, entry) in self.0.iter_mut().filter(|(_, entry)| !entry.finished) {
             entry.finished = true;
+            let reason = why(entry);
             let why = match entry.lost.take() {
                 Some(lost) => format!("{reason}, after its machine was lost: {lost}"),
                 None => reason.to_owned(),
@@ -212,7 +229,17 @@ impl Ledger {
 impl Entry {
     fn new(cell: &Cell, next: u32, retries: u32) -> Self {
         let last = next.saturating_add(retries);
-        Self { cell: cell.clone(), next, last, spare: true, running: None, decided: None, lost: None, finished: false }
+        Self {
+            cell: cell.clone(),
+            next,
+            last,
+            spare: true,
+            running: None,
+            has_run: next > 1,
+            decided: None,
+            lost: None,
+            finished: false,
+        }
     }
 }
 

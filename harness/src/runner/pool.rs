@@ -29,8 +29,8 @@ pub(crate) struct RunnerPool<'a, P> {
 impl<P: Place> RunnerPool<'_, P> {
     /// Runs every open cell of the ledger; afterwards all have reported. `first` is the number of the first machine.
     ///
-    /// If guests do not run on such a machine and this is not the `last_resort`, nothing has run, and the number of the next machine is
-    /// returned: one of another kind may do.
+    /// If guests do not run on such a machine and this is not the `last_resort`, the number of the next machine is returned: one of another
+    /// kind may do.
     pub(crate) async fn run<F: Feed>(
         &self,
         first: u32,
@@ -47,7 +47,7 @@ impl<P: Place> RunnerPool<'_, P> {
         feed.settle(ledger);
         while !ledger.todo().is_empty() {
             if self.stop.drain.is_cancelled() {
-                self.say(ledger.abandon("interrupted before it started"));
+                self.say(ledger.interrupt());
                 break;
             }
             let (kind, reason) = (about.kind.to_owned(), about.reason.to_owned());
@@ -56,7 +56,7 @@ impl<P: Place> RunnerPool<'_, P> {
             let end = self.on_a_fresh_machine(number, number > first, ledger, feed).await;
             let trouble = match end {
                 End::Done if self.stop.drain.is_cancelled() => {
-                    self.say(ledger.abandon("interrupted before it was finished"));
+                    self.say(ledger.interrupt());
                     break;
                 }
                 // A cell the agent says nothing of is a defect of ours, and red.
@@ -68,7 +68,10 @@ impl<P: Place> RunnerPool<'_, P> {
             };
             match trouble.fate().again {
                 Again::Afresh => {}
-                Again::OtherRunner if !last_resort => return Some(number + 1),
+                Again::OtherRunner if !last_resort => {
+                    self.say(ledger.lost(&trouble));
+                    return Some(number + 1);
+                }
                 Again::OtherRunner | Again::Never => {
                     self.say(ledger.refuse(&trouble));
                     break;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use matrix::{CellId, Plan};
-use reports::{EventKind, L1Facts, Phase, RunnerFacts, StepTime, Trouble, TroubleKind};
+use reports::{Blame, EventKind, L1Facts, Phase, RunnerFacts, StepTime, Trouble, TroubleKind};
 
 use super::{
     conduct::{Conduct, Worth, told},
@@ -32,7 +32,7 @@ const UNTIL_READY: Duration = Duration::from_secs(300);
 /// What ending a phase takes at the most beyond its limit, before scaling.
 const ENDING: Duration = Duration::from_secs(120);
 /// Most bytes of events taken from one machine: what they say is kept in a journal, and in memory when that is read.
-const MOST_SAID: u64 = 512 << 20;
+const MOST_SAID: u64 = if cfg!(test) { 1 << 20 } else { 512 << 20 };
 /// What a line of the journal has around its words.
 const ENVELOPE: u64 = 100;
 
@@ -188,13 +188,18 @@ impl<'a, P: Place> AgentSession<'a, P> {
                     return gone(engine, trouble);
                 }
             };
+            // Before anything is entered: what is not passed on did not happen.
+            if is_remote && self.said > MOST_SAID {
+                let limit = MOST_SAID >> 20;
+                return gone(engine, odd(format!("the agent sent more events than the limit of {limit} MiB")));
+            }
             let fits = self.fits(&message, is_remote);
             if is_remote && let Err(trouble) = self.judge(&message, fits) {
                 return gone(engine, trouble);
             }
             match message {
                 FromAgent::Done => return End::Done,
-                FromAgent::Failed { trouble } if is_remote => return gone(engine, told(trouble)),
+                FromAgent::Failed { trouble } if is_remote => return gone(engine, told(trouble, self.proof.is_some())),
                 FromAgent::Failed { trouble } => return gone(engine, trouble),
                 FromAgent::Progress { message } => {
                     self.said += message.len() as u64 + ENVELOPE;
@@ -251,9 +256,6 @@ impl<'a, P: Place> AgentSession<'a, P> {
 
     /// Whether an agent that is not trusted may go on after this message.
     fn judge(&mut self, message: &FromAgent, fits: bool) -> Result<(), Trouble> {
-        if self.said > MOST_SAID {
-            return Err(odd(format!("the agent sent more events than the limit of {} MiB", MOST_SAID >> 20)));
-        }
         if self.conduct.judge(message, fits) == Worth::Progress {
             self.progress = tokio::time::Instant::now();
         } else if self.conduct.is_bad() {
@@ -286,6 +288,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
             EventKind::TemplateStarted { runner, .. }
             | EventKind::TemplateReady { runner, .. }
             | EventKind::TemplateFailed { runner, .. } => *runner != self.desk.number,
+            EventKind::GuestStarted { guest, .. } => guest.runner != self.desk.number,
             _ => false,
         }
     }
@@ -297,7 +300,10 @@ impl<'a, P: Place> AgentSession<'a, P> {
             return self.desk.events.send(EventKind::Warning { cell: None, message });
         }
         if let EventKind::AttemptFinished { cell, attempt, ending, .. } = &event {
-            self.doubt |= ending.trouble().is_some_and(|trouble| matches!(trouble.phase, Phase::Boot | Phase::Connect));
+            // One that was interrupted says nothing of the machine.
+            self.doubt |= ending.trouble().is_some_and(|trouble| {
+                matches!(trouble.phase, Phase::Boot | Phase::Connect) && trouble.fate().blame != Blame::Nobody
+            });
             self.received.remove(&(cell.clone(), *attempt));
         }
         self.desk.events.send(event);

@@ -54,6 +54,8 @@ struct FakeCrew {
     /// Attempts that run, and the most that ran at once.
     running: AtomicUsize,
     most: AtomicUsize,
+    /// Guests that are booted where forks were to run.
+    booted: AtomicUsize,
 }
 
 struct FakeTemplate;
@@ -131,6 +133,10 @@ impl Crew for FakeCrew {
             }
             Does::Boots => {
                 assert!(slot.for_boot().await);
+                let booted = self.booted.fetch_add(1, Ordering::Relaxed) + 1;
+                assert_eq!(booted, 1, "guests that are booted while there is room for one");
+                tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+                self.booted.fetch_sub(1, Ordering::Relaxed);
                 Ending::Passed
             }
             Does::Panics => panic!("boom"),
@@ -176,6 +182,7 @@ impl Stage {
             obtained: AtomicUsize::default(),
             running: AtomicUsize::default(),
             most: AtomicUsize::default(),
+            booted: AtomicUsize::default(),
         };
         let plan = matrix::load(&file, &["a"]).unwrap().plan;
         let (jobs, memory) = (usize::MAX, ByteSize::from_mib(16 << 10));

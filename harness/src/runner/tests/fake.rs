@@ -157,6 +157,8 @@ pub(super) fn about(proofs: Option<&Proofs>) -> About<'_> {
 pub(super) struct FakePlace {
     pub(super) next: Mutex<VecDeque<Next>>,
     pub(super) proofs: Option<Proofs>,
+    /// Its agents are part of this process.
+    pub(super) is_ours: bool,
     /// Numbers of the machines that were opened, and of those that were closed.
     pub(super) opened: Arc<Mutex<Vec<u32>>>,
     pub(super) closed: Arc<Mutex<Vec<u32>>>,
@@ -171,7 +173,7 @@ pub(super) struct FakeEngine {
 impl FakePlace {
     pub(super) fn new(next: impl IntoIterator<Item = Next>) -> Self {
         let next = Mutex::new(next.into_iter().collect());
-        Self { next, proofs: None, opened: Arc::default(), closed: Arc::default() }
+        Self { next, proofs: None, is_ours: false, opened: Arc::default(), closed: Arc::default() }
     }
 
     pub(super) fn take(&self, number: u32) -> Result<Opened<FakeEngine>, Trouble> {
@@ -184,7 +186,8 @@ impl FakePlace {
             }
             Next::Opens(script) => {
                 let (ended, machine) = watch::channel(None);
-                let link = Link::fake(|orders, say| script(FakeAgent { orders, say, machine: ended }));
+                let agent = |orders, say| script(FakeAgent { orders, say, machine: ended });
+                let link = if self.is_ours { Link::local(agent) } else { Link::fake(agent) };
                 let engine = FakeEngine { number, machine, closed: Arc::clone(&self.closed) };
                 Ok(Opened { engine, link, l1: None, steps: Vec::new(), give_up: None })
             }

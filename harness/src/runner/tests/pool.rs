@@ -1,9 +1,10 @@
 //! What becomes of cells when machines are lost, lie, or say nothing: without a machine, in milliseconds.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use reports::{Ending, EventKind, Phase, Trouble, TroubleKind, Verdict};
+use matrix::Digest;
+use reports::{Boot, Ending, EventKind, GuestFacts, Phase, Trouble, TroubleKind, Verdict};
 
 use super::fake::{FakeAgent, FakeFeed, FakePlace, Next, Stage, opens, proofs, ready, skipped, stranger, trouble};
 use crate::agent::protocol::{FromAgent, GuestProof, Hello, ToAgent};
@@ -151,7 +152,7 @@ async fn an_agent_that_only_chatters_makes_no_progress() {
         loop {
             agent.message(FromAgent::Progress { message: "still here".into() }).await;
             agent.message(FromAgent::Heartbeat).await;
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     });
     let played = Stage::new(1, 1).play(FakePlace::new([chatters, works()])).await;
@@ -260,7 +261,7 @@ async fn after_a_drain_what_has_not_run_is_said_to_be_interrupted() {
     let played = stage.play(FakePlace::new([obeys])).await;
     assert_eq!(
         played.verdicts(),
-        "s0 failed(test): exit code 1\ns1 not-run: interrupted before it was finished",
+        "s0 failed(test): exit code 1\ns1 not-run: interrupted before it started",
         "what ran comes to its end"
     );
 }
@@ -291,7 +292,7 @@ async fn a_machine_that_is_interrupted_while_it_is_made_is_no_lost_one() {
     let drain = stage.stop.drain.clone();
     let played = stage.play(FakePlace::new([Next::Interrupted(drain)])).await;
     assert_eq!(played.losses(), Vec::<&Trouble>::new());
-    assert_eq!(played.verdicts(), "s0 not-run: interrupted before it was finished");
+    assert_eq!(played.verdicts(), "s0 not-run: interrupted before it started");
 }
 
 #[tokio::test(start_paused = true)]
@@ -350,6 +351,8 @@ async fn cells_are_handed_out_when_their_image_is_in() {
     let (arrive, feed) = FakeFeed::later();
     let waits = opens(move |mut agent: FakeAgent| async move {
         agent.ready().await;
+        let early = tokio::time::timeout(Duration::from_secs(60), agent.cells()).await;
+        assert!(early.is_err(), "nothing is handed out before");
         arrive.send_replace(true);
         let cells = agent.cells().await;
         assert_eq!(cells.len(), 2);
@@ -384,4 +387,99 @@ async fn what_was_proved_is_remembered_where_guests_ran_and_forgotten_where_one_
     });
     Stage::new(1, 1).play(place(doubtful)).await;
     assert_eq!(known(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_no_guest_can_run_is_not_believed_of_a_machine_on_which_guests_have_run() {
+    let turns = opens(|mut agent: FakeAgent| async move {
+        agent.ready().await;
+        let cells = agent.cells().await;
+        agent.start(&cells[0]).await;
+        agent.message(FromAgent::Failed { trouble: trouble(TroubleKind::KvmUnusable) }).await;
+        std::future::pending().await
+    });
+    let played = Stage::new(1, 1).play_with(FakePlace::new([turns, works()]), false, FakeFeed::all()).await;
+    assert_eq!((played.next, played.verdicts()), (None, "s0 skipped: no printer".to_owned()));
+    assert_eq!(played.losses()[0].kind, TroubleKind::RunnerLost);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_agent_says_beyond_its_limit_did_not_happen() {
+    let talks = opens(|mut agent: FakeAgent| async move {
+        agent.ready().await;
+        let cells = agent.cells().await;
+        agent.start(&cells[0]).await;
+        agent.message(FromAgent::Progress { message: "x".repeat(1 << 20) }).await;
+        let (cell, attempt) = (cells[0].id.clone(), 1);
+        agent.event(EventKind::AttemptFinished { cell, attempt, ending: skipped(), retried: false }).await;
+        std::future::pending().await
+    });
+    let played = Stage::new(1, 1).play(FakePlace::new([talks, works()])).await;
+    assert!(played.losses()[0].reason.contains("more events than the limit"), "{:?}", played.losses());
+    assert_eq!((played.verdicts(), played.attempts()), ("s0 skipped: no printer".to_owned(), vec![2]));
+    assert_eq!(played.run.contradictions, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_is_not_believed_to_run_on_another_machine() {
+    let strays = opens(|mut agent: FakeAgent| async move {
+        agent.ready().await;
+        let cells = agent.cells().await;
+        agent.start(&cells[0]).await;
+        let guest = GuestFacts {
+            runner: 7,
+            image: Digest::of(b"image"),
+            accelerator: "kvm".into(),
+            machine: "pc".into(),
+            pid: 1,
+            boot: Boot::default(),
+        };
+        agent.event(EventKind::GuestStarted { cell: cells[0].id.clone(), attempt: 1, guest }).await;
+        agent.message(FromAgent::Done).await;
+        std::future::pending().await
+    });
+    let played = Stage::new(1, 1).play(FakePlace::new([strays])).await;
+    assert!(!played.events.iter().any(|event| matches!(event, EventKind::GuestStarted { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_boot_casts_no_doubt_on_what_was_proved() {
+    let store = tempfile::tempdir().unwrap();
+    let interrupted = opens(|mut agent: FakeAgent| async move {
+        agent.ready().await;
+        let cells = agent.cells().await;
+        let ending = Ending::Troubled(Trouble::new(TroubleKind::Interrupted, Phase::Boot, "interrupted"));
+        agent.attempt(&cells[0], ending, false).await;
+        agent.message(FromAgent::Done).await;
+        std::future::pending().await
+    });
+    let place = FakePlace { proofs: Some(proofs(store.path())), ..FakePlace::new([interrupted]) };
+    Stage::new(1, 1).play(place).await;
+    assert!(proofs(store.path()).known().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_of_this_process_may_keep_guests_is_waited_for_and_its_silence_is_ours() {
+    let stage = Stage::new(1, 1);
+    let (drain, kill) = (stage.stop.drain.clone(), stage.stop.kill.clone());
+    let keeps = opens(move |mut agent: FakeAgent| async move {
+        agent.ready().await;
+        let cells = agent.cells().await;
+        tokio::time::sleep(Duration::from_secs(100_000)).await;
+        agent.start(&cells[0]).await;
+        drain.cancel();
+        kill.cancel();
+        tokio::time::sleep(Duration::from_secs(1000)).await;
+        let (cell, attempt) = (cells[0].id.clone(), 1);
+        let (ssh, stop) = ("ssh".to_owned(), "kill".to_owned());
+        agent.event(EventKind::GuestKept { cell: cell.clone(), attempt, ssh, stop }).await;
+        agent
+            .event(EventKind::AttemptFinished { cell: cell.clone(), attempt, ending: skipped(), retried: false })
+            .await;
+        agent.event(EventKind::CellFinished { cell, verdict: skipped().verdict() }).await;
+        agent.message(FromAgent::Done).await;
+    });
+    let played = stage.play(FakePlace { is_ours: true, ..FakePlace::new([keeps]) }).await;
+    assert_eq!(played.verdicts(), "s0 skipped: no printer");
+    assert!(played.events.iter().any(|event| matches!(event, EventKind::GuestKept { .. })));
 }
