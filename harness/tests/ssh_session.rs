@@ -72,7 +72,7 @@ async fn two_hundred_megabytes_of_output_neither_stall_nor_fill_the_disk() {
     let log = server.dir.path().join("stdout.log");
     let exit = session
         .exec(Exec {
-            stdout: Sink::File { path: log.clone(), cap: MIB },
+            stdout: Sink::File { path: log.clone(), cap: MIB, after: None },
             deadline: within(120),
             ..command("head -c 209715200 /dev/zero; echo the end")
         })
@@ -299,7 +299,7 @@ async fn a_command_past_its_deadline_is_a_timeout_and_the_session_lives_on() {
     let started = Instant::now();
     let error = session
         .exec(Exec {
-            stdout: Sink::File { path: log.clone(), cap: MIB },
+            stdout: Sink::File { path: log.clone(), cap: MIB, after: None },
             deadline: started + Duration::from_secs(4),
             ..command("echo so far; sleep 20")
         })

@@ -369,7 +369,8 @@ impl<'a> Expansion<'a> {
             script_origin: suite.script.origin(),
             env,
             files: files.clone(),
-            install: suite.install,
+            steps: suite.steps.clone(),
+            reboot: suite.reboot,
             results: suite.results.clone(),
             artifacts: suite.artifacts.clone(),
         });

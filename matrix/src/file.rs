@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    Arch, Boot, Firmware, Identity, Network, PackageFamily, RunnerKind,
+    Arch, Boot, Firmware, Identity, Network, PackageFamily, RunnerKind, Step,
     located::At,
     scalar::{DiskEntry, DurationText, OneOrMany, Scalar, SizeText},
 };
@@ -213,6 +213,14 @@ pub(crate) struct SuiteTable {
     pub(crate) artifacts: Vec<At<String>>,
     /// Install the package before the suite runs; default: yes, if there are package artifacts.
     pub(crate) install: Option<At<bool>>,
+    /// What is done with a guest, in this order: `prepare`, `install`, `run`, `collect`, and `reboot` anywhere between the first and the
+    /// last; default: all but `reboot`, as far as there is something to install and to collect.
+    pub(crate) steps: Option<At<Vec<At<Step>>>>,
+    /// The suite may reboot its guest; default: no, a guest that reboots is a failure of the package. After a reboot the script is run again,
+    /// with NESTMATRIX_REBOOT one higher (0 at first); at most 10 times. NESTMATRIX_MARK is the path of a file that survives it, for notes of the
+    /// script. The time limit of the suite is for all runs together, without the boots between them.
+    #[serde(default)]
+    pub(crate) reboot: bool,
     /// How its guests come to be; default: forked from a template.
     pub(crate) boot: Option<Boot>,
     /// Whose machine-id, SSH host key and host name its guests have; default: those of their template.

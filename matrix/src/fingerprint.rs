@@ -66,13 +66,14 @@ fn decisive(cell: &Cell) -> impl Serialize + '_ {
         script_origin: _,
         env,
         files,
-        install,
+        steps,
+        reboot,
         results,
         artifacts,
     } = cell;
     let files: Vec<_> =
         files.iter().map(|UploadFile { path: _, relative, bytes, digest }| (relative, bytes, digest)).collect();
-    ((id, image, suite, axes, guest, boot, identity, timeouts), (script, env, files, install, results, artifacts))
+    ((id, image, suite, axes, guest, boot, identity, timeouts), (script, env, files, steps, reboot, results, artifacts))
 }
 
 /// Hashes a value by its JSON.

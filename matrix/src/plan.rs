@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::{Arch, ByteSize, Checksum, Digest, DiskInterface, Firmware, PackageFamily};
+use crate::{Arch, ByteSize, Checksum, Digest, DiskInterface, Firmware, PackageFamily, Step};
 
 /// Everything a run needs to know of the matrix file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -215,12 +215,32 @@ pub struct Cell {
     pub env: IndexMap<String, String>,
     /// More files the script wants beside it.
     pub files: Vec<UploadFile>,
-    /// Install the package's artifacts before the suite runs (phase `install`).
-    pub install: bool,
+    /// What is done with its guest, in this order.
+    pub steps: Vec<Step>,
+    /// The suite may reboot its guest: it is run again then.
+    pub reboot: bool,
     /// Where the suite leaves results of its own; `None`: its exit code is the one test case.
     pub results: Option<Results>,
     /// Absolute paths or globs in the guest to fetch afterwards.
     pub artifacts: Vec<String>,
+}
+
+impl Cell {
+    /// The package is installed in its guest.
+    pub fn installs(&self) -> bool {
+        self.steps.contains(&Step::Install)
+    }
+
+    /// Its steps for people, `prepare, install, reboot, run`; `None`: they are the usual ones of a plan that has something to install or not.
+    pub fn unusual_steps(&self, installable: bool) -> Option<String> {
+        let collects = self.results.is_some() || !self.artifacts.is_empty();
+        let word = |step: &Step| match step {
+            Step::Run if self.reboot => "run (may reboot)",
+            step => step.name(),
+        };
+        let is_usual = !self.reboot && self.steps == Step::usual(installable, collects);
+        (!is_usual).then(|| self.steps.iter().map(word).collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// A file that is uploaded beside the script.

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Digest, Plan, read::read_file, text};
+use crate::{CellId, Digest, Plan, read::read_file, step, text};
 
 /// Longest `plan.json`, in bytes; what is longer was not written here.
 const LONGEST_PLAN: u64 = 4 << 30;
@@ -43,6 +43,9 @@ pub enum PlanFileErrorKind {
     /// A script that something runs is not in it.
     #[error("it runs the script {0} and does not hold its text")]
     Script(Digest),
+    /// Its steps cannot be taken.
+    #[error("cell {0}: {1}")]
+    Steps(CellId, String),
     /// What is to be installed is not the name of a package: it could be an option of the package manager.
     #[error("{0:?} is not the name of a package")]
     Package(String),
@@ -88,6 +91,9 @@ fn check(plan: &Plan) -> Result<(), PlanFileErrorKind> {
     let is_text = |digest: &Digest| plan.scripts.get(digest).is_some_and(|text| Digest::of(text.as_bytes()) == *digest);
     if let Some(missing) = plan.script_uses().collect::<BTreeSet<_>>().into_iter().find(|digest| !is_text(digest)) {
         return Err(PlanFileErrorKind::Script(missing));
+    }
+    if let Some((cell, fault)) = plan.cells.iter().find_map(|cell| Some((cell, step::fault(&cell.steps)?))) {
+        return Err(PlanFileErrorKind::Steps(cell.id.clone(), fault.message));
     }
     let mut packages =
         plan.images.iter().filter_map(|image| image.prepare.as_ref()).flat_map(|prepare| &prepare.packages);

@@ -7,7 +7,7 @@ use std::{collections::HashMap, ops::Range};
 use indexmap::IndexMap;
 
 use crate::{
-    Boot, Identity, Image, ImageSource, Results, Runner,
+    Boot, Identity, Image, ImageSource, Results, Runner, Step,
     error::Mistakes,
     exclude::Excludes,
     file::{ImageTable, MatrixFile, PackageTable, SuiteTable},
@@ -17,7 +17,7 @@ use crate::{
     quantity::{self, Limits},
     rules::{self, Include},
     script::{Script, two_scripts},
-    source, text,
+    source, steps, text,
 };
 
 /// A matrix without a mistake in itself. Files it names are not looked at yet.
@@ -51,7 +51,8 @@ pub(crate) struct Suite {
     pub(crate) files: Vec<At<String>>,
     pub(crate) results: Option<Results>,
     pub(crate) artifacts: Vec<String>,
-    pub(crate) install: bool,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) reboot: bool,
     pub(crate) boot: Boot,
     pub(crate) identity: Identity,
     pub(crate) guest: GuestSize,
@@ -194,19 +195,7 @@ fn suites(file: &MatrixFile, installable: bool, mistakes: &mut Mistakes) -> Vec<
 }
 
 fn suite(table: &SuiteTable, file: &MatrixFile, installable: bool, mistakes: &mut Mistakes) -> Option<Suite> {
-    if let (Some(install), false) = (&table.install, installable)
-        && *install.get()
-    {
-        mistakes.push(
-            mistakes
-                .at(
-                    install.span(),
-                    "there is nothing to install: the matrix names no package artifacts",
-                    "cannot be done",
-                )
-                .with_help("add `artifacts` to `[package]`, or remove this line"),
-        );
-    }
+    let steps = steps::check(table, installable, mistakes);
     for (name, value) in &table.env {
         check_env(name, value, mistakes);
     }
@@ -242,7 +231,8 @@ fn suite(table: &SuiteTable, file: &MatrixFile, installable: bool, mistakes: &mu
         files: table.files.clone(),
         results,
         artifacts: table.artifacts.iter().map(|glob| glob.text().to_owned()).collect(),
-        install: table.install.as_ref().map_or(installable, |install| *install.get()),
+        steps,
+        reboot: table.reboot,
         boot: table.boot.unwrap_or_default(),
         identity: table.identity.unwrap_or_default(),
         guest,

@@ -304,9 +304,9 @@ impl Run {
             self.cells.iter().filter(|cell| is(cell)).map(|cell| &cell.image).collect::<HashSet<_>>().len()
         };
         let all = images(&|_| true);
-        let failed = |in_install: bool, what: &str| {
+        let failed = |is: fn(Phase) -> bool, what: &str| {
             let bad = images(&|cell| match &cell.verdict {
-                Verdict::Failed { phase, .. } => (*phase == Phase::Install) == in_install,
+                Verdict::Failed { phase, .. } => is(*phase),
                 _ => false,
             });
             match (bad, all) {
@@ -315,7 +315,11 @@ impl Run {
                 _ => Some(format!("{what} on {bad} of {all} systems")),
             }
         };
-        let parts = [failed(true, "does not install"), failed(false, "tests fail")];
+        let parts = [
+            failed(|phase| phase == Phase::Install, "does not install"),
+            failed(|phase| phase == Phase::Reboot, "does not boot again"),
+            failed(|phase| !matches!(phase, Phase::Install | Phase::Reboot), "tests fail"),
+        ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         if parts.is_empty() { "at least one test failed".to_owned() } else { parts.join("; ") }
     }

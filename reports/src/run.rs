@@ -8,7 +8,7 @@ use std::{collections::HashMap, path::PathBuf};
 
 use indexmap::IndexMap;
 use jiff::Timestamp;
-use matrix::{CellId, Digest};
+use matrix::{CellId, Digest, Step};
 use serde::Serialize;
 
 use crate::{
@@ -200,6 +200,8 @@ pub struct CellRun {
     pub suite: String,
     /// Axis name -> value.
     pub axes: IndexMap<String, String>,
+    /// What is done with its guest, in this order.
+    pub steps: Vec<Step>,
     /// What is said of it; not-run until it has reported.
     #[serde(flatten)]
     pub verdict: Verdict,

@@ -44,7 +44,7 @@ pub enum TroubleKind {
     GuestHalted,
     /// The guest runs and no longer answers over SSH, or lost the session.
     GuestUnreachable,
-    /// The guest rebooted more often than is allowed before its boot was over.
+    /// The guest rebooted more often than is allowed: before its boot was over, or by its suite.
     RebootLoop,
     /// A phase reached its time limit.
     Timeout,
@@ -154,19 +154,25 @@ impl TroubleKind {
                 Phase::Image | Phase::Runner | Phase::Boot | Phase::Connect | Phase::Prepare => {
                     (Blame::Image, Again::Afresh)
                 }
-                // What is installed or tested took its guest down.
-                Phase::Install | Phase::Test => (Blame::Package, Again::Never),
+                // What is installed or tested took its guest down, or broke its boot.
+                Phase::Install | Phase::Reboot | Phase::Test => (Blame::Package, Again::Never),
                 // The suite had ended: the cause is not known.
                 Phase::Collect => (Blame::Image, Again::Never),
             },
             Self::Timeout | Self::Unexpected => match phase {
                 Phase::Runner | Phase::Boot | Phase::Connect => (Blame::Image, Again::Afresh),
-                Phase::Image | Phase::Prepare | Phase::Install | Phase::Test | Phase::Collect => {
+                Phase::Image | Phase::Prepare | Phase::Install | Phase::Reboot | Phase::Test | Phase::Collect => {
                     (Blame::Image, Again::Never)
                 }
             },
-            Self::RebootLoop
-            | Self::ImageMissing
+            Self::RebootLoop => match phase {
+                Phase::Install | Phase::Reboot | Phase::Test => (Blame::Package, Again::Never),
+                // Another guest of this image reboots as often.
+                Phase::Image | Phase::Runner | Phase::Boot | Phase::Connect | Phase::Prepare | Phase::Collect => {
+                    (Blame::Image, Again::Never)
+                }
+            },
+            Self::ImageMissing
             | Self::ImageUnusable
             | Self::InstallUnknown
             | Self::SuiteNotStarted
@@ -397,7 +403,6 @@ mod tests {
     }
 
     rows! {
-        a_reboot_loop_is_the_images_fault_and_not_retried: RebootLoop => Image, Never;
         an_image_that_cannot_be_had_is_not_there_for_the_next_guest_either: ImageMissing => Image, Never;
         an_unusable_image_is_unusable_for_the_next_guest_too: ImageUnusable => Image, Never;
         a_template_that_cannot_be_made_is_no_verdict_about_the_package: NoTemplate => Image, Never;
@@ -427,24 +432,31 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_goes_down_fails_the_package_only_while_it_is_installed_or_tested() {
+    fn a_guest_that_goes_down_fails_the_package_only_while_it_is_installed_or_tested_or_boots_again() {
         for kind in GUESTS_DOING {
             let (image, package) = ((Blame::Image, Again::Afresh), (Blame::Package, Again::Never));
             let collect = (Blame::Image, Again::Never);
-            assert_eq!(row(kind), [image, image, image, image, image, package, package, collect], "{kind:?}");
+            assert_eq!(row(kind), [image, image, image, image, image, package, package, package, collect], "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_reboot_loop_is_the_packages_fault_once_it_is_in_the_guest_and_never_retried() {
+        let (image, package) = ((Blame::Image, Again::Never), (Blame::Package, Again::Never));
+        let expected = [image, image, image, image, image, package, package, package, image];
+        assert_eq!(row(TroubleKind::RebootLoop), expected);
     }
 
     #[test]
     fn a_time_limit_or_an_odd_answer_is_an_error_and_tried_again_before_the_package_is_in_the_guest() {
         for kind in [TroubleKind::Timeout, TroubleKind::Unexpected] {
             let (again, never) = ((Blame::Image, Again::Afresh), (Blame::Image, Again::Never));
-            assert_eq!(row(kind), [never, again, again, again, never, never, never, never], "{kind:?}");
+            assert_eq!(row(kind), [never, again, again, again, never, never, never, never, never], "{kind:?}");
         }
     }
 
     fn all() -> impl Iterator<Item = TroubleKind> {
-        let others = [TroubleKind::Timeout, TroubleKind::Unexpected];
+        let others = [TroubleKind::Timeout, TroubleKind::Unexpected, TroubleKind::RebootLoop];
         SAME_EVERYWHERE.iter().copied().chain(GUESTS_DOING).chain(others)
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use matrix::Step;
 use serde::{Deserialize, Serialize};
 
 /// Where a cell is. In this order.
@@ -20,6 +21,8 @@ pub enum Phase {
     Prepare,
     /// The package is installed with the guest's own package manager.
     Install,
+    /// The guest boots again, with the package or what the suite did in it.
+    Reboot,
     /// The suite runs.
     Test,
     /// Results and artifacts are fetched.
@@ -28,8 +31,17 @@ pub enum Phase {
 
 impl Phase {
     /// All phases in order.
-    pub const ALL: [Self; 8] =
-        [Self::Image, Self::Runner, Self::Boot, Self::Connect, Self::Prepare, Self::Install, Self::Test, Self::Collect];
+    pub const ALL: [Self; 9] = [
+        Self::Image,
+        Self::Runner,
+        Self::Boot,
+        Self::Connect,
+        Self::Prepare,
+        Self::Install,
+        Self::Reboot,
+        Self::Test,
+        Self::Collect,
+    ];
 
     /// The name used in every output.
     pub const fn name(self) -> &'static str {
@@ -40,6 +52,7 @@ impl Phase {
             Self::Connect => "connect",
             Self::Prepare => "prepare",
             Self::Install => "install",
+            Self::Reboot => "reboot",
             Self::Test => "test",
             Self::Collect => "collect",
         }
@@ -48,6 +61,18 @@ impl Phase {
     /// Infrastructure: a failure here says nothing about the package and is tried again on a fresh guest.
     pub const fn is_infrastructure(self) -> bool {
         matches!(self, Self::Image | Self::Runner | Self::Boot | Self::Connect)
+    }
+}
+
+impl From<Step> for Phase {
+    fn from(step: Step) -> Self {
+        match step {
+            Step::Prepare => Self::Prepare,
+            Step::Install => Self::Install,
+            Step::Reboot => Self::Reboot,
+            Step::Run => Self::Test,
+            Step::Collect => Self::Collect,
+        }
     }
 }
 
@@ -65,7 +90,7 @@ pub enum Verdict {
     Passed,
     /// The package's fault: a test case failed, it did not install, it took the guest down.
     Failed {
-        /// In which phase ([`Phase::Install`] or [`Phase::Test`]).
+        /// In which phase ([`Phase::Install`], [`Phase::Reboot`] or [`Phase::Test`]; [`Phase::Collect`] if its results are missing).
         phase: Phase,
         /// One line.
         reason: String,

@@ -1,5 +1,7 @@
 //! `plan`: what would run.
 
+use std::collections::BTreeMap;
+
 use matrix::{Cell, Plan};
 
 use super::{Outcome, args, matrix_file, pretty, print, table};
@@ -16,6 +18,12 @@ fn text(plan: &Plan) -> String {
     let header = ["CELL", "IMAGE", "SUITE", "GUEST", "TIME LIMIT"].map(str::to_owned).to_vec();
     let rows = std::iter::once(header).chain(plan.cells.iter().map(row));
     let mut text = table(rows);
+    // One line for all cells of a suite: their steps are the same.
+    let installable = plan.package.as_ref().is_some_and(|package| !package.artifacts.is_empty());
+    let steps = plan.cells.iter().filter_map(|cell| Some((&cell.suite, cell.unusual_steps(installable)?)));
+    for (suite, steps) in steps.collect::<BTreeMap<_, _>>() {
+        text += &format!("\nsteps of {suite}: {steps}\n");
+    }
     if let Some(package) = &plan.package {
         let version = package.version.as_deref().map(|version| format!(" {version}")).unwrap_or_default();
         text += &format!("\npackage {}{version}\n", package.name);
@@ -35,4 +43,21 @@ fn row(cell: &Cell) -> Vec<String> {
     let cpus = if guest.cpus == 1 { "1 CPU".to_owned() } else { format!("{} CPUs", guest.cpus) };
     let size = format!("{cpus}, {}", guest.memory);
     vec![cell.id.to_string(), cell.image.clone(), cell.suite.clone(), size, limit]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_shown_where_they_are_not_the_usual_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("m.toml");
+        let suites = "[[suite]]\nname = 'usual'\ninline = 'true'\n[[suite]]\nname = 'own'\ninline = 'true'\n\
+                      steps = ['prepare', 'reboot', 'run']\nreboot = true\n";
+        std::fs::write(&file, format!("images = ['a', 'b']\n{suites}")).unwrap();
+        let text = text(&matrix::load(&file, &["a", "b"]).unwrap().plan);
+        assert!(text.contains("\nsteps of own: prepare, reboot, run (may reboot)\n"), "{text}");
+        assert_eq!(text.matches("steps of").count(), 1, "{text}");
+    }
 }

@@ -1,17 +1,18 @@
 //! Guests that no longer answer: noticed, and told apart from those that are gone. What follows is in the table of [`TroubleKind`].
 
-use std::{
-    fmt::Display,
-    time::{Duration, Instant},
-};
+use std::{fmt::Display, time::Duration};
 
 use reports::{Phase, Trouble, TroubleKind};
+use tokio::time::Instant;
 
-use super::attempt::{Attempt, GRACE, Outcome, Up, deadline};
+use super::{
+    attempt::{Attempt, GRACE, deadline},
+    world::{Machine as _, Outcome, Up, World},
+};
 use crate::{
-    guest::{Ended, Guest},
+    guest::Ended,
     payload::{CollectError, FirstBootError, InstallError, UploadError},
-    ssh::{self, SshError},
+    ssh::SshError,
 };
 
 /// How long a lost connection waits for QEMU's word on why, before scaling: a guest that shuts down closes SSH first.
@@ -26,7 +27,7 @@ const LAST_CHANCE: Duration = Duration::from_secs(10);
 /// What to do where a time limit of this phase was reached.
 fn time_limit(phase: Phase) -> Option<String> {
     let key = match phase {
-        Phase::Boot => "boot",
+        Phase::Boot | Phase::Reboot => "boot",
         Phase::Prepare => "prepare",
         Phase::Install => "install",
         Phase::Test => "suite",
@@ -74,12 +75,12 @@ enum Why {
     Unknown,
 }
 
-impl Attempt<'_> {
+impl<W: World> Attempt<'_, W> {
     /// A phase in which the package, or its test, has the guest in its hands until `limit`: a guest that answers nothing afterwards is
     /// not asked for long.
     pub(super) async fn supervised<T>(
         &self,
-        up: &Up,
+        up: &Up<W>,
         phase: Phase,
         limit: Duration,
         work: impl Future<Output = T>,
@@ -90,7 +91,7 @@ impl Attempt<'_> {
                 biased;
                 done = work => Some(done),
                 // What a fork says comes over a port of its own, which stands when its network does not.
-                () = self.is_silent(guest, until), if up.fork_of.is_none() => None,
+                () = self.is_silent(guest, until), if !up.by_port => None,
             }
         };
         match self.phase(phase, Some(guest), Some(limit), watched).await? {
@@ -107,9 +108,9 @@ impl Attempt<'_> {
     }
 
     /// Waits until the time is up and nothing in the guest answers any more; maybe for ever.
-    async fn is_silent(&self, guest: &Guest, until: Instant) {
+    async fn is_silent(&self, guest: &W::Guest, until: std::time::Instant) {
         tokio::time::sleep_until(until.into()).await;
-        let silent = guest.ssh().is_some() && !self.serves(guest, self.scaled(GRACE) + LAST_CHANCE).await;
+        let silent = guest.address().is_some() && !self.serves(guest, self.scaled(GRACE) + LAST_CHANCE).await;
         if !silent || self.kill.is_cancelled() || !guest.answers().await {
             std::future::pending::<()>().await;
         }
@@ -118,7 +119,7 @@ impl Attempt<'_> {
     /// What a failed exchange with the guest means: if its connection was lost, QEMU may know why.
     pub(super) async fn explained<T, E: OfSession>(
         &self,
-        guest: &Guest,
+        guest: &W::Guest,
         phase: Phase,
         result: Result<T, E>,
     ) -> Outcome<T> {
@@ -129,11 +130,13 @@ impl Attempt<'_> {
         let reason = error.to_string();
         Err(match error.session() {
             Some(SshError::Frozen { .. }) => self.unanswered(guest, phase, &reason, ALREADY_SILENT).await,
-            Some(SshError::Broken { .. }) => match self.explanation(guest, phase, EXPLANATION).await {
+            Some(SshError::Broken { .. }) => match self.explanation(guest, phase, self.patience(phase)).await {
                 Some(trouble) => trouble,
                 None => Trouble::new(TroubleKind::ConnectionBroken, phase, reason),
             },
-            Some(lost) if lost.is_connection_lost() => self.unanswered(guest, phase, &reason, EXPLANATION).await,
+            Some(lost) if lost.is_connection_lost() => {
+                self.unanswered(guest, phase, &reason, self.patience(phase)).await
+            }
             Some(SshError::Timeout { .. }) => {
                 Trouble { help: time_limit(phase), ..Trouble::new(TroubleKind::Timeout, phase, reason) }
             }
@@ -144,7 +147,7 @@ impl Attempt<'_> {
     /// What it means that no session with the guest could be opened.
     pub(super) async fn explained_opening<T>(
         &self,
-        guest: &Guest,
+        guest: &W::Guest,
         phase: Phase,
         opened: Result<T, SshError>,
     ) -> Outcome<T> {
@@ -153,7 +156,7 @@ impl Attempt<'_> {
             opened => return self.explained(guest, phase, opened).await,
         };
         // A server that is being stopped refuses, too.
-        Err(match (self.why(guest, phase, EXPLANATION).await, error) {
+        Err(match (self.why(guest, phase, self.patience(phase)).await, error) {
             (Why::GoingDown(trouble), _) => trouble,
             (Why::Unknown, error @ SshError::Timeout { .. }) => self.mute(guest, phase, &error.to_string()).await,
             (Why::Serves | Why::Unknown, error) => Trouble::new(TroubleKind::Unexpected, phase, error.to_string()),
@@ -161,7 +164,7 @@ impl Attempt<'_> {
     }
 
     /// What it means that a session is lost. If the guest may be shutting down, QEMU has so long to tell.
-    async fn unanswered(&self, guest: &Guest, phase: Phase, reason: &str, patience: Duration) -> Trouble {
+    async fn unanswered(&self, guest: &W::Guest, phase: Phase, reason: &str, patience: Duration) -> Trouble {
         match self.why(guest, phase, patience).await {
             Why::GoingDown(trouble) => trouble,
             _ if self.kill.is_cancelled() => Trouble::new(TroubleKind::Interrupted, phase, reason),
@@ -174,7 +177,7 @@ impl Attempt<'_> {
     }
 
     /// What it means that nothing in the guest answers over SSH.
-    async fn mute(&self, guest: &Guest, phase: Phase, reason: &str) -> Trouble {
+    pub(super) async fn mute(&self, guest: &W::Guest, phase: Phase, reason: &str) -> Trouble {
         if guest.answers().await {
             let words = "the guest no longer answers, its machine still runs";
             let reason = format!("{reason}; in phase {phase} {words}");
@@ -187,7 +190,7 @@ impl Attempt<'_> {
     }
 
     /// What became of a guest that does not answer as it should.
-    async fn why(&self, guest: &Guest, phase: Phase, patience: Duration) -> Why {
+    async fn why(&self, guest: &W::Guest, phase: Phase, patience: Duration) -> Why {
         let why = tokio::select! {
             biased;
             why = self.explanation(guest, phase, patience) => why.map_or(Why::Unknown, Why::GoingDown),
@@ -202,7 +205,7 @@ impl Attempt<'_> {
     }
 
     /// Why the guest is going down, if it is. Waits for QEMU's word on that for so long, before scaling.
-    async fn explanation(&self, guest: &Guest, phase: Phase, patience: Duration) -> Option<Trouble> {
+    async fn explanation(&self, guest: &W::Guest, phase: Phase, patience: Duration) -> Option<Trouble> {
         tokio::select! {
             ended = guest.ended() => Some(self.died(phase, &ended)),
             () = self.kill.cancelled() => None,
@@ -210,26 +213,28 @@ impl Attempt<'_> {
         }
     }
 
+    /// How long QEMU has to say why a session was lost, before scaling: a suite that may reboot its guest is shut down with all that runs there.
+    fn patience(&self, phase: Phase) -> Duration {
+        if phase == Phase::Test && self.cell.reboot { self.cell.timeouts.boot.max(EXPLANATION) } else { EXPLANATION }
+    }
+
     /// A script was killed by a signal: why the guest is going down, if it is.
-    pub(super) async fn explained_kill(&self, guest: &Guest, phase: Phase) -> Option<Trouble> {
-        self.explanation(guest, phase, EXPLANATION).await
+    pub(super) async fn explained_kill(&self, guest: &W::Guest, phase: Phase) -> Option<Trouble> {
+        self.explanation(guest, phase, self.patience(phase)).await
     }
 
     /// Waits until it is seen that the guest is not shutting down; maybe for ever.
-    async fn still_serves(&self, guest: &Guest) {
+    async fn still_serves(&self, guest: &W::Guest) {
         let limit = deadline(self.scaled(EXPLANATION));
         tokio::time::sleep(self.scaled(SHUTTING_DOWN)).await;
-        if !self.serves(guest, limit.saturating_duration_since(Instant::now())).await {
+        if !self.serves(guest, limit.saturating_duration_since(Instant::now().into_std())).await {
             std::future::pending::<()>().await;
         }
     }
 
     /// Whether its SSH server speaks within this time.
-    async fn serves(&self, guest: &Guest, within: Duration) -> bool {
-        match guest.ssh() {
-            Some(address) => ssh::banner(address, deadline(within), self.kill).await.is_ok(),
-            None => false,
-        }
+    async fn serves(&self, guest: &W::Guest, within: Duration) -> bool {
+        guest.served(deadline(within), self.kill).await.is_ok()
     }
 
     /// What it means that the guest runs no more.

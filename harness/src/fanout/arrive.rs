@@ -1,34 +1,49 @@
-//! The phases boot and connect: from a guest that runs to a session with one whose boot is over. Reboots of the image's own are survived.
+//! From a guest that runs to a session with one whose boot is over: the phases boot and connect, or the phase reboot. Reboots of the image's
+//! own are survived.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use matrix::Identity;
 use reports::{Blame, Phase, Trouble, TroubleKind};
+use tokio::time::Instant;
 
-use super::attempt::{Attempt, Outcome, Up, deadline};
+use super::{
+    attempt::{Attempt, deadline},
+    world::{Login, Machine, Origin as _, Outcome, Talk as _, Talker, Up, World},
+};
 use crate::{
-    guest::{Guest, Reboots, Seed},
+    guest::{Next, Reboots, Seed},
     payload::{self, AfterBoot, FirstBootError},
-    ssh::{self, Open, Session},
+    ssh::{Keys, Session},
 };
 
 /// Handshake, authentication and a first command, before scaling: a server that has spoken does not need longer.
 const CONNECT: Duration = Duration::from_secs(30);
 
-impl Attempt<'_> {
+/// A connection to an attempt's guest.
+type Connection<W> = <<W as World>::Guest as Machine>::Connection;
+
+impl<W: World> Attempt<'_, W> {
     /// A session with the guest, the first thing that is done with it. Whether forks of a template come so far says what it is worth.
-    pub(super) async fn awake(&self, up: &mut Up) -> Outcome<Session> {
+    pub(super) async fn awake(&self, up: &mut Up<W>) -> Outcome<Talker<W>> {
         let session = async {
-            let session = self.booted(up).await?;
-            self.make_unique(up, &session).await?;
+            // A fork does not boot, and its SSH server waits for us already.
+            let session = match up.connection.take() {
+                Some(connection) => self.open(up, connection, Phase::Connect).await?,
+                None => self.booted(up, Phase::Boot).await?,
+            };
+            if up.of_template && self.cell.identity == Identity::Unique {
+                self.make_unique(up, &session, Phase::Connect).await?;
+            }
             Ok(session)
         };
-        let session: Outcome<Session> = session.await;
+        let session: Outcome<Talker<W>> = session.await;
         if let Some(template) = &up.fork_of {
             match &session {
                 Ok(_) => template.worked(),
                 // What nobody tried to its end says nothing of the template.
                 Err(trouble) if trouble.fate().blame != Blame::Nobody && template.failed() => {
-                    self.station.give_up(template, trouble);
+                    self.world.give_up(template, trouble);
                 }
                 Err(_) => {}
             }
@@ -36,16 +51,66 @@ impl Attempt<'_> {
         session
     }
 
-    /// A session with a guest whose boot is over. A fork does not boot.
-    async fn booted(&self, up: &mut Up) -> Outcome<Session> {
-        if up.fork_of.is_some() {
-            return self.open(up).await;
+    /// The step reboot: the guest is told to. `touched`: the package or the suite is in it already, and to blame if it does not come back.
+    pub(super) async fn reboot(&self, up: &mut Up<W>, session: &mut Talker<W>, touched: bool) -> Outcome<()> {
+        let again = async {
+            let limit = self.scaled(self.cell.timeouts.boot);
+            let until = deadline(limit);
+            let telling = async {
+                let told = session.reboot(until).await;
+                // One that goes down closes its connections first, and its end is news that our caller waits for.
+                if !matches!(told, Ok(Some(_))) {
+                    tokio::time::sleep_until(until.into()).await;
+                }
+                told
+            };
+            let trouble = match self.phase(Phase::Reboot, Some(&up.guest), Some(limit), telling).await {
+                Err(trouble) if trouble.kind == TroubleKind::GuestRebooted => return self.comes_back(up).await,
+                Err(trouble) => trouble,
+                Ok(told) => match self.explained(&up.guest, Phase::Reboot, told).await {
+                    Ok(Some(said)) => {
+                        let reason = format!("the guest cannot be told to reboot: {said}");
+                        Trouble::new(TroubleKind::Unexpected, Phase::Reboot, reason)
+                    }
+                    Ok(None) => not_down(Phase::Reboot, limit),
+                    Err(trouble) => trouble,
+                },
+            };
+            Err(trouble)
+        };
+        let again: Outcome<Talker<W>> = again.await;
+        *session = again.map_err(|trouble| match trouble.phase {
+            // Nothing but the image can have broken this boot.
+            Phase::Reboot if !touched => Trouble { phase: Phase::Boot, ..trouble },
+            _ => trouble,
+        })?;
+        Ok(())
+    }
+
+    /// A guest that has reset itself boots again, with the package or the suite in it: a session, and all as it was before.
+    pub(super) async fn comes_back(&self, up: &mut Up<W>) -> Outcome<Talker<W>> {
+        // Its port is no SSH server's any more.
+        up.by_port = false;
+        boot_again(&up.guest, Phase::Reboot).await?;
+        let session = self.booted(up, Phase::Reboot).await?;
+        if up.own.is_some() {
+            self.make_unique(up, &session, Phase::Reboot).await?;
         }
-        let mut reboots = Reboots::at_most(up.guest.spec().reboots);
+        let limit = self.scaled(self.cell.timeouts.prepare);
+        let restored = self.phase(Phase::Reboot, Some(&up.guest), Some(limit), self.restore_payload(&session)).await?;
+        self.explained(&up.guest, Phase::Reboot, restored).await?;
+        Ok(session)
+    }
+
+    /// A session with a guest whose boot is over; `boot` is the phase it boots in.
+    async fn booted(&self, up: &mut Up<W>, boot: Phase) -> Outcome<Talker<W>> {
+        let mut reboots = Reboots::at_most(up.guest.reboots());
         loop {
             let once = async {
-                let session = self.open(up).await?;
-                self.boot_is_over(up, &session).await?;
+                let connection = self.served(up, boot).await?;
+                let session =
+                    self.open(up, connection, if boot == Phase::Boot { Phase::Connect } else { boot }).await?;
+                self.boot_is_over(up, &session, boot).await?;
                 Ok(session)
             };
             let trouble = match once.await {
@@ -53,86 +118,93 @@ impl Attempt<'_> {
                 Err(trouble) => trouble,
             };
             let Some(ended) = up.guest.has_ended().filter(|_| !self.kill.is_cancelled()) else { return Err(trouble) };
-            if reboots.another(&ended) {
-                let (count, most) = (reboots.count(), reboots.most());
-                up.guest.boot_again().await.map_err(|error| {
-                    let reason = format!("the guest cannot be rebooted: {error}");
-                    Trouble::new(TroubleKind::QemuSilent, Phase::Boot, reason)
-                })?;
-                self.warn(format!("the guest rebooted itself before its boot was over ({count} of at most {most})"));
-            } else if reboots.are_too_many() {
-                // Another guest of this image reboots as often.
-                let reason = format!(
-                    "the guest rebooted itself {} times before its boot was over, at most {} are survived",
-                    reboots.count(),
-                    reboots.most()
-                );
-                let help = "a unit or script of the image reboots it at each boot: see console.log";
-                return Err(Trouble::new(TroubleKind::RebootLoop, Phase::Boot, reason).with_help(help));
-            } else {
-                return Err(trouble);
+            match reboots.next(&ended) {
+                Next::Ended => return Err(trouble),
+                Next::Boots => {
+                    boot_again(&up.guest, boot).await?;
+                    self.warn(format!(
+                        "the guest rebooted itself before its boot was over ({} of at most {})",
+                        reboots.count(),
+                        reboots.most()
+                    ));
+                }
+                Next::TooMany => {
+                    let reason = reboots.too_many("before its boot was over the guest rebooted itself");
+                    let help = "a unit or script of the image or the package reboots it at each boot: see console.log";
+                    return Err(Trouble::new(TroubleKind::RebootLoop, boot, reason).with_help(help));
+                }
             }
         }
     }
 
-    /// The phases boot and connect.
-    ///
-    /// A fork does not boot, and its SSH server waits for us already.
-    async fn open(&self, up: &mut Up) -> Outcome<Session> {
+    /// A connection to a booting guest's SSH server.
+    async fn served(&self, up: &Up<W>, boot: Phase) -> Outcome<Connection<W>> {
         let guest = &up.guest;
-        let stream = match up.connection.take() {
-            Some(connection) => connection,
-            None => {
-                let none = || Trouble::new(TroubleKind::Defect, Phase::Boot, "the guest has no network");
-                let address = guest.ssh().ok_or_else(none)?;
-                let limit = self.scaled(self.cell.timeouts.boot);
-                let banner = ssh::banner(address, deadline(limit), self.kill);
-                self.phase(Phase::Boot, Some(guest), Some(limit), banner).await?.map_err(|error| {
-                    if let Some(complaint) = payload::complaint(&guest.console().tail(usize::MAX)) {
-                        let reason = format!("{error}; on its console: {complaint}");
-                        return Trouble::new(TroubleKind::Timeout, Phase::Boot, reason);
-                    }
-                    let help = "the guest runs but its SSH server never spoke: see its console and screen.png; if it is only \
-                                slow, raise `timeout.boot`";
-                    Trouble::new(TroubleKind::Timeout, Phase::Boot, error.to_string()).with_help(help)
-                })?
-            }
+        let limit = self.scaled(self.cell.timeouts.boot);
+        let serving = guest.served(deadline(limit), self.kill);
+        let error = match self.phase(boot, Some(guest), Some(limit), serving).await? {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
         };
-        let limit = self.scaled(CONNECT);
+        if boot == Phase::Reboot {
+            return Err(self.mute(guest, boot, &error).await);
+        }
+        if let Some(complaint) = payload::complaint(&guest.tail(usize::MAX)) {
+            let reason = format!("{error}; on its console: {complaint}");
+            return Err(Trouble::new(TroubleKind::Timeout, boot, reason));
+        }
+        let help = "the guest runs but its SSH server never spoke: see its console and screen.png; if it is only slow, raise \
+                    `timeout.boot`";
+        Err(Trouble::new(TroubleKind::Timeout, boot, error).with_help(help))
+    }
+
+    /// A session over this connection.
+    async fn open(&self, up: &Up<W>, connection: Connection<W>, connect: Phase) -> Outcome<Talker<W>> {
+        let (guest, limit) = (&up.guest, self.scaled(CONNECT));
         let user = self.station.image(self.cell).map_or("root", |image| &image.facts.login_user);
-        let open = Session::open(Open {
-            stream,
+        let login = Login {
             user,
-            sudo: user != "root",
             login: &up.login,
-            host_keys: up.host_keys.public(),
+            host_keys: Self::shown_keys(up, connect),
             deadline: deadline(limit),
             silence: self.scaled(Session::SILENCE),
             cancel: self.kill.child_token(),
-        });
-        let opened = self.phase(Phase::Connect, Some(guest), Some(limit), open).await?;
+        };
+        let open = guest.open(connection, login);
+        let opened = self.phase(connect, Some(guest), Some(limit), open).await?;
         if let Err(error) = &opened
+            && connect == Phase::Connect
             && error.is_the_images_fault()
         {
             // Known at once, and the same in every guest of this image.
             let help = "set up the SSH server and the account's start-up files of the image so that this works";
             return Err(Trouble::new(TroubleKind::ImageUnusable, Phase::Image, error.to_string()).with_help(help));
         }
-        self.explained_opening(guest, Phase::Connect, opened).await
+        self.explained_opening(guest, connect, opened).await
+    }
+
+    /// The host keys that a guest shows in this phase. One that was given keys of its own and boots again has got those of its firmware
+    /// back; cloud-init writes none at the second boot of an instance.
+    fn shown_keys(up: &Up<W>, connect: Phase) -> &Keys {
+        match &up.own {
+            Some(own) if connect == Phase::Reboot && up.guest.seed() == Some(Seed::Firmware) => &own.told,
+            _ => &up.host_keys,
+        }
     }
 
     /// Waits until the boot is over, and went well.
-    async fn boot_is_over(&self, up: &Up, session: &Session) -> Outcome<()> {
+    async fn boot_is_over(&self, up: &Up<W>, session: &Talker<W>, boot: Phase) -> Outcome<()> {
         let (guest, limit) = (&up.guest, self.scaled(self.cell.timeouts.boot));
-        let cloud = guest.spec().seed == Some(Seed::CloudInit);
+        // Its second boot is no first one.
+        let cloud = boot == Phase::Boot && guest.seed() == Some(Seed::CloudInit);
         let waiting = async {
             if cloud {
-                payload::first_boot(session, deadline(limit)).await?;
+                session.first_boot(deadline(limit)).await?;
             }
-            Ok(payload::boot_over(session, self.station.speed(self.cell)).await?)
+            Ok(session.boot_over(self.station.speed(self.cell)).await)
         };
         let began = Instant::now();
-        let over = self.phase(Phase::Boot, Some(guest), Some(limit + payload::STARTING), waiting).await?;
+        let over = self.phase(boot, Some(guest), Some(limit + payload::STARTING), waiting).await?;
         let over = match over {
             // No other guest of this image does better.
             Err(error @ (FirstBootError::Failed(_) | FirstBootError::NoSeed(_))) => {
@@ -140,27 +212,45 @@ impl Attempt<'_> {
                     "the whole of it is in the guest's /var/log/cloud-init.log: `--keep failed` leaves it running";
                 return Err(Trouble::new(TroubleKind::ImageUnusable, Phase::Image, error.to_string()).with_help(help));
             }
-            over => self.explained(guest, Phase::Boot, over).await?,
+            first => self.explained(guest, boot, first).await?,
         };
-        match over {
-            AfterBoot::Up => Ok(()),
-            AfterBoot::Slow => {
-                let waited = began.elapsed().as_secs_f64();
-                self.warn(format!("the guest still starts services {waited:.0} s after its SSH server answered"));
-                Ok(())
-            }
-            AfterBoot::Down => self.goes_down(guest, limit).await,
-            // One that is far away may never come; what it takes along then was not up to us.
-            AfterBoot::Soon(soon) if soon <= limit => self.goes_down(guest, soon + limit).await,
-            AfterBoot::Soon(_) => Ok(()),
+        let over = self.explained(guest, boot, over).await?;
+        if over == AfterBoot::Slow {
+            let waited = began.elapsed().as_secs_f64();
+            self.warn(format!("the guest still starts services {waited:.0} s after its SSH server answered"));
+        }
+        match self.going(over) {
+            Some(limit) => Err(self.goes_down(guest, boot, limit).await),
+            None => Ok(()),
         }
     }
 
-    /// The guest is about to reboot or to power off: waits until it has.
-    async fn goes_down(&self, guest: &Guest, limit: Duration) -> Outcome<()> {
-        self.phase(Phase::Boot, Some(guest), Some(limit), tokio::time::sleep(limit)).await?;
-        let reason =
-            format!("timeout: the guest was about to go down, and did not within {:.0} s", limit.as_secs_f64());
-        Err(Trouble::new(TroubleKind::Timeout, Phase::Boot, reason))
+    /// Within which time a guest goes down that is about to.
+    pub(super) fn going(&self, after: AfterBoot) -> Option<Duration> {
+        let limit = self.scaled(self.cell.timeouts.boot);
+        match after {
+            AfterBoot::Up | AfterBoot::Slow => None,
+            AfterBoot::Down => Some(limit),
+            // One that is far away may never come; what it takes along then was not up to us.
+            AfterBoot::Soon(soon) => (soon <= limit).then(|| soon + limit),
+        }
     }
+
+    /// The guest is about to reboot or to power off: waits until it has. What became of it.
+    pub(super) async fn goes_down(&self, guest: &W::Guest, phase: Phase, limit: Duration) -> Trouble {
+        let gone = self.phase(phase, Some(guest), Some(limit), tokio::time::sleep(limit)).await;
+        gone.err().unwrap_or_else(|| not_down(phase, limit))
+    }
+}
+
+fn not_down(phase: Phase, limit: Duration) -> Trouble {
+    let reason = format!("timeout: the guest was about to go down, and did not within {:.0} s", limit.as_secs_f64());
+    Trouble::new(TroubleKind::Timeout, phase, reason)
+}
+
+async fn boot_again(guest: &impl Machine, phase: Phase) -> Outcome<()> {
+    guest
+        .boot_again()
+        .await
+        .map_err(|error| Trouble::new(TroubleKind::QemuSilent, phase, format!("the guest cannot be rebooted: {error}")))
 }

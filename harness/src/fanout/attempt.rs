@@ -1,25 +1,21 @@
-//! One cell on one fresh guest, phase by phase.
+//! One cell on one fresh guest, step by step.
 
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
 
-use matrix::Cell;
-use reports::{CaseVerdict, Ending, EventKind, Phase, TestCase, Trouble, TroubleKind, Verdict};
+use matrix::{Cell, Step};
+use reports::{Ending, EventKind, Phase, TestCase, Trouble, TroubleKind};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     budget::Slot,
-    judge::{NotStarted, case_verdict, ending_of},
+    judge::{self, is_red},
     station::{Keep, Purpose, Station},
+    world::{Machine as _, Outcome, Up, World},
 };
 use crate::{
-    guest::{self, Guest},
-    payload::{self, Suite, SuiteOutcome},
-    ssh::{self, BannerStream, Keys, Session},
-    template::Template,
+    guest,
+    ssh::{self, Keys},
 };
 
 /// How long processes have between TERM and KILL when a time limit is reached, before scaling.
@@ -41,24 +37,10 @@ pub struct Conclusion {
     pub kept: bool,
 }
 
-pub(super) type Outcome<T> = Result<T, Trouble>;
-
-/// A guest that runs.
-pub(super) struct Up {
-    pub(super) guest: Guest,
-    /// What opens it.
-    pub(super) login: Keys,
-    pub(super) host_keys: Keys,
-    /// Of a fork: the connection its SSH server waits at.
-    pub(super) connection: Option<BannerStream>,
-    /// What it is a fork of.
-    pub(super) fork_of: Option<Arc<Template>>,
-    /// Its disk is that of a template, with the identity that was frozen there.
-    pub(super) of_template: bool,
-}
-
 /// One cell, one guest.
-pub(super) struct Attempt<'a> {
+pub(super) struct Attempt<'a, W: World> {
+    /// Where its guest comes from.
+    pub(super) world: W,
     pub(super) station: &'a Station,
     pub(super) cell: &'a Cell,
     /// From 1.
@@ -73,7 +55,7 @@ pub(super) struct Attempt<'a> {
     pub(super) kill: &'a CancellationToken,
 }
 
-impl Attempt<'_> {
+impl<W: World> Attempt<'_, W> {
     /// Runs it to its end. Whatever happens, the guest is gone afterwards (or kept, if that was asked for).
     pub(super) async fn run(&self) -> Conclusion {
         let logs = self.station.cells.join(self.cell.id.as_str()).join(format!("attempt-{}", self.number));
@@ -98,10 +80,9 @@ impl Attempt<'_> {
         let mut ending = result.unwrap_or_else(Ending::Troubled);
         let (green, may_pass) = (ending.trouble().is_none(), ending.trouble().is_some_and(Trouble::may_pass));
         if let Ending::Troubled(trouble) = &mut ending {
-            trouble.evidence = guest.console().tail(TAIL);
+            trouble.evidence = guest.tail(TAIL);
             let picture = logs.join("screen.png");
-            // No picture is no loss to the verdict, which stands.
-            let _ = tokio::time::timeout(SCREENDUMP, guest.screendump(&picture)).await;
+            let _ = tokio::time::timeout(SCREENDUMP, guest.picture(&picture)).await;
         }
         let keep = match self.station.keep {
             _ if self.station.purpose == Purpose::Shell => true,
@@ -121,59 +102,55 @@ impl Attempt<'_> {
     }
 
     /// Everything between a started guest and its verdict.
-    async fn inside(&self, up: &mut Up, logs: &Path) -> Outcome<Ending> {
-        let session = self.awake(up).await?;
-        self.deliver(up, &session, logs).await?;
-        if self.station.purpose == Purpose::Shell {
-            return Ok(Ending::Skipped { reason: "only prepared, for a shell".into() });
+    async fn inside(&self, up: &mut Up<W>, logs: &Path) -> Outcome<Ending> {
+        let mut session = self.awake(up).await?;
+        let (mut package, mut exit, mut told) = (None, None, None);
+        for (at, step) in self.cell.steps.iter().enumerate() {
+            let done = match step {
+                Step::Prepare => self.prepare(up, &session).await.map(|found| package = found),
+                Step::Install => self.install(up, &session, package.take(), logs).await,
+                Step::Run if self.station.purpose == Purpose::Shell => {
+                    return Ok(Ending::Skipped { reason: "only prepared, for a shell".into() });
+                }
+                Step::Run => self.test(up, &mut session, logs).await.map(|case| exit = Some(case)),
+                Step::Reboot => {
+                    let touched = self.cell.steps[..at].iter().any(|step| matches!(step, Step::Install | Step::Run));
+                    self.reboot(up, &mut session, touched).await
+                }
+                Step::Collect => self.collect(&up.guest, &session, exit.as_ref(), logs).await.map(|found| told = found),
+            };
+            match (done, &exit) {
+                (Ok(()), _) => {}
+                // A red test is not made any redder by what comes after it, and its verdict must not be lost.
+                (Err(trouble), Some(case)) if is_red(case) => {
+                    let what = if *step == Step::Collect {
+                        "results and artifacts could not be fetched"
+                    } else {
+                        "after the suite"
+                    };
+                    self.warn(format!("{what}: {trouble}"));
+                    break;
+                }
+                (Err(trouble), _) => {
+                    exit.into_iter().for_each(|case| self.finished(case));
+                    return Err(trouble);
+                }
+            }
         }
-        let case = self.test(up, &session, logs).await?;
-        let cases = self.collect(&up.guest, &session, case, logs).await?;
-        Ok(ending_of(&cases))
+        self.judged(exit, told)
     }
 
-    /// Runs the suite; its exit code as a test case.
-    async fn test(&self, up: &Up, session: &Session, logs: &Path) -> Outcome<TestCase> {
-        let (cell, guest) = (self.cell, &up.guest);
-        self.remove_old_results(guest, session).await?;
-        let name = cell.suite.clone();
-        self.send(|cell, attempt| EventKind::TestStarted { cell, attempt, name: name.clone() });
-        let limit = self.scaled(cell.timeouts.suite);
-        let (stdout, stderr) = (logs.join("stdout.log"), logs.join("stderr.log"));
-        let (deadline, grace) = (deadline(limit), self.scaled(GRACE));
-        let suite = Suite { stdout: &stdout, stderr: &stderr, deadline, grace };
-        let started = Instant::now();
-        let ran = self.supervised(up, Phase::Test, limit, payload::run(session, &suite)).await;
-        let ran = match ran {
-            Ok(ran) => self.explained(guest, Phase::Test, ran).await,
-            Err(trouble) => Err(trouble),
-        };
-        // A guest that powers off ends every process in it first; that is not what happened, only how it looked from inside.
-        let ran = match ran {
-            Ok(run) if matches!(&run.outcome, SuiteOutcome::Signal(name) if name == "TERM" || name == "KILL") => {
-                self.explained_kill(guest, Phase::Test).await.map_or(Ok(run), Err)
-            }
-            ran => ran,
-        };
-        let run = match ran {
-            Ok(run) => run,
-            Err(trouble) => {
-                // The package took its guest down: that test has failed, and is named.
-                if let Verdict::Failed { reason: message, .. } = trouble.verdict() {
-                    let verdict = CaseVerdict::Failed { message, detail: String::new() };
-                    self.finished(TestCase { name, verdict, elapsed_ms: millis(started), file: None, line: None });
-                }
-                return Err(trouble);
-            }
-        };
-        for warning in &run.warnings {
-            self.warn(warning.clone());
+    /// What the cell came to: its test cases, reported.
+    fn judged(&self, exit: Option<TestCase>, told: Option<judge::Told>) -> Outcome<Ending> {
+        let exit = exit.ok_or_else(|| Trouble::new(TroubleKind::Defect, Phase::Test, "the cell has no step `run`"))?;
+        let judged = judge::judged(&self.cell.suite, exit, told);
+        for case in &judged.cases {
+            self.finished(case.clone());
         }
-        let elapsed_ms = run.elapsed.as_millis() as u64;
-        let verdict = case_verdict(&run, limit, self.station.speed(cell)).map_err(|NotStarted { reason, help }| {
-            Trouble::new(TroubleKind::SuiteNotStarted, Phase::Test, reason).with_help(help)
-        })?;
-        Ok(TestCase { name, verdict, elapsed_ms, file: None, line: None })
+        if let Some(warning) = judged.warning {
+            self.warn(warning);
+        }
+        judged.instead.map_or_else(|| Ok(judge::ending_of(&judged.cases)), Err)
     }
 
     /// A time limit of this cell on this machine.
@@ -187,7 +164,7 @@ impl Attempt<'_> {
     pub(super) async fn phase<T>(
         &self,
         phase: Phase,
-        guest: Option<&Guest>,
+        guest: Option<&W::Guest>,
         limit: Option<Duration>,
         work: impl Future<Output = T>,
     ) -> Outcome<T> {
@@ -225,20 +202,14 @@ impl Attempt<'_> {
         result
     }
 
-    pub(super) fn keys(&self, what: &str) -> Outcome<Keys> {
-        Keys::generate(&format!("nestmatrix {what}")).map_err(|error| {
-            Trouble::new(TroubleKind::Host, Phase::Runner, format!("could not make a {what}: {error}"))
-        })
-    }
-
     /// Whether another attempt may follow; its guest takes the place of this one's.
     fn may_follow(&self) -> bool {
         self.number < self.last || (!self.again && self.slot.is_of_fork())
     }
 
     /// Writes down what a person needs to enter the guest and a sweep to spare it; whether the guest can be left running.
-    fn note(&self, guest: &Guest, scratch: &Path, (login, host_keys): (&Keys, &Keys)) -> bool {
-        let Some(address) = guest.ssh() else { return false };
+    fn note(&self, guest: &W::Guest, scratch: &Path, (login, host_keys): (&Keys, &Keys)) -> bool {
+        let Some(address) = guest.address() else { return false };
         let (known_hosts, pid) = (scratch.join("known_hosts"), guest.pid());
         // All of it first: a guest that is let go without a note is found by nobody, and its disk swept away under it.
         let written = login.write_private(scratch, ssh::LOGIN_FILES).and_then(|keys| {
@@ -273,10 +244,15 @@ impl Attempt<'_> {
     }
 }
 
-pub(super) fn deadline(limit: Duration) -> Instant {
-    Instant::now() + limit
+pub(super) fn deadline(limit: Duration) -> std::time::Instant {
+    Instant::now().into_std() + limit
 }
 
-fn millis(since: Instant) -> u64 {
+pub(super) fn millis(since: Instant) -> u64 {
     since.elapsed().as_millis() as u64
+}
+
+pub(super) fn keys(what: &str) -> Outcome<Keys> {
+    Keys::generate(&format!("nestmatrix {what}"))
+        .map_err(|error| Trouble::new(TroubleKind::Host, Phase::Runner, format!("could not make a {what}: {error}")))
 }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     attempt::{Attempt, Conclusion},
     budget::Slot,
+    power::Qemu,
     room,
     station::{Keep, Station},
 };
@@ -148,6 +149,7 @@ impl Crew for Station {
     }
 
     async fn attempt(&self, Try { cell, number, last, again, slot, kill }: Try<'_>) -> Conclusion {
-        Attempt { station: self, cell, number, last, again, slot, kill }.run().await
+        let world = Qemu { station: self, cell, number, last, again };
+        Attempt { world, station: self, cell, number, last, again, slot, kill }.run().await
     }
 }

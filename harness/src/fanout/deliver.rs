@@ -1,4 +1,4 @@
-//! The phases prepare and install: the payload's way into a guest, and what is heard of the guest on that way.
+//! The steps prepare and install: the payload's way into a guest, and what is heard of the guest on that way.
 
 use std::path::Path;
 
@@ -7,20 +7,21 @@ use reports::{EventKind, Phase, SystemFacts, Trouble, TroubleKind};
 
 use super::{
     answers::OfSession,
-    attempt::{Attempt, GRACE, Outcome, Up, deadline},
+    attempt::{Attempt, GRACE, deadline},
     disk,
+    world::{Origin as _, Outcome, Talk, Talker, Up, World},
 };
 use crate::{
-    payload::{self, Install, InstallError, Survey, Upload, UploadError},
-    ssh::{Session, SshError},
+    payload::{self, Install, InstallError, Upload, UploadError},
+    ssh::SshError,
 };
 
 /// What is to be known of a guest before the package is installed there.
-type Package = (PackageFamily, Survey);
+pub(super) type Package<W> = (PackageFamily, <Talker<W> as Talk>::Survey);
 
 /// The guest is not ready for the package or the suite.
 #[derive(Debug, thiserror::Error)]
-enum NotSent {
+pub(super) enum NotSent {
     #[error(transparent)]
     Upload(#[from] UploadError),
     #[error(transparent)]
@@ -36,9 +37,9 @@ impl OfSession for NotSent {
     }
 }
 
-impl Attempt<'_> {
-    /// Sends the suite and the package into the guest, and installs the package.
-    pub(super) async fn deliver(&self, up: &Up, session: &Session, logs: &Path) -> Outcome<()> {
+impl<W: World> Attempt<'_, W> {
+    /// The step prepare: sends the suite and the package into the guest.
+    pub(super) async fn prepare(&self, up: &Up<W>, session: &Talker<W>) -> Outcome<Option<Package<W>>> {
         // A fork is what its template was.
         let known = up.fork_of.as_ref().and_then(|template| template.system()).cloned();
         let ask = known.is_none();
@@ -48,16 +49,16 @@ impl Attempt<'_> {
         let guest = &up.guest;
         let limit = self.scaled(self.cell.timeouts.prepare);
         let sent = self.phase(Phase::Prepare, Some(guest), Some(limit), self.send_payload(session, ask)).await?;
-        let package = self.explained(guest, Phase::Prepare, sent).await?;
-        match package {
-            _ if !self.installs() => Ok(()),
-            Some((family, survey)) => self.install(up, session, family, survey, logs).await,
-            None => {
-                let reason = format!("the package cannot be installed: {}", payload::UNKNOWN_FAMILY);
-                let help = "a suite with `install = false` runs without the package";
-                Err(Trouble::new(TroubleKind::InstallUnknown, Phase::Install, reason).with_help(help))
-            }
+        self.explained(guest, Phase::Prepare, sent).await
+    }
+
+    /// After a reboot: what was sent is there, or is sent again.
+    pub(super) async fn restore_payload(&self, session: &Talker<W>) -> Result<(), NotSent> {
+        let until = deadline(self.scaled(self.cell.timeouts.prepare));
+        if !session.survives(self.cell.guest.network, until).await.map_err(UploadError::from)? {
+            self.send_payload(session, false).await?;
         }
+        Ok(())
     }
 
     fn seen(&self, facts: SystemFacts) {
@@ -72,19 +73,14 @@ impl Attempt<'_> {
         self.send(|cell, attempt| EventKind::SystemSeen { cell, attempt, facts });
     }
 
-    /// The package is to be installed.
-    pub(super) fn installs(&self) -> bool {
-        self.cell.install && self.station.plan.package.is_some()
-    }
-
     /// Sends everything, and tells what the guest says it is, if it is asked. Its family and what is installed there, if that is needed
     /// and the family known.
-    async fn send_payload(&self, session: &Session, ask: bool) -> Result<Option<Package>, NotSent> {
+    async fn send_payload(&self, session: &Talker<W>, ask: bool) -> Result<Option<Package<W>>, NotSent> {
         let (plan, cell) = (&self.station.plan, self.cell);
         let until = deadline(self.scaled(cell.timeouts.prepare));
         let family = match self.station.image(cell).and_then(|image| image.facts.family) {
-            _ if !self.installs() => None,
-            None => payload::detect_family(session, until).await.map_err(UploadError::from)?,
+            _ if !cell.installs() => None,
+            None => session.family(until).await.map_err(UploadError::from)?,
             known => known,
         };
         let upload = Upload {
@@ -97,13 +93,13 @@ impl Attempt<'_> {
             network: Some(cell.guest.network),
             facts: ask,
         };
-        match payload::upload(session, &upload, until).await? {
+        match session.upload(&upload, until).await? {
             Some(facts) => self.seen(facts),
             None if ask => self.warn("the guest did not say what system it is".to_owned()),
             None => {}
         }
         Ok(match family {
-            Some(family) => Some((family, payload::survey(session, family, until).await?)),
+            Some(family) => Some((family, session.survey(family, until).await?)),
             None => None,
         })
     }
@@ -113,14 +109,19 @@ impl Attempt<'_> {
         self.station.image(self.cell).map_or(Arch::here(), |image| image.facts.arch)
     }
 
-    async fn install(
+    /// The step install; `package` is what step prepare has found out.
+    pub(super) async fn install(
         &self,
-        up: &Up,
-        session: &Session,
-        family: PackageFamily,
-        survey: Survey,
+        up: &Up<W>,
+        session: &Talker<W>,
+        package: Option<Package<W>>,
         logs: &Path,
     ) -> Outcome<()> {
+        let Some((family, survey)) = package else {
+            let reason = format!("the package cannot be installed: {}", payload::UNKNOWN_FAMILY);
+            let help = "a suite with `install = false` runs without the package";
+            return Err(Trouble::new(TroubleKind::InstallUnknown, Phase::Install, reason).with_help(help));
+        };
         let limit = self.scaled(self.cell.timeouts.install);
         let log = logs.join("install.log");
         let (deadline, grace) = (deadline(limit), self.scaled(GRACE));
@@ -130,7 +131,7 @@ impl Attempt<'_> {
             self.warn(left_out);
         }
         let install = Install { family, arch: self.arch(), log: &log, deadline, grace };
-        let installing = payload::install(session, &install, survey);
+        let installing = session.install(&install, survey);
         let installed = match self.supervised(up, Phase::Install, limit, installing).await? {
             Ok(installed) => installed,
             Err(InstallError::Ssh(error)) => {

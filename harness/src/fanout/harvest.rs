@@ -1,37 +1,29 @@
-//! Phase collect: what a suite left in its guest, its own results among it.
+//! The step collect: what a suite left in its guest, its own results among it.
 
 use std::path::Path;
 
 use matrix::Results;
-use reports::{CaseVerdict, EventKind, Phase, TestCase, Trouble, TroubleKind};
+use reports::{EventKind, Phase, TestCase, Trouble, TroubleKind};
 
 use super::{
-    attempt::{Attempt, Outcome, deadline},
+    attempt::{Attempt, deadline},
     judge::{self, Told},
+    world::{Outcome, Talk as _, Talker, World},
 };
-use crate::{
-    guest::Guest,
-    payload::{self, CollectError, Collection, Limits, ResultFiles},
-    ssh::Session,
-};
+use crate::payload::{CollectError, Collection, ResultFiles};
 
-impl Attempt<'_> {
-    /// Fetches what the suite left: its results, then its artifacts. All test cases of the cell, already reported.
+impl<W: World> Attempt<'_, W> {
+    /// Fetches what the suite left: its results, then its artifacts. What its results tell, if it has any.
     ///
-    /// `exit` is the script's exit code as a test case. Where a suite has results of its own it counts only if they do not tell
-    /// of the failure it tells of. Artifacts are evidence: what of them is missing is said, and changes no verdict.
+    /// `exit` is the script's exit code as a test case. Artifacts are evidence: what of them is missing is said, and changes no verdict.
     pub(super) async fn collect(
         &self,
-        guest: &Guest,
-        session: &Session,
-        exit: TestCase,
+        guest: &W::Guest,
+        session: &Talker<W>,
+        exit: Option<&TestCase>,
         logs: &Path,
-    ) -> Outcome<Vec<TestCase>> {
+    ) -> Outcome<Option<Told>> {
         let cell = self.cell;
-        if cell.results.is_none() && cell.artifacts.is_empty() {
-            self.finished(exit.clone());
-            return Ok(vec![exit]);
-        }
         let limit = self.scaled(cell.timeouts.collect);
         let until = deadline(limit);
         let folder = logs.join("artifacts");
@@ -40,63 +32,27 @@ impl Attempt<'_> {
                 Some(Results::Junit { glob }) => Some(self.results(session, glob, until).await),
                 None => None,
             };
-            let artifacts = payload::collect(session, &cell.artifacts, &folder, &Limits::default(), until).await;
+            let artifacts = session.artifacts(&cell.artifacts, &folder, until).await;
             (results, artifacts)
         };
-        let collected = match self.phase(Phase::Collect, Some(guest), Some(limit), collecting).await {
-            Ok((results, artifacts)) => {
-                let gone = self.fetched(artifacts);
-                let is_red = |told: &Option<Told>| {
-                    told.as_ref().is_some_and(Told::is_red) || matches!(exit.verdict, CaseVerdict::Failed { .. })
-                };
-                let collected = match (results.transpose(), gone) {
-                    (Ok(told), Err(error)) if !is_red(&told) => Err(error),
-                    // A failure that was told stands, whatever became of its guest.
-                    (Ok(told), Err(error)) => {
-                        self.warn(format!("artifacts could not be fetched: {error}"));
-                        Ok(told)
-                    }
-                    (results, _) => results,
-                };
-                self.explained(guest, Phase::Collect, collected).await
+        let (results, artifacts) = self.phase(Phase::Collect, Some(guest), Some(limit), collecting).await?;
+        let gone = self.fetched(artifacts);
+        let is_red = |told: &Option<Told>| told.as_ref().is_some_and(Told::is_red) || exit.is_some_and(judge::is_red);
+        let collected = match (results.transpose(), gone) {
+            (Ok(told), Err(error)) if !is_red(&told) => Err(error),
+            // A failure that was told stands, whatever became of its guest.
+            (Ok(told), Err(error)) => {
+                self.warn(format!("artifacts could not be fetched: {error}"));
+                Ok(told)
             }
-            Err(trouble) => Err(trouble),
+            (results, _) => results,
         };
-        let mut told = match collected {
-            Ok(None) => {
-                self.finished(exit.clone());
-                return Ok(vec![exit]);
-            }
-            Ok(Some(told)) => told,
-            // A red test is not made any redder by files that could not be fetched, and its verdict must not be lost.
-            Err(trouble) if matches!(exit.verdict, CaseVerdict::Failed { .. }) => {
-                self.warn(format!("results and artifacts could not be fetched: {trouble}"));
-                self.finished(exit.clone());
-                return Ok(vec![exit]);
-            }
-            Err(trouble) => {
-                self.finished(exit);
-                return Err(trouble);
-            }
-        };
-        let mut names = reports::UniqueNames::default();
-        names.take(cell.suite.clone());
-        for case in &mut told.cases {
-            case.name = names.take(std::mem::take(&mut case.name));
-        }
-        let judged = judge::with_results(exit, told);
-        for case in &judged.cases {
-            self.finished(case.clone());
-        }
-        if let Some(warning) = judged.warning {
-            self.warn(warning);
-        }
-        judged.instead.map_or(Ok(judged.cases), Err)
+        self.explained(guest, Phase::Collect, collected).await
     }
 
     /// The suite's own results, read.
-    async fn results(&self, session: &Session, glob: &str, until: std::time::Instant) -> Result<Told, CollectError> {
-        let ResultFiles { files, warnings, missing } = payload::collect_results(session, glob, until).await?;
+    async fn results(&self, session: &Talker<W>, glob: &str, until: std::time::Instant) -> Result<Told, CollectError> {
+        let ResultFiles { files, warnings, missing } = session.results(glob, until).await?;
         for warning in warnings {
             self.warn(warning);
         }
@@ -150,12 +106,12 @@ impl Attempt<'_> {
     }
 
     /// Removes what lies where the suite is to leave its results: what is there afterwards is its own.
-    pub(super) async fn remove_old_results(&self, guest: &Guest, session: &Session) -> Outcome<()> {
+    pub(super) async fn remove_old_results(&self, guest: &W::Guest, session: &Talker<W>) -> Outcome<()> {
         let Some(Results::Junit { glob }) = &self.cell.results else { return Ok(()) };
         // Not the suite's time. A guest that goes down meanwhile is the package's doing, if that is in it already.
-        let phase = if self.installs() { Phase::Test } else { Phase::Prepare };
+        let phase = if self.cell.installs() { Phase::Test } else { Phase::Prepare };
         let limit = self.scaled(self.cell.timeouts.prepare);
-        let removing = payload::remove_results(session, glob, deadline(limit));
+        let removing = session.remove_results(glob, deadline(limit));
         let removed = self.phase(phase, Some(guest), Some(limit), removing).await?;
         match self.explained(guest, phase, removed).await? {
             Ok(removed) => removed.into_iter().for_each(|line| self.warn(line)),

@@ -68,7 +68,8 @@ impl Told {
     }
 }
 
-fn is_red(case: &TestCase) -> bool {
+/// It has failed.
+pub(super) fn is_red(case: &TestCase) -> bool {
     matches!(case.verdict, CaseVerdict::Failed { .. })
 }
 
@@ -83,11 +84,22 @@ pub(super) struct Judged {
     pub(super) warning: Option<String>,
 }
 
+/// What a suite came to. Test cases of its own have names of their own beside it.
+pub(super) fn judged(suite: &str, exit: TestCase, told: Option<Told>) -> Judged {
+    let Some(mut told) = told else { return Judged { cases: vec![exit], instead: None, warning: None } };
+    let mut names = reports::UniqueNames::default();
+    names.take(suite.to_owned());
+    for case in &mut told.cases {
+        case.name = names.take(std::mem::take(&mut case.name));
+    }
+    with_results(exit, told)
+}
+
 /// Puts the exit code of a suite beside its results.
 ///
 /// A failure counts wherever it is told. What cannot be read or did not come may tell of a failure: without another one it is no pass and no
 /// skip.
-pub(super) fn with_results(exit: TestCase, told: Told) -> Judged {
+fn with_results(exit: TestCase, told: Told) -> Judged {
     let found = told.is_red();
     let Told { files, mut cases, unreadable, missing } = told;
     let is_skip = matches!(exit.verdict, CaseVerdict::Skipped { .. });

@@ -2,36 +2,25 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use matrix::Identity;
+use matrix::{Cell, Identity};
 use reports::{EventKind, GuestFacts, Phase, Trouble, TroubleKind};
 
 use super::{
-    attempt::{Attempt, Outcome, Up, deadline},
+    attempt::{Attempt, deadline, keys},
     image::BootImage,
     machine,
-    station::{Keep, Purpose},
+    station::{Keep, Purpose, Station},
+    world::{Origin as _, Outcome, Own, Source, Talk as _, Talker, Up, World},
 };
 use crate::{
     guest::{self, Below, Launch, Seed, StartError, Who},
     payload,
-    ssh::{Exec, Session, Stdin},
+    ssh::{Exec, Stdin},
     template::{self, Forked, Template, With},
 };
 
 /// Gives a fork an identity of its own.
 const UNIQUE: &str = include_str!("unique.sh");
-
-/// What the guest is made from.
-enum Source {
-    /// It is forked.
-    Fork(Arc<Template>),
-    /// It is booted, from this disk ...
-    Boot {
-        prepared: Option<Arc<Template>>,
-        /// ... although it was to be forked, and why.
-        reason: Option<String>,
-    },
-}
 
 /// The logs of a fork that came to nothing are kept beside those of the guest that is booted instead.
 const LOGS: [&str; 3] = ["console.log", "qemu.log", "qemu.args"];
@@ -39,22 +28,21 @@ const LOGS: [&str; 3] = ["console.log", "qemu.log", "qemu.args"];
 /// How long starting a guest may take, before scaling: forking one is done within a second, and a disk is made in no time.
 const START: Duration = Duration::from_secs(120);
 
-impl Attempt<'_> {
+impl<W: World> Attempt<'_, W> {
     /// The guest, running; a fork is awake already.
-    pub(super) async fn power_on(&self, logs: &Path, scratch: &Path) -> Outcome<Up> {
+    pub(super) async fn power_on(&self, logs: &Path, scratch: &Path) -> Outcome<Up<W>> {
         let error = |what: String| Trouble::new(TroubleKind::Host, Phase::Runner, what);
-        let image = self.station.image(self.cell).ok_or_else(|| error("its image is not there".into()))?;
         for folder in [logs, scratch] {
             tokio::fs::create_dir_all(folder)
                 .await
                 .map_err(|source| error(format!("could not create {}: {source}", folder.display())))?;
         }
         let limit = Some(self.scaled(START));
-        let (prepared, reason) = match self.source()? {
+        let (prepared, reason) = match self.world.source()? {
             Source::Fork(template) => {
-                let forking = self.fork(&template, image, logs, scratch);
+                let forking = self.world.fork(&template, logs, scratch);
                 match self.phase(Phase::Runner, None, limit, forking).await? {
-                    Ok(up) => return Ok(up),
+                    Ok(made) => return Ok(self.started(made)),
                     Err(trouble) => {
                         let is_broken = match trouble.kind {
                             TroubleKind::TemplateBroken => true,
@@ -62,7 +50,7 @@ impl Attempt<'_> {
                             _ => false,
                         };
                         if is_broken {
-                            self.station.give_up(&template, &trouble);
+                            self.world.give_up(&template, &trouble);
                         }
                         for name in LOGS {
                             let _ = std::fs::rename(logs.join(name), logs.join(format!("fork-{name}")));
@@ -87,11 +75,61 @@ impl Attempt<'_> {
                 return Err(Trouble::new(TroubleKind::NoMemory, Phase::Runner, reason));
             }
         }
-        let booting = self.boot(image, prepared.as_deref(), reason, logs, scratch);
-        self.phase(Phase::Runner, None, limit, booting).await?
+        let booting = self.world.boot(prepared.as_deref(), reason, logs, scratch);
+        self.phase(Phase::Runner, None, limit, booting).await?.map(|made| self.started(made))
     }
 
-    fn source(&self) -> Outcome<Source> {
+    fn started(&self, (up, facts): (Up<W>, GuestFacts)) -> Up<W> {
+        self.slot.gauge.watch(facts.pid);
+        self.send(|cell, attempt| EventKind::GuestStarted { cell, attempt, guest: facts });
+        up
+    }
+
+    /// Gives a guest with the disk of a template a machine id, SSH host keys and a name of its own; one that is booted from its image's
+    /// disk has them. Once more, with the same ones, after each boot.
+    pub(super) async fn make_unique(&self, up: &mut Up<W>, session: &Talker<W>, phase: Phase) -> Outcome<()> {
+        let (machine_id, host_keys) = match &up.own {
+            Some(own) => (own.machine_id.clone(), up.host_keys.clone()),
+            None => (format!("{:032x}", rand::random::<u128>()), keys("host key")?),
+        };
+        let name = machine::hostname(self.cell.id.as_str());
+        let limit = self.scaled(self.cell.timeouts.prepare);
+        let halves = host_keys.public().into_iter().zip(host_keys.private());
+        let stdin =
+            Stdin::Bytes(halves.map(|(public, private)| format!("{public}\n{private}")).collect::<String>().into());
+        let exec = session.exec(Exec::new(payload::script(UNIQUE, &[&machine_id, &name]), stdin, deadline(limit)));
+        let exit = self.phase(phase, Some(&up.guest), Some(limit), exec).await?;
+        let exit = self.explained(&up.guest, phase, exit).await?;
+        if !exit.success() {
+            let said = reports::clean::line(&String::from_utf8_lossy(&exit.stderr_tail));
+            let reason = format!("the guest could not be made unique: {said}");
+            return Err(Trouble::new(TroubleKind::Unexpected, phase, reason));
+        }
+        if up.own.is_none() {
+            let told = std::mem::replace(&mut up.host_keys, host_keys);
+            up.own = Some(Own { machine_id, told });
+        }
+        Ok(())
+    }
+}
+
+/// QEMU, for the guest of one attempt.
+pub(super) struct Qemu<'a> {
+    pub(super) station: &'a Station,
+    pub(super) cell: &'a Cell,
+    /// From 1.
+    pub(super) number: u32,
+    /// Number of the last one there may be.
+    pub(super) last: u32,
+    /// It follows one that failed for no fault of the package.
+    pub(super) again: bool,
+}
+
+impl World for Qemu<'_> {
+    type Guest = guest::Guest;
+    type Template = Template;
+
+    fn source(&self) -> Outcome<Source<Template>> {
         let (station, cell) = (self.station, self.cell);
         let unasked = !station.forks(cell);
         let prepares = self.station.prepares(self.cell);
@@ -118,14 +156,8 @@ impl Attempt<'_> {
         })
     }
 
-    async fn fork(
-        &self,
-        template: &Arc<Template>,
-        image: &BootImage,
-        logs: &Path,
-        scratch: &Path,
-    ) -> Result<Up, Trouble> {
-        let station = self.station;
+    async fn fork(&self, template: &Arc<Template>, logs: &Path, scratch: &Path) -> Outcome<(Up<Self>, GuestFacts)> {
+        let (station, image) = (self.station, self.image()?);
         let launch = machine::launch(station, self.cell, image, station.terse);
         let launch = launch.map_err(|error| template::no_template(error.to_string()))?;
         let with = With {
@@ -138,31 +170,32 @@ impl Attempt<'_> {
         let Forked { guest, connection } = forked?;
         let (login, host_keys) = (template.login().clone(), template.host_keys().clone());
         let fork_of = Some(Arc::clone(template));
-        let up = Up { guest, login, host_keys, connection: Some(connection), fork_of, of_template: true };
+        let connection = Some(connection);
+        let up = Up { guest, login, host_keys, connection, fork_of, by_port: true, of_template: true, own: None };
         let boot = reports::Boot::Forked { template: template.key() };
-        if let Err(trouble) = self.started(&up, image, boot).await {
-            // Gone for certain before another guest's disk is made in its place.
-            self.slot.gauge.rest();
-            up.guest.kill().await;
-            return Err(trouble);
+        match self.facts(&up.guest, image, boot).await {
+            Ok(facts) => Ok((up, facts)),
+            Err(trouble) => {
+                // Gone for certain before another guest's disk is made in its place.
+                up.guest.kill().await;
+                Err(trouble)
+            }
         }
-        Ok(up)
     }
 
     async fn boot(
         &self,
-        image: &BootImage,
         prepared: Option<&Template>,
         reason: Option<String>,
         logs: &Path,
         scratch: &Path,
-    ) -> Outcome<Up> {
-        let station = self.station;
+    ) -> Outcome<(Up<Self>, GuestFacts)> {
+        let (station, image) = (self.station, self.image()?);
         let error = |what: String, help: Option<String>| Trouble {
             help,
             ..Trouble::new(TroubleKind::Host, Phase::Runner, what)
         };
-        let host_keys = self.keys("host key")?;
+        let host_keys = keys("host key")?;
         let terse = station.is_terse(self.number, self.last);
         let launch = machine::launch(station, self.cell, image, terse);
         // Nor has it for another guest.
@@ -199,56 +232,48 @@ impl Attempt<'_> {
             error(failure.to_string(), help)
         })?;
         let of_template = prepared.is_some();
-        let up = Up { guest, login: station.login.clone(), host_keys, connection: None, fork_of: None, of_template };
-        self.started(&up, image, reports::Boot::Cold { reason }).await?;
-        Ok(up)
+        let up = Up {
+            guest,
+            login: station.login.clone(),
+            host_keys,
+            connection: None,
+            fork_of: None,
+            by_port: false,
+            of_template,
+            own: None,
+        };
+        let facts = self.facts(&up.guest, image, reports::Boot::Cold { reason }).await?;
+        Ok((up, facts))
     }
 
+    fn give_up(&self, template: &Template, trouble: &Trouble) {
+        self.station.give_up(template, trouble);
+    }
+}
+
+impl Qemu<'_> {
     /// A guest that may be kept must survive us; if we are killed, the next start ends it (see `scratch::sweep`).
     fn dies_with_us(&self) -> bool {
         self.station.keep == Keep::Never || self.station.purpose == Purpose::Shell
     }
 
-    async fn started(&self, up: &Up, image: &BootImage, boot: reports::Boot) -> Outcome<()> {
-        let accelerator = up.guest.accelerator().await;
+    fn image(&self) -> Outcome<&BootImage> {
+        let gone = || Trouble::new(TroubleKind::Host, Phase::Runner, "its image is not there");
+        self.station.image(self.cell).ok_or_else(gone)
+    }
+
+    async fn facts(&self, guest: &guest::Guest, image: &BootImage, boot: reports::Boot) -> Outcome<GuestFacts> {
+        let accelerator = guest.accelerator().await;
         let accelerator =
             accelerator.map_err(|failure| Trouble::new(TroubleKind::QemuSilent, Phase::Runner, failure.to_string()))?;
-        let pid = up.guest.pid();
-        self.slot.gauge.watch(pid);
-        let facts = GuestFacts {
+        Ok(GuestFacts {
             runner: self.station.runner,
             image: image.facts.digest,
             accelerator: accelerator.to_string(),
-            machine: up.guest.spec().machine.clone(),
-            pid,
+            machine: guest.spec().machine.clone(),
+            pid: guest.pid(),
             boot,
-        };
-        self.send(|cell, attempt| EventKind::GuestStarted { cell, attempt, guest: facts });
-        Ok(())
-    }
-
-    /// Gives a guest with the disk of a template a machine id, SSH host keys and a name of its own where its suite asks for that; one
-    /// that is booted from its image's disk has them.
-    pub(super) async fn make_unique(&self, up: &mut Up, session: &Session) -> Outcome<()> {
-        if !up.of_template || self.cell.identity == Identity::Shared {
-            return Ok(());
-        }
-        let host_keys = self.keys("host key")?;
-        let (id, name) = (format!("{:032x}", rand::random::<u128>()), machine::hostname(self.cell.id.as_str()));
-        let limit = self.scaled(self.cell.timeouts.prepare);
-        let halves = host_keys.public().into_iter().zip(host_keys.private());
-        let stdin =
-            Stdin::Bytes(halves.map(|(public, private)| format!("{public}\n{private}")).collect::<String>().into());
-        let exec = session.exec(Exec::new(payload::script(UNIQUE, &[&id, &name]), stdin, deadline(limit)));
-        let exit = self.phase(Phase::Connect, Some(&up.guest), Some(limit), exec).await?;
-        let exit = self.explained(&up.guest, Phase::Connect, exit).await?;
-        if !exit.success() {
-            let said = reports::clean::line(&String::from_utf8_lossy(&exit.stderr_tail));
-            let reason = format!("the guest could not be made unique: {said}");
-            return Err(Trouble::new(TroubleKind::Unexpected, Phase::Connect, reason));
-        }
-        up.host_keys = host_keys;
-        Ok(())
+        })
     }
 }
 

@@ -1,3 +1,5 @@
-//! The dispatcher without a machine.
+//! The dispatcher and an attempt without a machine.
 
+mod attempt;
 mod dispatch;
+mod fake;

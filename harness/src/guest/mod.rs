@@ -28,7 +28,7 @@ pub use identity::{HOST_KEY_FILES, Seed, identity, write_private};
 pub use images::DiskFormat;
 pub use migration::MigrationError;
 pub use process::{Spawner, alive as process_alive, cpu_time as process_cpu_time, start_time as process_start_time};
-pub use reboots::Reboots;
+pub use reboots::{Next, Reboots};
 pub use seed::recipe as seed_recipe;
 pub use spec::{Accelerator, Cpu, Disk, MachineSpec, serial_port};
 pub use vm::{Guest, StartError};

@@ -12,9 +12,11 @@ use std::{
     time::Duration,
 };
 
+use images::Start;
+use matrix::{Arch, Firmware};
 use tokio::{
     net::UnixStream,
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
 };
 
 use super::{
@@ -39,6 +41,8 @@ const REAP_LIMIT: Duration = Duration::from_secs(10);
 /// How long QEMU may take to reset a machine, and how often it is asked whether it has.
 const RESETTING: Duration = Duration::from_secs(10);
 const RESET_LOOK: Duration = Duration::from_millis(10);
+/// How long firmware may take to reset the machine itself.
+const FIRMWARE: Duration = Duration::from_secs(10);
 /// Between the news that nobody in the guest holds its port any more and our end of it being shut: what was said last may still be
 /// on its way.
 const PORT_LAG: Duration = Duration::from_millis(200);
@@ -91,6 +95,10 @@ pub struct Guest {
     tpm: Option<Process>,
     ssh: Option<SocketAddr>,
     port: Option<OwnedFd>,
+    /// Told of each reset of the guest's own that does not stop it.
+    resets: Arc<Notify>,
+    /// Its firmware is SeaBIOS.
+    seabios: bool,
 }
 
 impl Guest {
@@ -169,9 +177,25 @@ impl Guest {
         };
         let (qmp, end) = (Arc::new(qmp), Arc::new(watch::Sender::new(None)));
         let logs = (console.clone(), messages.clone());
-        tokio::spawn(watch_events(events, process.gone(), logs, shared_port, Arc::clone(&end)));
+        let resets = Arc::new(Notify::new());
+        let is_uefi = matches!(launch.spec.start, Start::Firmware(Firmware::Uefi | Firmware::UefiSecure));
+        let seabios = launch.spec.arch == Arch::X86_64 && !is_uefi;
+        tokio::spawn(watch_events(events, process.gone(), logs, shared_port, (Arc::clone(&end), Arc::clone(&resets))));
         let halt = halt::Watch::start(Arc::clone(&qmp), console.clone(), Arc::clone(&end));
-        Ok(Self { spec: launch.spec, process, qmp, console, messages, end, _halt: halt, tpm, ssh, port })
+        Ok(Self {
+            spec: launch.spec,
+            process,
+            qmp,
+            console,
+            messages,
+            end,
+            _halt: halt,
+            tpm,
+            ssh,
+            port,
+            resets,
+            seabios,
+        })
     }
 
     /// What it is made of.
@@ -243,10 +267,20 @@ impl Guest {
             }
             tokio::time::sleep(RESET_LOOK).await;
         }
+        if self.seabios {
+            // SeaBIOS finds its own traces in memory, restores itself from its ROM and resets the machine once more (its `qemu_prep_reset`).
+            let reset = self.resets.notified();
+            tokio::pin!(reset);
+            reset.as_mut().enable();
+            self.qmp.execute(Cont {}).await?;
+            let _ = tokio::time::timeout(FIRMWARE, reset).await;
+        }
         self.qmp.execute(SetAction { reboot: RebootAction::Shutdown }).await?;
-        // Before it runs: what ends it next is not to be missed.
+        // Before it runs, or has come further than its firmware: what ends it next is not to be missed.
         self.end.send_if_modified(|end| *end == Some(Ended::Reset) && end.take().is_some());
-        self.qmp.execute(Cont {}).await?;
+        if !self.seabios {
+            self.qmp.execute(Cont {}).await?;
+        }
         Ok(())
     }
 
@@ -304,13 +338,16 @@ async fn watch_events(
     gone: impl Future<Output = Exit>,
     (console, messages): (Console, Console),
     port: Option<OwnedFd>,
-    end: Arc<watch::Sender<Option<Ended>>>,
+    (end, resets): (Arc<watch::Sender<Option<Ended>>>, Arc<Notify>),
 ) {
     while let Some(event) = events.recv().await {
         if let Some(port) = port.as_ref().filter(|_| port_was_closed(&event)) {
             tokio::time::sleep(PORT_LAG).await;
             // The guest has closed the port: its SSH server is gone. Readers get end of file instead of waiting.
             let _ = rustix::net::shutdown(port, rustix::net::Shutdown::Read);
+        }
+        if event.name == "RESET" && event.data["reason"] == "guest-reset" {
+            resets.notify_waiters();
         }
         let runs = end.borrow().is_none();
         let Some(ended) = meaning(&event).filter(|_| runs) else { continue };

@@ -110,6 +110,13 @@ impl Qemu {
         Ok(Self { arch, system, img, words, line: text, version })
     }
 
+    /// One that nobody starts.
+    #[cfg(test)]
+    pub fn unused() -> Self {
+        let (words, line) = (OLDEST.to_string(), String::new());
+        Self { arch: Arch::here(), system: PathBuf::new(), img: PathBuf::new(), words, line, version: OLDEST }
+    }
+
     /// The kind of guests it is for.
     pub fn arch(&self) -> Arch {
         self.arch

@@ -31,6 +31,7 @@ systemd() {
 if [ -d /run/systemd/system ]; then
     systemd
 elif [ -d /run/openrc ]; then
+    if [ -e /run/openrc/rc.stopping ]; then echo down; exit 0; fi
     while_it_starts [ -e /run/openrc/rc.starting ]
 elif command -v pgrep >/dev/null; then
     # Of busybox, FreeBSD, sysvinit (Debian; Red Hat and Slackware): a script runs while they start.

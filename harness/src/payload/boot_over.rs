@@ -116,6 +116,7 @@ mod tests {
     #[test]
     fn a_system_that_goes_down_is_not_up() {
         assert_eq!(said(&[SYSTEMD], &["starting", "stopping"]), AfterBoot::Down);
+        assert_eq!(said(&[("run/openrc/rc.stopping", "")], &[]), AfterBoot::Down);
         let scheduled = ("run/systemd/shutdown/scheduled", "USEC=1058000000\nWARN_WALL=1\nMODE=reboot\n");
         assert_eq!(said(&[SYSTEMD, scheduled], &["running"]), AfterBoot::Soon(Duration::from_secs(58)));
     }

@@ -1,8 +1,9 @@
 # Runs one script in the guest so that its end is seen at once and nothing of it survives a time-out.
 #
-#   guard run MARK SCRIPT   becomes that script of the payload, after leaving a watcher behind
-#   guard watch MARK PID    the watcher; its input is the SSH channel's
-#   guard sweep MARK        kills what is left; fails if something still is
+#   guard run MARK SCRIPT [REBOOTS]   becomes that script of the payload, after leaving a watcher behind. REBOOTS: it may reboot its guest,
+#                                     and has done so as often
+#   guard watch MARK PID              the watcher; its input is the SSH channel's
+#   guard sweep MARK                  kills what is left; fails if something still is
 #
 # The script takes the place of the shell that sshd started, so that sshd itself reports its exit code or its signal as soon
 # as that process ends, even if other processes still hold the streams open. Nothing here says how or when a script ended: what runs in
@@ -61,6 +62,22 @@ sweep() {
     [ -z "$found" ]
 }
 
+# Where a script that reboots its guest may leave notes for its next run: on a disk that can be written to. None are left for its first one.
+marked_file() {
+    NESTMATRIX_MARK=
+    for folder in /var/lib /root /opt /usr/local /home ""; do
+        [ -d "$folder/" ] && [ -w "$folder/" ] || continue
+        case $(df -P "$folder/" 2>/dev/null) in *tmpfs* | *ramfs*) continue ;; esac
+        NESTMATRIX_MARK=$folder/nestmatrix-mark
+        break
+    done
+    if [ "$NESTMATRIX_REBOOT" = 0 ]; then
+        if [ "$NESTMATRIX_MARK" ]; then rm -f "$NESTMATRIX_MARK"; fi
+        # What was sent is there after a reset, too, before which nobody writes anything to the disk.
+        sync
+    fi
+}
+
 case $verb in
 run)
     script=$3
@@ -77,8 +94,18 @@ run)
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     NESTMATRIX_GUARD=$mark
     export PATH NESTMATRIX_GUARD
+    if [ "${4-}" ]; then
+        NESTMATRIX_REBOOT=$4
+        marked_file
+        export NESTMATRIX_REBOOT NESTMATRIX_MARK
+    fi
     # Read into this very process, which becomes what the script becomes.
     . "$root/$script"
+    # The suite's becomes its script: this one is not whole.
+    if [ "$script" = start ]; then
+        echo "nestmatrix: the payload is damaged" >&2
+        exit 125
+    fi
     ;;
 watch)
     main=$3

@@ -20,6 +20,8 @@ const CATCHING_UP: Duration = Duration::from_secs(2);
 pub(super) struct Guarded {
     /// The uploaded script to run, by name.
     pub(super) script: &'static str,
+    /// How often it was run before, each time until it rebooted its guest; `None`: it may not do that.
+    pub(super) run: Option<u32>,
     pub(super) stdout: Sink,
     pub(super) stderr: Sink,
     pub(super) deadline: Instant,
@@ -52,7 +54,11 @@ pub(super) async fn run(session: &Session, guarded: Guarded) -> Result<Ended, Ss
     // Kept until the command is over: the end of its input is the end of its watcher.
     let (orders, stdin) = session.stdin_stream();
     let mut exec = std::pin::pin!(session.exec(Exec {
-        command: guard(&format!("run {mark} {}", guarded.script)),
+        command: guard(&format!(
+            "run {mark} {} {}",
+            guarded.script,
+            guarded.run.map_or_else(String::new, |run| run.to_string())
+        )),
         stdin,
         stdout: guarded.stdout,
         stderr: guarded.stderr,

@@ -154,8 +154,9 @@ pub async fn install(
     let ended = guarded::run(
         session,
         Guarded {
+            run: None,
             script: "install",
-            stdout: Sink::File { path: install.log.to_owned(), cap: DEFAULT_CAP },
+            stdout: Sink::File { path: install.log.to_owned(), cap: DEFAULT_CAP, after: None },
             stderr: Sink::Tail,
             deadline: install.deadline,
             grace: install.grace,

@@ -24,6 +24,7 @@ mod pacman;
 mod pkg;
 mod quote;
 mod reasons;
+mod reboot;
 mod rpm;
 #[cfg(test)]
 mod scripts_tests;
@@ -43,5 +44,6 @@ pub use first_boot::{FirstBootError, complaint, first_boot};
 pub use install::{Install, InstallError, Survey, failed_script, install, survey};
 pub use installed::{Installed, another_version};
 pub use quote::script_with as script;
+pub use reboot::reboot;
 pub use suite::{Suite, SuiteOutcome, SuiteRun, run};
-pub use upload::{Upload, UploadError, upload};
+pub use upload::{Upload, UploadError, survives, upload};

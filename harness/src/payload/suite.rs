@@ -27,6 +27,16 @@ pub struct Suite<'a> {
     pub deadline: Instant,
     /// How long its processes have between TERM and KILL at the deadline (already scaled).
     pub grace: Duration,
+    /// How often it has rebooted its guest, and so was run before; `None`: it may not do that.
+    pub reboots: Option<u32>,
+}
+
+impl Suite<'_> {
+    fn sink(&self, path: &Path) -> Sink {
+        let run = self.reboots.filter(|reboots| *reboots > 0);
+        let after = run.map(|run| format!("[nestmatrix: the guest was rebooted, run {} follows]", run + 1));
+        Sink::File { path: path.to_owned(), cap: DEFAULT_CAP, after }
+    }
 }
 
 /// How the script ended.
@@ -53,6 +63,14 @@ pub enum SuiteOutcome {
         /// What to do about it.
         help: &'static str,
     },
+}
+
+impl SuiteOutcome {
+    /// A script that rebooted its guest may end like this: by itself, because `reboot` does not wait, or killed with the rest, as a shell
+    /// tells of it, too. Any other end is its own word.
+    pub const fn may_be_a_reboot(&self) -> bool {
+        matches!(self, Self::Exited(0 | 128..) | Self::Signal(_))
+    }
 }
 
 /// What came of a script.
@@ -94,8 +112,9 @@ pub async fn run(session: &Session, suite: &Suite<'_>) -> Result<SuiteRun, SshEr
         session,
         Guarded {
             script: "start",
-            stdout: Sink::File { path: suite.stdout.to_owned(), cap: DEFAULT_CAP },
-            stderr: Sink::File { path: suite.stderr.to_owned(), cap: DEFAULT_CAP },
+            run: suite.reboots,
+            stdout: suite.sink(suite.stdout),
+            stderr: suite.sink(suite.stderr),
             deadline: suite.deadline,
             grace: suite.grace,
             quiet: QUIET,

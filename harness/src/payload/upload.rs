@@ -30,6 +30,8 @@ pub(super) const NO_TAR: i32 = 91;
 pub(super) const NOEXEC: i32 = 92;
 /// Puts standard input into the file $1 of the payload, with the mode $2.
 const PUT: &str = "cd \"${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}\" && cat >\"$1\" && chmod \"$2\" \"$1\"";
+/// Looks whether the payload is still there, and says again what the guest may reach, for its files may have been written anew.
+const AGAIN: &str = "cd \"${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}\" 2>/dev/null && [ -s guard ] && [ -s start ] && [ -s work/.nestmatrix-suite ] || exit 1";
 /// Makes folders of the payload.
 const FOLDERS: &str = "umask 022; cd \"${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}\" && mkdir -p \"$@\"";
 /// What the tar stream is written in: one piece of the session's input.
@@ -134,6 +136,12 @@ pub async fn upload(
         _ => arrived(exit, sent)?,
     };
     Ok(upload.facts.then(|| facts::read(&exit.stdout_tail)).filter(|facts| !facts.is_empty()))
+}
+
+/// Whether a payload that was sent with this network is still in the guest, which has rebooted since.
+pub async fn survives(session: &Session, network: Network, deadline: Instant) -> Result<bool, SshError> {
+    let command = format!("{AGAIN}\n{}\nexit 0", network::command(network));
+    Ok(session.exec(Exec::new(command, Stdin::None, deadline)).await?.success())
 }
 
 /// Sends file by file: a command for each, which needs nothing but `cat`.

@@ -12,8 +12,8 @@ use crate::agent::protocol::FromAgent;
 
 /// Messages that belong to nothing the agent was asked to do. (Files of an attempt that our side has given up are among them.)
 const MOST_UNEXPECTED: u32 = 1000;
-/// Phases of one attempt, started or finished: six, and those of a guest that boots again.
-const MOST_PHASES: u32 = 64;
+/// Phases of one attempt, started or finished: six, and those of a guest that boots again, as often as a suite and its steps may reboot it.
+const MOST_PHASES: u32 = 1024;
 /// Events about one template: begun, ready or failed, and failed again when its forks do.
 const MOST_OF_A_TEMPLATE: u32 = 4;
 /// Templates that may be spoken of.
@@ -156,7 +156,7 @@ mod tests {
         let template = event(EventKind::TemplateStarted { runner: 1, template: Digest::of(b"t"), image: "a".into() });
         let warning = event(EventKind::Warning { cell: None, message: "hm".into() });
         let mut conduct = Conduct::default();
-        assert_eq!(progress(&mut conduct, &phase, true, 200), MOST_PHASES);
+        assert_eq!(progress(&mut conduct, &phase, true, 2 * MOST_PHASES), MOST_PHASES);
         assert_eq!(progress(&mut conduct, &template, true, 200), MOST_OF_A_TEMPLATE);
         assert_eq!(progress(&mut conduct, &warning, true, 200), 0);
         assert_eq!(progress(&mut conduct, &FromAgent::Progress { message: "hm".into() }, true, 200), 0);

@@ -6,7 +6,7 @@
 use std::{
     fs::File,
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// How much of one stream is written to disk unless the caller says otherwise, in bytes.
@@ -19,12 +19,14 @@ pub const TAIL_BYTES: usize = 64 * 1024;
 pub enum Sink {
     /// Only the tail is kept.
     Tail,
-    /// To this file, created or emptied; what is above `cap` bytes is counted, and the last of it written at the end.
+    /// To this file; what is above `cap` bytes is counted, and the last of it written at the end.
     File {
         /// The file.
         path: PathBuf,
         /// Most bytes written before the tail.
         cap: u64,
+        /// What is in the file stays, and this line comes after it; `None`: it is created or emptied.
+        after: Option<String>,
     },
     /// Piece by piece to whoever holds the other end, who is waited for: a command whose output nobody takes stands still, and
     /// one whose listener is gone is cut short.
@@ -69,7 +71,8 @@ impl Drain {
                 pieces = Some(listener);
                 (None, u64::MAX, true)
             }
-            Sink::File { path, cap } => (Some(File::create(path)), cap, false),
+            Sink::File { path, cap, after: None } => (Some(File::create(path)), cap, false),
+            Sink::File { path, cap, after: Some(line) } => (Some(append(&path, &line)), cap, false),
             Sink::Spool { file, cap } => (Some(Ok(file)), cap, true),
         };
         let (file, failure) = match file.transpose() {
@@ -125,6 +128,13 @@ impl Drain {
     }
 }
 
+/// The file, open for what comes after such a line.
+fn append(path: &Path, line: &str) -> io::Result<File> {
+    let mut file = File::options().create(true).append(true).open(path)?;
+    file.write_all(format!("{line}\n").as_bytes())?;
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,7 +142,7 @@ mod tests {
     fn file_sink(cap: u64, pieces: &[&[u8]]) -> (Vec<u8>, Drained) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut drain = Drain::open(Sink::File { path: path.clone(), cap });
+        let mut drain = Drain::open(Sink::File { path: path.clone(), cap, after: None });
         for piece in pieces {
             assert!(drain.take(piece), "a log never stops a command");
         }
@@ -146,6 +156,18 @@ mod tests {
         assert_eq!(file, b"helloworld");
         assert_eq!(drained.tail, b"helloworld");
         assert_eq!(drained.bytes, 10);
+    }
+
+    #[test]
+    fn a_stream_that_follows_another_one_is_written_after_it_and_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for (after, piece) in [(None, b"one"), (Some("[again]".to_owned()), b"two")] {
+            let mut drain = Drain::open(Sink::File { path: path.clone(), cap: 10, after });
+            assert!(drain.take(b"run ") && drain.take(piece));
+            assert!(drain.finish().failure.is_none());
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "run one[again]\nrun two");
     }
 
     #[test]
@@ -182,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_does_not_stop_a_command_and_is_reported() {
-        let mut drain = Drain::open(Sink::File { path: "/dev/full".into(), cap: 100 });
+        let mut drain = Drain::open(Sink::File { path: "/dev/full".into(), cap: 100, after: None });
         assert!(drain.take(b"lost"));
         assert!(drain.take(b" words"));
         let drained = drain.finish();
@@ -192,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_made_is_reported_and_the_tail_is_still_there() {
-        let mut drain = Drain::open(Sink::File { path: "/nonexistent/log".into(), cap: 100 });
+        let mut drain = Drain::open(Sink::File { path: "/nonexistent/log".into(), cap: 100, after: None });
         assert!(drain.take(b"words"));
         let drained = drain.finish();
         assert_eq!(drained.tail, b"words");

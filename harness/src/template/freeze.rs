@@ -7,7 +7,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use matrix::{Arch, Network};
+use matrix::{Arch, Network, PackageFamily};
 use reports::{SystemFacts, Trouble};
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     waker,
 };
 use crate::{
-    guest::{self, Below, Ended, Guest, Launch, Ram, Reboots, Seed},
+    guest::{self, Below, Guest, Launch, Next, Ram, Reboots, Seed},
     payload::{self, AfterBoot, Suite, SuiteOutcome, Upload},
     ssh::{self, BannerStream, Exec, Exit, Keys, Open, Session, SshError, Stdin},
 };
@@ -41,7 +41,9 @@ pub(super) const SETTLE: &str = include_str!("settle.sh");
 /// What was prepared is on the disk, whatever follows.
 const STORE: &str = "d=${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}
 if [ -L \"$d\" ]; then rm -rf \"$(readlink \"$d\")\"; fi
-rm -rf \"$d\"; sync";
+rm -rf \"$d\"
+for d in /var/lib /root /opt /usr/local /home ''; do rm -f \"$d/nestmatrix-mark\"; done
+sync";
 
 /// What a template is made of, and what opens its guests.
 pub(super) struct Files {
@@ -126,26 +128,12 @@ async fn ready_and_frozen(
     let port = fork::port(&mut guest).map_err(because("its port"));
     let result = match port {
         Ok(mut port) => {
-            // However often it reboots meanwhile.
-            let limit = (mould.boot + payload::STARTING) * 2;
-            let arrived = tokio::time::timeout(limit, arrive(forge, mould, &guest, files, tell)).await;
-            let late = |_| no_template(format!("timeout: its boot was not over within {:.0} s", limit.as_secs_f64()));
-            let done = match arrived.map_err(late).flatten() {
-                Ok(session) => tokio::select! {
-                    biased;
-                    done = steps(forge, mould, (&guest, session, &mut port), whole, so_far, tell) => done,
-                    ended = guest.ended() => Err(no_template(ended.to_string())),
-                },
-                Err(none) => Err(none),
+            let done = async {
+                let session = arrive(forge, mould, &guest, files, tell).await?;
+                let session = prepare(forge, mould, (&guest, session), files, so_far, tell).await?;
+                alive(forge, &guest, steps(forge, mould, (&guest, session, &mut port), whole, so_far, tell)).await
             };
-            match done {
-                // A guest that goes down closes its connections first: not what happened, only how it looked.
-                Err(none) => match tokio::time::timeout(EXPLANATION.mul_f64(forge.speed), guest.ended()).await {
-                    Ok(ended) => Err(Trouble { help: none.help, ..no_template(ended.to_string()) }),
-                    Err(_) => Err(none),
-                },
-                Ok(()) => Ok(()),
-            }
+            done.await
         }
         Err(error) => Err(error),
     };
@@ -166,36 +154,97 @@ async fn arrive(
     tell: &(dyn Fn(News) + Sync),
 ) -> Result<Session, Trouble> {
     tell(News::Step("booting it".to_owned()));
-    let mut reboots = Reboots::at_most(guest.spec().reboots);
-    loop {
-        let tried = tokio::select! {
-            biased;
-            booted = booted(forge, mould, guest, files) => booted,
-            ended = guest.ended() => Err(no_template(ended.to_string())),
-        };
-        let none = match tried {
-            Ok(session) => return Ok(session),
-            Err(none) => none,
-        };
-        // A guest that goes down closes its connections first.
-        let ended = tokio::time::timeout(EXPLANATION.mul_f64(forge.speed), guest.ended()).await;
-        match ended {
-            Ok(ended) if reboots.another(&ended) => {
-                guest.boot_again().await.map_err(because("it cannot be rebooted"))?;
-                tell(News::Step(format!(
-                    "it rebooted itself, {} of at most {} times",
-                    reboots.count(),
-                    reboots.most()
-                )));
+    let arrived = async {
+        let mut reboots = Reboots::at_most(guest.spec().reboots);
+        loop {
+            match alive(forge, guest, booted(forge, mould, guest, files)).await {
+                Ok(session) => return Ok(session),
+                Err(none) => {
+                    let who = "before its boot was over the guest rebooted itself";
+                    boot_again(guest, &mut reboots, who, none, tell).await?;
+                }
             }
-            Ok(Ended::Reset) => {
-                let (count, most) = (reboots.count(), reboots.most());
-                return Err(no_template(format!(
-                    "the guest rebooted itself {count} times before its boot was over, at most {most} are survived"
-                )));
-            }
-            Ok(_) | Err(_) => return Err(none),
         }
+    };
+    // However often it reboots meanwhile.
+    let limit = (mould.boot + payload::STARTING) * 2;
+    let late = |_| no_template(format!("timeout: its boot was not over within {:.0} s", limit.as_secs_f64()));
+    tokio::time::timeout(limit, arrived).await.map_err(late).flatten()
+}
+
+/// Does what the matrix asks for; a script that reboots the guest is run again, and what is frozen has that behind it. A session with the
+/// guest.
+async fn prepare(
+    forge: &Forge<'_>,
+    mould: &Mould<'_>,
+    (guest, mut session): (&Guest, Session),
+    files: &Files,
+    so_far: &mut SoFar,
+    tell: &(dyn Fn(News) + Sync),
+) -> Result<Session, Trouble> {
+    let Work::Preparation(preparation) = &mould.work else { return Ok(session) };
+    let family = alive(forge, guest, rehearse(forge, mould, &session)).await?;
+    let Some(preparation) = preparation else { return Ok(session) };
+    let began = Instant::now();
+    alive(forge, guest, install(forge, mould, &session, preparation, family, tell)).await?;
+    let mut left = preparation.limit.saturating_sub(began.elapsed());
+    let mut reboots = Reboots::at_most(guest.spec().reboots);
+    if let Some(script) = preparation.script {
+        tell(News::Step("preparing it".to_owned()));
+        loop {
+            let began = Instant::now();
+            let running = run(forge, mould, &session, "prepare", script, left, Some(reboots.count()));
+            let Err(none) = alive(forge, guest, running).await else { break };
+            left = left.saturating_sub(began.elapsed());
+            let none = unprepared(forge, "prepare", "", none);
+            boot_again(guest, &mut reboots, "the prepare script rebooted its guest", none, tell).await?;
+            session = arrive(forge, mould, guest, files, tell).await?;
+        }
+    }
+    let stored = sh(&session, STORE, &[], Vec::new(), STEP.mul_f64(forge.speed));
+    alive(forge, guest, async { expect(stored.await, "what was prepared cannot be kept") }).await?;
+    so_far.prepared = true;
+    Ok(session)
+}
+
+/// Does this while the guest runs. If that fails because the guest has ended, its end is the reason.
+async fn alive<T>(
+    forge: &Forge<'_>,
+    guest: &Guest,
+    work: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    let done = tokio::select! {
+        biased;
+        done = work => done,
+        ended = guest.ended() => return Err(no_template(ended.to_string())),
+    };
+    let none = match done {
+        Ok(done) => return Ok(done),
+        Err(none) => none,
+    };
+    // A guest that goes down closes its connections first: not what happened, only how it looked.
+    Err(match tokio::time::timeout(EXPLANATION.mul_f64(forge.speed), guest.ended()).await {
+        Ok(ended) => Trouble { help: none.help, ..no_template(ended.to_string()) },
+        Err(_) => none,
+    })
+}
+
+/// Something failed. If that is because the guest has rebooted itself, it boots again, as often as it may.
+async fn boot_again(
+    guest: &Guest,
+    reboots: &mut Reboots,
+    who: &str,
+    none: Trouble,
+    tell: &(dyn Fn(News) + Sync),
+) -> Result<(), Trouble> {
+    match guest.has_ended().map_or(Next::Ended, |ended| reboots.next(&ended)) {
+        Next::Boots => {
+            guest.boot_again().await.map_err(because("it cannot be rebooted"))?;
+            tell(News::Step(format!("it rebooted itself, {} of at most {} times", reboots.count(), reboots.most())));
+            Ok(())
+        }
+        Next::TooMany => Err(no_template(reboots.too_many(who))),
+        Next::Ended => Err(none),
     }
 }
 
@@ -219,9 +268,13 @@ async fn booted(forge: &Forge<'_>, mould: &Mould<'_>, guest: &Guest, files: &Fil
         }
         AfterBoot::Soon(soon) => soon,
     };
-    // Its end is news that our caller waits for.
-    tokio::time::sleep(going + mould.boot).await;
-    Err(no_template("timeout: the guest was about to go down, and did not"))
+    Err(goes_down(going + mould.boot).await)
+}
+
+/// The guest is about to go down: its end is news that our caller waits for.
+async fn goes_down(limit: Duration) -> Trouble {
+    tokio::time::sleep(limit).await;
+    no_template("timeout: the guest was about to go down, and did not")
 }
 
 async fn steps(
@@ -235,12 +288,7 @@ async fn steps(
     let scaled = |limit: Duration| limit.mul_f64(forge.speed);
     let session = Arc::new(session);
     match &mould.work {
-        Work::Preparation(preparation) => {
-            prepare(forge, preparation.as_ref(), mould, &session, tell).await?;
-            if preparation.is_some() {
-                expect(sh(&session, STORE, &[], Vec::new(), scaled(STEP)).await, "what was prepared cannot be kept")?;
-                so_far.prepared = true;
-            }
+        Work::Preparation(_) => {
             // Forks are not asked again. If it does not say, they are.
             let said = sh(&session, payload::FACTS, &[], Vec::new(), scaled(STEP)).await;
             let said = said.ok().map(|exit| payload::read_facts(&exit.stdout_tail));
@@ -278,15 +326,8 @@ async fn connect(
     .await
 }
 
-/// Does what the matrix asks for. Where it asks for nothing, a rehearsal: forks then find in their memory what every payload needs of
-/// the guest's disk.
-async fn prepare(
-    forge: &Forge<'_>,
-    preparation: Option<&Preparation<'_>>,
-    mould: &Mould<'_>,
-    session: &Session,
-    tell: &(dyn Fn(News) + Sync),
-) -> Result<(), Trouble> {
+/// A rehearsal: forks then find in their memory what every payload needs of the guest's disk. The guest's package manager.
+async fn rehearse(forge: &Forge<'_>, mould: &Mould<'_>, session: &Session) -> Result<Option<PackageFamily>, Trouble> {
     let family = match mould.family {
         None => payload::detect_family(session, Instant::now() + STEP.mul_f64(forge.speed))
             .await
@@ -294,46 +335,51 @@ async fn prepare(
         known => known,
     };
     if let Some(family) = family {
-        run(forge, mould, session, "rehearsal", payload::rehearsal(family), STEP.mul_f64(forge.speed)).await?;
+        run(forge, mould, session, "rehearsal", payload::rehearsal(family), STEP.mul_f64(forge.speed), None).await?;
     }
-    let Some(Preparation { script, packages, limit }) = preparation else { return Ok(()) };
-    let unprepared = |what: &str, also: &str| {
-        let log = forge.logs.join(format!("{what}.stderr.log"));
-        let help = format!("{also}what it said is in {}", log.display());
-        move |trouble: Trouble| trouble.with_help(help)
+    Ok(family)
+}
+
+/// Installs the packages that the matrix asks for.
+async fn install(
+    forge: &Forge<'_>,
+    mould: &Mould<'_>,
+    session: &Session,
+    Preparation { packages, limit, .. }: &Preparation<'_>,
+    family: Option<PackageFamily>,
+    tell: &(dyn Fn(News) + Sync),
+) -> Result<(), Trouble> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    tell(News::Step(format!("installing {} in it", packages.join(" "))));
+    let Some(family) = family else {
+        return Err(no_template(format!("{}: `prepare.packages` cannot be installed", payload::UNKNOWN_FAMILY)));
     };
-    let until = Instant::now() + *limit;
-    let left = || until.saturating_duration_since(Instant::now());
-    if !packages.is_empty() {
-        tell(News::Step(format!("installing {} in it", packages.join(" "))));
-        let Some(family) = family else {
-            return Err(no_template(format!("{}: `prepare.packages` cannot be installed", payload::UNKNOWN_FAMILY)));
-        };
-        let script = payload::install_by_name(family, packages);
-        let also = match mould.network {
-            Network::Isolated => "the guest was isolated: add `network = \"open\"` to `prepare`; ",
-            Network::Open => "",
-        };
-        run(forge, mould, session, "packages", &script, left()).await.map_err(unprepared("packages", also))?;
-        for stream in ["stdout", "stderr"] {
-            let log = forge.logs.join(format!("packages.{stream}.log"));
-            let failed = payload::failed_script(family, &log).await;
-            if let Some(line) = failed.map_err(because("what its package manager said cannot be read"))? {
-                let line = reports::clean::line(&line);
-                return Err(unprepared("packages", "")(no_template(format!(
-                    "a script of the packages failed: {line}"
-                ))));
-            }
+    let script = payload::install_by_name(family, packages);
+    let also = match mould.network {
+        Network::Isolated => "the guest was isolated: add `network = \"open\"` to `prepare`; ",
+        Network::Open => "",
+    };
+    let ran = run(forge, mould, session, "packages", &script, *limit, None).await;
+    ran.map_err(|trouble| unprepared(forge, "packages", also, trouble))?;
+    for stream in ["stdout", "stderr"] {
+        let log = forge.logs.join(format!("packages.{stream}.log"));
+        let failed = payload::failed_script(family, &log).await;
+        if let Some(line) = failed.map_err(because("what its package manager said cannot be read"))? {
+            let failed = no_template(format!("a script of the packages failed: {}", reports::clean::line(&line)));
+            return Err(unprepared(forge, "packages", "", failed));
         }
-    }
-    if let Some(script) = script {
-        tell(News::Step("preparing it".to_owned()));
-        run(forge, mould, session, "prepare", script, left()).await.map_err(unprepared("prepare", ""))?;
     }
     Ok(())
 }
 
-/// Runs one script in it, as suites are run; its output goes to files of the name `what`.
+fn unprepared(forge: &Forge<'_>, what: &str, also: &str, trouble: Trouble) -> Trouble {
+    let log = forge.logs.join(format!("{what}.stderr.log"));
+    trouble.with_help(format!("{also}what it said is in {}", log.display()))
+}
+
+/// Runs one script in it, as suites are run; its output goes to files of the name `what`. `reboots`: as for a suite.
 async fn run(
     forge: &Forge<'_>,
     mould: &Mould<'_>,
@@ -341,6 +387,7 @@ async fn run(
     what: &str,
     script: &str,
     limit: Duration,
+    reboots: Option<u32>,
 ) -> Result<(), Trouble> {
     let env = IndexMap::new();
     let (family, arch, network) = (None, Arch::here(), Some(mould.network));
@@ -350,8 +397,25 @@ async fn run(
     let (stdout, stderr) =
         (forge.logs.join(format!("{what}.stdout.log")), forge.logs.join(format!("{what}.stderr.log")));
     let grace = GRACE.mul_f64(forge.speed);
-    let suite = Suite { stdout: &stdout, stderr: &stderr, deadline: Instant::now() + limit, grace };
-    let ran = payload::run(session, &suite).await.map_err(because("nothing can be run in it"))?;
+    let suite = Suite { stdout: &stdout, stderr: &stderr, deadline: Instant::now() + limit, grace, reboots };
+    let running = async {
+        let ran = payload::run(session, &suite).await?;
+        // What reboots its guest need not wait for it.
+        let asks = reboots.is_some() && ran.outcome.may_be_a_reboot();
+        let then = if asks { payload::boot_over(session, forge.speed).await? } else { AfterBoot::Up };
+        Ok::<_, SshError>((ran, then))
+    };
+    let ran = match running.await {
+        Ok((_, AfterBoot::Down)) => return Err(goes_down(mould.boot).await),
+        Ok((ran, _)) => ran,
+        Err(error) => {
+            // Its end is news that our caller waits for.
+            if reboots.is_some() && error.is_connection_lost() {
+                tokio::time::sleep(mould.boot).await;
+            }
+            return Err(because("nothing can be run in it")(error));
+        }
+    };
     let how = match ran.outcome {
         SuiteOutcome::Exited(0) => return Ok(()),
         SuiteOutcome::Exited(code) => format!("exit code {code}"),

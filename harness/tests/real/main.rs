@@ -23,6 +23,7 @@ mod nested;
 mod packages;
 mod parts;
 mod places;
+mod reboots;
 mod release;
 mod rootfs;
 mod stops;

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::lab::Lab;
 
 /// Builds a Debian package of these control fields into `dist/`; its other files have these paths and contents.
-fn package(lab: &Lab, name: &str, control: &str, files: &[(&str, &str)]) {
+pub(crate) fn package(lab: &Lab, name: &str, control: &str, files: &[(&str, &str)]) {
     let rest = "Maintainer: Nobody <nobody@example.org>\nDescription: a package\n";
     lab.write(&format!("{name}/DEBIAN/control"), &format!("{control}{rest}"));
     for (path, content) in files {

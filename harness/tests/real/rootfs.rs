@@ -66,6 +66,11 @@ install = false
 inline = "poweroff; sleep 60"
 "#;
 
+/// The table of such an image, `alpine`.
+pub(crate) fn alpine() -> String {
+    format!("[[image]]\nname = \"alpine\"\nrootfs = \"{ALPINE}\"\ndigest = \"sha256:{DIGEST}\"\n")
+}
+
 #[test]
 fn a_tarball_with_a_system_in_it_is_a_guest_like_any_other() {
     let lab = Lab::warm();

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use insta::assert_snapshot;
-use matrix::{Boot, ByteSize, Identity, Network, Plan};
+use matrix::{Boot, ByteSize, Identity, Network, Plan, Step};
 use proptest::prelude::*;
 
 use crate::folder::{CATALOG, Folder};
@@ -29,7 +29,7 @@ inline = "hello"
     debian-12-minimal.smoke
     debian-13-minimal.smoke
     ");
-    assert!(plan.cells.iter().all(|cell| cell.install));
+    assert!(plan.cells.iter().all(|cell| cell.installs()));
     assert_eq!(plan.package.expect("named").artifacts[0].file_name, "hello_2.10-3_amd64.deb");
 }
 
@@ -186,7 +186,8 @@ fn what_is_not_written_has_a_default() {
     assert_eq!((cell.guest.disk, cell.guest.network), (ByteSize::from_mib(4096), Network::Isolated));
     assert_eq!(cell.timeouts.boot, Duration::from_secs(60));
     assert_eq!((plan.runner.retries, plan.runner.memory, plan.runner.cpus), (2, None, None));
-    assert!(!cell.install && cell.results.is_none() && plan.package.is_none());
+    assert_eq!(cell.steps, [Step::Prepare, Step::Run]);
+    assert!(!cell.reboot && cell.results.is_none() && plan.package.is_none());
 }
 
 #[test]
@@ -390,4 +391,25 @@ proptest! {
     fn no_text_makes_the_loader_panic(text in "(\\PC|\n|images|suite|axes|[\\[\\]={}\"'.,]){0,200}") {
         let _ = Folder::with(&text).try_load();
     }
+}
+
+/// The steps of the only cell of a suite with these lines.
+fn steps(package: &str, suite: &str) -> Vec<Step> {
+    let text =
+        format!("images = [\"debian-12-minimal\"]\n{package}\n[[suite]]\nname = \"a\"\ninline = \"true\"\n{suite}");
+    let plan = Folder::with(&text).file("a.deb", "not really").load().plan;
+    plan.cells[0].steps.clone()
+}
+
+#[test]
+fn the_usual_steps_are_those_that_have_something_to_do() {
+    use Step::{Collect, Install, Prepare, Reboot, Run};
+    let package = "package = { name = \"hello\", artifacts = [\"*.deb\"] }";
+    assert_eq!(steps("", ""), [Prepare, Run]);
+    assert_eq!(steps(package, ""), [Prepare, Install, Run]);
+    assert_eq!(steps(package, "install = false"), [Prepare, Run]);
+    assert_eq!(steps(package, "results = \"junit:/tmp/*.xml\""), [Prepare, Install, Run, Collect]);
+    assert_eq!(steps("", "artifacts = [\"/var/log/a\"]"), [Prepare, Run, Collect]);
+    let own = "steps = [\"prepare\", \"reboot\", \"install\", \"reboot\", \"reboot\", \"run\", \"reboot\"]";
+    assert_eq!(steps(package, own), [Prepare, Reboot, Install, Reboot, Reboot, Run, Reboot]);
 }

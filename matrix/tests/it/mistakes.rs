@@ -371,7 +371,7 @@ fn installing_nothing_is_a_mistake() {
       ·           ──┬─
       ·             ╰── cannot be done
       ╰────
-     help: add `artifacts` to `[package]`, or remove this line
+     help: add `artifacts` to `[package]`, or remove this
     "#);
 }
 
@@ -490,4 +490,61 @@ fn a_matrix_file_whose_name_no_report_could_hold_is_refused() {
 fn the_image_of_a_runner_is_looked_up_like_any_other() {
     let error = with("[runner]\nkind = \"qemu\"\nimage = \"debian-13-runer\"\n").error();
     assert!(error.contains("m.toml:5") && error.contains("there is no image `debian-13-runer`"), "{error}");
+}
+
+/// What is wrong with these steps of a suite, which has something to install.
+fn wrong_steps(steps: &str, more: &str) -> String {
+    let text = format!(
+        "images = [\"debian-12-minimal\"]\npackage = {{ name = \"a\", artifacts = [\"*.deb\"] }}\n[[suite]]\nname = \"a\"\ninline = \"true\"\nsteps = [{steps}]\n{more}"
+    );
+    Folder::with(&text).file("a.deb", "not really").plain()
+}
+
+#[test]
+fn steps_that_cannot_be_taken_are_mistakes() {
+    let wrong =
+        |steps: &[&str]| wrong_steps(&steps.iter().map(|step| format!("{step:?}")).collect::<Vec<_>>().join(", "), "");
+    assert_snapshot!(wrong(&["run"]), @"m.toml:6: `steps` must begin with `prepare`");
+    assert_snapshot!(wrong(&["prepare", "install"]), @"m.toml:6: the step `run` is missing: nothing would be tested");
+    assert_snapshot!(wrong(&[]), @"m.toml:6: the step `run` is missing: nothing would be tested");
+    assert_snapshot!(wrong(&["prepare", "run", "prepare"]), @"m.toml:6: the step `prepare` comes after `run`");
+    assert_snapshot!(wrong(&["prepare", "run", "run"]), @"m.toml:6: the step `run` is there twice");
+    assert_snapshot!(wrong(&["prepare", "run", "install"]), @"m.toml:6: the step `install` comes after `run`");
+    assert_snapshot!(wrong(&["prepare", "collect", "run"]), @"m.toml:6: the step `run` comes after `collect`");
+    assert_snapshot!(wrong(&["prepare", "run", "collect", "reboot"]), @"m.toml:6: the step `reboot` comes after `collect`");
+    assert_snapshot!(wrong(&["prepare", "run", "collect"]), @"m.toml:6: there is nothing to collect: the suite names neither `results` nor `artifacts`");
+    assert_snapshot!(wrong(&[&["prepare", "run"][..], &["reboot"; 11]].concat()), @"m.toml:6: 11 steps `reboot`, the limit is 10");
+    assert_snapshot!(wrong(&["prepare", "sleep", "run"]), @"m.toml:6: `sleep` is not a choice here");
+    assert_snapshot!(wrong_steps("\"prepare\", \"run\"", "results = \"junit:/tmp/*.xml\"\n"), @"m.toml:6: the step `collect` is missing: the suite's `results` would not be fetched");
+    assert_snapshot!(wrong_steps("\"prepare\", \"run\"", "install = false\n"), @"m.toml:7: `install` and `steps` both say whether the package is installed");
+}
+
+#[test]
+fn a_list_of_steps_is_mended_where_it_is_wrong() {
+    let folder = Folder::with(
+        "images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\ninline = \"true\"\nsteps = [\"prepare\", \"install\", \"run\"]\n",
+    );
+    assert_snapshot!(folder.error(), @r#"
+     × m.toml:5: there is nothing to install: the matrix names no package artifacts
+      ╭─[m.toml:5:21]
+    4 │ inline = "true"
+    5 │ steps = ["prepare", "install", "run"]
+      ·                     ────┬────
+      ·                         ╰── cannot be done
+      ╰────
+     help: add `artifacts` to `[package]`, or remove this
+    "#);
+    let folder = Folder::with(
+        "images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\ninline = \"true\"\nsteps = [\"prepare\", \"run\", \"reboot\", \"prepare\"]\n",
+    );
+    assert_snapshot!(folder.error(), @r#"
+     × m.toml:5: the step `prepare` comes after `run`
+      ╭─[m.toml:5:38]
+    4 │ inline = "true"
+    5 │ steps = ["prepare", "run", "reboot", "prepare"]
+      ·                                      ────┬────
+      ·                                          ╰── too late
+      ╰────
+     help: the order is prepare, install, run, collect; `reboot` may stand anywhere between `prepare` and `collect`
+    "#);
 }

@@ -61,6 +61,11 @@ inline = '''
 timeout = { suite = "1m" }
 install = false
 identity = "unique"
+[[suite]]
+name = "again"
+run = "smoke.sh"
+steps = ["prepare", "install", "reboot", "run"]
+reboot = true
 "#,
     "images=[\"debian-12-minimal\"]\r\nsuite=[{name=\"a\",inline=\"\"\"\r\ntrue\r\n\"\"\"}]\r\n",
     "images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\ninline = \"echo ZWNobyBoZWxsbyB3b3JsZA== | base64 -d | sh\"\n",

@@ -3,7 +3,7 @@
 use std::fs;
 
 use insta::assert_snapshot;
-use matrix::{CellId, Digest, Plan, RunnerKind, SelectError};
+use matrix::{CellId, Digest, Plan, RunnerKind, SelectError, Step};
 use proptest::prelude::*;
 
 use crate::folder::Folder;
@@ -95,6 +95,27 @@ fn a_plan_read_back_holds_every_script_and_no_package_that_is_an_option() {
 }
 
 #[test]
+fn a_plan_without_steps_or_with_steps_that_cannot_be_taken_is_not_taken() {
+    let folder = folder(b"deb", b"data");
+    let file = folder.path("plan.json");
+    let mut plan = folder.load().plan;
+    plan.write(&file).expect("written");
+    // As versions before there were steps wrote it.
+    let mut old: serde_json::Value = serde_json::from_slice(&fs::read(&file).expect("a plan")).expect("JSON");
+    let cell = old["cells"][0].as_object_mut().expect("a cell");
+    cell.remove("steps");
+    cell.insert("install".to_owned(), true.into());
+    fs::write(&file, old.to_string()).expect("written");
+    let error = Plan::read(&file).expect_err("an old plan").to_string();
+    assert!(error.contains("not a plan written by this version of nestmatrix: missing field `steps`"), "{error}");
+
+    plan.cells[0].steps = vec![Step::Run];
+    plan.on(RunnerKind::Host).write(&file).expect("written");
+    let error = Plan::read(&file).expect_err("no prepare").to_string();
+    assert!(error.ends_with("cell debian-11-minimal.smoke.locale=C: `steps` must begin with `prepare`"), "{error}");
+}
+
+#[test]
 fn what_a_preparation_does_has_an_identity_of_its_own() {
     let prepare = |from: &str, to: &str| {
         let plan = folder(b"deb", b"data").file("m.toml", MATRIX.replace(from, to)).load().plan;
@@ -151,6 +172,11 @@ fn the_place_does_not_decide_the_digest_but_every_byte_does() {
         ("timeout = \"3m\"", "timeout = \"4m\""),
         ("timeout = \"3m\"", "timeout = \"3m\", network = \"open\""),
         ("[axes]", "[runner]\nretries = 0\n[axes]"),
+        ("run = \"smoke.sh\"", "run = \"smoke.sh\"\nreboot = true"),
+        (
+            "run = \"smoke.sh\"",
+            "run = \"smoke.sh\"\nsteps = [\"prepare\", \"install\", \"reboot\", \"run\", \"collect\"]",
+        ),
     ] {
         assert_ne!(changed(from, to), plan.digest, "{from} -> {to}");
     }

@@ -8,7 +8,7 @@ fn the_schema_knows_every_key_and_forbids_others() {
     let keys =
         |table: &Value| table["properties"].as_object().expect("a table").keys().cloned().collect::<Vec<_>>().join(" ");
     insta::assert_snapshot!(keys(&schema), @"axes exclude guest image images include package runner suite timeout");
-    insta::assert_snapshot!(keys(&schema["$defs"]["SuiteTable"]), @"artifacts boot env files guest identity inline install name results run timeout");
+    insta::assert_snapshot!(keys(&schema["$defs"]["SuiteTable"]), @"artifacts boot env files guest identity inline install name reboot results run steps timeout");
     insta::assert_snapshot!(keys(&schema["$defs"]["ImageTable"]), @"arch digest family firmware from guest kernel_args login name path prepare rootfs url");
     insta::assert_snapshot!(keys(&schema["$defs"]["PrepareTable"]), @"inline network packages run timeout");
     insta::assert_snapshot!(keys(&schema["$defs"]["GuestTable"]), @"cpus disk disks firmware memory network nics tpm");

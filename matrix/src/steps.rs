@@ -1,0 +1,51 @@
+//! The steps of a suite, as the matrix file says or leaves open.
+
+use crate::{
+    error::Mistakes,
+    file::SuiteTable,
+    step::{Fault, Step, fault},
+};
+
+/// The steps of a suite. `installable`: the package has artifacts.
+pub(crate) fn check(table: &SuiteTable, installable: bool, mistakes: &mut Mistakes) -> Vec<Step> {
+    let collects = table.results.is_some() || !table.artifacts.is_empty();
+    let Some(list) = &table.steps else {
+        if let (Some(install), false) = (&table.install, installable)
+            && *install.get()
+        {
+            nothing_to_install(install.span(), mistakes);
+        }
+        return Step::usual(table.install.as_ref().map_or(installable, |install| *install.get()), collects);
+    };
+    let steps: Vec<Step> = list.get().iter().map(|at| *at.get()).collect();
+    let place = |step: Step| list.get().iter().find(|at| *at.get() == step).map(|at| at.span());
+    if let Some(install) = &table.install {
+        mistakes.push(
+            mistakes
+                .at(install.span(), "`install` and `steps` both say whether the package is installed", "said here")
+                .with_label(list.span(), "and here")
+                .with_help("remove `install`"),
+        );
+    }
+    if let Some(Fault { at, message, label, help }) = fault(&steps) {
+        let span = at.map_or_else(|| list.span(), |index| list.get()[index].span());
+        mistakes.push(mistakes.at(span, message, label).with_help(help));
+    } else if let (Some(span), false) = (place(Step::Install), installable) {
+        nothing_to_install(span, mistakes);
+    } else if let (None, true) = (place(Step::Collect), collects) {
+        let what = if table.results.is_some() { "results" } else { "artifacts" };
+        let message = format!("the step `collect` is missing: the suite's `{what}` would not be fetched");
+        let help = format!("add `collect` at the end, or remove `{what}`");
+        mistakes.push(mistakes.at(list.span(), message, "without `collect`").with_help(help));
+    } else if let (Some(span), false) = (place(Step::Collect), collects) {
+        let message = "there is nothing to collect: the suite names neither `results` nor `artifacts`";
+        mistakes.push(mistakes.at(span, message, "cannot be done").with_help("name them, or remove this step"));
+    }
+    steps
+}
+
+fn nothing_to_install(span: std::ops::Range<usize>, mistakes: &mut Mistakes) {
+    let message = "there is nothing to install: the matrix names no package artifacts";
+    let help = "add `artifacts` to `[package]`, or remove this";
+    mistakes.push(mistakes.at(span, message, "cannot be done").with_help(help));
+}
