@@ -75,9 +75,12 @@ impl PackageTable {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RunnerTable {
-    /// The machine that runs the guests.
-    #[serde(default)]
-    pub(crate) kind: RunnerKind,
+    /// The machine that runs the guests; default: `auto`.
+    pub(crate) kind: Option<At<RunnerKind>>,
+    /// The machine of kind `ssh`: `user@host:port`; user and port may be left out.
+    pub(crate) host: Option<At<String>>,
+    /// The file with the private key for it, relative to this matrix file; default: what `ssh` finds by itself (an agent, its configuration).
+    pub(crate) identity: Option<At<String>>,
     /// Memory all guests together may take; default: what the machine can spare, for an L1 what the plan can use at once.
     pub(crate) memory: Option<At<SizeText>>,
     /// Virtual CPUs all guests together may take; default: as many as the machine has.

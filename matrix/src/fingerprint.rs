@@ -3,7 +3,7 @@
 use serde::Serialize;
 use sha2::Digest as _;
 
-use crate::{Artifact, Cell, Digest, Image, ImageSource, Location, Package, Plan, Prepare, UploadFile};
+use crate::{Artifact, Cell, Digest, Image, ImageSource, Location, Package, Plan, Prepare, Runner, UploadFile};
 
 /// Changes whenever the form below does, so that equal digests of different versions mean equal work, too.
 const FORM: u32 = 5;
@@ -31,9 +31,10 @@ impl Plan {
                 (name, from, without_paths(source), kernel_args, prepare)
             })
             .collect();
+        let runner = Runner { identity: None, ..runner.clone() };
         // Cell by cell: a plan of 100,000 cells need not be in memory twice.
         let mut hasher = sha2::Sha256::new();
-        hash_json(&mut hasher, &(FORM, package, runner, images, scripts));
+        hash_json(&mut hasher, &(FORM, package, &runner, images, scripts));
         for cell in cells {
             hash_json(&mut hasher, &decisive(cell));
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Digest, Image, LoadError, LoadWarning, Package, Plan,
+    Digest, Image, LoadError, LoadWarning, Package, Plan, Runner,
     error::{Mistakes, Problem},
     expand, near, parse, payload,
     read::read_file,
@@ -56,7 +56,7 @@ pub fn load(file: &Path, catalog: &[&str]) -> Result<Loaded, LoadError> {
             version: package.version.map(|version| version.text().to_owned()),
             artifacts: payload.artifacts,
         }),
-        runner: matrix.runner,
+        runner: at_home(matrix.runner, &folder),
         images: matrix
             .images
             .into_iter()
@@ -69,6 +69,15 @@ pub fn load(file: &Path, catalog: &[&str]) -> Result<Loaded, LoadError> {
     };
     plan.keep_what_is_used();
     Ok(Loaded { plan, warnings: mistakes.into_warnings() })
+}
+
+/// With the path of its key, which is relative to this folder, or to the user's own.
+fn at_home(mut runner: Runner, folder: &Path) -> Runner {
+    runner.identity = runner.identity.map(|file| match file.strip_prefix("~") {
+        Ok(inside) => std::env::home_dir().unwrap_or_default().join(inside),
+        Err(_) => folder.join(file),
+    });
+    runner
 }
 
 /// The file's text, and its folder: absolute and without links, so that what lies inside it can be told.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::{Arch, ByteSize, Checksum, Digest, DiskInterface, Firmware, PackageFamily, Step};
+use crate::{Arch, ByteSize, Checksum, Digest, DiskInterface, Firmware, PackageFamily, SshHost, Step};
 
 /// Everything a run needs to know of the matrix file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,12 @@ impl Plan {
         self.digest = self.fingerprint();
         self
     }
+
+    /// The same plan for the machine that one logs in to there, under its own digest.
+    pub fn on_host(mut self, host: SshHost) -> Self {
+        self.runner.host = Some(host);
+        self.on(RunnerKind::Ssh)
+    }
 }
 
 /// The package under test.
@@ -74,6 +80,12 @@ pub struct Artifact {
 pub struct Runner {
     /// The kind asked for.
     pub kind: RunnerKind,
+    /// The machine of kind `ssh`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<SshHost>,
+    /// The file with the private key for that (absolute); `None`: what `ssh` finds by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<PathBuf>,
     /// Memory that all guests together may take; `None`: what the machine can spare, or what the plan can use at once.
     pub memory: Option<ByteSize>,
     /// Virtual CPUs that all guests together may take; `None`: as many as the machine has.
@@ -99,6 +111,8 @@ pub enum RunnerKind {
     Host,
     /// Boot an L1 on this machine with QEMU.
     Qemu,
+    /// A machine one can log in to is the L1.
+    Ssh,
 }
 
 /// One operating system of the matrix.

@@ -11,6 +11,7 @@ use crate::{
     file::{RunnerTable, TimeoutTable},
     located::At,
     scalar::{DurationText, SizeText},
+    ssh_runner,
 };
 
 const RETRIES: u32 = 2;
@@ -62,7 +63,9 @@ impl Limits {
 /// The runner the file asks for; its image and kernel's words are checked elsewhere.
 pub(crate) fn runner(table: &RunnerTable, mistakes: &mut Mistakes) -> Runner {
     Runner {
-        kind: table.kind,
+        kind: table.kind.as_ref().map(|kind| *kind.get()).unwrap_or_default(),
+        host: ssh_runner::check(table, mistakes),
+        identity: table.identity.as_ref().map(|file| file.text().into()),
         memory: table.memory.as_ref().and_then(|memory| size_at(memory, MEMORY_RANGE, mistakes)),
         cpus: table.cpus.as_ref().and_then(|cpus| count(cpus, RUNNER_CPU_RANGE, mistakes)),
         retries: table.retries.as_ref().and_then(|retries| count(retries, RETRY_RANGE, mistakes)).unwrap_or(RETRIES),

@@ -26,6 +26,10 @@ use crate::{
 /// Name of the program in the archive.
 pub(crate) const PROGRAM: &str = "nestmatrix";
 const BRIEF: &str = "brief.json";
+/// Names of an image's files.
+pub(crate) const DISK: &str = "disk";
+pub(crate) const KERNEL: &str = "vmlinuz";
+pub(crate) const INITRD: &str = "initrd.img";
 
 /// What the agent reads first.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,6 +38,30 @@ pub(crate) struct Brief {
     pub(crate) plan: Plan,
     /// Images by catalog name; the disk of each is attached under its [`serial`] number.
     pub(crate) images: BTreeMap<String, ImageFacts>,
+}
+
+/// An image whose files are all in one folder on the agent's machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StoredImage {
+    /// What it is.
+    pub(crate) facts: ImageFacts,
+    /// Where its files are.
+    pub(crate) folder: PathBuf,
+    /// How its disk's content is stored.
+    pub(crate) format: DiskFormat,
+}
+
+impl StoredImage {
+    /// The image as guests are booted from it there.
+    pub(crate) fn here(&self) -> BootImage {
+        let kernel = || Kernel { kernel: self.folder.join(KERNEL), initrd: self.folder.join(INITRD) };
+        BootImage {
+            facts: self.facts.clone(),
+            disk: DiskFile { file: self.folder.join(DISK), format: self.format },
+            kernel: matches!(self.facts.start, Start::Kernel(_)).then(kernel),
+            lease: None,
+        }
+    }
 }
 
 /// The serial number an image's disk has: as much of its digest as one can hold.

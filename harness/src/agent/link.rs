@@ -1,6 +1,6 @@
 //! Our end of the line to an agent, on this machine or another: messages as they come, or why none will come any more.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use tokio::{
     sync::mpsc::{self, UnboundedSender, unbounded_channel},
@@ -12,8 +12,8 @@ use super::{
     protocol::{FromAgent, ToAgent},
     remote::Remote,
     say::{OUTBOX, Say},
+    wire::Wire,
 };
-use crate::ssh::{Session, SshError};
 
 /// Why nothing more comes from an agent.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub(crate) enum Broken {
     Ended(String),
     /// The connection has.
     #[error("{0}")]
-    Connection(SshError),
+    Connection(String),
     /// It does not say anything.
     #[error("nothing was heard from it for {} s", .0.as_secs())]
     Silent(Duration),
@@ -38,10 +38,22 @@ pub(crate) enum Broken {
     Version(String),
 }
 
+impl Broken {
+    /// It ended in this way, having said this on its standard error.
+    pub(crate) fn ended(how: &dyn fmt::Display, said: &[u8]) -> Self {
+        let said = String::from_utf8_lossy(said);
+        let said: Vec<_> = said.lines().map(reports::clean::line).filter(|line| !line.is_empty()).collect();
+        Self::Ended(match said[said.len().saturating_sub(3)..].join("; ") {
+            words if words.is_empty() => how.to_string(),
+            words => format!("{how}; {words}"),
+        })
+    }
+}
+
 /// A line to an agent.
 #[derive(Debug)]
 pub(crate) enum Link {
-    /// To another machine, over SSH.
+    /// To another machine.
     Remote(Box<Remote>),
     /// Within this process.
     Local(Local),
@@ -57,9 +69,9 @@ pub(crate) struct Local {
 }
 
 impl Link {
-    /// Starts the command that becomes the agent, and greets it; it may take `greeting` to answer.
-    pub(crate) async fn remote(session: Arc<Session>, command: String, greeting: Duration) -> Result<Self, Broken> {
-        let mut remote = Remote::start(session, command, greeting);
+    /// Greets the agent at the other end; it may take `greeting` to answer.
+    pub(crate) async fn remote(wire: Wire, greeting: Duration) -> Result<Self, Broken> {
+        let mut remote = Remote::greet(wire, greeting);
         remote.greeted().await?;
         Ok(Self::Remote(Box::new(remote)))
     }

@@ -4,9 +4,10 @@
 //!
 //! ```text
 //! protocol  what both sides say
-//! link      the orchestrator's end of the line (remote: over SSH)
+//! link      the orchestrator's end of the line (remote: to another machine, wire: what that goes over)
 //! orders    what the agent is told             say: what it says
 //! serve     the agent on another machine: makes it ready     brief: what it is given
+//! shared    the same on a machine that is not its own    receive: takes images (send) and the brief there
 //! worker    runs the cells, wherever it is     files: brings logs and artifacts back
 //! ```
 
@@ -15,9 +16,13 @@ mod files;
 mod link;
 mod orders;
 pub mod protocol;
+pub(crate) mod receive;
 mod remote;
 mod say;
+mod send;
 mod serve;
+pub(crate) mod shared;
+mod wire;
 mod worker;
 
 pub(crate) use files::Received;
@@ -26,5 +31,7 @@ pub(crate) use link::{Broken, Link};
 pub(crate) use orders::Orders;
 #[cfg(test)]
 pub(crate) use say::Say;
-pub use serve::serve;
+pub(crate) use send::send_image;
+pub use serve::{Ground, serve};
+pub(crate) use wire::{PIECES, Wire};
 pub(crate) use worker::{Results, Worker};

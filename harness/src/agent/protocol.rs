@@ -1,14 +1,15 @@
 //! What orchestrator and agent say to each other: JSON, one message a line, over the standard input and output of one SSH
 //! command. Both are the same file, but nobody may believe that: the first message of each side says which protocol it speaks.
 
-use matrix::CellId;
+use matrix::{ByteSize, CellId};
 use reports::{EventKind, StepTime, Trouble};
 use serde::{Deserialize, Serialize};
 
+use super::brief::StoredImage;
 use crate::guest::Accelerator;
 
 /// Raised whenever a message changes.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// Who speaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,13 @@ pub enum ToAgent {
     Hello(Hello),
     /// Make the machine ready. Once, after hello.
     Work(Work),
+    /// Guests can be made of this image.
+    Image {
+        /// Its catalog name.
+        name: String,
+        /// What it is, and where it lies on the agent's machine.
+        image: StoredImage,
+    },
     /// Run these cells, whose images are there.
     Cells {
         /// Which.
@@ -79,6 +87,8 @@ pub struct Work {
     pub freeze: bool,
     /// Every byte of the machine's disks was checked before it was started.
     pub checked: bool,
+    /// What templates may take there together.
+    pub templates: ByteSize,
     /// What was proved in an earlier L1 of the same kind.
     pub known: Option<GuestProof>,
 }

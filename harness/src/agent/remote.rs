@@ -1,22 +1,15 @@
-//! The line to an agent on another machine: JSON, one message a line, over one SSH command.
+//! The line to an agent on another machine: JSON, one message a line, over whatever reaches its standard input and output.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use tokio::{
-    sync::mpsc,
-    task::JoinHandle,
-    time::{Interval, MissedTickBehavior, interval},
-};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{
     link::Broken,
     protocol::{FromAgent, Hello, ToAgent},
     serve::HEARTBEAT,
+    wire::Wire,
 };
-use crate::ssh::{Exec, Exit, Session, Sink, SshError, StdinWriter, Until};
 
 /// An agent from which nothing has come for so many looks is given up. A look is a second at least: should *we* stand still, no
 /// time passes.
@@ -24,17 +17,11 @@ const PATIENCE: u32 = 10;
 const LOOK: Duration = Duration::from_secs(1);
 /// Longest message: half of what a line of the journal may have, in which it is written with more around it.
 const LONGEST: usize = 32 << 20;
-/// Longest run.
-const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Pieces of output that wait for us.
-const PIECES: usize = 64;
 
-/// An agent that was started over SSH.
+/// An agent on another machine.
 #[derive(Debug)]
 pub(crate) struct Remote {
-    stdin: StdinWriter,
-    pieces: mpsc::Receiver<Vec<u8>>,
-    over: Option<JoinHandle<Result<Exit, SshError>>>,
+    wire: Wire,
     received: Vec<u8>,
     /// How much of it is known to hold no line end.
     searched: usize,
@@ -47,25 +34,12 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// Starts the command that becomes the agent, and greets it; it may take `greeting` to answer.
-    pub(super) fn start(session: Arc<Session>, command: String, greeting: Duration) -> Self {
-        let (writer, stdin) = session.stdin_stream();
-        let (sender, pieces) = mpsc::channel(PIECES);
-        let exec = Exec {
-            command,
-            stdin,
-            stdout: Sink::Pieces(sender),
-            stderr: Sink::Tail,
-            deadline: Instant::now() + FOR_EVER,
-            until: Until::Silent,
-        };
-        let over = tokio::spawn(async move { session.exec(exec).await });
+    /// Greets the agent at the other end; it may take `greeting` to answer.
+    pub(super) fn greet(wire: Wire, greeting: Duration) -> Self {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let remote = Self {
-            stdin: writer,
-            pieces,
-            over: Some(over),
+            wire,
             received: Vec::new(),
             searched: 0,
             looks,
@@ -81,7 +55,7 @@ impl Remote {
     pub(super) fn say(&self, message: &ToAgent) {
         if let Ok(mut line) = serde_json::to_vec(message) {
             line.push(b'\n');
-            self.stdin.try_send(&line);
+            (self.wire.send)(line);
         }
     }
 
@@ -121,12 +95,12 @@ impl Remote {
             }
             tokio::select! {
                 biased;
-                piece = self.pieces.recv() => match piece {
+                piece = self.wire.pieces.recv() => match piece {
                     Some(piece) => {
                         self.silent = 0;
                         self.received.extend_from_slice(&piece);
                     }
-                    None => return Err(self.how_it_ended().await),
+                    None => return Err(self.wire.how_it_ended().await),
                 },
                 _ = self.looks.tick() => {
                     self.silent += 1;
@@ -139,31 +113,6 @@ impl Remote {
                 self.beaten = Some(Instant::now());
                 self.say(&ToAgent::Heartbeat);
             }
-        }
-    }
-
-    async fn how_it_ended(&mut self) -> Broken {
-        let Some(over) = self.over.take() else { return Broken::Ended("for no known reason".to_owned()) };
-        match over.await {
-            Ok(Ok(exit)) => {
-                let how = exit.end;
-                let said = String::from_utf8_lossy(&exit.stderr_tail);
-                let said: Vec<_> = said.lines().map(reports::clean::line).filter(|line| !line.is_empty()).collect();
-                Broken::Ended(match said[said.len().saturating_sub(3)..].join("; ") {
-                    words if words.is_empty() => how.to_string(),
-                    words => format!("{how}; {words}"),
-                })
-            }
-            Ok(Err(error)) => Broken::Connection(error),
-            Err(error) => Broken::Ended(error.to_string()),
-        }
-    }
-}
-
-impl Drop for Remote {
-    fn drop(&mut self) {
-        if let Some(over) = &self.over {
-            over.abort();
         }
     }
 }

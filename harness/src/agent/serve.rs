@@ -19,6 +19,7 @@ use super::{
     orders::Orders,
     protocol::{FromAgent, GuestProof, Hello, Ready, ToAgent, Work},
     say::Say,
+    shared::Shared,
     worker::{Obeying, Results, Worker},
 };
 use crate::{
@@ -34,17 +35,38 @@ use crate::{
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A machine with an emulated CPU is slow; one whose nested virtualization hangs does not come to an end at all.
 const PROOF_LIMIT: Duration = Duration::from_secs(240);
+const DISK_HELP: &str = "raise `runner.disk`, or run fewer guests at once (`--jobs`)";
 
-/// Serves until the work is done or the orchestrator is gone; `folder` holds the unpacked brief, everything else goes beside it.
-pub async fn serve(folder: &Path) -> io::Result<()> {
+/// How the agent is to be on a machine.
+#[derive(Clone, Copy, Debug)]
+pub enum Ground<'a> {
+    /// An L1 that was booted for one run: this folder holds the unpacked brief, everything else goes beside it.
+    Own(&'a Path),
+    /// A machine that has other users and other runs: all is below a folder that this user's runs share.
+    Shared {
+        /// That folder.
+        root: &'a Path,
+        /// The run's name.
+        run: &'a str,
+    },
+}
+
+/// Serves until the work is done or the orchestrator is gone.
+pub async fn serve(ground: Ground<'_>) -> io::Result<()> {
     let spawner = Spawner::start()?;
     let (say, writer) = Say::to_stdout()?;
     let mut orders = Orders::from_stdin()?;
+    // Before the greeting: then there is a folder for the brief.
+    let shared = match ground {
+        Ground::Own(_) => None,
+        Ground::Shared { root, run } => Some(Shared::open(root, run)?),
+    };
     say.message(FromAgent::Hello(Hello::ours())).await;
     match orders.next().await {
         Some(ToAgent::Hello(hello)) if hello.check().is_ok() => {}
         _ => return Ok(()),
     }
+    let heart = tokio::spawn(beat(say.clone()));
     let work = loop {
         match orders.next().await {
             Some(ToAgent::Work(work)) => break work,
@@ -53,14 +75,19 @@ pub async fn serve(folder: &Path) -> io::Result<()> {
         }
     };
     let stop = Stop::default();
-    let heart = tokio::spawn(beat(say.clone()));
-    let served = Agent { folder, spawner: &spawner, say: &say, stop: &stop }.run(work, orders).await;
+    let served = match (ground, &shared) {
+        (Ground::Own(folder), _) => Agent { folder, spawner: &spawner, say: &say, stop: &stop }.run(work, orders).await,
+        (_, Some(shared)) => shared.run(work, orders, &spawner, &say, &stop).await,
+        _ => Ok(()),
+    };
     if let Err(trouble) = served {
         say.message(FromAgent::Failed { trouble }).await;
     }
     heart.abort();
     drop(say);
     writer.flush().await;
+    // With all that the run has here.
+    crate::blocking::blocking(|| drop(shared));
     Ok(())
 }
 
@@ -82,7 +109,7 @@ impl Agent<'_> {
         let brief = Brief::read(self.folder).map_err(|error| broken(&error))?;
         let plan = Arc::new(brief.plan);
         let (arrive, arriving) = unbounded_channel();
-        let _obeying = Obeying::start(orders, Arc::clone(&plan), arrive, self.stop.clone());
+        let _obeying = Obeying::start(orders, Arc::clone(&plan), arrive, None, self.stop.clone());
         let qemu = Qemu::find().await.map_err(|error| {
             let help = "leave out `runner.image`, or name one that has QEMU in it, such as `debian-13-runner`";
             unusable(format!("the L1's image cannot run guests: {error}")).with_help(help)
@@ -134,7 +161,7 @@ impl Agent<'_> {
         let memory = plan.runner.memory.map_or(spare, |asked| asked.min(spare));
         self.say.message(FromAgent::Ready(ready(&proof, &qemu, &machine, (memory, work.cpus), began.elapsed()))).await;
 
-        let warmth = Warmth::new(templates(beside, &qemu, &machine, work.checked), work.cold, beside.join("templates"));
+        let warmth = Warmth::new(templates(beside, &qemu, &machine, &work), work.cold, beside.join("templates"));
         let (events, received) = Events::channel();
         let boot_images = BootImages::of(&plan);
         images.into_iter().for_each(|(name, image)| boot_images.add(&name, image));
@@ -159,18 +186,17 @@ impl Agent<'_> {
             events,
         };
         let budget = Budget::new(memory, work.cpus, work.jobs.unwrap_or(usize::MAX));
-        let worker = Worker { station, events: received, budget, results: Results::Sent(beside.to_owned()) };
+        let worker = Worker { station, events: received, budget, results: Results::Sent(beside.to_owned(), DISK_HELP) };
         worker.run(arriving, work.freeze, self.say, self.stop).await;
         Ok(())
     }
 }
 
 /// Where guests are forked from here.
-fn templates(beside: &Path, qemu: &Qemu, machine: &Machine, checked: bool) -> Freezing {
+fn templates(beside: &Path, qemu: &Qemu, machine: &Machine, work: &Work) -> Freezing {
     let store = Store::open(&beside.join("store")).map_err(|error| error.to_string())?;
-    // What there is room for is looked at each time one is made; and what was made here ends with this machine.
-    let templates = store.templates(ByteSize::from_bytes(u64::MAX)).map_err(|error| error.to_string())?;
-    let templates = if checked { templates.trusting() } else { templates };
+    let templates = store.templates(work.templates).map_err(|error| error.to_string())?;
+    let templates = if work.checked { templates.trusting() } else { templates };
     let birthplace = Birthplace::new(qemu, machine, Accelerator::Kvm);
     Ok((templates, birthplace.map_err(|error| format!("{}: {error}", qemu.system.display()))?))
 }

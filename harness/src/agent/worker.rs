@@ -16,6 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    brief::StoredImage,
     files,
     orders::Orders,
     protocol::{FromAgent, ToAgent},
@@ -34,8 +35,8 @@ const ROOM_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) enum Results {
     /// The run's own folder is on this machine: nothing has to be sent, and a full disk ends the cells it concerns.
     Here,
-    /// They are sent from this folder. The machine is of no more use when its disk is full.
-    Sent(PathBuf),
+    /// They are sent from this folder. The machine is of no more use when its disk is full; with what helps then.
+    Sent(PathBuf, &'static str),
 }
 
 /// What cells are run with.
@@ -47,13 +48,22 @@ pub(crate) struct Worker {
     pub(crate) results: Results,
 }
 
+/// Makes an image known, before the cells are that are run with it.
+pub(super) type TakeImage = Box<dyn FnMut(&str, &StoredImage) + Send>;
+
 /// Does what the orchestrator says, until it is dropped.
 pub(super) struct Obeying(JoinHandle<()>);
 
 impl Obeying {
     /// Hands out cells of the plan as they come. Without an orchestrator everything ends.
-    pub(super) fn start(orders: Orders, plan: Arc<Plan>, arrive: UnboundedSender<Vec<Todo>>, stop: Stop) -> Self {
-        Self(tokio::spawn(obey(orders, plan, arrive, stop)))
+    pub(super) fn start(
+        orders: Orders,
+        plan: Arc<Plan>,
+        arrive: UnboundedSender<Vec<Todo>>,
+        images: Option<TakeImage>,
+        stop: Stop,
+    ) -> Self {
+        Self(tokio::spawn(obey(orders, plan, arrive, images, stop)))
     }
 }
 
@@ -63,7 +73,13 @@ impl Drop for Obeying {
     }
 }
 
-async fn obey(mut orders: Orders, plan: Arc<Plan>, arrive: UnboundedSender<Vec<Todo>>, stop: Stop) {
+async fn obey(
+    mut orders: Orders,
+    plan: Arc<Plan>,
+    arrive: UnboundedSender<Vec<Todo>>,
+    mut images: Option<TakeImage>,
+    stop: Stop,
+) {
     let mut arrive = Some(arrive);
     loop {
         match orders.next().await {
@@ -73,7 +89,12 @@ async fn obey(mut orders: Orders, plan: Arc<Plan>, arrive: UnboundedSender<Vec<T
                 });
                 let _ = arrive.as_ref().map(|arrive| arrive.send(known.collect()));
             }
-            Some(ToAgent::Complete) => arrive = None,
+            Some(ToAgent::Image { name, image }) => {
+                if let Some(take) = &mut images {
+                    take(&name, &image);
+                }
+            }
+            Some(ToAgent::Complete) => (arrive, images) = (None, None),
             Some(ToAgent::Stop { kill }) => {
                 stop.drain.cancel();
                 if kill {
@@ -96,7 +117,7 @@ impl Worker {
         let (arrive, arriving) = unbounded_channel();
         // That the orchestrator is gone stops this worker, and not whoever gave us these.
         let stop = Stop { drain: stop.drain.child_token(), kill: stop.kill.child_token() };
-        let _obeying = Obeying::start(orders, Arc::clone(&self.station.plan), arrive, stop.clone());
+        let _obeying = Obeying::start(orders, Arc::clone(&self.station.plan), arrive, None, stop.clone());
         self.run(arriving, false, say, &stop).await;
     }
 
@@ -106,7 +127,7 @@ impl Worker {
         let (disk_full, station) = (station.disk_full.clone(), Arc::new(station));
         let passing_on = match results.clone() {
             Results::Here => tokio::spawn(pass_on(events, say.clone())),
-            Results::Sent(folder) => {
+            Results::Sent(folder, _) => {
                 let (say, disk_full) = (say.clone(), disk_full.clone());
                 tokio::task::spawn_blocking(move || pass_on_with_files(events, &folder, &say, &disk_full))
             }
@@ -125,7 +146,7 @@ impl Worker {
         let no_room = async {
             match &results {
                 Results::Here => std::future::pending().await,
-                Results::Sent(folder) => watch_room(folder.clone(), disk_full.clone()).await,
+                Results::Sent(folder, _) => watch_room(folder.clone(), disk_full.clone()).await,
             }
         };
         tokio::select! {
@@ -133,13 +154,15 @@ impl Worker {
             () = no_room => {}
         }
         // Not which of the two was first: the last cell may have met the full disk.
-        let is_full = disk_full.is_cancelled() && matches!(results, Results::Sent(_));
+        let full = match results {
+            Results::Sent(_, help) if disk_full.is_cancelled() => Some(help),
+            _ => None,
+        };
         // With the last sender the stream of events ends.
         drop(station);
-        if is_full {
+        if let Some(help) = full {
             let reason = "its scratch disk is full: the guests' overlays cannot grow";
-            let trouble = Trouble::new(TroubleKind::HostDiskFull, Phase::Runner, reason)
-                .with_help("raise `runner.disk`, or run fewer guests at once (`--jobs`)");
+            let trouble = Trouble::new(TroubleKind::HostDiskFull, Phase::Runner, reason).with_help(help);
             say.message(FromAgent::Failed { trouble }).await;
         } else {
             let _ = passing_on.await;

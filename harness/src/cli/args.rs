@@ -45,6 +45,12 @@ pub(super) enum Verb {
     /// Run cells on this machine for an orchestrator elsewhere: what a runner's machine is started with.
     #[command(hide = true)]
     Agent(Agent),
+    /// Take files from an orchestrator elsewhere.
+    #[command(hide = true)]
+    Receive {
+        #[command(subcommand)]
+        what: Receive,
+    },
     /// Print the JSON Schema of the matrix file.
     Schema,
     /// Print completions for a shell.
@@ -110,7 +116,8 @@ pub(super) struct Run {
     pub(super) which: Which,
     #[command(flatten)]
     pub(super) limit: TemplateLimit,
-    /// Where guests run: on this machine, or in an L1 booted on it [default: what the matrix says, else `auto`].
+    /// Where guests run: `host` (on this machine), `qemu` (in an L1 booted on it), `ssh:user@host:port` (on a machine you can log in to),
+    /// or `auto` (choose `host` or `qemu` and say why) [default: what the matrix says, else `auto`].
     #[arg(long, value_name = "RUNNER")]
     pub(super) runner: Option<Runner>,
     /// Continue a run that died or was interrupted: only cells without a verdict run. Its folder, its name, or `latest`.
@@ -145,31 +152,49 @@ fn yes_or_no(text: &str) -> Result<bool, String> {
     }
 }
 
-/// The kinds of runner, as they are named on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+/// A runner, as it is named on the command line.
+#[derive(Clone, Debug)]
 pub(super) enum Runner {
-    /// Choose one and say why.
-    Auto,
-    /// This machine is the L1.
-    Host,
-    /// Boot an L1 on this machine with QEMU.
-    Qemu,
+    /// One of this machine.
+    Here(matrix::RunnerKind),
+    /// A machine one can log in to.
+    Ssh(matrix::SshHost),
 }
 
-impl From<Runner> for matrix::RunnerKind {
-    fn from(runner: Runner) -> Self {
-        match runner {
-            Runner::Auto => Self::Auto,
-            Runner::Host => Self::Host,
-            Runner::Qemu => Self::Qemu,
+impl std::str::FromStr for Runner {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Here(matrix::RunnerKind::Auto)),
+            "host" => Ok(Self::Here(matrix::RunnerKind::Host)),
+            "qemu" => Ok(Self::Here(matrix::RunnerKind::Qemu)),
+            _ => match text.strip_prefix("ssh:") {
+                Some(host) => host.parse().map(Self::Ssh).map_err(|error| error.to_string()),
+                None => Err("write `auto`, `host`, `qemu` or `ssh:user@host:port`".to_owned()),
+            },
         }
     }
 }
 
 #[derive(Debug, Arguments)]
 pub(super) struct Agent {
-    /// The folder with the unpacked brief.
+    /// The folder with the unpacked brief; with `--shared`, the name of the run.
     pub(super) brief: PathBuf,
+    /// The folder that this user's runs on this machine share.
+    #[arg(long, value_name = "DIR")]
+    pub(super) shared: Option<PathBuf>,
+}
+
+/// What is received over standard input from an orchestrator elsewhere.
+#[derive(Debug, Subcommand)]
+pub(super) enum Receive {
+    /// The files of an image, into a folder of this name below the shared folder.
+    Image { shared: PathBuf, name: String },
+    /// The brief of a run, as an archive.
+    Brief { shared: PathBuf, run: String },
+    /// Nothing: waits until the run has ended and removes what it left.
+    End { shared: PathBuf, run: String },
 }
 
 #[derive(Debug, Arguments)]
@@ -194,6 +219,9 @@ pub(super) struct Doctor {
     /// Prove the accelerator again, even if this machine's answer is known.
     #[arg(long)]
     pub(super) fresh: bool,
+    /// Ask another machine instead: `ssh:user@host:port`.
+    #[arg(long, value_name = "RUNNER", conflicts_with = "fresh")]
+    pub(super) runner: Option<Runner>,
 }
 
 #[derive(Debug, Arguments)]

@@ -19,6 +19,7 @@ use clap::{CommandFactory as _, Parser as _};
 use miette::IntoDiagnostic as _;
 
 use self::args::{Args, Verb};
+use crate::agent::{Ground, receive::Received};
 
 /// What a verb comes to when it does not end by itself: it says why and gives the exit code.
 struct Failure {
@@ -94,10 +95,28 @@ async fn verb(args: Args) -> Outcome {
         Verb::Images { verb, catalog } => images::images(verb, &catalog).await,
         Verb::Report(args) => report::report(&args),
         Verb::Shell(args) => shell::shell(args).await,
-        Verb::Agent(args) => match crate::agent::serve(&args.brief).await {
-            Ok(()) => Ok(0),
-            Err(error) => Err(Failure::message(3, error)),
-        },
+        Verb::Agent(args::Agent { brief, shared }) => {
+            let run = brief.to_string_lossy();
+            let ground = match &shared {
+                Some(root) => Ground::Shared { root, run: &run },
+                None => Ground::Own(&brief),
+            };
+            match crate::agent::serve(ground).await {
+                Ok(()) => Ok(0),
+                Err(error) => Err(Failure::message(3, error)),
+            }
+        }
+        Verb::Receive { what } => {
+            let (shared, what) = match what {
+                args::Receive::Image { shared, name } => (shared, Received::Image(name)),
+                args::Receive::Brief { shared, run } => (shared, Received::Brief(run)),
+                args::Receive::End { shared, run } => (shared, Received::End(run)),
+            };
+            match crate::agent::receive::receive(&shared, &what) {
+                Ok(()) => Ok(0),
+                Err(error) => Err(Failure::message(3, error)),
+            }
+        }
         Verb::Schema => print(&pretty(&matrix::schema())?),
         Verb::Completions { shell } => {
             // By way of memory: it panics on an output that fails.

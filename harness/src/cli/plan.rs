@@ -31,6 +31,9 @@ fn text(plan: &Plan) -> String {
             text += &format!("  {} ({} bytes, {})\n", artifact.file_name, artifact.bytes, artifact.digest);
         }
     }
+    if let (matrix::RunnerKind::Ssh, Some(host)) = (plan.runner.kind, &plan.runner.host) {
+        text += &format!("\nguests run on {host}, over SSH\n");
+    }
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let (cells, images) = (count(plan.cells.len(), "cell"), count(plan.images.len(), "image"));
     text += &format!("\n{cells} on {images}; plan {}\n", plan.digest.short());

@@ -21,7 +21,8 @@ pub(super) async fn run(args: args::Run) -> Outcome {
             let matrix_file::Loaded { plan, known } = matrix_file::load_to_run(&args.which)?;
             let notes = known.unpinned(&plan).into_iter().collect();
             let plan = match args.runner {
-                Some(runner) => plan.on(runner.into()),
+                Some(args::Runner::Here(kind)) => plan.on(kind),
+                Some(args::Runner::Ssh(host)) => plan.on_host(host),
                 None => plan,
             };
             (Start::Plan(Box::new(plan)), known, notes)

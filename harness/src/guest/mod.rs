@@ -27,6 +27,7 @@ pub use ended::Ended;
 pub use identity::{HOST_KEY_FILES, Seed, identity, write_private};
 pub use images::DiskFormat;
 pub use migration::MigrationError;
+pub(crate) use process::Process;
 pub use process::{Spawner, alive as process_alive, cpu_time as process_cpu_time, start_time as process_start_time};
 pub use reboots::{Next, Reboots};
 pub use seed::recipe as seed_recipe;

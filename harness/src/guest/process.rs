@@ -43,7 +43,7 @@ impl Spawner {
     }
 
     /// Starts `command`; it inherits each of `fds` under its own number. `dies_with_us`: it is killed when this process ends, however.
-    pub(super) async fn spawn(&self, command: Command, fds: Vec<OwnedFd>, dies_with_us: bool) -> io::Result<Process> {
+    pub(crate) async fn spawn(&self, command: Command, fds: Vec<OwnedFd>, dies_with_us: bool) -> io::Result<Process> {
         let (reply, answer) = oneshot::channel();
         let gone = || io::Error::other("the thread that starts guests is gone");
         self.jobs.send((command, fds, dies_with_us, reply)).map_err(|_| gone())?;
@@ -77,7 +77,7 @@ fn spawn(mut command: Command, inherited: &[OwnedFd], dies_with_us: bool) -> io:
 
 /// How a child ended; `None`: nobody knows.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Exit(pub(super) Option<ExitStatus>);
+pub(crate) struct Exit(pub(super) Option<ExitStatus>);
 
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,13 +90,14 @@ impl fmt::Display for Exit {
 
 /// A running child, waited for on a thread of its own. Dropping it kills it unless it was disarmed.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     armed: bool,
     pid: u32,
     handle: OwnedFd,
     exited: watch::Receiver<Option<Exit>>,
-    pub(super) stdout: Option<std::process::ChildStdout>,
-    pub(super) stderr: Option<std::process::ChildStderr>,
+    pub(crate) stdin: Option<std::process::ChildStdin>,
+    pub(crate) stdout: Option<std::process::ChildStdout>,
+    pub(crate) stderr: Option<std::process::ChildStderr>,
 }
 
 impl Process {
@@ -113,9 +114,9 @@ impl Process {
                 return Err(error);
             }
         };
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (exit, exited) = watch::channel(None);
-        let process = Self { armed: true, pid, handle, exited, stdout, stderr };
+        let process = Self { armed: true, pid, handle, exited, stdin, stdout, stderr };
         // If there is no thread to be had, `process` is dropped, and that kills the child.
         std::thread::Builder::new().name("waiter".into()).spawn(move || {
             // An error here means that somebody else reaped it: it is gone all the same, and nobody knows how.
@@ -129,7 +130,7 @@ impl Process {
     }
 
     /// Sends SIGKILL; the handle makes sure that it hits this process and no later one of the same number.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         let _ = pidfd_send_signal(&self.handle, Signal::KILL);
     }
 
@@ -144,7 +145,7 @@ impl Process {
     }
 
     /// Waits until it is gone and reaped. Holds no borrow, so it can be awaited elsewhere.
-    pub(super) fn gone(&self) -> impl Future<Output = Exit> + Send + 'static {
+    pub(crate) fn gone(&self) -> impl Future<Output = Exit> + Send + 'static {
         let mut exited = self.exited.clone();
         async move {
             match exited.wait_for(Option::is_some).await {

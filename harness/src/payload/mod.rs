@@ -44,6 +44,7 @@ pub use first_boot::{FirstBootError, complaint, first_boot};
 pub use install::{Install, InstallError, Survey, failed_script, install, survey};
 pub use installed::{Installed, another_version};
 pub use quote::script_with as script;
+pub(crate) use quote::word;
 pub use reboot::reboot;
 pub use suite::{Suite, SuiteOutcome, SuiteRun, run};
 pub use upload::{Upload, UploadError, survives, upload};

@@ -3,7 +3,7 @@
 /// The text as one word of a POSIX shell.
 ///
 /// NUL bytes cannot be in a word of any shell and are left out.
-pub(super) fn word(text: &str) -> String {
+pub(crate) fn word(text: &str) -> String {
     format!("'{}'", text.replace('\0', "").replace('\'', r"'\''"))
 }
 

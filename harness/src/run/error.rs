@@ -79,6 +79,11 @@ pub enum RunError {
         /// The kind of CPU that the first of them needs.
         arch: matrix::Arch,
     },
+    /// A machine that is not booted here has none of this.
+    #[error(
+        "a runner of kind `ssh` is not booted here: leave out `runner.image`, `runner.kernel_args` and `runner.disk`"
+    )]
+    BootedElsewhere,
     /// There is no such run.
     #[error("{}", no_such_run(.0))]
     NoSuchRun(std::path::PathBuf),

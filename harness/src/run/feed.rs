@@ -1,6 +1,6 @@
 //! The images of a run as what cells wait for.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use matrix::{Cell, Plan};
 
@@ -26,8 +26,13 @@ impl Feed for Images<'_> {
         booted.collect()
     }
 
-    fn is_in(&self, cell: &Cell) -> bool {
-        self.plan.image(cell).is_some_and(|image| self.arriving.prepared().contains_key(&image.from))
+    fn is_in(&self, cell: &Cell, brought: &HashSet<String>) -> bool {
+        let Some(image) = self.plan.image(cell) else { return false };
+        match self.arriving.prepared().get(&image.from) {
+            Some(Ok(_)) => brought.contains(&image.from),
+            Some(Err(_)) => true,
+            None => false,
+        }
     }
 
     fn settle(&self, ledger: &mut Ledger) {

@@ -118,7 +118,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
         events.send(EventKind::Warning { cell: None, message });
     }
 
-    let proof_is_known = host::known(store.root(), &qemu, &machine).is_some();
+    let proof_is_known = !place.is_elsewhere() && host::known(store.root(), &qemu, &machine).is_some();
     let mut entries = entries(&ledger, &plan, &options.catalog, place.l1_image(), proof_is_known);
     let emulators = Emulators::find(&entries).await;
     let refused = emulators.refuse(&mut entries, &events);
@@ -129,13 +129,19 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     // wait for the last.
     let at_once = place.l1_image().is_none() && emulators.are_unneeded();
     let own = |image: &PreparedImage| image.arch == Arch::here() && (proof_is_known || image.kernel.is_some());
-    while !(at_once && images.prepared().values().flatten().any(|image| own(image))) && images.next().await.is_some() {}
+    let elsewhere = place.is_elsewhere();
+    while !(elsewhere || at_once && images.prepared().values().flatten().any(|image| own(image)))
+        && images.next().await.is_some()
+    {}
     let (mut emulations, mut proved) = (Emulations::new(), Vec::new());
     let proofs = async {
         let began = Instant::now();
         let mut took = |step: &str, since: Instant| {
             proved.push(StepTime { step: step.to_owned(), elapsed_ms: since.elapsed().as_millis() as u64 });
         };
+        if elsewhere {
+            return Ok(Proof::unneeded());
+        }
         let proof = prove(images.prepared(), &store, &qemu, &machine, spawner, scratch.path()).await;
         took("proof of the accelerator", began);
         let (began, own) = (Instant::now(), proof.as_ref().map_or(1.0, |proof| proof.speed));

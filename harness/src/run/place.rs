@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use images::{Source, Templates};
-use matrix::{Arch, Network, Plan, RunnerKind};
+use matrix::{Arch, Network, Plan, RunnerKind, SshHost};
 use reports::{EventKind, Phase, StepTime, Trouble, TroubleKind};
 
 use super::{
@@ -21,7 +21,8 @@ use crate::{
     guest::{Accelerator, Spawner},
     host::{self, Choice, Machine, Nesting, Proof, Qemu, RunnerChoice},
     runner::{
-        Blueprint, Forked, HostPlace, L1_IMAGE, Ledger, Proofs, QemuPlace, RunnerPool, Supply, longest_silence, size,
+        Blueprint, Forked, HostPlace, L1_IMAGE, Ledger, Proofs, QemuPlace, RunnerPool, SshPlace, Supply,
+        longest_silence, size,
     },
     template::{Birthplace, Freezing},
 };
@@ -69,7 +70,7 @@ impl Place<'_> {
     pub(super) fn check(&self) -> Result<(), RunError> {
         limits::check_guests(self.plan, &self.options.catalog)?;
         let (spare, cpus) = (self.machine.spare(), self.machine.cpus);
-        if self.plan.runner.kind != RunnerKind::Qemu {
+        if !matches!(self.plan.runner.kind, RunnerKind::Qemu | RunnerKind::Ssh) {
             return limits::on_this_machine(self.plan, spare, cpus).map(drop);
         }
         if self.keeps() {
@@ -79,6 +80,11 @@ impl Place<'_> {
         if let Some((_, arch)) = foreign.first() {
             let cells: Vec<&str> = foreign.iter().map(|(cell, _)| cell.id.as_str()).collect();
             return Err(RunError::ForeignInL1 { cells: cells.join(", "), arch: *arch });
+        }
+        if self.is_elsewhere() {
+            let runner = &self.plan.runner;
+            let of_an_l1 = runner.image.is_some() || !runner.kernel_args.is_empty() || runner.disk.is_some();
+            return if of_an_l1 { Err(RunError::BootedElsewhere) } else { Ok(()) };
         }
         let name = self.plan.runner.image.as_deref().unwrap_or(L1_IMAGE);
         let entry = self.options.catalog.get(name);
@@ -94,6 +100,11 @@ impl Place<'_> {
         self.options.keep != Keep::Never || self.options.purpose == Purpose::Shell
     }
 
+    /// Guests run on another machine: what this one can do decides nothing.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.plan.runner.kind == RunnerKind::Ssh
+    }
+
     fn may_nest(&self) -> bool {
         self.nesting.hardware.as_ref().is_some_and(|hardware| hardware.nests())
     }
@@ -101,7 +112,7 @@ impl Place<'_> {
     /// Catalog name of the image an L1 is booted from; `None`: no L1 will be.
     pub(super) fn l1_image(&self) -> Option<&str> {
         let wanted = match self.plan.runner.kind {
-            RunnerKind::Host => false,
+            RunnerKind::Host | RunnerKind::Ssh => false,
             RunnerKind::Qemu => true,
             RunnerKind::Auto => self.choose(Accelerator::Kvm).kind == RunnerChoice::Qemu,
         };
@@ -119,7 +130,7 @@ impl Place<'_> {
                 return Choice { kind: RunnerChoice::Host, reason };
             }
             RunnerKind::Auto => None,
-            RunnerKind::Host => Some(RunnerChoice::Host),
+            RunnerKind::Host | RunnerKind::Ssh => Some(RunnerChoice::Host),
             RunnerKind::Qemu => Some(RunnerChoice::Qemu),
         };
         let choice = host::choose(asked, self.nesting, Some(accelerator == Accelerator::Kvm));
@@ -135,6 +146,9 @@ impl Place<'_> {
 
     /// Runs every open cell of the ledger where it is best run.
     pub(super) async fn run_cells(&self, to: &Where<'_>, images: &mut Arriving, ledger: &mut Ledger) {
+        if let (true, Some(host)) = (self.is_elsewhere(), &self.plan.runner.host) {
+            return self.over_ssh(to, host, images, ledger).await;
+        }
         let choice = self.choose(to.proof.accelerator);
         match choice.kind {
             RunnerChoice::Host => self.on_this_machine(to, &choice.reason, images, ledger).await,
@@ -178,6 +192,13 @@ impl Place<'_> {
             run: to.run,
             depth: self.depth(),
         };
+        let mut images = Images { plan: self.plan, arriving: images, events: to.events };
+        self.pool(to, place).run(to.number, true, ledger, &mut images).await;
+    }
+
+    async fn over_ssh(&self, to: &Where<'_>, host: &SshHost, images: &mut Arriving, ledger: &mut Ledger) {
+        let place =
+            SshPlace::new(self.plan, host, to.spawner, self.options.jobs, self.options.cold, self.options.templates);
         let mut images = Images { plan: self.plan, arriving: images, events: to.events };
         self.pool(to, place).run(to.number, true, ledger, &mut images).await;
     }

@@ -10,7 +10,7 @@ use super::place::{About, Engine, Opened, Opening, Place};
 use crate::{
     agent::{
         Broken, Link, Results, Worker,
-        protocol::{FromAgent, GuestProof, Ready},
+        protocol::{FromAgent, GuestProof, Ready, ToAgent},
     },
     events::Events,
     fanout::{BootImage, BootImages, Budget, Emulation, Keep, Purpose, Station, Stop, Warmth},
@@ -121,9 +121,14 @@ impl Engine for HostEngine {
         Vec::new()
     }
 
-    async fn bring(&self, name: &str, image: &BootImage) -> Result<(), Trouble> {
+    async fn bring(
+        &self,
+        name: &str,
+        image: &BootImage,
+        _progress: &(dyn Fn(String) + Sync),
+    ) -> Result<Option<ToAgent>, Trouble> {
         self.images.add(name, image.clone());
-        Ok(())
+        Ok(None)
     }
 
     async fn close(self) {}

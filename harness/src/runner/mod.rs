@@ -3,6 +3,7 @@
 //! ```text
 //! place    what every kind of machine can do: open, engine, close
 //! host     this machine            qemu    an L1 that is booted on it (size: how large it is)
+//! ssh      a machine that one can log in to
 //! frozen   any place whose machines can be frozen: forked instead of booted
 //! pool     all cells on one machine after another     session  the time with one machine's agent
 //! conduct  judges what an agent says                  ledger   knows which cells still have to report
@@ -19,6 +20,7 @@ mod proof;
 mod qemu;
 mod session;
 mod size;
+mod ssh;
 #[cfg(test)]
 mod tests;
 
@@ -34,3 +36,4 @@ pub(crate) use proof::Proofs;
 pub(crate) use qemu::{Blueprint, QemuPlace};
 pub(crate) use session::longest_silence;
 pub(crate) use size::{Supply, TooLarge, size};
+pub(crate) use ssh::{Found, Kvm, SshPlace, look};

@@ -1,13 +1,13 @@
 //! Where guests run, whatever kind of machine that is: opened, it answers with an engine and a line to the agent there.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use reports::{L1Facts, StepTime, Trouble};
 use tokio_util::sync::CancellationToken;
 
 use super::proof::Proofs;
 use crate::{
-    agent::{Broken, Link},
+    agent::{Broken, Link, protocol::ToAgent},
     fanout::BootImage,
 };
 
@@ -84,8 +84,13 @@ pub(crate) trait Engine: Sync {
     /// Its last words.
     fn evidence(&self) -> Vec<String>;
 
-    /// Makes guests of this image possible on it.
-    fn bring(&self, name: &str, image: &BootImage) -> impl Future<Output = Result<(), Trouble>>;
+    /// Makes guests of this image possible on it; that may take long, and `progress` is told of it. What its agent is told then, if anything.
+    fn bring(
+        &self,
+        name: &str,
+        image: &BootImage,
+        progress: &(dyn Fn(String) + Sync),
+    ) -> impl Future<Output = Result<Option<ToAgent>, Trouble>>;
 
     /// Ends it and all that runs on it.
     fn close(self) -> impl Future<Output = ()>;
@@ -96,8 +101,8 @@ pub(crate) trait Feed {
     /// Those that are in, by name.
     fn images(&self) -> Vec<(String, BootImage)>;
 
-    /// The image that guests of this cell are made of is in.
-    fn is_in(&self, cell: &matrix::Cell) -> bool;
+    /// The image that guests of this cell are made of is in, and where it can be had it is among those that were `brought`.
+    fn is_in(&self, cell: &matrix::Cell, brought: &HashSet<String>) -> bool;
 
     /// Reports the cells that no guest can be started for, as far as that is known.
     fn settle(&self, ledger: &mut super::Ledger);

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     agent::{
-        Broken, Link,
+        Broken, Link, Wire,
         brief::{self, BriefError},
         protocol::{ToAgent, Work},
     },
@@ -122,6 +122,8 @@ impl QemuPlace<'_> {
             cold: false,
             freeze: false,
             checked: false,
+            // What there is room for is looked at each time one is made; and what was made there ends with it.
+            templates: matrix::ByteSize::from_bytes(u64::MAX),
             known: self.proofs.known(),
         }
     }
@@ -147,8 +149,13 @@ impl Engine for L1 {
     }
 
     /// All of them are its disks.
-    async fn bring(&self, _name: &str, _image: &BootImage) -> Result<(), Trouble> {
-        Ok(())
+    async fn bring(
+        &self,
+        _name: &str,
+        _image: &BootImage,
+        _progress: &(dyn Fn(String) + Sync),
+    ) -> Result<Option<ToAgent>, Trouble> {
+        Ok(None)
     }
 
     async fn close(self) {
@@ -426,7 +433,9 @@ impl Blueprint<'_> {
     pub(super) async fn agent(&self, session: Arc<Session>) -> Result<Link, Trouble> {
         let program = brief::PROGRAM;
         let command = format!("exec /scratch/brief/{program} agent /scratch/brief");
-        Link::remote(session, command, GREETING.mul_f64(self.speed)).await.map_err(|error| broken(&error))
+        Link::remote(Wire::over_session(session, command), GREETING.mul_f64(self.speed))
+            .await
+            .map_err(|error| broken(&error))
     }
 }
 

@@ -142,12 +142,33 @@ impl<'a, P: Place> AgentSession<'a, P> {
         // An agent that is a task of this process hears of a stop by itself, and its silence is ours.
         let is_remote = !link.is_ours();
         let (mut drained, mut killed) = (false, None);
-        let mut all_are_in = match self.hand_out(engine, &link, feed, false).await {
-            Ok(()) => false,
-            Err(trouble) => return gone(engine, trouble),
-        };
+        let mut all_are_in = false;
+        let number = self.desk.number;
+        let events = self.desk.events;
+        let progress: &(dyn Fn(String) + Sync) =
+            &|message| events.send(EventKind::RunnerProgress { runner: number, message });
+        // One after the other, while the agent is listened to: an image may take minutes on its way.
+        let mut bringing = None;
+        // Something has come in since the cells were last looked at.
+        let mut news = true;
+        feed.settle(self.ledger);
         loop {
+            if bringing.is_none() && !drained && std::mem::take(&mut news) {
+                self.hand_out(&link, feed);
+                match feed.images().into_iter().find(|(name, _)| !self.brought.contains(name)) {
+                    Some((name, image)) => {
+                        bringing = Some(Box::pin(async move {
+                            let told = engine.bring(&name, &image, progress).await;
+                            (name, told)
+                        }));
+                    }
+                    None if all_are_in => link.say(ToAgent::Complete),
+                    None => {}
+                }
+            }
             let patience = self.patience();
+            // What it is to prove itself with may still be on its way.
+            let is_due = is_remote && (self.proof.is_some() || bringing.is_none());
             let message = tokio::select! {
                 biased;
                 // What we are told comes first, whatever the agent has to say: one that never stops talking does not hold it up.
@@ -157,7 +178,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
                     continue;
                 }
                 () = stop.drain.cancelled(), if !drained => {
-                    (drained, all_are_in) = (true, true);
+                    (drained, all_are_in, bringing) = (true, true, None);
                     link.say(ToAgent::Stop { kill: false });
                     link.say(ToAgent::Complete);
                     continue;
@@ -165,18 +186,31 @@ impl<'a, P: Place> AgentSession<'a, P> {
                 () = async { tokio::time::sleep_until(killed.unwrap_or_else(tokio::time::Instant::now)).await }, if killed.is_some() && is_remote => {
                     return End::Done;
                 }
-                () = tokio::time::sleep_until(self.progress + patience), if is_remote => {
+                () = tokio::time::sleep_until(self.progress + patience), if is_due => {
                     let reason = format!("timeout: the agent made no progress for {:.0} s", patience.as_secs_f64());
                     let trouble = Trouble::new(TroubleKind::Timeout, Phase::Runner, reason)
                         .with_help("see console.log in the runner's folder: is the machine overloaded, or stuck?");
                     return gone(engine, trouble);
                 }
                 more = feed.next(), if !all_are_in => {
-                    all_are_in = !more;
-                    match self.hand_out(engine, &link, feed, all_are_in).await {
-                        Ok(()) => continue,
+                    (all_are_in, news) = (!more, true);
+                    feed.settle(self.ledger);
+                    continue;
+                }
+                (name, told) = async {
+                    match &mut bringing {
+                        Some(bringing) => bringing.await,
+                        None => std::future::pending().await,
+                    }
+                } => {
+                    (bringing, news) = (None, true);
+                    match told {
+                        Ok(told) => told.into_iter().for_each(|told| link.say(told)),
                         Err(trouble) => return gone(engine, trouble),
                     }
+                    self.brought.insert(name);
+                    self.progress = tokio::time::Instant::now();
+                    continue;
                 }
                 message = link.next() => message,
                 trouble = engine.ended() => return gone(engine, trouble),
@@ -226,32 +260,15 @@ impl<'a, P: Place> AgentSession<'a, P> {
         }
     }
 
-    /// Hands out the cells whose images are in; those that no guest can be started for are reported.
-    async fn hand_out<E: Engine, F: Feed>(
-        &mut self,
-        engine: &E,
-        link: &Link,
-        feed: &F,
-        all_are_in: bool,
-    ) -> Result<(), Trouble> {
-        feed.settle(self.ledger);
-        for (name, image) in feed.images() {
-            if !self.brought.contains(&name) {
-                engine.bring(&name, &image).await?;
-                self.brought.insert(name);
-            }
-        }
+    /// Hands out the cells whose images are there.
+    fn hand_out<F: Feed>(&mut self, link: &Link, feed: &F) {
         let mut todo = self.ledger.todo();
-        todo.retain(|todo| feed.is_in(&todo.cell) && self.handed_out.insert(todo.cell.id.clone()));
+        todo.retain(|todo| feed.is_in(&todo.cell, &self.brought) && self.handed_out.insert(todo.cell.id.clone()));
         let cells: Vec<_> =
             todo.into_iter().map(|todo| CellWork { id: todo.cell.id, next: todo.next, last: todo.last }).collect();
         if !cells.is_empty() {
             link.say(ToAgent::Cells { cells });
         }
-        if all_are_in {
-            link.say(ToAgent::Complete);
-        }
-        Ok(())
     }
 
     /// Whether an agent that is not trusted may go on after this message.

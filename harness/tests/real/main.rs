@@ -26,9 +26,16 @@ mod places;
 mod reboots;
 mod release;
 mod rootfs;
+mod ssh_machine;
+mod ssh_place;
 mod stops;
 mod store;
 mod templates;
+
+/// A private SSH server on this machine.
+#[path = "../sshd/mod.rs"]
+#[allow(dead_code, reason = "most of it is for the tests of sessions")]
+mod sshd;
 
 /// The server of the downloads' own tests.
 #[path = "../../../images/tests/it/server.rs"]

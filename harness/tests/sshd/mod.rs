@@ -215,7 +215,7 @@ fn configure(dir: &Path, root: &Path, Options { tools, more }: &Options) {
     let tools = tools.as_ref().map(|path| format!(" PATH={}", path.display())).unwrap_or_default();
     let config = format!(
         "HostKey {dir_name}/host_ecdsa\nHostKey {dir_name}/host_ed25519\nAuthorizedKeysFile {dir_name}/authorized_keys\nStrictModes no\nUsePAM no\n\
-         PermitRootLogin yes\nPasswordAuthentication no\nSetEnv NESTMATRIX_ROOT={root}{tools}\n{more}"
+         PermitRootLogin yes\nPasswordAuthentication no\nSetEnv NESTMATRIX_ROOT={root} XDG_CACHE_HOME={dir_name}/cache{tools}\n{more}"
     );
     std::fs::write(dir.join("sshd_config"), config).unwrap();
 }

@@ -404,7 +404,7 @@ fn shapes_are_explained_in_the_words_of_toml() {
       ·        ───┬──
       ·           ╰── not a choice
       ╰────
-     help: did you mean `host`? choices: auto, host, qemu
+     help: did you mean `host`? choices: auto, host, qemu, ssh
     "#);
     assert_snapshot!(with("[[image]]\nfrom = \"debian-11-minimal\"\n").error(), @r#"
      × m.toml:3: missing key `name`
@@ -547,4 +547,24 @@ fn a_list_of_steps_is_mended_where_it_is_wrong() {
       ╰────
      help: the order is prepare, install, run, collect; `reboot` may stand anywhere between `prepare` and `collect`
     "#);
+}
+
+#[test]
+fn the_machine_of_the_runner_ssh_must_be_one_and_what_belongs_to_an_l1_is_refused() {
+    let lines = "[runner]\nkind = \"ssh\"\nhost = \"me@lab:2222\"\nidentity = \"keys/lab\"\n";
+    let runner = with(lines).load().plan.runner;
+    assert_eq!(runner.host.expect("it is named").to_string(), "me@lab:2222");
+    assert!(runner.identity.is_some_and(|file| file.is_absolute() && file.ends_with("keys/lab")));
+
+    for (lines, words) in [
+        ("kind = \"ssh\"\n", ["m.toml:4", "has no `host`", "add `host"]),
+        ("kind = \"ssh\"\nhost = \"-oProxyCommand=x\"\n", ["m.toml:5", "no machine to log in to", "user@host:port"]),
+        ("kind = \"ssh\"\nhost = \"lab\"\ndisk = \"1GiB\"\n", ["m.toml:6", "has no `disk`", "leave it out"]),
+        ("host = \"lab\"\n", ["m.toml:4", "only a runner of kind `ssh`", "kind = \"ssh\""]),
+    ] {
+        let error = with(&format!("[runner]\n{lines}")).error();
+        for word in words {
+            assert!(error.contains(word), "`{word}` is missing in {error}");
+        }
+    }
 }

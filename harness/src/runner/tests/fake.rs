@@ -1,7 +1,7 @@
 //! A place without a machine: what its agents say is written in a test.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     path::Path,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -162,18 +162,22 @@ pub(super) struct FakePlace {
     /// Numbers of the machines that were opened, and of those that were closed.
     pub(super) opened: Arc<Mutex<Vec<u32>>>,
     pub(super) closed: Arc<Mutex<Vec<u32>>>,
+    /// Images arrive on a machine once this is true.
+    pub(super) way: watch::Receiver<bool>,
 }
 
 pub(super) struct FakeEngine {
     number: u32,
     machine: watch::Receiver<Option<Trouble>>,
     closed: Arc<Mutex<Vec<u32>>>,
+    way: watch::Receiver<bool>,
 }
 
 impl FakePlace {
     pub(super) fn new(next: impl IntoIterator<Item = Next>) -> Self {
         let next = Mutex::new(next.into_iter().collect());
-        Self { next, proofs: None, is_ours: false, opened: Arc::default(), closed: Arc::default() }
+        let way = watch::channel(true).1;
+        Self { next, proofs: None, is_ours: false, opened: Arc::default(), closed: Arc::default(), way }
     }
 
     pub(super) fn take(&self, number: u32) -> Result<Opened<FakeEngine>, Trouble> {
@@ -188,7 +192,7 @@ impl FakePlace {
                 let (ended, machine) = watch::channel(None);
                 let agent = |orders, say| script(FakeAgent { orders, say, machine: ended });
                 let link = if self.is_ours { Link::local(agent) } else { Link::fake(agent) };
-                let engine = FakeEngine { number, machine, closed: Arc::clone(&self.closed) };
+                let engine = FakeEngine { number, machine, closed: Arc::clone(&self.closed), way: self.way.clone() };
                 Ok(Opened { engine, link, l1: None, steps: Vec::new(), give_up: None })
             }
         }
@@ -225,8 +229,15 @@ impl Engine for FakeEngine {
         vec!["last words".into()]
     }
 
-    async fn bring(&self, _name: &str, _image: &BootImage) -> Result<(), Trouble> {
-        Ok(())
+    async fn bring(
+        &self,
+        _name: &str,
+        _image: &BootImage,
+        _progress: &(dyn Fn(String) + Sync),
+    ) -> Result<Option<ToAgent>, Trouble> {
+        let mut way = self.way.clone();
+        let _ = way.wait_for(|is_free| *is_free).await;
+        Ok(Some(ToAgent::Heartbeat))
     }
 
     async fn close(self) {
@@ -239,28 +250,35 @@ pub(super) struct FakeFeed {
     /// How many more times something comes in.
     pub(super) later: watch::Receiver<bool>,
     is_in: bool,
+    /// An image that has to be brought.
+    image: Option<(String, BootImage)>,
 }
 
 impl FakeFeed {
     /// All are in.
     pub(super) fn all() -> Self {
-        Self { later: watch::channel(true).1, is_in: true }
+        Self { later: watch::channel(true).1, is_in: true, image: None }
+    }
+
+    /// This one is in, and cells wait until it was brought.
+    pub(super) fn of(name: &str, image: BootImage) -> Self {
+        Self { image: Some((name.to_owned(), image)), ..Self::all() }
     }
 
     /// They are in once the test says so.
     pub(super) fn later() -> (watch::Sender<bool>, Self) {
         let (arrive, later) = watch::channel(false);
-        (arrive, Self { later, is_in: false })
+        (arrive, Self { later, is_in: false, image: None })
     }
 }
 
 impl Feed for FakeFeed {
     fn images(&self) -> Vec<(String, BootImage)> {
-        Vec::new()
+        self.image.clone().into_iter().collect()
     }
 
-    fn is_in(&self, _cell: &matrix::Cell) -> bool {
-        self.is_in
+    fn is_in(&self, _cell: &matrix::Cell, brought: &HashSet<String>) -> bool {
+        self.is_in && self.image.as_ref().is_none_or(|(name, _)| brought.contains(name))
     }
 
     fn settle(&self, _ledger: &mut Ledger) {}

@@ -7,7 +7,11 @@ use matrix::Digest;
 use reports::{Boot, Ending, EventKind, GuestFacts, Phase, Trouble, TroubleKind, Verdict};
 
 use super::fake::{FakeAgent, FakeFeed, FakePlace, Next, Stage, opens, proofs, ready, skipped, stranger, trouble};
-use crate::agent::protocol::{FromAgent, GuestProof, Hello, ToAgent};
+use crate::{
+    agent::protocol::{FromAgent, GuestProof, Hello, ToAgent},
+    fanout::{BootImage, ImageFacts},
+    guest::{DiskFile, DiskFormat},
+};
 
 fn failed() -> Ending {
     Ending::Troubled(Trouble::new(TroubleKind::TestFailed, Phase::Test, "exit code 1"))
@@ -482,4 +486,42 @@ async fn an_agent_of_this_process_may_keep_guests_is_waited_for_and_its_silence_
     let played = stage.play(FakePlace { is_ours: true, ..FakePlace::new([keeps]) }).await;
     assert_eq!(played.verdicts(), "s0 skipped: no printer");
     assert!(played.events.iter().any(|event| matches!(event, EventKind::GuestKept { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_is_listened_to_while_an_image_is_on_its_way_and_gets_its_cells_when_it_is_there() {
+    let (free, way) = tokio::sync::watch::channel(false);
+    let mut place = FakePlace::new([opens(|mut agent| async move {
+        agent.ready().await;
+        // More than what waits for somebody who does not listen.
+        for number in 0..100 {
+            agent.message(FromAgent::Progress { message: format!("still here {number}") }).await;
+        }
+        free.send_replace(true);
+        let told = agent.orders.next().await;
+        assert!(matches!(told, Some(ToAgent::Heartbeat)), "what bringing it says comes before the cells: {told:?}");
+        for work in agent.cells().await {
+            agent.attempt(&work, skipped(), false).await;
+        }
+        agent.message(FromAgent::Done).await;
+        std::future::pending::<()>().await;
+    })]);
+    place.way = way;
+    let image = BootImage {
+        facts: ImageFacts {
+            digest: matrix::Digest::of(b"image"),
+            arch: matrix::Arch::here(),
+            family: None,
+            bytes: matrix::ByteSize::from_mib(1),
+            start: images::Start::Kernel(String::new()),
+            login_user: "root".into(),
+        },
+        disk: DiskFile { file: "/disk".into(), format: DiskFormat::Raw },
+        kernel: None,
+        lease: None,
+    };
+    let played = Stage::new(1, 0).play_with(place, true, FakeFeed::of("a", image)).await;
+    assert_eq!(played.verdicts(), "s0 skipped: no printer");
+    let said = played.events.iter().filter(|event| matches!(event, EventKind::RunnerProgress { .. })).count();
+    assert_eq!(said, 100);
 }

@@ -1,0 +1,356 @@
+//! Takes files on a machine where guests are to run: images, with resume, and the brief of a run.
+//!
+//! The sender is told first what is there already. Then each file comes as a header, pieces with the place they belong to (what is left out
+//! is a hole), an empty piece, and the digest of the whole. Nothing has its name before its digest was compared.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead as _, Read as _, Seek as _, SeekFrom},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use matrix::Digest;
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+
+use super::{
+    brief::{DISK, INITRD, KERNEL},
+    shared,
+};
+use crate::{host, scratch};
+
+/// A file is looked at in blocks of this size: those that hold nothing but zeros are not sent.
+pub(crate) const BLOCK: usize = 256 << 10;
+/// An image that no run used for so long is removed.
+const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Marks the last use of an image.
+const USED: &str = "used";
+/// Longest header.
+const LONGEST: u64 = 4096;
+
+/// What is to be received.
+#[derive(Clone, Debug)]
+pub(crate) enum Received {
+    /// The files of an image, into the folder of this name.
+    Image(String),
+    /// The brief of this run, as an archive.
+    Brief(String),
+    /// Nothing: waits until this run has ended and removes what it left.
+    End(String),
+}
+
+/// What is there of an image: the sizes of its files, in the order they are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct There {
+    /// All of it is there.
+    pub(crate) whole: bool,
+    /// So many bytes of each file are.
+    pub(crate) bytes: [u64; 3],
+    /// So many more have room.
+    pub(crate) free: u64,
+}
+
+/// What comes before a file; without a name: that was all.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Header {
+    /// Which of [`FILES`].
+    pub(crate) name: String,
+    /// Its size.
+    pub(crate) bytes: u64,
+    /// Where it goes on.
+    pub(crate) from: u64,
+}
+
+/// What the sender is told at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Outcome {
+    /// It is there.
+    Done,
+    /// The disk is full.
+    Full(String),
+    /// It did not go well.
+    Failed(String),
+}
+
+/// Files of an image, in the order they are sent.
+pub(crate) const FILES: [&str; 3] = [KERNEL, INITRD, DISK];
+
+/// Receives from standard input, into what is below `root`.
+pub(crate) fn receive(root: &Path, what: &Received) -> io::Result<()> {
+    let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
+    let outcome = match what {
+        Received::Image(name) => image(root, name, &mut input, &mut output),
+        Received::Brief(run) => tar::Archive::new(&mut input).unpack(shared::brief(root, run)),
+        Received::End(run) => end(&shared::store(root), run),
+    };
+    let outcome = match outcome {
+        Ok(()) => Outcome::Done,
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Outcome::Full(error.to_string()),
+        Err(error) => Outcome::Failed(error.to_string()),
+    };
+    say(&mut output, &outcome)
+}
+
+fn say(output: &mut impl io::Write, message: &impl Serialize) -> io::Result<()> {
+    let line = serde_json::to_string(message)?;
+    writeln!(output, "{line}")?;
+    output.flush()
+}
+
+/// The folder is locked for as long as its run lives.
+fn end(store: &Path, run: &str) -> io::Result<()> {
+    match File::open(store.join("scratch").join(name(run)?).join("lock")) {
+        Ok(lock) => lock.lock()?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    scratch::sweep(store);
+    Ok(())
+}
+
+/// What comes over the line leads nowhere else.
+fn name(text: &str) -> io::Result<&str> {
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    if plain && !text.is_empty() && !text.starts_with('.') { Ok(text) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
+fn image(root: &Path, folder: &str, input: &mut impl io::BufRead, output: &mut impl io::Write) -> io::Result<()> {
+    let images = root.join(shared::IMAGES);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&images)?;
+    let (place, part) = (images.join(name(folder)?), images.join(format!("{folder}.part")));
+    // Another run may be sending the same: then it is there, or goes on from there.
+    let lock = File::create(images.join(format!("{folder}.lock")))?;
+    lock.lock()?;
+    if place.is_dir() {
+        File::create(place.join(USED))?.set_modified(SystemTime::now())?;
+        return say(output, &There { whole: true, bytes: [0; 3], free: 0 });
+    }
+    remove_unused(&images);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&part)?;
+    let size = |name: &str| fs::metadata(part.join(name)).map_or(0, |file| file.len());
+    let free = host::free_bytes(&part)?.bytes();
+    say(output, &There { whole: false, bytes: FILES.map(size), free })?;
+    loop {
+        let header = header(input)?;
+        if header.name.is_empty() {
+            break;
+        }
+        if !FILES.contains(&header.name.as_str()) {
+            return Err(io::Error::other("a file that no image has"));
+        }
+        file(&part.join(&header.name), &header, input)?;
+    }
+    File::create(part.join(USED))?;
+    fs::rename(&part, &place)?;
+    File::open(&images)?.sync_all()
+}
+
+fn header(input: &mut impl io::BufRead) -> io::Result<Header> {
+    let mut line = Vec::new();
+    input.take(LONGEST).read_until(b'\n', &mut line)?;
+    if !line.ends_with(b"\n") {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(serde_json::from_slice(&line)?)
+}
+
+fn file(path: &PathBuf, header: &Header, input: &mut impl io::BufRead) -> io::Result<()> {
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    file.set_len(header.from)?;
+    let mut bytes = vec![0; BLOCK];
+    loop {
+        let mut number = [0; 8];
+        input.read_exact(&mut number)?;
+        let at = u64::from_le_bytes(number);
+        let mut number = [0; 4];
+        input.read_exact(&mut number)?;
+        let length = u32::from_le_bytes(number) as usize;
+        if length == 0 {
+            break;
+        }
+        if length > BLOCK || at.saturating_add(length as u64) > header.bytes {
+            return Err(io::Error::other("a piece that does not belong to the file"));
+        }
+        input.read_exact(&mut bytes[..length])?;
+        file.write_all_at(&bytes[..length], at)?;
+    }
+    let mut theirs = [0; 32];
+    input.read_exact(&mut theirs)?;
+    file.set_len(header.bytes)?;
+    let ours = content(&mut file)?;
+    if ours == theirs {
+        return file.sync_all();
+    }
+    // What is wrong in it nobody knows: it comes anew.
+    fs::remove_file(path)?;
+    let (ours, theirs) = (Digest::from_bytes(ours).short(), Digest::from_bytes(theirs).short());
+    Err(io::Error::other(format!("{} came damaged: its digest is {ours}, not {theirs}", header.name)))
+}
+
+/// A file's digest: over its size, and its blocks that are not all zeros, each after its place. Holes cost no time.
+pub(crate) fn content(file: &mut File) -> io::Result<[u8; 32]> {
+    let mut hasher = sha2::Sha256::new();
+    hasher.update(file.metadata()?.len().to_le_bytes());
+    blocks(file, 0, &mut |at, block| {
+        hasher.update(at.to_le_bytes());
+        hasher.update(block);
+        Ok(())
+    })?;
+    Ok(hasher.finalize().into())
+}
+
+/// Shows every block from this place on that is not all zeros.
+pub(crate) fn blocks(file: &mut File, from: u64, show: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(BLOCK);
+    let mut at = from;
+    loop {
+        // Past the end, or where there are no holes, the answer is no offset.
+        match rustix::fs::seek(&*file, rustix::fs::SeekFrom::Data(at)) {
+            Ok(data) => at = data / BLOCK as u64 * BLOCK as u64,
+            Err(rustix::io::Errno::NXIO) => return Ok(()),
+            Err(_) => {}
+        }
+        file.seek(SeekFrom::Start(at))?;
+        bytes.clear();
+        file.take(BLOCK as u64).read_to_end(&mut bytes)?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if bytes.iter().any(|byte| *byte != 0) {
+            show(at, &bytes)?;
+        }
+        at += bytes.len() as u64;
+    }
+}
+
+/// Where a file goes on of which so many bytes are there: at the beginning of a block. What is longer than the file is another one.
+pub(crate) const fn resume_from(there: u64, bytes: u64) -> u64 {
+    if there > bytes { 0 } else { there / BLOCK as u64 * BLOCK as u64 }
+}
+
+/// Images that nobody used for long, whole or not.
+fn remove_unused(images: &Path) {
+    let old = |path: &Path| {
+        let used = fs::metadata(path.join(USED)).or_else(|_| fs::metadata(path));
+        let age = used.and_then(|used| used.modified()).ok().and_then(|used| used.elapsed().ok());
+        age.is_some_and(|age| age > UNUSED)
+    };
+    for entry in fs::read_dir(images).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let lock = path.with_extension("lock");
+        if !path.is_dir() || !old(&path) {
+            continue;
+        }
+        if let Ok(lock) = File::create(&lock)
+            && lock.try_lock().is_ok()
+        {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything the sender sends of these files, from where the receiver is.
+    fn sent(folder: &Path, there: There) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let files = FILES.map(|name| Some(folder.join(name)));
+        crate::agent::send_image(&mut bytes, &files, there, &|_| {}).unwrap();
+        bytes
+    }
+
+    const NOTHING: There = There { whole: false, bytes: [0; 3], free: 0 };
+
+    fn made(folder: &Path) {
+        let mut disk = vec![0; 3 * BLOCK + 7];
+        disk[5] = 1;
+        disk[2 * BLOCK + 1] = 2;
+        fs::write(folder.join(DISK), &disk).unwrap();
+        fs::write(folder.join(KERNEL), "kernel").unwrap();
+        fs::write(folder.join(INITRD), "").unwrap();
+    }
+
+    fn take(root: &Path, mut input: &[u8]) -> (io::Result<()>, There) {
+        let mut said = Vec::new();
+        let taken = image(root, "abc", &mut input, &mut said);
+        (taken, serde_json::from_slice(said.split(|byte| *byte == b'\n').next().unwrap()).unwrap())
+    }
+
+    #[test]
+    fn what_is_sent_arrives_with_its_holes_and_is_not_sent_again() {
+        let (from, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        made(from.path());
+        let all = sent(from.path(), NOTHING);
+        assert!(all.len() < 2 * BLOCK + 1024, "a block of zeros is not sent: {}", all.len());
+        let (taken, there) = take(root.path(), &all);
+        taken.unwrap();
+        assert_eq!((there.whole, there.bytes), (false, [0; 3]));
+        for name in FILES {
+            let place = root.path().join("images/abc").join(name);
+            assert_eq!(fs::read(place).unwrap(), fs::read(from.path().join(name)).unwrap(), "{name}");
+        }
+        let (taken, there) = take(root.path(), b"");
+        taken.unwrap();
+        assert!(there.whole);
+    }
+
+    #[test]
+    fn what_breaks_off_goes_on_from_where_it_was() {
+        let (from, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        made(from.path());
+        let all = sent(from.path(), NOTHING);
+        // Within the last piece of the disk.
+        let (taken, _) = take(root.path(), &all[..all.len() - 100]);
+        assert_eq!(taken.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert!(!root.path().join("images/abc").exists(), "half an image has no name");
+        let (taken, there) = take(root.path(), b"");
+        taken.unwrap_err();
+        assert_eq!(there.bytes[..2], [6, 0]);
+        let rest = sent(from.path(), there);
+        assert!(rest.len() < all.len(), "{} of {}", rest.len(), all.len());
+        take(root.path(), &rest).0.unwrap();
+        let disk = root.path().join("images/abc").join(DISK);
+        assert_eq!(fs::read(disk).unwrap(), fs::read(from.path().join(DISK)).unwrap());
+    }
+
+    #[test]
+    fn what_came_damaged_has_no_name_and_comes_anew() {
+        let (from, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        made(from.path());
+        let mut all = sent(from.path(), NOTHING);
+        let kernel = all.windows(6).position(|bytes| bytes == b"kernel").unwrap();
+        all[kernel] ^= 1;
+        let (taken, _) = take(root.path(), &all);
+        assert!(taken.unwrap_err().to_string().contains("damaged"));
+        let (_, there) = take(root.path(), b"");
+        assert_eq!((there.whole, there.bytes), (false, [0; 3]));
+    }
+
+    #[test]
+    fn a_file_goes_on_at_a_block_and_what_is_too_long_comes_anew() {
+        let block = BLOCK as u64;
+        for (there, bytes, from) in [
+            (0, 10, 0),
+            (5, 10, 0),
+            (block, 2 * block, block),
+            (block + 1, 2 * block, block),
+            (2 * block, 2 * block, 2 * block),
+            (2 * block + 1, 2 * block, 0),
+        ] {
+            assert_eq!(resume_from(there, bytes), from, "{there} of {bytes}");
+        }
+    }
+
+    #[test]
+    fn no_name_leads_out_of_the_folder() {
+        for text in ["..", ".", "", "a/b", "/etc", ".lock"] {
+            name(text).unwrap_err();
+        }
+        name("run-2026_1.x").unwrap();
+    }
+}

@@ -1,0 +1,210 @@
+//! The agent on a machine that is not its own: other users, other runs, and what earlier runs have left for this one.
+//!
+//! ```text
+//! programs/<digest>/   the agent's program           images/<digest>/   disk, kernel and initial file system of an image
+//! store/               a store: templates, the proof that guests run; store/scratch/<run>/ goes with its run
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use images::Store;
+use matrix::Arch;
+use reports::{Phase, StepTime, Trouble, TroubleKind};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    brief::Brief,
+    orders::Orders,
+    protocol::{FromAgent, GuestProof, Ready, Work},
+    say::Say,
+    worker::{Obeying, Results, TakeImage, Worker},
+};
+use crate::{
+    blocking::blocking,
+    events::Events,
+    fanout::{BootImage, BootImages, Budget, Cost, Keep, Purpose, Station, Stop, Warmth},
+    guest::Spawner,
+    host::{self, Machine, Proof, Qemu},
+    scratch::{self, Scratch},
+    ssh::Keys,
+    template::{Birthplace, Freezing},
+};
+
+/// Names below the folder that a user's runs share.
+pub(crate) const PROGRAMS: &str = "programs";
+pub(crate) const IMAGES: &str = "images";
+const STORE: &str = "store";
+/// Name below the run's own folder.
+const BRIEF: &str = "brief";
+
+const DISK_HELP: &str =
+    "make room on that machine's disk, below ~/.cache/nestmatrix, or run fewer guests at once (`--jobs`)";
+
+/// The store below this folder.
+pub(super) fn store(root: &Path) -> PathBuf {
+    root.join(STORE)
+}
+
+/// Where the brief of a run is unpacked.
+pub(super) fn brief(root: &Path, run: &str) -> PathBuf {
+    store(root).join("scratch").join(run).join(BRIEF)
+}
+
+/// The run's place on the machine. Dropping it removes all that the run has here.
+pub(super) struct Shared {
+    store: Store,
+    scratch: Scratch,
+    swept: Vec<String>,
+}
+
+impl Shared {
+    /// Removes what dead runs left, and makes the folder of this one.
+    pub(super) fn open(root: &Path, run: &str) -> io::Result<Self> {
+        let store = Store::open(&store(root)).map_err(io::Error::other)?;
+        let swept = scratch::sweep(store.root());
+        let scratch = Scratch::create(store.root(), run).map_err(io::Error::other)?;
+        Ok(Self { store, scratch, swept })
+    }
+
+    /// Runs what the orchestrator orders.
+    pub(super) async fn run(
+        &self,
+        work: Work,
+        orders: Orders,
+        spawner: &Spawner,
+        say: &Say,
+        stop: &Stop,
+    ) -> Result<(), Trouble> {
+        let own = self.scratch.path();
+        for message in &self.swept {
+            say.message(FromAgent::Progress { message: message.clone() }).await;
+        }
+        let brief = Brief::read(&own.join(BRIEF)).map_err(|error| unusable(format!("no brief: {error}")))?;
+        let plan = Arc::new(brief.plan);
+        let (arrive, arriving) = unbounded_channel();
+        let known = Arc::new(BootImages::of(&plan));
+        let (arrival, mut came) = unbounded_channel();
+        let take: TakeImage = {
+            let known = Arc::clone(&known);
+            Box::new(move |name, image| {
+                known.add(name, image.here());
+                // Once guests are proved to run, nobody waits for one.
+                let _ = arrival.send(image.here());
+            })
+        };
+        let _obeying = Obeying::start(orders, Arc::clone(&plan), arrive, Some(take), stop.clone());
+        let qemu = Qemu::find().await.map_err(|error| unusable(error.to_string()))?;
+        let machine = Machine::read().map_err(|error| unusable(format!("the size of the machine: {error}")))?;
+        let (scratch, cells) = (own.join("guests"), own.join("cells"));
+        for folder in [&scratch, &cells] {
+            std::fs::create_dir_all(folder).map_err(|error| unusable(format!("{}: {error}", folder.display())))?;
+        }
+
+        let spare = machine.spare();
+        let memory = plan.runner.memory.map_or(spare, |asked| asked.min(spare));
+        let budget = Budget::new(memory, work.cpus.min(machine.cpus), work.jobs.unwrap_or(usize::MAX));
+        let mut costs = plan.cells.iter().map(|cell| (cell, Cost::of(&cell.guest)));
+        if let Some((cell, cost)) = costs.find(|(_, cost)| !budget.allows(*cost)) {
+            let (needed, budget, spare) = (cost.memory().mib(), memory.mib(), spare.mib());
+            let reason = format!(
+                "cell {} needs {needed} MiB with QEMU's own, but all guests together may take {budget} MiB ({spare} MiB can be spared there)",
+                cell.id
+            );
+            return Err(unusable(reason).with_help("lower the guest's `memory`, or raise `runner.memory`"));
+        }
+
+        let began = Instant::now();
+        let proof = match host::known(self.store.root(), &qemu, &machine) {
+            Some(proof) => proof,
+            None => {
+                let proof = async { self.prove(&mut came, &qemu, &machine, spawner, (&scratch, say)).await };
+                tokio::select! {
+                    biased;
+                    () = stop.drain.cancelled() => {
+                        say.message(FromAgent::Done).await;
+                        return Ok(());
+                    }
+                    proof = proof => proof?,
+                }
+            }
+        };
+        let ready = Ready {
+            accelerator: proof.accelerator,
+            proof: GuestProof { reason: proof.reason.clone(), speed: proof.speed },
+            qemu: qemu.words.clone(),
+            kernel: machine.kernel.clone(),
+            memory: budget.memory().bytes(),
+            cpus: budget.cpus(),
+            steps: vec![StepTime {
+                step: "proof of the accelerator".to_owned(),
+                elapsed_ms: began.elapsed().as_millis() as u64,
+            }],
+        };
+        say.message(FromAgent::Ready(ready)).await;
+        let (events, received) = Events::channel();
+        let station = Station {
+            runner: work.runner,
+            plan,
+            images: known,
+            spawner: spawner.clone(),
+            warmth: Warmth::new(self.templates(&qemu, &machine, &proof, &work), work.cold, own.join("templates")),
+            qemu,
+            accelerator: proof.accelerator,
+            // Guests of other kinds are not sent here.
+            emulations: BTreeMap::new(),
+            terse: false,
+            speed: proof.speed,
+            scratch,
+            cells,
+            login: Keys::generate("nestmatrix login").map_err(|error| unusable(format!("a login key: {error}")))?,
+            purpose: Purpose::Test,
+            keep: Keep::Never,
+            disk_full: CancellationToken::new(),
+            events,
+        };
+        let worker = Worker { station, events: received, budget, results: Results::Sent(own.to_owned(), DISK_HELP) };
+        worker.run(arriving, false, say, stop).await;
+        Ok(())
+    }
+
+    /// Proves with the first image there is that guests run.
+    async fn prove(
+        &self,
+        came: &mut UnboundedReceiver<BootImage>,
+        qemu: &Qemu,
+        machine: &Machine,
+        spawner: &Spawner,
+        (scratch, say): (&Path, &Say),
+    ) -> Result<Proof, Trouble> {
+        loop {
+            let Some(image) = came.recv().await else {
+                let help = "add one that nestmatrix builds, such as `debian-12-minimal`, to the matrix";
+                return Err(unusable("none of the images has a kernel of its own to prove with that guests run")
+                    .with_help(help));
+            };
+            let Some(kernel) = image.kernel.as_ref().filter(|_| image.facts.arch == Arch::here()) else { continue };
+            let message = "proving that guests run there".to_owned();
+            say.message(FromAgent::Progress { message }).await;
+            let target = host::Target { kernel, scratch };
+            let proof = host::prove(self.store.root(), qemu, machine, spawner, &target).await;
+            return proof.map_err(|error| unusable(error.to_string()));
+        }
+    }
+
+    fn templates(&self, qemu: &Qemu, machine: &Machine, proof: &Proof, work: &Work) -> Freezing {
+        let templates = blocking(|| self.store.templates(work.templates)).map_err(|error| error.to_string())?;
+        let birthplace = Birthplace::new(qemu, machine, proof.accelerator);
+        Ok((templates, birthplace.map_err(|error| format!("{}: {error}", qemu.system.display()))?))
+    }
+}
+
+fn unusable(reason: impl Into<String>) -> Trouble {
+    Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, reason)
+}

@@ -1,0 +1,73 @@
+//! What the line to an agent on another machine goes over: a way in, pieces of output, and an end with words.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use super::link::Broken;
+use crate::ssh::{Exec, Session, Sink, Until};
+
+/// Pieces of output that wait for us.
+pub(crate) const PIECES: usize = 64;
+/// Longest run.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The standard input and output of a program on another machine. Dropping it ends the program's input, and with that the agent.
+pub(crate) struct Wire {
+    /// Sends these bytes without waiting. Whether anybody reads them shows in what comes back.
+    pub(crate) send: Box<dyn Fn(Vec<u8>) + Send + Sync>,
+    /// Its output as it comes; none: it has ended.
+    pub(crate) pieces: mpsc::Receiver<Vec<u8>>,
+    /// How it ended.
+    pub(crate) over: JoinHandle<Broken>,
+}
+
+impl Wire {
+    /// Over a session of our own with a guest.
+    pub(crate) fn over_session(session: Arc<Session>, command: String) -> Self {
+        let (writer, stdin) = session.stdin_stream();
+        let (sender, pieces) = mpsc::channel(PIECES);
+        let exec = Exec {
+            command,
+            stdin,
+            stdout: Sink::Pieces(sender),
+            stderr: Sink::Tail,
+            deadline: Instant::now() + FOR_EVER,
+            until: Until::Silent,
+        };
+        let over = tokio::spawn(async move {
+            match session.exec(exec).await {
+                Ok(exit) => Broken::ended(&exit.end, &exit.stderr_tail),
+                Err(error) => Broken::Connection(error.to_string()),
+            }
+        });
+        let send = Box::new(move |bytes: Vec<u8>| {
+            writer.try_send(&bytes);
+        });
+        Self { send, pieces, over }
+    }
+
+    /// Why nothing more comes.
+    pub(super) async fn how_it_ended(&mut self) -> Broken {
+        match (&mut self.over).await {
+            Ok(broken) => broken,
+            Err(error) => Broken::Ended(error.to_string()),
+        }
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.over.abort();
+    }
+}
