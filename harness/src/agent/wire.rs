@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    io::{self, Write},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,8 +28,21 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
+    /// What sends bytes into this, however slowly it takes them: a thread writes them in order.
+    pub(crate) fn sending(mut into: impl Write + Send + 'static) -> io::Result<Box<dyn Fn(Vec<u8>) + Send + Sync>> {
+        let (send, queue) = std::sync::mpsc::channel::<Vec<u8>>();
+        std::thread::Builder::new().name("to an agent".into()).spawn(move || {
+            for bytes in queue {
+                if into.write_all(&bytes).and_then(|()| into.flush()).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Box::new(move |bytes| drop(send.send(bytes))))
+    }
+
     /// Over a session of our own with a guest.
-    pub(crate) fn over_session(session: Arc<Session>, command: String) -> Self {
+    pub(crate) fn over_session(session: Arc<Session>, command: String) -> io::Result<Self> {
         let (writer, stdin) = session.stdin_stream();
         let (sender, pieces) = mpsc::channel(PIECES);
         let exec = Exec {
@@ -45,10 +59,7 @@ impl Wire {
                 Err(error) => Broken::Connection(error.to_string()),
             }
         });
-        let send = Box::new(move |bytes: Vec<u8>| {
-            writer.try_send(&bytes);
-        });
-        Self { send, pieces, over }
+        Ok(Self { send: Self::sending(writer)?, pieces, over })
     }
 
     /// Why nothing more comes.

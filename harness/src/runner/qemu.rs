@@ -433,9 +433,9 @@ impl Blueprint<'_> {
     pub(super) async fn agent(&self, session: Arc<Session>) -> Result<Link, Trouble> {
         let program = brief::PROGRAM;
         let command = format!("exec /scratch/brief/{program} agent /scratch/brief");
-        Link::remote(Wire::over_session(session, command), GREETING.mul_f64(self.speed))
-            .await
-            .map_err(|error| broken(&error))
+        let wire =
+            Wire::over_session(session, command).map_err(|error| host(format!("no thread for the L1: {error}")))?;
+        Link::remote(wire, GREETING.mul_f64(self.speed)).await.map_err(|error| broken(&error))
     }
 }
 

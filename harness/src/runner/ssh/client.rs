@@ -250,20 +250,12 @@ impl End {
 impl Running {
     /// As what an agent is spoken to over.
     pub(super) fn into_wire(self) -> io::Result<Wire> {
-        let Self { mut stdin, output, mut end } = self;
-        let (send, queue) = std::sync::mpsc::channel::<Vec<u8>>();
-        std::thread::Builder::new().name("ssh input".into()).spawn(move || {
-            for bytes in queue {
-                if stdin.write_all(&bytes).and_then(|()| stdin.flush()).is_err() {
-                    return;
-                }
-            }
-        })?;
+        let Self { stdin, output, mut end } = self;
         let over = tokio::spawn(async move {
             let (how, said) = end.wait().await;
             Broken::ended(&how, said.as_bytes())
         });
-        Ok(Wire { send: Box::new(move |bytes| drop(send.send(bytes))), pieces: output.pieces, over })
+        Ok(Wire { send: Wire::sending(stdin)?, pieces: output.pieces, over })
     }
 }
 
