@@ -1,6 +1,6 @@
 //! Our end of the line to an agent, on this machine or another: messages as they come, or why none will come any more.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use tokio::{
     sync::mpsc::{self, UnboundedSender, unbounded_channel},
@@ -8,47 +8,13 @@ use tokio::{
 };
 
 use super::{
+    broken::Broken,
     orders::Orders,
     protocol::{FromAgent, ToAgent},
     remote::Remote,
     say::{OUTBOX, Say},
     wire::Wire,
 };
-
-/// Why nothing more comes from an agent.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Broken {
-    /// It has ended.
-    #[error("the agent ended by itself: {0}")]
-    Ended(String),
-    /// The connection has.
-    #[error("{0}")]
-    Connection(String),
-    /// It does not say anything.
-    #[error("nothing was heard from it for {} s", .0.as_secs())]
-    Silent(Duration),
-    /// It says what no agent says.
-    #[error("the agent sent what is no message: {0}")]
-    Garbage(String),
-    /// It panicked in this process.
-    #[error("{0}")]
-    Panicked(String),
-    /// It is of another version.
-    #[error("{0}")]
-    Version(String),
-}
-
-impl Broken {
-    /// It ended in this way, having said this on its standard error.
-    pub(crate) fn ended(how: &dyn fmt::Display, said: &[u8]) -> Self {
-        let said = String::from_utf8_lossy(said);
-        let said: Vec<_> = said.lines().map(reports::clean::line).filter(|line| !line.is_empty()).collect();
-        Self::Ended(match said[said.len().saturating_sub(3)..].join("; ") {
-            words if words.is_empty() => how.to_string(),
-            words => format!("{how}; {words}"),
-        })
-    }
-}
 
 /// A line to an agent.
 #[derive(Debug)]

@@ -12,6 +12,7 @@
 //! ```
 
 pub(crate) mod brief;
+mod broken;
 mod files;
 mod link;
 mod orders;
@@ -25,8 +26,9 @@ pub(crate) mod shared;
 mod wire;
 mod worker;
 
+pub(crate) use broken::Broken;
 pub(crate) use files::Received;
-pub(crate) use link::{Broken, Link};
+pub(crate) use link::Link;
 #[cfg(test)]
 pub(crate) use orders::Orders;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{
-    link::Broken,
+    broken::Broken,
     protocol::{FromAgent, Hello, ToAgent},
     serve::HEARTBEAT,
     wire::Wire,

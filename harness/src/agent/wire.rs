@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use super::link::Broken;
+use super::broken::Broken;
 use crate::ssh::{Exec, Session, Sink, Until};
 
 /// Pieces of output that wait for us.

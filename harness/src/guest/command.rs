@@ -12,6 +12,7 @@ use images::{DiskFormat, Kernel, Start};
 use matrix::{Arch, DiskInterface, Firmware, Network};
 
 use super::{
+    disks::DiskFile,
     identity,
     spec::{Accelerator, MachineSpec},
 };
@@ -39,15 +40,6 @@ pub struct Launch {
     pub network: Network,
     /// We are at the other end of its port ([`super::Guest::take_port`]); else nobody is.
     pub port: bool,
-}
-
-/// The file of a disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DiskFile {
-    /// The file.
-    pub file: PathBuf,
-    /// How the disk's content is stored in it.
-    pub format: DiskFormat,
 }
 
 /// The files that start a machine; those that its spec has no use for are not looked at.

@@ -10,10 +10,16 @@ use std::{
 use images::DiskFormat;
 use matrix::ByteSize;
 
-use super::{
-    command::DiskFile,
-    spec::{Disk, MachineSpec},
-};
+use super::spec::{Disk, MachineSpec};
+
+/// The file of a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskFile {
+    /// The file.
+    pub file: PathBuf,
+    /// How the disk's content is stored in it.
+    pub format: DiskFormat,
+}
 
 /// Name of the overlay that is a machine's root disk.
 pub const ROOT: &str = "disk.qcow2";

@@ -7,37 +7,12 @@ use std::{
     path::Path,
 };
 
-use images::Start;
-use serde::Serialize;
-
-use super::{disks, seed, who::Who};
+use super::{disks, seed, spec::Seed, who::Who};
 
 /// Names of the files with a guest's host keys: ECDSA, ed25519.
 pub const HOST_KEY_FILES: [&str; 2] = ["ssh_host_ecdsa_key", "ssh_host_ed25519_key"];
 const AUTHORIZED_KEYS: &str = "authorized_keys";
 const HOSTNAME: &str = "hostname";
-
-/// How a guest is told who it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Seed {
-    /// By firmware-configuration items, which images made by us read.
-    Firmware,
-    /// By a volume that cloud-init reads.
-    CloudInit,
-}
-
-impl Seed {
-    /// Serial number of the disk that tells a cloud image who it is.
-    pub const DISK: &str = "seed";
-
-    /// What an image that is started like this reads.
-    pub fn of(start: &Start) -> Self {
-        match start {
-            Start::Kernel(_) => Self::Firmware,
-            Start::Firmware(_) => Self::CloudInit,
-        }
-    }
-}
 
 /// The firmware-configuration items by which a guest is told, each with the name of its file.
 pub(super) fn items(seed: Seed) -> Vec<(&'static str, &'static str)> {

@@ -9,8 +9,6 @@ use images::Start;
 use matrix::{Arch, ByteSize, DiskInterface, Firmware};
 use serde::{Deserialize, Serialize};
 
-use super::identity::Seed;
-
 /// One virtual machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MachineSpec {
@@ -74,6 +72,28 @@ impl Disk {
     /// A disk that the guest only reads.
     pub fn read_only(serial: &str) -> Self {
         Self { serial: serial.to_owned(), size: None, interface: DiskInterface::Virtio, writable: false }
+    }
+}
+
+/// How a guest is told who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Seed {
+    /// By firmware-configuration items, which images made by us read.
+    Firmware,
+    /// By a volume that cloud-init reads.
+    CloudInit,
+}
+
+impl Seed {
+    /// Serial number of the disk that tells a cloud image who it is.
+    pub const DISK: &str = "seed";
+
+    /// What an image that is started like this reads.
+    pub fn of(start: &Start) -> Self {
+        match start {
+            Start::Kernel(_) => Self::Firmware,
+            Start::Firmware(_) => Self::CloudInit,
+        }
     }
 }
 

@@ -172,7 +172,11 @@ exit 7
 
         #[test]
         fn any_text_comes_through_any_login_shell_unchanged(text in "[^\0]{0,40}") {
-            let script = format!("cat <<'end of text'\n{text}\nend of text\n");
+            // dash loses a byte of a character that follows what a line has in common with the beginning of this word.
+            let begins = ['e', 'q', 'z'].into_iter().find(|begins| !text.contains(*begins));
+            prop_assume!(begins.is_some());
+            let end = format!("{} of text", begins.unwrap_or_default());
+            let script = format!("cat <<'{end}'\n{text}\n{end}\n");
             for shell in shells() {
                 let (_, stdout, _) = through(shell, &script);
                 prop_assert_eq!(String::from_utf8_lossy(&stdout), format!("{}\n", text), "{}", shell);
