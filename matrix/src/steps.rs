@@ -44,6 +44,22 @@ pub(crate) fn check(table: &SuiteTable, installable: bool, mistakes: &mut Mistak
     steps
 }
 
+/// Results and artifacts that a reboot before `collect` would remove are no results.
+pub(crate) fn check_survival(table: &SuiteTable, steps: &[Step], mistakes: &mut Mistakes) {
+    const VOLATILE: [&str; 4] = ["/tmp/", "/run/", "/var/run/", "/dev/shm/"];
+    let after_run = steps.iter().skip_while(|step| **step != Step::Run);
+    if !table.reboot && !after_run.into_iter().any(|step| *step == Step::Reboot) {
+        return;
+    }
+    let results = table.results.iter().map(|at| (at, at.text().strip_prefix("junit:").unwrap_or_default()));
+    let named = results.chain(table.artifacts.iter().map(|at| (at, at.text())));
+    for (at, path) in named.filter(|(_, path)| VOLATILE.iter().any(|folder| path.starts_with(folder))) {
+        let message = format!("`{path}` does not survive the reboot of this suite's guest");
+        let problem = mistakes.at(at.span(), message, "removed by the reboot");
+        mistakes.push(problem.with_help("name a folder on the disk, for example below /var/lib or /var/tmp"));
+    }
+}
+
 fn nothing_to_install(span: std::ops::Range<usize>, mistakes: &mut Mistakes) {
     let message = "there is nothing to install: the matrix names no package artifacts";
     let help = "add `artifacts` to `[package]`, or remove this";

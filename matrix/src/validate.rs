@@ -196,6 +196,7 @@ fn suites(file: &MatrixFile, installable: bool, mistakes: &mut Mistakes) -> Vec<
 
 fn suite(table: &SuiteTable, file: &MatrixFile, installable: bool, mistakes: &mut Mistakes) -> Option<Suite> {
     let steps = steps::check(table, installable, mistakes);
+    steps::check_survival(table, &steps, mistakes);
     for (name, value) in &table.env {
         check_env(name, value, mistakes);
     }

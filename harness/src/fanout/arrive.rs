@@ -104,7 +104,9 @@ impl<W: World> Attempt<'_, W> {
 
     /// A session with a guest whose boot is over; `boot` is the phase it boots in.
     async fn booted(&self, up: &mut Up<W>, boot: Phase) -> Outcome<Talker<W>> {
-        let mut reboots = Reboots::at_most(up.guest.reboots());
+        // One that has booted before may need another boot (SELinux labels its files), and is in no loop then.
+        let most = if boot == Phase::Reboot { 1 } else { up.guest.reboots() };
+        let mut reboots = Reboots::at_most(most);
         loop {
             let once = async {
                 let connection = self.served(up, boot).await?;

@@ -12,12 +12,12 @@ use super::{
 };
 use crate::{
     guest::{Next, Reboots},
-    payload::{AfterBoot, Suite, SuiteOutcome, SuiteRun},
-    ssh::SshError,
+    payload::{Suite, SuiteOutcome, SuiteRun},
 };
 
 /// Most reboots of a suite that may reboot its guest.
 const MOST_REBOOTS: u32 = 10;
+const ANNOUNCE: &str = "if it was the suite: have it write to the file NESTMATRIX_MARK before it reboots, and `sync`; if not, see console.log";
 
 impl<W: World> Attempt<'_, W> {
     /// Runs the suite; its exit code as a test case.
@@ -53,14 +53,28 @@ impl<W: World> Attempt<'_, W> {
         let (mut reboots, mut elapsed) = (Reboots::at_most(MOST_REBOOTS), Duration::ZERO);
         loop {
             let before = elapsed;
-            let trouble = match self.run_once(up, session, logs, &mut elapsed, reboots.count()).await {
-                Ok((run, None)) => return Ok(SuiteRun { elapsed: before + run.elapsed, ..run }),
-                Ok((_, Some(going))) => self.goes_down(&up.guest, Phase::Reboot, going).await,
-                Err(trouble) => trouble,
+            let ran = self.run_once(up, session, logs, &mut elapsed, reboots.count()).await;
+            let goes_on = match &ran {
+                Ok(run) => self.goes_on(up, session, run).await,
+                Err(_) => Ok(false),
+            };
+            let trouble = match (ran, goes_on) {
+                (Err(trouble), _) | (_, Err(trouble)) => trouble,
+                (Ok(run), Ok(false)) => return Ok(SuiteRun { elapsed: before + run.elapsed, ..run }),
+                (Ok(_), Ok(true)) => {
+                    self.goes_down(&up.guest, Phase::Reboot, self.scaled(self.cell.timeouts.boot)).await
+                }
             };
             let ended = up.guest.has_ended().filter(|_| self.cell.reboot && trouble.kind == TroubleKind::GuestRebooted);
             match ended.map_or(Next::Ended, |ended| reboots.next(&ended)) {
-                Next::Boots => *session = self.comes_back(up).await?,
+                Next::Boots => {
+                    *session = self.comes_back(up).await?;
+                    // What it wrote before decides, and not what it says of itself.
+                    if !self.is_announced(up, session).await? {
+                        let reason = "the guest rebooted itself in phase test, and the suite had not announced it";
+                        return Err(Trouble::new(TroubleKind::GuestRebooted, Phase::Test, reason).with_help(ANNOUNCE));
+                    }
+                }
                 Next::Ended => return Err(trouble),
                 Next::TooMany => {
                     let reason = reboots.too_many("the suite rebooted its guest");
@@ -71,7 +85,19 @@ impl<W: World> Attempt<'_, W> {
         }
     }
 
-    /// One run, in what all before have left of the time limit; and within which time the guest will go down, if it is about to.
+    /// Whether this was not its last run: it has announced a reboot, which is then waited for.
+    async fn goes_on(&self, up: &Up<W>, session: &Talker<W>, run: &SuiteRun) -> Outcome<bool> {
+        Ok(self.cell.reboot && run.outcome.may_be_a_reboot() && self.is_announced(up, session).await?)
+    }
+
+    async fn is_announced(&self, up: &Up<W>, session: &Talker<W>) -> Outcome<bool> {
+        let limit = self.scaled(self.cell.timeouts.prepare);
+        let asking = session.announced(deadline(limit));
+        let told = self.phase(Phase::Reboot, Some(&up.guest), Some(limit), asking).await?;
+        self.explained(&up.guest, Phase::Reboot, told).await
+    }
+
+    /// One run, in what all before have left of the time limit.
     async fn run_once(
         &self,
         up: &Up<W>,
@@ -79,35 +105,22 @@ impl<W: World> Attempt<'_, W> {
         logs: &Path,
         elapsed: &mut Duration,
         reboots: u32,
-    ) -> Outcome<(SuiteRun, Option<Duration>)> {
+    ) -> Outcome<SuiteRun> {
         let limit = self.scaled(self.cell.timeouts.suite).saturating_sub(*elapsed);
         let guest = &up.guest;
         let (stdout, stderr) = (logs.join("stdout.log"), logs.join("stderr.log"));
-        let (deadline, grace, speed) = (deadline(limit), self.scaled(GRACE), self.station.speed(self.cell));
-        let may_reboot = self.cell.reboot;
-        let suite = Suite { stdout: &stdout, stderr: &stderr, deadline, grace, reboots: may_reboot.then_some(reboots) };
-        let running = async {
-            let run = session.run(&suite).await?;
-            // What reboots its guest need not wait for it.
-            let then = match may_reboot && run.outcome.may_be_a_reboot() {
-                true => session.boot_over(speed).await?,
-                false => AfterBoot::Up,
-            };
-            Ok::<_, SshError>((run, then))
-        };
+        let (deadline, grace) = (deadline(limit), self.scaled(GRACE));
+        let reboots = self.cell.reboot.then_some(reboots);
+        let suite = Suite { stdout: &stdout, stderr: &stderr, deadline, grace, reboots };
         let started = Instant::now();
-        let ran = self.supervised(up, Phase::Test, limit, running).await;
+        let ran = self.supervised(up, Phase::Test, limit, session.run(&suite)).await;
         *elapsed += started.elapsed();
-        let (run, then) = self.explained(guest, Phase::Test, ran?).await?;
-        let going = self.going(then);
+        let run = self.explained(guest, Phase::Test, ran?).await?;
         // A guest that goes down ends every process in it first; that is not what happened, only how it looked from inside.
         let killed = matches!(&run.outcome, SuiteOutcome::Signal(name) if name == "TERM" || name == "KILL");
-        if killed
-            && going.is_none()
-            && let Some(trouble) = self.explained_kill(guest, Phase::Test).await
-        {
-            return Err(trouble);
+        match killed {
+            true => self.explained_kill(guest, Phase::Test).await.map_or(Ok(run), Err),
+            false => Ok(run),
         }
-        Ok((run, going))
     }
 }

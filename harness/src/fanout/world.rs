@@ -152,6 +152,7 @@ pub(super) trait Talk: Send + Sync {
     fn first_boot(&self, deadline: Instant) -> impl Future<Output = Result<(), FirstBootError>> + Send;
     fn boot_over(&self, speed: f64) -> impl Future<Output = Result<AfterBoot, SshError>> + Send;
     fn reboot(&self, deadline: Instant) -> impl Future<Output = Result<Option<String>, SshError>> + Send;
+    fn announced(&self, deadline: Instant) -> impl Future<Output = Result<bool, SshError>> + Send;
     fn family(&self, deadline: Instant) -> impl Future<Output = Result<Option<PackageFamily>, SshError>> + Send;
     fn upload(
         &self,
@@ -283,6 +284,10 @@ impl Talk for Session {
 
     async fn reboot(&self, deadline: Instant) -> Result<Option<String>, SshError> {
         payload::reboot(self, deadline).await
+    }
+
+    async fn announced(&self, deadline: Instant) -> Result<bool, SshError> {
+        payload::announced(self, deadline).await
     }
 
     async fn family(&self, deadline: Instant) -> Result<Option<PackageFamily>, SshError> {

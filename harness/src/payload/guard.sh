@@ -4,6 +4,7 @@
 #                                     and has done so as often
 #   guard watch MARK PID              the watcher; its input is the SSH channel's
 #   guard sweep MARK                  kills what is left; fails if something still is
+#   guard announced MARK              whether the script announced a reboot in its last run: it wrote to the file NESTMATRIX_MARK
 #
 # The script takes the place of the shell that sshd started, so that sshd itself reports its exit code or its signal as soon
 # as that process ends, even if other processes still hold the streams open. Nothing here says how or when a script ended: what runs in
@@ -62,8 +63,8 @@ sweep() {
     [ -z "$found" ]
 }
 
-# Where a script that reboots its guest may leave notes for its next run: on a disk that can be written to. None are left for its first one.
-marked_file() {
+# The file by which a script announces that it reboots its guest, and leaves notes for its next run: on a disk that can be written to.
+find_mark() {
     NESTMATRIX_MARK=
     for folder in /var/lib /root /opt /usr/local /home ""; do
         [ -d "$folder/" ] && [ -w "$folder/" ] || continue
@@ -71,11 +72,19 @@ marked_file() {
         NESTMATRIX_MARK=$folder/nestmatrix-mark
         break
     done
-    if [ "$NESTMATRIX_REBOOT" = 0 ]; then
-        if [ "$NESTMATRIX_MARK" ]; then rm -f "$NESTMATRIX_MARK"; fi
-        # What was sent is there after a reset, too, before which nobody writes anything to the disk.
-        sync
-    fi
+}
+
+# What is in that file; nothing where there is none.
+noted() { cksum <"$NESTMATRIX_MARK" 2>/dev/null; }
+
+# Before a run: none are left for its first one, and what is there now announces nothing.
+prepare_mark() {
+    find_mark
+    if [ -z "$NESTMATRIX_MARK" ]; then return; fi
+    if [ "$NESTMATRIX_REBOOT" = 0 ]; then rm -f "$NESTMATRIX_MARK"; fi
+    noted >"$NESTMATRIX_MARK-before"
+    # What was sent is there after a reset, too, before which nobody writes anything to the disk.
+    sync
 }
 
 case $verb in
@@ -96,7 +105,7 @@ run)
     export PATH NESTMATRIX_GUARD
     if [ "${4-}" ]; then
         NESTMATRIX_REBOOT=$4
-        marked_file
+        prepare_mark
         export NESTMATRIX_REBOOT NESTMATRIX_MARK
     fi
     # Read into this very process, which becomes what the script becomes.
@@ -120,6 +129,13 @@ watch)
             ;;
         esac
     done
+    ;;
+announced)
+    find_mark
+    [ "$NESTMATRIX_MARK" ] && [ -e "$NESTMATRIX_MARK-before" ] || exit 3
+    now=$(noted)
+    [ "$now" ] && [ "$now" != "$(cat "$NESTMATRIX_MARK-before")" ] || exit 1
+    exit 0
     ;;
 sweep)
     if [ -r "$root/main" ]; then read -r main <"$root/main"; fi

@@ -129,6 +129,6 @@ pub(super) async fn run(session: &Session, guarded: Guarded) -> Result<Ended, Ss
     }
 }
 
-fn guard(arguments: &str) -> String {
+pub(super) fn guard(arguments: &str) -> String {
     format!("d=${{NESTMATRIX_ROOT:-/var/tmp/nestmatrix}}; exec sh \"$d/guard\" {arguments}")
 }

@@ -1,8 +1,8 @@
-//! Rebooting a guest from the inside, so that it shuts down as it does for anybody.
+//! Rebooting a guest from the inside, so that it shuts down as it does for anybody; and whether a script has announced that it does.
 
 use std::time::Instant;
 
-use super::words;
+use super::{guarded::guard, words};
 use crate::ssh::{End, Exec, Session, SshError, Stdin};
 
 /// What every system has, and what some have instead.
@@ -17,4 +17,13 @@ pub async fn reboot(session: &Session, deadline: Instant) -> Result<Option<Strin
     let exit = session.exec(Exec::new(REBOOT, Stdin::None, deadline)).await?;
     // What is killed meanwhile is killed by the reboot.
     Ok(matches!(exit.end, End::Exited(1..128)).then(|| words::last_lines(&exit.stderr_tail, 3).join("; ")))
+}
+
+/// Whether the uploaded script announced in its last run that it reboots its guest. What is not known was not announced.
+///
+/// # Errors
+///
+/// The connection's, which a guest that goes down closes, or the cancellation.
+pub async fn announced(session: &Session, deadline: Instant) -> Result<bool, SshError> {
+    Ok(session.exec(Exec::new(guard("announced -"), Stdin::None, deadline)).await?.success())
 }

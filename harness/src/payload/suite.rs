@@ -68,8 +68,13 @@ pub enum SuiteOutcome {
 impl SuiteOutcome {
     /// A script that rebooted its guest may end like this: by itself, because `reboot` does not wait, or killed with the rest, as a shell
     /// tells of it, too. Any other end is its own word.
-    pub const fn may_be_a_reboot(&self) -> bool {
-        matches!(self, Self::Exited(0 | 128..) | Self::Signal(_))
+    pub fn may_be_a_reboot(&self) -> bool {
+        const ENDED: [(i32, &str); 4] = [(129, "HUP"), (137, "KILL"), (141, "PIPE"), (143, "TERM")];
+        match self {
+            Self::Exited(code) => *code == 0 || ENDED.iter().any(|(known, _)| known == code),
+            Self::Signal(name) => ENDED.iter().any(|(_, known)| known == name),
+            Self::Skipped { .. } | Self::TimedOut { .. } | Self::NotStarted { .. } => false,
+        }
     }
 }
 
@@ -185,6 +190,15 @@ mod tests {
         assert_eq!(exit(End::Killed("KILL".into()), ""), SuiteOutcome::Signal("KILL".into()));
         let skipped = exit(End::Exited(77), "checking\n  no \x1b[1mnetwork\x1b[0m here \n\n");
         assert_eq!(skipped, SuiteOutcome::Skipped { reason: "no network here".into() });
+    }
+
+    #[test]
+    fn a_crash_is_no_reboot() {
+        let may = |outcome: SuiteOutcome| outcome.may_be_a_reboot();
+        assert!([0, 129, 137, 141, 143].into_iter().all(|code| may(SuiteOutcome::Exited(code))));
+        assert!(![1, 77, 125, 127, 128, 134, 139, 255].into_iter().any(|code| may(SuiteOutcome::Exited(code))));
+        assert!(["TERM", "KILL", "HUP", "PIPE"].into_iter().all(|name| may(SuiteOutcome::Signal(name.into()))));
+        assert!(!["SEGV", "ABRT", "BUS", "INT"].into_iter().any(|name| may(SuiteOutcome::Signal(name.into()))));
     }
 
     #[test]

@@ -261,14 +261,17 @@ async fn booted(forge: &Forge<'_>, mould: &Mould<'_>, guest: &Guest, files: &Fil
         AfterBoot::Up | AfterBoot::Slow => return Ok(session),
         AfterBoot::Down => Duration::ZERO,
         AfterBoot::Soon(soon) if soon > mould.boot => {
-            return Err(no_template(format!(
-                "the guest is to reboot or to power off in {:.0} s: no fork would live for longer",
-                soon.as_secs_f64()
-            )));
+            return Err(goes_down_later(soon));
         }
         AfterBoot::Soon(soon) => soon,
     };
     Err(goes_down(going + mould.boot).await)
+}
+
+/// Whatever is frozen now goes down one day, in each fork.
+fn goes_down_later(soon: Duration) -> Trouble {
+    let seconds = soon.as_secs_f64();
+    no_template(format!("the guest is to reboot or to power off in {seconds:.0} s: no fork would live for longer"))
 }
 
 /// The guest is about to go down: its end is news that our caller waits for.
@@ -402,12 +405,17 @@ async fn run(
         let ran = payload::run(session, &suite).await?;
         // What reboots its guest need not wait for it.
         let asks = reboots.is_some() && ran.outcome.may_be_a_reboot();
-        let then = if asks { payload::boot_over(session, forge.speed).await? } else { AfterBoot::Up };
+        let then = match asks {
+            true if payload::announced(session, Instant::now() + STEP.mul_f64(forge.speed)).await? => AfterBoot::Down,
+            true => payload::boot_over(session, forge.speed).await?,
+            false => AfterBoot::Up,
+        };
         Ok::<_, SshError>((ran, then))
     };
     let ran = match running.await {
         Ok((_, AfterBoot::Down)) => return Err(goes_down(mould.boot).await),
-        Ok((ran, _)) => ran,
+        Ok((_, AfterBoot::Soon(soon))) => return Err(goes_down_later(soon)),
+        Ok((ran, AfterBoot::Up | AfterBoot::Slow)) => ran,
         Err(error) => {
             // Its end is news that our caller waits for.
             if reboots.is_some() && error.is_connection_lost() {

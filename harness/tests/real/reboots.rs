@@ -46,7 +46,12 @@ identity = "unique"
 inline = '''
 set -e
 case $(hostname) in *own-identity*) ;; *) exit 3 ;; esac
-if [ "$NESTMATRIX_REBOOT" = 0 ]; then cat /etc/machine-id >"$NESTMATRIX_MARK"; reboot; exit 0; fi
+if [ "$NESTMATRIX_REBOOT" = 0 ]; then
+    cat /etc/machine-id >"$NESTMATRIX_MARK"
+    # Long after it has ended well: what it wrote says that this was not all.
+    (sleep 5; reboot) >/dev/null 2>&1 &
+    exit 0
+fi
 cmp /etc/machine-id "$NESTMATRIX_MARK"
 '''
 "#;
@@ -86,7 +91,10 @@ fn assert_survived(run: &Finished, image: &str) {
 
 const UNANNOUNCED: &str = r#"
 images = ["debian-12-minimal"]
-suite = [{ name = "unannounced", inline = "reboot; sleep 600" }]
+suite = [
+    { name = "unannounced", inline = "reboot; sleep 600" },
+    { name = "silent", reboot = true, inline = "reboot; sleep 600" },
+]
 "#;
 
 #[test]
@@ -99,6 +107,8 @@ fn a_suite_that_may_reboot_its_guest_goes_on_after_it_and_one_that_may_not_has_f
     run.assert_code(1);
     assert_eq!(run.verdict("debian-12-minimal.unannounced"), "failed(test)");
     assert!(run.reason("debian-12-minimal.unannounced").contains("rebooted itself"), "{}", run.stderr);
+    assert_eq!(run.verdict("debian-12-minimal.silent"), "failed(test)");
+    assert!(run.reason("debian-12-minimal.silent").contains("had not announced it"), "{}", run.stderr);
     lab.assert_nothing_left();
 }
 

@@ -520,6 +520,19 @@ fn steps_that_cannot_be_taken_are_mistakes() {
 }
 
 #[test]
+fn results_that_a_reboot_removes_are_a_mistake() {
+    let wrong = |suite: &str| {
+        let text = format!("images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\ninline = \"true\"\n{suite}\n");
+        Folder::with(&text).plain()
+    };
+    assert_snapshot!(wrong("reboot = true\nresults = \"junit:/tmp/results/*.xml\""), @"m.toml:6: `/tmp/results/*.xml` does not survive the reboot of this suite's guest");
+    assert_snapshot!(wrong("steps = [\"prepare\", \"run\", \"reboot\", \"collect\"]\nartifacts = [\"/var/log/a\", \"/run/a\"]"), @"m.toml:6: `/run/a` does not survive the reboot of this suite's guest");
+    let fine = "steps = [\"prepare\", \"reboot\", \"run\", \"collect\"]\nresults = \"junit:/tmp/*.xml\"";
+    let text = format!("images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\ninline = \"true\"\n{fine}\n");
+    assert_eq!(Folder::with(&text).load().plan.cells.len(), 1, "what is written after it stays");
+}
+
+#[test]
 fn a_list_of_steps_is_mended_where_it_is_wrong() {
     let folder = Folder::with(
         "images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\ninline = \"true\"\nsteps = [\"prepare\", \"install\", \"run\"]\n",

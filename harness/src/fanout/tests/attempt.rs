@@ -266,17 +266,10 @@ async fn a_suite_that_may_reboot_is_run_again_until_it_ends_in_whatever_way_it_g
         // While it goes down its SSH server answers nobody.
         let served = std::iter::repeat_n(Well, booted + 1).chain([TimesOut]);
         let stage = stage.with("run", runs).with("served", served);
-        let asked = std::iter::repeat_n(Well, booted).chain([
-            Well,
-            Well,
-            GoesDown(Ended::Reset),
-            Well,
-            GoesDown(Ended::Reset),
-            Well,
-            GoesDown(Ended::Reset),
-            Well,
-        ]);
-        let played = stage.with("boot-over", asked).play().await;
+        // Asked after each run that may have been a reboot, and after each boot.
+        let down = || [GoesDown(Ended::Reset), Well];
+        let announced = [Well, Well].into_iter().chain([down(), down(), down()].into_iter().flatten());
+        let played = stage.with("announced", announced).play().await;
         assert_eq!(played.told(), "passed", "{:?} {:?}", played.asked, played.events);
         let counted: Vec<_> =
             played.asked.iter().filter_map(|asked| asked.strip_prefix("NESTMATRIX_REBOOT=")).collect();
@@ -302,10 +295,38 @@ async fn a_suite_that_reboots_too_often_or_may_not_has_failed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_a_suite_tells_before_it_reboots_stands() {
-    let played =
-        Stage::forked(REBOOTS).with("run", [exits(1)]).with("boot-over", [GoesDown(Ended::Reset)]).play().await;
-    assert_eq!(played.told(), "failed(test) never TestFailed: the script exited with 1");
-    assert_eq!((played.count("boot-over"), played.count("boot-again")), (0, 0));
+    for code in [1, 134, 139, 255] {
+        let stage = Stage::forked(REBOOTS).with("run", [exits(code)]).with("announced", [GoesDown(Ended::Reset)]);
+        let played = stage.play().await;
+        assert_eq!(played.told(), format!("failed(test) never TestFailed: the script exited with {code}"));
+        assert_eq!((played.count("announced"), played.count("boot-again")), (0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reboot_that_the_suite_did_not_announce_is_the_packages_failure_however_it_looks() {
+    let reason = "the guest rebooted itself in phase test, and the suite had not announced it";
+    let lost = Loses(Some((Ended::Reset, Duration::from_secs(5))));
+    for run in [Dies(Ended::Reset), lost] {
+        // While it goes down its SSH server answers nobody.
+        let stage = Stage::forked(REBOOTS).with("run", [run.clone()]).with("announced", [Fails]);
+        let served = if matches!(run, Dies(_)) { vec![] } else { vec![TimesOut] };
+        let played = stage.with("served", served).play().await;
+        assert_eq!(played.told(), format!("failed(test) never GuestRebooted: {reason}"));
+        assert_eq!(played.cases(), format!("s failed: {reason}"));
+    }
+    // It goes down while it is asked.
+    let stage = Stage::forked(REBOOTS).with("run", [exits(0)]).with("announced", [Dies(Ended::Reset), Fails]);
+    assert_eq!(stage.play().await.told(), format!("failed(test) never GuestRebooted: {reason}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_announced_reboot_that_does_not_come_is_no_pass() {
+    let stage = Stage::forked(REBOOTS)
+        .with("run", [exits(0)])
+        .with("announced", [Ends(SuiteOutcome::Exited(0), Duration::ZERO)]);
+    let told = stage.play().await.told();
+    assert_eq!(told, "error(reboot) never Timeout: timeout: the guest was about to go down, and did not within 60 s");
 }
 
 #[tokio::test(start_paused = true)]
@@ -314,7 +335,7 @@ async fn the_time_limit_of_a_suite_is_for_all_its_runs_and_not_for_the_boots_bet
     let down = || [GoesDown(Ended::Reset), Well];
     let stage = |last| {
         let runs = [goes(10), goes(10), goes(last)];
-        Stage::forked(REBOOTS).with("run", runs).with("boot-over", [down(), down()].into_iter().flatten())
+        Stage::forked(REBOOTS).with("run", runs).with("announced", [down(), down()].into_iter().flatten())
     };
     assert_eq!(stage(9).play().await.told(), "passed");
     let told = stage(11).play().await.told();
@@ -349,13 +370,17 @@ async fn a_fork_that_reboots_moves_to_the_network_and_gets_its_own_identity_and_
         "family",
         "upload",
         "survey",
+        "announced",
         "NESTMATRIX_REBOOT=1",
         "run",
-        "boot-over",
+        "announced",
         "killed",
     ];
     assert_eq!(asked, expected);
-    assert_eq!(played.phases(), "runner connect connect prepare install test reboot reboot reboot reboot reboot test");
+    assert_eq!(
+        played.phases(),
+        "runner connect connect prepare install test reboot reboot reboot reboot reboot reboot test reboot"
+    );
     let played = stage().with("unique", [Well, Fails]).play().await;
     assert_eq!(played.told(), "error(reboot) never Unexpected: the guest could not be made unique: no room");
 }
@@ -384,7 +409,7 @@ async fn who_is_to_blame_for_a_guest_that_does_not_come_back_depends_on_what_was
     );
     // The firmware and the kernel reset it over and over.
     let resets = vec![("served", Dies(Ended::Reset)); 4];
-    let reason = "before its boot was over the guest rebooted itself 4 times, at most 3 are allowed";
+    let reason = "before its boot was over the guest rebooted itself 2 times, at most 1 are allowed";
     assert_eq!(told(before, &resets).await, format!("error(boot) never RebootLoop: {reason}"));
     assert_eq!(told(after, &resets).await, format!("failed(reboot) never RebootLoop: {reason}"));
 }

@@ -72,6 +72,8 @@ pub(super) struct Story {
     pub(super) qemu: AtomicBool,
     /// What was asked of the guest, in order.
     asked: Mutex<Vec<String>>,
+    /// The last run of the suite had no end.
+    went_down: Mutex<bool>,
     end: watch::Sender<Option<Ended>>,
     kill: CancellationToken,
     make_room: CancellationToken,
@@ -300,6 +302,17 @@ impl FakeSession {
     }
 }
 
+impl FakeSession {
+    /// The guest ends like this, in a moment.
+    fn goes_down(&self, ended: Ended) {
+        let sender = self.0.end.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            sender.send_replace(Some(ended));
+        });
+    }
+}
+
 impl Talk for FakeSession {
     type Survey = ();
 
@@ -319,17 +332,27 @@ impl Talk for FakeSession {
     async fn boot_over(&self, _: f64) -> Result<AfterBoot, SshError> {
         let deadline = tokio::time::Instant::now().into_std() + Duration::from_secs(90);
         let Does::GoesDown(ended) = self.act("boot-over", deadline).await? else { return Ok(AfterBoot::Up) };
-        let sender = self.0.end.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(3)).await;
-            sender.send_replace(Some(ended));
-        });
+        self.goes_down(ended);
         Ok(AfterBoot::Down)
     }
 
     async fn reboot(&self, deadline: Instant) -> Result<Option<String>, SshError> {
         let does = self.act("reboot", deadline).await?;
         Ok(matches!(does, Does::Fails).then(|| "reboot: not found".to_owned()))
+    }
+
+    async fn announced(&self, deadline: Instant) -> Result<bool, SshError> {
+        Ok(match self.act("announced", deadline).await? {
+            Does::GoesDown(ended) => {
+                self.goes_down(ended);
+                *self.0.went_down.lock().unwrap() = true;
+                true
+            }
+            Does::Fails => false,
+            Does::Ends(..) => true,
+            // Whoever went down with its session had said so.
+            _ => *self.0.went_down.lock().unwrap(),
+        })
     }
 
     async fn family(&self, deadline: Instant) -> Result<Option<PackageFamily>, SshError> {
@@ -361,10 +384,12 @@ impl Talk for FakeSession {
     async fn run(&self, suite: &Suite<'_>) -> Result<SuiteRun, SshError> {
         let reboots = suite.reboots.map_or("-".to_owned(), |reboots| reboots.to_string());
         self.0.asked.lock().unwrap().push(format!("NESTMATRIX_REBOOT={reboots}"));
+        *self.0.went_down.lock().unwrap() = true;
         let (mut outcome, mut elapsed) = match self.act("run", suite.deadline).await? {
             Does::Ends(outcome, elapsed) => (outcome, elapsed),
             _ => (SuiteOutcome::Exited(0), Duration::from_secs(1)),
         };
+        *self.0.went_down.lock().unwrap() = false;
         let left = suite.deadline.saturating_duration_since(tokio::time::Instant::now().into_std());
         if elapsed > left {
             (outcome, elapsed) = (SuiteOutcome::TimedOut { leftovers: false }, left);
@@ -426,6 +451,7 @@ impl Stage {
             serves: true.into(),
             qemu: true.into(),
             asked: Mutex::default(),
+            went_down: Mutex::default(),
             end: watch::Sender::new(None),
             kill: CancellationToken::new(),
             make_room: CancellationToken::new(),
