@@ -60,7 +60,14 @@ impl Place for HostPlace<'_> {
     type Engine = HostEngine;
 
     fn about(&self) -> About<'_> {
-        About { kind: "host", reason: self.reason, depth: self.depth + 1, needs_all_images: false, proofs: None }
+        About {
+            kind: "host",
+            reason: self.reason,
+            depth: self.depth + 1,
+            needs_all_images: false,
+            is_one_machine: false,
+            proofs: None,
+        }
     }
 
     async fn open(&self, opening: Opening<'_>) -> Result<Opened<HostEngine>, Trouble> {

@@ -40,6 +40,8 @@ pub(crate) struct About<'a> {
     pub(crate) depth: u32,
     /// All images must be there before it is opened.
     pub(crate) needs_all_images: bool,
+    /// The next machine is the same one: it may need a while to be back.
+    pub(crate) is_one_machine: bool,
     /// What machines of this kind have proved; `None`: nothing of it is remembered.
     pub(crate) proofs: Option<&'a Proofs>,
 }

@@ -11,6 +11,9 @@ use super::{
 };
 use crate::{events::Events, fanout::Stop};
 
+/// How long a machine that was lost has before it is tried again; three times as long each time after that.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+
 /// The machines of one kind that a run's cells run on.
 pub(crate) struct RunnerPool<'a, P> {
     pub(crate) place: P,
@@ -84,6 +87,11 @@ impl<P: Place> RunnerPool<'_, P> {
             fruitless = if ledger.finished() > reported { 0 } else { fruitless + 1 };
             if fruitless > self.retries + 1 {
                 self.say(ledger.refuse(&trouble));
+            } else if about.is_one_machine {
+                tokio::select! {
+                    () = self.stop.drain.cancelled() => {}
+                    () = tokio::time::sleep(FIRST_PAUSE * 3_u32.pow(fruitless.min(3))) => {}
+                }
             }
             number += 1;
         }

@@ -91,7 +91,7 @@ impl Place for QemuPlace<'_> {
     fn about(&self) -> About<'_> {
         let (reason, proofs) = (self.reason, Some(&self.proofs));
         // The images are its disks.
-        About { kind: "qemu", reason, depth: self.depth + 2, needs_all_images: true, proofs }
+        About { kind: "qemu", reason, depth: self.depth + 2, needs_all_images: true, is_one_machine: false, proofs }
     }
 
     async fn open(&self, opening: Opening<'_>) -> Result<Opened<L1>, Trouble> {

@@ -77,6 +77,8 @@ pub(super) struct AgentSession<'a, P> {
     ledger: &'a mut Ledger,
     /// Cells that the agent was given.
     handed_out: HashSet<CellId>,
+    /// Those of them that have not reported.
+    open: HashSet<CellId>,
     /// Images that the machine was given.
     brought: HashSet<String>,
     /// Files of the attempts that run, as they come.
@@ -102,6 +104,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
             desk,
             ledger,
             handed_out: HashSet::new(),
+            open: HashSet::new(),
             brought: HashSet::new(),
             received: HashMap::new(),
             proof: None,
@@ -151,6 +154,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
         let mut bringing = None;
         // Something has come in since the cells were last looked at.
         let mut news = true;
+        let mut was_due = false;
         feed.settle(self.ledger);
         loop {
             if bringing.is_none() && !drained && std::mem::take(&mut news) {
@@ -167,8 +171,13 @@ impl<'a, P: Place> AgentSession<'a, P> {
                 }
             }
             let patience = self.patience();
-            // What it is to prove itself with may still be on its way.
-            let is_due = is_remote && (self.proof.is_some() || bringing.is_none());
+            // An agent that waits for us, for an image or for more cells, owes nothing.
+            let has_all = all_are_in && bringing.is_none();
+            let owes = is_remote && (has_all || self.proof.is_some() && !self.open.is_empty());
+            if owes && !was_due {
+                self.progress = tokio::time::Instant::now();
+            }
+            was_due = owes;
             let message = tokio::select! {
                 biased;
                 // What we are told comes first, whatever the agent has to say: one that never stops talking does not hold it up.
@@ -186,7 +195,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
                 () = async { tokio::time::sleep_until(killed.unwrap_or_else(tokio::time::Instant::now)).await }, if killed.is_some() && is_remote => {
                     return End::Done;
                 }
-                () = tokio::time::sleep_until(self.progress + patience), if is_due => {
+                () = tokio::time::sleep_until(self.progress + patience), if owes => {
                     let reason = format!("timeout: the agent made no progress for {:.0} s", patience.as_secs_f64());
                     let trouble = Trouble::new(TroubleKind::Timeout, Phase::Runner, reason)
                         .with_help("see console.log in the runner's folder: is the machine overloaded, or stuck?");
@@ -264,6 +273,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
     fn hand_out<F: Feed>(&mut self, link: &Link, feed: &F) {
         let mut todo = self.ledger.todo();
         todo.retain(|todo| feed.is_in(&todo.cell, &self.brought) && self.handed_out.insert(todo.cell.id.clone()));
+        self.open.extend(todo.iter().map(|todo| todo.cell.id.clone()));
         let cells: Vec<_> =
             todo.into_iter().map(|todo| CellWork { id: todo.cell.id, next: todo.next, last: todo.last }).collect();
         if !cells.is_empty() {
@@ -322,6 +332,9 @@ impl<'a, P: Place> AgentSession<'a, P> {
                 matches!(trouble.phase, Phase::Boot | Phase::Connect) && trouble.fate().blame != Blame::Nobody
             });
             self.received.remove(&(cell.clone(), *attempt));
+        }
+        if let EventKind::CellFinished { cell, .. } = &event {
+            self.open.remove(cell);
         }
         self.desk.events.send(event);
     }

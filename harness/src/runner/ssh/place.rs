@@ -212,7 +212,7 @@ impl Place for SshPlace<'_> {
 
     fn about(&self) -> About<'_> {
         let depth = self.depth.load(Ordering::Relaxed);
-        About { kind: "ssh", reason: &self.reason, depth, needs_all_images: false, proofs: None }
+        About { kind: "ssh", reason: &self.reason, depth, needs_all_images: false, is_one_machine: true, proofs: None }
     }
 
     async fn open(&self, opening: Opening<'_>) -> Result<Opened<SshEngine>, Trouble> {

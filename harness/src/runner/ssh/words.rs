@@ -17,9 +17,12 @@ pub(super) fn trouble(host: &SshHost, said: &str, was_up: bool) -> Trouble {
         let help = "see whether that machine, its SSH server and the network between are up";
         (TroubleKind::RunnerLost, "the connection was lost", help.to_owned())
     } else if says("REMOTE HOST IDENTIFICATION HAS CHANGED") {
+        let entry = match host.port() {
+            Some(port) => format!("'[{}]:{port}'", host.name()),
+            None => host.name().to_owned(),
+        };
         let help = format!(
-            "find out why its key is another one; if that is right, `ssh-keygen -R {}` forgets the old one",
-            host.name()
+            "find out why its key is another one; if that is right, `ssh-keygen -R {entry}` forgets the old one"
         );
         (TroubleKind::RunnerUnusable, "its host key is not the one in known_hosts", help)
     } else if says("Host key verification failed") || says("host key is known for") {
@@ -78,7 +81,7 @@ mod tests {
             (
                 "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\nHost key verification failed.\n",
                 RunnerUnusable,
-                "ssh-keygen -R lab",
+                "ssh-keygen -R '[lab]:2222'",
             ),
             ("me@lab: Permission denied (publickey).\r\n", RunnerUnusable, "runner.identity"),
             (

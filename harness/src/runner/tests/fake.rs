@@ -150,7 +150,14 @@ pub(super) fn trouble(kind: TroubleKind) -> Trouble {
 }
 
 pub(super) fn about(proofs: Option<&Proofs>) -> About<'_> {
-    About { kind: "fake", reason: "a test asked for it", depth: 1, needs_all_images: false, proofs }
+    About {
+        kind: "fake",
+        reason: "a test asked for it",
+        depth: 1,
+        needs_all_images: false,
+        is_one_machine: false,
+        proofs,
+    }
 }
 
 /// Opens one machine after another as the test says.

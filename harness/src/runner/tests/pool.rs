@@ -372,6 +372,31 @@ async fn cells_are_handed_out_when_their_image_is_in() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_agent_that_waits_for_an_image_is_not_given_up() {
+    const HOURS: Duration = Duration::from_secs(5 * 3600);
+    for ready_first in [true, false] {
+        let (arrive, feed) = FakeFeed::later();
+        let waits = opens(move |mut agent: FakeAgent| async move {
+            if ready_first {
+                agent.ready().await;
+            }
+            tokio::time::sleep(HOURS).await;
+            arrive.send_replace(true);
+            if !ready_first {
+                agent.ready().await;
+            }
+            for work in agent.cells().await {
+                agent.attempt(&work, skipped(), false).await;
+            }
+            agent.message(FromAgent::Done).await;
+            std::future::pending().await
+        });
+        let played = Stage::new(1, 1).play_with(FakePlace::new([waits]), true, feed).await;
+        assert_eq!(played.verdicts(), "s0 skipped: no printer", "{ready_first}: {:?}", played.losses());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_proved_is_remembered_where_guests_ran_and_forgotten_where_one_did_not_come_up() {
     let store = tempfile::tempdir().unwrap();
     let place = |next: Next| FakePlace { proofs: Some(proofs(store.path())), ..FakePlace::new([next, works()]) };
