@@ -27,6 +27,8 @@ use crate::{
 };
 
 const PROGRAM: &str = "ssh";
+/// How the client's own failures end.
+const FAILED: &str = ": 255";
 /// How long connecting, logging in and asking may take together.
 const CONNECT: Duration = Duration::from_secs(60);
 /// Longest path of the connection's socket: a socket's path has at most 107 bytes, and OpenSSH first makes it under a name that is 17
@@ -90,7 +92,7 @@ impl Access<'_> {
     fn client(&self, socket: &Path) -> Command {
         let mut command = Command::new(PROGRAM);
         // Its words are looked at.
-        command.env("LC_ALL", "C").arg("-T").arg("-S").arg(escaped(socket));
+        command.env("LC_ALL", "C").env("SSH_ASKPASS_REQUIRE", "never").arg("-T").arg("-S").arg(escaped(socket));
         for option in [
             "BatchMode=yes",
             "StrictHostKeyChecking=yes",
@@ -104,6 +106,15 @@ impl Access<'_> {
             "ForwardX11=no",
             "PermitLocalCommand=no",
             "RemoteCommand=none",
+            "VerifyHostKeyDNS=no",
+            "NoHostAuthenticationForLocalhost=no",
+            "Tunnel=no",
+            "GSSAPIDelegateCredentials=no",
+            // OpenSSH before 8.7 does not know these.
+            "IgnoreUnknown=ForkAfterAuthentication,StdinNull,SessionType",
+            "ForkAfterAuthentication=no",
+            "StdinNull=no",
+            "SessionType=default",
             "LogLevel=ERROR",
         ] {
             command.args(["-o", option]);
@@ -155,10 +166,15 @@ impl Access<'_> {
             return Err(trouble);
         };
         if !probe::is_whole(&text) {
-            if text.trim().is_empty() {
-                return Err(words::trouble(host, &end.wait().await.1, false));
+            let (how, said) = end.wait().await;
+            // Every other status is that of what was run there (ssh(1): EXIT STATUS).
+            if text.trim().is_empty() && how.ends_with(FAILED) {
+                return Err(words::trouble(host, &said, false));
             }
-            let why = probe::read(&text).err().unwrap_or_default();
+            let why = match probe::read(&text).err() {
+                Some(why) if !text.trim().is_empty() => why,
+                _ => format!("{how}; {}", reports::clean::line(&said)),
+            };
             return Err(unusable(format!("{host}: no POSIX shell answers there: {why}"))
                 .with_help("give that user an ordinary login shell"));
         }

@@ -50,10 +50,7 @@ const SPARE: u64 = 256 << 20;
 /// How often an upload is told of.
 const TOLD: Duration = Duration::from_secs(10);
 /// Receives the program of the digest `$2` below `$1`: nothing has its name before it was checked, and the oldest others go.
-const UPLOAD: &str = "set -eu; umask 077; mkdir -p \"$1\"; cd \"$1\"; new=.new-$2-$$; trap 'rm -rf \"$new\"' EXIT; mkdir \"$new\"; \
-                      cat >\"$new/nestmatrix\"; sum=$(sha256sum <\"$new/nestmatrix\"); test \"${sum%% *}\" = \"$2\" || \
-                      { echo it came damaged >&2; exit 1; }; chmod 700 \"$new/nestmatrix\"; rm -rf \"./$2\"; mv \"$new\" \"$2\"; \
-                      ls -t | tail -n +5 | while read -r old; do rm -rf \"./$old\"; done; echo done";
+const UPLOAD: &str = include_str!("upload.sh");
 const ROOM: &str = "make room on that machine's disk, below ~/.cache/nestmatrix";
 
 /// Machines that one can log in to; there is one.
@@ -136,7 +133,18 @@ impl<'a> SshPlace<'a> {
         let wire = agent.into_wire().map_err(|error| local("a thread", &error))?;
         let mut link = match Link::remote(wire, GREETING).await {
             Ok(link) => link,
-            Err(broken) => return Err(engine.explained(&broken).await),
+            Err(broken) => {
+                let trouble = engine.explained(&broken).await;
+                // The connection stands, and still: a fresh one does no better.
+                let does_not_start = matches!(broken, Broken::Ended(_)) && trouble.kind == TroubleKind::RunnerLost;
+                if !does_not_start || trouble.reason.contains(words::LOST) {
+                    return Err(trouble);
+                }
+                let reason = format!("the agent does not start on {}: {broken}", self.host);
+                let help =
+                    "is that user's ~/.cache mounted noexec, or its disk full? XDG_CACHE_HOME names another folder";
+                return Err(Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, reason).with_help(help));
+            }
         };
         steps.done("agent");
         let brief = self.send_brief(&engine);
@@ -167,7 +175,8 @@ impl<'a> SshPlace<'a> {
     }
 
     async fn upload_program(&self, connection: &Connection, programs: &str, digest: &str) -> Result<(), Trouble> {
-        let Running { mut stdin, mut output, mut end } = connection.run(UPLOAD, &[programs, digest]).await?;
+        let Running { mut stdin, mut output, mut end } =
+            connection.run(&UPLOAD.replace('\n', " "), &[programs, digest]).await?;
         let sending = tokio::task::spawn_blocking(move || {
             io::copy(&mut std::fs::File::open("/proc/self/exe")?, &mut stdin)?;
             stdin.flush()

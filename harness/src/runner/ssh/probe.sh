@@ -15,7 +15,7 @@ else
 fi
 say free-kib "$(df -Pk "$root" 2>/dev/null | tail -n 1 | sed 's/.* \([0-9][0-9]*\)  *[0-9-]*%.*/\1/')"
 program=$root/programs/$1/nestmatrix
-if [ -x "$program" ]; then
+if [ -x "$program" ] && sum=$(sha256sum <"$program") && [ "${sum%% *}" = "$1" ]; then
     touch "$root/programs/$1"
     say program yes
 else

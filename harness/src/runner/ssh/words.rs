@@ -5,6 +5,8 @@
 use matrix::SshHost;
 use reports::{Phase, Trouble, TroubleKind, clean};
 
+/// What is said of a connection that stood.
+pub(super) const LOST: &str = "the connection was lost";
 /// Lines that are kept as evidence.
 const KEPT: usize = 10;
 
@@ -15,7 +17,7 @@ pub(super) fn trouble(host: &SshHost, said: &str, was_up: bool) -> Trouble {
     let says = |words: &str| said.contains(words);
     let (kind, what, help) = if was_up {
         let help = "see whether that machine, its SSH server and the network between are up";
-        (TroubleKind::RunnerLost, "the connection was lost", help.to_owned())
+        (TroubleKind::RunnerLost, LOST, help.to_owned())
     } else if says("REMOTE HOST IDENTIFICATION HAS CHANGED") {
         let entry = match host.port() {
             Some(port) => format!("'[{}]:{port}'", host.name()),
