@@ -179,7 +179,7 @@ impl CellRun {
             Verdict::Skipped { .. } => {
                 !cases.is_empty() && cases.iter().all(|case| matches!(case.verdict, CaseVerdict::Skipped { .. }))
             }
-            Verdict::Failed { phase: Phase::Test, .. } => {
+            Verdict::Failed { phase: Phase::Test | Phase::Reboot, .. } => {
                 cases.iter().any(|case| matches!(case.verdict, CaseVerdict::Failed { .. }))
             }
             _ => false,

@@ -143,6 +143,9 @@ impl<W: World> Attempt<'_, W> {
     /// What the cell came to: its test cases, reported.
     fn judged(&self, exit: Option<TestCase>, told: Option<judge::Told>) -> Outcome<Ending> {
         let exit = exit.ok_or_else(|| Trouble::new(TroubleKind::Defect, Phase::Test, "the cell has no step `run`"))?;
+        if self.cell.results.is_some() && told.is_none() && !is_red(&exit) {
+            return Err(Trouble::new(TroubleKind::Defect, Phase::Collect, "the cell's results were not fetched"));
+        }
         let judged = judge::judged(&self.cell.suite, exit, told);
         for case in &judged.cases {
             self.finished(case.clone());

@@ -23,6 +23,11 @@ pub enum Ended {
         /// The host's disk is full.
         full: bool,
     },
+    /// The program that is its TPM is gone.
+    TpmGone {
+        /// How.
+        how: String,
+    },
     /// QEMU is gone.
     QemuGone {
         /// How, and QEMU's last words.
@@ -40,6 +45,7 @@ impl Ended {
             Self::Halted => TroubleKind::GuestHalted,
             Self::HostDisk { full: true } => TroubleKind::HostDiskFull,
             Self::HostDisk { full: false } => TroubleKind::HostDiskBroken,
+            Self::TpmGone { .. } => TroubleKind::Host,
             Self::QemuGone { .. } => TroubleKind::QemuGone,
         }
     }
@@ -55,6 +61,7 @@ impl Ended {
             Self::Halted => format!("{who} halted itself"),
             Self::HostDisk { full: true } => format!("the host's disk is full: {whose} disk cannot grow"),
             Self::HostDisk { full: false } => format!("{whose} disk cannot be read or written on the host"),
+            Self::TpmGone { how } => format!("swtpm, {whose} TPM, ended by itself: {how}"),
             Self::QemuGone { how } => format!("QEMU ended by itself: {how}"),
         }
     }

@@ -182,6 +182,9 @@ impl Guest {
         let seabios = launch.spec.arch == Arch::X86_64 && !is_uefi;
         tokio::spawn(watch_events(events, process.gone(), logs, shared_port, (Arc::clone(&end), Arc::clone(&resets))));
         let halt = halt::Watch::start(Arc::clone(&qmp), console.clone(), Arc::clone(&end));
+        if let Some(tpm) = &tpm {
+            tokio::spawn(watch_tpm(tpm.gone(), process.gone(), Arc::clone(&end)));
+        }
         Ok(Self {
             spec: launch.spec,
             process,
@@ -365,6 +368,24 @@ async fn watch_events(
         let how = last_words(gone, &messages).await;
         console.settle().await;
         end.send_replace(Some(Ended::QemuGone { how }));
+    }
+}
+
+/// The program that is its TPM ends after QEMU; before it, the guest has lost a part of its machine.
+async fn watch_tpm(
+    gone: impl Future<Output = Exit>,
+    qemu: impl Future<Output = Exit>,
+    end: Arc<watch::Sender<Option<Ended>>>,
+) {
+    let how = gone.await.to_string();
+    if tokio::time::timeout(Duration::from_secs(1), qemu).await.is_err() {
+        end.send_if_modified(|end| {
+            let runs = end.is_none();
+            if runs {
+                *end = Some(Ended::TpmGone { how });
+            }
+            runs
+        });
     }
 }
 
