@@ -4,7 +4,7 @@
 use std::{env, path::PathBuf, process::Command};
 
 /// What starts a guest that is booted from a root file system (`images`), and what waits in frozen guests (`harness`).
-const PROGRAMS: [&str; 2] = ["init", "waker"];
+const PROGRAMS: [&str; 2] = ["init", "resume_agent"];
 
 fn main() {
     let variable = |name: &str| env::var_os(name).unwrap_or_else(|| panic!("cargo sets {name}"));

@@ -17,12 +17,12 @@ use matrix::Arch;
 
 use crate::{
     Bootstrap, Control,
+    build_dir::{BuildDir, RAW_DISK},
     error::{Failure, PrepareErrorKind},
     foreign::{self, Foreign},
     lock, mirror,
     prepared::{DISK, INITRD, KERNEL, Made, PACKAGES},
     recipe::{DISK_BYTES, Recipe},
-    site::{RAW_DISK, Site},
     space, tool,
 };
 
@@ -35,17 +35,22 @@ const READ_LIMIT: Duration = Duration::from_secs(600);
 /// Bytes of the list of what is in one folder, at the most.
 const LONGEST_LISTING: u64 = 1 << 20;
 
-/// Makes the files of an image in [`Site::image`], with mmdebstrap.
-pub(crate) fn make(bootstrap: &Bootstrap, arch: Arch, site: &Site, control: &Control<'_>) -> Result<Made, Failure> {
+/// Makes the files of an image in [`BuildDir::image`], with mmdebstrap.
+pub(crate) fn make(
+    bootstrap: &Bootstrap,
+    arch: Arch,
+    build_dir: &BuildDir,
+    control: &Control<'_>,
+) -> Result<Made, Failure> {
     let recipe = &Recipe::of(bootstrap, arch);
     if let Some(tool) = tool::missing(&["mmdebstrap", "mke2fs", "debugfs", "qemu-img"]) {
         return Err(PrepareErrorKind::ToolMissing { tool: tool.to_owned() }.into());
     }
     let foreign = Foreign::of(arch)?;
-    let work = site.make_work()?;
-    let image = site.image();
+    let work = build_dir.make_work()?;
+    let image = build_dir.image();
     space::require(&[(&work, WORK_BYTES), (&image, STORE_BYTES)]).map_err(PrepareErrorKind::from)?;
-    let ended = grow_tree((bootstrap, recipe, foreign.as_ref()), &work, site, control)
+    let ended = grow_tree((bootstrap, recipe, foreign.as_ref()), &work, build_dir, control)
         .and_then(|()| extract(&image, control.cancel))
         .and_then(|()| convert(&image, control));
     ended.map_err(|failure| blame_full_disk(failure, &[&work, &image]))?;
@@ -56,7 +61,7 @@ pub(crate) fn make(bootstrap: &Bootstrap, arch: Arch, site: &Site, control: &Con
 fn grow_tree(
     (bootstrap, recipe, foreign): (&Bootstrap, &Recipe, Option<&Foreign>),
     work: &Path,
-    site: &Site,
+    build_dir: &BuildDir,
     control: &Control<'_>,
 ) -> Result<(), Failure> {
     let own = recipe.scripts.iter().map(|(name, text)| (name.as_str(), text.as_str()));
@@ -66,7 +71,7 @@ fn grow_tree(
     let archive = recipe.tar().map_err(PrepareErrorKind::io("make an archive in", work))?;
     write(&work.join("files.tar"), &archive, 0o644)?;
 
-    let path = site.image().join(RAW_DISK);
+    let path = build_dir.image().join(RAW_DISK);
     let disk = OpenOptions::new().read(true).write(true).create_new(true).mode(0o666).open(&path);
     let disk = disk.map_err(PrepareErrorKind::io("create", &path))?;
     // Open for all: only who passes through the private folder around it, or holds it open, gets there.
@@ -94,10 +99,10 @@ fn grow_tree(
     };
     let ended = tool::run(build, "mmdebstrap", tool::BUILD_LIMIT, control.cancel, progress);
     // Also after a failure: the tree is removed next.
-    site.wait_for_tree()?;
+    build_dir.wait_for_tree()?;
     ended?;
     (control.progress)("removing the tree it was built in");
-    site.remove_work().map_err(PrepareErrorKind::io("remove", work))?;
+    build_dir.remove_work().map_err(PrepareErrorKind::io("remove", work))?;
     Ok(())
 }
 

@@ -4,18 +4,18 @@ use matrix::Digest;
 
 use crate::{
     Catalog, Control, Entry, Origin, PrepareErrorKind, PreparedImage, Source, Store, bootstrap,
+    build_dir::BuildDir,
     error::Failure,
     prepared::Made,
     published,
     recipe::{FORMAT, Recipe},
     rootfs,
-    site::Site,
 };
 
-/// Something that makes the files of an image in [`Site::image`].
+/// Something that makes the files of an image in [`BuildDir::image`].
 pub(crate) trait Build: Sync {
     /// Leaves exactly the files of an image there, or fails.
-    fn build(&self, entry: &Entry, site: &Site, control: &Control<'_>) -> Result<Made, Failure>;
+    fn build(&self, entry: &Entry, build_dir: &BuildDir, control: &Control<'_>) -> Result<Made, Failure>;
 }
 
 /// Makes each image in the way of its source.
@@ -25,22 +25,22 @@ pub(crate) struct Makers<'a> {
 }
 
 impl Build for Makers<'_> {
-    fn build(&self, entry: &Entry, site: &Site, control: &Control<'_>) -> Result<Made, Failure> {
+    fn build(&self, entry: &Entry, build_dir: &BuildDir, control: &Control<'_>) -> Result<Made, Failure> {
         match &entry.source {
-            Source::Bootstrap(bootstrap) => bootstrap::make(bootstrap, entry.arch, site, control),
+            Source::Bootstrap(bootstrap) => bootstrap::make(bootstrap, entry.arch, build_dir, control),
             Source::Disk { file, firmware } => {
-                published::make(entry, (file, *firmware), site, &self.store.part(recipe(entry)), control)
+                published::make(entry, (file, *firmware), build_dir, &self.store.part(recipe(entry)), control)
             }
             Source::Rootfs(file) => {
                 rootfs::possible(entry.arch)?;
-                let kit = self.kit(control)?;
+                let donor = self.donor(control)?;
                 match &file.origin {
-                    Origin::Path(path) => rootfs::make(entry, (path, true), file.digest, &kit, site, control),
+                    Origin::Path(path) => rootfs::make(entry, (path, true), file.digest, &donor, build_dir, control),
                     Origin::Urls(urls) => {
                         let part = self.store.part(recipe(entry));
-                        let (tarball, _) = published::download(urls, file.digest, site, &part, control)?;
+                        let (tarball, _) = published::download(urls, file.digest, build_dir, &part, control)?;
                         // What came is what it should be; nobody needs it when its disk is made.
-                        let made = rootfs::make(entry, (&tarball, false), None, &kit, site, control)?;
+                        let made = rootfs::make(entry, (&tarball, false), None, &donor, build_dir, control)?;
                         std::fs::remove_file(&tarball).map_err(PrepareErrorKind::io("remove", &tarball))?;
                         Ok(made)
                     }
@@ -52,17 +52,18 @@ impl Build for Makers<'_> {
 
 impl Makers<'_> {
     /// The image that gives root file systems what they lack.
-    fn kit(&self, control: &Control<'_>) -> Result<PreparedImage, Failure> {
-        let kit = kit()
-            .ok_or_else(|| PrepareErrorKind::Incomplete { what: format!("{}: nobody knows it", rootfs::kit::IMAGE) })?;
-        let progress = |line: &str| (control.progress)(&format!("{}: {line}", kit.name));
+    fn donor(&self, control: &Control<'_>) -> Result<PreparedImage, Failure> {
+        let donor = donor_entry().ok_or_else(|| PrepareErrorKind::Incomplete {
+            what: format!("{}: nobody knows it", rootfs::boot_files::IMAGE),
+        })?;
+        let progress = |line: &str| (control.progress)(&format!("{}: {line}", donor.name));
         let control = Control { refresh: false, cancel: control.cancel, progress: &progress };
-        self.store.prepare(kit, &control).map_err(|error| Failure { kind: error.kind, tail: error.tail })
+        self.store.prepare(donor, &control).map_err(|error| Failure { kind: error.kind, tail: error.tail })
     }
 }
 
-fn kit() -> Option<&'static Entry> {
-    Catalog::shipped().get(rootfs::kit::IMAGE)
+fn donor_entry() -> Option<&'static Entry> {
+    Catalog::shipped().get(rootfs::boot_files::IMAGE)
 }
 
 /// The digest of all that decides what is made of an entry: the key it is found by in the store.
@@ -71,8 +72,15 @@ pub(crate) fn recipe(entry: &Entry) -> Digest {
         Source::Bootstrap(bootstrap) => return Recipe::of(bootstrap, entry.arch).digest(),
         Source::Disk { file, firmware } => (file, format!("disk {firmware:?}")),
         Source::Rootfs(file) => {
-            let kit = kit().map(recipe);
-            (file, format!("rootfs {} {}", rootfs::kit::digest(), kit.map(|kit| kit.to_string()).unwrap_or_default()))
+            let donor = donor_entry().map(recipe);
+            (
+                file,
+                format!(
+                    "rootfs {} {}",
+                    rootfs::boot_files::digest(),
+                    donor.map(|donor| donor.to_string()).unwrap_or_default()
+                ),
+            )
         }
     };
     // Where the same bytes come from decides nothing; a file here is used where it lies.

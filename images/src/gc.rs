@@ -13,9 +13,9 @@ use std::{
 use matrix::{ByteSize, Digest};
 
 use crate::{
-    Entry, build, lock, prepared,
-    site::Site,
-    space,
+    Entry, build,
+    build_dir::BuildDir,
+    lock, prepared, space,
     store::{Pointer, Store},
     templates::TemplateError,
 };
@@ -111,7 +111,7 @@ impl Store {
     fn remove_image(&self, pointer: &Path, content: Digest, dry: bool) -> bool {
         let Some(_making) = alone(&pointer.with_extension("lock")) else { return false };
         let folder = self.image(content);
-        let site = {
+        let build_dir = {
             let Ok(_lock) = self.own_lock().take() else { return false };
             // Held until it has lost its name: nobody begins to use it in between.
             let lease = File::open(&folder);
@@ -121,17 +121,17 @@ impl Store {
             if dry {
                 return true;
             }
-            let Ok(site) = Site::create(&self.builds()) else { return false };
+            let Ok(build_dir) = BuildDir::create(&self.builds()) else { return false };
             if fs::remove_file(pointer).is_err() {
                 return false;
             }
             if lease.is_ok() && !self.is_pointed_to(content) {
-                let _ = fs::rename(&folder, site.folder().join("discarded"));
+                let _ = fs::rename(&folder, build_dir.folder().join("discarded"));
             }
-            site
+            build_dir
         };
-        // With the site it is removed, which takes its time; the store's lock is free by then.
-        drop(site);
+        // With the build_dir it is removed, which takes its time; the store's lock is free by then.
+        drop(build_dir);
         true
     }
 

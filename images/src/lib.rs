@@ -8,14 +8,15 @@
 //!                       |-- build      which maker, and the digest of all that decides what it makes
 //!                       |-- bootstrap  builds a system of packages (recipe: what is added to it; mirror: from where)
 //!                       |-- published  takes what somebody else made (fetch: downloads it; disk: looks at it before QEMU does)
-//!                       |-- rootfs     makes a system without a kernel bootable (kit: with what)
-//!                       `-- prepared   what is recorded of it, checked each time (site: made in which folder; tool: with what)
+//!                       |-- rootfs     makes a system without a kernel bootable (boot_files: with what)
+//!                       `-- prepared   what is recorded of it, checked each time (build_dir: made in which folder; tool: with what)
 //! ```
 
 #[cfg(test)]
 mod alone;
 mod bootstrap;
 mod build;
+mod build_dir;
 mod catalog;
 mod disk;
 mod entry;
@@ -32,7 +33,6 @@ mod published;
 mod recipe;
 mod rootfs;
 pub mod seed;
-mod site;
 mod space;
 mod store;
 mod templates;

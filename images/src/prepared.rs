@@ -25,7 +25,7 @@ pub(crate) const INITRD: &str = "initrd.img";
 pub(crate) const PACKAGES: &str = "packages.tsv";
 pub(crate) const RECORD: &str = "image.json";
 
-/// What a build left in [`crate::site::Site::image`], and how it is used.
+/// What a build left in [`crate::build_dir::BuildDir::image`], and how it is used.
 #[derive(Debug)]
 pub(crate) struct Made {
     /// The files that are the image, in the order they are digested in; the disk is the first.

@@ -13,12 +13,12 @@ use sha2::Digest as _;
 
 use crate::{
     Control, Entry,
+    build_dir::BuildDir,
     disk::{self, DiskFormat, Kind},
     entry::{Origin, Published},
     error::{Failure, PrepareErrorKind},
     fetch::{self, Fetched, Limits, Want, WrongChecksum},
     prepared::{Made, MadeFile, Start},
-    site::Site,
     space, tool,
 };
 
@@ -29,7 +29,7 @@ const MOST_MEMBERS: usize = 1000;
 pub(crate) fn make(
     entry: &Entry,
     (file, firmware): (&Published, Option<Firmware>),
-    site: &Site,
+    build_dir: &BuildDir,
     part: &Path,
     control: &Control<'_>,
 ) -> Result<Made, Failure> {
@@ -41,15 +41,15 @@ pub(crate) fn make(
             let path = path.canonicalize().map_err(PrepareErrorKind::io("find", path))?;
             let before = stamp(&path)?;
             let digest = file.digest.map(|stated| compared(&path, stated, control)).transpose()?.flatten();
-            let (disk, format) = in_file(&path, digest, site, control)?;
+            let (disk, format) = in_file(&path, digest, build_dir, control)?;
             (disk, format, Some((path, before)))
         }
         Origin::Urls(urls) => {
-            let (disk, format) = downloaded(urls, file.digest, site, part, control)?;
+            let (disk, format) = downloaded(urls, file.digest, build_dir, part, control)?;
             (disk, format, None)
         }
     };
-    let place = disk.at.clone().unwrap_or_else(|| site.image().join(&disk.name));
+    let place = disk.at.clone().unwrap_or_else(|| build_dir.image().join(&disk.name));
     let seen = disk::see(&place, format, entry.arch, firmware, control.cancel)?;
     let mut files = vec![disk];
     if let Some((path, before)) = from {
@@ -65,17 +65,17 @@ pub(crate) fn make(
     Ok(Made { files, format, bytes: seen.bytes, start: Start::Firmware(seen.firmware) })
 }
 
-/// Downloads it into the site; what is not a disk there does not stay.
+/// Downloads it into the build_dir; what is not a disk there does not stay.
 fn downloaded(
     urls: &[String],
     digest: Option<Checksum>,
-    site: &Site,
+    build_dir: &BuildDir,
     part: &Path,
     control: &Control<'_>,
 ) -> Result<(MadeFile, DiskFormat), Failure> {
-    let image = site.image();
-    let (file, content) = download(urls, digest, site, part, control)?;
-    let (disk, format) = in_file(&file, Some(content), site, control)?;
+    let image = build_dir.image();
+    let (file, content) = download(urls, digest, build_dir, part, control)?;
+    let (disk, format) = in_file(&file, Some(content), build_dir, control)?;
     if disk.at.is_none() {
         fs::remove_file(&file).map_err(PrepareErrorKind::io("remove", &file))?;
         return Ok((disk, format));
@@ -85,11 +85,11 @@ fn downloaded(
     Ok((MadeFile { at: None, ..disk }, format))
 }
 
-/// Downloads what has this digest into the site, unpacked; with the digest of what that is.
+/// Downloads what has this digest into the build_dir, unpacked; with the digest of what that is.
 pub(crate) fn download(
     urls: &[String],
     digest: Option<Checksum>,
-    site: &Site,
+    build_dir: &BuildDir,
     part: &Path,
     control: &Control<'_>,
 ) -> Result<(PathBuf, Digest), Failure> {
@@ -97,7 +97,7 @@ pub(crate) fn download(
         return Err(PrepareErrorKind::Unpinned { url: urls.first().cloned().unwrap_or_default() }.into());
     }
     let want = Want { urls: urls.to_vec(), digest, bytes: None };
-    let fetched = fetch::fetch(&want, &site.image(), part, &Limits::default(), control);
+    let fetched = fetch::fetch(&want, &build_dir.image(), part, &Limits::default(), control);
     let Fetched { file, content, .. } = fetched.map_err(PrepareErrorKind::from)?;
     Ok((file, content))
 }
@@ -125,7 +125,7 @@ pub(crate) fn compared(path: &Path, stated: Checksum, control: &Control<'_>) -> 
 fn in_file(
     path: &Path,
     digest: Option<Digest>,
-    site: &Site,
+    build_dir: &BuildDir,
     control: &Control<'_>,
 ) -> Result<(MadeFile, DiskFormat), Failure> {
     let refused = |why: &str| Failure::from(PrepareErrorKind::Refused { path: path.to_owned(), why: why.to_owned() });
@@ -134,7 +134,7 @@ fn in_file(
             let path = path.canonicalize().map_err(PrepareErrorKind::io("find", path))?;
             Ok((MadeFile { name: disk_name(format), at: Some(path), digest }, format))
         }
-        Kind::Ova => unpack_appliance(path, site, control),
+        Kind::Ova => unpack_appliance(path, build_dir, control),
         Kind::Descriptor => Err(refused("it only says in which other files a disk is: name one that holds all of it")),
         Kind::Compressed => Err(refused("it is compressed: unpack it first, or is it a tarball for `rootfs`?")),
         Kind::Unknown => {
@@ -149,11 +149,15 @@ pub(crate) fn disk_name(format: DiskFormat) -> String {
 }
 
 /// Takes the one disk out of an appliance (an `.ova`, which is a tar archive).
-fn unpack_appliance(path: &Path, site: &Site, control: &Control<'_>) -> Result<(MadeFile, DiskFormat), Failure> {
+fn unpack_appliance(
+    path: &Path,
+    build_dir: &BuildDir,
+    control: &Control<'_>,
+) -> Result<(MadeFile, DiskFormat), Failure> {
     let refused = |why: String| Failure::from(PrepareErrorKind::Refused { path: path.to_owned(), why });
     let broken = |error: io::Error| refused(format!("its archive is broken: {error}"));
     (control.progress)("taking the disk out of the appliance");
-    let image = site.image();
+    let image = build_dir.image();
     let bytes = fs::metadata(path).map_err(PrepareErrorKind::io("look at", path))?.len();
     space::require(&[(&image, bytes)]).map_err(PrepareErrorKind::from)?;
     let file = File::open(path).map_err(PrepareErrorKind::io("open", path))?;

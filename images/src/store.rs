@@ -7,7 +7,7 @@
 //! images/<digest>/          disk.qcow2, vmlinuz, initrd.img, packages.tsv, image.json; locked by who uses it
 //! templates/                frozen guests, see `templates`
 //! downloads/                interrupted downloads, by the recipe they are for: the next try goes on with them
-//! builds/                   half-built things, see `site`
+//! builds/                   half-built things, see `build_dir`
 //! ```
 //!
 //! Nothing half-written has a final name. Several processes may use one store.
@@ -27,10 +27,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Entry, Origin, Source,
     build::{self, Build, Makers},
+    build_dir::{self, BuildDir},
     error::{Failure, PrepareError, PrepareErrorKind, StoreError, StoreErrorKind},
     lock::{self, Waited},
     prepared::{self, PACKAGES, PreparedImage, RECORD, Record, Unusable},
-    site::{self, Site},
     space,
 };
 
@@ -116,7 +116,7 @@ impl Store {
         let probe = tempfile::tempfile_in(store.builds()).and_then(|mut file| file.write_all(&[0; 4096]));
         probe.map_err(about("it cannot be written to"))?;
         let lock = store.lock().map_err(about("it cannot be locked"))?;
-        store.swept = site::sweep(&store.builds(), lock).map_err(about("it cannot be cleaned up"))?;
+        store.swept = build_dir::sweep(&store.builds(), lock).map_err(about("it cannot be cleaned up"))?;
         store.forget_unreachable();
         Ok(store)
     }
@@ -269,19 +269,19 @@ impl Store {
         control: &Control<'_>,
         builder: &dyn Build,
     ) -> Result<PreparedImage, Failure> {
-        let site = {
+        let build_dir = {
             let _lock = self.lock().map_err(PrepareErrorKind::io("lock", &self.root))?;
-            Site::create(&self.builds())?
+            BuildDir::create(&self.builds())?
         };
-        let made = builder.build(entry, &site, control)?;
+        let made = builder.build(entry, &build_dir, control)?;
         (control.progress)("digesting it");
-        let record = Record::of(entry, digest, made, &site.image())?;
-        seal(&site.image(), &record)?;
+        let record = Record::of(entry, digest, made, &build_dir.image())?;
+        seal(&build_dir.image(), &record)?;
         let previous = self.pointer(digest).ok().map(|pointer| pointer.content);
-        let lease = self.publish(&site, &record)?;
-        self.point(&site, digest, &record)?;
+        let lease = self.publish(&build_dir, &record)?;
+        self.point(&build_dir, digest, &record)?;
         if let Some(previous) = previous.filter(|previous| *previous != record.content) {
-            self.retire(&site, previous);
+            self.retire(&build_dir, previous);
         }
         let folder = self.image(record.content);
         let image = record.into_image(&folder, false, lease);
@@ -289,7 +289,7 @@ impl Store {
     }
 
     /// Gives the finished folder its final name, and leases it before anybody could remove it.
-    fn publish(&self, site: &Site, record: &Record) -> Result<File, PrepareErrorKind> {
+    fn publish(&self, build_dir: &BuildDir, record: &Record) -> Result<File, PrepareErrorKind> {
         let folder = self.image(record.content);
         // The same may be there from an earlier build; if it is as it should be, it may be in use. All of it is read, so before the
         // lock: others wait for that no longer than a moment.
@@ -303,34 +303,34 @@ impl Store {
         }
         if folder.exists() {
             // Whoever has these open keeps them; nobody finds them any more.
-            let aside = site.folder().join("replaced");
+            let aside = build_dir.folder().join("replaced");
             fs::rename(&folder, &aside).map_err(PrepareErrorKind::io("move aside", &folder))?;
         }
-        fs::rename(site.image(), &folder).map_err(PrepareErrorKind::io("move into place", &folder))?;
+        fs::rename(build_dir.image(), &folder).map_err(PrepareErrorKind::io("move into place", &folder))?;
         sync(&self.images)?;
         prepared::lease(&folder).ok_or_else(|| PrepareErrorKind::Incomplete { what: folder.display().to_string() })
     }
 
     /// Makes the recipe point to this content.
-    fn point(&self, site: &Site, recipe: Digest, record: &Record) -> Result<(), PrepareErrorKind> {
+    fn point(&self, build_dir: &BuildDir, recipe: Digest, record: &Record) -> Result<(), PrepareErrorKind> {
         let pointer = Pointer { name: record.name.clone(), content: record.content };
         let text = serde_json::to_vec(&pointer).unwrap_or_default();
-        let (fresh, path) = (site.folder().join("pointer"), self.pointer_path(recipe));
+        let (fresh, path) = (build_dir.folder().join("pointer"), self.pointer_path(recipe));
         write_synced(&fresh, &text)?;
         fs::rename(&fresh, &path).map_err(PrepareErrorKind::io("write", &path))?;
         sync(&self.root.join("recipes"))
     }
 
     /// Removes content no recipe points to, unless a guest stands on it: then it stays until the next time.
-    fn retire(&self, site: &Site, content: Digest) {
+    fn retire(&self, build_dir: &BuildDir, content: Digest) {
         let Ok(_lock) = self.lock() else { return };
         let folder = self.image(content);
         let Ok(file) = File::open(&folder) else { return };
         if !lock::try_exclusive(&file).unwrap_or(false) || self.is_pointed_to(content) {
             return;
         }
-        // With the site it is removed.
-        let _ = fs::rename(&folder, site.folder().join(format!("retired-{}", content.hex())));
+        // With the build_dir it is removed.
+        let _ = fs::rename(&folder, build_dir.folder().join(format!("retired-{}", content.hex())));
     }
 
     /// Removes content that no recipe points to and nobody uses: a build was killed before it could point to it, or a guest
@@ -343,12 +343,12 @@ impl Store {
         if unreachable.is_empty() {
             return;
         }
-        let site = {
+        let build_dir = {
             let Ok(_lock) = self.lock() else { return };
-            Site::create(&self.builds())
+            BuildDir::create(&self.builds())
         };
-        let Ok(site) = site else { return };
-        unreachable.into_iter().for_each(|content| self.retire(&site, content));
+        let Ok(build_dir) = build_dir else { return };
+        unreachable.into_iter().for_each(|content| self.retire(&build_dir, content));
     }
 
     /// Disks in the store of images that were called so, of whatever recipe.

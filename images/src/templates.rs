@@ -25,15 +25,15 @@ use matrix::{ByteSize, Digest};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    build_dir::{self, BuildDir},
     lock::{self, Waited},
     prepared::{self, is_at},
-    site::{self, Site},
     space,
     store::{Store, StoreLock},
 };
 
 const USED: &str = "used";
-/// In the site of one that is being made: the bytes it may come to.
+/// In the build_dir of one that is being made: the bytes it may come to.
 const CLAIM: &str = "claim";
 /// It is of no use and waits until those who use it nevertheless are done.
 const BAD: &str = "bad";
@@ -64,7 +64,7 @@ pub struct Template<T> {
 #[derive(Debug)]
 pub struct Unfinished {
     key: Digest,
-    site: Site,
+    build_dir: BuildDir,
     _making: File,
 }
 
@@ -100,7 +100,7 @@ impl Store {
     pub fn templates(&self, limit: ByteSize) -> Result<Templates, TemplateError> {
         let folder = self.root().join("templates");
         // The keys of frozen guests are in there.
-        let made = fs::create_dir_all(&folder).and_then(|()| site::only_ours(&folder));
+        let made = fs::create_dir_all(&folder).and_then(|()| build_dir::only_ours(&folder));
         made.map_err(at(&folder))?;
         Ok(Templates { folder, builds: self.builds(), lock: self.own_lock(), limit, trusting: false })
     }
@@ -161,12 +161,12 @@ impl Templates {
         if let Ok(Some(template)) = self.find(key) {
             return Ok(Begun::Found(template));
         }
-        let site = {
+        let build_dir = {
             let _lock = self.lock.take().map_err(at(&self.folder))?;
-            Site::create(&self.builds).map_err(|error| at(&self.builds)(io::Error::other(error.to_string())))?
+            BuildDir::create(&self.builds).map_err(|error| at(&self.builds)(io::Error::other(error.to_string())))?
         };
         // Said before anybody looks: of two who begin at the same time, neither may think that all of the room is his.
-        let claim = site.folder().join(CLAIM);
+        let claim = build_dir.folder().join(CLAIM);
         fs::write(&claim, bytes.to_string()).map_err(at(&claim))?;
         let wanted = self.claimed();
         if let Err(error) = space::require(&[(&self.folder, wanted)]) {
@@ -179,7 +179,7 @@ impl Templates {
             space::require(&[(&self.folder, wanted)])
                 .map_err(|_| at(&self.folder)(io::Error::new(io::ErrorKind::StorageFull, error.to_string())))?;
         }
-        Ok(Begun::Free(Unfinished { key, site, _making: making }))
+        Ok(Begun::Free(Unfinished { key, build_dir, _making: making }))
     }
 
     /// Puts a finished template into the store. Others that were not used for the longest time go, until all fit again: how many.
@@ -192,13 +192,13 @@ impl Templates {
         unfinished: Unfinished,
         note: T,
     ) -> Result<(Template<T>, usize), TemplateError> {
-        let Unfinished { key, site, _making } = unfinished;
-        let (from, to) = (site.image(), self.place(key));
+        let Unfinished { key, build_dir, _making } = unfinished;
+        let (from, to) = (build_dir.image(), self.place(key));
         record::write(&from, key, &note).and_then(|()| fs::write(from.join(USED), [])).map_err(at(&from))?;
         let lease = {
             let _lock = self.lock.take().map_err(at(&self.folder))?;
             if to.exists() {
-                fs::rename(&to, site.folder().join("replaced")).map_err(at(&to))?;
+                fs::rename(&to, build_dir.folder().join("replaced")).map_err(at(&to))?;
             }
             fs::rename(&from, &to).map_err(at(&to))?;
             prepared::lease(&to).ok_or_else(|| at(&to)(io::ErrorKind::NotFound.into()))?
@@ -246,9 +246,9 @@ impl Templates {
     /// What templates that are being made may still need on the disk, in bytes.
     fn claimed(&self) -> u64 {
         let sites = fs::read_dir(&self.builds).into_iter().flatten().flatten().map(|entry| entry.path());
-        let claims = sites.filter_map(|site| {
-            let claim: u64 = fs::read_to_string(site.join(CLAIM)).ok()?.parse().ok()?;
-            Some(claim.saturating_sub(space::taken(&site::image_of(&site))))
+        let claims = sites.filter_map(|build_dir| {
+            let claim: u64 = fs::read_to_string(build_dir.join(CLAIM)).ok()?.parse().ok()?;
+            Some(claim.saturating_sub(space::taken(&build_dir::image_of(&build_dir))))
         });
         claims.fold(0, u64::saturating_add)
     }
@@ -321,19 +321,19 @@ impl Templates {
 
     /// Removes a folder that is locked, as `held`, for us alone.
     fn remove(&self, folder: &Path, held: &File) -> bool {
-        let site = {
+        let build_dir = {
             let Ok(_lock) = self.lock.take() else { return false };
             if !is_at(held, folder) {
                 return false;
             }
-            let Ok(site) = Site::create(&self.builds) else { return false };
-            if fs::rename(folder, site.folder().join("discarded")).is_err() {
+            let Ok(build_dir) = BuildDir::create(&self.builds) else { return false };
+            if fs::rename(folder, build_dir.folder().join("discarded")).is_err() {
                 return false;
             }
-            site
+            build_dir
         };
-        // With the site it is removed, which takes its time; the store's lock is free by then.
-        drop(site);
+        // With the build_dir it is removed, which takes its time; the store's lock is free by then.
+        drop(build_dir);
         true
     }
 }
@@ -341,7 +341,7 @@ impl Templates {
 impl Unfinished {
     /// Where its files go: no folders, no links.
     pub fn folder(&self) -> PathBuf {
-        self.site.image()
+        self.build_dir.image()
     }
 }
 

@@ -27,7 +27,7 @@ const TAIL_LINES: usize = 40;
 /// A longer line is cut here, in bytes.
 const LINE_BYTES: u64 = 4096;
 /// How long a tool that has ended may take to have its last lines read.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(3);
 /// No build takes longer; a mirror that answers one byte a minute does not hold us for ever.
 pub(crate) const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
 
@@ -153,7 +153,7 @@ fn follow(
                 // Its life line: what it left behind may hang on it.
                 drop(child.stdin.take());
                 // What it said last is still on its way; a process it left behind may keep the pipe open, so not for ever.
-                let deadline = Instant::now() + LAST_WORDS;
+                let deadline = Instant::now() + OUTPUT_TIMEOUT;
                 while let Ok(text) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                     hear(text);
                 }

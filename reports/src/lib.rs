@@ -47,5 +47,5 @@ pub use run::{
 };
 pub use system::{Cgroups, Selinux, SystemFacts};
 pub use terminal::{Terminal, TerminalStyle};
-pub use trouble::{Again, Blame, Ending, Fate, Trouble, TroubleKind};
+pub use trouble::{Blame, Ending, Fate, Retry, Trouble, TroubleKind};
 pub use verdict::{CaseVerdict, Phase, TestCase, Verdict};

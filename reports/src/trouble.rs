@@ -120,11 +120,11 @@ pub enum Blame {
 
 /// Whether something else may do better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
+pub enum Retry {
     /// The next one ends in the same way.
     Never,
     /// A fresh guest, or a fresh runner of the same kind.
-    Afresh,
+    Fresh,
     /// A runner of another kind.
     OtherRunner,
 }
@@ -135,7 +135,7 @@ pub struct Fate {
     /// Whose fault it is.
     pub blame: Blame,
     /// Whether it is tried again.
-    pub again: Again,
+    pub retry: Retry,
 }
 
 const QEMU_LOG: &str = "see qemu.log";
@@ -144,7 +144,7 @@ const REPORT: &str = "this is a defect of nestmatrix: please report it with the 
 impl TroubleKind {
     /// The table: what follows from this kind of failure in this phase.
     pub const fn fate(self, phase: Phase) -> Fate {
-        let (blame, again) = match self {
+        let (blame, retry) = match self {
             Self::GuestPanicked
             | Self::GuestPoweredOff
             | Self::GuestRebooted
@@ -152,24 +152,24 @@ impl TroubleKind {
             | Self::GuestUnreachable => match phase {
                 // Nothing of the package has run yet.
                 Phase::Image | Phase::Runner | Phase::Boot | Phase::Connect | Phase::Prepare => {
-                    (Blame::Image, Again::Afresh)
+                    (Blame::Image, Retry::Fresh)
                 }
                 // What is installed or tested took its guest down, or broke its boot.
-                Phase::Install | Phase::Reboot | Phase::Test => (Blame::Package, Again::Never),
+                Phase::Install | Phase::Reboot | Phase::Test => (Blame::Package, Retry::Never),
                 // The suite had ended: the cause is not known.
-                Phase::Collect => (Blame::Image, Again::Never),
+                Phase::Collect => (Blame::Image, Retry::Never),
             },
             Self::Timeout | Self::Unexpected => match phase {
-                Phase::Runner | Phase::Boot | Phase::Connect => (Blame::Image, Again::Afresh),
+                Phase::Runner | Phase::Boot | Phase::Connect => (Blame::Image, Retry::Fresh),
                 Phase::Image | Phase::Prepare | Phase::Install | Phase::Reboot | Phase::Test | Phase::Collect => {
-                    (Blame::Image, Again::Never)
+                    (Blame::Image, Retry::Never)
                 }
             },
             Self::RebootLoop => match phase {
-                Phase::Install | Phase::Reboot | Phase::Test => (Blame::Package, Again::Never),
+                Phase::Install | Phase::Reboot | Phase::Test => (Blame::Package, Retry::Never),
                 // Another guest of this image reboots as often.
                 Phase::Image | Phase::Runner | Phase::Boot | Phase::Connect | Phase::Prepare | Phase::Collect => {
-                    (Blame::Image, Again::Never)
+                    (Blame::Image, Retry::Never)
                 }
             },
             Self::ImageMissing
@@ -177,10 +177,10 @@ impl TroubleKind {
             | Self::InstallUnknown
             | Self::SuiteNotStarted
             | Self::ResultsUnreadable
-            | Self::NoTemplate => (Blame::Image, Again::Never),
+            | Self::NoTemplate => (Blame::Image, Retry::Never),
             // That program may have released the lock in the next guest.
-            Self::PackageManagerLocked => (Blame::Image, Again::Afresh),
-            Self::NotInstalled | Self::TestFailed | Self::ResultsMissing => (Blame::Package, Again::Never),
+            Self::PackageManagerLocked => (Blame::Image, Retry::Fresh),
+            Self::NotInstalled | Self::TestFailed | Self::ResultsMissing => (Blame::Package, Retry::Never),
             Self::Host
             | Self::QemuGone
             | Self::QemuSilent
@@ -190,12 +190,12 @@ impl TroubleKind {
             | Self::MemoryReclaimed
             | Self::RunnerLost
             | Self::TemplateBroken
-            | Self::ForkFailed => (Blame::Harness, Again::Afresh),
-            Self::KvmUnusable => (Blame::Harness, Again::OtherRunner),
-            Self::RunnerUnusable | Self::Defect | Self::Unknown => (Blame::Harness, Again::Never),
-            Self::Interrupted | Self::NoMemory => (Blame::Nobody, Again::Never),
+            | Self::ForkFailed => (Blame::Harness, Retry::Fresh),
+            Self::KvmUnusable => (Blame::Harness, Retry::OtherRunner),
+            Self::RunnerUnusable | Self::Defect | Self::Unknown => (Blame::Harness, Retry::Never),
+            Self::Interrupted | Self::NoMemory => (Blame::Nobody, Retry::Never),
         };
-        Fate { blame, again }
+        Fate { blame, retry }
     }
 
     /// The next step where nothing more is known.
@@ -264,7 +264,7 @@ impl Trouble {
 
     /// A fresh guest, or a fresh runner of the same kind, may do better.
     pub fn may_pass(&self) -> bool {
-        self.fate().again == Again::Afresh
+        self.fate().retry == Retry::Fresh
     }
 
     /// What is said of a cell that ended like this.
@@ -370,7 +370,7 @@ impl TryFrom<Recorded> for Ending {
 mod tests {
     use super::*;
 
-    type Row = (Blame, Again);
+    type Row = (Blame, Retry);
 
     const GUESTS_DOING: [TroubleKind; 5] = [
         TroubleKind::GuestPanicked,
@@ -382,11 +382,11 @@ mod tests {
 
     /// The fate in every phase.
     fn row(kind: TroubleKind) -> Vec<Row> {
-        Phase::ALL.iter().map(|phase| kind.fate(*phase)).map(|Fate { blame, again }| (blame, again)).collect()
+        Phase::ALL.iter().map(|phase| kind.fate(*phase)).map(|Fate { blame, retry }| (blame, retry)).collect()
     }
 
-    fn everywhere(blame: Blame, again: Again) -> Vec<Row> {
-        vec![(blame, again); Phase::ALL.len()]
+    fn everywhere(blame: Blame, retry: Retry) -> Vec<Row> {
+        vec![(blame, retry); Phase::ALL.len()]
     }
 
     /// One test for each row.
@@ -394,7 +394,7 @@ mod tests {
         ($($name:ident: $kind:ident => $blame:ident, $again:ident;)*) => {
             $(#[test]
             fn $name() {
-                assert_eq!(row(TroubleKind::$kind), everywhere(Blame::$blame, Again::$again));
+                assert_eq!(row(TroubleKind::$kind), everywhere(Blame::$blame, Retry::$again));
             })*
 
             /// Every kind with a row that is the same in all phases.
@@ -409,20 +409,20 @@ mod tests {
         an_installation_that_nobody_understands_is_an_error: InstallUnknown => Image, Never;
         a_suite_that_cannot_be_started_is_no_verdict_about_the_package: SuiteNotStarted => Image, Never;
         results_that_cannot_be_read_are_an_error: ResultsUnreadable => Image, Never;
-        a_locked_package_manager_is_tried_again: PackageManagerLocked => Image, Afresh;
+        a_locked_package_manager_is_tried_again: PackageManagerLocked => Image, Fresh;
         a_package_that_does_not_install_has_failed: NotInstalled => Package, Never;
         a_failed_test_has_failed: TestFailed => Package, Never;
         a_suite_without_its_results_has_failed: ResultsMissing => Package, Never;
-        what_this_machine_fails_to_do_is_tried_again: Host => Harness, Afresh;
-        a_qemu_that_is_gone_says_nothing_about_the_package: QemuGone => Harness, Afresh;
-        a_qemu_that_does_not_answer_says_nothing_about_the_package: QemuSilent => Harness, Afresh;
-        a_full_disk_of_the_host_says_nothing_about_the_package: HostDiskFull => Harness, Afresh;
-        a_broken_disk_of_the_host_says_nothing_about_the_package: HostDiskBroken => Harness, Afresh;
-        a_broken_connection_says_nothing_about_the_package: ConnectionBroken => Harness, Afresh;
-        a_fork_that_gave_its_memory_away_is_tried_again: MemoryReclaimed => Harness, Afresh;
-        what_ran_on_a_lost_runner_is_tried_again: RunnerLost => Harness, Afresh;
-        a_broken_template_says_nothing_about_the_package: TemplateBroken => Harness, Afresh;
-        a_fork_that_does_not_run_says_nothing_about_the_package: ForkFailed => Harness, Afresh;
+        what_this_machine_fails_to_do_is_tried_again: Host => Harness, Fresh;
+        a_qemu_that_is_gone_says_nothing_about_the_package: QemuGone => Harness, Fresh;
+        a_qemu_that_does_not_answer_says_nothing_about_the_package: QemuSilent => Harness, Fresh;
+        a_full_disk_of_the_host_says_nothing_about_the_package: HostDiskFull => Harness, Fresh;
+        a_broken_disk_of_the_host_says_nothing_about_the_package: HostDiskBroken => Harness, Fresh;
+        a_broken_connection_says_nothing_about_the_package: ConnectionBroken => Harness, Fresh;
+        a_fork_that_gave_its_memory_away_is_tried_again: MemoryReclaimed => Harness, Fresh;
+        what_ran_on_a_lost_runner_is_tried_again: RunnerLost => Harness, Fresh;
+        a_broken_template_says_nothing_about_the_package: TemplateBroken => Harness, Fresh;
+        a_fork_that_does_not_run_says_nothing_about_the_package: ForkFailed => Harness, Fresh;
         where_kvm_does_not_work_another_kind_of_runner_may: KvmUnusable => Harness, OtherRunner;
         an_unusable_runner_is_not_tried_again: RunnerUnusable => Harness, Never;
         a_defect_of_ours_is_not_tried_again: Defect => Harness, Never;
@@ -434,15 +434,15 @@ mod tests {
     #[test]
     fn a_guest_that_goes_down_fails_the_package_only_while_it_is_installed_or_tested_or_boots_again() {
         for kind in GUESTS_DOING {
-            let (image, package) = ((Blame::Image, Again::Afresh), (Blame::Package, Again::Never));
-            let collect = (Blame::Image, Again::Never);
+            let (image, package) = ((Blame::Image, Retry::Fresh), (Blame::Package, Retry::Never));
+            let collect = (Blame::Image, Retry::Never);
             assert_eq!(row(kind), [image, image, image, image, image, package, package, package, collect], "{kind:?}");
         }
     }
 
     #[test]
     fn a_reboot_loop_is_the_packages_fault_once_it_is_in_the_guest_and_never_retried() {
-        let (image, package) = ((Blame::Image, Again::Never), (Blame::Package, Again::Never));
+        let (image, package) = ((Blame::Image, Retry::Never), (Blame::Package, Retry::Never));
         let expected = [image, image, image, image, image, package, package, package, image];
         assert_eq!(row(TroubleKind::RebootLoop), expected);
     }
@@ -450,8 +450,8 @@ mod tests {
     #[test]
     fn a_time_limit_or_an_odd_answer_is_an_error_and_tried_again_before_the_package_is_in_the_guest() {
         for kind in [TroubleKind::Timeout, TroubleKind::Unexpected] {
-            let (again, never) = ((Blame::Image, Again::Afresh), (Blame::Image, Again::Never));
-            assert_eq!(row(kind), [never, again, again, again, never, never, never, never, never], "{kind:?}");
+            let (retry, never) = ((Blame::Image, Retry::Fresh), (Blame::Image, Retry::Never));
+            assert_eq!(row(kind), [never, retry, retry, retry, never, never, never, never, never], "{kind:?}");
         }
     }
 

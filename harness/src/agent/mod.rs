@@ -6,14 +6,14 @@
 //! protocol  what both sides say
 //! link      the orchestrator's end of the line (remote: to another machine, wire: what that goes over)
 //! orders    what the agent is told             say: what it says
-//! serve     the agent on another machine: makes it ready     brief: what it is given
-//! shared    the same on a machine that is not its own    receive: takes images (send) and the brief there
+//! serve     the agent on another machine: makes it ready     bundle: what it is given
+//! shared    the same on a machine that is not its own    receive: takes images (send) and the bundle there
 //! worker    runs the cells, wherever it is     files: brings logs and artifacts back
 //! ```
 
-pub(crate) mod brief;
 mod broken;
 mod files;
+pub(crate) mod job_bundle;
 mod link;
 mod orders;
 pub mod protocol;

@@ -5,7 +5,7 @@ use matrix::{ByteSize, CellId};
 use reports::{EventKind, StepTime, Trouble};
 use serde::{Deserialize, Serialize};
 
-use super::brief::StoredImage;
+use super::job_bundle::StoredImage;
 use crate::guest::Accelerator;
 
 /// Raised whenever a message changes.
@@ -70,7 +70,7 @@ pub enum ToAgent {
     Heartbeat,
 }
 
-/// How an agent is to work; plan and images are in its brief.
+/// How an agent is to work; plan and images are in its bundle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Work {
     /// Number of the runner the agent is on.

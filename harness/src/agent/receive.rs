@@ -1,4 +1,4 @@
-//! Takes files on a machine where guests are to run: images, with resume, and the brief of a run.
+//! Takes files on a machine where guests are to run: images, with resume, and the bundle of a run.
 //!
 //! The sender is told first what is there already. Then each file comes as a header, pieces with the place they belong to (what is left out
 //! is a hole), an empty piece, and the digest of the whole. Nothing has its name before its digest was compared.
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use super::{
-    brief::{DISK, INITRD, KERNEL},
+    job_bundle::{DISK, INITRD, KERNEL},
     shared,
 };
 use crate::{host, scratch};
@@ -35,8 +35,8 @@ const LONGEST: u64 = 4096;
 pub(crate) enum Received {
     /// The files of an image, into the folder of this name.
     Image(String),
-    /// The brief of this run, as an archive.
-    Brief(String),
+    /// The bundle of this run, as an archive.
+    JobBundle(String),
     /// Nothing: waits until this run has ended and removes what it left.
     End(String),
 }
@@ -83,7 +83,7 @@ pub(crate) fn receive(root: &Path, what: &Received) -> io::Result<()> {
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
     let outcome = match what {
         Received::Image(name) => image(root, name, &mut input, &mut output),
-        Received::Brief(run) => tar::Archive::new(&mut input).unpack(shared::brief(root, run)),
+        Received::JobBundle(run) => tar::Archive::new(&mut input).unpack(shared::bundle(root, run)),
         Received::End(run) => end(&shared::store(root), run),
     };
     let outcome = match outcome {

@@ -14,7 +14,7 @@ use super::{
 /// An agent from which nothing has come for so many looks is given up. A look is a second at least: should *we* stand still, no
 /// time passes.
 const PATIENCE: u32 = 10;
-const LOOK: Duration = Duration::from_secs(1);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest message: half of what a line of the journal may have, in which it is written with more around it.
 const LONGEST: usize = 32 << 20;
 
@@ -36,7 +36,7 @@ pub(crate) struct Remote {
 impl Remote {
     /// Greets the agent at the other end; it may take `greeting` to answer.
     pub(super) fn greet(wire: Wire, greeting: Duration) -> Self {
-        let mut looks = interval(LOOK);
+        let mut looks = interval(SAMPLE_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let remote = Self {
             wire,
@@ -105,7 +105,7 @@ impl Remote {
                 _ = self.looks.tick() => {
                     self.silent += 1;
                     if self.silent > self.patience {
-                        return Err(Broken::Silent(LOOK * self.patience));
+                        return Err(Broken::Silent(SAMPLE_INTERVAL * self.patience));
                     }
                 }
             }

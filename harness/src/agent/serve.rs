@@ -15,7 +15,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    brief::{self, Brief},
+    job_bundle::{self, JobBundle},
     orders::Orders,
     protocol::{FromAgent, GuestProof, Hello, Ready, ToAgent, Work},
     say::Say,
@@ -24,11 +24,11 @@ use super::{
 };
 use crate::{
     events::Events,
-    fanout::{BootImages, Budget, Keep, Purpose, Station, Stop, Warmth},
+    fanout::{BootImages, Budget, Keep, Purpose, RunContext, Stop, TemplateCache},
     guest::{Accelerator, Spawner},
     host::{self, Machine, Qemu},
     ssh::Keys,
-    template::{Birthplace, Freezing},
+    template::{Freezing, HostFingerprint},
 };
 
 /// How often the agent says that it is there.
@@ -40,7 +40,7 @@ const DISK_HELP: &str = "raise `runner.disk`, or run fewer guests at once (`--jo
 /// How the agent is to be on a machine.
 #[derive(Clone, Copy, Debug)]
 pub enum Ground<'a> {
-    /// An L1 that was booted for one run: this folder holds the unpacked brief, everything else goes beside it.
+    /// An L1 that was booted for one run: this folder holds the unpacked bundle, everything else goes beside it.
     Own(&'a Path),
     /// A machine that has other users and other runs: all is below a folder that this user's runs share.
     Shared {
@@ -56,7 +56,7 @@ pub async fn serve(ground: Ground<'_>) -> io::Result<()> {
     let spawner = Spawner::start()?;
     let (say, writer) = Say::to_stdout()?;
     let mut orders = Orders::from_stdin()?;
-    // Before the greeting: then there is a folder for the brief.
+    // Before the greeting: then there is a folder for the bundle.
     let shared = match ground {
         Ground::Own(_) => None,
         Ground::Shared { root, run } => Some(Shared::open(root, run)?),
@@ -106,8 +106,8 @@ impl Agent<'_> {
                         --refresh debian-13-runner`";
             unusable(error.to_string()).with_help(help)
         };
-        let brief = Brief::read(self.folder).map_err(|error| broken(&error))?;
-        let plan = Arc::new(brief.plan);
+        let bundle = JobBundle::read(self.folder).map_err(|error| broken(&error))?;
+        let plan = Arc::new(bundle.plan);
         let (arrive, arriving) = unbounded_channel();
         let _obeying = Obeying::start(orders, Arc::clone(&plan), arrive, None, self.stop.clone());
         let qemu = Qemu::find().await.map_err(|error| {
@@ -116,8 +116,8 @@ impl Agent<'_> {
         })?;
         let machine = Machine::read().map_err(|error| broken(&error))?;
         let mut images = HashMap::new();
-        for (name, image) in &brief.images {
-            match brief::here(self.folder, image) {
+        for (name, image) in &bundle.images {
+            match job_bundle::here(self.folder, image) {
                 Ok(image) => drop(images.insert(name.clone(), image)),
                 // The cells of this one are errors; others have theirs.
                 Err(error) => {
@@ -161,11 +161,12 @@ impl Agent<'_> {
         let memory = plan.runner.memory.map_or(spare, |asked| asked.min(spare));
         self.say.message(FromAgent::Ready(ready(&proof, &qemu, &machine, (memory, work.cpus), began.elapsed()))).await;
 
-        let warmth = Warmth::new(templates(beside, &qemu, &machine, &work), work.cold, beside.join("templates"));
+        let template_cache =
+            TemplateCache::new(templates(beside, &qemu, &machine, &work), work.cold, beside.join("templates"));
         let (events, received) = Events::channel();
         let boot_images = BootImages::of(&plan);
         images.into_iter().for_each(|(name, image)| boot_images.add(&name, image));
-        let station = Station {
+        let context = RunContext {
             runner: work.runner,
             plan,
             images: Arc::new(boot_images),
@@ -178,7 +179,7 @@ impl Agent<'_> {
             speed: proof.speed,
             scratch,
             cells,
-            warmth,
+            template_cache,
             login: Keys::generate("nestmatrix login").map_err(|error| broken(&error))?,
             purpose: Purpose::Test,
             keep: Keep::Never,
@@ -186,7 +187,7 @@ impl Agent<'_> {
             events,
         };
         let budget = Budget::new(memory, work.cpus, work.jobs.unwrap_or(usize::MAX));
-        let worker = Worker { station, events: received, budget, results: Results::Sent(beside.to_owned(), DISK_HELP) };
+        let worker = Worker { context, events: received, budget, results: Results::Sent(beside.to_owned(), DISK_HELP) };
         worker.run(arriving, work.freeze, self.say, self.stop).await;
         Ok(())
     }
@@ -197,8 +198,8 @@ fn templates(beside: &Path, qemu: &Qemu, machine: &Machine, work: &Work) -> Free
     let store = Store::open(&beside.join("store")).map_err(|error| error.to_string())?;
     let templates = store.templates(work.templates).map_err(|error| error.to_string())?;
     let templates = if work.checked { templates.trusting() } else { templates };
-    let birthplace = Birthplace::new(qemu, machine, Accelerator::Kvm);
-    Ok((templates, birthplace.map_err(|error| format!("{}: {error}", qemu.system.display()))?))
+    let host_fingerprint = HostFingerprint::new(qemu, machine, Accelerator::Kvm);
+    Ok((templates, host_fingerprint.map_err(|error| format!("{}: {error}", qemu.system.display()))?))
 }
 
 fn ready(proof: &GuestProof, qemu: &Qemu, machine: &Machine, (memory, cpus): (ByteSize, u32), took: Duration) -> Ready {

@@ -20,7 +20,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    brief::Brief,
+    job_bundle::JobBundle,
     orders::Orders,
     protocol::{FromAgent, GuestProof, Ready, Work},
     say::Say,
@@ -29,12 +29,12 @@ use super::{
 use crate::{
     blocking::blocking,
     events::Events,
-    fanout::{BootImage, BootImages, Budget, Cost, Keep, Purpose, Station, Stop, Warmth},
+    fanout::{BootImage, BootImages, Budget, Cost, Keep, Purpose, RunContext, Stop, TemplateCache},
     guest::Spawner,
     host::{self, Machine, Proof, Qemu},
     scratch::{self, Scratch},
     ssh::Keys,
-    template::{Birthplace, Freezing},
+    template::{Freezing, HostFingerprint},
 };
 
 /// Names below the folder that a user's runs share.
@@ -42,7 +42,7 @@ pub(crate) const PROGRAMS: &str = "programs";
 pub(crate) const IMAGES: &str = "images";
 const STORE: &str = "store";
 /// Name below the run's own folder.
-const BRIEF: &str = "brief";
+const JOB: &str = "bundle";
 
 const DISK_HELP: &str =
     "make room on that machine's disk, below ~/.cache/nestmatrix, or run fewer guests at once (`--jobs`)";
@@ -52,9 +52,9 @@ pub(super) fn store(root: &Path) -> PathBuf {
     root.join(STORE)
 }
 
-/// Where the brief of a run is unpacked.
-pub(super) fn brief(root: &Path, run: &str) -> PathBuf {
-    store(root).join("scratch").join(run).join(BRIEF)
+/// Where the bundle of a run is unpacked.
+pub(super) fn bundle(root: &Path, run: &str) -> PathBuf {
+    store(root).join("scratch").join(run).join(JOB)
 }
 
 /// The run's place on the machine. Dropping it removes all that the run has here.
@@ -86,8 +86,8 @@ impl Shared {
         for message in &self.swept {
             say.message(FromAgent::Progress { message: message.clone() }).await;
         }
-        let brief = Brief::read(&own.join(BRIEF)).map_err(|error| unusable(format!("no brief: {error}")))?;
-        let plan = Arc::new(brief.plan);
+        let bundle = JobBundle::read(&own.join(JOB)).map_err(|error| unusable(format!("no bundle: {error}")))?;
+        let plan = Arc::new(bundle.plan);
         let (arrive, arriving) = unbounded_channel();
         let known = Arc::new(BootImages::of(&plan));
         let (arrival, mut came) = unbounded_channel();
@@ -149,12 +149,16 @@ impl Shared {
         };
         say.message(FromAgent::Ready(ready)).await;
         let (events, received) = Events::channel();
-        let station = Station {
+        let context = RunContext {
             runner: work.runner,
             plan,
             images: known,
             spawner: spawner.clone(),
-            warmth: Warmth::new(self.templates(&qemu, &machine, &proof, &work), work.cold, own.join("templates")),
+            template_cache: TemplateCache::new(
+                self.templates(&qemu, &machine, &proof, &work),
+                work.cold,
+                own.join("templates"),
+            ),
             qemu,
             accelerator: proof.accelerator,
             // Guests of other kinds are not sent here.
@@ -169,7 +173,7 @@ impl Shared {
             disk_full: CancellationToken::new(),
             events,
         };
-        let worker = Worker { station, events: received, budget, results: Results::Sent(own.to_owned(), DISK_HELP) };
+        let worker = Worker { context, events: received, budget, results: Results::Sent(own.to_owned(), DISK_HELP) };
         worker.run(arriving, false, say, stop).await;
         Ok(())
     }
@@ -200,8 +204,8 @@ impl Shared {
 
     fn templates(&self, qemu: &Qemu, machine: &Machine, proof: &Proof, work: &Work) -> Freezing {
         let templates = blocking(|| self.store.templates(work.templates)).map_err(|error| error.to_string())?;
-        let birthplace = Birthplace::new(qemu, machine, proof.accelerator);
-        Ok((templates, birthplace.map_err(|error| format!("{}: {error}", qemu.system.display()))?))
+        let host_fingerprint = HostFingerprint::new(qemu, machine, proof.accelerator);
+        Ok((templates, host_fingerprint.map_err(|error| format!("{}: {error}", qemu.system.display()))?))
     }
 }
 

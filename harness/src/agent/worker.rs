@@ -16,14 +16,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    brief::StoredImage,
     files,
+    job_bundle::StoredImage,
     orders::Orders,
     protocol::{FromAgent, ToAgent},
     say::Say,
 };
 use crate::{
-    fanout::{Budget, Incoming, LEAST_ROOM, Station, Stop, Todo, dispatch, freeze},
+    fanout::{Budget, Incoming, LEAST_ROOM, QueuedCell, RunContext, Stop, dispatch, freeze},
     host,
 };
 
@@ -41,8 +41,8 @@ pub(crate) enum Results {
 
 /// What cells are run with.
 pub(crate) struct Worker {
-    pub(crate) station: Station,
-    /// What the station's events come out of.
+    pub(crate) context: RunContext,
+    /// What the context's events come out of.
     pub(crate) events: UnboundedReceiver<Event>,
     pub(crate) budget: Budget,
     pub(crate) results: Results,
@@ -59,7 +59,7 @@ impl Obeying {
     pub(super) fn start(
         orders: Orders,
         plan: Arc<Plan>,
-        arrive: UnboundedSender<Vec<Todo>>,
+        arrive: UnboundedSender<Vec<QueuedCell>>,
         images: Option<TakeImage>,
         stop: Stop,
     ) -> Self {
@@ -76,7 +76,7 @@ impl Drop for Obeying {
 async fn obey(
     mut orders: Orders,
     plan: Arc<Plan>,
-    arrive: UnboundedSender<Vec<Todo>>,
+    arrive: UnboundedSender<Vec<QueuedCell>>,
     mut images: Option<TakeImage>,
     stop: Stop,
 ) {
@@ -85,7 +85,7 @@ async fn obey(
         match orders.next().await {
             Some(ToAgent::Cells { cells }) => {
                 let known = cells.into_iter().filter_map(|work| {
-                    Some(Todo { cell: plan.cell(&work.id)?.clone(), next: work.next, last: work.last })
+                    Some(QueuedCell { cell: plan.cell(&work.id)?.clone(), next: work.next, last: work.last })
                 });
                 let _ = arrive.as_ref().map(|arrive| arrive.send(known.collect()));
             }
@@ -117,14 +117,14 @@ impl Worker {
         let (arrive, arriving) = unbounded_channel();
         // That the orchestrator is gone stops this worker, and not whoever gave us these.
         let stop = Stop { drain: stop.drain.child_token(), kill: stop.kill.child_token() };
-        let _obeying = Obeying::start(orders, Arc::clone(&self.station.plan), arrive, None, stop.clone());
+        let _obeying = Obeying::start(orders, Arc::clone(&self.context.plan), arrive, None, stop.clone());
         self.run(arriving, false, say, &stop).await;
     }
 
     /// Runs these cells, or only makes the templates they want.
     pub(crate) async fn run(self, mut arriving: Incoming, only_freeze: bool, say: &Say, stop: &Stop) {
-        let Self { station, events, budget, results } = self;
-        let (disk_full, station) = (station.disk_full.clone(), Arc::new(station));
+        let Self { context, events, budget, results } = self;
+        let (disk_full, context) = (context.disk_full.clone(), Arc::new(context));
         let passing_on = match results.clone() {
             Results::Here => tokio::spawn(pass_on(events, say.clone())),
             Results::Sent(folder, _) => {
@@ -138,9 +138,9 @@ impl Worker {
                 while let Some(more) = arriving.recv().await {
                     cells.extend(more.into_iter().map(|todo| todo.cell));
                 }
-                freeze(&station, &cells, budget, stop).await;
+                freeze(&context, &cells, budget, stop).await;
             } else {
-                dispatch(&station, arriving, budget, stop).await;
+                dispatch(&context, arriving, budget, stop).await;
             }
         };
         let no_room = async {
@@ -159,7 +159,7 @@ impl Worker {
             _ => None,
         };
         // With the last sender the stream of events ends.
-        drop(station);
+        drop(context);
         if let Some(help) = full {
             let reason = "its scratch disk is full: the guests' overlays cannot grow";
             let trouble = Trouble::new(TroubleKind::HostDiskFull, Phase::Runner, reason).with_help(help);

@@ -179,8 +179,8 @@ impl std::str::FromStr for Runner {
 
 #[derive(Debug, Arguments)]
 pub(super) struct Agent {
-    /// The folder with the unpacked brief; with `--shared`, the name of the run.
-    pub(super) brief: PathBuf,
+    /// The folder with the unpacked bundle; with `--shared`, the name of the run.
+    pub(super) bundle: PathBuf,
     /// The folder that this user's runs on this machine share.
     #[arg(long, value_name = "DIR")]
     pub(super) shared: Option<PathBuf>,
@@ -191,8 +191,8 @@ pub(super) struct Agent {
 pub(super) enum Receive {
     /// The files of an image, into a folder of this name below the shared folder.
     Image { shared: PathBuf, name: String },
-    /// The brief of a run, as an archive.
-    Brief { shared: PathBuf, run: String },
+    /// The bundle of a run, as an archive.
+    JobBundle { shared: PathBuf, run: String },
     /// Nothing: waits until the run has ended and removes what it left.
     End { shared: PathBuf, run: String },
 }

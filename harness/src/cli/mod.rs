@@ -95,11 +95,11 @@ async fn verb(args: Args) -> Outcome {
         Verb::Images { verb, catalog } => images::images(verb, &catalog).await,
         Verb::Report(args) => report::report(&args),
         Verb::Shell(args) => shell::shell(args).await,
-        Verb::Agent(args::Agent { brief, shared }) => {
-            let run = brief.to_string_lossy();
+        Verb::Agent(args::Agent { bundle, shared }) => {
+            let run = bundle.to_string_lossy();
             let ground = match &shared {
                 Some(root) => Ground::Shared { root, run: &run },
-                None => Ground::Own(&brief),
+                None => Ground::Own(&bundle),
             };
             match crate::agent::serve(ground).await {
                 Ok(()) => Ok(0),
@@ -109,7 +109,7 @@ async fn verb(args: Args) -> Outcome {
         Verb::Receive { what } => {
             let (shared, what) = match what {
                 args::Receive::Image { shared, name } => (shared, Received::Image(name)),
-                args::Receive::Brief { shared, run } => (shared, Received::Brief(run)),
+                args::Receive::JobBundle { shared, run } => (shared, Received::JobBundle(run)),
                 args::Receive::End { shared, run } => (shared, Received::End(run)),
             };
             match crate::agent::receive::receive(&shared, &what) {

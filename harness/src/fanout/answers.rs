@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     attempt::{Attempt, GRACE, deadline},
-    world::{Machine as _, Outcome, Up, World},
+    world::{Machine as _, Outcome, RunningGuest, World},
 };
 use crate::{
     guest::Ended,
@@ -80,18 +80,18 @@ impl<W: World> Attempt<'_, W> {
     /// not asked for long.
     pub(super) async fn supervised<T>(
         &self,
-        up: &Up<W>,
+        running: &RunningGuest<W>,
         phase: Phase,
         limit: Duration,
         work: impl Future<Output = T>,
     ) -> Outcome<T> {
-        let (guest, until) = (&up.guest, deadline(limit));
+        let (guest, until) = (&running.guest, deadline(limit));
         let watched = async {
             tokio::select! {
                 biased;
                 done = work => Some(done),
                 // What a fork says comes over a port of its own, which stands when its network does not.
-                () = self.is_silent(guest, until), if !up.by_port => None,
+                () = self.is_silent(guest, until), if !running.by_port => None,
             }
         };
         match self.phase(phase, Some(guest), Some(limit), watched).await? {
@@ -243,7 +243,7 @@ impl<W: World> Attempt<'_, W> {
         if trouble.kind != TroubleKind::HostDiskFull {
             return trouble;
         }
-        self.station.disk_full.cancel();
-        trouble.with_help(format!("make room below {}", self.station.scratch.display()))
+        self.context.disk_full.cancel();
+        trouble.with_help(format!("make room below {}", self.context.scratch.display()))
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     attempt::{Attempt, deadline},
-    world::{Login, Machine, Origin as _, Outcome, Talk as _, Talker, Up, World},
+    world::{Login, Machine, Origin as _, Outcome, RunningGuest, Talk as _, Talker, World},
 };
 use crate::{
     guest::{Next, Reboots, Seed},
@@ -25,20 +25,20 @@ type Connection<W> = <<W as World>::Guest as Machine>::Connection;
 
 impl<W: World> Attempt<'_, W> {
     /// A session with the guest, the first thing that is done with it. Whether forks of a template come so far says what it is worth.
-    pub(super) async fn awake(&self, up: &mut Up<W>) -> Outcome<Talker<W>> {
+    pub(super) async fn awake(&self, running: &mut RunningGuest<W>) -> Outcome<Talker<W>> {
         let session = async {
             // A fork does not boot, and its SSH server waits for us already.
-            let session = match up.connection.take() {
-                Some(connection) => self.open(up, connection, Phase::Connect).await?,
-                None => self.booted(up, Phase::Boot).await?,
+            let session = match running.connection.take() {
+                Some(connection) => self.open(running, connection, Phase::Connect).await?,
+                None => self.booted(running, Phase::Boot).await?,
             };
-            if up.of_template && self.cell.identity == Identity::Unique {
-                self.make_unique(up, &session, Phase::Connect).await?;
+            if running.of_template && self.cell.identity == Identity::Unique {
+                self.make_unique(running, &session, Phase::Connect).await?;
             }
             Ok(session)
         };
         let session: Outcome<Talker<W>> = session.await;
-        if let Some(template) = &up.fork_of {
+        if let Some(template) = &running.fork_of {
             match &session {
                 Ok(_) => template.worked(),
                 // What nobody tried to its end says nothing of the template.
@@ -52,7 +52,12 @@ impl<W: World> Attempt<'_, W> {
     }
 
     /// The step reboot: the guest is told to. `touched`: the package or the suite is in it already, and to blame if it does not come back.
-    pub(super) async fn reboot(&self, up: &mut Up<W>, session: &mut Talker<W>, touched: bool) -> Outcome<()> {
+    pub(super) async fn reboot(
+        &self,
+        running: &mut RunningGuest<W>,
+        session: &mut Talker<W>,
+        touched: bool,
+    ) -> Outcome<()> {
         let again = async {
             let limit = self.scaled(self.cell.timeouts.boot);
             let until = deadline(limit);
@@ -64,10 +69,10 @@ impl<W: World> Attempt<'_, W> {
                 }
                 told
             };
-            let trouble = match self.phase(Phase::Reboot, Some(&up.guest), Some(limit), telling).await {
-                Err(trouble) if trouble.kind == TroubleKind::GuestRebooted => return self.comes_back(up).await,
+            let trouble = match self.phase(Phase::Reboot, Some(&running.guest), Some(limit), telling).await {
+                Err(trouble) if trouble.kind == TroubleKind::GuestRebooted => return self.comes_back(running).await,
                 Err(trouble) => trouble,
-                Ok(told) => match self.explained(&up.guest, Phase::Reboot, told).await {
+                Ok(told) => match self.explained(&running.guest, Phase::Reboot, told).await {
                     Ok(Some(said)) => {
                         let reason = format!("the guest cannot be told to reboot: {said}");
                         Trouble::new(TroubleKind::Unexpected, Phase::Reboot, reason)
@@ -88,42 +93,45 @@ impl<W: World> Attempt<'_, W> {
     }
 
     /// A guest that has reset itself boots again, with the package or the suite in it: a session, and all as it was before.
-    pub(super) async fn comes_back(&self, up: &mut Up<W>) -> Outcome<Talker<W>> {
+    pub(super) async fn comes_back(&self, running: &mut RunningGuest<W>) -> Outcome<Talker<W>> {
         // Its port is no SSH server's any more.
-        up.by_port = false;
-        boot_again(&up.guest, Phase::Reboot).await?;
-        let session = self.booted(up, Phase::Reboot).await?;
-        if up.own.is_some() {
-            self.make_unique(up, &session, Phase::Reboot).await?;
+        running.by_port = false;
+        boot_again(&running.guest, Phase::Reboot).await?;
+        let session = self.booted(running, Phase::Reboot).await?;
+        if running.own.is_some() {
+            self.make_unique(running, &session, Phase::Reboot).await?;
         }
         let limit = self.scaled(self.cell.timeouts.prepare);
-        let restored = self.phase(Phase::Reboot, Some(&up.guest), Some(limit), self.restore_payload(&session)).await?;
-        self.explained(&up.guest, Phase::Reboot, restored).await?;
+        let restored =
+            self.phase(Phase::Reboot, Some(&running.guest), Some(limit), self.restore_payload(&session)).await?;
+        self.explained(&running.guest, Phase::Reboot, restored).await?;
         Ok(session)
     }
 
     /// A session with a guest whose boot is over; `boot` is the phase it boots in.
-    async fn booted(&self, up: &mut Up<W>, boot: Phase) -> Outcome<Talker<W>> {
+    async fn booted(&self, running: &mut RunningGuest<W>, boot: Phase) -> Outcome<Talker<W>> {
         // One that has booted before may need another boot (SELinux labels its files), and is in no loop then.
-        let most = if boot == Phase::Reboot { 1 } else { up.guest.reboots() };
+        let most = if boot == Phase::Reboot { 1 } else { running.guest.reboots() };
         let mut reboots = Reboots::at_most(most);
         loop {
             let once = async {
-                let connection = self.served(up, boot).await?;
+                let connection = self.served(running, boot).await?;
                 let session =
-                    self.open(up, connection, if boot == Phase::Boot { Phase::Connect } else { boot }).await?;
-                self.boot_is_over(up, &session, boot).await?;
+                    self.open(running, connection, if boot == Phase::Boot { Phase::Connect } else { boot }).await?;
+                self.boot_is_over(running, &session, boot).await?;
                 Ok(session)
             };
             let trouble = match once.await {
                 Ok(session) => return Ok(session),
                 Err(trouble) => trouble,
             };
-            let Some(ended) = up.guest.has_ended().filter(|_| !self.kill.is_cancelled()) else { return Err(trouble) };
+            let Some(ended) = running.guest.has_ended().filter(|_| !self.kill.is_cancelled()) else {
+                return Err(trouble);
+            };
             match reboots.next(&ended) {
                 Next::Ended => return Err(trouble),
                 Next::Boots => {
-                    boot_again(&up.guest, boot).await?;
+                    boot_again(&running.guest, boot).await?;
                     self.warn(format!(
                         "the guest rebooted itself before its boot was over ({} of at most {})",
                         reboots.count(),
@@ -140,8 +148,8 @@ impl<W: World> Attempt<'_, W> {
     }
 
     /// A connection to a booting guest's SSH server.
-    async fn served(&self, up: &Up<W>, boot: Phase) -> Outcome<Connection<W>> {
-        let guest = &up.guest;
+    async fn served(&self, running: &RunningGuest<W>, boot: Phase) -> Outcome<Connection<W>> {
+        let guest = &running.guest;
         let limit = self.scaled(self.cell.timeouts.boot);
         let serving = guest.served(deadline(limit), self.kill);
         let error = match self.phase(boot, Some(guest), Some(limit), serving).await? {
@@ -161,13 +169,13 @@ impl<W: World> Attempt<'_, W> {
     }
 
     /// A session over this connection.
-    async fn open(&self, up: &Up<W>, connection: Connection<W>, connect: Phase) -> Outcome<Talker<W>> {
-        let (guest, limit) = (&up.guest, self.scaled(CONNECT));
-        let user = self.station.image(self.cell).map_or("root", |image| &image.facts.login_user);
+    async fn open(&self, running: &RunningGuest<W>, connection: Connection<W>, connect: Phase) -> Outcome<Talker<W>> {
+        let (guest, limit) = (&running.guest, self.scaled(CONNECT));
+        let user = self.context.image(self.cell).map_or("root", |image| &image.facts.login_user);
         let login = Login {
             user,
-            login: &up.login,
-            host_keys: Self::shown_keys(up, connect),
+            login: &running.login,
+            host_keys: Self::shown_keys(running, connect),
             deadline: deadline(limit),
             silence: self.scaled(Session::SILENCE),
             cancel: self.kill.child_token(),
@@ -187,23 +195,23 @@ impl<W: World> Attempt<'_, W> {
 
     /// The host keys that a guest shows in this phase. One that was given keys of its own and boots again has got those of its firmware
     /// back; cloud-init writes none at the second boot of an instance.
-    fn shown_keys(up: &Up<W>, connect: Phase) -> &Keys {
-        match &up.own {
-            Some(own) if connect == Phase::Reboot && up.guest.seed() == Some(Seed::Firmware) => &own.told,
-            _ => &up.host_keys,
+    fn shown_keys(running: &RunningGuest<W>, connect: Phase) -> &Keys {
+        match &running.own {
+            Some(own) if connect == Phase::Reboot && running.guest.seed() == Some(Seed::Firmware) => &own.told,
+            _ => &running.host_keys,
         }
     }
 
     /// Waits until the boot is over, and went well.
-    async fn boot_is_over(&self, up: &Up<W>, session: &Talker<W>, boot: Phase) -> Outcome<()> {
-        let (guest, limit) = (&up.guest, self.scaled(self.cell.timeouts.boot));
+    async fn boot_is_over(&self, running: &RunningGuest<W>, session: &Talker<W>, boot: Phase) -> Outcome<()> {
+        let (guest, limit) = (&running.guest, self.scaled(self.cell.timeouts.boot));
         // Its second boot is no first one.
         let cloud = boot == Phase::Boot && guest.seed() == Some(Seed::CloudInit);
         let waiting = async {
             if cloud {
                 session.first_boot(deadline(limit)).await?;
             }
-            Ok(session.boot_over(self.station.speed(self.cell)).await)
+            Ok(session.boot_over(self.context.speed(self.cell)).await)
         };
         let began = Instant::now();
         let over = self.phase(boot, Some(guest), Some(limit + payload::STARTING), waiting).await?;

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    budget::Slot,
-    judge::{self, is_red},
-    station::{Keep, Purpose, Station},
-    world::{Machine as _, Outcome, Up, World},
+    budget::Admission,
+    context::{Keep, Purpose, RunContext},
+    verdict::{self, is_red},
+    world::{Machine as _, Outcome, RunningGuest, World},
 };
 use crate::{
     guest,
@@ -30,7 +30,7 @@ const SCREENDUMP: Duration = Duration::from_secs(3);
 
 /// What an attempt came to.
 #[derive(Debug)]
-pub struct Conclusion {
+pub struct AttemptOutcome {
     /// What is said of the cell if nothing follows.
     pub ending: Ending,
     /// Its guest was left running.
@@ -41,7 +41,7 @@ pub struct Conclusion {
 pub(super) struct Attempt<'a, W: World> {
     /// Where its guest comes from.
     pub(super) world: W,
-    pub(super) station: &'a Station,
+    pub(super) context: &'a RunContext,
     pub(super) cell: &'a Cell,
     /// From 1.
     pub(super) number: u32,
@@ -50,20 +50,20 @@ pub(super) struct Attempt<'a, W: World> {
     /// It follows one that failed for no fault of the package.
     pub(super) again: bool,
     /// What the cell was admitted with.
-    pub(super) slot: &'a Slot,
+    pub(super) admission: &'a Admission,
     /// Ends everything at once.
     pub(super) kill: &'a CancellationToken,
 }
 
 impl<W: World> Attempt<'_, W> {
     /// Runs it to its end. Whatever happens, the guest is gone afterwards (or kept, if that was asked for).
-    pub(super) async fn run(&self) -> Conclusion {
-        let logs = self.station.cells.join(self.cell.id.as_str()).join(format!("attempt-{}", self.number));
-        let scratch = self.station.scratch.join(format!("{}-{}", self.cell.id, self.number));
+    pub(super) async fn run(&self) -> AttemptOutcome {
+        let logs = self.context.cells.join(self.cell.id.as_str()).join(format!("attempt-{}", self.number));
+        let scratch = self.context.scratch.join(format!("{}-{}", self.cell.id, self.number));
         let conclusion = self
             .with_guest(&logs, &scratch)
             .await
-            .unwrap_or_else(|trouble| Conclusion { ending: Ending::Troubled(trouble), kept: false });
+            .unwrap_or_else(|trouble| AttemptOutcome { ending: Ending::Troubled(trouble), kept: false });
         if !conclusion.kept
             && let Err(error) = tokio::fs::remove_dir_all(&scratch).await
             && scratch.exists()
@@ -73,10 +73,10 @@ impl<W: World> Attempt<'_, W> {
         conclusion
     }
 
-    async fn with_guest(&self, logs: &Path, scratch: &Path) -> Outcome<Conclusion> {
-        let mut up = self.power_on(logs, scratch).await?;
-        let result = self.inside(&mut up, logs).await;
-        let Up { guest, login, host_keys, .. } = up;
+    async fn with_guest(&self, logs: &Path, scratch: &Path) -> Outcome<AttemptOutcome> {
+        let mut running = self.power_on(logs, scratch).await?;
+        let result = self.inside(&mut running, logs).await;
+        let RunningGuest { guest, login, host_keys, .. } = running;
         let mut ending = result.unwrap_or_else(Ending::Troubled);
         let (green, may_pass) = (ending.trouble().is_none(), ending.trouble().is_some_and(Trouble::may_pass));
         if let Ending::Troubled(trouble) = &mut ending {
@@ -84,8 +84,8 @@ impl<W: World> Attempt<'_, W> {
             let picture = logs.join("screen.png");
             let _ = tokio::time::timeout(SCREENDUMP, guest.picture(&picture)).await;
         }
-        let keep = match self.station.keep {
-            _ if self.station.purpose == Purpose::Shell => true,
+        let keep = match self.context.keep {
+            _ if self.context.purpose == Purpose::Shell => true,
             Keep::Never => false,
             Keep::Failed => !green,
             Keep::Always => true,
@@ -95,29 +95,31 @@ impl<W: World> Attempt<'_, W> {
         if kept {
             guest.release();
         } else {
-            self.slot.gauge.rest();
+            self.admission.process.rest();
             guest.kill().await;
         }
-        Ok(Conclusion { ending, kept })
+        Ok(AttemptOutcome { ending, kept })
     }
 
     /// Everything between a started guest and its verdict.
-    async fn inside(&self, up: &mut Up<W>, logs: &Path) -> Outcome<Ending> {
-        let mut session = self.awake(up).await?;
+    async fn inside(&self, running: &mut RunningGuest<W>, logs: &Path) -> Outcome<Ending> {
+        let mut session = self.awake(running).await?;
         let (mut package, mut exit, mut told) = (None, None, None);
         for (at, step) in self.cell.steps.iter().enumerate() {
             let done = match step {
-                Step::Prepare => self.prepare(up, &session).await.map(|found| package = found),
-                Step::Install => self.install(up, &session, package.take(), logs).await,
-                Step::Run if self.station.purpose == Purpose::Shell => {
+                Step::Prepare => self.prepare(running, &session).await.map(|found| package = found),
+                Step::Install => self.install(running, &session, package.take(), logs).await,
+                Step::Run if self.context.purpose == Purpose::Shell => {
                     return Ok(Ending::Skipped { reason: "only prepared, for a shell".into() });
                 }
-                Step::Run => self.test(up, &mut session, logs).await.map(|case| exit = Some(case)),
+                Step::Run => self.test(running, &mut session, logs).await.map(|case| exit = Some(case)),
                 Step::Reboot => {
                     let touched = self.cell.steps[..at].iter().any(|step| matches!(step, Step::Install | Step::Run));
-                    self.reboot(up, &mut session, touched).await
+                    self.reboot(running, &mut session, touched).await
                 }
-                Step::Collect => self.collect(&up.guest, &session, exit.as_ref(), logs).await.map(|found| told = found),
+                Step::Collect => {
+                    self.collect(&running.guest, &session, exit.as_ref(), logs).await.map(|found| told = found)
+                }
             };
             match (done, &exit) {
                 (Ok(()), _) => {}
@@ -141,24 +143,24 @@ impl<W: World> Attempt<'_, W> {
     }
 
     /// What the cell came to: its test cases, reported.
-    fn judged(&self, exit: Option<TestCase>, told: Option<judge::Told>) -> Outcome<Ending> {
+    fn judged(&self, exit: Option<TestCase>, told: Option<verdict::ImportedResults>) -> Outcome<Ending> {
         let exit = exit.ok_or_else(|| Trouble::new(TroubleKind::Defect, Phase::Test, "the cell has no step `run`"))?;
         if self.cell.results.is_some() && told.is_none() && !is_red(&exit) {
             return Err(Trouble::new(TroubleKind::Defect, Phase::Collect, "the cell's results were not fetched"));
         }
-        let judged = judge::judged(&self.cell.suite, exit, told);
+        let judged = verdict::judged(&self.cell.suite, exit, told);
         for case in &judged.cases {
             self.finished(case.clone());
         }
         if let Some(warning) = judged.warning {
             self.warn(warning);
         }
-        judged.instead.map_or_else(|| Ok(judge::ending_of(&judged.cases)), Err)
+        judged.instead.map_or_else(|| Ok(verdict::ending_of(&judged.cases)), Err)
     }
 
     /// A time limit of this cell on this machine.
     pub(super) fn scaled(&self, limit: Duration) -> Duration {
-        self.station.scaled(self.cell, limit)
+        self.context.scaled(self.cell, limit)
     }
 
     /// Runs one phase: its events, its time limit, the guest's end, and ours.
@@ -189,7 +191,7 @@ impl<W: World> Attempt<'_, W> {
             }
             done = work => Ok(done),
             ended = ended => Err(self.died(phase, &ended)),
-            () = self.slot.room_is_wanted() => Err(Trouble::new(
+            () = self.admission.room_is_wanted() => Err(Trouble::new(
                 TroubleKind::MemoryReclaimed,
                 phase,
                 format!("out of memory: its fork was ended in phase {phase}, together forks took more than guests may"),
@@ -207,7 +209,7 @@ impl<W: World> Attempt<'_, W> {
 
     /// Whether another attempt may follow; its guest takes the place of this one's.
     fn may_follow(&self) -> bool {
-        self.number < self.last || (!self.again && self.slot.is_of_fork())
+        self.number < self.last || (!self.again && self.admission.is_of_fork())
     }
 
     /// Writes down what a person needs to enter the guest and a sweep to spare it; whether the guest can be left running.
@@ -227,7 +229,7 @@ impl<W: World> Attempt<'_, W> {
                 return false;
             }
         };
-        let user = self.station.image(self.cell).map_or("root", |image| &image.facts.login_user);
+        let user = self.context.image(self.cell).map_or("root", |image| &image.facts.login_user);
         let ssh = ssh::command_to_enter(&keys, &known_hosts, user, address.port());
         let stop = format!("kill {pid}");
         self.send(|cell, attempt| EventKind::GuestKept { cell, attempt, ssh, stop });
@@ -239,11 +241,11 @@ impl<W: World> Attempt<'_, W> {
     }
 
     pub(super) fn warn(&self, message: String) {
-        self.station.events.send(EventKind::Warning { cell: Some(self.cell.id.clone()), message });
+        self.context.events.send(EventKind::Warning { cell: Some(self.cell.id.clone()), message });
     }
 
     pub(super) fn send(&self, kind: impl FnOnce(matrix::CellId, u32) -> EventKind) {
-        self.station.events.send(kind(self.cell.id.clone(), self.number));
+        self.context.events.send(kind(self.cell.id.clone(), self.number));
     }
 }
 

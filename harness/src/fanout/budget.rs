@@ -49,13 +49,13 @@ impl Cost {
 
 /// Which process a cell's guest is: its number and, because numbers are used again, when it started.
 #[derive(Debug, Default)]
-pub(super) struct Gauge(Mutex<Option<(u32, u64)>>);
+pub(super) struct GuestProcess(Mutex<Option<(u32, u64)>>);
 
 /// What a cell was admitted with. A cell that was admitted for a fork and has to boot its guest asks again.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct Admission {
     /// Which process its guest is.
-    pub(super) gauge: Arc<Gauge>,
+    pub(super) process: Arc<GuestProcess>,
     /// It was admitted for a fork, and has not asked again.
     of_fork: AtomicBool,
     /// Set when its fork must make room for others.
@@ -66,15 +66,15 @@ pub(super) struct Slot {
 /// A cell gives back what its fork would take and waits until a guest that is booted fits.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// That of its slot.
-    pub(super) gauge: Arc<Gauge>,
-    /// Told when it fits; false: it never will.
+    /// That of its admission.
+    pub(super) process: Arc<GuestProcess>,
+    /// ImportedResults when it fits; false: it never will.
     pub(super) fits: oneshot::Sender<bool>,
 }
 
-impl Slot {
+impl Admission {
     pub(super) fn new(of_fork: bool, requests: mpsc::UnboundedSender<Request>) -> Self {
-        Self { gauge: Arc::default(), of_fork: of_fork.into(), make_room: CancellationToken::new(), requests }
+        Self { process: Arc::default(), of_fork: of_fork.into(), make_room: CancellationToken::new(), requests }
     }
 
     /// Waits until its fork must make room, maybe forever: a guest that is booted never has to, it counts with all it can take.
@@ -92,20 +92,20 @@ impl Slot {
 
     /// Waits until a guest may be booted. None of the cell's may run meanwhile. False: there will never be room.
     pub(super) async fn for_boot(&self) -> bool {
-        self.gauge.rest();
+        self.process.rest();
         if !self.of_fork.swap(false, Ordering::Relaxed) {
             return true;
         }
         let (fits, answer) = oneshot::channel();
         // Without anybody who admits there is nobody to wait for.
-        match self.requests.send(Request { gauge: Arc::clone(&self.gauge), fits }) {
+        match self.requests.send(Request { process: Arc::clone(&self.process), fits }) {
             Ok(()) => answer.await.unwrap_or(true),
             Err(_) => true,
         }
     }
 }
 
-impl Gauge {
+impl GuestProcess {
     /// There is no process any more.
     pub(super) fn rest(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -300,33 +300,33 @@ mod tests {
 
     #[test]
     fn a_process_that_has_ended_is_no_longer_measured_whoever_has_its_number_now() {
-        let gauge = Gauge::default();
-        assert_eq!(gauge.taken(), None);
-        gauge.watch(std::process::id());
-        assert!(gauge.taken().is_some_and(|bytes| bytes > 10_000));
-        gauge.rest();
-        assert_eq!(gauge.taken(), None);
+        let process = GuestProcess::default();
+        assert_eq!(process.taken(), None);
+        process.watch(std::process::id());
+        assert!(process.taken().is_some_and(|bytes| bytes > 10_000));
+        process.rest();
+        assert_eq!(process.taken(), None);
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        gauge.watch(child.id());
+        process.watch(child.id());
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(gauge.taken(), None);
+        assert_eq!(process.taken(), None);
         // The same number, another process: one that started at another time.
-        *gauge.0.lock().unwrap() = Some((std::process::id(), 1));
-        assert_eq!(gauge.taken(), None);
+        *process.0.lock().unwrap() = Some((std::process::id(), 1));
+        assert_eq!(process.taken(), None);
     }
 
     #[tokio::test]
     async fn only_a_cell_that_was_admitted_for_a_fork_makes_room() {
         let (requests, mut asked) = mpsc::unbounded_channel();
-        let slot = Slot::new(true, requests);
-        slot.make_room.cancel();
-        slot.room_is_wanted().await;
+        let admission = Admission::new(true, requests);
+        admission.make_room.cancel();
+        admission.room_is_wanted().await;
         let answers = async { asked.recv().await.map(|request| request.fits.send(true)) };
-        let (fits, answered) = tokio::join!(slot.for_boot(), answers);
+        let (fits, answered) = tokio::join!(admission.for_boot(), answers);
         assert!(fits && answered.is_some_and(|sent| sent.is_ok()));
-        assert!(!slot.is_of_fork(), "what it was admitted with now is all it can take");
-        let wanted = tokio::time::timeout(std::time::Duration::from_millis(20), slot.room_is_wanted());
+        assert!(!admission.is_of_fork(), "what it was admitted with now is all it can take");
+        let wanted = tokio::time::timeout(std::time::Duration::from_millis(20), admission.room_is_wanted());
         wanted.await.expect_err("never");
     }
 

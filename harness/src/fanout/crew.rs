@@ -1,4 +1,4 @@
-//! What a dispatcher needs of whoever runs cells: the real one is the station, tests have a fake.
+//! What a dispatcher needs of whoever runs cells: the real one is the context, tests have a fake.
 
 use std::{path::Path, sync::Arc};
 
@@ -7,11 +7,11 @@ use reports::Trouble;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    attempt::{Attempt, Conclusion},
-    budget::Slot,
-    power::Qemu,
-    room,
-    station::{Keep, Station},
+    attempt::{Attempt, AttemptOutcome},
+    budget::Admission,
+    context::{Keep, RunContext},
+    disk_space,
+    start::Qemu,
 };
 use crate::{events::Events, template::Template};
 
@@ -25,7 +25,7 @@ pub(super) struct Try<'a> {
     /// It follows one that failed for no fault of the package.
     pub(super) again: bool,
     /// What the cell was admitted with.
-    pub(super) slot: &'a Slot,
+    pub(super) admission: &'a Admission,
     /// Ends everything at once.
     pub(super) kill: &'a CancellationToken,
 }
@@ -95,10 +95,10 @@ pub(super) trait Crew: Send + Sync + 'static {
     fn learn(&self, key: Digest, trouble: Trouble);
 
     /// One attempt, to its end. Its guest is gone afterwards, or kept.
-    fn attempt(&self, what: Try<'_>) -> impl Future<Output = Conclusion> + Send;
+    fn attempt(&self, what: Try<'_>) -> impl Future<Output = AttemptOutcome> + Send;
 }
 
-impl Crew for Station {
+impl Crew for RunContext {
     fn runner(&self) -> u32 {
         self.runner
     }
@@ -117,7 +117,7 @@ impl Crew for Station {
 
     async fn shortage(&self) -> Option<ByteSize> {
         let folder = self.scratch.clone();
-        tokio::task::spawn_blocking(move || room::shortage(&folder)).await.ok().flatten()
+        tokio::task::spawn_blocking(move || disk_space::shortage(&folder)).await.ok().flatten()
     }
 
     fn give_up_disk(&self) {
@@ -133,7 +133,7 @@ impl Crew for Station {
     }
 
     fn origin(&self, cell: &Cell, key: Digest) -> Origin {
-        match self.warmth.known(key) {
+        match self.template_cache.known(key) {
             None => Origin::Unknown,
             Some(Ok(template)) if self.forks(cell) && template.unfrozen().is_none() => Origin::Fork(template),
             Some(_) => Origin::Boot,
@@ -145,11 +145,11 @@ impl Crew for Station {
     }
 
     fn learn(&self, key: Digest, trouble: Trouble) {
-        self.warmth.learn(key, Err(trouble));
+        self.template_cache.learn(key, Err(trouble));
     }
 
-    async fn attempt(&self, Try { cell, number, last, again, slot, kill }: Try<'_>) -> Conclusion {
-        let world = Qemu { station: self, cell, number, last, again };
-        Attempt { world, station: self, cell, number, last, again, slot, kill }.run().await
+    async fn attempt(&self, Try { cell, number, last, again, admission, kill }: Try<'_>) -> AttemptOutcome {
+        let world = Qemu { context: self, cell, number, last, again };
+        Attempt { world, context: self, cell, number, last, again, admission, kill }.run().await
     }
 }

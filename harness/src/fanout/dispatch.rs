@@ -19,12 +19,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    attempt::Conclusion,
-    budget::{Budget, Cost, Gauge, Request, Slot, making_room},
+    attempt::AttemptOutcome,
+    budget::{Admission, Budget, Cost, GuestProcess, Request, making_room},
+    context::{Keep, RunContext},
     crew::{Crew, Forkable, Origin, Try},
+    disk_space::{self, DiskShortage, LEAST_ROOM},
     panicked::{self, What},
-    room::{self, LEAST_ROOM, Short},
-    station::{Keep, Station},
 };
 
 /// The two ways to stop a run early.
@@ -38,7 +38,7 @@ pub struct Stop {
 
 /// A cell and the attempts it may have: an earlier runner, or an earlier process, may have made some already.
 #[derive(Clone, Debug)]
-pub struct Todo {
+pub struct QueuedCell {
     /// The cell.
     pub cell: Cell,
     /// Number of the next attempt.
@@ -48,7 +48,7 @@ pub struct Todo {
 }
 
 /// How often it is looked at what running guests take, and what room there is for their disks.
-const LOOK: Duration = Duration::from_millis(500);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What has come to an end.
 enum Done {
@@ -64,9 +64,9 @@ struct Running {
     /// `None`: it has given back what it had and waits until its guest can be booted.
     cost: Option<Cost>,
     guest: matrix::Guest,
-    /// Told when its guest can be booted.
+    /// ImportedResults when its guest can be booted.
     fits: Option<oneshot::Sender<bool>>,
-    gauge: Arc<Gauge>,
+    process: Arc<GuestProcess>,
     /// What its guest is a fork of, and the way to have that make room for others.
     fork: Option<(Arc<dyn Forkable>, CancellationToken)>,
     since: Instant,
@@ -74,15 +74,15 @@ struct Running {
 
 impl Running {
     fn new(what: What, cost: Cost, guest: matrix::Guest) -> Self {
-        Self { what, cost: Some(cost), guest, fits: None, gauge: Arc::default(), fork: None, since: Instant::now() }
+        Self { what, cost: Some(cost), guest, fits: None, process: Arc::default(), fork: None, since: Instant::now() }
     }
 }
 
 /// Cells as they come in, each when its image is there; the end of the stream: there will be no more.
-pub type Incoming = mpsc::UnboundedReceiver<Vec<Todo>>;
+pub type Incoming = mpsc::UnboundedReceiver<Vec<QueuedCell>>;
 
 /// The cells that are there already, and no others.
-pub fn at_once(todo: Vec<Todo>) -> Incoming {
+pub fn at_once(todo: Vec<QueuedCell>) -> Incoming {
     let (arrive, arriving) = mpsc::unbounded_channel();
     // Its other end is in our hands.
     let _ = arrive.send(todo);
@@ -90,15 +90,15 @@ pub fn at_once(todo: Vec<Todo>) -> Incoming {
 }
 
 /// Runs the cells and returns when all have come in and every one has had its `CellFinished` event.
-pub async fn dispatch(station: &Arc<Station>, arriving: Incoming, budget: Budget, stop: &Stop) {
-    run(station, arriving, Wanted::default(), budget, stop).await;
+pub async fn dispatch(context: &Arc<RunContext>, arriving: Incoming, budget: Budget, stop: &Stop) {
+    run(context, arriving, Wanted::default(), budget, stop).await;
 }
 
 /// Makes the templates these cells want, and runs none of them.
-pub async fn freeze(station: &Arc<Station>, cells: &[Cell], budget: Budget, stop: &Stop) {
+pub async fn freeze(context: &Arc<RunContext>, cells: &[Cell], budget: Budget, stop: &Stop) {
     let mut templates = Wanted::default();
-    templates.add(&**station, cells);
-    run(station, at_once(Vec::new()), templates, budget, stop).await;
+    templates.add(&**context, cells);
+    run(context, at_once(Vec::new()), templates, budget, stop).await;
 }
 
 pub(super) async fn run<C: Crew>(
@@ -108,14 +108,14 @@ pub(super) async fn run<C: Crew>(
     mut budget: Budget,
     stop: &Stop,
 ) {
-    let mut waiting: VecDeque<Todo> = VecDeque::new();
+    let mut waiting: VecDeque<QueuedCell> = VecDeque::new();
     let mut all_are_here = false;
     let mut tasks = JoinSet::new();
     let mut running: HashMap<task::Id, Running> = HashMap::new();
     let (requests, mut requested) = mpsc::unbounded_channel();
     // Nobody needs a template any more when nothing starts any more.
     let making = stop.kill.child_token();
-    let mut looks = tokio::time::interval(LOOK);
+    let mut looks = tokio::time::interval(SAMPLE_INTERVAL);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut measuring: Option<JoinHandle<Measured>> = None;
     let mut short = crew.shortage().await;
@@ -129,7 +129,7 @@ pub(super) async fn run<C: Crew>(
             making.cancel();
         }
         let wanted = !waiting.is_empty() || !templates.wanted.is_empty();
-        if short.is_some() && wanted && room::while_short(running.len()) == Short::Refuse {
+        if short.is_some() && wanted && disk_space::while_short(running.len()) == DiskShortage::Refuse {
             // What ended last may have given room back.
             short = crew.shortage().await;
             if let Some(free) = short {
@@ -193,17 +193,18 @@ pub(super) async fn run<C: Crew>(
                 None => budget.take(cost),
             };
             if taken {
-                let slot = Slot::new(template.is_some(), requests.clone());
+                let admission = Admission::new(template.is_some(), requests.clone());
                 let attempt = Arc::<AtomicU32>::default();
                 let what = What::Cell { id: todo.cell.id.clone(), attempt: Arc::clone(&attempt) };
                 let its = Running {
-                    gauge: Arc::clone(&slot.gauge),
-                    fork: template.map(|template| (template, slot.make_room.clone())),
+                    process: Arc::clone(&admission.process),
+                    fork: template.map(|template| (template, admission.make_room.clone())),
                     ..Running::new(what, cost, todo.cell.guest.clone())
                 };
                 let (crew, stop) = (Arc::clone(crew), stop.clone());
-                let task = tasks
-                    .spawn(async move { Done::Cell { kept: run_cell(&*crew, &todo, &stop, &slot, &attempt).await } });
+                let task = tasks.spawn(async move {
+                    Done::Cell { kept: run_cell(&*crew, &todo, &stop, &admission, &attempt).await }
+                });
                 running.insert(task.id(), its);
             } else {
                 still.push_back(todo);
@@ -223,8 +224,8 @@ pub(super) async fn run<C: Crew>(
                 continue;
             }
             () = first(stop), if !waiting.is_empty() || !making.is_cancelled() => continue,
-            Some(Request { gauge, fits }) = requested.recv() => {
-                if let Some(its) = running.values_mut().find(|running| Arc::ptr_eq(&running.gauge, &gauge)) {
+            Some(Request { process, fits }) = requested.recv() => {
+                if let Some(its) = running.values_mut().find(|running| Arc::ptr_eq(&running.process, &process)) {
                     its.cost.take().into_iter().for_each(|cost| budget.give_back(cost));
                     (its.fits, its.fork) = (Some(fits), None);
                 }
@@ -287,10 +288,10 @@ struct Measured {
 
 /// On a thread of its own: the kernel counts every page of every guest, and a disk may be slow to answer.
 fn measure(folder: PathBuf, running: &HashMap<task::Id, Running>) -> JoinHandle<Measured> {
-    let gauges: Vec<_> = running.iter().map(|(id, its)| (*id, Arc::clone(&its.gauge))).collect();
+    let gauges: Vec<_> = running.iter().map(|(id, its)| (*id, Arc::clone(&its.process))).collect();
     task::spawn_blocking(move || Measured {
-        taken: gauges.into_iter().filter_map(|(id, gauge)| Some((id, gauge.taken()?))).collect(),
-        short: room::shortage(&folder),
+        taken: gauges.into_iter().filter_map(|(id, process)| Some((id, process.taken()?))).collect(),
+        short: disk_space::shortage(&folder),
     })
 }
 
@@ -303,7 +304,7 @@ async fn finished(measuring: &mut Option<JoinHandle<Measured>>) -> Option<Measur
 }
 
 /// What is said of a cell that finds a full disk.
-fn no_room(folder: &Path, todo: &Todo, free: ByteSize) -> [EventKind; 3] {
+fn no_room(folder: &Path, todo: &QueuedCell, free: ByteSize) -> [EventKind; 3] {
     let (cell, attempt, folder) = (todo.cell.id.clone(), todo.next, folder.display());
     let reason = format!(
         "the host's disk is full: {} MiB are free below {folder}, a guest needs {} MiB at least",
@@ -386,9 +387,9 @@ async fn first(stop: &Stop) {
 /// Whether the cell's guest was left running. `running` is the number of the attempt that runs.
 async fn run_cell(
     crew: &impl Crew,
-    Todo { cell, next, last }: &Todo,
+    QueuedCell { cell, next, last }: &QueuedCell,
     stop: &Stop,
-    slot: &Slot,
+    admission: &Admission,
     running: &AtomicU32,
 ) -> bool {
     let mut last = *last;
@@ -396,10 +397,11 @@ async fn run_cell(
         crew.events().send(EventKind::AttemptStarted { cell: cell.id.clone(), attempt: number });
         running.store(number, Ordering::Relaxed);
         let again = number > *next;
-        let Conclusion { ending, kept } = crew.attempt(Try { cell, number, last, again, slot, kill: &stop.kill }).await;
+        let AttemptOutcome { ending, kept } =
+            crew.attempt(Try { cell, number, last, again, admission, kill: &stop.kill }).await;
         let retry = ending.trouble().is_some_and(Trouble::may_pass);
         // A fork that comes to nothing costs no attempt: with guests that are booted there would be as many. The next one is.
-        last = last.saturating_add(u32::from(retry && !again && slot.is_of_fork()));
+        last = last.saturating_add(u32::from(retry && !again && admission.is_of_fork()));
         let stopped = stop.drain.is_cancelled() || stop.kill.is_cancelled();
         let retried = retry && number < last && !stopped && crew.shortage().await.is_none();
         running.store(0, Ordering::Relaxed);

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use matrix::{Arch, Cell};
 
-use super::station::{Emulation, Station};
+use super::context::{Emulation, RunContext};
 use crate::{guest::Accelerator, host::Qemu};
 
-impl Station {
+impl RunContext {
     /// `None`: it is of this machine's own kind.
     pub(super) fn emulation(&self, cell: &Cell) -> Option<&Emulation> {
         self.emulations.get(&self.image(cell)?.facts.arch)

@@ -3,16 +3,16 @@
 use images::Start;
 use matrix::{Cell, Guest};
 
-use super::{image::BootImage, station::Station};
+use super::{context::RunContext, image::BootImage};
 use crate::{
     guest::{Disk, Launch, MachineSpec},
     host::NoPart,
 };
 
 /// The machine.
-pub(super) fn spec(station: &Station, cell: &Cell, image: &BootImage, terse: bool) -> MachineSpec {
+pub(super) fn spec(context: &RunContext, cell: &Cell, image: &BootImage, terse: bool) -> MachineSpec {
     let words = terse.then_some("quiet").into_iter();
-    let words = words.chain(station.kernel_args(cell).iter().map(String::as_str));
+    let words = words.chain(context.kernel_args(cell).iter().map(String::as_str));
     let Guest { cpus, memory, disk, disks, nics, network: _, firmware, tpm } = &cell.guest;
     let mut spec = MachineSpec {
         cpus: *cpus,
@@ -20,7 +20,7 @@ pub(super) fn spec(station: &Station, cell: &Cell, image: &BootImage, terse: boo
         nics: *nics,
         tpm: *tpm,
         screen: !terse,
-        ..image.machine(station.qemu(cell), station.accelerator(cell), *disk, words)
+        ..image.machine(context.qemu(cell), context.accelerator(cell), *disk, words)
     };
     let more = disks.iter().map(|disk| Disk { interface: disk.interface, ..Disk::empty(&disk.serial, disk.size) });
     // Behind the root disk, where whoever looks for them expects them.
@@ -32,8 +32,8 @@ pub(super) fn spec(station: &Station, cell: &Cell, image: &BootImage, terse: boo
 }
 
 /// A launch of it that has neither disks nor an identity yet.
-pub(super) fn launch(station: &Station, cell: &Cell, image: &BootImage, terse: bool) -> Result<Launch, NoPart> {
-    let launch = image.launch(spec(station, cell, image, terse), station.qemu(cell))?;
+pub(super) fn launch(context: &RunContext, cell: &Cell, image: &BootImage, terse: bool) -> Result<Launch, NoPart> {
+    let launch = image.launch(spec(context, cell, image, terse), context.qemu(cell))?;
     Ok(Launch { name: cell.id.to_string(), network: cell.guest.network, ..launch })
 }
 

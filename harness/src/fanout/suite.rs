@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::{
     attempt::{Attempt, GRACE, deadline, millis},
-    judge::{NotStarted, case_verdict},
-    world::{Machine as _, Outcome, Talk as _, Talker, Up, World},
+    verdict::{NotStarted, case_verdict},
+    world::{Machine as _, Outcome, RunningGuest, Talk as _, Talker, World},
 };
 use crate::{
     guest::{Next, Reboots},
@@ -21,13 +21,18 @@ const ANNOUNCE: &str = "if it was the suite: have it write to the file NESTMATRI
 
 impl<W: World> Attempt<'_, W> {
     /// Runs the suite; its exit code as a test case.
-    pub(super) async fn test(&self, up: &mut Up<W>, session: &mut Talker<W>, logs: &Path) -> Outcome<TestCase> {
+    pub(super) async fn test(
+        &self,
+        running: &mut RunningGuest<W>,
+        session: &mut Talker<W>,
+        logs: &Path,
+    ) -> Outcome<TestCase> {
         let cell = self.cell;
-        self.remove_old_results(&up.guest, session).await?;
+        self.remove_old_results(&running.guest, session).await?;
         let name = cell.suite.clone();
         self.send(|cell, attempt| EventKind::TestStarted { cell, attempt, name: name.clone() });
         let started = Instant::now();
-        let run = match self.runs(up, session, logs).await {
+        let run = match self.runs(running, session, logs).await {
             Ok(run) => run,
             Err(trouble) => {
                 // The package took its guest down: that test has failed, and is named.
@@ -42,35 +47,36 @@ impl<W: World> Attempt<'_, W> {
             self.warn(warning.clone());
         }
         let (elapsed_ms, limit) = (run.elapsed.as_millis() as u64, self.scaled(cell.timeouts.suite));
-        let verdict = case_verdict(&run, limit, self.station.speed(cell)).map_err(|NotStarted { reason, help }| {
+        let verdict = case_verdict(&run, limit, self.context.speed(cell)).map_err(|NotStarted { reason, help }| {
             Trouble::new(TroubleKind::SuiteNotStarted, Phase::Test, reason).with_help(help)
         })?;
         Ok(TestCase { name, verdict, elapsed_ms, file: None, line: None })
     }
 
     /// The last of its runs, with the time of all of them.
-    async fn runs(&self, up: &mut Up<W>, session: &mut Talker<W>, logs: &Path) -> Outcome<SuiteRun> {
+    async fn runs(&self, running: &mut RunningGuest<W>, session: &mut Talker<W>, logs: &Path) -> Outcome<SuiteRun> {
         let (mut reboots, mut elapsed) = (Reboots::at_most(MOST_REBOOTS), Duration::ZERO);
         loop {
             let before = elapsed;
-            let ran = self.run_once(up, session, logs, &mut elapsed, reboots.count()).await;
+            let ran = self.run_once(running, session, logs, &mut elapsed, reboots.count()).await;
             let goes_on = match &ran {
-                Ok(run) => self.goes_on(up, session, run).await,
+                Ok(run) => self.goes_on(running, session, run).await,
                 Err(_) => Ok(false),
             };
             let trouble = match (ran, goes_on) {
                 (Err(trouble), _) | (_, Err(trouble)) => trouble,
                 (Ok(run), Ok(false)) => return Ok(SuiteRun { elapsed: before + run.elapsed, ..run }),
                 (Ok(_), Ok(true)) => {
-                    self.goes_down(&up.guest, Phase::Reboot, self.scaled(self.cell.timeouts.boot)).await
+                    self.goes_down(&running.guest, Phase::Reboot, self.scaled(self.cell.timeouts.boot)).await
                 }
             };
-            let ended = up.guest.has_ended().filter(|_| self.cell.reboot && trouble.kind == TroubleKind::GuestRebooted);
+            let ended =
+                running.guest.has_ended().filter(|_| self.cell.reboot && trouble.kind == TroubleKind::GuestRebooted);
             match ended.map_or(Next::Ended, |ended| reboots.next(&ended)) {
                 Next::Boots => {
-                    *session = self.comes_back(up).await?;
+                    *session = self.comes_back(running).await?;
                     // What it wrote before decides, and not what it says of itself.
-                    if !self.is_announced(up, session).await? {
+                    if !self.is_announced(running, session).await? {
                         let reason = "the guest rebooted itself in phase test, and the suite had not announced it";
                         return Err(Trouble::new(TroubleKind::GuestRebooted, Phase::Test, reason).with_help(ANNOUNCE));
                     }
@@ -86,34 +92,34 @@ impl<W: World> Attempt<'_, W> {
     }
 
     /// Whether this was not its last run: it has announced a reboot, which is then waited for.
-    async fn goes_on(&self, up: &Up<W>, session: &Talker<W>, run: &SuiteRun) -> Outcome<bool> {
-        Ok(self.cell.reboot && run.outcome.may_be_a_reboot() && self.is_announced(up, session).await?)
+    async fn goes_on(&self, running: &RunningGuest<W>, session: &Talker<W>, run: &SuiteRun) -> Outcome<bool> {
+        Ok(self.cell.reboot && run.outcome.may_be_a_reboot() && self.is_announced(running, session).await?)
     }
 
-    async fn is_announced(&self, up: &Up<W>, session: &Talker<W>) -> Outcome<bool> {
+    async fn is_announced(&self, running: &RunningGuest<W>, session: &Talker<W>) -> Outcome<bool> {
         let limit = self.scaled(self.cell.timeouts.prepare);
         let asking = session.announced(deadline(limit));
-        let told = self.phase(Phase::Reboot, Some(&up.guest), Some(limit), asking).await?;
-        self.explained(&up.guest, Phase::Reboot, told).await
+        let told = self.phase(Phase::Reboot, Some(&running.guest), Some(limit), asking).await?;
+        self.explained(&running.guest, Phase::Reboot, told).await
     }
 
     /// One run, in what all before have left of the time limit.
     async fn run_once(
         &self,
-        up: &Up<W>,
+        running: &RunningGuest<W>,
         session: &Talker<W>,
         logs: &Path,
         elapsed: &mut Duration,
         reboots: u32,
     ) -> Outcome<SuiteRun> {
         let limit = self.scaled(self.cell.timeouts.suite).saturating_sub(*elapsed);
-        let guest = &up.guest;
+        let guest = &running.guest;
         let (stdout, stderr) = (logs.join("stdout.log"), logs.join("stderr.log"));
         let (deadline, grace) = (deadline(limit), self.scaled(GRACE));
         let reboots = self.cell.reboot.then_some(reboots);
         let suite = Suite { stdout: &stdout, stderr: &stderr, deadline, grace, reboots };
         let started = Instant::now();
-        let ran = self.supervised(up, Phase::Test, limit, session.run(&suite)).await;
+        let ran = self.supervised(running, Phase::Test, limit, session.run(&suite)).await;
         *elapsed += started.elapsed();
         let run = self.explained(guest, Phase::Test, ran?).await?;
         // A guest that goes down ends every process in it first; that is not what happened, only how it looked from inside.

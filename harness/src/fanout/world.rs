@@ -25,7 +25,7 @@ use crate::{
 pub(super) type Outcome<T> = Result<T, Trouble>;
 
 /// A guest that runs.
-pub(super) struct Up<W: World> {
+pub(super) struct RunningGuest<W: World> {
     pub(super) guest: W::Guest,
     /// What opens it.
     pub(super) login: Keys,
@@ -74,7 +74,7 @@ pub(super) trait World: Sized + Send + Sync {
         template: &Arc<Self::Template>,
         logs: &Path,
         scratch: &Path,
-    ) -> impl Future<Output = Outcome<(Up<Self>, GuestFacts)>> + Send;
+    ) -> impl Future<Output = Outcome<(RunningGuest<Self>, GuestFacts)>> + Send;
 
     /// A guest that boots, and what it is.
     fn boot(
@@ -83,7 +83,7 @@ pub(super) trait World: Sized + Send + Sync {
         reason: Option<String>,
         logs: &Path,
         scratch: &Path,
-    ) -> impl Future<Output = Outcome<(Up<Self>, GuestFacts)>> + Send;
+    ) -> impl Future<Output = Outcome<(RunningGuest<Self>, GuestFacts)>> + Send;
 
     /// No fork of it works: none is made of it any more.
     fn give_up(&self, template: &Self::Template, trouble: &Trouble);

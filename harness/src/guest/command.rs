@@ -13,7 +13,7 @@ use matrix::{Arch, DiskInterface, Firmware, Network};
 
 use super::{
     disks::DiskFile,
-    identity,
+    identity_media,
     spec::{Accelerator, MachineSpec},
 };
 
@@ -218,7 +218,7 @@ impl Launch {
         // Whatever ends the guest pauses it with an event: there is time for a last picture of its screen.
         args.pair("-action", "reboot=shutdown,shutdown=pause,panic=pause");
         args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-        for (name, file) in spec.seed.map(identity::items).unwrap_or_default() {
+        for (name, file) in spec.seed.map(identity_media::items).unwrap_or_default() {
             args.pair("-fw_cfg", joined(&format!("name={name},file="), &self.folder.join(file), ""));
         }
         args.0

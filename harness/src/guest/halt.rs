@@ -16,7 +16,7 @@ use super::{
 };
 
 /// How often QEMU is asked ...
-const LOOK: Duration = Duration::from_secs(2);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(2);
 /// ... and how many answers in a row must say the same: a CPU may stand still for a moment while others start it.
 const LOOKS: u32 = 3;
 
@@ -38,7 +38,7 @@ impl Drop for Watch {
 }
 
 async fn look(qmp: Arc<Qmp>, console: Console, end: Arc<watch::Sender<Option<Ended>>>) {
-    let mut looks = interval(LOOK);
+    let mut looks = interval(SAMPLE_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut halted = 0;
     loop {

@@ -17,7 +17,7 @@ use super::{
 /// The state of the devices is half a megabyte; a disk that needs longer than this for it is broken.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How often QEMU is asked how far it is.
-const LOOK: Duration = Duration::from_millis(2);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A guest could not be frozen, or not be thawed.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ impl Guest {
         self.qmp().execute(Migrate { uri }).await?;
         let saving = async {
             while !self.has_saved().await? {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(SAMPLE_INTERVAL).await;
             }
             Ok(())
         };
@@ -69,7 +69,7 @@ impl Guest {
         self.qmp().execute(MigrateIncoming { uri }).await?;
         let loading = async {
             while self.qmp().execute(QueryStatus {}).await?.status == RunState::Inmigrate {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(SAMPLE_INTERVAL).await;
             }
             Ok::<_, MigrationError>(())
         };

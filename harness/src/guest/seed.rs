@@ -13,7 +13,7 @@ use std::{
 use matrix::Digest;
 use serde_json::json;
 
-use super::who::Who;
+use super::identity::GuestIdentity;
 
 /// Size of the volume: FAT needs some of it, the files a few KiB.
 const BYTES: u64 = 1 << 20;
@@ -24,7 +24,7 @@ const USER: &str = "nestmatrix";
 const EARLY: &str = include_str!("seed-early.sh");
 
 /// Writes the volume.
-pub(super) fn write(file: &Path, who: &Who<'_>) -> io::Result<()> {
+pub(super) fn write(file: &Path, who: &GuestIdentity<'_>) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let mut volume = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(file)?;
     volume.set_len(BYTES)?;
@@ -42,18 +42,18 @@ pub(super) fn write(file: &Path, who: &Who<'_>) -> io::Result<()> {
 
 /// What decides the system that comes of a first boot with this seed, besides who the guest is.
 pub fn recipe() -> Digest {
-    let nobody = Who { login: [""; 2], host_private: [""; 2], host_public: [""; 2], hostname: "" };
+    let nobody = GuestIdentity { login: [""; 2], host_private: [""; 2], host_public: [""; 2], hostname: "" };
     Digest::of(user_data(&nobody).as_bytes())
 }
 
 /// Who the guest is. An instance that is not known is one that boots for the first time.
-fn meta_data(who: &Who<'_>) -> String {
+fn meta_data(who: &GuestIdentity<'_>) -> String {
     json!({ "instance-id": format!("nestmatrix-{:032x}", rand::random::<u128>()), "local-hostname": who.hostname })
         .to_string()
 }
 
 /// What is done at the first boot. JSON is YAML.
-fn user_data(who: &Who<'_>) -> String {
+fn user_data(who: &GuestIdentity<'_>) -> String {
     let user = json!({
         "name": USER,
         "gecos": USER,
@@ -96,7 +96,7 @@ mod tests {
     fn the_volume_is_what_cloud_init_looks_for_and_nobody_else_may_read_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seed");
-        let who = Who {
+        let who = GuestIdentity {
             login: ["ecdsa-sha2-nistp256 LOGIN", "ssh-ed25519 LOGIN"],
             host_private: ["ECDSA\n", "ED25519\n"],
             host_public: ["ecdsa-sha2-nistp256 HOST", "ssh-ed25519 HOST"],
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn no_two_guests_are_one_instance() {
-        let who = Who { login: ["l"; 2], host_private: ["p"; 2], host_public: ["h"; 2], hostname: "box" };
+        let who = GuestIdentity { login: ["l"; 2], host_private: ["p"; 2], host_public: ["h"; 2], hostname: "box" };
         assert_ne!(meta_data(&who), meta_data(&who));
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     fanout::Emulation,
     guest::{Accelerator, Spawner},
     host::{self, Machine, Qemu},
-    template::Birthplace,
+    template::HostFingerprint,
 };
 
 /// What time limits are multiplied by at least where a CPU is emulated and nobody has measured: the proof of this machine may be one of
@@ -97,10 +97,10 @@ impl Emulators {
                     }
                     (None, None) => Ok(own.max(EMULATION)),
                 };
-            let birthplace = Birthplace::new(qemu, machine, Accelerator::Tcg);
-            let birthplace = birthplace.map_err(|error| format!("{}: {error}", qemu.system.display()));
-            let emulation =
-                speed.and_then(|speed| Ok(Emulation { qemu: qemu.clone(), speed, birthplace: birthplace? }));
+            let host_fingerprint = HostFingerprint::new(qemu, machine, Accelerator::Tcg);
+            let host_fingerprint = host_fingerprint.map_err(|error| format!("{}: {error}", qemu.system.display()));
+            let emulation = speed
+                .and_then(|speed| Ok(Emulation { qemu: qemu.clone(), speed, host_fingerprint: host_fingerprint? }));
             emulations.insert(arch, emulation);
         }
         emulations

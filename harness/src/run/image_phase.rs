@@ -31,11 +31,11 @@ pub type Prepared = HashMap<String, Result<Arc<PreparedImage>, Trouble>>;
 
 /// How images are come by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum FetchPolicy {
     /// What is in the store, else what is downloaded or built.
     Usual,
     /// Built again, whatever is in the store.
-    Afresh,
+    Refresh,
     /// What is in the store, and nothing else.
     Offline,
 }
@@ -56,7 +56,7 @@ impl Preparing {
         store: &Arc<Store>,
         entries: &[(String, Entry)],
         retries: u32,
-        way: Way,
+        way: FetchPolicy,
         events: &Events,
         cancel: &CancellationToken,
     ) -> Self {
@@ -132,7 +132,7 @@ fn prepare(
     store: &Store,
     (name, entry): (&str, &Entry),
     retries: u32,
-    way: Way,
+    way: FetchPolicy,
     events: &Events,
     cancel: &AtomicBool,
 ) -> Result<Arc<PreparedImage>, Trouble> {
@@ -143,10 +143,10 @@ fn prepare(
         |message: &str| events.send(EventKind::ImageProgress { image: image(), message: message.to_owned() });
     let mut tried = 0;
     loop {
-        let control = Control { refresh: way == Way::Afresh, cancel, progress: &progress };
+        let control = Control { refresh: way == FetchPolicy::Refresh, cancel, progress: &progress };
         let prepared = match way {
-            Way::Offline => store.prepare_offline(entry, &control),
-            Way::Usual | Way::Afresh => store.prepare(entry, &control),
+            FetchPolicy::Offline => store.prepare_offline(entry, &control),
+            FetchPolicy::Usual | FetchPolicy::Refresh => store.prepare(entry, &control),
         };
         let error = match prepared {
             Ok(prepared) => {

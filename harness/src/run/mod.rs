@@ -19,7 +19,7 @@ mod signals;
 
 pub use error::RunError;
 pub use folder::{RunFolder, locate};
-pub use image_phase::{Prepared, Preparing, Way};
+pub use image_phase::{FetchPolicy, Prepared, Preparing};
 pub use options::Options;
 pub use orchestrate::{Finished, Start, run};
 pub use recorder::{MessageFormat, Recorder, style as terminal_style};

@@ -16,7 +16,7 @@ use super::{
     error::RunError,
     folder::{RunFolder, locate},
     foreign::{Emulations, Emulators},
-    image_phase::{Prepared, Preparing, Way},
+    image_phase::{FetchPolicy, Prepared, Preparing},
     options::Options,
     place::{Place, Where},
     recorder::Recorder,
@@ -93,7 +93,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
         }
         Some(path) => {
             let recorder = Recorder::resume(path, &plan, options.format)?;
-            // Again, now that nobody else can write to the journal.
+            // Retry, now that nobody else can write to the journal.
             let run = reports::render::fold(path).map_err(RunError::Unreadable)?;
             let version = env!("CARGO_PKG_VERSION").to_owned();
             events.send(match &run.run {
@@ -122,7 +122,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     let mut entries = entries(&ledger, &plan, &options.catalog, place.l1_image(), proof_is_known);
     let emulators = Emulators::find(&entries).await;
     let refused = emulators.refuse(&mut entries, &events);
-    let way = if options.offline { Way::Offline } else { Way::Usual };
+    let way = if options.offline { FetchPolicy::Offline } else { FetchPolicy::Usual };
     let preparing = Preparing::start(&store, &entries, plan.runner.retries, way, &events, &stop.drain);
     let mut images = Arriving::new(preparing, refused, began_with);
     // An L1 is started with all of them, and guests of other kinds of CPU are measured with theirs; else guests of the first one need not

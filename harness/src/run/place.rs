@@ -21,10 +21,10 @@ use crate::{
     guest::{Accelerator, Spawner},
     host::{self, Choice, Machine, Nesting, Proof, Qemu, RunnerChoice},
     runner::{
-        Blueprint, Forked, HostPlace, L1_IMAGE, Ledger, Proofs, QemuPlace, RunnerPool, SshPlace, Supply,
-        longest_silence, size,
+        Forked, HostPlace, L1_IMAGE, L1Spec, Ledger, Proofs, QemuPlace, RunnerPool, SshPlace, Supply, longest_silence,
+        size,
     },
-    template::{Birthplace, Freezing},
+    template::{Freezing, HostFingerprint},
 };
 
 /// This machine and what is asked of it.
@@ -206,8 +206,8 @@ impl Place<'_> {
     /// Where guests that are run here with this accelerator are frozen.
     fn freezing(&self, to: &Where<'_>, accelerator: Accelerator) -> Freezing {
         let templates = to.templates.clone()?;
-        let birthplace = Birthplace::new(self.qemu, self.machine, accelerator);
-        Ok((templates, birthplace.map_err(|error| format!("{}: {error}", self.qemu.system.display()))?))
+        let host_fingerprint = HostFingerprint::new(self.qemu, self.machine, accelerator);
+        Ok((templates, host_fingerprint.map_err(|error| format!("{}: {error}", self.qemu.system.display()))?))
     }
 
     async fn in_an_l1(&self, to: &Where<'_>, reason: &str, arriving: &mut Arriving, ledger: &mut Ledger) {
@@ -279,7 +279,7 @@ impl Place<'_> {
                 self.machine.cpu
             );
             let place = QemuPlace {
-                blueprint: Blueprint {
+                blueprint: L1Spec {
                     plan: self.plan,
                     size: &size,
                     image: &image,

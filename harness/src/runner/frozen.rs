@@ -14,15 +14,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     place::{About, Opened, Opening, Place},
-    qemu::{BRIEF, Blueprint, L1, NAME, QemuPlace, Steps, TAIL, died, interrupted, unexpected, unsendable},
+    qemu::{BRIEF, L1, L1Spec, NAME, QemuPlace, Steps, TAIL, died, interrupted, unexpected, unsendable},
 };
 use crate::{
     agent::{
-        brief::{self, BriefError},
+        job_bundle::{self, BriefError},
         protocol::{CellWork, FromAgent, ToAgent, Work},
     },
     ssh::{self, Exec, Open, Session, Stdin, StdinWriter},
-    template::{self, Birthplace, Forge, Mould, News, Template, With, Writer, no_template},
+    template::{
+        self, HostFingerprint, Template, TemplateBuilder, TemplateProgress, TemplateSpec, With, Writer, no_template,
+    },
 };
 
 /// Time limits, before scaling.
@@ -119,13 +121,13 @@ impl Freezable for QemuPlace<'_> {
 
     async fn frozen(&self, opening: &Opening<'_>) -> Result<(Template, bool), Trouble> {
         let &Opening { scratch, logs, progress, cancel, .. } = opening;
-        let (templates, birthplace) = self.freezing.as_ref().map_err(|reason| no_template(reason.clone()))?;
+        let (templates, host_fingerprint) = self.freezing.as_ref().map_err(|reason| no_template(reason.clone()))?;
         let (blueprint, logs) = (&self.blueprint, &logs.join("template"));
         for folder in [scratch, logs] {
             std::fs::create_dir_all(folder).map_err(|error| no_template(format!("{}: {error}", folder.display())))?;
         }
         let (qemu, spawner, speed) = (blueprint.qemu, self.spawner, blueprint.speed);
-        let forge = Forge { templates, qemu, spawner, speed, scratch, logs, cancel };
+        let builder = TemplateBuilder { templates, qemu, spawner, speed, scratch, logs, cancel };
         let write = blueprint.write_brief_of_no_run();
         let write = move |archive: &Path| write(archive).map_err(|error| no_template(error.to_string()));
         let work = move |session: Arc<Session>| {
@@ -133,8 +135,8 @@ impl Freezable for QemuPlace<'_> {
                 Box::pin(self.fill(session, progress));
             making
         };
-        let mould = Mould {
-            key: blueprint.key(birthplace)?,
+        let wanted = TemplateSpec {
+            key: blueprint.key(host_fingerprint)?,
             launch: blueprint.launch().map_err(|error| no_template(error.to_string()))?,
             image: &blueprint.image.disk,
             given: &blueprint.given(),
@@ -147,11 +149,13 @@ impl Freezable for QemuPlace<'_> {
             room: blueprint.room(),
             work: template::Work::Own(&work, blueprint.filling()),
         };
-        let tell = |news: News| match news {
-            News::Step(step) | News::Waiting(step) | News::Room(step) => progress(format!("a frozen L1: {step}")),
-            News::Damaged(reason) => progress(format!("the frozen L1 is replaced: {reason}")),
+        let tell = |news: TemplateProgress| match news {
+            TemplateProgress::Step(step) | TemplateProgress::Waiting(step) | TemplateProgress::Room(step) => {
+                progress(format!("a frozen L1: {step}"))
+            }
+            TemplateProgress::Damaged(reason) => progress(format!("the frozen L1 is replaced: {reason}")),
         };
-        template::obtain(&forge, &mould, &tell).await
+        template::obtain(&builder, &wanted, &tell).await
     }
 
     async fn fork(&self, template: &Template, opening: &Opening<'_>, mut steps: Steps) -> Result<Opened<L1>, Trouble> {
@@ -267,7 +271,7 @@ impl QemuPlace<'_> {
     }
 }
 
-impl Blueprint<'_> {
+impl L1Spec<'_> {
     /// How long making one template in there may take, scaled.
     fn each(&self) -> Duration {
         let prepares = self.plan.images.iter().filter_map(|image| image.prepare.as_ref());
@@ -293,7 +297,7 @@ impl Blueprint<'_> {
     }
 
     /// What decides it: the machine, the program in it, and the guests that are frozen in it.
-    fn key(&self, birthplace: &Birthplace) -> Result<Digest, Trouble> {
+    fn key(&self, host_fingerprint: &HostFingerprint) -> Result<Digest, Trouble> {
         let program = crate::blocking::blocking(|| Digest::of_file(Path::new("/proc/self/exe")))
             .map_err(|error| no_template(format!("this program cannot be read: {error}")))?;
         let guests: Vec<String> = self.guests().into_keys().collect();
@@ -303,7 +307,7 @@ impl Blueprint<'_> {
             ("program", program.to_string()),
             ("guests", guests.join("\n")),
         ];
-        Ok(template::key(birthplace, &self.machine(), &parts))
+        Ok(template::key(host_fingerprint, &self.machine(), &parts))
     }
 
     /// What decides the template of a cell's guest, as far as it is known from here.
@@ -317,12 +321,12 @@ impl Blueprint<'_> {
         format!("{from:?} {} {guest:?} {words:?} {prepare:?} {:?}", cell.image, cell.boot)
     }
 
-    /// Sends the plan and its files into the brief of an earlier run.
+    /// Sends the plan and its files into the bundle of an earlier run.
     async fn deliver(&self, session: &Session) -> Result<(), Trouble> {
         let (writer, stdin) = session.stdin_stream();
         let (plan, images) = (self.plan.clone(), self.images.clone());
         let sending = tokio::task::spawn_blocking(move || send(writer, &plan, &images));
-        let command = "rm -rf /scratch/brief/files && exec tar -x -m -f - -C /scratch/brief";
+        let command = "rm -rf /scratch/bundle/files && exec tar -x -m -f - -C /scratch/bundle";
         let files = self.plan.package.iter().flat_map(|package| &package.artifacts).map(|artifact| artifact.bytes);
         let bytes: u64 = files.chain(self.plan.cells.iter().flat_map(|cell| &cell.files).map(|file| file.bytes)).sum();
         let limit = (DELIVERY + Duration::from_secs(bytes / SLOWEST)).mul_f64(self.speed);
@@ -344,7 +348,7 @@ fn send(
 ) -> Result<(), BriefError> {
     let unwritable = |source| BriefError::Write { path: "the L1".into(), source };
     let mut tar = tar::Builder::new(io::BufWriter::with_capacity(PIECE, writer));
-    brief::write_plan(&mut tar, plan, images)?;
+    job_bundle::write_plan(&mut tar, plan, images)?;
     let buffer = tar.into_inner().map_err(unwritable)?;
     buffer.into_inner().map_err(|error| unwritable(error.into_error()))?;
     Ok(())

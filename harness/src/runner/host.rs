@@ -13,7 +13,7 @@ use crate::{
         protocol::{FromAgent, GuestProof, Ready, ToAgent},
     },
     events::Events,
-    fanout::{BootImage, BootImages, Budget, Emulation, Keep, Purpose, Station, Stop, Warmth},
+    fanout::{BootImage, BootImages, Budget, Emulation, Keep, Purpose, RunContext, Stop, TemplateCache},
     guest::Spawner,
     host::{Machine, Proof, Qemu},
     ssh::Keys,
@@ -77,7 +77,7 @@ impl Place for HostPlace<'_> {
         })?;
         let images = Arc::new(BootImages::of(self.plan));
         let (events, received) = Events::channel();
-        let station = Station {
+        let context = RunContext {
             runner: opening.number,
             plan: Arc::new(self.plan.clone()),
             images: Arc::clone(&images),
@@ -89,7 +89,7 @@ impl Place for HostPlace<'_> {
             speed: self.proof.speed,
             scratch: self.scratch.to_owned(),
             cells: self.run.join("cells"),
-            warmth: Warmth::new(self.freezing.clone(), self.cold, self.run.join("templates")),
+            template_cache: TemplateCache::new(self.freezing.clone(), self.cold, self.run.join("templates")),
             login,
             purpose: self.purpose,
             keep: self.keep,
@@ -105,7 +105,7 @@ impl Place for HostPlace<'_> {
             cpus: self.budget.cpus(),
             steps: Vec::new(),
         };
-        let worker = Worker { station, events: received, budget: self.budget.clone(), results: Results::Here };
+        let worker = Worker { context, events: received, budget: self.budget.clone(), results: Results::Here };
         let stop = self.stop.clone();
         let link = Link::local(move |orders, say| async move {
             say.message(FromAgent::Ready(ready)).await;

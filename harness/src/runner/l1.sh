@@ -1,4 +1,4 @@
-# Run on a fresh L1 over SSH: KVM, the scratch disk, the brief. The agent is started after it.
+# Run on a fresh L1 over SSH: KVM, the scratch disk, the bundle. The agent is started after it.
 set -eu
 
 # disk SERIAL: the block device of that serial number.
@@ -13,7 +13,7 @@ disk() {
     return 1
 }
 scratch=$(disk scratch)
-brief=$(disk brief)
+bundle=$(disk bundle)
 
 # Whichever fits the CPU; that one of them works is proved later.
 modprobe -q kvm_amd || modprobe -q kvm_intel || :
@@ -24,5 +24,5 @@ modprobe -q kvm_amd || modprobe -q kvm_intel || :
 mkfs.ext4 -q -m 0 -O ^has_journal -E lazy_itable_init=1,nodiscard "$scratch"
 mkdir -p /scratch
 mount -o noatime,discard "$scratch" /scratch
-mkdir /scratch/brief
-tar -x -f "$brief" -C /scratch/brief
+mkdir /scratch/bundle
+tar -x -f "$bundle" -C /scratch/bundle

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use matrix::{Cell, CellId, Plan};
 use reports::{CellRun, Ending, EventKind, Phase, Trouble, TroubleKind, Verdict};
 
-use crate::fanout::Todo;
+use crate::fanout::QueuedCell;
 
 #[derive(Debug)]
 struct Entry {
@@ -67,10 +67,10 @@ impl Ledger {
 
     /// What is still to be run. Cells that ran when a machine was lost come last: if one of them was to blame, the others have
     /// their verdicts before it is tried again.
-    pub(crate) fn todo(&self) -> Vec<Todo> {
+    pub(crate) fn todo(&self) -> Vec<QueuedCell> {
         let open = self.0.values().filter(|entry| !entry.finished);
-        let mut todo: Vec<Todo> =
-            open.map(|entry| Todo { cell: entry.cell.clone(), next: entry.next, last: entry.last }).collect();
+        let mut todo: Vec<QueuedCell> =
+            open.map(|entry| QueuedCell { cell: entry.cell.clone(), next: entry.next, last: entry.last }).collect();
         todo.sort_by_key(|todo| todo.next > 1);
         todo
     }

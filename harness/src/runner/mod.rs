@@ -33,7 +33,7 @@ pub(crate) use ledger::Ledger;
 pub(crate) use place::Feed;
 pub(crate) use pool::RunnerPool;
 pub(crate) use proof::Proofs;
-pub(crate) use qemu::{Blueprint, QemuPlace};
+pub(crate) use qemu::{L1Spec, QemuPlace};
 pub(crate) use session::longest_silence;
 pub(crate) use size::{Supply, TooLarge, size};
 pub(crate) use ssh::{Found, Kvm, SshPlace, look};

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use reports::{Again, EventKind, TroubleKind};
+use reports::{EventKind, Retry, TroubleKind};
 
 use super::{
     ledger::Ledger,
@@ -69,13 +69,13 @@ impl<P: Place> RunnerPool<'_, P> {
                 }
                 End::Gone(trouble) => trouble,
             };
-            match trouble.fate().again {
-                Again::Afresh => {}
-                Again::OtherRunner if !last_resort => {
+            match trouble.fate().retry {
+                Retry::Fresh => {}
+                Retry::OtherRunner if !last_resort => {
                     self.say(ledger.lost(&trouble));
                     return Some(number + 1);
                 }
-                Again::OtherRunner | Again::Never => {
+                Retry::OtherRunner | Retry::Never => {
                     self.say(ledger.refuse(&trouble));
                     break;
                 }

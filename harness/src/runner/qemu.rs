@@ -20,11 +20,11 @@ use super::{
 use crate::{
     agent::{
         Broken, Link, Wire,
-        brief::{self, BriefError},
+        job_bundle::{self, BriefError},
         protocol::{ToAgent, Work},
     },
     fanout::BootImage,
-    guest::{self, Accelerator, Below, Cpu, Disk, DiskFile, Ended, Guest, Launch, MachineSpec, Spawner, Who},
+    guest::{self, Accelerator, Below, Cpu, Disk, DiskFile, Ended, Guest, GuestIdentity, Launch, MachineSpec, Spawner},
     host::{NoPart, Qemu},
     ssh::{self, Exec, Keys, Open, Session, Stdin},
     template::Freezing,
@@ -35,7 +35,7 @@ const SETUP: &str = include_str!("l1.sh");
 pub(super) const NAME: &str = "nestmatrix-l1";
 /// Serial numbers of the disks that are its own (see `l1.sh`).
 pub(super) const SCRATCH: &str = "scratch";
-pub(super) const BRIEF: &str = "brief";
+pub(super) const BRIEF: &str = "bundle";
 /// Time limits of an L1's way up, before scaling.
 const BOOT: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(30);
@@ -47,7 +47,7 @@ const EXPLANATION: Duration = Duration::from_secs(2);
 pub(super) const TAIL: usize = 30;
 
 /// What an L1 is made of.
-pub(crate) struct Blueprint<'a> {
+pub(crate) struct L1Spec<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) size: &'a Size,
     /// What the L1 itself is booted from.
@@ -66,7 +66,7 @@ pub(crate) struct Blueprint<'a> {
 
 /// L1s on this machine.
 pub(crate) struct QemuPlace<'a> {
-    pub(crate) blueprint: Blueprint<'a>,
+    pub(crate) blueprint: L1Spec<'a>,
     /// Why guests run in an L1.
     pub(crate) reason: &'a str,
     pub(crate) spawner: &'a Spawner,
@@ -178,7 +178,7 @@ pub(super) fn interrupted() -> Trouble {
     Trouble::new(TroubleKind::Interrupted, Phase::Runner, "interrupted")
 }
 
-/// A file that belongs into the brief is not as it was.
+/// A file that belongs into the bundle is not as it was.
 pub(super) fn unsendable(error: &BriefError) -> Trouble {
     let help = "restore the file, or start a new run: this one was planned with the file as it was";
     Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, error.to_string()).with_help(help)
@@ -199,7 +199,7 @@ impl Steps {
     }
 }
 
-impl Blueprint<'_> {
+impl L1Spec<'_> {
     /// Boots the L1 and starts its agent.
     async fn open(
         &self,
@@ -220,7 +220,7 @@ impl Blueprint<'_> {
             .write_private(scratch, ssh::LOGIN_FILES)
             .map_err(|error| host(format!("could not write keys to {}: {error}", scratch.display())))?;
         let launch = self.prepared(scratch, &login, &host_keys).await?;
-        steps.done("disks and brief");
+        steps.done("disks and bundle");
 
         progress(format!("booting the L1 with {} CPU and {}, {}", self.size.cpus, self.size.memory, self.nesting));
         // It dies with us, whatever happens: nothing in it can be kept.
@@ -301,16 +301,16 @@ impl Blueprint<'_> {
             return Err(Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, reason).with_help(help));
         }
         let (write, to) = (self.write_brief(), guest::raw_disk(scratch, BRIEF).file);
-        tokio::task::spawn_blocking(move || write(&to)).await.map_err(|error| failed("the brief", &error))?.map_err(
+        tokio::task::spawn_blocking(move || write(&to)).await.map_err(|error| failed("the bundle", &error))?.map_err(
             |error| match error {
-                BriefError::Write { .. } => failed("the brief", &error),
+                BriefError::Write { .. } => failed("the bundle", &error),
                 error => unsendable(&error),
             },
         )?;
         let below = Below { root: &self.image.disk, others: None, given: &self.given() };
         let disks = guest::make_disks(&self.qemu.img, &launch.spec, &below, scratch).await;
         let disks = disks.map_err(|error| failed("the L1's disks", &error))?;
-        let who = Who {
+        let who = GuestIdentity {
             login: login.public(),
             host_private: host_keys.private(),
             host_public: host_keys.public(),
@@ -338,7 +338,7 @@ impl Blueprint<'_> {
 
     /// The disks of its guests' images, by serial number. One image may have several names.
     pub(super) fn given(&self) -> BTreeMap<String, DiskFile> {
-        self.images.values().map(|image| (brief::serial(image.facts.digest), image.disk.clone())).collect()
+        self.images.values().map(|image| (job_bundle::serial(image.facts.digest), image.disk.clone())).collect()
     }
 
     /// A guest that may reach out does so through the L1, so then that one may too; every other guest stays isolated in it.
@@ -355,7 +355,7 @@ impl Blueprint<'_> {
         self.accelerator == Accelerator::Tcg
     }
 
-    /// What writes the brief into a file.
+    /// What writes the bundle into a file.
     fn write_brief(&self) -> impl Fn(&Path) -> Result<(), BriefError> + Send + Sync + 'static {
         self.write_brief_of(self.plan.clone())
     }
@@ -376,7 +376,7 @@ impl Blueprint<'_> {
 
     fn write_brief_of(&self, plan: Plan) -> impl Fn(&Path) -> Result<(), BriefError> + Send + Sync + 'static {
         let images = self.images.clone();
-        move |archive| brief::write(archive, Path::new("/proc/self/exe"), &plan, &images)
+        move |archive| job_bundle::write(archive, Path::new("/proc/self/exe"), &plan, &images)
     }
 
     async fn start_agent(
@@ -431,8 +431,8 @@ impl Blueprint<'_> {
 
     /// Starts the agent in it.
     pub(super) async fn agent(&self, session: Arc<Session>) -> Result<Link, Trouble> {
-        let program = brief::PROGRAM;
-        let command = format!("exec /scratch/brief/{program} agent /scratch/brief");
+        let program = job_bundle::PROGRAM;
+        let command = format!("exec /scratch/bundle/{program} agent /scratch/bundle");
         let wire =
             Wire::over_session(session, command).map_err(|error| host(format!("no thread for the L1: {error}")))?;
         Link::remote(wire, GREETING.mul_f64(self.speed)).await.map_err(|error| broken(&error))

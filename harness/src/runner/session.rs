@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How long an agent that was told to end everything may take to say so.
-const LAST_WORDS: Duration = Duration::from_secs(20);
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long an agent may take to prove that guests run.
 const UNTIL_READY: Duration = Duration::from_secs(300);
 /// What ending a phase takes at the most beyond its limit, before scaling.
@@ -182,7 +182,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
                 biased;
                 // What we are told comes first, whatever the agent has to say: one that never stops talking does not hold it up.
                 () = stop.kill.cancelled(), if killed.is_none() => {
-                    killed = Some(tokio::time::Instant::now() + LAST_WORDS);
+                    killed = Some(tokio::time::Instant::now() + KILL_TIMEOUT);
                     link.say(ToAgent::Stop { kill: true });
                     continue;
                 }

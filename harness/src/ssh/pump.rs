@@ -17,7 +17,7 @@ use super::{
 /// So many times the quiet that is waited for is the longest wait for it, where the streams are never quiet.
 const NEVER_QUIET: u32 = 5;
 /// How long the server has to acknowledge that a channel is closed.
-const FAREWELL: Duration = Duration::from_secs(3);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// What is read and written at once: one packet of SSH.
 const PIECE: usize = 32 * 1024;
 /// Most characters that are shown of what a login shell printed.
@@ -220,7 +220,7 @@ impl Pump {
     /// Closes the channel so that the session can be used again; if that cannot be had soon, the session is given up.
     fn close(&mut self, line: &mut Line) {
         line.forget_caller();
-        let deadline = Instant::now() + FAREWELL;
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
         let mut buffer = vec![0; PIECE];
         while let Some(step) = self.stuck {
             match self.step(step, line, &mut buffer) {

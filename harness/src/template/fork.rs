@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, os::fd::OwnedFd, path::Path, time::Duration};
 use reports::{Phase, Trouble, TroubleKind};
 use tokio::net::UnixStream;
 
-use super::{RAM, STATE, Template, waker};
+use super::{RAM, STATE, Template, resume_agent};
 use crate::{
     guest::{self, Below, DiskError, DiskFile, Guest, Launch, MigrationError, Ram, Spawner, StartError},
     host::Qemu,
@@ -65,7 +65,7 @@ pub enum ForkError {
     Replaced,
     /// The guest did not wake.
     #[error("the fork did not wake: {0}")]
-    Wake(#[from] waker::WakerError),
+    Wake(#[from] resume_agent::ResumeAgentError),
 }
 
 /// What forks are made with.
@@ -119,8 +119,8 @@ pub(super) async fn of_frozen(
             return Err(ForkError::Thaw { error, words, refused: guest.has_refused() });
         }
         let mut port = port(&mut guest)?;
-        waker::wake(&mut port, WAKING.mul_f64(with.speed)).await?;
-        Ok(port.into_std().map_err(waker::WakerError::from)?)
+        resume_agent::wake(&mut port, WAKING.mul_f64(with.speed)).await?;
+        Ok(port.into_std().map_err(resume_agent::ResumeAgentError::from)?)
     };
     match woken.await {
         Ok(port) => Ok(Forked { guest, connection: BannerStream::over(OwnedFd::from(port)) }),
@@ -132,7 +132,7 @@ pub(super) async fn of_frozen(
 }
 
 /// Our end of the guest's port.
-pub(super) fn port(guest: &mut Guest) -> Result<UnixStream, waker::WakerError> {
+pub(super) fn port(guest: &mut Guest) -> Result<UnixStream, resume_agent::ResumeAgentError> {
     let gone = || std::io::Error::other("it was taken");
     let port = std::os::unix::net::UnixStream::from(guest.take_port().ok_or_else(gone)?);
     port.set_nonblocking(true)?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::guest::process_cpu_time;
 
 /// How long each look lasts ...
-const LOOK: Duration = Duration::from_millis(300);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(300);
 /// ... and how many of them in a row must find it at rest: what comes every second or two is not missed.
 const LOOKS: u32 = 4;
 /// The part of one CPU that a guest at rest may take: an emulated one with nothing to do takes up to 5 % for its timers.
@@ -28,7 +28,7 @@ pub(super) async fn until_idle(pid: u32, limit: Duration) -> Result<(), Restless
     let mut calm = 0;
     loop {
         let (before, began) = (process_cpu_time(pid).ok_or(Restless::Gone)?, Instant::now());
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(SAMPLE_INTERVAL).await;
         let used = process_cpu_time(pid).ok_or(Restless::Gone)?.saturating_sub(before);
         let part = used.as_secs_f64() / began.elapsed().as_secs_f64();
         calm = if part <= AT_REST { calm + 1 } else { 0 };

@@ -4,7 +4,7 @@ use std::{io, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use matrix::Digest;
 
-use super::waker;
+use super::resume_agent;
 use crate::{
     guest::{Accelerator, Launch, MachineSpec, Ram, Seed, seed_recipe},
     host::{Machine, Qemu},
@@ -17,9 +17,9 @@ const FORMAT: u32 = 6;
 /// What templates of this machine were born with besides what each guest is started with: a state is loaded by the very QEMU, and under
 /// hardware virtualization on the very CPU, that it was saved by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Birthplace(String);
+pub struct HostFingerprint(String);
 
-impl Birthplace {
+impl HostFingerprint {
     /// Of guests that are run here with this accelerator.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ impl Birthplace {
 }
 
 /// The key of the template of machines like this one; `parts` is what else decides them, each by its name.
-pub fn key(birthplace: &Birthplace, spec: &MachineSpec, parts: &[(&str, String)]) -> Digest {
+pub fn key(host_fingerprint: &HostFingerprint, spec: &MachineSpec, parts: &[(&str, String)]) -> Digest {
     // What the machine is, and what this version makes of that: where its files lie decides nothing.
     let launch = Launch { ram: Ram::Kept(PathBuf::new()), port: true, ..Launch::new(spec.clone()) };
     let args = launch.args(Default::default());
@@ -49,12 +49,12 @@ pub fn key(birthplace: &Birthplace, spec: &MachineSpec, parts: &[(&str, String)]
     // It fails for maps whose keys are no text, and there are none here.
     let machine = ("machine", serde_json::to_string(spec).unwrap_or_default());
     let seed = (spec.seed == Some(Seed::CloudInit)).then(|| ("seed", seed_recipe().to_string()));
-    let waker = ("waker", Digest::of(waker::PROGRAM).to_string());
-    let scripts = [super::freeze::LIE_IN_WAIT, super::freeze::SETTLE, payload::FACTS].into_iter();
+    let resume_agent = ("resume_agent", Digest::of(resume_agent::PROGRAM).to_string());
+    let scripts = [super::freeze::RESUME_AGENT, super::freeze::QUIESCE, payload::FACTS].into_iter();
     // Of all families: which one a guest is of may be known only when it runs.
     let scripts = scripts.chain(payload::rehearsals());
     let scripts = scripts.map(|script| ("script", Digest::of(script.as_bytes()).to_string()));
-    let own = [("birthplace", birthplace.0.clone()), waker, machine].into_iter().chain(seed);
+    let own = [("host_fingerprint", host_fingerprint.0.clone()), resume_agent, machine].into_iter().chain(seed);
     let parts = parts.iter().cloned().chain(own).chain(scripts).chain(args);
     let mut text = format!("nestmatrix template {FORMAT}\n");
     for (name, part) in parts {
@@ -80,8 +80,8 @@ mod tests {
         [("image", image.to_owned())]
     }
 
-    fn here() -> Birthplace {
-        Birthplace("qemu 10.0.2".into())
+    fn here() -> HostFingerprint {
+        HostFingerprint("qemu 10.0.2".into())
     }
 
     #[test]
@@ -113,6 +113,6 @@ mod tests {
         }
         assert_ne!(key(&here(), &spec(), &parts("b")), first);
         assert_ne!(key(&here(), &spec(), &[]), first);
-        assert_ne!(key(&Birthplace("qemu 10.0.3".into()), &spec(), &parts("a")), first);
+        assert_ne!(key(&HostFingerprint("qemu 10.0.3".into()), &spec(), &parts("a")), first);
     }
 }

@@ -7,32 +7,32 @@
 //!
 //! ```text
 //! key     what decides a template, as one digest
-//! obtain  finds one in the store, or has one made that is put there    (mould: what it is to be)
+//! obtain  finds one in the store, or has one made that is put there    (wanted: what it is to be)
 //! freeze  makes one            (idle: how a guest is known to be at rest)
-//! fork    makes a guest of one (waker: the first thing that runs in it: clock and randomness, then SSH)
-//! trust   what a template is worth after what became of its forks
+//! fork    makes a guest of one (resume_agent: the first thing that runs in it: clock and randomness, then SSH)
+//! failures   what a template is worth after what became of its forks
 //! ```
 
+mod failure_counter;
 mod fork;
 mod freeze;
 mod idle;
 mod key;
-#[cfg(test)]
-mod lie_in_wait_tests;
 mod memory;
-mod mould;
 mod obtain;
 #[cfg(test)]
-mod settle_tests;
-mod trust;
-mod waker;
+mod quiesce_tests;
+mod resume_agent;
+#[cfg(test)]
+mod resume_agent_tests;
+mod spec;
 
 pub use fork::{ForkError, Forked, With, fork};
 pub use freeze::LONGEST;
-pub use key::{Birthplace, key};
+pub use key::{HostFingerprint, key};
 pub use memory::own_memory;
-pub use mould::{Forge, Mould, News, OwnWork, Preparation, Work, Writer, no_template};
 pub use obtain::obtain;
+pub use spec::{OwnWork, Preparation, TemplateBuilder, TemplateProgress, TemplateSpec, Work, Writer, no_template};
 
 use std::sync::{
     OnceLock,
@@ -43,14 +43,14 @@ use matrix::{ByteSize, Digest};
 use reports::SystemFacts;
 use serde::{Deserialize, Serialize};
 
-use self::trust::Trust;
+use self::failure_counter::FailureCounter;
 use crate::{
     guest::{self, DiskFile, DiskFormat},
     ssh::{self, Keys},
 };
 
 /// Where templates are kept, and what decides them here; else why there are none.
-pub type Freezing = Result<(images::Templates, Birthplace), String>;
+pub type Freezing = Result<(images::Templates, HostFingerprint), String>;
 
 const RAM: &str = "ram";
 const STATE: &str = "state";
@@ -80,7 +80,7 @@ pub struct Template {
     cost: AtomicU64,
     /// The most that one took since this value was made.
     peak: AtomicU64,
-    trust: Trust,
+    failures: FailureCounter,
     /// Why it is used no more.
     given_up: OnceLock<String>,
     store: images::Templates,
@@ -94,8 +94,8 @@ impl Template {
                 let seen =
                     std::fs::read_to_string(kept.folder.join(COST)).ok().and_then(|text| text.trim().parse().ok());
                 let cost = AtomicU64::new(kept.note.cost.max(seen.unwrap_or(0)));
-                let (peak, trust, store) = (AtomicU64::new(0), Trust::default(), templates.clone());
-                Ok(Self { kept, key, login, host_keys, cost, peak, trust, given_up: OnceLock::new(), store })
+                let (peak, failures, store) = (AtomicU64::new(0), FailureCounter::default(), templates.clone());
+                Ok(Self { kept, key, login, host_keys, cost, peak, failures, given_up: OnceLock::new(), store })
             }
             Err(reason) => {
                 // Every byte is what was put there, and still we can do nothing with it.
@@ -127,12 +127,12 @@ impl Template {
 
     /// A fork of it did its work.
     pub fn worked(&self) {
-        self.trust.earned();
+        self.failures.earned();
     }
 
     /// A fork of it came to nothing. True: so many did, and never another, that it must be to blame.
     pub fn failed(&self) -> bool {
-        self.trust.disappointed()
+        self.failures.failed_too_often()
     }
 
     /// Whether its files are still there under their names.

@@ -13,11 +13,11 @@ use reports::Trouble;
 
 use super::{
     Note, RAM, STATE, Template,
-    freeze::{self, Files, Made, Short},
-    mould::{Forge, Mould, News, Work, because, interrupted, no_template},
+    freeze::{self, Files, Made, NotFrozen},
+    spec::{TemplateBuilder, TemplateProgress, TemplateSpec, Work, because, interrupted, no_template},
 };
 use crate::{
-    guest::{self, Launch, Who},
+    guest::{self, GuestIdentity, Launch},
     ssh::{self, Keys},
 };
 
@@ -28,70 +28,70 @@ const MARGIN: u64 = 32 << 20;
 ///
 /// `tell` is told what is going on.
 pub async fn obtain(
-    forge: &Forge<'_>,
-    mould: &Mould<'_>,
-    tell: &(dyn Fn(News) + Sync),
+    builder: &TemplateBuilder<'_>,
+    wanted: &TemplateSpec<'_>,
+    tell: &(dyn Fn(TemplateProgress) + Sync),
 ) -> Result<(Template, bool), Trouble> {
-    let (key, templates) = (mould.key, forge.templates.clone());
+    let (key, templates) = (wanted.key, builder.templates.clone());
     let found = tokio::select! {
         biased;
         // Gigabytes may have to be read.
-        () = forge.cancel.cancelled() => return Err(interrupted()),
+        () = builder.cancel.cancelled() => return Err(interrupted()),
         found = blocking(move || templates.find::<Note>(key)) => found?,
     };
-    match found.and_then(|found| found.map(|kept| Template::new(key, kept, forge.templates)).transpose()) {
+    match found.and_then(|found| found.map(|kept| Template::new(key, kept, builder.templates)).transpose()) {
         Ok(Some(template)) => return Ok((template, true)),
         Ok(None) => {}
-        Err(reason) => tell(News::Damaged(reason)),
+        Err(reason) => tell(TemplateProgress::Damaged(reason)),
     }
-    if let (Err(reason), false) = (mould.can_be_frozen(), mould.prepares()) {
+    if let (Err(reason), false) = (wanted.can_be_frozen(), wanted.prepares()) {
         return Err(no_template(reason));
     }
     // Whoever makes it now may fail with it as late as he can, and then somebody else who waits goes first.
-    let until = Instant::now() + longest(forge, mould) * 2;
-    let memory = mould.launch.spec.memory.bytes();
-    let room = mould.room.bytes();
-    let (begun, whole) = match mould.can_be_frozen() {
-        Err(reason) => (begin(forge, mould, room, until, tell).await?, Err(reason)),
-        Ok(()) => match begin(forge, mould, memory + room, until, tell).await {
-            Err(none) if mould.prepares() => (begin(forge, mould, room, until, tell).await?, Err(none.reason)),
+    let until = Instant::now() + longest(builder, wanted) * 2;
+    let memory = wanted.launch.spec.memory.bytes();
+    let room = wanted.room.bytes();
+    let (begun, whole) = match wanted.can_be_frozen() {
+        Err(reason) => (begin(builder, wanted, room, until, tell).await?, Err(reason)),
+        Ok(()) => match begin(builder, wanted, memory + room, until, tell).await {
+            Err(none) if wanted.prepares() => (begin(builder, wanted, room, until, tell).await?, Err(none.reason)),
             begun => (begun?, Ok(())),
         },
     };
     let unfinished = match begun {
         Begun::Found(kept) => {
-            return Template::new(key, kept, forge.templates).map(|template| (template, true)).map_err(no_template);
+            return Template::new(key, kept, builder.templates).map(|template| (template, true)).map_err(no_template);
         }
         Begun::Cancelled => return Err(interrupted()),
         Begun::Free(unfinished) => unfinished,
     };
     let template = tokio::select! {
         biased;
-        () = forge.cancel.cancelled() => return Err(interrupted()),
-        template = make(forge, mould, unfinished, whole, tell) => template?,
+        () = builder.cancel.cancelled() => return Err(interrupted()),
+        template = make(builder, wanted, unfinished, whole, tell) => template?,
     };
     Ok((template, false))
 }
 
 /// How long making it takes at the most: the sum of all of its time limits.
-fn longest(forge: &Forge<'_>, mould: &Mould<'_>) -> Duration {
-    let work = match &mould.work {
+fn longest(builder: &TemplateBuilder<'_>, wanted: &TemplateSpec<'_>) -> Duration {
+    let work = match &wanted.work {
         Work::Preparation(preparation) => preparation.as_ref().map_or(Duration::ZERO, |preparation| preparation.limit),
         Work::Own(_, limit) => *limit,
     };
     // A first boot is waited for as long again.
-    mould.boot * 2 + work + freeze::LONGEST.mul_f64(forge.speed)
+    wanted.boot * 2 + work + freeze::LONGEST.mul_f64(builder.speed)
 }
 
 /// Waits until it is ours to make, or there.
 async fn begin(
-    forge: &Forge<'_>,
-    mould: &Mould<'_>,
+    builder: &TemplateBuilder<'_>,
+    wanted: &TemplateSpec<'_>,
     room: u64,
     until: Instant,
-    tell: &(dyn Fn(News) + Sync),
+    tell: &(dyn Fn(TemplateProgress) + Sync),
 ) -> Result<Begun<Note>, Trouble> {
-    let (templates, given_up, key) = (forge.templates.clone(), Arc::new(AtomicBool::new(false)), mould.key);
+    let (templates, given_up, key) = (builder.templates.clone(), Arc::new(AtomicBool::new(false)), wanted.key);
     let flag = Arc::clone(&given_up);
     let (waits, mut waiting) = tokio::sync::mpsc::unbounded_channel();
     let begin = blocking(move || {
@@ -105,11 +105,11 @@ async fn begin(
     loop {
         tokio::select! {
             biased;
-            () = forge.cancel.cancelled() => return Ok(Begun::Cancelled),
+            () = builder.cancel.cancelled() => return Ok(Begun::Cancelled),
             begun = &mut begin => return begun?.map_err(because("it cannot be kept")),
             Some(holder) = waiting.recv() => {
                 whom = holder.map_or(whom, |process| format!("process {process}"));
-                tell(News::Waiting(format!("waiting for {whom}, which makes it")));
+                tell(TemplateProgress::Waiting(format!("waiting for {whom}, which makes it")));
             }
             () = tokio::time::sleep_until(until.into()) => {
                 let late = no_template(format!("timeout: {whom} was not done with making it in time"));
@@ -133,54 +133,54 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 async fn make(
-    forge: &Forge<'_>,
-    mould: &Mould<'_>,
+    builder: &TemplateBuilder<'_>,
+    wanted: &TemplateSpec<'_>,
     unfinished: Unfinished,
     whole: Result<(), String>,
-    tell: &(dyn Fn(News) + Sync),
+    tell: &(dyn Fn(TemplateProgress) + Sync),
 ) -> Result<Template, Trouble> {
     let folder = unfinished.folder();
     let (login, host_keys) = (keys("login")?, keys("host key")?);
     login.write_private(&folder, ssh::LOGIN_FILES).map_err(because("its keys cannot be written"))?;
-    let who = Who {
+    let who = GuestIdentity {
         login: login.public(),
         host_private: host_keys.private(),
         host_public: host_keys.public(),
-        hostname: &mould.hostname,
+        hostname: &wanted.hostname,
     };
-    guest::identity(&folder, &who, mould.launch.spec.seed).map_err(because("its identity cannot be written"))?;
-    let write = || mould.written.iter().try_for_each(|(serial, write)| write(&guest::raw_disk(&folder, serial).file));
+    guest::identity(&folder, &who, wanted.launch.spec.seed).map_err(because("its identity cannot be written"))?;
+    let write = || wanted.written.iter().try_for_each(|(serial, write)| write(&guest::raw_disk(&folder, serial).file));
     crate::blocking::blocking(write)?;
     let files = Files { folder: folder.clone(), login, host_keys };
-    let (cost, system, unfrozen) = match freeze::freeze(forge, mould, &files, whole, tell).await {
+    let (cost, system, unfrozen) = match freeze::freeze(builder, wanted, &files, whole, tell).await {
         Ok(Made { taken, system }) => (taken + MARGIN, system, None),
-        Err(Short { none, prepared: true }) => {
+        Err(NotFrozen { none, prepared: true }) => {
             for name in [RAM, STATE] {
                 let _ = std::fs::remove_file(folder.join(name));
             }
             (0, None, Some(none.reason))
         }
-        Err(Short { none, .. }) => return Err(none),
+        Err(NotFrozen { none, .. }) => return Err(none),
     };
     // What it kept besides its disks is nobody else's.
     let _ = std::fs::remove_dir_all(folder.join(Launch::NVRAM));
     let note = Note { cost, unfrozen, system };
-    let (templates, key) = (forge.templates.clone(), mould.key);
+    let (templates, key) = (builder.templates.clone(), wanted.key);
     let kept = blocking(move || templates.publish(unfinished, note)).await?.map_err(because("it cannot be kept"))?;
     let (kept, gone) = kept;
-    let (taken, limit) = (forge.templates.bytes(), forge.templates.limit().bytes());
+    let (taken, limit) = (builder.templates.bytes(), builder.templates.limit().bytes());
     if gone > 0 {
-        tell(News::Room(format!(
+        tell(TemplateProgress::Room(format!(
             "{gone} other templates, not used for the longest time, were removed to make room for it"
         )));
     }
     if taken > limit {
         let (taken, limit) = (taken >> 20, limit >> 20);
-        tell(News::Room(format!(
+        tell(TemplateProgress::Room(format!(
             "templates take {taken} MiB, more than the {limit} MiB of --template-limit: all are in use"
         )));
     }
-    Template::new(key, kept, forge.templates).map_err(no_template)
+    Template::new(key, kept, builder.templates).map_err(no_template)
 }
 
 fn keys(what: &str) -> Result<Keys, Trouble> {

@@ -17,9 +17,9 @@ use super::{
 };
 use crate::{
     Control, DISK_BYTES,
+    build_dir::RAW_DISK,
     error::{Failure, PrepareErrorKind},
     rootfs::{libss::quoted, read_back},
-    site::RAW_DISK,
     tool,
 };
 

@@ -5,13 +5,13 @@
 //! tarball   reads it, whatever is in it, into a tree      (packed: however it is compressed)
 //! tree      what it says, as data: nothing of it is a file of this machine
 //! disk      the file system of that tree    (read_back: compared with it)
-//! kit       kernel, drivers, SSH server, first program    (elf: which libraries; cpio: the initial RAM disk)
+//! boot_files kernel, drivers, SSH server, first program    (elf: which libraries; cpio: the initial RAM disk)
 //! ```
 
+pub(crate) mod boot_files;
 mod cpio;
 mod disk;
 mod elf;
-pub(crate) mod kit;
 mod libss;
 mod packed;
 mod read_back;
@@ -30,17 +30,17 @@ use matrix::{Arch, Checksum};
 use crate::{
     Control, Entry, PreparedImage,
     bootstrap::{blame_full_disk, convert},
+    build_dir::BuildDir,
     disk::DiskFormat,
     error::{Failure, PrepareErrorKind},
     prepared::{DISK, INITRD, KERNEL, Made, MadeFile, Start},
     published::{compared, stamp},
-    site::Site,
     space, tool,
 };
 
 /// Where a shell is on every system that has one.
 const SHELL: &str = "/bin/sh";
-/// What the image that the kit is taken from takes as it is unpacked.
+/// What the image that the boot files are taken from takes as it is unpacked.
 const KIT_BYTES: u64 = 1 << 30;
 
 /// Whether guests of root file systems can be started on this kind of CPU.
@@ -53,22 +53,22 @@ pub(crate) fn possible(arch: Arch) -> Result<(), PrepareErrorKind> {
     })
 }
 
-/// Makes an image of the tarball at `path`, which is taken for what was `stated` of it, with what is in the image `kit`. `stays`: it lies
+/// Makes an image of the tarball at `path`, which is taken for what was `stated` of it, with what is in the image `donor`. `stays`: it lies
 /// there as long as the image is used.
 pub(crate) fn make(
     entry: &Entry,
     (path, stays): (&Path, bool),
     stated: Option<Checksum>,
-    kit: &PreparedImage,
-    site: &Site,
+    donor: &PreparedImage,
+    build_dir: &BuildDir,
     control: &Control<'_>,
 ) -> Result<Made, Failure> {
     if let Some(tool) = tool::missing(&["mke2fs", "debugfs", "e2fsck", "qemu-img"]) {
         return Err(PrepareErrorKind::ToolMissing { tool: tool.to_owned() }.into());
     }
-    let Some(kernel) = &kit.kernel else {
+    let Some(kernel) = &donor.kernel else {
         return Err(PrepareErrorKind::Incomplete {
-            what: format!("kit for root file systems: {} has no kernel", kit.name),
+            what: format!("boot files for root file systems: {} has no kernel", donor.name),
         }
         .into());
     };
@@ -77,7 +77,7 @@ pub(crate) fn make(
     if let Some(stated) = stated {
         compared(path, stated, control)?;
     }
-    let (image, work) = (site.image(), site.folder().join("rootfs"));
+    let (image, work) = (build_dir.image(), build_dir.folder().join("rootfs"));
     DirBuilder::new().mode(0o700).create(&work).map_err(PrepareErrorKind::io("create", &work))?;
     space::require(&[(&work, KIT_BYTES)]).map_err(PrepareErrorKind::from)?;
     let made = || {
@@ -91,7 +91,7 @@ pub(crate) fn make(
         fs::remove_dir_all(&blobs).map_err(PrepareErrorKind::io("remove", &blobs))?;
         convert(&image, control)?;
         (control.progress)("taking a kernel and an SSH server out of another image");
-        let initrd = kit::make(kit, &work, control)?;
+        let initrd = boot_files::make(donor, &work, control)?;
         let to = image.join(INITRD);
         fs::write(&to, initrd).map_err(PrepareErrorKind::io("write", &to))?;
         fs::copy(&kernel.kernel, image.join(KERNEL)).map_err(PrepareErrorKind::io("copy", &kernel.kernel))?;
@@ -106,7 +106,7 @@ pub(crate) fn make(
     let mut files: Vec<MadeFile> = [DISK, KERNEL, INITRD].map(ours).into();
     // It is part of the image so that another tarball in its place makes another image.
     files.extend(stays.then(|| MadeFile { name: "rootfs".to_owned(), at: Some(path.clone()), digest: None }));
-    Ok(Made { files, format: DiskFormat::Qcow2, bytes, start: Start::Kernel(kit::CMDLINE.to_owned()) })
+    Ok(Made { files, format: DiskFormat::Qcow2, bytes, start: Start::Kernel(boot_files::CMDLINE.to_owned()) })
 }
 
 /// Whether guests of it can run anything: they need a shell for their CPU.

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     Control,
+    build_dir::RAW_DISK,
     error::{Failure, PrepareErrorKind},
-    site::RAW_DISK,
     tool,
 };
 

@@ -28,9 +28,9 @@ struct Fake {
 }
 
 impl Build for Fake {
-    fn build(&self, entry: &Entry, site: &Site, control: &Control<'_>) -> Result<Made, Failure> {
+    fn build(&self, entry: &Entry, build_dir: &BuildDir, control: &Control<'_>) -> Result<Made, Failure> {
         self.builds.fetch_add(1, Ordering::SeqCst);
-        let image = site.image();
+        let image = build_dir.image();
         let disk = self.disk.lock().expect("lock").clone();
         fs::write(image.join(DISK), format!("disk of {} {disk}", entry.name)).expect("file");
         if let Some(gate) = &self.gate {

@@ -15,7 +15,7 @@ use crate::{command, failure::Failure};
 use super::journal::{Attempt, Journal};
 
 /// How often a run is looked at that is watched.
-const LOOK: Duration = Duration::from_millis(500);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What all benchmarks of a session share.
 pub(super) struct Workbench {
@@ -64,7 +64,7 @@ impl Workbench {
                 if let Ok(journal) = journal(folder) {
                     watch(&journal);
                 }
-                thread::sleep(LOOK);
+                thread::sleep(SAMPLE_INTERVAL);
             }
         })
     }

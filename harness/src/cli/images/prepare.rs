@@ -15,7 +15,7 @@ use super::{
 use crate::{
     events::Events,
     fanout::Stop,
-    run::{self, Way},
+    run::{self, FetchPolicy},
 };
 
 /// The entries of these names.
@@ -42,15 +42,15 @@ pub(super) fn of_matrix(
     Ok(entries)
 }
 
-pub(super) fn way(refresh: bool, offline: bool) -> Way {
+pub(super) fn way(refresh: bool, offline: bool) -> FetchPolicy {
     match (refresh, offline) {
-        (_, true) => Way::Offline,
-        (true, false) => Way::Afresh,
-        (false, false) => Way::Usual,
+        (_, true) => FetchPolicy::Offline,
+        (true, false) => FetchPolicy::Refresh,
+        (false, false) => FetchPolicy::Usual,
     }
 }
 
-pub(super) async fn prepare(entries: Vec<(String, Entry)>, way: Way, root: &Path) -> Outcome {
+pub(super) async fn prepare(entries: Vec<(String, Entry)>, way: FetchPolicy, root: &Path) -> Outcome {
     let store = Arc::new(open(root)?);
     let (events, mut received) = Events::channel();
     let stop = Stop::default();

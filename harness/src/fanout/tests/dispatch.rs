@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::events::Events;
 use crate::fanout::{
-    attempt::Conclusion,
+    attempt::AttemptOutcome,
     budget::Budget,
+    context::Keep,
     crew::{Crew, Forkable, Origin, Try},
-    dispatch::{Incoming, Stop, Todo, Wanted, at_once, run},
-    station::Keep,
+    dispatch::{Incoming, QueuedCell, Stop, Wanted, at_once, run},
 };
 
 /// What an attempt does.
@@ -118,7 +118,7 @@ impl Crew for FakeCrew {
         self.known.lock().unwrap().insert(key, false);
     }
 
-    async fn attempt(&self, Try { cell, number, slot, kill, .. }: Try<'_>) -> Conclusion {
+    async fn attempt(&self, Try { cell, number, admission, kill, .. }: Try<'_>) -> AttemptOutcome {
         let running = self.running.fetch_add(1, Ordering::Relaxed) + 1;
         self.most.fetch_max(running, Ordering::Relaxed);
         tokio::task::yield_now().await;
@@ -132,7 +132,7 @@ impl Crew for FakeCrew {
                 troubled(TroubleKind::Interrupted, Phase::Test)
             }
             Does::Boots => {
-                assert!(slot.for_boot().await);
+                assert!(admission.for_boot().await);
                 let booted = self.booted.fetch_add(1, Ordering::Relaxed) + 1;
                 assert_eq!(booted, 1, "guests that are booted while there is room for one");
                 tokio::time::sleep(std::time::Duration::from_secs(5)).await;
@@ -142,7 +142,7 @@ impl Crew for FakeCrew {
             Does::Panics => panic!("boom"),
         };
         self.running.fetch_sub(1, Ordering::Relaxed);
-        Conclusion { ending, kept }
+        AttemptOutcome { ending, kept }
     }
 }
 
@@ -197,7 +197,8 @@ impl Stage {
     }
 
     async fn play(mut self) -> Played {
-        let todo = self.plan.cells.iter().map(|cell| Todo { cell: cell.clone(), next: 1, last: 1 + self.retries });
+        let todo =
+            self.plan.cells.iter().map(|cell| QueuedCell { cell: cell.clone(), next: 1, last: 1 + self.retries });
         let arriving = self.arriving.take().unwrap_or_else(|| at_once(todo.collect()));
         let budget = Budget::new(self.memory, 64, self.jobs);
         let mut templates = Wanted::default();
@@ -450,12 +451,13 @@ async fn cells_that_come_in_later_are_run_and_the_last_one_is_waited_for() {
     let stage = Stage::new(2, move |cell, _| {
         // The second comes in while the first one runs, and there will be no more.
         if cell.suite == "s0" {
-            let (arrive, todo): (UnboundedSender<Vec<Todo>>, Todo) = arrives.lock().unwrap().take().unwrap();
+            let (arrive, todo): (UnboundedSender<Vec<QueuedCell>>, QueuedCell) =
+                arrives.lock().unwrap().take().unwrap();
             arrive.send(vec![todo]).unwrap();
         }
         Does::Ends(Ending::Passed)
     });
-    let todo = |cell: usize| Todo { cell: stage.plan.cells[cell].clone(), next: 1, last: 1 };
+    let todo = |cell: usize| QueuedCell { cell: stage.plan.cells[cell].clone(), next: 1, last: 1 };
     arrive.send(vec![todo(0)]).unwrap();
     *later.lock().unwrap() = Some((arrive, todo(1)));
     let played = Stage { arriving: Some(arriving), ..stage }.play().await;

@@ -19,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     events::Events,
     fanout::{
-        attempt::{Attempt, Conclusion},
-        budget::Slot,
-        station::{BootImages, Keep, Purpose, Station},
-        warmth::Warmth,
-        world::{Login, Machine, Origin, Outcome, Source, Talk, Up, World},
+        attempt::{Attempt, AttemptOutcome},
+        budget::Admission,
+        context::{BootImages, Keep, Purpose, RunContext},
+        template_cache::TemplateCache,
+        world::{Login, Machine, Origin, Outcome, RunningGuest, Source, Talk, World},
     },
     guest::{Accelerator, Ended, Seed, Spawner},
     host::Qemu,
@@ -164,7 +164,12 @@ impl World for Fake {
         })
     }
 
-    async fn fork(&self, template: &Arc<FakeTemplate>, _: &Path, _: &Path) -> Outcome<(Up<Self>, GuestFacts)> {
+    async fn fork(
+        &self,
+        template: &Arc<FakeTemplate>,
+        _: &Path,
+        _: &Path,
+    ) -> Outcome<(RunningGuest<Self>, GuestFacts)> {
         let trouble = |kind| Err(Trouble::new(kind, Phase::Runner, "no fork"));
         match self.story.next("fork") {
             Does::Fails => return trouble(TroubleKind::Host),
@@ -183,7 +188,7 @@ impl World for Fake {
         reason: Option<String>,
         _: &Path,
         _: &Path,
-    ) -> Outcome<(Up<Self>, GuestFacts)> {
+    ) -> Outcome<(RunningGuest<Self>, GuestFacts)> {
         match self.story.next("boot") {
             Does::Fails => Err(Trouble::new(TroubleKind::Host, Phase::Runner, "no disk")),
             _ => Ok(self.up(reports::Boot::Cold { reason }, None)),
@@ -196,9 +201,9 @@ impl World for Fake {
 }
 
 impl Fake {
-    fn up(&self, boot: reports::Boot, fork_of: Option<Arc<FakeTemplate>>) -> (Up<Self>, GuestFacts) {
+    fn up(&self, boot: reports::Boot, fork_of: Option<Arc<FakeTemplate>>) -> (RunningGuest<Self>, GuestFacts) {
         let is_fork = fork_of.is_some();
-        let up = Up {
+        let running = RunningGuest {
             guest: FakeGuest(Arc::clone(&self.story)),
             login: LOGIN.clone(),
             host_keys: TOLD.clone(),
@@ -216,7 +221,7 @@ impl Fake {
             pid: 0,
             boot,
         };
-        (up, facts)
+        (running, facts)
     }
 }
 
@@ -506,7 +511,7 @@ impl Stage {
         let plan = Arc::new(self.plan());
         let images = BootImages::of(&plan);
         let (events, mut received) = Events::channel();
-        let station = Station {
+        let context = RunContext {
             runner: 1,
             plan: Arc::clone(&plan),
             images: images.into(),
@@ -518,7 +523,7 @@ impl Stage {
             speed: 1.0,
             scratch: self.folder.path().join("scratch"),
             cells: self.folder.path().join("cells"),
-            warmth: Warmth::new(Err("none".to_owned()), false, self.folder.path().join("none")),
+            template_cache: TemplateCache::new(Err("none".to_owned()), false, self.folder.path().join("none")),
             login: LOGIN.clone(),
             purpose: Purpose::Test,
             keep: Keep::Never,
@@ -526,21 +531,21 @@ impl Stage {
             events,
         };
         let (requests, _) = unbounded_channel();
-        let mut slot = Slot::new(self.forks, requests);
-        slot.make_room = self.story.make_room.clone();
+        let mut admission = Admission::new(self.forks, requests);
+        admission.make_room = self.story.make_room.clone();
         let (cell, kill) = (&plan.cells[0], self.story.kill.clone());
         let story = Arc::new(self.story);
         let world = Fake { story: Arc::clone(&story), forks: self.forks };
-        let (station, slot, kill) = (&station, &slot, &kill);
-        let attempt = Attempt { world, station, cell, number: 1, last: 1, again: false, slot, kill };
+        let (context, admission, kill) = (&context, &admission, &kill);
+        let attempt = Attempt { world, context, cell, number: 1, last: 1, again: false, admission, kill };
         let began = tokio::time::Instant::now();
-        let Conclusion { ending, kept } = attempt.run().await;
+        let AttemptOutcome { ending, kept } = attempt.run().await;
         assert!(!kept);
         let took = began.elapsed();
         let events = std::iter::from_fn(|| received.try_recv().ok());
         let events = events.map(|Event { kind, .. }| kind).collect();
         let asked = story.asked.lock().unwrap().clone();
-        Played { ending, events, asked, took, disk_full: station.disk_full.is_cancelled() }
+        Played { ending, events, asked, took, disk_full: context.disk_full.is_cancelled() }
     }
 }
 

@@ -37,7 +37,7 @@ const LONGEST_SOCKET: usize = 90;
 /// What is kept of a standard error.
 const TAIL: usize = 8 << 10;
 /// How long the last words of a process that has ended may take.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const STDERR_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a command may take to end that did not answer as it should.
 const ENDING: Duration = Duration::from_secs(10);
 /// Printed before a command's own output: what start files of a shell print comes before it.
@@ -207,7 +207,7 @@ impl Connection {
     pub(super) async fn ended(&self) -> Trouble {
         self.master.process.gone().await;
         // Its last words may come a moment later.
-        tokio::time::sleep(LAST_WORDS).await;
+        tokio::time::sleep(STDERR_TIMEOUT).await;
         words::trouble(&self.host, &self.master.said(), true)
     }
 
@@ -219,7 +219,7 @@ impl Connection {
     /// Ends it.
     pub(super) async fn close(mut self) {
         self.stdin = None;
-        let _ = tokio::time::timeout(LAST_WORDS * 4, self.master.process.gone()).await;
+        let _ = tokio::time::timeout(STDERR_TIMEOUT * 4, self.master.process.gone()).await;
     }
 }
 
@@ -244,7 +244,7 @@ impl End {
     pub(super) async fn wait(&mut self) -> (String, String) {
         let how = self.process.gone().await;
         if let Some(quiet) = self.quiet.take() {
-            let _ = tokio::time::timeout(LAST_WORDS, quiet).await;
+            let _ = tokio::time::timeout(STDERR_TIMEOUT, quiet).await;
         }
         (how.to_string(), self.said())
     }

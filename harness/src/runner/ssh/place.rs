@@ -29,7 +29,7 @@ use super::{
 use crate::{
     agent::{
         Broken, Link,
-        brief::{self, BriefError, PROGRAM, StoredImage},
+        job_bundle::{self, BriefError, PROGRAM, StoredImage},
         protocol::{ToAgent, Work},
         receive::{Outcome, There},
         send_image,
@@ -147,9 +147,9 @@ impl<'a> SshPlace<'a> {
             }
         };
         steps.done("agent");
-        let brief = self.send_brief(&engine);
+        let bundle = self.send_brief(&engine);
         tokio::select! {
-            sent = brief => sent?,
+            sent = bundle => sent?,
             // Listened to meanwhile, so that each knows that the other is there.
             said = link.next() => {
                 let broken = match said {
@@ -196,12 +196,12 @@ impl<'a> SshPlace<'a> {
     async fn send_brief(&self, engine: &SshEngine) -> Result<(), Trouble> {
         let mut plan = self.plan.clone();
         plan.runner.identity = None;
-        let script = "exec \"$1\" receive brief \"$2\" \"$3\"";
+        let script = "exec \"$1\" receive bundle \"$2\" \"$3\"";
         let Running { stdin, mut output, mut end } = engine.run(script, &engine.run).await?;
         let sending = tokio::task::spawn_blocking(move || {
             let unwritable = |source| BriefError::Write { path: "the runner".into(), source };
             let mut tar = tar::Builder::new(io::BufWriter::with_capacity(64 << 10, stdin));
-            brief::write_plan(&mut tar, &plan, &BTreeMap::new())?;
+            job_bundle::write_plan(&mut tar, &plan, &BTreeMap::new())?;
             let buffer = tar.into_inner().map_err(unwritable)?;
             buffer.into_inner().map(drop).map_err(|error| unwritable(error.into_error()))
         });

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
-use super::freeze::SETTLE;
+use super::freeze::QUIESCE;
 
 /// A guest in which these folders exist, and programs that go on like this. What its programs were asked, one line each; they find
 /// their folder as `$guest`. Nothing of this machine is found by the script.
@@ -20,7 +20,7 @@ fn settled(folders: &[&str], programs: &[(&str, &str)]) -> Vec<String> {
         }
     }
     let root = guest.path().display().to_string();
-    let script = SETTLE.replace("/run/", &format!("{root}/run/"));
+    let script = QUIESCE.replace("/run/", &format!("{root}/run/"));
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", &script]).env("PATH", guest.path().join("bin")).env("guest", guest.path());
     let output = shell.env("NESTMATRIX_ROOT", guest.path().join("payload")).output().unwrap();

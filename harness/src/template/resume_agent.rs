@@ -1,4 +1,4 @@
-//! Talking to the program that waits in a frozen guest; it is `waker/waker.rs`, where the exchange is written down.
+//! Talking to the program that waits in a frozen guest; it is `resume_agent/resume_agent.rs`, where the exchange is written down.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use tokio::{
 };
 
 /// The program, as it is put into guests.
-pub(super) const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waker"));
+pub(super) const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/resume_agent"));
 
 const READY: &str = "ready 1";
 const AWAKE: &str = "awake 1";
@@ -24,7 +24,7 @@ const LONGEST: usize = 512;
 
 /// It did not do what it should.
 #[derive(Debug, thiserror::Error)]
-pub enum WakerError {
+pub enum ResumeAgentError {
     /// The connection broke.
     #[error("the port of the guest broke: {0}")]
     Port(#[from] std::io::Error),
@@ -40,12 +40,12 @@ pub enum WakerError {
 }
 
 /// Waits until it is there.
-pub(super) async fn ready(port: &mut UnixStream, limit: Duration) -> Result<(), WakerError> {
+pub(super) async fn ready(port: &mut UnixStream, limit: Duration) -> Result<(), ResumeAgentError> {
     hear(port, READY, limit).await
 }
 
 /// Wakes it: it sets the guest's clock to ours and gives it randomness. Afterwards an SSH server speaks on the port.
-pub(super) async fn wake(port: &mut UnixStream, limit: Duration) -> Result<(), WakerError> {
+pub(super) async fn wake(port: &mut UnixStream, limit: Duration) -> Result<(), ResumeAgentError> {
     let (half, until) = (Instant::now() + limit / 2, Instant::now() + limit);
     loop {
         let mut seed = [0; 64];
@@ -59,7 +59,7 @@ pub(super) async fn wake(port: &mut UnixStream, limit: Duration) -> Result<(), W
             break;
         }
         if Instant::now() >= until {
-            return Err(WakerError::Late(late.as_secs_f64()));
+            return Err(ResumeAgentError::Late(late.as_secs_f64()));
         }
     }
     let mut go = b"go 1".to_vec();
@@ -78,7 +78,7 @@ fn order(now: SystemTime, seed: &[u8; 64]) -> Vec<u8> {
 }
 
 /// One line, and not a byte more: what follows is not ours to read.
-async fn hear(port: &mut UnixStream, expected: &str, limit: Duration) -> Result<(), WakerError> {
+async fn hear(port: &mut UnixStream, expected: &str, limit: Duration) -> Result<(), ResumeAgentError> {
     let mut line = Vec::new();
     let listening = async {
         while line.len() < LONGEST {
@@ -89,11 +89,11 @@ async fn hear(port: &mut UnixStream, expected: &str, limit: Duration) -> Result<
         }
         Ok::<_, std::io::Error>(())
     };
-    tokio::time::timeout(limit, listening).await.map_err(|_| WakerError::Silent(limit.as_secs_f64()))??;
+    tokio::time::timeout(limit, listening).await.map_err(|_| ResumeAgentError::Silent(limit.as_secs_f64()))??;
     if line == expected.as_bytes() {
         return Ok(());
     }
-    Err(WakerError::Said(reports::clean::line(&String::from_utf8_lossy(&line))))
+    Err(ResumeAgentError::Said(reports::clean::line(&String::from_utf8_lossy(&line))))
 }
 
 #[cfg(test)]
@@ -126,10 +126,10 @@ mod tests {
             hear(&mut ours, AWAKE, Duration::from_millis(50)).await.unwrap_err()
         };
         assert!(
-            matches!(said(b"cannot: set the clock\n").await, WakerError::Said(words) if words.contains("set the clock"))
+            matches!(said(b"cannot: set the clock\n").await, ResumeAgentError::Said(words) if words.contains("set the clock"))
         );
-        assert!(matches!(said(b"awake").await, WakerError::Silent(_)));
-        assert!(matches!(said(&[b'x'; 2000]).await, WakerError::Said(_)));
+        assert!(matches!(said(b"awake").await, ResumeAgentError::Silent(_)));
+        assert!(matches!(said(&[b'x'; 2000]).await, ResumeAgentError::Said(_)));
     }
 
     #[tokio::test]
@@ -172,7 +172,7 @@ mod tests {
         });
         // It is told once, and when it has obeyed there is no time left.
         let late = wake(&mut ours, LATE * 2).await.unwrap_err();
-        assert!(matches!(late, WakerError::Late(_) | WakerError::Silent(_)), "{late}");
+        assert!(matches!(late, ResumeAgentError::Late(_) | ResumeAgentError::Silent(_)), "{late}");
         drop(ours);
         guest.await.unwrap();
     }

@@ -50,7 +50,7 @@ fn tail_text(bytes: &[u8]) -> String {
 
 /// What a suite's own results tell.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct ImportedResults {
     /// How many files of results there are.
     pub(super) files: usize,
     /// The test cases of those that can be read.
@@ -61,7 +61,7 @@ pub(super) struct Told {
     pub(super) missing: Option<String>,
 }
 
-impl Told {
+impl ImportedResults {
     /// One of the test cases has failed.
     pub(super) fn is_red(&self) -> bool {
         self.cases.iter().any(is_red)
@@ -85,7 +85,7 @@ pub(super) struct Judged {
 }
 
 /// What a suite came to. Test cases of its own have names of their own beside it.
-pub(super) fn judged(suite: &str, exit: TestCase, told: Option<Told>) -> Judged {
+pub(super) fn judged(suite: &str, exit: TestCase, told: Option<ImportedResults>) -> Judged {
     let Some(mut told) = told else { return Judged { cases: vec![exit], instead: None, warning: None } };
     let mut names = reports::UniqueNames::default();
     names.take(suite.to_owned());
@@ -99,9 +99,9 @@ pub(super) fn judged(suite: &str, exit: TestCase, told: Option<Told>) -> Judged 
 ///
 /// A failure counts wherever it is told. What cannot be read or did not come may tell of a failure: without another one it is no pass and no
 /// skip.
-fn with_results(exit: TestCase, told: Told) -> Judged {
+fn with_results(exit: TestCase, told: ImportedResults) -> Judged {
     let found = told.is_red();
-    let Told { files, mut cases, unreadable, missing } = told;
+    let ImportedResults { files, mut cases, unreadable, missing } = told;
     let is_skip = matches!(exit.verdict, CaseVerdict::Skipped { .. });
     let failed = |reason: &str| {
         Trouble::new(TroubleKind::ResultsMissing, Phase::Collect, reason)
@@ -230,8 +230,8 @@ mod tests {
         assert!(matches!(verdict_of(&[]), Verdict::Error { .. }), "silence is not green");
     }
 
-    fn told(cases: Vec<TestCase>) -> Told {
-        Told { files: 1, cases, ..Told::default() }
+    fn told(cases: Vec<TestCase>) -> ImportedResults {
+        ImportedResults { files: 1, cases, ..ImportedResults::default() }
     }
 
     fn skip() -> TestCase {
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn a_suite_that_chose_not_to_run_needs_no_results() {
         for files in [0, 1] {
-            let judged = with_results(skip(), Told { files, ..Told::default() });
+            let judged = with_results(skip(), ImportedResults { files, ..ImportedResults::default() });
             assert_eq!((judged.cases, judged.instead), (vec![skip()], None));
         }
     }
@@ -289,8 +289,12 @@ mod tests {
                     if files == 0 && !cases.is_empty() || files == 1 && unreadable {
                         continue;
                     }
-                    let all =
-                        Told { files, cases: cases.clone(), unreadable: some(unreadable), missing: some(missing) };
+                    let all = ImportedResults {
+                        files,
+                        cases: cases.clone(),
+                        unreadable: some(unreadable),
+                        missing: some(missing),
+                    };
                     let what = format!("{exit:?} {all:?}");
                     let judged = with_results(case(exit.clone()), all);
                     let verdict = judged.instead.as_ref().map_or_else(|| verdict_of(&judged.cases), Trouble::verdict);

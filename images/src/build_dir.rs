@@ -1,4 +1,4 @@
-//! A building site: the folder one build works in, and its removal, by us or by whoever finds it after we died.
+//! A building build_dir: the folder one build works in, and its removal, by us or by whoever finds it after we died.
 //!
 //! ```text
 //! builds/<id>/            locked for as long as its process lives
@@ -38,12 +38,12 @@ const DEATH_LIMIT: Duration = Duration::from_secs(20);
 
 /// A folder to build in; removed with everything in it when dropped.
 #[derive(Debug)]
-pub(crate) struct Site {
+pub(crate) struct BuildDir {
     folder: PathBuf,
     _lock: File,
 }
 
-impl Site {
+impl BuildDir {
     /// Makes one in the store's `builds` folder. The caller holds the store's lock: nobody sweeps in between.
     pub(crate) fn create(builds: &Path) -> Result<Self, PrepareErrorKind> {
         let folder = tempfile::Builder::new()
@@ -63,7 +63,7 @@ impl Site {
         image_of(&self.folder)
     }
 
-    /// The site's own folder: on the store's file system, empty but for what this module makes.
+    /// The build_dir's own folder: on the store's file system, empty but for what this module makes.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -119,12 +119,12 @@ impl Site {
     }
 }
 
-/// Where a site's finished files go.
-pub(crate) fn image_of(site: &Path) -> PathBuf {
-    site.join(IMAGE)
+/// Where a build_dir's finished files go.
+pub(crate) fn image_of(build_dir: &Path) -> PathBuf {
+    build_dir.join(IMAGE)
 }
 
-impl Drop for Site {
+impl Drop for BuildDir {
     fn drop(&mut self) {
         // What cannot be removed now is found by the next sweep.
         let _ = self.wait_for_tree();
@@ -161,15 +161,15 @@ pub(crate) fn sweep<L>(builds: &Path, store_lock: L) -> io::Result<Vec<String>> 
     Ok(removed.collect())
 }
 
-/// The lock of a site that nobody works on; an error if somebody does.
-fn abandoned(site: &Path) -> io::Result<File> {
+/// The lock of a build_dir that nobody works on; an error if somebody does.
+fn abandoned(build_dir: &Path) -> io::Result<File> {
     let in_use = || io::Error::from(io::ErrorKind::ResourceBusy);
-    let lock = File::open(site)?;
+    let lock = File::open(build_dir)?;
     if !lock::try_exclusive(&lock)? {
         return Err(in_use());
     }
     // Its process is dead; the tree dies a moment later.
-    if let Ok(disk) = File::open(site.join(IMAGE).join(RAW_DISK))
+    if let Ok(disk) = File::open(build_dir.join(IMAGE).join(RAW_DISK))
         && !lock::try_exclusive(&disk)?
     {
         return Err(in_use());
@@ -177,16 +177,16 @@ fn abandoned(site: &Path) -> io::Result<File> {
     Ok(lock)
 }
 
-fn remove_site(site: &Path) -> io::Result<()> {
-    remove_elsewhere(site)?;
-    remove(site)
+fn remove_site(build_dir: &Path) -> io::Result<()> {
+    remove_elsewhere(build_dir)?;
+    remove(build_dir)
 }
 
 /// Removes the work folder outside of the store, if the link to it is one that we wrote.
-fn remove_elsewhere(site: &Path) -> io::Result<()> {
-    let link = site.join(ELSEWHERE);
+fn remove_elsewhere(build_dir: &Path) -> io::Result<()> {
+    let link = build_dir.join(ELSEWHERE);
     let Ok(work) = fs::read_link(&link) else { return Ok(()) };
-    let id = site.file_name().unwrap_or_default().to_string_lossy();
+    let id = build_dir.file_name().unwrap_or_default().to_string_lossy();
     let is_ours = work.is_absolute()
         && work.file_name().is_some_and(|name| name.to_string_lossy() == format!("{ELSEWHERE_PREFIX}{id}"))
         && fs::symlink_metadata(&work)
@@ -271,22 +271,22 @@ mod tests {
         Builds { folder, _alone: alone }
     }
 
-    /// A site as a killed process leaves it: the folder without its lock.
-    fn left_behind(builds: &Path, prepare: impl FnOnce(&Site)) -> PathBuf {
-        let site = Site::create(builds).expect("site");
-        prepare(&site);
-        let copy = builds.join(format!("{}x", site.folder.file_name().expect("name").to_string_lossy()));
-        fs::rename(&site.folder, &copy).expect("rename");
+    /// A build_dir as a killed process leaves it: the folder without its lock.
+    fn left_behind(builds: &Path, prepare: impl FnOnce(&BuildDir)) -> PathBuf {
+        let build_dir = BuildDir::create(builds).expect("build_dir");
+        prepare(&build_dir);
+        let copy = builds.join(format!("{}x", build_dir.folder.file_name().expect("name").to_string_lossy()));
+        fs::rename(&build_dir.folder, &copy).expect("rename");
         copy
     }
 
     #[test]
     fn a_site_is_gone_when_its_build_is_over() {
         let builds = builds();
-        let site = Site::create(builds.path()).expect("site");
-        let work = site.make_work().expect("work folder");
+        let build_dir = BuildDir::create(builds.path()).expect("build_dir");
+        let work = build_dir.make_work().expect("work folder");
         fs::write(work.join("file"), "x").expect("file");
-        drop(site);
+        drop(build_dir);
         assert!(!work.exists());
         assert_eq!(fs::read_dir(builds.path()).expect("folder").count(), 0);
     }
@@ -294,9 +294,9 @@ mod tests {
     #[test]
     fn the_sweep_removes_what_a_dead_process_left_and_nothing_a_living_one_works_on() {
         let builds = builds();
-        let living = Site::create(builds.path()).expect("site");
-        let dead = left_behind(builds.path(), |site| {
-            fs::write(site.image().join(RAW_DISK), "half").expect("file");
+        let living = BuildDir::create(builds.path()).expect("build_dir");
+        let dead = left_behind(builds.path(), |build_dir| {
+            fs::write(build_dir.image().join(RAW_DISK), "half").expect("file");
         });
         let swept = sweep(builds.path(), ()).expect("sweep");
         assert_eq!(swept.len(), 1, "{swept:?}");
@@ -306,8 +306,8 @@ mod tests {
     #[test]
     fn the_sweep_waits_for_the_tree_of_a_killed_build_to_die() {
         let builds = builds();
-        let dead = left_behind(builds.path(), |site| {
-            fs::write(site.image().join(RAW_DISK), "half").expect("file");
+        let dead = left_behind(builds.path(), |build_dir| {
+            fs::write(build_dir.image().join(RAW_DISK), "half").expect("file");
         });
         let tree = File::open(dead.join(IMAGE).join(RAW_DISK)).expect("file");
         assert!(lock::try_exclusive(&tree).expect("lock"));
@@ -322,10 +322,10 @@ mod tests {
         let precious = outside.path().join("precious");
         fs::create_dir(&precious).expect("folder");
         fs::write(precious.join("file"), "x").expect("file");
-        let dead = left_behind(builds.path(), |site| {
-            std::os::unix::fs::symlink(&precious, site.folder.join("work")).expect("link");
-            std::os::unix::fs::symlink(&precious, site.folder.join(ELSEWHERE)).expect("link");
-            std::os::unix::fs::symlink(&precious, site.image().join("root")).expect("link");
+        let dead = left_behind(builds.path(), |build_dir| {
+            std::os::unix::fs::symlink(&precious, build_dir.folder.join("work")).expect("link");
+            std::os::unix::fs::symlink(&precious, build_dir.folder.join(ELSEWHERE)).expect("link");
+            std::os::unix::fs::symlink(&precious, build_dir.image().join("root")).expect("link");
         });
         std::os::unix::fs::symlink(&precious, builds.path().join("link")).expect("link");
         sweep(builds.path(), ()).expect("sweep");
@@ -338,11 +338,11 @@ mod tests {
     fn a_store_nobody_may_pass_through_is_built_elsewhere_and_that_is_swept_too() {
         let builds = builds();
         fs::set_permissions(builds.path(), fs::Permissions::from_mode(0o700)).expect("permissions");
-        let site = Site::create(builds.path()).expect("site");
-        let work = site.make_work().expect("work folder");
+        let build_dir = BuildDir::create(builds.path()).expect("build_dir");
+        let work = build_dir.make_work().expect("work folder");
         assert!(!work.starts_with(builds.path()), "{}", work.display());
         fs::write(work.join("file"), "x").expect("file");
-        drop(site);
+        drop(build_dir);
         assert!(!work.exists());
     }
 }

@@ -9,16 +9,16 @@ const PROVED: u32 = u32::MAX;
 
 /// Forks that came to nothing, until one did its work; then none counts any more.
 #[derive(Debug, Default)]
-pub(super) struct Trust(AtomicU32);
+pub(super) struct FailureCounter(AtomicU32);
 
-impl Trust {
+impl FailureCounter {
     /// A fork did its work.
     pub(super) fn earned(&self) {
         self.0.store(PROVED, Ordering::Relaxed);
     }
 
     /// A fork came to nothing. True: so many did, and never another, that the template must be to blame.
-    pub(super) fn disappointed(&self) -> bool {
+    pub(super) fn failed_too_often(&self) -> bool {
         let counted = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |failures| {
             (failures != PROVED).then(|| (failures + 1).min(HOPELESS))
         });
@@ -32,11 +32,11 @@ mod tests {
 
     #[test]
     fn three_that_fail_and_none_that_works_are_the_templates_fault() {
-        let trust = Trust::default();
-        assert_eq!([(); 4].map(|()| trust.disappointed()), [false, false, true, true]);
-        let trust = Trust::default();
-        assert!(!trust.disappointed());
-        trust.earned();
-        assert_eq!([(); 4].map(|()| trust.disappointed()), [false; 4], "what worked once is not to blame");
+        let failures = FailureCounter::default();
+        assert_eq!([(); 4].map(|()| failures.failed_too_often()), [false, false, true, true]);
+        let failures = FailureCounter::default();
+        assert!(!failures.failed_too_often());
+        failures.earned();
+        assert_eq!([(); 4].map(|()| failures.failed_too_often()), [false; 4], "what worked once is not to blame");
     }
 }

@@ -9,7 +9,7 @@ use super::{
     answers::OfSession,
     attempt::{Attempt, GRACE, deadline},
     disk,
-    world::{Origin as _, Outcome, Talk, Talker, Up, World},
+    world::{Origin as _, Outcome, RunningGuest, Talk, Talker, World},
 };
 use crate::{
     payload::{self, Install, InstallError, Upload, UploadError},
@@ -39,14 +39,14 @@ impl OfSession for NotSent {
 
 impl<W: World> Attempt<'_, W> {
     /// The step prepare: sends the suite and the package into the guest.
-    pub(super) async fn prepare(&self, up: &Up<W>, session: &Talker<W>) -> Outcome<Option<Package<W>>> {
+    pub(super) async fn prepare(&self, running: &RunningGuest<W>, session: &Talker<W>) -> Outcome<Option<Package<W>>> {
         // A fork is what its template was.
-        let known = up.fork_of.as_ref().and_then(|template| template.system()).cloned();
+        let known = running.fork_of.as_ref().and_then(|template| template.system()).cloned();
         let ask = known.is_none();
         if let Some(facts) = known {
             self.seen(facts);
         }
-        let guest = &up.guest;
+        let guest = &running.guest;
         let limit = self.scaled(self.cell.timeouts.prepare);
         let sent = self.phase(Phase::Prepare, Some(guest), Some(limit), self.send_payload(session, ask)).await?;
         self.explained(guest, Phase::Prepare, sent).await
@@ -63,22 +63,22 @@ impl<W: World> Attempt<'_, W> {
 
     fn seen(&self, facts: SystemFacts) {
         // A guest cannot tell whose kernel it runs; what it was made of can.
-        let source = self.station.plan.image(self.cell).map(|image| &image.source);
+        let source = self.context.plan.image(self.cell).map(|image| &image.source);
         let kernel_lent = matches!(source, Some(ImageSource::Rootfs { .. }));
         let facts = SystemFacts { kernel_lent, ..facts };
         let (image, asked) = (&self.cell.image, self.cell.guest.disk);
         let small = facts.root_bytes.and_then(|bytes| disk::small_root(image, bytes, asked));
-        let large = self.station.image(self.cell).and_then(|from| disk::larger(image, from.facts.bytes, asked));
-        small.into_iter().chain(large).for_each(|words| self.station.events.warn_once(words));
+        let large = self.context.image(self.cell).and_then(|from| disk::larger(image, from.facts.bytes, asked));
+        small.into_iter().chain(large).for_each(|words| self.context.events.warn_once(words));
         self.send(|cell, attempt| EventKind::SystemSeen { cell, attempt, facts });
     }
 
     /// Sends everything, and tells what the guest says it is, if it is asked. Its family and what is installed there, if that is needed
     /// and the family known.
     async fn send_payload(&self, session: &Talker<W>, ask: bool) -> Result<Option<Package<W>>, NotSent> {
-        let (plan, cell) = (&self.station.plan, self.cell);
+        let (plan, cell) = (&self.context.plan, self.cell);
         let until = deadline(self.scaled(cell.timeouts.prepare));
-        let family = match self.station.image(cell).and_then(|image| image.facts.family) {
+        let family = match self.context.image(cell).and_then(|image| image.facts.family) {
             _ if !cell.installs() => None,
             None => session.family(until).await.map_err(UploadError::from)?,
             known => known,
@@ -106,13 +106,13 @@ impl<W: World> Attempt<'_, W> {
 
     /// The kind of CPU the guest has.
     fn arch(&self) -> Arch {
-        self.station.image(self.cell).map_or(Arch::here(), |image| image.facts.arch)
+        self.context.image(self.cell).map_or(Arch::here(), |image| image.facts.arch)
     }
 
     /// The step install; `package` is what step prepare has found out.
     pub(super) async fn install(
         &self,
-        up: &Up<W>,
+        running: &RunningGuest<W>,
         session: &Talker<W>,
         package: Option<Package<W>>,
         logs: &Path,
@@ -125,17 +125,17 @@ impl<W: World> Attempt<'_, W> {
         let limit = self.scaled(self.cell.timeouts.install);
         let log = logs.join("install.log");
         let (deadline, grace) = (deadline(limit), self.scaled(GRACE));
-        let package = self.station.plan.package.as_ref();
+        let package = self.context.plan.package.as_ref();
         let names = package.iter().flat_map(|package| &package.artifacts).map(|artifact| &*artifact.file_name);
         for left_out in payload::left_out(family, self.arch(), names) {
             self.warn(left_out);
         }
         let install = Install { family, arch: self.arch(), log: &log, deadline, grace };
         let installing = session.install(&install, survey);
-        let installed = match self.supervised(up, Phase::Install, limit, installing).await? {
+        let installed = match self.supervised(running, Phase::Install, limit, installing).await? {
             Ok(installed) => installed,
             Err(InstallError::Ssh(error)) => {
-                return self.explained(&up.guest, Phase::Install, Err(error)).await;
+                return self.explained(&running.guest, Phase::Install, Err(error)).await;
             }
             Err(error) => return Err(self.not_installed(&error, &log)),
         };

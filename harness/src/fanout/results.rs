@@ -7,7 +7,7 @@ use reports::{EventKind, Phase, TestCase, Trouble, TroubleKind};
 
 use super::{
     attempt::{Attempt, deadline},
-    judge::{self, Told},
+    verdict::{self, ImportedResults},
     world::{Outcome, Talk as _, Talker, World},
 };
 use crate::payload::{CollectError, Collection, ResultFiles};
@@ -22,7 +22,7 @@ impl<W: World> Attempt<'_, W> {
         session: &Talker<W>,
         exit: Option<&TestCase>,
         logs: &Path,
-    ) -> Outcome<Option<Told>> {
+    ) -> Outcome<Option<ImportedResults>> {
         let cell = self.cell;
         let limit = self.scaled(cell.timeouts.collect);
         let until = deadline(limit);
@@ -37,7 +37,9 @@ impl<W: World> Attempt<'_, W> {
         };
         let (results, artifacts) = self.phase(Phase::Collect, Some(guest), Some(limit), collecting).await?;
         let gone = self.fetched(artifacts);
-        let is_red = |told: &Option<Told>| told.as_ref().is_some_and(Told::is_red) || exit.is_some_and(judge::is_red);
+        let is_red = |told: &Option<ImportedResults>| {
+            told.as_ref().is_some_and(ImportedResults::is_red) || exit.is_some_and(verdict::is_red)
+        };
         let collected = match (results.transpose(), gone) {
             (Ok(told), Err(error)) if !is_red(&told) => Err(error),
             // A failure that was told stands, whatever became of its guest.
@@ -51,7 +53,12 @@ impl<W: World> Attempt<'_, W> {
     }
 
     /// The suite's own results, read.
-    async fn results(&self, session: &Talker<W>, glob: &str, until: std::time::Instant) -> Result<Told, CollectError> {
+    async fn results(
+        &self,
+        session: &Talker<W>,
+        glob: &str,
+        until: std::time::Instant,
+    ) -> Result<ImportedResults, CollectError> {
         let ResultFiles { files, warnings, missing } = session.results(glob, until).await?;
         for warning in warnings {
             self.warn(warning);
@@ -63,7 +70,7 @@ impl<W: World> Attempt<'_, W> {
             what: "results of the suite are read".to_owned(),
             source: std::io::Error::other(error),
         })?;
-        let mut told = Told { files: read.len(), missing, ..Told::default() };
+        let mut told = ImportedResults { files: read.len(), missing, ..ImportedResults::default() };
         for (path, imported) in read {
             match imported {
                 Ok(imported) => {

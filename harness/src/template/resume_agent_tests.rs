@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{freeze::LIE_IN_WAIT, waker};
+use super::{freeze::RESUME_AGENT, resume_agent};
 
 const FOLDERS: [&str; 7] = ["/var/tmp", "/run", "/var/lib", "/root", "/opt", "/dev/shm", "/tmp"];
 
@@ -43,7 +43,7 @@ fn started(noexec: &str) -> (String, Option<String>) {
     let port = root.join("dev/virtio-ports/port");
     rustix::fs::mknodat(rustix::fs::CWD, &port, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
 
-    let mut script = LIE_IN_WAIT.replace("/dev/virtio-ports/", &format!("{here}/dev/virtio-ports/"));
+    let mut script = RESUME_AGENT.replace("/dev/virtio-ports/", &format!("{here}/dev/virtio-ports/"));
     script = script.replace("/run/nestmatrix/sshd", &format!("{here}/run/nestmatrix/sshd"));
     let list = FOLDERS.join(" ");
     assert!(script.contains(&list));
@@ -52,7 +52,7 @@ fn started(noexec: &str) -> (String, Option<String>) {
     shell.args(["-c", &script, "sh", "port"]).env_clear().env("PATH", &bin);
     let mut shell = shell.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // One that does not want it closes it.
-    let _ = shell.stdin.take().unwrap().write_all(waker::PROGRAM);
+    let _ = shell.stdin.take().unwrap().write_all(resume_agent::PROGRAM);
     let output = shell.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     if !output.status.success() {

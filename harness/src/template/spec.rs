@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What templates are made with.
-pub struct Forge<'a> {
+pub struct TemplateBuilder<'a> {
     /// Where they are kept.
     pub templates: &'a Templates,
     /// QEMU.
@@ -32,7 +32,7 @@ pub struct Forge<'a> {
 }
 
 /// What a template is to be.
-pub struct Mould<'a> {
+pub struct TemplateSpec<'a> {
     /// Its key, see [`super::key`].
     pub key: Digest,
     /// The guest, without its disks and its identity.
@@ -59,7 +59,7 @@ pub struct Mould<'a> {
     pub work: Work<'a>,
 }
 
-impl Mould<'_> {
+impl TemplateSpec<'_> {
     /// Whether it can be frozen, and not only prepared; else why not.
     pub(super) fn can_be_frozen(&self) -> Result<(), String> {
         self.launch.spec.can_be_frozen()?;
@@ -103,7 +103,7 @@ pub struct Preparation<'a> {
 
 /// What is told while a template is had.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum TemplateProgress {
     /// What is done now.
     Step(String),
     /// Whom it waits for.

@@ -17,7 +17,7 @@ pub(super) fn shortage(folder: &Path) -> Option<ByteSize> {
 
 /// What is to be done while there is too little room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Short {
+pub(super) enum DiskShortage {
     /// What runs gives its room back when it ends.
     Wait,
     /// Nothing does: no cell that waits can ever start.
@@ -25,8 +25,8 @@ pub(super) enum Short {
 }
 
 /// Pure.
-pub(super) fn while_short(running: usize) -> Short {
-    if running > 0 { Short::Wait } else { Short::Refuse }
+pub(super) fn while_short(running: usize) -> DiskShortage {
+    if running > 0 { DiskShortage::Wait } else { DiskShortage::Refuse }
 }
 
 #[cfg(test)]
@@ -35,8 +35,8 @@ mod tests {
 
     #[test]
     fn while_the_disk_is_full_cells_wait_for_what_runs_and_for_nothing_else() {
-        assert_eq!(while_short(2), Short::Wait);
-        assert_eq!(while_short(0), Short::Refuse);
+        assert_eq!(while_short(2), DiskShortage::Wait);
+        assert_eq!(while_short(0), DiskShortage::Refuse);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What lies in wait in a guest while it is frozen: the first thing that runs in a fork of it.
 //!
-//! Started as `waker PORT PROGRAM [ARGS...]`, before the guest is frozen. It starts the program (an SSH server that serves one
+//! Started as `resume_agent PORT PROGRAM [ARGS...]`, before the guest is frozen. It starts the program (an SSH server that serves one
 //! connection on its standard streams), keeps what that says first, and reports on the port that it is ready. In a fork it is
 //! told what time it is and given randomness; it sets the guest's clock, reseeds the kernel's random numbers, and from then on only
 //! carries bytes between port and program. So the first connection of a fork costs neither the start of a server nor a
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("waker: {error}");
+            eprintln!("resume_agent: {error}");
             ExitCode::FAILURE
         }
     }
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
 
 fn run() -> io::Result<()> {
     let mut args = std::env::args_os().skip(1);
-    let usage = || io::Error::other("usage: waker PORT PROGRAM [ARGS...]");
+    let usage = || io::Error::other("usage: resume_agent PORT PROGRAM [ARGS...]");
     let port = args.next().ok_or_else(usage)?;
     let program = args.next().ok_or_else(usage)?;
     let mut port = OpenOptions::new().read(true).write(true).open(port)?;

@@ -1,8 +1,8 @@
-//! The brief: everything an agent needs besides its orders, as one tar archive. It goes into the L1 as a read-only disk.
+//! The bundle: everything an agent needs besides its orders, as one tar archive. It goes into the L1 as a read-only disk.
 //!
 //! ```text
 //! nestmatrix          this program, static: the agent
-//! brief.json          the plan, and the images with the serial number of each one's disk
+//! job.json          the plan, and the images with the serial number of each one's disk
 //! kernels/<serial>/   vmlinuz, initrd.img of each image
 //! files/<digest>      what the plan sends to guests: artifacts and files of suites
 //! ```
@@ -25,7 +25,7 @@ use crate::{
 
 /// Name of the program in the archive.
 pub(crate) const PROGRAM: &str = "nestmatrix";
-const BRIEF: &str = "brief.json";
+const JOB: &str = "job.json";
 /// Names of an image's files.
 pub(crate) const DISK: &str = "disk";
 pub(crate) const KERNEL: &str = "vmlinuz";
@@ -33,8 +33,8 @@ pub(crate) const INITRD: &str = "initrd.img";
 
 /// What the agent reads first.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Brief {
-    /// The plan; its paths lead into the brief's own folder.
+pub(crate) struct JobBundle {
+    /// The plan; its paths lead into the bundle's own folder.
     pub(crate) plan: Plan,
     /// Images by catalog name; the disk of each is attached under its [`serial`] number.
     pub(crate) images: BTreeMap<String, ImageFacts>,
@@ -69,7 +69,7 @@ pub(crate) fn serial(digest: Digest) -> String {
     digest.hex()[..20].to_owned()
 }
 
-/// The brief could not be written.
+/// The bundle could not be written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BriefError {
     /// It cannot be written where it is to be.
@@ -143,7 +143,7 @@ pub(crate) fn write_plan<W: io::Write>(
     plan: &Plan,
     images: &BTreeMap<String, BootImage>,
 ) -> Result<(), BriefError> {
-    let unwritable = |source| BriefError::Write { path: PathBuf::from(BRIEF), source };
+    let unwritable = |source| BriefError::Write { path: PathBuf::from(JOB), source };
     let mut add = |from: &Path, name: &str| {
         let mut file = File::open(from).map_err(|source| BriefError::File { path: from.to_owned(), source })?;
         tar.append_file(name, &mut file).map_err(unwritable)
@@ -162,11 +162,11 @@ pub(crate) fn write_plan<W: io::Write>(
         *path = name.into();
     }
     let images = images.iter().map(|(name, image)| (name.clone(), image.facts.clone())).collect();
-    let text = serde_json::to_vec(&Brief { plan, images }).map_err(|error| unwritable(error.into()))?;
+    let text = serde_json::to_vec(&JobBundle { plan, images }).map_err(|error| unwritable(error.into()))?;
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o644);
     header.set_size(text.len() as u64);
-    tar.append_data(&mut header, BRIEF, text.as_slice()).map_err(unwritable)
+    tar.append_data(&mut header, JOB, text.as_slice()).map_err(unwritable)
 }
 
 /// A file of the plan must be what it was when the plan was made: the guest would find out, but could not name it.
@@ -178,19 +178,19 @@ fn check(path: &Path, digest: Digest) -> Result<(), BriefError> {
     Err(BriefError::Changed { path: path.to_owned(), was: digest.short(), now: now.short() })
 }
 
-impl Brief {
-    /// Reads the brief unpacked in `folder`; its paths are made absolute.
+impl JobBundle {
+    /// Reads the bundle unpacked in `folder`; its paths are made absolute.
     pub(crate) fn read(folder: &Path) -> io::Result<Self> {
-        let mut brief: Self = serde_json::from_slice(&std::fs::read(folder.join(BRIEF))?)?;
-        let artifacts = brief.plan.package.iter_mut().flat_map(|package| &mut package.artifacts);
+        let mut bundle: Self = serde_json::from_slice(&std::fs::read(folder.join(JOB))?)?;
+        let artifacts = bundle.plan.package.iter_mut().flat_map(|package| &mut package.artifacts);
         artifacts.for_each(|artifact| artifact.path = folder.join(&artifact.path));
-        let files = brief.plan.cells.iter_mut().flat_map(|cell| &mut cell.files);
+        let files = bundle.plan.cells.iter_mut().flat_map(|cell| &mut cell.files);
         files.for_each(|file| file.path = folder.join(&file.path));
-        Ok(brief)
+        Ok(bundle)
     }
 }
 
-/// An image as guests are booted from it here, where the brief is unpacked in `folder`.
+/// An image as guests are booted from it here, where the bundle is unpacked in `folder`.
 pub(crate) fn here(folder: &Path, facts: &ImageFacts) -> io::Result<BootImage> {
     let kernels = folder.join(kernels(facts.digest));
     let kernel = || Kernel { kernel: kernels.join("vmlinuz"), initrd: kernels.join("initrd.img") };
@@ -203,7 +203,7 @@ pub(crate) fn here(folder: &Path, facts: &ImageFacts) -> io::Result<BootImage> {
     })
 }
 
-/// Where an image's kernel is in the brief.
+/// Where an image's kernel is in the bundle.
 fn kernels(digest: Digest) -> String {
     format!("kernels/{}", serial(digest))
 }
@@ -267,21 +267,21 @@ mod tests {
         };
         let facts = image.facts.clone();
         let images = BTreeMap::from([("debian-12-minimal".to_owned(), image)]);
-        write(&path("brief.tar"), &path("smoke.sh"), &plan, &images).unwrap();
+        write(&path("job.tar"), &path("smoke.sh"), &plan, &images).unwrap();
 
         let unpacked = path("unpacked");
-        tar::Archive::new(File::open(path("brief.tar")).unwrap()).unpack(&unpacked).unwrap();
+        tar::Archive::new(File::open(path("job.tar")).unwrap()).unpack(&unpacked).unwrap();
         assert_eq!(std::fs::read_dir(unpacked.join("files")).unwrap().count(), 1);
-        let brief = Brief::read(&unpacked).unwrap();
-        assert_eq!(brief.plan.digest, plan.digest, "where files lie decides nothing");
-        for file in &brief.plan.cells[0].files {
+        let bundle = JobBundle::read(&unpacked).unwrap();
+        assert_eq!(bundle.plan.digest, plan.digest, "where files lie decides nothing");
+        for file in &bundle.plan.cells[0].files {
             assert_eq!(std::fs::read_to_string(&file.path).unwrap(), "same");
         }
         std::fs::write(path("two"), "other").unwrap();
         std::fs::write(path("one"), "other").unwrap();
         let changed = write(&path("again.tar"), &path("smoke.sh"), &plan, &images).unwrap_err();
         assert!(matches!(&changed, BriefError::Changed { path, .. } if path.ends_with("one")), "{changed}");
-        assert_eq!(brief.images["debian-12-minimal"], facts);
+        assert_eq!(bundle.images["debian-12-minimal"], facts);
         let initrd = unpacked.join(kernels(facts.digest)).join("initrd.img");
         assert_eq!(std::fs::read_to_string(initrd).unwrap(), "i");
     }

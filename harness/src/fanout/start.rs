@@ -7,13 +7,13 @@ use reports::{EventKind, GuestFacts, Phase, Trouble, TroubleKind};
 
 use super::{
     attempt::{Attempt, deadline, keys},
+    context::{Keep, Purpose, RunContext},
     image::BootImage,
     machine,
-    station::{Keep, Purpose, Station},
-    world::{Origin as _, Outcome, Own, Source, Talk as _, Talker, Up, World},
+    world::{Origin as _, Outcome, Own, RunningGuest, Source, Talk as _, Talker, World},
 };
 use crate::{
-    guest::{self, Below, Launch, Seed, StartError, Who},
+    guest::{self, Below, GuestIdentity, Launch, Seed, StartError},
     payload,
     ssh::{Exec, Stdin},
     template::{self, Forked, Template, With},
@@ -30,7 +30,7 @@ const START: Duration = Duration::from_secs(120);
 
 impl<W: World> Attempt<'_, W> {
     /// The guest, running; a fork is awake already.
-    pub(super) async fn power_on(&self, logs: &Path, scratch: &Path) -> Outcome<Up<W>> {
+    pub(super) async fn power_on(&self, logs: &Path, scratch: &Path) -> Outcome<RunningGuest<W>> {
         let error = |what: String| Trouble::new(TroubleKind::Host, Phase::Runner, what);
         for folder in [logs, scratch] {
             tokio::fs::create_dir_all(folder)
@@ -56,7 +56,7 @@ impl<W: World> Attempt<'_, W> {
                             let _ = std::fs::rename(logs.join(name), logs.join(format!("fork-{name}")));
                         }
                         // What was prepared is on its disk, and nowhere else.
-                        (self.station.prepares(self.cell).then_some(template), Some(trouble.reason))
+                        (self.context.prepares(self.cell).then_some(template), Some(trouble.reason))
                     }
                 }
             }
@@ -69,7 +69,7 @@ impl<W: World> Attempt<'_, W> {
                 let reason = "interrupted before its guest was booted";
                 return Err(Trouble::new(TroubleKind::Interrupted, Phase::Runner, reason));
             }
-            fits = self.slot.for_boot() => if !fits {
+            fits = self.admission.for_boot() => if !fits {
                 let reason = "its guest could not be forked, and guests that were kept take the memory that booting it needs: \
                               keep fewer, or run it by itself with --cell";
                 return Err(Trouble::new(TroubleKind::NoMemory, Phase::Runner, reason));
@@ -79,17 +79,22 @@ impl<W: World> Attempt<'_, W> {
         self.phase(Phase::Runner, None, limit, booting).await?.map(|made| self.started(made))
     }
 
-    fn started(&self, (up, facts): (Up<W>, GuestFacts)) -> Up<W> {
-        self.slot.gauge.watch(facts.pid);
+    fn started(&self, (running, facts): (RunningGuest<W>, GuestFacts)) -> RunningGuest<W> {
+        self.admission.process.watch(facts.pid);
         self.send(|cell, attempt| EventKind::GuestStarted { cell, attempt, guest: facts });
-        up
+        running
     }
 
     /// Gives a guest with the disk of a template a machine id, SSH host keys and a name of its own; one that is booted from its image's
     /// disk has them. Once more, with the same ones, after each boot.
-    pub(super) async fn make_unique(&self, up: &mut Up<W>, session: &Talker<W>, phase: Phase) -> Outcome<()> {
-        let (machine_id, host_keys) = match &up.own {
-            Some(own) => (own.machine_id.clone(), up.host_keys.clone()),
+    pub(super) async fn make_unique(
+        &self,
+        running: &mut RunningGuest<W>,
+        session: &Talker<W>,
+        phase: Phase,
+    ) -> Outcome<()> {
+        let (machine_id, host_keys) = match &running.own {
+            Some(own) => (own.machine_id.clone(), running.host_keys.clone()),
             None => (format!("{:032x}", rand::random::<u128>()), keys("host key")?),
         };
         let name = machine::hostname(self.cell.id.as_str());
@@ -98,16 +103,16 @@ impl<W: World> Attempt<'_, W> {
         let stdin =
             Stdin::Bytes(halves.map(|(public, private)| format!("{public}\n{private}")).collect::<String>().into());
         let exec = session.exec(Exec::new(payload::script(UNIQUE, &[&machine_id, &name]), stdin, deadline(limit)));
-        let exit = self.phase(phase, Some(&up.guest), Some(limit), exec).await?;
-        let exit = self.explained(&up.guest, phase, exit).await?;
+        let exit = self.phase(phase, Some(&running.guest), Some(limit), exec).await?;
+        let exit = self.explained(&running.guest, phase, exit).await?;
         if !exit.success() {
             let said = reports::clean::line(&String::from_utf8_lossy(&exit.stderr_tail));
             let reason = format!("the guest could not be made unique: {said}");
             return Err(Trouble::new(TroubleKind::Unexpected, phase, reason));
         }
-        if up.own.is_none() {
-            let told = std::mem::replace(&mut up.host_keys, host_keys);
-            up.own = Some(Own { machine_id, told });
+        if running.own.is_none() {
+            let told = std::mem::replace(&mut running.host_keys, host_keys);
+            running.own = Some(Own { machine_id, told });
         }
         Ok(())
     }
@@ -115,7 +120,7 @@ impl<W: World> Attempt<'_, W> {
 
 /// QEMU, for the guest of one attempt.
 pub(super) struct Qemu<'a> {
-    pub(super) station: &'a Station,
+    pub(super) context: &'a RunContext,
     pub(super) cell: &'a Cell,
     /// From 1.
     pub(super) number: u32,
@@ -130,11 +135,11 @@ impl World for Qemu<'_> {
     type Template = Template;
 
     fn source(&self) -> Outcome<Source<Template>> {
-        let (station, cell) = (self.station, self.cell);
-        let unasked = !station.forks(cell);
-        let prepares = self.station.prepares(self.cell);
-        let template = match (station.template_key(cell), &station.warmth.templates) {
-            (Some(key), _) => station.warmth.known(key).unwrap_or_else(|| Err(unknown())),
+        let (context, cell) = (self.context, self.cell);
+        let unasked = !context.forks(cell);
+        let prepares = self.context.prepares(self.cell);
+        let template = match (context.template_key(cell), &context.template_cache.templates) {
+            (Some(key), _) => context.template_cache.known(key).unwrap_or_else(|| Err(unknown())),
             (None, Err(reason)) => Err(template::no_template(reason.clone())),
             (None, Ok(_)) => Err(unknown()),
         };
@@ -149,21 +154,26 @@ impl World for Qemu<'_> {
         }
         .map(|source| match source {
             Source::Boot { prepared, reason: None } if cell.boot == matrix::Boot::Warm => {
-                let reason = if station.warmth.cold { Some("--cold") } else { station.is_booted(cell) };
+                let reason = if context.template_cache.cold { Some("--cold") } else { context.is_booted(cell) };
                 Source::Boot { prepared, reason: reason.map(str::to_owned) }
             }
             source => source,
         })
     }
 
-    async fn fork(&self, template: &Arc<Template>, logs: &Path, scratch: &Path) -> Outcome<(Up<Self>, GuestFacts)> {
-        let (station, image) = (self.station, self.image()?);
-        let launch = machine::launch(station, self.cell, image, station.terse);
+    async fn fork(
+        &self,
+        template: &Arc<Template>,
+        logs: &Path,
+        scratch: &Path,
+    ) -> Outcome<(RunningGuest<Self>, GuestFacts)> {
+        let (context, image) = (self.context, self.image()?);
+        let launch = machine::launch(context, self.cell, image, context.terse);
         let launch = launch.map_err(|error| template::no_template(error.to_string()))?;
         let with = With {
-            qemu: station.qemu(self.cell),
-            spawner: &station.spawner,
-            speed: station.speed(self.cell),
+            qemu: context.qemu(self.cell),
+            spawner: &context.spawner,
+            speed: context.speed(self.cell),
             dies_with_us: self.dies_with_us(),
         };
         let forked = template::fork(template, &with, launch, &BTreeMap::new(), (scratch, logs)).await;
@@ -171,13 +181,14 @@ impl World for Qemu<'_> {
         let (login, host_keys) = (template.login().clone(), template.host_keys().clone());
         let fork_of = Some(Arc::clone(template));
         let connection = Some(connection);
-        let up = Up { guest, login, host_keys, connection, fork_of, by_port: true, of_template: true, own: None };
+        let running =
+            RunningGuest { guest, login, host_keys, connection, fork_of, by_port: true, of_template: true, own: None };
         let boot = reports::Boot::Forked { template: template.key() };
-        match self.facts(&up.guest, image, boot).await {
-            Ok(facts) => Ok((up, facts)),
+        match self.facts(&running.guest, image, boot).await {
+            Ok(facts) => Ok((running, facts)),
             Err(trouble) => {
                 // Gone for certain before another guest's disk is made in its place.
-                up.guest.kill().await;
+                running.guest.kill().await;
                 Err(trouble)
             }
         }
@@ -189,15 +200,15 @@ impl World for Qemu<'_> {
         reason: Option<String>,
         logs: &Path,
         scratch: &Path,
-    ) -> Outcome<(Up<Self>, GuestFacts)> {
-        let (station, image) = (self.station, self.image()?);
+    ) -> Outcome<(RunningGuest<Self>, GuestFacts)> {
+        let (context, image) = (self.context, self.image()?);
         let error = |what: String, help: Option<String>| Trouble {
             help,
             ..Trouble::new(TroubleKind::Host, Phase::Runner, what)
         };
         let host_keys = keys("host key")?;
-        let terse = station.is_terse(self.number, self.last);
-        let launch = machine::launch(station, self.cell, image, terse);
+        let terse = context.is_terse(self.number, self.last);
+        let launch = machine::launch(context, self.cell, image, terse);
         // Nor has it for another guest.
         let launch =
             launch.map_err(|failure| Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, failure.to_string()))?;
@@ -208,16 +219,16 @@ impl World for Qemu<'_> {
             others: prepared.map(Template::folder),
             given: &BTreeMap::from([(Seed::DISK.to_owned(), seed)]),
         };
-        let disks = guest::make_disks(&station.qemu(self.cell).img, &launch.spec, &below, scratch).await;
+        let disks = guest::make_disks(&context.qemu(self.cell).img, &launch.spec, &below, scratch).await;
         let disks = disks.map_err(|failure| {
-            error(failure.to_string(), Some(format!("make room below {}", station.scratch.display())))
+            error(failure.to_string(), Some(format!("make room below {}", context.scratch.display())))
         })?;
         let hostname = match self.cell.identity {
             Identity::Shared => machine::hostname(&self.cell.image),
             Identity::Unique => machine::hostname(self.cell.id.as_str()),
         };
-        let who = Who {
-            login: station.login.public(),
+        let who = GuestIdentity {
+            login: context.login.public(),
             host_private: host_keys.private(),
             host_public: host_keys.public(),
             hostname: &hostname,
@@ -225,16 +236,16 @@ impl World for Qemu<'_> {
         guest::identity(scratch, &who, launch.spec.seed)
             .map_err(|source| error(format!("could not write into {}: {source}", scratch.display()), None))?;
         let launch = Launch { disks, folder: scratch.to_owned(), ..launch };
-        let starting = guest::Guest::start(&station.spawner, launch, self.dies_with_us(), logs);
+        let starting = guest::Guest::start(&context.spawner, launch, self.dies_with_us(), logs);
         let guest = starting.await.map_err(|failure| {
             let help =
                 matches!(failure, StartError::Gone { .. }).then(|| format!("see {}", logs.join("qemu.log").display()));
             error(failure.to_string(), help)
         })?;
         let of_template = prepared.is_some();
-        let up = Up {
+        let running = RunningGuest {
             guest,
-            login: station.login.clone(),
+            login: context.login.clone(),
             host_keys,
             connection: None,
             fork_of: None,
@@ -242,24 +253,24 @@ impl World for Qemu<'_> {
             of_template,
             own: None,
         };
-        let facts = self.facts(&up.guest, image, reports::Boot::Cold { reason }).await?;
-        Ok((up, facts))
+        let facts = self.facts(&running.guest, image, reports::Boot::Cold { reason }).await?;
+        Ok((running, facts))
     }
 
     fn give_up(&self, template: &Template, trouble: &Trouble) {
-        self.station.give_up(template, trouble);
+        self.context.give_up(template, trouble);
     }
 }
 
 impl Qemu<'_> {
     /// A guest that may be kept must survive us; if we are killed, the next start ends it (see `scratch::sweep`).
     fn dies_with_us(&self) -> bool {
-        self.station.keep == Keep::Never || self.station.purpose == Purpose::Shell
+        self.context.keep == Keep::Never || self.context.purpose == Purpose::Shell
     }
 
     fn image(&self) -> Outcome<&BootImage> {
         let gone = || Trouble::new(TroubleKind::Host, Phase::Runner, "its image is not there");
-        self.station.image(self.cell).ok_or_else(gone)
+        self.context.image(self.cell).ok_or_else(gone)
     }
 
     async fn facts(&self, guest: &guest::Guest, image: &BootImage, boot: reports::Boot) -> Outcome<GuestFacts> {
@@ -267,7 +278,7 @@ impl Qemu<'_> {
         let accelerator =
             accelerator.map_err(|failure| Trouble::new(TroubleKind::QemuSilent, Phase::Runner, failure.to_string()))?;
         Ok(GuestFacts {
-            runner: self.station.runner,
+            runner: self.context.runner,
             image: image.facts.digest,
             accelerator: accelerator.to_string(),
             machine: guest.spec().machine.clone(),

@@ -16,7 +16,7 @@ type Obtained = Result<Arc<Template>, Trouble>;
 
 /// Where templates of guests come from.
 #[derive(Debug)]
-pub struct Warmth {
+pub struct TemplateCache {
     /// Where they are kept; else why there are none.
     pub templates: Freezing,
     /// Every guest is booted, whatever its suite says.
@@ -26,7 +26,7 @@ pub struct Warmth {
     known: Mutex<HashMap<Digest, Obtained>>,
 }
 
-impl Warmth {
+impl TemplateCache {
     /// Those of this store.
     pub fn new(templates: Freezing, cold: bool, logs: PathBuf) -> Self {
         Self { templates, cold, logs, known: Mutex::default() }

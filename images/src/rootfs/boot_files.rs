@@ -58,7 +58,7 @@ Subsystem sftp internal-sftp
 const USERS: &str = "root:x:0:0:root:/root:/enter\nsshd:x:100:65534::/run/sshd:/enter\n";
 
 const READ_LIMIT: Duration = Duration::from_secs(600);
-const RAW: &str = "kit.raw";
+const RAW: &str = "donor.raw";
 /// Bytes of the list of what is in one folder, at the most.
 const LONGEST_LISTING: u64 = 1 << 20;
 
@@ -76,9 +76,9 @@ pub(super) fn make(image: &PreparedImage, work: &Path, control: &Control<'_>) ->
     convert.args(["convert", "-f", image.format.name(), "-O", "raw"]).arg(&image.disk).arg(&raw).stdout(Stdio::null());
     tool::run(convert, "qemu-img", READ_LIMIT, control.cancel, |_| {})?;
     let source = Source { work, cancel: control.cancel };
-    let kit = source.drivers().and_then(|drivers| Ok(archive(&drivers, &source.server(image.arch)?)))?;
+    let initrd = source.drivers().and_then(|drivers| Ok(archive(&drivers, &source.server(image.arch)?)))?;
     fs::remove_file(&raw).map_err(PrepareErrorKind::io("remove", &raw))?;
-    Ok(kit)
+    Ok(initrd)
 }
 
 /// Drivers in the order they are loaded in: name and content.
@@ -174,9 +174,9 @@ impl Source<'_> {
 
     /// The contents of these files.
     fn take(&self, paths: &[String]) -> Result<Vec<Vec<u8>>, Failure> {
-        let to = |index: usize| self.work.join(format!("kit-{index}"));
+        let to = |index: usize| self.work.join(format!("file-{index}"));
         let orders: Vec<String> =
-            paths.iter().enumerate().map(|(index, path)| format!("dump \"{path}\" kit-{index}")).collect();
+            paths.iter().enumerate().map(|(index, path)| format!("dump \"{path}\" file-{index}")).collect();
         if let Some(words) = self.debugfs(&orders)? {
             return Err(missing(&words));
         }
@@ -205,7 +205,8 @@ impl Source<'_> {
 }
 
 fn missing(what: &str) -> Failure {
-    PrepareErrorKind::Incomplete { what: format!("kit for root file systems: `{what}` is not in {IMAGE}") }.into()
+    PrepareErrorKind::Incomplete { what: format!("boot files for root file systems: `{what}` is not in {IMAGE}") }
+        .into()
 }
 
 /// A library by the name it is asked for; links between names of one folder are followed.

@@ -9,13 +9,13 @@ use std::{
 use matrix::{Arch, Cell, Plan};
 use tokio_util::sync::CancellationToken;
 
-use super::{image::BootImage, warmth::Warmth};
+use super::{image::BootImage, template_cache::TemplateCache};
 use crate::{
     events::Events,
     guest::{Accelerator, Spawner},
     host::Qemu,
     ssh::Keys,
-    template::Birthplace,
+    template::HostFingerprint,
 };
 
 /// Which guests are left running for a person to look into.
@@ -70,12 +70,12 @@ pub struct Emulation {
     /// What their time limits are multiplied by.
     pub speed: f64,
     /// What is prepared for them is born there.
-    pub birthplace: Birthplace,
+    pub host_fingerprint: HostFingerprint,
 }
 
 /// The place where guests are run, and what they need.
 #[derive(Debug)]
-pub struct Station {
+pub struct RunContext {
     /// Which of the run's runners this is, from 1.
     pub runner: u32,
     /// What is to be run.
@@ -99,7 +99,7 @@ pub struct Station {
     /// The run's `cells` folder: logs and artifacts.
     pub cells: PathBuf,
     /// Where guests are forked from.
-    pub warmth: Warmth,
+    pub template_cache: TemplateCache,
     /// The keys that open every guest that is booted.
     pub login: Keys,
     /// How far a cell goes.
@@ -112,7 +112,7 @@ pub struct Station {
     pub events: Events,
 }
 
-impl Station {
+impl RunContext {
     /// Whether this attempt's guest has no screen, and prints only what went wrong on its serial console.
     ///
     /// Where the CPU is emulated and nested as well, every character printed takes a detour through two machines: 10 of the 27

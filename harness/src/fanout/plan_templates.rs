@@ -6,15 +6,15 @@ use matrix::{Boot, ByteSize, Cell, Digest, Network, Plan};
 use reports::{EventKind, Trouble};
 use tokio_util::sync::CancellationToken;
 
-use super::{machine, station::Station};
-use crate::template::{self, Forge, Mould, News, Preparation, Template, Work};
+use super::{context::RunContext, machine};
+use crate::template::{self, Preparation, Template, TemplateBuilder, TemplateProgress, TemplateSpec, Work};
 
 /// What a guest writes to its disk while it boots ...
 const BOOTED: ByteSize = ByteSize::from_mib(256);
 /// ... and while it is prepared: a compiler and more.
 const PREPARED: ByteSize = ByteSize::from_mib(1024);
 
-impl Station {
+impl RunContext {
     /// No fork of it works: none is made of it any more, here or elsewhere. Its disk serves until this run ends.
     pub(super) fn give_up(&self, template: &Template, trouble: &Trouble) {
         // Forks that started together fail together; it is said once.
@@ -28,7 +28,7 @@ impl Station {
 
     /// The cell's guest is to be forked, if it can be.
     pub(super) fn forks(&self, cell: &Cell) -> bool {
-        cell.boot == Boot::Warm && !self.warmth.cold && self.is_booted(cell).is_none()
+        cell.boot == Boot::Warm && !self.template_cache.cold && self.is_booted(cell).is_none()
     }
 
     /// Why guests of the cell are booted, whatever it says; `None`: they can be forked.
@@ -45,8 +45,8 @@ impl Station {
     pub(super) fn template_key(&self, cell: &Cell) -> Option<Digest> {
         let prepare = prepare(&self.plan, cell);
         let wanted = self.forks(cell) || prepare.is_some();
-        let (_, own) = self.warmth.templates.as_ref().ok()?;
-        let birthplace = self.emulation(cell).map_or(own, |emulation| &emulation.birthplace);
+        let (_, own) = self.template_cache.templates.as_ref().ok()?;
+        let host_fingerprint = self.emulation(cell).map_or(own, |emulation| &emulation.host_fingerprint);
         let image = self.image(cell).filter(|_| wanted)?;
         let spec = machine::spec(self, cell, image, self.terse);
         let parts = [
@@ -57,29 +57,29 @@ impl Station {
             ("login", image.facts.login_user.clone()),
             ("preparation", prepare.map_or("none".to_owned(), |prepare| prepare.digest().to_string())),
         ];
-        Some(template::key(birthplace, &spec, &parts))
+        Some(template::key(host_fingerprint, &spec, &parts))
     }
 
-    /// Makes the template of this cell's guest, or finds it, and says so. Afterwards it is [`Warmth::known`].
+    /// Makes the template of this cell's guest, or finds it, and says so. Afterwards it is [`TemplateCache::known`].
     pub(super) async fn obtain(&self, key: Digest, cell: &Cell, cancel: &CancellationToken) {
-        let Ok((templates, _)) = &self.warmth.templates else { return };
+        let Ok((templates, _)) = &self.template_cache.templates else { return };
         let Some(image) = self.image(cell) else { return };
         let (runner, template) = (self.runner, key);
         self.events.send(EventKind::TemplateStarted { runner, template, image: cell.image.clone() });
         let started = Instant::now();
-        let forge = Forge {
+        let builder = TemplateBuilder {
             templates,
             qemu: self.qemu(cell),
             spawner: &self.spawner,
             speed: self.speed(cell),
             scratch: &self.scratch,
-            logs: &self.warmth.logs.join(key.short()),
+            logs: &self.template_cache.logs.join(key.short()),
             cancel,
         };
         let prepare = prepare(&self.plan, cell);
         let launch = machine::launch(self, cell, image, self.terse);
         let given = BTreeMap::new();
-        let mould = |launch| Mould {
+        let wanted = |launch| TemplateSpec {
             key,
             launch,
             image: &image.disk,
@@ -97,17 +97,17 @@ impl Station {
                 limit: self.scaled(cell, prepare.timeout),
             })),
         };
-        let tell = |news: News| {
+        let tell = |news: TemplateProgress| {
             let message = match news {
-                News::Damaged(reason) => format!("the template of {} is replaced: {reason}", cell.image),
-                News::Room(what) => format!("the template of {}: {what}", cell.image),
-                News::Waiting(whom) => format!("the template of {}: {whom}", cell.image),
-                News::Step(_) => return,
+                TemplateProgress::Damaged(reason) => format!("the template of {} is replaced: {reason}", cell.image),
+                TemplateProgress::Room(what) => format!("the template of {}: {what}", cell.image),
+                TemplateProgress::Waiting(whom) => format!("the template of {}: {whom}", cell.image),
+                TemplateProgress::Step(_) => return,
             };
             self.events.send(EventKind::Warning { cell: None, message });
         };
         let obtained = match launch {
-            Ok(launch) => template::obtain(&forge, &mould(launch), &tell).await,
+            Ok(launch) => template::obtain(&builder, &wanted(launch), &tell).await,
             Err(error) => Err(template::no_template(error.to_string())),
         };
         let elapsed_ms = started.elapsed().as_millis() as u64;
@@ -137,7 +137,7 @@ impl Station {
             }
         };
         self.events.send(said);
-        self.warmth.learn(key, obtained.map(|(found, _)| found));
+        self.template_cache.learn(key, obtained.map(|(found, _)| found));
     }
 }
 
