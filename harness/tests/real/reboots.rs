@@ -142,7 +142,7 @@ package = { name = "nm-boot", version = "1.0", artifacts = ["dist/*.deb"] }
 name = "for-ever"
 install = false
 reboot = true
-inline = "echo b >/proc/sysrq-trigger; sleep 600"
+inline = "echo $NESTMATRIX_REBOOT >$NESTMATRIX_MARK; sync; echo b >/proc/sysrq-trigger; sleep 600"
 
 [[suite]]
 name = "step"
