@@ -239,11 +239,17 @@ impl<W: World> Attempt<'_, W> {
 
     /// What it means that the guest runs no more.
     pub(super) fn died(&self, phase: Phase, ended: &Ended) -> Trouble {
-        let trouble = Trouble::new(ended.kind(), phase, format!("{ended} in phase {phase}"));
-        if trouble.kind != TroubleKind::HostDiskFull {
-            return trouble;
+        let reason = format!("{ended} in phase {phase}");
+        match ended.kind() {
+            TroubleKind::HostDiskFull => self.disk_full(phase, &reason),
+            kind => Trouble::new(kind, phase, reason),
         }
+    }
+
+    /// There is no room for what guests write: it is said to whoever else needs some.
+    pub(super) fn disk_full(&self, phase: Phase, reason: &str) -> Trouble {
         self.context.disk_full.cancel();
-        trouble.with_help(format!("make room below {}", self.context.scratch.display()))
+        let help = format!("make room below {}", self.context.scratch.display());
+        Trouble::new(TroubleKind::HostDiskFull, phase, reason).with_help(help)
     }
 }

@@ -2,8 +2,8 @@
 
 use std::{path::Path, time::Duration};
 
-use matrix::{Cell, Step};
-use reports::{Ending, EventKind, Phase, TestCase, Trouble, TroubleKind};
+use matrix::{Cell, DiskInterface, Step};
+use reports::{Ending, EventKind, Phase, TestCase, Trouble, TroubleKind, Verdict};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -77,7 +77,7 @@ impl<W: World> Attempt<'_, W> {
         let mut running = self.power_on(logs, scratch).await?;
         let result = self.inside(&mut running, logs).await;
         let RunningGuest { guest, login, host_keys, .. } = running;
-        let mut ending = result.unwrap_or_else(Ending::Troubled);
+        let mut ending = self.not_for_a_full_disk(result.unwrap_or_else(Ending::Troubled));
         let (green, may_pass) = (ending.trouble().is_none(), ending.trouble().is_some_and(Trouble::may_pass));
         if let Ending::Troubled(trouble) = &mut ending {
             trouble.evidence = guest.tail(TAIL);
@@ -99,6 +99,19 @@ impl<W: World> Attempt<'_, W> {
             guest.kill().await;
         }
         Ok(AttemptOutcome { ending, kept })
+    }
+
+    /// What is red although the host had no room for what the guest wrote is not the package's fault. QEMU stops a guest whose write fails on a
+    /// virtio disk and says so; its NVMe controller passes the error on to the guest instead.
+    fn not_for_a_full_disk(&self, ending: Ending) -> Ending {
+        let nvme = self.cell.guest.disks.iter().any(|disk| disk.interface == DiskInterface::Nvme);
+        match (ending.verdict(), self.world.shortage().filter(|_| nvme)) {
+            (Verdict::Failed { phase, .. }, Some(free)) => {
+                let what = format!("the guest's NVMe disk may have had write errors: {free} free below");
+                Ending::Troubled(self.disk_full(phase, &format!("{what} {}", self.context.scratch.display())))
+            }
+            _ => ending,
+        }
     }
 
     /// Everything between a started guest and its verdict.

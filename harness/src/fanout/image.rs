@@ -102,16 +102,25 @@ impl BootImage {
     ///
     /// It is to have a part that this machine has not.
     pub fn launch(&self, spec: MachineSpec, qemu: &Qemu) -> Result<Launch, NoPart> {
-        let uefi = match spec.start {
-            Start::Firmware(Firmware::Uefi) => host::uefi(spec.arch, false)?,
-            Start::Firmware(Firmware::UefiSecure) => host::uefi(spec.arch, true)?,
-            Start::Firmware(Firmware::Bios) | Start::Kernel(_) => Uefi::default(),
-        };
+        let uefi = uefi(&spec)?;
         Ok(Launch {
             qemu: qemu.system.clone(),
             boot: BootFiles { kernel: self.kernel.clone().unwrap_or_default(), uefi },
             swtpm: if spec.tpm { host::swtpm()? } else { PathBuf::new() },
             ..Launch::new(spec)
         })
+    }
+}
+
+/// The UEFI firmware of such a machine here; empty where it has none.
+///
+/// # Errors
+///
+/// None is installed.
+pub(super) fn uefi(spec: &MachineSpec) -> Result<Uefi, NoPart> {
+    match spec.start {
+        Start::Firmware(Firmware::Uefi) => host::uefi(spec.arch, false),
+        Start::Firmware(Firmware::UefiSecure) => host::uefi(spec.arch, true),
+        Start::Firmware(Firmware::Bios) | Start::Kernel(_) => Ok(Uefi::default()),
     }
 }

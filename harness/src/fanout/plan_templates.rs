@@ -6,7 +6,7 @@ use matrix::{Boot, ByteSize, Cell, Digest, Network, Plan};
 use reports::{EventKind, Trouble};
 use tokio_util::sync::CancellationToken;
 
-use super::{context::RunContext, machine};
+use super::{context::RunContext, image, machine};
 use crate::template::{self, Preparation, Template, TemplateBuilder, TemplateProgress, TemplateSpec, Work};
 
 /// What a guest writes to its disk while it boots ...
@@ -49,7 +49,10 @@ impl RunContext {
         let host_fingerprint = self.emulation(cell).map_or(own, |emulation| &emulation.host_fingerprint);
         let image = self.image(cell).filter(|_| wanted)?;
         let spec = machine::spec(self, cell, image, self.terse);
+        // The program that a frozen guest has in its flash memory.
+        let firmware = image::uefi(&spec).ok().and_then(|uefi| template::file_stamp(&uefi.code).ok());
         let parts = [
+            ("firmware", firmware.unwrap_or_default()),
             ("image", image.facts.digest.to_string()),
             // The template's disk lies above it.
             ("disk", image.disk.file.display().to_string()),

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use matrix::{Cell, Identity};
+use matrix::{ByteSize, Cell, Identity};
 use reports::{EventKind, GuestFacts, Phase, Trouble, TroubleKind};
 
 use super::{
     attempt::{Attempt, deadline, keys},
     context::{Keep, Purpose, RunContext},
+    disk_space,
     image::BootImage,
     machine,
     world::{Origin as _, Outcome, Own, RunningGuest, Source, Talk as _, Talker, World},
@@ -259,6 +260,10 @@ impl World for Qemu<'_> {
 
     fn give_up(&self, template: &Template, trouble: &Trouble) {
         self.context.give_up(template, trouble);
+    }
+
+    fn shortage(&self) -> Option<ByteSize> {
+        disk_space::shortage(&self.context.scratch)
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     guest::{Next, Reboots},
-    payload::{Suite, SuiteOutcome, SuiteRun},
+    payload::{self, Suite, SuiteOutcome, SuiteRun},
 };
 
 /// Most reboots of a suite that may reboot its guest.
@@ -67,7 +67,9 @@ impl<W: World> Attempt<'_, W> {
                 (Err(trouble), _) | (_, Err(trouble)) => trouble,
                 (Ok(run), Ok(false)) => return Ok(SuiteRun { elapsed: before + run.elapsed, ..run }),
                 (Ok(_), Ok(true)) => {
-                    self.goes_down(&running.guest, Phase::Reboot, self.scaled(self.cell.timeouts.boot)).await
+                    let limit = self.scaled(self.cell.timeouts.boot);
+                    let trouble = self.goes_down(&running.guest, Phase::Reboot, limit).await;
+                    if trouble.kind == TroubleKind::Timeout { trouble.with_help(payload::NO_REBOOT) } else { trouble }
                 }
             };
             let ended =

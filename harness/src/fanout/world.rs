@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use matrix::{Network, PackageFamily};
+use matrix::{ByteSize, Network, PackageFamily};
 use reports::{GuestFacts, SystemFacts, Trouble};
 use tokio_util::sync::CancellationToken;
 
@@ -87,6 +87,9 @@ pub(super) trait World: Sized + Send + Sync {
 
     /// No fork of it works: none is made of it any more.
     fn give_up(&self, template: &Self::Template, trouble: &Trouble);
+
+    /// The free space below the folder of guests' disks, if that is too little for what they write.
+    fn shortage(&self) -> Option<ByteSize>;
 }
 
 /// What guests are forked from.

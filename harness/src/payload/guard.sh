@@ -75,7 +75,7 @@ find_mark() {
 }
 
 # What is in that file; nothing where there is none.
-noted() { cksum <"$NESTMATRIX_MARK" 2>/dev/null; }
+noted() { { cksum <"$NESTMATRIX_MARK"; } 2>/dev/null; }
 
 # Before a run: none are left for its first one, and what is there now announces nothing.
 prepare_mark() {

@@ -45,6 +45,6 @@ pub use install::{Install, InstallError, Survey, failed_script, install, survey}
 pub use installed::{Installed, another_version};
 pub use quote::script_with as script;
 pub(crate) use quote::word;
-pub use reboot::{announced, reboot};
+pub use reboot::{NO_REBOOT, announced, reboot};
 pub use suite::{Suite, SuiteOutcome, SuiteRun, run};
 pub use upload::{Upload, UploadError, survives, upload};

@@ -5,6 +5,10 @@ use std::time::Instant;
 use super::{guarded::guard, words};
 use crate::ssh::{End, Exec, Session, SshError, Stdin};
 
+/// What to do where a script announced a reboot that did not come.
+pub const NO_REBOOT: &str =
+    "write to the file NESTMATRIX_MARK only in a run that reboots the guest; each such write announces a reboot";
+
 /// What every system has, and what some have instead.
 const REBOOT: &str = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; sync; reboot || shutdown -r now || systemctl reboot";
 

@@ -290,7 +290,7 @@ fn goes_down_later(soon: Duration) -> Trouble {
 /// The guest is about to go down: its end is news that our caller waits for.
 async fn goes_down(limit: Duration) -> Trouble {
     tokio::time::sleep(limit).await;
-    no_template("timeout: the guest was about to go down, and did not")
+    no_template(format!("timeout: the guest was about to go down, and did not within {:.0} s", limit.as_secs_f64()))
 }
 
 async fn steps(
@@ -431,7 +431,7 @@ async fn run(
         Ok::<_, SshError>((ran, then))
     };
     let ran = match running.await {
-        Ok((_, AfterBoot::Down)) => return Err(goes_down(wanted.boot).await),
+        Ok((_, AfterBoot::Down)) => return Err(goes_down(wanted.boot).await.with_help(payload::NO_REBOOT)),
         Ok((_, AfterBoot::Soon(soon))) => return Err(goes_down_later(soon)),
         Ok((ran, AfterBoot::Up | AfterBoot::Slow)) => ran,
         Err(error) => {

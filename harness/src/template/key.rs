@@ -1,6 +1,10 @@
 //! What decides a template, as one digest. Pure but for the look at QEMU's file.
 
-use std::{io, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use matrix::Digest;
 
@@ -26,8 +30,7 @@ impl HostFingerprint {
     ///
     /// QEMU's file cannot be looked at.
     pub fn new(qemu: &Qemu, machine: &Machine, accelerator: Accelerator) -> io::Result<Self> {
-        let file = std::fs::metadata(&qemu.system)?;
-        let mut text = format!("qemu {} {} {} {}", qemu.line, file.len(), file.mtime(), file.mtime_nsec());
+        let mut text = format!("qemu {} {}", qemu.line, file_stamp(&qemu.system)?);
         if accelerator == Accelerator::Kvm {
             // What `-cpu host` shows a guest.
             let cpuinfo = std::fs::read_to_string("/proc/cpuinfo")?;
@@ -38,6 +41,16 @@ impl HostFingerprint {
         }
         Ok(Self(text))
     }
+}
+
+/// What changes when another file is installed in place of this one.
+///
+/// # Errors
+///
+/// It cannot be looked at.
+pub fn file_stamp(file: &Path) -> io::Result<String> {
+    let file = std::fs::metadata(file)?;
+    Ok(format!("{} {} {}", file.len(), file.mtime(), file.mtime_nsec()))
 }
 
 /// The key of the template of machines like this one; `parts` is what else decides them, each by its name.

@@ -29,7 +29,7 @@ mod spec;
 
 pub use fork::{ForkError, Forked, With, fork};
 pub use freeze::LONGEST;
-pub use key::{HostFingerprint, key};
+pub use key::{HostFingerprint, file_stamp, key};
 pub use memory::own_memory;
 pub use obtain::obtain;
 pub use spec::{OwnWork, Preparation, TemplateBuilder, TemplateProgress, TemplateSpec, Work, Writer, no_template};

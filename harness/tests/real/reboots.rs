@@ -204,9 +204,8 @@ name = "prepared"
 from = "debian-12-minimal"
 [image.prepare]
 inline = """
-echo run $NESTMATRIX_REBOOT; echo $NESTMATRIX_REBOOT >>$NESTMATRIX_MARK
-cp $NESTMATRIX_MARK /var/lib/prepared
-[ $NESTMATRIX_REBOOT = {reboots} ] || reboot
+echo run $NESTMATRIX_REBOOT; echo $NESTMATRIX_REBOOT >>/var/lib/prepared
+[ $NESTMATRIX_REBOOT = {reboots} ] || {{ echo $NESTMATRIX_REBOOT >>$NESTMATRIX_MARK; reboot; }}
 """
 [[suite]]
 name = "sees"

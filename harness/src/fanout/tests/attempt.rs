@@ -105,6 +105,22 @@ async fn a_guest_that_ends_in_a_step_ends_its_attempt_as_the_table_says() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_red_while_the_host_has_no_room_for_an_nvme_disk_does_not_blame_the_package() {
+    const NVME: &str = "guest = { disks = [{ size = '1GiB', interface = 'nvme' }] }";
+    let full = Stage::booted(NVME).short().with("run", [exits(1)]).play().await;
+    let trouble = full.ending.trouble().unwrap();
+    assert_eq!((trouble.kind, trouble.phase), (TroubleKind::HostDiskFull, Phase::Test), "{trouble}");
+    assert!(trouble.reason.contains("1MiB free below"), "{trouble}");
+    assert!(full.disk_full);
+    // What is green needed none; other disks stop their guest, and with room it is the package's.
+    assert_eq!(Stage::booted(NVME).short().play().await.told(), "passed");
+    for stage in [Stage::booted("").short(), Stage::booted(NVME)] {
+        let played = stage.with("run", [exits(1)]).play().await;
+        assert!(played.told().starts_with("failed(test)"), "{}", played.told());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_time_limit_of_any_exchange_is_an_error_that_says_which_one_to_raise() {
     for (exchange, phase) in EXCHANGES {
         let key = if phase == Phase::Test { "suite" } else { phase.name() };

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use matrix::{Digest, Network, PackageFamily, Plan};
+use matrix::{ByteSize, Digest, Network, PackageFamily, Plan};
 use reports::{Event, EventKind, GuestFacts, Phase, SystemFacts, Trouble, TroubleKind};
 use tokio::sync::{mpsc::unbounded_channel, watch};
 use tokio_util::sync::CancellationToken;
@@ -78,6 +78,8 @@ pub(super) struct Story {
     kill: CancellationToken,
     make_room: CancellationToken,
     template: Arc<FakeTemplate>,
+    /// There is no room left for disks of guests.
+    short: bool,
 }
 
 /// What guests are forked from.
@@ -197,6 +199,10 @@ impl World for Fake {
 
     fn give_up(&self, _: &FakeTemplate, _: &Trouble) {
         self.story.asked.lock().unwrap().push("template given up".to_owned());
+    }
+
+    fn shortage(&self) -> Option<ByteSize> {
+        self.story.short.then_some(ByteSize::from_mib(1))
     }
 }
 
@@ -461,6 +467,7 @@ impl Stage {
             kill: CancellationToken::new(),
             make_room: CancellationToken::new(),
             template: Arc::default(),
+            short: false,
         };
         Self { suite, forks: true, story, folder: tempfile::tempdir().unwrap() }
     }
@@ -484,6 +491,12 @@ impl Stage {
     /// No SSH server answers any more.
     pub(super) fn mute(self) -> Self {
         self.story.serves.store(false, Ordering::Relaxed);
+        self
+    }
+
+    /// There is no room left for disks of guests.
+    pub(super) fn short(mut self) -> Self {
+        self.story.short = true;
         self
     }
 
