@@ -71,7 +71,7 @@ pub(crate) fn serial(digest: Digest) -> String {
 
 /// The bundle could not be written.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BriefError {
+pub(crate) enum BundleError {
     /// It cannot be written where it is to be.
     #[error("{} cannot be written: {source}", path.display())]
     Write {
@@ -100,7 +100,7 @@ pub(crate) enum BriefError {
     },
 }
 
-impl BriefError {
+impl BundleError {
     /// The same of the archive that was being written.
     fn at(self, archive: &Path) -> Self {
         match self {
@@ -116,12 +116,12 @@ pub(crate) fn write(
     program: &Path,
     plan: &Plan,
     images: &BTreeMap<String, BootImage>,
-) -> Result<(), BriefError> {
-    let unwritable = |source| BriefError::Write { path: archive.to_owned(), source };
+) -> Result<(), BundleError> {
+    let unwritable = |source| BundleError::Write { path: archive.to_owned(), source };
     let file = File::create(archive).map_err(unwritable)?;
     let mut tar = tar::Builder::new(io::BufWriter::with_capacity(1 << 20, file));
     let mut add = |from: &Path, name: &str| {
-        let mut file = File::open(from).map_err(|source| BriefError::File { path: from.to_owned(), source })?;
+        let mut file = File::open(from).map_err(|source| BundleError::File { path: from.to_owned(), source })?;
         tar.append_file(name, &mut file).map_err(unwritable)
     };
     add(program, PROGRAM)?;
@@ -142,10 +142,10 @@ pub(crate) fn write_plan<W: io::Write>(
     tar: &mut tar::Builder<W>,
     plan: &Plan,
     images: &BTreeMap<String, BootImage>,
-) -> Result<(), BriefError> {
-    let unwritable = |source| BriefError::Write { path: PathBuf::from(JOB), source };
+) -> Result<(), BundleError> {
+    let unwritable = |source| BundleError::Write { path: PathBuf::from(JOB), source };
     let mut add = |from: &Path, name: &str| {
-        let mut file = File::open(from).map_err(|source| BriefError::File { path: from.to_owned(), source })?;
+        let mut file = File::open(from).map_err(|source| BundleError::File { path: from.to_owned(), source })?;
         tar.append_file(name, &mut file).map_err(unwritable)
     };
     let mut plan = plan.clone();
@@ -170,12 +170,12 @@ pub(crate) fn write_plan<W: io::Write>(
 }
 
 /// A file of the plan must be what it was when the plan was made: the guest would find out, but could not name it.
-fn check(path: &Path, digest: Digest) -> Result<(), BriefError> {
-    let now = Digest::of_file(path).map_err(|source| BriefError::File { path: path.to_owned(), source })?;
+fn check(path: &Path, digest: Digest) -> Result<(), BundleError> {
+    let now = Digest::of_file(path).map_err(|source| BundleError::File { path: path.to_owned(), source })?;
     if now == digest {
         return Ok(());
     }
-    Err(BriefError::Changed { path: path.to_owned(), was: digest.short(), now: now.short() })
+    Err(BundleError::Changed { path: path.to_owned(), was: digest.short(), now: now.short() })
 }
 
 impl JobBundle {
@@ -280,7 +280,7 @@ mod tests {
         std::fs::write(path("two"), "other").unwrap();
         std::fs::write(path("one"), "other").unwrap();
         let changed = write(&path("again.tar"), &path("smoke.sh"), &plan, &images).unwrap_err();
-        assert!(matches!(&changed, BriefError::Changed { path, .. } if path.ends_with("one")), "{changed}");
+        assert!(matches!(&changed, BundleError::Changed { path, .. } if path.ends_with("one")), "{changed}");
         assert_eq!(bundle.images["debian-12-minimal"], facts);
         let initrd = unpacked.join(kernels(facts.digest)).join("initrd.img");
         assert_eq!(std::fs::read_to_string(initrd).unwrap(), "i");

@@ -60,17 +60,17 @@ impl<W: World> Attempt<'_, W> {
     pub(super) async fn run(&self) -> AttemptOutcome {
         let logs = self.context.cells.join(self.cell.id.as_str()).join(format!("attempt-{}", self.number));
         let scratch = self.context.scratch.join(format!("{}-{}", self.cell.id, self.number));
-        let conclusion = self
+        let outcome = self
             .with_guest(&logs, &scratch)
             .await
             .unwrap_or_else(|trouble| AttemptOutcome { ending: Ending::Troubled(trouble), kept: false });
-        if !conclusion.kept
+        if !outcome.kept
             && let Err(error) = tokio::fs::remove_dir_all(&scratch).await
             && scratch.exists()
         {
             self.warn(format!("{} could not be removed: {error}", scratch.display()));
         }
-        conclusion
+        outcome
     }
 
     async fn with_guest(&self, logs: &Path, scratch: &Path) -> Outcome<AttemptOutcome> {

@@ -279,7 +279,7 @@ impl Place<'_> {
                 self.machine.cpu
             );
             let place = QemuPlace {
-                blueprint: L1Spec {
+                spec: L1Spec {
                     plan: self.plan,
                     size: &size,
                     image: &image,

@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     place::{About, Opened, Opening, Place},
-    qemu::{BRIEF, L1, L1Spec, NAME, QemuPlace, Steps, TAIL, died, interrupted, unexpected, unsendable},
+    qemu::{BUNDLE, L1, L1Spec, NAME, QemuPlace, Steps, TAIL, died, interrupted, unexpected, unsendable},
 };
 use crate::{
     agent::{
-        job_bundle::{self, BriefError},
+        job_bundle::{self, BundleError},
         protocol::{CellWork, FromAgent, ToAgent, Work},
     },
     ssh::{self, Exec, Open, Session, Stdin, StdinWriter},
@@ -122,13 +122,13 @@ impl Freezable for QemuPlace<'_> {
     async fn frozen(&self, opening: &Opening<'_>) -> Result<(Template, bool), Trouble> {
         let &Opening { scratch, logs, progress, cancel, .. } = opening;
         let (templates, host_fingerprint) = self.freezing.as_ref().map_err(|reason| no_template(reason.clone()))?;
-        let (blueprint, logs) = (&self.blueprint, &logs.join("template"));
+        let (spec, logs) = (&self.spec, &logs.join("template"));
         for folder in [scratch, logs] {
             std::fs::create_dir_all(folder).map_err(|error| no_template(format!("{}: {error}", folder.display())))?;
         }
-        let (qemu, spawner, speed) = (blueprint.qemu, self.spawner, blueprint.speed);
+        let (qemu, spawner, speed) = (spec.qemu, self.spawner, spec.speed);
         let builder = TemplateBuilder { templates, qemu, spawner, speed, scratch, logs, cancel };
-        let write = blueprint.write_brief_of_no_run();
+        let write = spec.write_brief_of_no_run();
         let write = move |archive: &Path| write(archive).map_err(|error| no_template(error.to_string()));
         let work = move |session: Arc<Session>| {
             let making: std::pin::Pin<Box<dyn Future<Output = Result<(), Trouble>> + Send>> =
@@ -136,18 +136,18 @@ impl Freezable for QemuPlace<'_> {
             making
         };
         let wanted = TemplateSpec {
-            key: blueprint.key(host_fingerprint)?,
-            launch: blueprint.launch().map_err(|error| no_template(error.to_string()))?,
-            image: &blueprint.image.disk,
-            given: &blueprint.given(),
-            written: BTreeMap::from([(BRIEF, Arc::new(write) as Arc<Writer>)]),
-            family: blueprint.image.facts.family,
-            login_user: &blueprint.image.facts.login_user,
+            key: spec.key(host_fingerprint)?,
+            launch: spec.launch().map_err(|error| no_template(error.to_string()))?,
+            image: &spec.image.disk,
+            given: &spec.given(),
+            written: BTreeMap::from([(BUNDLE, Arc::new(write) as Arc<Writer>)]),
+            family: spec.image.facts.family,
+            login_user: &spec.image.facts.login_user,
             hostname: NAME.to_owned(),
-            boot: BOOT.mul_f64(blueprint.speed),
-            network: blueprint.network(true),
-            room: blueprint.room(),
-            work: template::Work::Own(&work, blueprint.filling()),
+            boot: BOOT.mul_f64(spec.speed),
+            network: spec.network(true),
+            room: spec.room(),
+            work: template::Work::Own(&work, spec.filling()),
         };
         let tell = |news: TemplateProgress| match news {
             TemplateProgress::Step(step) | TemplateProgress::Waiting(step) | TemplateProgress::Room(step) => {
@@ -159,22 +159,22 @@ impl Freezable for QemuPlace<'_> {
     }
 
     async fn fork(&self, template: &Template, opening: &Opening<'_>, mut steps: Steps) -> Result<Opened<L1>, Trouble> {
-        let (blueprint, &Opening { scratch, logs, cancel, .. }) = (&self.blueprint, opening);
+        let (spec, &Opening { scratch, logs, cancel, .. }) = (&self.spec, opening);
         let keys = template.login().write_private(scratch, ssh::LOGIN_FILES);
         let keys = keys.map_err(|error| unexpected("the L1's keys", &error))?;
-        let (qemu, spawner, speed) = (blueprint.qemu, self.spawner, blueprint.speed);
+        let (qemu, spawner, speed) = (spec.qemu, self.spawner, spec.speed);
         let with = With { qemu, spawner, speed, dies_with_us: true };
-        let launch = blueprint.launch().map_err(|error| unexpected("the L1's firmware", &error))?;
-        let forked = template::fork(template, &with, launch, &blueprint.given(), (scratch, logs)).await;
+        let launch = spec.launch().map_err(|error| unexpected("the L1's firmware", &error))?;
+        let forked = template::fork(template, &with, launch, &spec.given(), (scratch, logs)).await;
         let forked = forked.map_err(|error| Trouble::from(error).within("a frozen L1 does not go on"))?;
         let guest = forked.guest;
         steps.done("fork");
-        blueprint.leave_a_way_in(&guest, scratch, logs, &keys, template.host_keys());
+        spec.leave_a_way_in(&guest, scratch, logs, &keys, template.host_keys());
         let opened = async {
             let session = Session::open(Open {
                 sudo: false,
                 stream: forked.connection,
-                user: &blueprint.image.facts.login_user,
+                user: &spec.image.facts.login_user,
                 login: template.login(),
                 host_keys: template.host_keys().public(),
                 deadline: Instant::now() + CONNECT.mul_f64(speed),
@@ -183,9 +183,9 @@ impl Freezable for QemuPlace<'_> {
             });
             let session = Arc::new(session.await.map_err(|error| unexpected("no SSH session with the L1", &error))?);
             steps.done("connect");
-            blueprint.deliver(&session).await?;
+            spec.deliver(&session).await?;
             steps.done("plan");
-            blueprint.agent(session).await
+            spec.agent(session).await
         };
         let opened = tokio::select! {
             biased;
@@ -195,7 +195,7 @@ impl Freezable for QemuPlace<'_> {
         };
         match opened {
             Ok(link) => {
-                let facts = blueprint.facts(&guest).await;
+                let facts = spec.facts(&guest).await;
                 steps.done("agent");
                 Ok(self.at_work(opening.number, (guest, link, facts, steps.0), true))
             }
@@ -211,18 +211,18 @@ impl Freezable for QemuPlace<'_> {
 impl QemuPlace<'_> {
     /// Makes the L1 ready for an agent, and has one make the templates of the plan's guests.
     async fn fill(&self, session: Arc<Session>, progress: &(dyn Fn(String) + Sync)) -> Result<(), Trouble> {
-        let blueprint = &self.blueprint;
+        let spec = &self.spec;
         // Whatever fails here: a booted machine may do without.
         let failed = |trouble: Trouble| Trouble { help: trouble.help, ..no_template(trouble.reason) };
-        blueprint.set_up(&session).await.map_err(failed)?;
-        let mut link = blueprint.agent(Arc::clone(&session)).await.map_err(failed)?;
-        let cells = blueprint.plan.cells.iter().map(|cell| CellWork { id: cell.id.clone(), next: 1, last: 1 });
+        spec.set_up(&session).await.map_err(failed)?;
+        let mut link = spec.agent(Arc::clone(&session)).await.map_err(failed)?;
+        let cells = spec.plan.cells.iter().map(|cell| CellWork { id: cell.id.clone(), next: 1, last: 1 });
         let cells = cells.collect();
         link.say(ToAgent::Work(Work { freeze: true, ..self.work(1) }));
         link.say(ToAgent::Cells { cells });
         link.say(ToAgent::Complete);
         let mut images = BTreeMap::new();
-        let (most, each) = (blueprint.guests().len(), blueprint.each());
+        let (most, each) = (spec.guests().len(), spec.each());
         let (mut heard, mut news) = (Instant::now(), 0);
         loop {
             let message = tokio::time::timeout_at((heard + each).into(), link.next()).await;
@@ -264,7 +264,7 @@ impl QemuPlace<'_> {
         }
         drop(link);
         let clean = "rm -rf /scratch/cells /scratch/guests /scratch/templates";
-        match run(&session, clean.to_owned(), Stdin::None, DELIVERY.mul_f64(blueprint.speed)).await {
+        match run(&session, clean.to_owned(), Stdin::None, DELIVERY.mul_f64(spec.speed)).await {
             Ok(()) => Ok(()),
             Err(error) => Err(no_template(error)),
         }
@@ -333,7 +333,7 @@ impl L1Spec<'_> {
         let unpacked = run(session, command.to_owned(), stdin, limit).await;
         match sending.await {
             // Writing is reading, on the other end: that one says what is wrong with it.
-            Ok(Err(BriefError::Write { .. })) | Ok(Ok(())) => {}
+            Ok(Err(BundleError::Write { .. })) | Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(unsendable(&error)),
             Err(error) => return Err(unexpected("the plan was not sent", &error)),
         }
@@ -345,8 +345,8 @@ fn send(
     writer: StdinWriter,
     plan: &matrix::Plan,
     images: &BTreeMap<String, crate::fanout::BootImage>,
-) -> Result<(), BriefError> {
-    let unwritable = |source| BriefError::Write { path: "the L1".into(), source };
+) -> Result<(), BundleError> {
+    let unwritable = |source| BundleError::Write { path: "the L1".into(), source };
     let mut tar = tar::Builder::new(io::BufWriter::with_capacity(PIECE, writer));
     job_bundle::write_plan(&mut tar, plan, images)?;
     let buffer = tar.into_inner().map_err(unwritable)?;

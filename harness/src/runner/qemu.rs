@@ -20,7 +20,7 @@ use super::{
 use crate::{
     agent::{
         Broken, Link, Wire,
-        job_bundle::{self, BriefError},
+        job_bundle::{self, BundleError},
         protocol::{ToAgent, Work},
     },
     fanout::BootImage,
@@ -35,7 +35,7 @@ const SETUP: &str = include_str!("l1.sh");
 pub(super) const NAME: &str = "nestmatrix-l1";
 /// Serial numbers of the disks that are its own (see `l1.sh`).
 pub(super) const SCRATCH: &str = "scratch";
-pub(super) const BRIEF: &str = "bundle";
+pub(super) const BUNDLE: &str = "bundle";
 /// Time limits of an L1's way up, before scaling.
 const BOOT: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(30);
@@ -66,7 +66,7 @@ pub(crate) struct L1Spec<'a> {
 
 /// L1s on this machine.
 pub(crate) struct QemuPlace<'a> {
-    pub(crate) blueprint: L1Spec<'a>,
+    pub(crate) spec: L1Spec<'a>,
     /// Why guests run in an L1.
     pub(crate) reason: &'a str,
     pub(crate) spawner: &'a Spawner,
@@ -95,7 +95,7 @@ impl Place for QemuPlace<'_> {
     }
 
     async fn open(&self, opening: Opening<'_>) -> Result<Opened<L1>, Trouble> {
-        let (guest, link, facts, steps) = self.blueprint.open(self.spawner, &opening).await?;
+        let (guest, link, facts, steps) = self.spec.open(self.spawner, &opening).await?;
         Ok(self.at_work(opening.number, (guest, link, facts, steps), false))
     }
 }
@@ -116,8 +116,8 @@ impl QemuPlace<'_> {
     pub(super) fn work(&self, runner: u32) -> Work {
         Work {
             runner,
-            emulated: self.blueprint.is_emulated(),
-            cpus: self.blueprint.size.guest_cpus,
+            emulated: self.spec.is_emulated(),
+            cpus: self.spec.size.guest_cpus,
             jobs: self.jobs,
             cold: false,
             freeze: false,
@@ -179,7 +179,7 @@ pub(super) fn interrupted() -> Trouble {
 }
 
 /// A file that belongs into the bundle is not as it was.
-pub(super) fn unsendable(error: &BriefError) -> Trouble {
+pub(super) fn unsendable(error: &BundleError) -> Trouble {
     let help = "restore the file, or start a new run: this one was planned with the file as it was";
     Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, error.to_string()).with_help(help)
 }
@@ -300,10 +300,10 @@ impl L1Spec<'_> {
             let reason = format!("too many images for an L1: {}, at most {}", self.given().len(), most - 2);
             return Err(Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, reason).with_help(help));
         }
-        let (write, to) = (self.write_brief(), guest::raw_disk(scratch, BRIEF).file);
+        let (write, to) = (self.write_brief(), guest::raw_disk(scratch, BUNDLE).file);
         tokio::task::spawn_blocking(move || write(&to)).await.map_err(|error| failed("the bundle", &error))?.map_err(
             |error| match error {
-                BriefError::Write { .. } => failed("the bundle", &error),
+                BundleError::Write { .. } => failed("the bundle", &error),
                 error => unsendable(&error),
             },
         )?;
@@ -325,7 +325,7 @@ impl L1Spec<'_> {
         let words = self.plan.runner.kernel_args.iter().map(String::as_str);
         let root = matrix::ByteSize::from_bytes(images::DISK_BYTES);
         let mut spec = self.image.machine(self.qemu, self.accelerator, root, words);
-        let own = [Disk::empty(SCRATCH, self.size.scratch), Disk::read_only(BRIEF)];
+        let own = [Disk::empty(SCRATCH, self.size.scratch), Disk::read_only(BUNDLE)];
         spec.disks.extend(own.into_iter().chain(self.given().keys().map(|serial| Disk::read_only(serial))));
         MachineSpec { cpus: self.size.cpus, cpu: Cpu::Nesting, memory: self.size.memory, ..spec }
     }
@@ -356,12 +356,12 @@ impl L1Spec<'_> {
     }
 
     /// What writes the bundle into a file.
-    fn write_brief(&self) -> impl Fn(&Path) -> Result<(), BriefError> + Send + Sync + 'static {
+    fn write_brief(&self) -> impl Fn(&Path) -> Result<(), BundleError> + Send + Sync + 'static {
         self.write_brief_of(self.plan.clone())
     }
 
     /// The same with nothing in it that belongs to one run: it stays for as long as what is frozen with it.
-    pub(super) fn write_brief_of_no_run(&self) -> impl Fn(&Path) -> Result<(), BriefError> + Send + Sync + 'static {
+    pub(super) fn write_brief_of_no_run(&self) -> impl Fn(&Path) -> Result<(), BundleError> + Send + Sync + 'static {
         let mut plan = self.plan.clone();
         plan.package = None;
         for cell in &mut plan.cells {
@@ -374,7 +374,7 @@ impl L1Spec<'_> {
         self.write_brief_of(plan)
     }
 
-    fn write_brief_of(&self, plan: Plan) -> impl Fn(&Path) -> Result<(), BriefError> + Send + Sync + 'static {
+    fn write_brief_of(&self, plan: Plan) -> impl Fn(&Path) -> Result<(), BundleError> + Send + Sync + 'static {
         let images = self.images.clone();
         move |archive| job_bundle::write(archive, Path::new("/proc/self/exe"), &plan, &images)
     }

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     agent::{
         Broken, Link,
-        job_bundle::{self, BriefError, PROGRAM, StoredImage},
+        job_bundle::{self, BundleError, PROGRAM, StoredImage},
         protocol::{ToAgent, Work},
         receive::{Outcome, There},
         send_image,
@@ -199,7 +199,7 @@ impl<'a> SshPlace<'a> {
         let script = "exec \"$1\" receive bundle \"$2\" \"$3\"";
         let Running { stdin, mut output, mut end } = engine.run(script, &engine.run).await?;
         let sending = tokio::task::spawn_blocking(move || {
-            let unwritable = |source| BriefError::Write { path: "the runner".into(), source };
+            let unwritable = |source| BundleError::Write { path: "the runner".into(), source };
             let mut tar = tar::Builder::new(io::BufWriter::with_capacity(64 << 10, stdin));
             job_bundle::write_plan(&mut tar, &plan, &BTreeMap::new())?;
             let buffer = tar.into_inner().map_err(unwritable)?;
@@ -208,7 +208,7 @@ impl<'a> SshPlace<'a> {
         let said = output.line().await;
         match sending.await {
             // Writing is reading, on the other end: that one says what is wrong with it.
-            Ok(Ok(()) | Err(BriefError::Write { .. })) => {}
+            Ok(Ok(()) | Err(BundleError::Write { .. })) => {}
             Ok(Err(error)) => return Err(unsendable(&error)),
             Err(error) => return Err(local("the plan", &error)),
         }
