@@ -1,4 +1,4 @@
-//! The way out: everything that happens is sent here, and from here goes to whoever reads the stream.
+//! The event stream: every part of a run sends its events here, and the readers of the stream receive them.
 
 use std::{
     collections::HashSet,

@@ -1,6 +1,6 @@
 //! What dies with a run: overlays and keys, in `<store>/scratch/<run>/`, next to the images they stand on.
 //!
-//! The folder is locked for as long as the run lives. Whoever starts later and finds a folder that nobody has locked knows
+//! The folder is locked for as long as the run lives. A later start that finds an unlocked folder knows
 //! that its run is dead, ends the guests it left (unless they were kept on purpose), and removes it.
 
 use std::{
@@ -19,7 +19,7 @@ const LOCK: &str = "lock";
 /// A guest that was left to a person on purpose.
 const KEPT: &str = "kept.json";
 
-/// The scratch folder cannot be had.
+/// The scratch folder cannot be created or locked.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {what} {}: {source}", path.display())]
 pub struct ScratchError {
@@ -279,7 +279,7 @@ mod tests {
         let store = tempfile::tempdir().unwrap();
         let run = store.path().join("scratch/other");
         fs::create_dir_all(run.join("cell-1")).unwrap();
-        // It cannot be opened, whoever asks: a link to itself.
+        // It cannot be opened, not even by root: a link to itself.
         std::os::unix::fs::symlink(LOCK, run.join(LOCK)).unwrap();
         assert!(sweep(store.path()).is_empty());
         assert!(run.join("cell-1").is_dir());

@@ -12,7 +12,7 @@ pub(crate) enum Broken {
     #[error("{0}")]
     Connection(String),
     /// It does not say anything.
-    #[error("nothing was heard from it for {} s", .0.as_secs())]
+    #[error("timeout: no message from it for {} s", .0.as_secs())]
     Silent(Duration),
     /// It says what no agent says.
     #[error("the agent sent what is no message: {0}")]

@@ -5,7 +5,7 @@
 //! ```text
 //! protocol  what both sides say
 //! link      the orchestrator's end of the line (remote: to another machine, wire: what that goes over)
-//! orders    what the agent is told             say: what it says
+//! orders    messages to the agent              say: messages from it
 //! serve     the agent on another machine: makes it ready     bundle: what it is given
 //! shared    the same on a machine that is not its own    receive: takes images (send) and the bundle there
 //! worker    runs the cells, wherever it is     files: brings logs and artifacts back

@@ -1,4 +1,4 @@
-//! What an agent is told, in order.
+//! The messages to an agent, in order.
 
 use std::{
     io::{self, BufRead as _},

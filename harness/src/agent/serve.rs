@@ -102,7 +102,7 @@ impl Agent<'_> {
     async fn run(&self, work: Work, orders: Orders) -> Result<(), Trouble> {
         let unusable = |reason: String| Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, reason);
         let broken = |error: &dyn std::fmt::Display| {
-            let help = "this is a defect of nestmatrix or of the L1's image: build it anew with `nestmatrix images prepare \
+            let help = "this is a defect of nestmatrix or of the L1's image: rebuild it with `nestmatrix images prepare \
                         --refresh debian-13-runner`";
             unusable(error.to_string()).with_help(help)
         };

@@ -1,4 +1,4 @@
-//! Runs cells on the machine it is on: the very fan-out, whoever is at the other end of the line.
+//! Runs cells on the machine it is on: the very fan-out, whatever is at the other end of the link.
 
 use std::{
     collections::HashMap,
@@ -115,7 +115,7 @@ impl Worker {
     /// Runs what the orchestrator orders until it says that this was all; on this machine.
     pub(crate) async fn obey(self, orders: Orders, say: &Say, stop: &Stop) {
         let (arrive, arriving) = unbounded_channel();
-        // That the orchestrator is gone stops this worker, and not whoever gave us these.
+        // That the orchestrator is gone stops this worker, and not the caller's own tokens.
         let stop = Stop { drain: stop.drain.child_token(), kill: stop.kill.child_token() };
         let _obeying = Obeying::start(orders, Arc::clone(&self.context.plan), arrive, None, stop.clone());
         self.run(arriving, false, say, &stop).await;

@@ -31,6 +31,6 @@ fn text(comparison: &Comparison) -> String {
 /// The work itself, in the current folder.
 pub(super) fn bench_work(args: &args::BenchWork) -> Outcome {
     let times = bench::work(args.rounds, Path::new(".")).map_err(|error| Failure::message(3, error))?;
-    // One line: whoever wants it reads it from a log.
+    // One line, so that a script can read it from a log.
     print(&serde_json::to_string(&times).map_err(|error| Failure::message(3, error))?)
 }

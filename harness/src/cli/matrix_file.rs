@@ -43,7 +43,7 @@ pub(super) struct Loaded {
     pub(super) known: Known,
 }
 
-/// The same of a matrix whose guests are to run: all of its images can be had.
+/// The same of a matrix whose guests are to run: all of its images are available on this machine.
 pub(super) fn load_to_run(which: &Which) -> Result<Loaded, Failure> {
     let loaded = load(which)?;
     loaded.known.refuse_undigested(&loaded.plan)?;

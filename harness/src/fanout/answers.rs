@@ -107,7 +107,7 @@ impl<W: World> Attempt<'_, W> {
         }
     }
 
-    /// Waits until the time is up and nothing in the guest answers any more; maybe for ever.
+    /// Waits until the time is up and nothing in the guest answers any more; possibly forever.
     async fn is_silent(&self, guest: &W::Guest, until: std::time::Instant) {
         tokio::time::sleep_until(until.into()).await;
         let silent = guest.address().is_some() && !self.serves(guest, self.scaled(GRACE) + LAST_CHANCE).await;
@@ -223,7 +223,7 @@ impl<W: World> Attempt<'_, W> {
         self.explanation(guest, phase, self.patience(phase)).await
     }
 
-    /// Waits until it is seen that the guest is not shutting down; maybe for ever.
+    /// Waits until it is seen that the guest is not shutting down; possibly forever.
     async fn still_serves(&self, guest: &W::Guest) {
         let limit = deadline(self.scaled(EXPLANATION));
         tokio::time::sleep(self.scaled(SHUTTING_DOWN)).await;
@@ -246,7 +246,7 @@ impl<W: World> Attempt<'_, W> {
         }
     }
 
-    /// There is no room for what guests write: it is said to whoever else needs some.
+    /// There is no room for what guests write: the rest of the run is told through `disk_full`.
     pub(super) fn disk_full(&self, phase: Phase, reason: &str) -> Trouble {
         self.context.disk_full.cancel();
         let help = format!("make room below {}", self.context.scratch.display());

@@ -51,7 +51,7 @@ impl<W: World> Attempt<'_, W> {
         session
     }
 
-    /// The step reboot: the guest is told to. `touched`: the package or the suite is in it already, and to blame if it does not come back.
+    /// The step `reboot`: reboots the guest from the inside. `touched`: the package or the suite has run in it, and is to blame if it does not come back.
     pub(super) async fn reboot(
         &self,
         running: &mut RunningGuest<W>,

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_has_ended_is_no_longer_measured_whoever_has_its_number_now() {
+    fn a_process_that_has_ended_is_no_longer_measured_even_if_its_number_is_used_again() {
         let process = GuestProcess::default();
         assert_eq!(process.taken(), None);
         process.watch(std::process::id());

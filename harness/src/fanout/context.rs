@@ -80,7 +80,7 @@ pub struct RunContext {
     pub runner: u32,
     /// What is to be run.
     pub plan: Arc<Plan>,
-    /// Images that are there. A cell is dispatched only when its image is, or cannot be had.
+    /// Images that are there. A cell is dispatched only when its image is there, or is known to be unavailable.
     pub images: Arc<BootImages>,
     /// Starts guests.
     pub spawner: Spawner,
@@ -122,7 +122,7 @@ impl RunContext {
         self.terse && number == 1 && last > 1
     }
 
-    /// The image of a cell; `None`: it could not be had.
+    /// The image of a cell; `None`: it is unavailable.
     pub fn image(&self, cell: &Cell) -> Option<&BootImage> {
         let image = self.plan.image(cell)?;
         self.images.get(&image.from)

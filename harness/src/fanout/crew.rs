@@ -1,4 +1,4 @@
-//! What a dispatcher needs of whoever runs cells: the real one is the context, tests have a fake.
+//! What the dispatcher needs to run cells: `RunContext` implements it, tests have a fake.
 
 use std::{path::Path, sync::Arc};
 
@@ -59,7 +59,7 @@ impl Forkable for Template {
     }
 }
 
-/// Whoever runs cells and makes templates.
+/// Runs cells and makes templates.
 pub(super) trait Crew: Send + Sync + 'static {
     /// Number of the machine they run on.
     fn runner(&self) -> u32;

@@ -400,7 +400,7 @@ async fn run_cell(
         let AttemptOutcome { ending, kept } =
             crew.attempt(Try { cell, number, last, again, admission, kill: &stop.kill }).await;
         let retry = ending.trouble().is_some_and(Trouble::may_pass);
-        // A fork that comes to nothing costs no attempt: with guests that are booted there would be as many. The next one is.
+        // A fork that fails costs no attempt: a booted guest would have had them all. The next guest is booted.
         last = last.saturating_add(u32::from(retry && !again && admission.is_of_fork()));
         let stopped = stop.drain.is_cancelled() || stop.kill.is_cancelled();
         let retried = retry && number < last && !stopped && crew.shortage().await.is_none();

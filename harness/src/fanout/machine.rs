@@ -23,7 +23,7 @@ pub(super) fn spec(context: &RunContext, cell: &Cell, image: &BootImage, terse: 
         ..image.machine(context.qemu(cell), context.accelerator(cell), *disk, words)
     };
     let more = disks.iter().map(|disk| Disk { interface: disk.interface, ..Disk::empty(&disk.serial, disk.size) });
-    // Behind the root disk, where whoever looks for them expects them.
+    // After the root disk, so that the root disk stays the first one of the guest.
     spec.disks.splice(1..1, more);
     if let (Start::Firmware(usual), Some(asked)) = (&mut spec.start, firmware) {
         *usual = *asked;

@@ -1,4 +1,4 @@
-//! Panics of tasks: the task's cell is an error with the panic's message, and cells that wait for its template are told.
+//! Panics of tasks: the task's cell is an error with the panic's message, and cells that wait for its template learn that there is none.
 
 use std::{
     any::Any,
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_for_a_template_whose_task_panicked_is_told_that_there_is_none() {
+    fn cells_that_wait_for_a_template_whose_task_panicked_learn_that_there_is_none() {
         let said = |needed| reported(&What::Template { key: Digest::of(b"t"), needed }, 3, "no");
         assert!(
             matches!(&said(true)[..], [EventKind::TemplateFailed { runner: 3, bootable: false, trouble, .. }] if trouble.reason == "no")

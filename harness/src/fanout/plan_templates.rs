@@ -1,4 +1,4 @@
-//! Which template a cell's guest is forked from, and how it is had.
+//! Which template a cell's guest is forked from: its key, and how it is obtained.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -104,7 +104,7 @@ impl RunContext {
             let message = match news {
                 TemplateProgress::Damaged(reason) => format!("the template of {} is replaced: {reason}", cell.image),
                 TemplateProgress::Room(what) => format!("the template of {}: {what}", cell.image),
-                TemplateProgress::Waiting(whom) => format!("the template of {}: {whom}", cell.image),
+                TemplateProgress::Waiting(reason) => format!("the template of {}: {reason}", cell.image),
                 TemplateProgress::Step(_) => return,
             };
             self.events.send(EventKind::Warning { cell: None, message });
@@ -128,8 +128,8 @@ impl RunContext {
                     let help = self
                         .is_booted(cell)
                         .is_none()
-                        .then(|| format!("remove {} and freezing it is tried again", found.folder().display()));
-                    let reason = format!("only the disk of what was prepared is kept: {reason}");
+                        .then(|| format!("to try to freeze it again, remove {}", found.folder().display()));
+                    let reason = format!("it is not frozen, guests are booted from its prepared disk: {reason}");
                     let trouble = Trouble { help, ..template::no_template(reason) };
                     EventKind::TemplateFailed { runner, template, trouble, elapsed_ms, bootable: true }
                 }

@@ -23,7 +23,7 @@ use crate::{
 /// Gives a fork an identity of its own.
 const UNIQUE: &str = include_str!("unique.sh");
 
-/// The logs of a fork that came to nothing are kept beside those of the guest that is booted instead.
+/// The logs of a fork that failed are kept beside those of the guest that is booted instead.
 const LOGS: [&str; 3] = ["console.log", "qemu.log", "qemu.args"];
 
 /// How long starting a guest may take, before scaling: forking one is done within a second, and a disk is made in no time.
@@ -213,7 +213,7 @@ impl World for Qemu<'_> {
         // Nor has it for another guest.
         let launch =
             launch.map_err(|failure| Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, failure.to_string()))?;
-        // Whoever was prepared was told who it is by another one.
+        // A prepared disk carries the identity it was prepared with.
         let seed = guest::raw_disk(scratch, Seed::DISK);
         let below = Below {
             root: &prepared.map_or_else(|| image.disk.clone(), Template::disk),

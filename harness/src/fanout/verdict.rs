@@ -97,7 +97,7 @@ pub(super) fn judged(suite: &str, exit: TestCase, told: Option<ImportedResults>)
 
 /// Puts the exit code of a suite beside its results.
 ///
-/// A failure counts wherever it is told. What cannot be read or did not come may tell of a failure: without another one it is no pass and no
+/// A failure counts wherever it is reported. What cannot be read or did not come may tell of a failure: without another one it is no pass and no
 /// skip.
 fn with_results(exit: TestCase, told: ImportedResults) -> Judged {
     let found = told.is_red();

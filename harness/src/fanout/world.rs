@@ -96,7 +96,7 @@ pub(super) trait World: Sized + Send + Sync {
 pub(super) trait Origin: Send + Sync {
     fn system(&self) -> Option<&SystemFacts>;
     fn worked(&self);
-    /// True: so many forks came to nothing that it must be to blame.
+    /// True: so many forks failed that the template must be to blame.
     fn failed(&self) -> bool;
 }
 
@@ -119,7 +119,7 @@ pub(super) trait Machine: Send + Sync {
     fn pid(&self) -> u32;
     /// How often it may reboot itself before its boot is over.
     fn reboots(&self) -> u32;
-    /// How it is told who it is.
+    /// How it receives its identity.
     fn seed(&self) -> Option<Seed>;
     /// Where its SSH port is reached.
     fn address(&self) -> Option<SocketAddr>;

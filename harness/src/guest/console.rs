@@ -1,6 +1,6 @@
 //! What a guest prints on its serial console: on disk up to a limit, and its last lines in memory.
 //!
-//! A guest may print for ever; neither our memory nor the host's disk may follow it.
+//! A guest may print without limit; our memory and the host's disk are limited.
 
 use std::{
     collections::VecDeque,

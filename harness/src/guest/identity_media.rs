@@ -1,4 +1,4 @@
-//! What a guest is told at power-on: whose key opens it, which host key it has, what it is called.
+//! The identity of a guest, as files that it reads at power-on: authorized keys, host keys, hostname.
 
 use std::{
     fs::OpenOptions,
@@ -14,7 +14,7 @@ pub const HOST_KEY_FILES: [&str; 2] = ["ssh_host_ecdsa_key", "ssh_host_ed25519_k
 const AUTHORIZED_KEYS: &str = "authorized_keys";
 const HOSTNAME: &str = "hostname";
 
-/// The firmware-configuration items by which a guest is told, each with the name of its file.
+/// The firmware-configuration items (QEMU's `fw_cfg`) of the identity, each with the name of its file.
 pub(super) fn items(seed: Seed) -> Vec<(&'static str, &'static str)> {
     let host_keys = images::seed::HOST_KEYS.into_iter().zip(HOST_KEY_FILES);
     let rest = [(images::seed::AUTHORIZED_KEYS, AUTHORIZED_KEYS), (images::seed::HOSTNAME, HOSTNAME)];

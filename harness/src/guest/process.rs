@@ -117,7 +117,7 @@ impl Process {
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (exit, exited) = watch::channel(None);
         let process = Self { armed: true, pid, handle, exited, stdin, stdout, stderr };
-        // If there is no thread to be had, `process` is dropped, and that kills the child.
+        // If no thread can be started, `process` is dropped, which kills the child.
         std::thread::Builder::new().name("waiter".into()).spawn(move || {
             // An error here means that somebody else reaped it: it is gone all the same, and nobody knows how.
             exit.send_replace(Some(Exit(child.wait().ok())));

@@ -30,7 +30,7 @@ pub struct MachineSpec {
     pub nics: u32,
     /// What starts it.
     pub start: Start,
-    /// How it is told who it is; `None`: it is not.
+    /// How it receives its identity; `None`: it receives none.
     pub seed: Option<Seed>,
     /// It has a TPM 2.0 of its own.
     pub tpm: bool,
@@ -75,7 +75,7 @@ impl Disk {
     }
 }
 
-/// How a guest is told who it is.
+/// How a guest receives its identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Seed {
     /// By firmware-configuration items, which images made by us read.

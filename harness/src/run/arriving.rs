@@ -8,7 +8,7 @@ use reports::Trouble;
 
 use super::image_phase::{Prepared, Preparing, missing};
 
-/// Images that are there or cannot be had, and those that are still being prepared.
+/// Images that are there or unavailable, and those that are still being prepared.
 pub(super) struct Arriving {
     preparing: Preparing,
     prepared: Prepared,
@@ -17,7 +17,7 @@ pub(super) struct Arriving {
 }
 
 impl Arriving {
-    /// `refused` cannot be had, whatever is prepared.
+    /// `refused` are unavailable, whatever is prepared.
     pub(super) fn new(preparing: Preparing, refused: Prepared, began_with: HashMap<String, Digest>) -> Self {
         Self { preparing, prepared: refused, began_with }
     }

@@ -128,10 +128,10 @@ pub enum RunError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] images::StoreError),
-    /// The scratch folder cannot be had.
+    /// The scratch folder cannot be created or locked.
     #[error(transparent)]
     Scratch(#[from] ScratchError),
-    /// The run's folder cannot be had.
+    /// The run's folder cannot be created or locked.
     #[error("results folder: {0}")]
     Folder(std::io::Error),
     /// The journal cannot be written.

@@ -26,7 +26,7 @@ fn defect(error: &tokio::task::JoinError) -> Trouble {
     Trouble { phase: Phase::Image, ..Trouble::new(TroubleKind::Defect, Phase::Image, reason) }
 }
 
-/// Every image by its catalog name, or why it could not be had.
+/// Every image by its catalog name, or why it is unavailable.
 pub type Prepared = HashMap<String, Result<Arc<PreparedImage>, Trouble>>;
 
 /// How images are come by.
@@ -87,7 +87,7 @@ impl Preparing {
         preparing
     }
 
-    /// The next one that is there, or cannot be had; `None`: all have been returned. Cancel safe.
+    /// The next one that is there or unavailable; `None`: all have been returned. Cancel safe.
     pub async fn next(&mut self) -> Option<(String, Result<Arc<PreparedImage>, Trouble>)> {
         let (task, result) = match self.tasks.join_next_with_id().await? {
             Ok(done) => done,

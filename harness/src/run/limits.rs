@@ -56,7 +56,7 @@ pub(super) fn check_guests(plan: &Plan, catalog: &Catalog) -> Result<(), RunErro
     Ok(())
 }
 
-/// An L1 that cannot be had, as an error of the run.
+/// An L1 of a size that this machine cannot provide, as an error of the run.
 pub(super) fn l1_too_large(error: TooLarge, spare: ByteSize) -> RunError {
     match error {
         TooLarge::Asked { asked } => RunError::L1Memory { asked, spare },

@@ -77,7 +77,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     let scratch = Scratch::create(store.root(), &name)?;
     let stop = Stop::default();
     let (events, received) = Events::channel();
-    // Last, so that whatever cannot be had leaves no folder that looks like a run.
+    // Last, so that an error before this leaves no folder that looks like a run.
     let mut began_with = HashMap::new();
     let (folder, recorder, runners, mut ledger) = match &resumed {
         None => {

@@ -1,4 +1,4 @@
-//! The one reader at the end of the line: journal first, then whoever watches.
+//! The one reader of the event stream: writes the journal first, then calls the terminal.
 
 use std::{
     io::{IsTerminal as _, Write as _},

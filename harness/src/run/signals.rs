@@ -7,8 +7,8 @@ use crate::{events::Events, fanout::Stop};
 
 /// Listens for the rest of the process's life.
 ///
-/// SIGINT: start nothing new and let running cells finish; again: end them. SIGTERM and SIGHUP end them at once, because whoever
-/// sends those does not wait long.
+/// SIGINT: start nothing new and let running cells finish; again: end them. SIGTERM and SIGHUP end them at once, because what
+/// sends those (a service manager, a closed terminal) does not wait long.
 pub fn listen(stop: Stop, events: Events) -> std::io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

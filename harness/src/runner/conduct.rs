@@ -1,7 +1,7 @@
 //! What an agent may say, and how often: whatever else it says brings it nothing, and in the end its loss. Pure.
 //!
 //! An L1 runs guests whose packages are not trusted, so its agent is not either. Only what takes a cell, an attempt or a template on
-//! counts as progress; each step counts once, or a known number of times, so that no agent can go on for ever by saying the same again.
+//! counts as progress; each step counts once, or a known number of times, so that no agent can delay its limit forever by repeating itself.
 
 use std::collections::HashMap;
 

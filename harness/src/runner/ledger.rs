@@ -14,14 +14,14 @@ struct Entry {
     cell: Cell,
     next: u32,
     last: u32,
-    /// One attempt on each machine may come on top of them: after a fork that came to nothing.
+    /// One attempt on each machine may come on top of them: after a fork that failed.
     spare: bool,
     running: Option<u32>,
     /// An attempt of it has begun.
     has_run: bool,
     /// The verdict of its last attempt: all that is missing is the event that the cell has finished.
     decided: Option<Verdict>,
-    /// Why its last attempt came to nothing, if its machine was lost then.
+    /// Why its last attempt was lost, if its machine was.
     lost: Option<String>,
     finished: bool,
 }
@@ -179,7 +179,7 @@ impl Ledger {
         said
     }
 
-    /// No machine can be had at all: every cell that has not reported is an error of phase runner.
+    /// No machine is available at all: every cell that has not reported is an error of phase runner.
     pub(crate) fn refuse(&mut self, trouble: &Trouble) -> Vec<EventKind> {
         let mut said = self.lost(trouble);
         for (id, entry) in self.0.iter_mut().filter(|(_, entry)| !entry.finished) {

@@ -21,9 +21,9 @@ pub(crate) struct Opening<'a> {
     pub(crate) scratch: &'a Path,
     /// A folder for its logs.
     pub(crate) logs: &'a Path,
-    /// Is told what is going on, for people.
+    /// Reports progress to people.
     pub(crate) progress: &'a (dyn Fn(String) + Sync),
-    /// Is told what people should know.
+    /// Reports a warning to people.
     pub(crate) warn: &'a (dyn Fn(String) + Sync),
     /// Ends it at once.
     pub(crate) cancel: &'a CancellationToken,
@@ -77,7 +77,7 @@ pub(crate) struct Opened<E> {
 
 /// An opened machine.
 pub(crate) trait Engine: Sync {
-    /// Waits until it ends by itself, maybe for ever, and says why.
+    /// Waits until it ends by itself, possibly forever, and says why.
     fn ended(&self) -> impl Future<Output = Trouble>;
 
     /// Why nothing more comes from its agent.
@@ -86,7 +86,7 @@ pub(crate) trait Engine: Sync {
     /// Its last words.
     fn evidence(&self) -> Vec<String>;
 
-    /// Makes guests of this image possible on it; that may take long, and `progress` is told of it. What its agent is told then, if anything.
+    /// Brings this image to the machine. That may take long and reports to `progress`. Returns the message that the agent needs about it, if any.
     fn bring(
         &self,
         name: &str,
@@ -103,7 +103,7 @@ pub(crate) trait Feed {
     /// Those that are in, by name.
     fn images(&self) -> Vec<(String, BootImage)>;
 
-    /// The image that guests of this cell are made of is in, and where it can be had it is among those that were `brought`.
+    /// The cell's image is prepared and `brought` to the machine, or known to be unavailable.
     fn is_in(&self, cell: &matrix::Cell, brought: &HashSet<String>) -> bool;
 
     /// Reports the cells that no guest can be started for, as far as that is known.

@@ -1,4 +1,4 @@
-//! All cells on one machine after another, until every cell has reported: whoever is lost is replaced. For every kind of place alike.
+//! Runs all cells on one machine after another until every cell has reported: a machine that is lost is replaced. The same for every place.
 
 use std::{path::Path, time::Duration};
 

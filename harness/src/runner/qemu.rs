@@ -101,7 +101,7 @@ impl Place for QemuPlace<'_> {
 }
 
 impl QemuPlace<'_> {
-    /// Its agent is told how it is to work. `checked`: every byte of its disks was checked before it was started.
+    /// Sends the agent its `Work`. `checked`: every byte of its disks was checked before it was started.
     pub(super) fn at_work(
         &self,
         number: u32,
@@ -404,7 +404,7 @@ impl L1Spec<'_> {
             host_keys: host_keys.public(),
             deadline: deadline(CONNECT),
             silence: scaled(Session::SILENCE),
-            // A stop is told to the agent, which then has its last words; what waits here ends with our caller.
+            // The agent receives the stop and reports what it ends; this wait ends with our caller.
             cancel: CancellationToken::new(),
         })
         .await

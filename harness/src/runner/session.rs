@@ -180,7 +180,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
             was_due = owes;
             let message = tokio::select! {
                 biased;
-                // What we are told comes first, whatever the agent has to say: one that never stops talking does not hold it up.
+                // The user's stop comes first: an agent that never stops talking does not delay it.
                 () = stop.kill.cancelled(), if killed.is_none() => {
                     killed = Some(tokio::time::Instant::now() + KILL_TIMEOUT);
                     link.say(ToAgent::Stop { kill: true });

@@ -34,7 +34,7 @@ pub(crate) struct Size {
     pub(crate) warning: Option<String>,
 }
 
-/// No L1 of the size that is needed can be had.
+/// This machine cannot provide an L1 of the size that is needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TooLarge {
     /// The matrix asks for more than there is.

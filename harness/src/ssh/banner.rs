@@ -112,7 +112,7 @@ pub async fn banner(
 }
 
 /// How long a probe may live that starts so long after the first: a guest so busy that its server needs longer than
-/// [`SHORT_LIFE`] to speak must not be made busier for ever by probes that never wait long enough.
+/// [`SHORT_LIFE`] to speak must not be kept busy by probes that never wait long enough.
 fn life(waited: Duration) -> Duration {
     (waited / 5).clamp(SHORT_LIFE, LONG_LIFE)
 }

@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 /// A session could not be opened, or a command on it did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum SshError {
-    /// The server does not hold a key we gave the guest: whoever answers, it is not our guest.
+    /// The server does not hold a key we gave the guest: what answers is not our guest.
     #[error("the host key is not the guest's: expected {expected}, the server has {offered}")]
     HostKey {
         /// Fingerprint of the key of that kind that we gave the guest.
@@ -60,7 +60,7 @@ pub enum SshError {
         reason: String,
     },
     /// What came over the connection is not SSH, or it was not used as it must be: which side is at fault is not known.
-    #[error("the SSH connection is of no more use while {doing}: {reason}")]
+    #[error("the SSH connection can no longer be used, it broke while {doing}: {reason}")]
     Broken {
         /// What was going on.
         doing: &'static str,
@@ -91,7 +91,7 @@ pub enum SshError {
     /// We were told to stop.
     #[error("cancelled")]
     Cancelled,
-    /// This machine's fault: a file, a thread or a socket could not be had.
+    /// This machine's fault: a file, a thread or a socket could not be created.
     #[error("{what}: {source}")]
     Local {
         /// What was being done.

@@ -5,7 +5,7 @@
 //! goes as words of one line in which only what all of them understand alike is used, one word for each of its lines, and a POSIX
 //! shell that takes the login shell's place puts them together again, without another process.
 //!
-//! A login shell may also read start-up files that print, and to whoever reads the streams that is in front of what the script
+//! A login shell may also read start-up files that print, and for the reader of the streams that comes before what the script
 //! says. So that POSIX shell first says a mark, fresh for each command, on both streams. What comes before it is not the script's;
 //! and where it never comes, the script has not run, whatever the exit status.
 

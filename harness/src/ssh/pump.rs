@@ -88,7 +88,7 @@ struct Pump {
     until: Until,
     /// When the command's own output must have begun.
     started_by: Instant,
-    /// How it ended, and when that was heard. Servers say it as soon as the process has ended, whoever still holds its streams.
+    /// How it ended, and when that was heard. Servers say it as soon as the process has ended, even if another process still holds its streams.
     end: Option<(End, Instant)>,
     full: bool,
     /// When the last byte of the command came.
@@ -217,7 +217,7 @@ impl Pump {
         }
     }
 
-    /// Closes the channel so that the session can be used again; if that cannot be had soon, the session is given up.
+    /// Closes the channel so that the session can be used again; if the server does not acknowledge it in time, the session is given up.
     fn close(&mut self, line: &mut Line) {
         line.forget_caller();
         let deadline = Instant::now() + CLOSE_TIMEOUT;

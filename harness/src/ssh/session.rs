@@ -59,7 +59,7 @@ pub struct Session {
     heard: wire::Heard,
     cancel: CancellationToken,
     watcher: tokio::task::AbortHandle,
-    /// Commands are run through `sudo`: whoever logged in is not root.
+    /// Commands are run through `sudo`: the login user is not root.
     sudo: bool,
 }
 

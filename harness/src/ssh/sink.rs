@@ -1,6 +1,6 @@
 //! Where a stream of the guest goes: to disk as it comes, never more than a cap, with its last bytes kept in memory.
 //!
-//! A guest may print for ever, and a disk may be full: neither disturbs the command, and memory stays bounded. What is left
+//! A guest may print without limit, and a disk may be full: neither disturbs the command, and memory stays bounded. What is left
 //! out is counted and said.
 
 use std::{
@@ -28,7 +28,7 @@ pub enum Sink {
         /// What is in the file stays, and this line comes after it; `None`: it is created or emptied.
         after: Option<String>,
     },
-    /// Piece by piece to whoever holds the other end, who is waited for: a command whose output nobody takes stands still, and
+    /// Piece by piece to the receiver at the other end of a channel: a command whose output is not read is blocked, and
     /// one whose listener is gone is cut short.
     Pieces(tokio::sync::mpsc::Sender<Vec<u8>>),
     /// Byte for byte into this file; a command that writes more than `cap` bytes is cut short.

@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
-/// A clonable alarm: whoever holds it can end the poll of the thread that watches it.
+/// A clonable alarm: a clone of it ends the poll of the thread that watches it.
 #[derive(Clone, Debug)]
 pub(crate) struct Wake(Arc<OwnedFd>);
 

@@ -1,7 +1,7 @@
 //! A connection: libssh2 in its non-blocking mode, and poll(2) whenever it has nothing to do.
 //!
 //! One rule of libssh2 shapes this file: when a packet went out only in part, the very same call must be repeated until it is
-//! through; any other call that sends fails with "bad use". So whoever is stuck in sending is remembered and goes first.
+//! through; any other call that sends fails with "bad use". So a call that is stuck in sending is remembered and is repeated first.
 
 use std::{
     os::fd::OwnedFd,
@@ -50,7 +50,7 @@ impl Heard {
     }
 }
 
-/// Who we are and whom we expect.
+/// Our key, and the host keys we expect.
 pub(super) struct Credentials {
     pub(super) user: String,
     /// The login keys, of the same kinds in the same order as the host keys.

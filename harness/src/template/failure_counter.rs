@@ -7,7 +7,7 @@ const HOPELESS: u32 = 3;
 /// What counts instead once a fork did its work.
 const PROVED: u32 = u32::MAX;
 
-/// Forks that came to nothing, until one did its work; then none counts any more.
+/// Counts forks that failed, until one did its work; then none counts any more.
 #[derive(Debug, Default)]
 pub(super) struct FailureCounter(AtomicU32);
 
@@ -17,7 +17,7 @@ impl FailureCounter {
         self.0.store(PROVED, Ordering::Relaxed);
     }
 
-    /// A fork came to nothing. True: so many did, and never another, that the template must be to blame.
+    /// A fork failed. True: so many did, and no fork ever worked, that the template must be to blame.
     pub(super) fn failed_too_often(&self) -> bool {
         let counted = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |failures| {
             (failures != PROVED).then(|| (failures + 1).min(HOPELESS))

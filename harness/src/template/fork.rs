@@ -61,7 +61,7 @@ pub enum ForkError {
         refused: bool,
     },
     /// Its files are not what they were.
-    #[error("another process has made the template anew meanwhile")]
+    #[error("another process has replaced the template")]
     Replaced,
     /// The guest did not wake.
     #[error("the fork did not wake: {0}")]

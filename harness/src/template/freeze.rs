@@ -284,7 +284,9 @@ async fn booted(
 /// Whatever is frozen now goes down one day, in each fork.
 fn goes_down_later(soon: Duration) -> Trouble {
     let seconds = soon.as_secs_f64();
-    no_template(format!("the guest is to reboot or to power off in {seconds:.0} s: no fork would live for longer"))
+    no_template(format!(
+        "a reboot or a shutdown is scheduled in the guest in {seconds:.0} s: every fork would end then"
+    ))
 }
 
 /// The guest is about to go down: its end is news that our caller waits for.
@@ -397,7 +399,7 @@ async fn install(
 
 fn unprepared(builder: &TemplateBuilder<'_>, what: &str, also: &str, trouble: Trouble) -> Trouble {
     let log = builder.logs.join(format!("{what}.stderr.log"));
-    trouble.with_help(format!("{also}what it said is in {}", log.display()))
+    trouble.with_help(format!("{also}its output is in {}", log.display()))
 }
 
 /// Runs one script in it, as suites are run; its output goes to files of the name `what`. `reboots`: as for a suite.

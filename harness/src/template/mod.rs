@@ -130,7 +130,7 @@ impl Template {
         self.failures.earned();
     }
 
-    /// A fork of it came to nothing. True: so many did, and never another, that it must be to blame.
+    /// A fork of it failed. True: so many did, and no fork ever worked, that the template must be to blame.
     pub fn failed(&self) -> bool {
         self.failures.failed_too_often()
     }

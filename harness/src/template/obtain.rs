@@ -26,7 +26,7 @@ const MARGIN: u64 = 32 << 20;
 
 /// The template: from the store, where it was found unharmed, or made now. The flag: it was there.
 ///
-/// `tell` is told what is going on.
+/// `tell` receives the progress.
 pub async fn obtain(
     builder: &TemplateBuilder<'_>,
     wanted: &TemplateSpec<'_>,
@@ -47,7 +47,7 @@ pub async fn obtain(
     if let (Err(reason), false) = (wanted.can_be_frozen(), wanted.prepares()) {
         return Err(no_template(reason));
     }
-    // Whoever makes it now may fail with it as late as he can, and then somebody else who waits goes first.
+    // The process that makes it now may fail at its time limit, and then another one that waits may go first.
     let until = Instant::now() + longest(builder, wanted) * 2;
     let memory = wanted.launch.spec.memory.bytes();
     let room = wanted.room.bytes();
@@ -101,25 +101,25 @@ async fn begin(
     });
     let _give_up = GiveUp(given_up);
     let mut begin = std::pin::pin!(begin);
-    let mut whom = "another process".to_owned();
+    let mut holder = "another process".to_owned();
     loop {
         tokio::select! {
             biased;
             () = builder.cancel.cancelled() => return Ok(Begun::Cancelled),
             begun = &mut begin => return begun?.map_err(because("it cannot be kept")),
-            Some(holder) = waiting.recv() => {
-                whom = holder.map_or(whom, |process| format!("process {process}"));
-                tell(TemplateProgress::Waiting(format!("waiting for {whom}, which makes it")));
+            Some(process) = waiting.recv() => {
+                holder = process.map_or(holder, |process| format!("process {process}"));
+                tell(TemplateProgress::Waiting(format!("waiting for {holder}, which makes it")));
             }
             () = tokio::time::sleep_until(until.into()) => {
-                let late = no_template(format!("timeout: {whom} was not done with making it in time"));
-                return Err(late.with_help("is it stopped, or stuck? Once it has ended the next run makes the template"));
+                let late = no_template(format!("timeout: {holder} did not finish making it in time"));
+                return Err(late.with_help("check whether it is stopped or stuck; once it has ended, the next run makes the template"));
             }
         }
     }
 }
 
-/// Whoever waits for a lock on a thread of its own is told when nobody waits for him any more.
+/// Tells the thread that waits for a lock that its result is no longer wanted.
 struct GiveUp(Arc<AtomicBool>);
 
 impl Drop for GiveUp {

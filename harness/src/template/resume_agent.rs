@@ -53,7 +53,7 @@ pub(super) async fn wake(port: &mut UnixStream, limit: Duration) -> Result<(), R
         let said = Instant::now();
         port.write_all(&order(SystemTime::now(), &seed)).await?;
         hear(port, AWAKE, until.saturating_duration_since(said)).await?;
-        // A guest that was slow to obey has a clock that is as late as it was slow: it is told again.
+        // A guest that was slow to resume has a clock that is late by as much: the time is sent again.
         let late = said.elapsed();
         if late < if said < half { LATE } else { LATER } {
             break;
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_follows_its_line_is_left_for_whoever_reads_on() {
+    async fn what_follows_its_line_is_left_for_the_next_reader() {
         let (mut ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"awake 1\nSSH-2.0-x\r\n").await.unwrap();
         hear(&mut ours, AWAKE, Duration::from_secs(5)).await.unwrap();
@@ -170,7 +170,7 @@ mod tests {
                 }
             }
         });
-        // It is told once, and when it has obeyed there is no time left.
+        // The order is sent once, and when it is obeyed there is no time left.
         let late = wake(&mut ours, LATE * 2).await.unwrap_err();
         assert!(matches!(late, ResumeAgentError::Late(_) | ResumeAgentError::Silent(_)), "{late}");
         drop(ours);

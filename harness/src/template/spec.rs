@@ -83,7 +83,7 @@ pub type Writer = dyn Fn(&Path) -> Result<(), Trouble> + Send + Sync;
 pub enum Work<'a> {
     /// What the matrix asks for, if it does.
     Preparation(Option<Preparation<'a>>),
-    /// What whoever wants it does himself, and how long that takes at the most, scaled.
+    /// What the caller does in it, and how long that takes at the most, scaled.
     Own(&'a OwnWork<'a>, Duration),
 }
 
@@ -101,14 +101,14 @@ pub struct Preparation<'a> {
     pub limit: Duration,
 }
 
-/// What is told while a template is had.
+/// Progress while a template is obtained.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplateProgress {
     /// What is done now.
     Step(String),
-    /// Whom it waits for.
+    /// Which process it waits for.
     Waiting(String),
-    /// What became of others for want of room.
+    /// Which other templates were evicted to make room.
     Room(String),
     /// What was in the store is damaged, and why: it is replaced.
     Damaged(String),

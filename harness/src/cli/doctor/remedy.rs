@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn bare_metal_is_changed_in_its_firmware_whoever_made_it() {
+    fn bare_metal_is_changed_in_its_firmware_for_any_vendor() {
         for system in [None, Some("Dell Inc. PowerEdge R640"), Some("Microsoft Corporation Virtual Machine")] {
             assert_eq!(remedy(false, system), BARE_METAL);
         }

@@ -222,7 +222,7 @@ async fn a_broken_or_silent_connection_is_told_apart_from_a_lost_one() {
     let booted = || Stage::booted("");
     assert_eq!(
         told(booted(), Breaks).await,
-        "error(test) again ConnectionBroken: the SSH connection is of no more use while running a command: no SSH"
+        "error(test) again ConnectionBroken: the SSH connection can no longer be used, it broke while running a command: no SSH"
     );
     let frozen = "the guest no longer answers: it was silent for 60 s while running a command; in phase test";
     assert_eq!(

@@ -31,7 +31,7 @@ enum Does {
     IsKept,
     /// It waits until everything is to end.
     WaitsForKill,
-    /// Its fork comes to nothing, so a guest is booted; then it passes.
+    /// Its fork fails, so a guest is booted; then it passes.
     Boots,
     Panics,
 }

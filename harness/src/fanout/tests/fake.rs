@@ -361,7 +361,7 @@ impl Talk for FakeSession {
             }
             Does::Fails => false,
             Does::Ends(..) => true,
-            // Whoever went down with its session had said so.
+            // A guest that went down with its session had announced it.
             _ => *self.0.went_down.lock().unwrap(),
         })
     }

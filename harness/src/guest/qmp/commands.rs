@@ -57,7 +57,7 @@ pub(in crate::guest) struct Status {
     pub(in crate::guest) status: RunState,
 }
 
-/// The states of a virtual machine that are told apart here.
+/// The states of a virtual machine that matter here.
 #[derive(Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(in crate::guest) enum RunState {
@@ -179,7 +179,7 @@ pub(in crate::guest) struct Migration {
     pub(in crate::guest) error_desc: Option<String>,
 }
 
-/// The states of a migration that are told apart here.
+/// The states of a migration that matter here.
 #[derive(Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(in crate::guest) enum MigrationStatus {
