@@ -93,9 +93,18 @@ impl<W: World> Attempt<'_, W> {
         }
     }
 
-    /// Whether this was not its last run: it has announced a reboot, which is then waited for.
+    /// Whether this was not its last run: it has announced a reboot, or its guest is going down although it has not. Both are waited for.
     async fn goes_on(&self, running: &RunningGuest<W>, session: &Talker<W>, run: &SuiteRun) -> Outcome<bool> {
-        Ok(self.cell.reboot && run.outcome.may_be_a_reboot() && self.is_announced(running, session).await?)
+        if !self.cell.reboot || !run.outcome.may_be_a_reboot() {
+            return Ok(false);
+        }
+        if self.is_announced(running, session).await? {
+            return Ok(true);
+        }
+        let limit = self.scaled(self.cell.timeouts.boot);
+        let asking = session.boot_over(self.context.speed(self.cell));
+        let after = self.phase(Phase::Reboot, Some(&running.guest), Some(limit), asking).await?;
+        Ok(self.going(self.explained(&running.guest, Phase::Reboot, after).await?).is_some())
     }
 
     async fn is_announced(&self, running: &RunningGuest<W>, session: &Talker<W>) -> Outcome<bool> {

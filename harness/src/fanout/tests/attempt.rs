@@ -334,6 +334,10 @@ async fn a_reboot_that_the_suite_did_not_announce_is_the_packages_failure_howeve
     // It goes down while it is asked.
     let stage = Stage::forked(REBOOTS).with("run", [exits(0)]).with("announced", [Dies(Ended::Reset), Fails]);
     assert_eq!(stage.play().await.told(), format!("failed(test) never GuestRebooted: {reason}"));
+    // `reboot` does not wait: the script has ended well before its guest goes down.
+    let stage = Stage::forked(REBOOTS).with("run", [exits(0)]).with("announced", [Fails, Fails]);
+    let played = stage.with("boot-over", [GoesDown(Ended::Reset)]).play().await;
+    assert_eq!(played.told(), format!("failed(test) never GuestRebooted: {reason}"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -390,12 +394,13 @@ async fn a_fork_that_reboots_moves_to_the_network_and_gets_its_own_identity_and_
         "NESTMATRIX_REBOOT=1",
         "run",
         "announced",
+        "boot-over",
         "killed",
     ];
     assert_eq!(asked, expected);
     assert_eq!(
         played.phases(),
-        "runner connect connect prepare install test reboot reboot reboot reboot reboot reboot test reboot"
+        "runner connect connect prepare install test reboot reboot reboot reboot reboot reboot test reboot reboot"
     );
     let played = stage().with("unique", [Well, Fails]).play().await;
     assert_eq!(played.told(), "error(reboot) never Unexpected: the guest could not be made unique: no room");
