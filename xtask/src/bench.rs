@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: what forks save, and what must hold of them however many there are.
 //!
 //! One file per benchmark. What is compared takes turns, so that a machine that grows slower or faster meanwhile does so for both.
-//! Whole commands are compared by a tool that times any command (README); here is only what has to be read from a run's journal.
+//! Compare whole commands with hyperfine (see README.md); here is only what must be read from the journal of a run.
 
 mod figures;
 mod fork;
