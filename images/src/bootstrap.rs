@@ -75,7 +75,7 @@ fn grow_tree(
     let disk = OpenOptions::new().read(true).write(true).create_new(true).mode(0o666).open(&path);
     let disk = disk.map_err(PrepareErrorKind::io("create", &path))?;
     // Open for all: only who passes through the private folder around it, or holds it open, gets there.
-    disk.set_permissions(fs::Permissions::from_mode(0o666)).map_err(PrepareErrorKind::io("open up", &path))?;
+    disk.set_permissions(fs::Permissions::from_mode(0o666)).map_err(PrepareErrorKind::io("set the mode of", &path))?;
     disk.set_len(DISK_BYTES).map_err(PrepareErrorKind::io("size", &path))?;
     lock::try_exclusive(&disk).map_err(PrepareErrorKind::io("lock", &path))?;
 

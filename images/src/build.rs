@@ -54,7 +54,7 @@ impl Makers<'_> {
     /// The image that gives root file systems what they lack.
     fn donor(&self, control: &Control<'_>) -> Result<PreparedImage, Failure> {
         let donor = donor_entry().ok_or_else(|| PrepareErrorKind::Incomplete {
-            what: format!("{}: nobody knows it", rootfs::boot_files::IMAGE),
+            what: format!("{} (not in the catalog)", rootfs::boot_files::IMAGE),
         })?;
         let progress = |line: &str| (control.progress)(&format!("{}: {line}", donor.name));
         let control = Control { refresh: false, cancel: control.cancel, progress: &progress };

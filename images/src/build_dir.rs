@@ -108,7 +108,9 @@ impl BuildDir {
         let disk = File::open(&path).map_err(PrepareErrorKind::io("open", &path))?;
         match lock::exclusive_within(&disk, DEATH_LIMIT).map_err(PrepareErrorKind::io("lock", &path))? {
             true => Ok(()),
-            false => Err(PrepareErrorKind::Incomplete { what: "disk: a process of the build does not end".to_owned() }),
+            false => Err(PrepareErrorKind::Incomplete {
+                what: "disk: timeout, a process of the build still runs".to_owned(),
+            }),
         }
     }
 
@@ -236,12 +238,12 @@ fn unfit(folder: &Path) -> Option<String> {
     // apt cannot quote it, mmdebstrap splits at blanks.
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%=:,".contains(c);
     if !folder.to_str().is_some_and(|path| path.chars().all(plain)) {
-        return Some(format!("{shown}: apt cannot work in a path with such characters"));
+        return Some(format!("{shown}: apt does not support the characters in this path"));
     }
     for step in folder.ancestors() {
         match fs::metadata(step) {
             Ok(found) if found.is_dir() && found.mode() & 0o001 != 0 => {}
-            Ok(_) => return Some(format!("{shown}: other users may not pass through {}", step.display())),
+            Ok(_) => return Some(format!("{shown}: other users may not enter {}", step.display())),
             Err(error) => return Some(format!("{}: {error}", step.display())),
         }
     }

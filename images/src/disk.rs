@@ -128,14 +128,14 @@ pub(crate) fn see(
     alone(path, format).map_err(PrepareErrorKind::io("read", path))?.map_err(refused)?;
     let bytes = size(path, format, cancel)?;
     if bytes == 0 || bytes > LARGEST {
-        return Err(refused(format!("a disk of {bytes} bytes is none")).into());
+        return Err(refused(format!("invalid disk size: {bytes} bytes")).into());
     }
     let table = table(path, format, cancel)?;
     let firmware = match (wanted, arch) {
         (Some(firmware), _) => firmware,
         (None, Arch::Aarch64) => Firmware::Uefi,
         (None, Arch::X86_64) => made_for(&table).ok_or_else(|| {
-            refused("its first sector holds no boot code, and it has no EFI system partition: nothing can be started from it".into())
+            refused("not bootable: its first sector has no boot code, and it has no EFI system partition".into())
         })?,
     };
     Ok(Seen { bytes, firmware })
@@ -146,14 +146,14 @@ fn alone(path: &Path, format: DiskFormat) -> io::Result<Result<(), String>> {
     let mut file = File::open(path)?;
     let mut head = Vec::with_capacity(HEAD);
     file.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
-    let other = |what: &str| Err(format!("{what}: only disks that are in one file are used"));
+    let other = |what: &str| Err(format!("{what}: only disks in a single file are supported"));
     Ok(match format {
         DiskFormat::Qcow2 => {
             // docs/interop/qcow2.rst of QEMU: all numbers are big-endian.
             let long = |offset: usize| number(&head, offset, 8, true);
             let version = number(&head, 4, 4, true);
             if !(2..=3).contains(&version) {
-                return Ok(Err(format!("it is qcow2 of version {version}, and 2 and 3 are known")));
+                return Ok(Err(format!("unsupported qcow2 version {version}: supported are 2 and 3")));
             }
             if long(8) != 0 {
                 return Ok(other("it is an overlay of another file (its backing file)"));
@@ -166,7 +166,7 @@ fn alone(path: &Path, format: DiskFormat) -> io::Result<Result<(), String>> {
             }
             if version == 3 && long(72) & 0b1 != 0 {
                 return Ok(Err(
-                    "it was not closed when it was written (its dirty bit is set): `qemu-img check -r all` mends it"
+                    "it was not closed when it was written (its dirty bit is set): `qemu-img check -r all` repairs it"
                         .into(),
                 ));
             }

@@ -28,7 +28,7 @@ pub struct StoreError {
 #[non_exhaustive]
 pub enum StoreErrorKind {
     /// There is neither a store nor a home to put one into.
-    #[error("neither NESTMATRIX_STORE nor XDG_CACHE_HOME nor HOME says where it is")]
+    #[error("none of NESTMATRIX_STORE, XDG_CACHE_HOME and HOME is set")]
     Nowhere,
     /// It cannot be created or written to.
     #[error("{action}: {source}")]
@@ -71,9 +71,7 @@ impl PrepareError {
 
     /// The same, with what to do instead; `copies`: disks of images that had this name.
     pub(crate) fn with_copies(self, copies: &[PathBuf]) -> Self {
-        let mut help = "its publisher has removed it: `nestmatrix images update MATRIX` looks for the successor of a catalog image; for \
-                        an `[[image]]` with `url` write the new one and its digest there; a mirror can be named in a catalog of your own \
-                        (images.toml: `url = [...]`)"
+        let mut help = "its publisher has removed it: for a catalog image, `nestmatrix images update MATRIX` looks for its successor; for an `[[image]]` with `url`, write the new address and digest; name mirrors in a catalog of your own (images.toml: `url = [...]`)"
             .to_owned();
         if let Some(copy) = copies.first() {
             let path = copy.display();
@@ -98,9 +96,9 @@ pub enum PrepareErrorKind {
     },
     /// Programs of the image cannot be run here, as building it takes.
     #[error(
-        "building it takes running programs for {arch} on this machine, and {}",
-        old_kernel.as_ref().map_or("there is no emulator for them".to_owned(), |release| format!(
-            "no emulator is registered for them, which before Linux 6.7 (this is {release}) only root can do"
+        "building it requires running {arch} programs on this machine, but {}",
+        old_kernel.as_ref().map_or("no emulator is installed".to_owned(), |release| format!(
+            "no emulator is registered; before Linux 6.7 (this is {release}) only root can register one"
         ))
     )]
     NoEmulator {
@@ -124,7 +122,7 @@ pub enum PrepareErrorKind {
         what: String,
     },
     /// A tool was killed because it took too long.
-    #[error("`{tool}` did not end: timeout after {} s", limit.as_secs_f64())]
+    #[error("timeout: `{tool}` still ran after {} s", limit.as_secs_f64())]
     Stalled {
         /// Its program name.
         tool: String,
@@ -135,7 +133,7 @@ pub enum PrepareErrorKind {
     #[error("{0}")]
     Download(Box<FetchError>),
     /// There is no room for it.
-    #[error("no room in {}: {free} bytes free{}", path.display(), needed.map_or(String::new(), |n| format!(", about {n} needed")))]
+    #[error("disk full: {} has {free} bytes free{}", path.display(), needed.map_or(String::new(), |n| format!(", about {n} needed")))]
     DiskFull {
         /// A folder on the full disk.
         path: PathBuf,
@@ -167,13 +165,13 @@ pub enum PrepareErrorKind {
         why: String,
     },
     /// It would be downloaded, and nobody said what should come.
-    #[error("{url} has no digest: anything could come from there")]
+    #[error("{url} has no digest, so it cannot be verified")]
     Unpinned {
         /// Where it is.
         url: String,
     },
     /// It is not what was stated.
-    #[error("{what} is not what was stated: its digest should be {}, and is {}", digests.expected, digests.found)]
+    #[error("digest mismatch of {what}: expected {}, found {}", digests.expected, digests.found)]
     WrongDigest {
         /// The file, or where it came from.
         what: String,
@@ -181,7 +179,7 @@ pub enum PrepareErrorKind {
         digests: Box<WrongChecksum>,
     },
     /// It is not in the store, and nobody may be asked for it.
-    #[error("it is not in the store, and without a network (`--offline`) it is neither downloaded nor built")]
+    #[error("not in the store, and `--offline` forbids downloading and building")]
     Offline,
     /// It is not in the store ([`crate::Store::verify`] only).
     #[error("not in the store")]
@@ -239,7 +237,7 @@ impl From<FetchError> for PrepareErrorKind {
 impl From<NoRoom> for PrepareErrorKind {
     fn from(error: NoRoom) -> Self {
         match error {
-            NoRoom::Unknown { path, source } => Self::io("look at", &path)(source),
+            NoRoom::Unknown { path, source } => Self::io("inspect", &path)(source),
             NoRoom::Full { path, free, needed } => Self::DiskFull { path, free, needed: Some(needed) },
         }
     }
@@ -273,8 +271,7 @@ fn help(kind: &PrepareErrorKind, tail: &[String], image: &str) -> Option<String>
         PrepareErrorKind::Download(error) => return error.help().map(str::to_owned),
         PrepareErrorKind::Offline => {
             format!(
-                "prepare it while there is a network: `nestmatrix images prepare --matrix FILE`, or {image} by its name if it is one of a \
-                 catalog"
+                "download it first: `nestmatrix images prepare --matrix FILE`, or `nestmatrix images prepare {image}` for a catalog image"
             )
         }
         PrepareErrorKind::ToolMissing { .. } => "run `cargo xtask setup`".to_owned(),
@@ -286,29 +283,28 @@ fn help(kind: &PrepareErrorKind, tail: &[String], image: &str) -> Option<String>
             "free some space there, or put the store elsewhere: `--store DIR` or NESTMATRIX_STORE".to_owned()
         }
         PrepareErrorKind::Damaged { .. } => {
-            format!("get it anew: `nestmatrix images prepare --refresh {image}`, or `--refresh --matrix FILE`")
+            format!("replace it: `nestmatrix images prepare --refresh {image}`, or `--refresh --matrix FILE`")
         }
         PrepareErrorKind::Refused { .. } => {
-            "what an image may be: by `path` or `url` a disk that boots, in one file of its own (qcow2, raw, vmdk, vhdx, vdi), or an \
-             `.ova` with one; by `rootfs` a tarball with a system that needs no boot loader; by `from` a variant of a catalog image"
+            "supported images: `path` or `url`: a bootable disk in a single file (qcow2, raw, vmdk, vhdx, vdi), or an `.ova` with one; `rootfs`: a tarball with a system that needs no boot loader; `from`: a variant of a catalog image"
                 .to_owned()
         }
         PrepareErrorKind::Stalled { .. } => {
-            "this machine or the package mirror is too slow, or one of them stands still: look at the last lines, try again"
+            "this machine or the package mirror is too slow or hangs: see the last lines, then try again"
                 .to_owned()
         }
         PrepareErrorKind::Io { .. } => {
-            "see that this user may do that there; the store's folder can be chosen: `--store DIR` or NESTMATRIX_STORE"
+            "check the permissions of that folder, or choose another store: `--store DIR` or NESTMATRIX_STORE"
                 .to_owned()
         }
         PrepareErrorKind::Unpinned { .. } => {
             "`nestmatrix images update MATRIX` writes its digest into `images.lock`, beside the matrix file".to_owned()
         }
         PrepareErrorKind::WrongDigest { .. } => {
-            "get the file again; if its publisher has changed it and says so, write its new digest".to_owned()
+            "download the file again; if its publisher announces a new version, write its new digest".to_owned()
         }
         PrepareErrorKind::NoWorkFolder { .. } => {
-            "set TMPDIR to a folder that every user may pass through, such as /var/tmp".to_owned()
+            "set TMPDIR to a folder that all users may enter, such as /var/tmp".to_owned()
         }
         PrepareErrorKind::ToolFailed { .. } if said("newuidmap") || said("/etc/subuid") || said("/etc/subgid") => {
             "this user needs subordinate ids: install the package uidmap, then \
@@ -323,14 +319,14 @@ fn help(kind: &PrepareErrorKind, tail: &[String], image: &str) -> Option<String>
         PrepareErrorKind::ToolFailed { .. }
             if said("Could not resolve") || said("Could not connect") || said("Temporary failure resolving") =>
         {
-            "the package mirror cannot be reached: check the network and this machine's apt sources".to_owned()
+            "the package mirror is unreachable: check the network and this machine's apt sources".to_owned()
         }
         PrepareErrorKind::ToolFailed { .. } if said("404  Not Found") => {
-            "the package mirror lists what it does not have, as it does while it is being updated: try again later"
+            "the package mirror lists files that it lacks, probably because it is being updated: try again later"
                 .to_owned()
         }
         PrepareErrorKind::ToolFailed { .. } if said("is expired (invalid since") => {
-            "the package mirror stands still, or this machine's clock is ahead; if that is meant to be, set \
+            "the package mirror is outdated, or this machine's clock is ahead; to accept that, set \
              `Acquire::Check-Valid-Until \"false\";` in this machine's apt configuration"
                 .to_owned()
         }
@@ -359,7 +355,7 @@ mod tests {
         let kind = PrepareErrorKind::DiskFull { path: "/store".into(), free: 4096, needed: Some(1 << 30) };
         insta::assert_snapshot!(
             Failure::from(kind).about("debian-12-minimal"),
-            @"image `debian-12-minimal`: no room in /store: 4096 bytes free, about 1073741824 needed"
+            @"image `debian-12-minimal`: disk full: /store has 4096 bytes free, about 1073741824 needed"
         );
     }
 
@@ -369,9 +365,9 @@ mod tests {
         let error = Failure::from(PrepareErrorKind::from(offline)).about("debian-12");
         insta::assert_snapshot!(
             error,
-            @"image `debian-12`: https://mirror.test/disk.img would have to be asked, and the network is not to be used"
+            @"image `debian-12`: https://mirror.test/disk.img cannot be downloaded: the network is disabled"
         );
-        assert!(error.help.is_some_and(|help| help.contains("while the network may be used")));
+        assert!(error.help.is_some_and(|help| help.contains("prepare it once with a network")));
         let full = FetchError::DiskFull { path: "/store".into(), free: 0, needed: None };
         assert!(matches!(PrepareErrorKind::from(full), PrepareErrorKind::DiskFull { .. }));
         assert!(matches!(PrepareErrorKind::from(FetchError::Cancelled), PrepareErrorKind::Cancelled));
@@ -389,7 +385,7 @@ mod tests {
         assert!(advice("Err:1 Could not resolve 'mirror.test'").contains("network"));
         assert!(advice("E: unshare() failed: Operation not permitted").contains("name spaces"));
         assert!(advice("  404  Not Found [IP: 192.0.2.1 80]").contains("later"));
-        assert!(advice("E: Release file for x is expired (invalid since 16d 3h)").contains("stands still"));
+        assert!(advice("E: Release file for x is expired (invalid since 16d 3h)").contains("outdated"));
         assert!(advice("NO_PUBKEY 0E98404D386FA1D9").contains("keyring"));
         assert_eq!(advice("E: something else"), "");
     }

@@ -135,9 +135,9 @@ mod tests {
 
     #[test]
     fn without_an_emulator_or_with_an_old_kernel_that_was_told_of_none_nothing_is_built() {
-        insta::assert_snapshot!(decide("", "6.8.0", None).expect_err("no emulator"), @"building it takes running programs for aarch64 on this machine, and there is no emulator for them");
+        insta::assert_snapshot!(decide("", "6.8.0", None).expect_err("no emulator"), @"building it requires running aarch64 programs on this machine, but no emulator is installed");
         let old = decide("", "6.1.0-40-amd64", Some("/usr/bin/qemu-aarch64-static"));
-        insta::assert_snapshot!(old.expect_err("old kernel"), @"building it takes running programs for aarch64 on this machine, and no emulator is registered for them, which before Linux 6.7 (this is 6.1.0-40-amd64) only root can do");
+        insta::assert_snapshot!(old.expect_err("old kernel"), @"building it requires running aarch64 programs on this machine, but no emulator is registered; before Linux 6.7 (this is 6.1.0-40-amd64) only root can register one");
         assert!(decide("disabled\nflags: F", "6.1", Some("/x")).is_err());
         assert!(decide("", "nonsense", Some("/x")).is_err());
     }

@@ -102,14 +102,14 @@ impl Pins {
             read.map_err(|error| failed(file, "cannot be read", &error))?;
         }
         if !is_file || text.len() as u64 > LONGEST_FILE {
-            return Err(failed(file, "cannot be read", &"it is no file that was written here"));
+            return Err(failed(file, "cannot be read", &"it was not written by nestmatrix"));
         }
         Self::parse(file, &text).map(Some)
     }
 
     fn parse(file: &Path, text: &str) -> Result<Self, PinsError> {
         let wrong = |line, message| {
-            let help = "mend it, or remove the file and run `nestmatrix images update MATRIX`".to_owned();
+            let help = "repair it, or remove the file and run `nestmatrix images update MATRIX`".to_owned();
             PinsError { file: file.to_owned(), line, message, help }
         };
         let line = |offset: usize| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
@@ -118,7 +118,7 @@ impl Pins {
             wrong(error.span().map(|span| line(span.start)), message)
         })?;
         if version != VERSION {
-            let mut error = wrong(None, format!("it is of version {version}, and this nestmatrix knows {VERSION}"));
+            let mut error = wrong(None, format!("its version is {version}, this nestmatrix supports {VERSION}"));
             error.help = "use the nestmatrix that wrote it".to_owned();
             return Err(error);
         }
@@ -190,7 +190,7 @@ impl Change {
 }
 
 fn failed(file: &Path, what: &str, why: &dyn std::fmt::Display) -> PinsError {
-    let help = "see to it that the matrix file's folder can be read and written".to_owned();
+    let help = "make the matrix file's folder readable and writable".to_owned();
     PinsError { file: file.to_owned(), line: None, message: format!("it {what}: {why}"), help }
 }
 
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn a_lock_that_is_wrong_says_where_and_what_to_do() {
         let said = |text: &str| Pins::parse(Path::new("images.lock"), text).expect_err("wrong").to_string();
-        insta::assert_snapshot!(said("version = 2\n"), @"images.lock: it is of version 2, and this nestmatrix knows 1");
+        insta::assert_snapshot!(said("version = 2\n"), @"images.lock: its version is 2, this nestmatrix supports 1");
         insta::assert_snapshot!(said("version = 1\ncolour = 1\n"), @"images.lock:2: unknown field `colour`, expected `version` or `image`");
         let one = "[[image]]\nname = \"a\"\narch = \"x86_64\"\nurl = \"https://m.test/a\"\nresolved = \"2026-08-01\"\n";
         let one = format!("{one}digest = \"sha256:{}\"\n", "00".repeat(32));

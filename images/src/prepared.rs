@@ -235,7 +235,7 @@ impl Record {
             || record.content != content(record.recipe, &record.files)
             || (record.seal.is_some() && record.seal != record.sealed())
         {
-            return Err(format!("{} contradicts itself", path.display()));
+            return Err(format!("{} is inconsistent", path.display()));
         }
         Ok(record)
     }

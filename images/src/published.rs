@@ -58,7 +58,7 @@ pub(crate) fn make(
             files.push(MadeFile { name: "appliance".to_owned(), at: Some(path.clone()), digest: None });
         }
         if stamp(&path)? != before {
-            let why = "it changed while it was read: try again when it is written".to_owned();
+            let why = "it changed while it was read: try again when it is complete".to_owned();
             return Err(PrepareErrorKind::Refused { path, why }.into());
         }
     }
@@ -104,7 +104,7 @@ pub(crate) fn download(
 
 /// What changes when a file does.
 pub(crate) fn stamp(path: &Path) -> Result<(u64, i64, i64, u64), PrepareErrorKind> {
-    let found = fs::metadata(path).map_err(PrepareErrorKind::io("look at", path))?;
+    let found = fs::metadata(path).map_err(PrepareErrorKind::io("inspect", path))?;
     Ok((found.len(), found.mtime(), found.mtime_nsec(), found.ino()))
 }
 
@@ -135,10 +135,12 @@ fn in_file(
             Ok((MadeFile { name: disk_name(format), at: Some(path), digest }, format))
         }
         Kind::Ova => unpack_appliance(path, build_dir, control),
-        Kind::Descriptor => Err(refused("it only says in which other files a disk is: name one that holds all of it")),
+        Kind::Descriptor => {
+            Err(refused("it only describes a disk in other files: name one file that contains all of it"))
+        }
         Kind::Compressed => Err(refused("it is compressed: unpack it first, or is it a tarball for `rootfs`?")),
         Kind::Unknown => {
-            Err(refused("it is no disk: neither qcow2, vmdk, vhdx, vdi nor ova, and not bootable as it is"))
+            Err(refused("it is not a disk: neither qcow2, vmdk, vhdx, vdi nor ova, and not bootable as raw"))
         }
     }
 }
@@ -155,10 +157,10 @@ fn unpack_appliance(
     control: &Control<'_>,
 ) -> Result<(MadeFile, DiskFormat), Failure> {
     let refused = |why: String| Failure::from(PrepareErrorKind::Refused { path: path.to_owned(), why });
-    let broken = |error: io::Error| refused(format!("its archive is broken: {error}"));
+    let broken = |error: io::Error| refused(format!("its archive is damaged: {error}"));
     (control.progress)("taking the disk out of the appliance");
     let image = build_dir.image();
-    let bytes = fs::metadata(path).map_err(PrepareErrorKind::io("look at", path))?.len();
+    let bytes = fs::metadata(path).map_err(PrepareErrorKind::io("inspect", path))?.len();
     space::require(&[(&image, bytes)]).map_err(PrepareErrorKind::from)?;
     let file = File::open(path).map_err(PrepareErrorKind::io("open", path))?;
     let mut archive = tar::Archive::new(file);
@@ -166,7 +168,7 @@ fn unpack_appliance(
     let mut descriptor = false;
     for (index, member) in archive.entries().map_err(broken)?.enumerate() {
         if index >= MOST_MEMBERS {
-            return Err(refused(format!("it has more than {MOST_MEMBERS} files: it is no appliance")));
+            return Err(refused(format!("it is not an appliance: it has more than {MOST_MEMBERS} files")));
         }
         let mut member = member.map_err(broken)?;
         let name = member.path().map_err(broken)?.display().to_string();
@@ -329,8 +331,8 @@ mod tests {
             fs::write(&path, content).expect("file");
             prepare(&store, &path, None).expect_err("no disk").to_string()
         };
-        assert!(said(b"<!DOCTYPE html><html>").contains("it is no disk"));
-        assert!(said(b"# Disk DescriptorFile\nRW 8 FLAT \"/etc/shadow\" 0\n").contains("in which other files"));
+        assert!(said(b"<!DOCTYPE html><html>").contains("it is not a disk"));
+        assert!(said(b"# Disk DescriptorFile\nRW 8 FLAT \"/etc/shadow\" 0\n").contains("a disk in other files"));
         assert!(said(b"\xfd7zXZ\0 and so on").contains("unpack it first"));
         // Its content is in another file: an overlay of it.
         let mut overlay = b"QFI\xfb\0\0\0\x03\0\0\0\0\0\0\x02\0".to_vec();

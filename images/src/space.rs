@@ -11,7 +11,7 @@ use std::{
 pub(crate) enum NoRoom {
     #[error("{}: {source}", path.display())]
     Unknown { path: PathBuf, source: io::Error },
-    #[error("{} has {free} bytes free and {needed} may be needed", path.display())]
+    #[error("{} has {free} bytes free, up to {needed} are needed", path.display())]
     Full { path: PathBuf, free: u64, needed: u64 },
 }
 

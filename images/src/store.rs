@@ -214,7 +214,7 @@ impl Store {
             Waited::Got { .. } if control.refresh => {}
             Waited::Got { .. } => match self.usable(digest)? {
                 Ok(image) => return Ok(image),
-                Err(Some(reason)) => (control.progress)(&format!("building it anew: {reason}")),
+                Err(Some(reason)) => (control.progress)(&format!("rebuilding it: {reason}")),
                 Err(None) => {}
             },
         }
@@ -246,7 +246,7 @@ impl Store {
         let lease = prepared::lease(&folder).ok_or_else(|| Some(format!("{} is gone", folder.display())))?;
         let record = Record::read(&folder).map_err(Some)?;
         if record.content != pointer.content || record.recipe != recipe {
-            return Err(Some(format!("{} holds something else", folder.display())));
+            return Err(Some(format!("{} has other content", folder.display())));
         }
         Ok((record, folder, lease))
     }
@@ -413,7 +413,7 @@ impl StoreLock {
         if lock::exclusive_within(&file, MOMENT)? {
             return Ok(file);
         }
-        Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds its lock and does not go on"))
+        Err(io::Error::new(io::ErrorKind::TimedOut, "timeout: another process holds its lock"))
     }
 }
 
@@ -446,7 +446,8 @@ fn seal(folder: &Path, record: &Record) -> Result<(), PrepareErrorKind> {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).map_err(PrepareErrorKind::io("seal", &path))?;
         sync(&path)?;
     }
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).map_err(PrepareErrorKind::io("open up", folder))?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
+        .map_err(PrepareErrorKind::io("set the mode of", folder))?;
     sync(folder)
 }
 
@@ -460,7 +461,7 @@ fn write_synced(path: &Path, text: &[u8]) -> Result<(), PrepareErrorKind> {
 }
 
 fn sync(path: &Path) -> Result<(), PrepareErrorKind> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(PrepareErrorKind::io("see onto the disk", path))
+    File::open(path).and_then(|file| file.sync_all()).map_err(PrepareErrorKind::io("sync", path))
 }
 
 #[cfg(test)]

@@ -264,7 +264,7 @@ mod tests {
         let _alone = alone();
         let soon = Duration::from_millis(100);
         let failure = run(shell("sleep 300"), "sh", soon, &idle(), |_| {}).expect_err("too long");
-        assert_eq!(failure.kind.to_string(), "`sh` did not end: timeout after 0.1 s");
+        assert_eq!(failure.kind.to_string(), "timeout: `sh` still ran after 0.1 s");
         let failure = output(shell("sleep 300"), "sh", soon, 1, &idle()).expect_err("too long");
         assert!(matches!(failure.kind, PrepareErrorKind::Stalled { .. }), "{failure:?}");
     }

@@ -74,7 +74,7 @@ impl UpdateErrorKind {
         match self {
             Self::Download(error) => error.help().unwrap_or("try again later"),
             Self::Signature(_) => {
-                "nothing was written: somebody may have changed the list on its way, or the keys on this machine are too old"
+                "nothing was written: the list may have been changed in transit, or the keys on this machine are too old"
             }
             Self::Unlisted { .. } => {
                 "the publisher has moved the file: write its new `url` and `digest` into a catalog of your own (images.toml)"
@@ -101,7 +101,7 @@ pub fn resolve(
     let (text, trust) = match &list.signature {
         None => {
             let open = list.url.starts_with("http:");
-            let open = if open { ", and the list came over http: anybody on its way can have changed it" } else { "" };
+            let open = if open { ", and the list came over http, so it may have been changed in transit" } else { "" };
             (text, Trust::NotChecked(format!("no signature of its publisher is known{open}")))
         }
         Some(signature) => {

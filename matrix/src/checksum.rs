@@ -1,4 +1,4 @@
-//! A digest as publishers of images write them: of one of two kinds.
+//! A digest as publishers of images write it: SHA-256 or SHA-512.
 
 use std::{fmt, str::FromStr};
 

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write as _},
 };
 
-/// Any fixed moment (2026-01-01): equal files make equal packages.
+/// Any fixed time (2026-01-01), so that equal files make equal packages.
 const MOMENT: u64 = 1_767_225_600;
 
 /// A file of a package.
@@ -34,7 +34,7 @@ pub(crate) fn pack(control: &[File], data: &[File]) -> io::Result<Vec<u8>> {
 fn tar(files: &[File]) -> io::Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     let above = |path: &'static str| path.match_indices('/').map(move |(end, _)| &path[..=end]);
-    // Sorted: a folder stands before what is in it.
+    // Sorted: a folder comes before its content.
     for folder in files.iter().flat_map(|file| above(file.path)).collect::<BTreeSet<_>>() {
         append(&mut archive, folder, tar::EntryType::Directory, 0o755, "")?;
     }

@@ -1,4 +1,4 @@
-//! A SHA-256 digest as a value of its own, so that no other string can be taken for one.
+//! A SHA-256 digest as a type of its own, so that no other string can be mistaken for one.
 
 use std::{fmt, io, path::Path, str::FromStr};
 
@@ -18,11 +18,11 @@ impl Digest {
         Self(sha2::Sha256::digest(bytes).into())
     }
 
-    /// The digest of a file, all of which is read.
+    /// The digest of a whole file.
     ///
     /// # Errors
     ///
-    /// It cannot be read, is no file on a disk, or is being changed.
+    /// It cannot be read, is not a file on a disk, or is being changed.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         hash_file(path, u64::MAX).map(|(_, digest)| digest)
     }

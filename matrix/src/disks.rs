@@ -1,4 +1,4 @@
-//! `guest.disks`: empty disks besides the root disk, checked.
+//! `guest.disks`: empty disks besides the root disk. Checks them.
 
 use std::collections::HashMap;
 
@@ -10,11 +10,11 @@ use crate::{
     scalar::DiskEntry,
 };
 
-/// Most of them.
+/// Maximum number of disks.
 pub(crate) const MOST_DISKS: usize = 16;
-/// Longest serial number that a virtio disk has (virtio specification 1.2: 5.2.6).
+/// Maximum length of a serial number of a virtio disk (virtio specification 1.2: 5.2.6).
 const LONGEST_SERIAL: usize = 20;
-/// Serial numbers that disks of nestmatrix's own have.
+/// Serial numbers that nestmatrix uses for its own disks.
 const TAKEN: [&str; 2] = ["root", "seed"];
 
 /// The disks that a guest table asks for.
@@ -22,7 +22,7 @@ pub(crate) fn check(list: &At<Vec<At<DiskEntry>>>, mistakes: &mut Mistakes) -> V
     if list.get().len() > MOST_DISKS {
         let message = format!("{} disks, the limit is {MOST_DISKS}", list.get().len());
         let problem = mistakes.at(list.span(), message, "too many");
-        mistakes.push(problem.with_help("one large disk can be divided in the guest"));
+        mistakes.push(problem.with_help("partition one large disk in the guest instead"));
         return Vec::new();
     }
     let mut disks = Vec::new();
@@ -60,8 +60,8 @@ fn check_serial(at: &At<String>, mistakes: &mut Mistakes) {
         let help = format!("write 1 to {LONGEST_SERIAL} letters, digits, `-` and `_`, such as `data`");
         mistakes.push(problem.with_help(help));
     } else if TAKEN.contains(&serial) {
-        let message = format!("the serial number `{serial}` is taken by a disk of nestmatrix's own");
-        let problem = mistakes.at(at.span(), message, "taken");
-        mistakes.push(problem.with_help("write another one, such as `data`"));
+        let message = format!("the serial number `{serial}` is reserved for a disk of nestmatrix");
+        let problem = mistakes.at(at.span(), message, "reserved");
+        mistakes.push(problem.with_help("choose another, such as `data`"));
     }
 }

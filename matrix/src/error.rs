@@ -1,8 +1,8 @@
-//! What is wrong with a matrix file, said so that it can be mended: file, line, the text itself and a remedy.
+//! Errors of a matrix file, each with file, line, the text itself and a remedy.
 //!
-//! One mistake is a [`Problem`]. A file may hold several, and whoever mends it wants to know all of them at once, so a
-//! [`LoadError`] carries every problem that was found. Both are miette diagnostics (the binary draws them with the
-//! matrix file's text), and both name `file:line:` in their plain text, so that a log without drawings is enough.
+//! One mistake is a [`Problem`]. A file may have several, and its author wants to see all of them at once, so a [`LoadError`]
+//! carries every problem that was found. Both are miette diagnostics (the binary draws them with the matrix file's text), and
+//! both contain `file:line:` in their plain text, so that a log without drawings is enough.
 
 use std::{fmt, ops::Range, path::Path, sync::OnceLock};
 
@@ -10,11 +10,11 @@ use miette::{Diagnostic, LabeledSpan, Severity, SourceCode};
 
 use crate::snippet::{Snippet, Source, clip, plain};
 
-/// Longest message and remedy, in characters. They quote the file, whose values may be a megabyte long.
+/// Maximum length of a message and of a remedy, in characters. They quote the file, whose values may be a megabyte long.
 const LONGEST_MESSAGE: usize = 300;
 const LONGEST_HELP: usize = 1000;
 
-/// More mistakes than this are not told: nobody mends a hundred at once, and a file may be built to hold a million.
+/// Maximum number of mistakes that are reported: a file may be built to have a million.
 pub(crate) const MISTAKES_TOLD: usize = 20;
 
 /// Everything found wrong or odd so far.
@@ -50,7 +50,7 @@ impl Mistakes {
         }
     }
 
-    /// No further mistake would be told.
+    /// True if no further mistake would be reported.
     pub(crate) fn is_full(&self) -> bool {
         self.found.len() >= MISTAKES_TOLD
     }
@@ -60,7 +60,7 @@ impl Mistakes {
         LoadError::from_problems(std::mem::take(&mut self.found)).map_or(Ok(()), Err)
     }
 
-    /// What is odd, in the order of the file.
+    /// The warnings, in the order of the file.
     pub(crate) fn into_warnings(mut self) -> Vec<LoadWarning> {
         self.odd.sort_by_key(|warning| warning.0.offset());
         self.odd
@@ -71,18 +71,18 @@ impl Mistakes {
 #[derive(Debug)]
 pub struct Problem {
     severity: Severity,
-    /// `file:line` or, where no line is to blame, `file`.
+    /// `file:line`, or `file` if no line is to blame.
     place: String,
     message: String,
     help: Option<String>,
     labels: Vec<LabeledSpan>,
     source: Option<Source>,
-    /// What is drawn of the source, and the labels in it: made when somebody draws it.
+    /// The drawn source lines with their labels; made on demand.
     shown: OnceLock<(Snippet, Vec<LabeledSpan>)>,
 }
 
 impl Problem {
-    /// A mistake in the file as a whole: it cannot be read, say.
+    /// A mistake in the file as a whole, for example that it cannot be read.
     pub(crate) fn file(path: &Path, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
@@ -95,7 +95,7 @@ impl Problem {
         }
     }
 
-    /// A mistake in these bytes of the file; `label` says in a few words what they are.
+    /// A mistake in these bytes of the file; `label` describes them in a few words.
     pub(crate) fn at(source: &Source, span: Range<usize>, message: impl Into<String>, label: &str) -> Self {
         Self {
             severity: Severity::Error,
@@ -108,7 +108,7 @@ impl Problem {
         }
     }
 
-    /// Points at a second place that has to do with it.
+    /// Points at a second, related place.
     #[must_use]
     pub(crate) fn with_label(mut self, span: Range<usize>, label: &str) -> Self {
         self.labels.push(LabeledSpan::new_with_span(Some(clip(label, LONGEST_MESSAGE)), span));
@@ -122,7 +122,7 @@ impl Problem {
         self
     }
 
-    /// Not a mistake, only odd.
+    /// Makes it a warning.
     fn into_warning(mut self) -> LoadWarning {
         self.severity = Severity::Warning;
         LoadWarning(self)
@@ -133,12 +133,12 @@ impl Problem {
         Some(self.shown.get_or_init(|| Snippet::new(source, &self.labels)))
     }
 
-    /// Where its first label begins.
+    /// Start of its first label.
     fn offset(&self) -> usize {
         self.labels.first().map_or(0, LabeledSpan::offset)
     }
 
-    /// What is wrong, without file and line.
+    /// The message, without file and line.
     pub fn message(&self) -> &str {
         &self.message
     }

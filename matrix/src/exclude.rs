@@ -1,6 +1,6 @@
-//! `[[exclude]]`: which cells are left out, found without comparing every rule with every cell.
+//! `[[exclude]]`: which cells are left out. Avoids comparing every rule with every cell.
 //!
-//! A value is looked up, a glob is compared once with each value of its dimension, and a rule is tried for those cells alone that have
+//! Values are looked up, a glob is compared once with each value of its dimension, and a rule is tried only for cells that have
 //! one of the values of its narrowest condition.
 
 use std::{
@@ -19,24 +19,24 @@ use crate::{
     text::{self, GLOB_HELP},
 };
 
-/// Comparisons of globs with values: a second.
+/// Maximum number of comparisons of globs with values: about a second.
 const MOST_COMPARISONS: usize = 2_000_000;
-/// What it takes to make a glob ready, in comparisons.
+/// Cost of compiling a glob, in comparisons.
 const GLOB_COSTS: usize = 500;
-/// Trials of rules with cells: a second or two.
+/// Maximum number of trials of rules with cells: one or two seconds.
 const MOST_TRIALS: usize = 20_000_000;
 
 /// Positions of values in their dimension, ascending.
 type Positions = Rc<[usize]>;
 
-/// The excludes, checked.
+/// The checked excludes.
 pub(crate) struct Excludes {
     rules: Vec<Exclude>,
     /// Values of every dimension.
     lengths: Vec<usize>,
 }
 
-/// Cells to leave out: those that match every condition.
+/// Cells to leave out: those that match all conditions.
 struct Exclude {
     /// The rule in the file.
     span: Range<usize>,
@@ -50,7 +50,7 @@ struct Condition {
 }
 
 impl Exclude {
-    /// The condition that fewest values match.
+    /// The condition with the fewest values.
     fn narrowest(&self) -> Option<&Condition> {
         self.conditions.iter().min_by_key(|condition| condition.values().count())
     }
@@ -91,7 +91,7 @@ impl Excludes {
         Self { rules, lengths }
     }
 
-    /// Says so where finding out what is excluded would take too long for so many cells.
+    /// Reports a mistake if evaluating the excludes for this many cells would take too long.
     pub(crate) fn check_size(&self, cells: usize, mistakes: &mut Mistakes) {
         let trials = |rule: &Exclude| {
             let narrowest = rule.narrowest()?;
@@ -108,7 +108,7 @@ impl Excludes {
         }
     }
 
-    /// The rules by the values that they are tried for.
+    /// The rules, by the values they are tried for.
     pub(crate) fn by_value(&self) -> ByValue<'_> {
         let mut to_try: Vec<_> = self.lengths.iter().map(|length| vec![Vec::new(); *length]).collect();
         for (number, rule) in self.rules.iter().enumerate() {
@@ -124,7 +124,7 @@ impl Excludes {
         ByValue { rules: &self.rules, to_try }
     }
 
-    /// Where the rules stand in the file, by their numbers.
+    /// The spans of the rules in the file, by their numbers.
     pub(crate) fn spans(&self) -> impl Iterator<Item = Range<usize>> {
         self.rules.iter().map(|rule| rule.span.clone())
     }
@@ -160,7 +160,7 @@ struct Matcher<'a> {
 }
 
 impl Matcher<'_> {
-    /// A rule; `None`, and mistakes, if there is something wrong with it. `Err`: no further rule can be checked in time.
+    /// A rule; `None`, and mistakes, if it is wrong. `Err`: no further rule can be checked in time.
     fn exclude(
         &mut self,
         rule: &At<IndexMap<At<String>, At<OneOrMany>>>,
@@ -205,7 +205,7 @@ impl Matcher<'_> {
         }
     }
 
-    /// The values that a glob matches; `None`, and a mistake, if it is none.
+    /// The values that a glob matches; `None`, and a mistake, if it is not a glob.
     fn glob(
         &mut self,
         dimension: usize,

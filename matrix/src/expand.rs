@@ -19,14 +19,14 @@ use crate::{
     validate::{Matrix, MatrixImage, Suite},
 };
 
-/// More cells than this are a slip: at a second each they take a day.
+/// Maximum number of cells: at a second each, more of them take a day.
 pub(crate) const MOST_CELLS: usize = 100_000;
 
-/// More text than this (environments, scripts, lists of files) does not belong into one plan.
+/// Maximum text of a plan (environments, scripts, lists of files), in bytes.
 const MOST_TEXT: usize = 512 << 20;
-/// Templates rendered: some seconds.
+/// Maximum number of rendered templates: some seconds.
 const MOST_RENDERED: usize = 2_000_000;
-/// What a piece of text takes besides its bytes.
+/// Overhead of a piece of text, in bytes.
 const OWN: usize = 100;
 
 /// The templates of the matrix.
@@ -75,7 +75,7 @@ pub(crate) fn compile(matrix: &Matrix, templates: &mut Templates, mistakes: &mut
     Compiled { suites, prepares: matrix.images.iter().map(&mut prepare).collect() }
 }
 
-/// The number of cells before any rule, or a mistake if there are none or too many. Nothing has been expanded by then.
+/// The number of cells before any rule, or a mistake if there are none or too many. Nothing is expanded yet.
 pub(crate) fn check_size(matrix: &Matrix, compiled: &Compiled, mistakes: &mut Mistakes) {
     let lengths = [matrix.images.len(), matrix.suites.len()].into_iter().chain(matrix.axes.values().map(Vec::len));
     let cells = lengths.clone().try_fold(1usize, usize::checked_mul);
@@ -94,7 +94,7 @@ pub(crate) fn check_size(matrix: &Matrix, compiled: &Compiled, mistakes: &mut Mi
 }
 
 impl Compiled {
-    /// Says so where there are too many templates for so many cells.
+    /// Reports a mistake if there are too many templates for so many cells.
     fn check_size(&self, matrix: &Matrix, cells: usize, mistakes: &mut Mistakes) {
         let of_a_suite = cells / matrix.suites.len().max(1);
         let rendered = |templates: &SuiteTemplates| {
@@ -112,7 +112,7 @@ impl Compiled {
     }
 }
 
-/// Expands the matrix. What it returns is whole only if no mistake was found.
+/// Expands the matrix. The result is complete only if no mistake was found.
 pub(crate) fn expand(
     matrix: &Matrix,
     payload: &Payload,
@@ -209,7 +209,7 @@ struct Expansion<'a> {
     scripts: BTreeMap<Digest, String>,
     /// Bytes of text so far.
     text: usize,
-    /// Templates that could not be rendered: said once, not for every cell.
+    /// Templates that could not be rendered: reported once, not for every cell.
     failed: HashSet<usize>,
 }
 
@@ -238,7 +238,7 @@ struct Group<'a> {
 }
 
 impl<'a> Expansion<'a> {
-    /// What is done to an image's guests. Nothing of a cell is known to it: it is done once for all of them.
+    /// What is done to an image's guests. It depends on no cell: it runs once for all of them.
     fn prepare(&mut self, index: usize, image: &MatrixImage, mistakes: &mut Mistakes) -> Option<Prepare> {
         let prepare = image.prepare.as_ref()?;
         let script = match &self.compiled.prepares[index] {
@@ -294,12 +294,12 @@ impl<'a> Expansion<'a> {
         }
     }
 
-    /// Text beyond what a plan may hold is not made: the mistake is told at the end. Nor are cells of which no mistake could be told.
+    /// Drops text beyond the limit of a plan (reported at the end), and cells whose mistakes would not be reported.
     fn is_full(&self, mistakes: &Mistakes) -> bool {
         self.text > MOST_TEXT || mistakes.is_full()
     }
 
-    /// Adds one cell; `include`: where the file asks for it, if it does by itself.
+    /// Adds one cell; `include`: the place of its `[[include]]`, if it has one.
     fn push(
         &mut self,
         group: &mut Group<'a>,
@@ -312,7 +312,7 @@ impl<'a> Expansion<'a> {
         }
         let axes: IndexMap<String, String> = self.matrix.axes.keys().cloned().zip(values).collect();
         let (image, suite) = (group.image, group.suite);
-        // Of cells that are left out nothing is said; of the others once.
+        // Reported once, and only for cells that are not left out.
         if let Some(firmware) = group.firmware.take() {
             source::check_firmware(image, firmware, mistakes);
         }
@@ -324,14 +324,14 @@ impl<'a> Expansion<'a> {
             match include {
                 Some(span) if same => mistakes.warn(
                     mistakes
-                        .at(span, format!("the cell {id} is there already"), "adds nothing")
+                        .at(span, format!("the cell {id} exists already"), "adds nothing")
                         .with_help("remove this include"),
                 ),
                 _ => {
                     let message = format!("two cells would be named {id}");
                     let span = include.unwrap_or_else(|| suite.name.span());
                     let help = "rename this suite: names of cells are the names of image and suite joined by a dot";
-                    mistakes.push(mistakes.at(span, message, "of this suite, or one like it").with_help(help));
+                    mistakes.push(mistakes.at(span, message, "named the same").with_help(help));
                 }
             }
             return;
@@ -434,7 +434,7 @@ impl<'a> Expansion<'a> {
         }
         names.extend(["image.name", "image.from"].map(str::to_owned));
         match scope {
-            Scope::Prepare => format!("an image is prepared for all its cells: it can use {}", names.join(", ")),
+            Scope::Prepare => format!("`prepare` runs once for all cells of an image: it can use {}", names.join(", ")),
             Scope::Cell => {
                 names.push("suite.name".to_owned());
                 names.extend(self.matrix.axes.keys().map(|axis| format!("axes.{axis}")));
@@ -444,7 +444,7 @@ impl<'a> Expansion<'a> {
     }
 }
 
-/// What every script of a cell sees besides its suite's own environment.
+/// The environment that every script of a cell gets besides its suite's own.
 fn own_env(
     matrix: &Matrix,
     id: &CellId,
@@ -469,7 +469,7 @@ fn own_env(
     env
 }
 
-/// What templates see, but for the axes. A version that is not known is undefined, so using it is an error.
+/// What templates see, except for the axes. An unknown version is undefined, so using it is an error.
 fn context(matrix: &Matrix, image: &Image, suite: Option<&Suite>) -> Context {
     #[derive(Serialize)]
     struct PackageView<'a> {

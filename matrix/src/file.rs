@@ -1,7 +1,7 @@
-//! The matrix file's own shape: what may be written, where, with which meaning.
+//! The shape of the matrix file: which keys there are, and what they mean.
 //!
-//! Nothing is checked here beyond the shape; every value keeps its place, so that [`crate::validate`] can point at it. The
-//! comments on these types are the descriptions in the JSON Schema: they speak to whoever writes a matrix file.
+//! Only the shape is checked here; every value keeps its place, so that [`crate::validate`] can point at it. The comments on
+//! these types are the descriptions in the JSON Schema: write them for authors of matrix files.
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -20,7 +20,7 @@ use crate::{
 pub(crate) struct MatrixFile {
     /// The package under test.
     pub(crate) package: Option<PackageTable>,
-    /// Where the guests run and how much at once.
+    /// Where the guests run, and how many at once.
     #[serde(default)]
     pub(crate) runner: RunnerTable,
     /// Size and connectivity of every guest, unless an image or a suite says otherwise.
@@ -29,7 +29,7 @@ pub(crate) struct MatrixFile {
     /// Time limits by phase, unless a suite says otherwise. They are multiplied by the measured speed of the machine.
     #[serde(default)]
     pub(crate) timeout: TimeoutTable,
-    /// Names of catalog images: the short way to write `[[image]]` tables that hold only a name.
+    /// Names of catalog images: the short form of `[[image]]` tables that have only a name.
     #[serde(default)]
     pub(crate) images: Vec<At<String>>,
     /// The operating systems.
@@ -71,7 +71,7 @@ impl PackageTable {
     }
 }
 
-/// Where the guests run and how much at once.
+/// Where the guests run, and how many at once.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RunnerTable {
@@ -79,21 +79,22 @@ pub(crate) struct RunnerTable {
     pub(crate) kind: Option<At<RunnerKind>>,
     /// The machine of kind `ssh`: `user@host:port`; user and port may be left out.
     pub(crate) host: Option<At<String>>,
-    /// The file with the private key for it, relative to this matrix file; default: what `ssh` finds by itself (an agent, its configuration).
+    /// The file with the private key for it, relative to this matrix file; default: what `ssh` uses (an agent, its
+    /// configuration).
     pub(crate) identity: Option<At<String>>,
-    /// Memory all guests together may take; default: what the machine can spare, for an L1 what the plan can use at once.
+    /// Memory of all guests together; default: what the machine can spare, for an L1 what the plan can use at once.
     pub(crate) memory: Option<At<SizeText>>,
-    /// Virtual CPUs all guests together may take; default: as many as the machine has.
+    /// Virtual CPUs of all guests together; default: as many as the machine has.
     #[schemars(with = "Option<u32>", range(min = 1, max = 4096))]
     pub(crate) cpus: Option<At<i64>>,
-    /// How often a failure of the infrastructure (never of a test) is tried again on a fresh guest, 0 to 10; default: 2.
+    /// How often a failure of the infrastructure (never of a test) is retried on a fresh guest, 0 to 10; default: 2.
     #[schemars(with = "Option<u32>", range(min = 0, max = 10))]
     pub(crate) retries: Option<At<i64>>,
-    /// The catalog entry an L1 is booted from (kind `qemu`); default: the one made for it.
+    /// The catalog entry an L1 is booted from (kind `qemu`); default: `debian-13-runner`.
     pub(crate) image: Option<At<String>>,
     /// Words to add to an L1 kernel's command line.
     pub(crate) kernel_args: Option<At<String>>,
-    /// Size of an L1's scratch disk, which holds the guests' overlays; default: 64GiB, of which only what is written takes room.
+    /// Size of an L1's scratch disk, which holds the guests' overlays; default: 64GiB. It takes only the room that is written to.
     pub(crate) disk: Option<At<SizeText>>,
 }
 
@@ -115,7 +116,7 @@ pub(crate) struct GuestTable {
     pub(crate) nics: Option<At<i64>>,
     /// What it may reach; default: nothing.
     pub(crate) network: Option<Network>,
-    /// What starts the boot loader of its disk; default: what the image has been made for. Only for images that have one.
+    /// What starts the boot loader of its disk; default: what the image is made for. Only for images with a boot loader.
     pub(crate) firmware: Option<At<Firmware>>,
     /// It has a TPM 2.0 of its own; default: no.
     pub(crate) tpm: Option<bool>,
@@ -127,7 +128,7 @@ pub(crate) struct GuestTable {
 pub(crate) struct TimeoutTable {
     /// From power-on to an answer over SSH; default: 1m.
     pub(crate) boot: Option<At<DurationText>>,
-    /// Uploading the payload and asking what is installed; and again removing old results; default: 2m.
+    /// Uploading the payload and asking what is installed; again for removing old results; default: 2m.
     pub(crate) prepare: Option<At<DurationText>>,
     /// Installing the package; default: 5m.
     pub(crate) install: Option<At<DurationText>>,
@@ -147,28 +148,27 @@ pub(crate) struct ImageTable {
     pub(crate) from: Option<At<String>>,
     /// Address of a disk image to download, or several mirrors of the same file, in the order they are tried. Needs `digest`.
     pub(crate) url: Option<At<OneOrMany>>,
-    /// A disk image on this machine, relative to this matrix file: qcow2, raw, vmdk, vhdx, vdi (used as it lies there), or ova.
+    /// A disk image on this machine, relative to this matrix file: qcow2, raw, vmdk, vhdx, vdi (used where it lies), or ova.
     pub(crate) path: Option<At<String>>,
-    /// A tarball with a root file system, such as a container layer: a path relative to this matrix file, or an address (which
-    /// needs `digest`). It is booted with a kernel of nestmatrix's own.
+    /// A tarball with a root file system, such as an exported container: a path relative to this matrix file, or an address
+    /// (which needs `digest`). nestmatrix boots it with its own kernel.
     pub(crate) rootfs: Option<At<String>>,
     /// Digest of the file that `url`, `path` or `rootfs` names: `sha256:` or `sha512:` and hex digits.
     pub(crate) digest: Option<At<String>>,
     /// The kind of CPU that the image of `url`, `path` or `rootfs` is made for; default: this machine's.
     pub(crate) arch: Option<Arch>,
-    /// What starts the boot loader of the disk; default: `uefi` for aarch64; for x86_64 what the disk has been made for, as far as that
-    /// can be seen.
+    /// What starts the boot loader of the disk; default: `uefi` for aarch64; for x86_64 it is read from the disk.
     pub(crate) firmware: Option<At<Firmware>>,
-    /// What kind of packages it installs; default: what is found in the guest.
+    /// The kind of packages it installs; default: found out in the guest.
     pub(crate) family: Option<PackageFamily>,
-    /// Who logs in over SSH; default: root. Anybody else must be allowed to use `sudo` without a password.
+    /// The user who logs in over SSH; default: root. Other users need `sudo` without a password.
     pub(crate) login: Option<At<String>>,
     /// Words to add to the guest kernel's command line.
     pub(crate) kernel_args: Option<At<String>>,
     /// Size and connectivity of its guests, where they differ from `[guest]`.
     #[serde(default)]
     pub(crate) guest: GuestTable,
-    /// What to do to its guests before any suite: once, if they are forked from a template.
+    /// What to do to its guests before any suite: once per template, if they are forked.
     pub(crate) prepare: Option<At<PrepareTable>>,
 }
 
@@ -180,12 +180,12 @@ pub(crate) struct PrepareTable {
     pub(crate) run: Option<At<String>>,
     /// The script itself, a template over package and image. (Or `run`.)
     pub(crate) inline: Option<At<String>>,
-    /// Names of packages that the guest's own package manager installs, such as `gcc`.
+    /// Names of packages that the guest's package manager installs, such as `gcc`.
     #[serde(default)]
     pub(crate) packages: Vec<At<String>>,
-    /// What the guest may reach while it is prepared, and only then; default: nothing.
+    /// What the guest may reach during the preparation only; default: nothing.
     pub(crate) network: Option<Network>,
-    /// Time limit of all of it; default: 10m.
+    /// Time limit of the whole preparation; default: 10m.
     pub(crate) timeout: Option<At<DurationText>>,
 }
 
@@ -197,19 +197,19 @@ pub(crate) struct SuiteTable {
     pub(crate) name: At<String>,
     /// The script: a file, relative to this matrix file. Sent as it is, not a template. (Or `inline`.)
     pub(crate) run: Option<At<String>>,
-    /// The script itself, a template over package, image, axes and suite. (Or `run`.) `{#` begins no comment in it: it is
-    /// the shell's `${#name}`.
+    /// The script itself, a template over package, image, axes and suite. (Or `run`.) `{#` begins no comment in it, because
+    /// `${#name}` is shell.
     pub(crate) inline: Option<At<String>>,
     /// Environment of the script; values are templates over package, image, axes and suite. Besides these the script sees
     /// NESTMATRIX_CELL, NESTMATRIX_IMAGE, NESTMATRIX_SUITE, NESTMATRIX_PACKAGE_NAME, NESTMATRIX_PACKAGE_VERSION and, for every
     /// axis, NESTMATRIX_AXIS_<NAME>.
     #[serde(default)]
     pub(crate) env: IndexMap<At<String>, At<String>>,
-    /// More files the script wants beside it: globs relative to this matrix file, inside its folder.
+    /// More files that the script needs: globs relative to this matrix file, inside its folder.
     #[serde(default)]
     pub(crate) files: Vec<At<String>>,
-    /// Where the suite leaves results of its own: `junit:` and an absolute glob in the guest, such as
-    /// `junit:/tmp/results/*.xml`. Without it the script's exit code is the one test case.
+    /// Results that the suite writes: `junit:` and an absolute glob in the guest, such as `junit:/tmp/results/*.xml`. Without it
+    /// the script's exit code is the one test case.
     pub(crate) results: Option<At<String>>,
     /// What to fetch from the guest afterwards: absolute paths or globs.
     #[serde(default)]
@@ -219,12 +219,13 @@ pub(crate) struct SuiteTable {
     /// What is done with a guest, in this order: `prepare`, `install`, `run`, `collect`, and `reboot` anywhere between the first and the
     /// last; default: all but `reboot`, as far as there is something to install and to collect.
     pub(crate) steps: Option<At<Vec<At<Step>>>>,
-    /// The suite may reboot its guest; default: no, a guest that reboots is a failure of the package. After a reboot the script is run again,
-    /// with NESTMATRIX_REBOOT one higher (0 at first); at most 10 times. NESTMATRIX_MARK is the path of a file that survives it, for notes of the
-    /// script. The time limit of the suite is for all runs together, without the boots between them.
+    /// The suite may reboot its guest; default: no, a reboot is a failure of the package. After a reboot the script runs again,
+    /// with NESTMATRIX_REBOOT one higher (0 at first); at most 10 times. NESTMATRIX_MARK is the path of a file that survives the
+    /// reboot: the script announces a reboot by writing to it. The time limit of the suite covers all runs together, without the
+    /// boots between them.
     #[serde(default)]
     pub(crate) reboot: bool,
-    /// How its guests come to be; default: forked from a template.
+    /// How its guests start; default: forked from a template.
     pub(crate) boot: Option<Boot>,
     /// Whose machine-id, SSH host key and host name its guests have; default: those of their template.
     pub(crate) identity: Option<Identity>,

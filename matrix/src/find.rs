@@ -12,7 +12,7 @@ use crate::{
     text::{GLOB_HELP, LONGEST_PATH},
 };
 
-/// More files than this are a slip (`**/*` in a home folder), and would be read for hours.
+/// Maximum number of files: more are probably a mistake (`**/*` in a home folder), and reading them takes hours.
 const MOST_FILES: usize = 10_000;
 
 /// The regular files that match this glob, sorted. None at all is a mistake.
@@ -46,17 +46,17 @@ fn matches(glob: &At<String>, folder: &Path, mistakes: &mut Mistakes) -> Option<
         wrong(mistakes, format!("{text:?} names no file"), "write a path or a glob, relative to the matrix file");
         return None;
     }
-    // To the library a `**` at the end matches folders only; to everybody else, what is in them.
+    // The library takes a `**` at the end for folders only; users mean their content.
     let everything = if text == "**" || text.ends_with("/**") { "/*" } else { "" };
     let pattern = if text.starts_with('/') {
         format!("{text}{everything}")
     } else {
-        // The folder's own name may hold `[` or `*`; it is no pattern.
+        // The folder's own name may contain `[` or `*`; it is not a pattern.
         format!("{}/{text}{everything}", glob::Pattern::escape(folder.to_str()?))
     };
     let paths = match glob::glob(&pattern) {
         Ok(paths) => paths,
-        // Each name of the path is a pattern of its own: `[a/b]` is one, yet neither `[a` nor `b]` is.
+        // Each name of the path is a pattern of its own: `[a/b]` is valid, but neither `[a` nor `b]` is.
         Err(error) => {
             wrong(mistakes, format!("`{text}` is not a glob: {}", error.msg), GLOB_HELP);
             return None;
@@ -92,10 +92,12 @@ fn matches(glob: &At<String>, folder: &Path, mistakes: &mut Mistakes) -> Option<
 /// A file that was named cannot be read.
 pub(crate) fn unreadable(at: &At<String>, path: &Path, error: &io::Error, mistakes: &mut Mistakes) {
     let message = format!("cannot read {}: {error}", path.display());
-    mistakes.push(mistakes.at(at.span(), message, "named here").with_help("make it readable, or do not name it"));
+    mistakes.push(
+        mistakes.at(at.span(), message, "named here").with_help("make it readable, or remove it from the matrix"),
+    );
 }
 
-/// Where a file was looked for in vain, and what is there instead.
+/// Where a file was expected, and what is there instead.
 pub(crate) fn missing(text: &str, folder: &Path) -> (String, String) {
     let is_plain = |part: &&str| !part.contains(['*', '?', '[']);
     let parts: Vec<_> = text.split('/').collect();

@@ -5,13 +5,13 @@ use sha2::Digest as _;
 
 use crate::{Artifact, Cell, Digest, Image, ImageSource, Location, Package, Plan, Prepare, Runner, UploadFile};
 
-/// Changes whenever the form below does, so that equal digests of different versions mean equal work, too.
+/// Raised with every change of the form below, so that equal digests of different versions mean equal work.
 const FORM: u32 = 5;
 
 impl Plan {
     /// The digest that this plan should carry.
     ///
-    /// The patterns name every field: a new one has to be put on one side or the other.
+    /// The patterns name every field: a new field must be added or ignored explicitly.
     pub(crate) fn fingerprint(&self) -> Digest {
         let Self { digest: _, matrix: _, package, runner, images, scripts, cells } = self;
         let package = package.as_ref().map(|Package { name, version, artifacts }| {
@@ -32,7 +32,7 @@ impl Plan {
             })
             .collect();
         let runner = Runner { identity: None, ..runner.clone() };
-        // Cell by cell: a plan of 100,000 cells need not be in memory twice.
+        // Cell by cell: avoids a second copy of a plan of 100,000 cells in memory.
         let mut hasher = sha2::Sha256::new();
         hash_json(&mut hasher, &(FORM, package, &runner, images, scripts));
         for cell in cells {
@@ -79,6 +79,6 @@ fn decisive(cell: &Cell) -> impl Serialize + '_ {
 
 /// Hashes a value by its JSON.
 pub(crate) fn hash_json(hasher: &mut sha2::Sha256, value: &impl Serialize) {
-    // It fails for maps whose keys are no text, and there are none here.
+    // Fails only for maps whose keys are not text; there are none here.
     hasher.update(serde_json::to_vec(value).unwrap_or_default());
 }

@@ -1,4 +1,4 @@
-//! The guest tables of the matrix file: what a guest is made of, by whoever says it most narrowly.
+//! The guest tables of the matrix file: the guest of a cell, from the narrowest table that has a key.
 
 use std::ops::RangeInclusive;
 
@@ -13,7 +13,7 @@ use crate::{
 const NIC_RANGE: RangeInclusive<u32> = 1..=8;
 const GUEST_CPU_RANGE: RangeInclusive<u32> = 1..=64;
 
-/// What a guest table says; what it leaves open is said by a wider one.
+/// A guest table; keys that it lacks come from a wider one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GuestSize {
     cpus: Option<u32>,
@@ -27,7 +27,7 @@ pub(crate) struct GuestSize {
 }
 
 impl GuestSize {
-    /// Checks a table, also against the runner's budget: a guest that does not fit would wait for ever.
+    /// Checks a table, also against the runner's budget: a guest that does not fit would wait forever.
     pub(crate) fn check(table: &GuestTable, runner: &RunnerTable, mistakes: &mut Mistakes) -> Self {
         let size = Self {
             cpus: table.cpus.as_ref().and_then(|cpus| count(cpus, GUEST_CPU_RANGE, mistakes)),
@@ -42,26 +42,28 @@ impl GuestSize {
         if let (Some(at), Some(memory), Some(budget)) = (&table.memory, size.memory, &runner.memory)
             && budget.get().0.parse::<ByteSize>().is_ok_and(|budget| memory > budget)
         {
-            let problem = mistakes.at(at.span(), "a guest with more memory than the runner has", "the guest's");
-            mistakes
-                .push(problem.with_label(budget.span(), "the runner's").with_help("lower the one or raise the other"));
+            let problem = mistakes.at(at.span(), "the guest has more memory than the runner", "the guest's");
+            mistakes.push(
+                problem.with_label(budget.span(), "the runner's").with_help("lower the guest's or raise the runner's"),
+            );
         }
         if let (Some(at), Some(cpus), Some(budget)) = (&table.cpus, size.cpus, &runner.cpus)
             && i64::from(cpus) > *budget.get()
         {
-            let problem = mistakes.at(at.span(), "a guest with more CPUs than the runner has", "the guest's");
-            mistakes
-                .push(problem.with_label(budget.span(), "the runner's").with_help("lower the one or raise the other"));
+            let problem = mistakes.at(at.span(), "the guest has more CPUs than the runner", "the guest's");
+            mistakes.push(
+                problem.with_label(budget.span(), "the runner's").with_help("lower the guest's or raise the runner's"),
+            );
         }
         size
     }
 
-    /// Says nothing of memory.
+    /// True if it does not set the memory.
     pub(crate) fn leaves_memory_open(&self) -> bool {
         self.memory.is_none()
     }
 
-    /// The guest that the first of these tables to speak describes, the narrowest given first.
+    /// The guest described by these tables, the narrowest given first.
     pub(crate) fn resolve(narrowest_first: [&Self; 3]) -> Guest {
         let tables = || narrowest_first.into_iter();
         let usual = Guest::default();
@@ -77,7 +79,7 @@ impl GuestSize {
         }
     }
 
-    /// Where the firmware of that guest stands in the file.
+    /// The place of that guest's firmware in the file.
     pub(crate) fn firmware(narrowest_first: [&Self; 3]) -> Option<&At<Firmware>> {
         narrowest_first.into_iter().find_map(|table| table.firmware.as_ref())
     }

@@ -1,12 +1,11 @@
 //! Names of cells: readable, stable, and safe as one path component and as a command-line argument.
 //!
-//! A name never depends on the other cells of the plan, so leaving a cell out renames no other one. Text that is taken over as
-//! it is can be read back unambiguously (a value cannot hold `=`, an axis name no dot); what had to be changed carries a digest
-//! of the original.
+//! A name never depends on the other cells of the plan, so leaving a cell out renames no other one. Unchanged text can be read
+//! back unambiguously (a value cannot contain `=`, an axis name no dot); changed text carries a digest of the original.
 
 use crate::{CellId, Digest};
 
-/// Longest id, in bytes (all ASCII). File systems take 255; what is added to an id must fit, too.
+/// Maximum length of an id, in bytes (all ASCII). File systems take 255; suffixes of an id must fit, too.
 const LONGEST: usize = 120;
 
 /// The text is not the id of a cell.
@@ -34,7 +33,7 @@ impl CellId {
             clean = false;
         }
         if !clean || text.len() > LONGEST {
-            // NUL stands in no name, so it keeps the parts apart.
+            // NUL occurs in no name, so it separates the parts.
             let parts = axes.flat_map(|(name, value)| [name, value]);
             let original = [image, suite].into_iter().chain(parts).collect::<Vec<_>>().join("\0");
             let digest = Digest::of(original.as_bytes()).short();
@@ -46,7 +45,7 @@ impl CellId {
     }
 }
 
-/// May stand in an id as it is. `=` is the id's own.
+/// True for characters that may appear in an id. `=` is reserved for the id itself.
 fn is_own(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '+' | '-')
 }

@@ -1,13 +1,13 @@
 //! What to run: the matrix file, validated and expanded into a [`Plan`].
 //!
-//! This crate reads the matrix file and the files it names (scripts, artifacts) and nothing else (and unpacks the matrices that come with
-//! it): it starts no process, opens no socket, and knows nothing of QEMU, SSH or reports. Once a [`Plan`] exists there is no invalid cell in it.
+//! This crate reads the matrix file and the files it names (scripts, artifacts), unpacks the shipped matrices, and does nothing
+//! else: it starts no process, opens no socket, and knows nothing of QEMU, SSH or reports. A [`Plan`] contains no invalid cell.
 //!
-//! [`load`] is the way through: `parse` (text to the types of `file`, which keep every value's place), `validate` (to a
-//! matrix without a mistake in itself), `payload` (the files it names), `expand` (to cells). What is wrong is collected on the
-//! way, so that one [`LoadError`] tells all of it.
+//! [`load`] runs all steps: `parse` (text to the types of `file`, which keep every value's place), `validate` (to a matrix that
+//! is correct in itself), `payload` (the files it names), `expand` (to cells). All mistakes are collected on the way, so that one
+//! [`LoadError`] reports all of them.
 
-// First: the others use its macro.
+// First, because the others use its macro.
 #[macro_use]
 mod written;
 

@@ -15,7 +15,7 @@ use crate::{
     validate,
 };
 
-/// A matrix file longer than this is not one.
+/// Maximum length of a matrix file, in bytes.
 const LONGEST_FILE: u64 = 1 << 20;
 
 /// A valid matrix, expanded.
@@ -23,13 +23,13 @@ const LONGEST_FILE: u64 = 1 << 20;
 pub struct Loaded {
     /// What to run.
     pub plan: Plan,
-    /// What is odd about it.
+    /// The warnings.
     pub warnings: Vec<LoadWarning>,
 }
 
 /// Reads a matrix file and the files it names, and expands it. `catalog`: the names of the images that exist.
 ///
-/// Reads nothing else, starts nothing. Every mistake that can be found in one pass is in the error.
+/// Reads nothing else and starts nothing. The error has every mistake that can be found in one pass.
 pub fn load(file: &Path, catalog: &[&str]) -> Result<Loaded, LoadError> {
     let (text, folder) = read(file)?;
     let mut mistakes = Mistakes::new(Source::new(file, &text));
@@ -71,7 +71,7 @@ pub fn load(file: &Path, catalog: &[&str]) -> Result<Loaded, LoadError> {
     Ok(Loaded { plan, warnings: mistakes.into_warnings() })
 }
 
-/// With the path of its key, which is relative to this folder, or to the user's own.
+/// Resolves the path of the key, which is relative to this folder or to the user's home.
 fn at_home(mut runner: Runner, folder: &Path) -> Runner {
     runner.identity = runner.identity.map(|file| match file.strip_prefix("~") {
         Ok(inside) => std::env::home_dir().unwrap_or_default().join(inside),
@@ -80,7 +80,7 @@ fn at_home(mut runner: Runner, folder: &Path) -> Runner {
     runner
 }
 
-/// The file's text, and its folder: absolute and without links, so that what lies inside it can be told.
+/// The file's text, and its folder: absolute and without links, so that paths inside it can be recognized.
 fn read(file: &Path) -> Result<(String, PathBuf), LoadError> {
     let wrong = |message: String, help: &str| LoadError::from(Problem::file(file, message).with_help(help));
     let unreadable = |error: io::Error| {
@@ -107,14 +107,14 @@ fn read(file: &Path) -> Result<(String, PathBuf), LoadError> {
     // Some editors begin a file with U+FEFF and end its lines with CR LF; neither is part of the text, nor of a script in it.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text).replace("\r\n", "\n");
     let folder = file.canonicalize().map_err(unreadable)?.parent().map(Path::to_owned).unwrap_or_default();
-    // The plan and the reports, which are text, name both.
+    // The plan and the reports, which are text, contain both.
     if folder.to_str().is_none() || file.to_str().is_none() {
         return Err(wrong("the path of the matrix file is not UTF-8".into(), "rename the file or its folder"));
     }
     Ok((text, folder))
 }
 
-/// What may be meant by a file that is not there.
+/// Suggestions for a file that does not exist.
 fn absent(file: &Path) -> String {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(entries) = folder.read_dir() else {
@@ -127,5 +127,5 @@ fn absent(file: &Path) -> String {
         .collect();
     there.sort();
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    near::help(&name, &there, "name a matrix file, a TOML file that says which images and suites there are")
+    near::help(&name, &there, "name a matrix file: a TOML file with images and suites")
 }

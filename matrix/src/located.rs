@@ -1,4 +1,4 @@
-//! A value and where it stands in the matrix file, so that whatever is wrong with it can be shown in place.
+//! A value and its place in the matrix file, so that mistakes can be shown in place.
 
 use std::{
     borrow::{Borrow, Cow},
@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use toml::Spanned;
 
-/// A value and its bytes in the file. Equal and hashed by the value alone.
+/// A value and its bytes in the file. Equality and hash use the value alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct At<T>(Spanned<T>);
@@ -33,14 +33,14 @@ impl At<String> {
     }
 }
 
-/// Looked up by its text: it is hashed and compared by that alone.
+/// Looked up by its text: hash and equality use that alone.
 impl Borrow<str> for At<String> {
     fn borrow(&self) -> &str {
         self.get()
     }
 }
 
-/// To the schema, where a value stands is nothing.
+/// The schema ignores the place.
 impl<T: JsonSchema> JsonSchema for At<T> {
     fn schema_name() -> Cow<'static, str> {
         T::schema_name()

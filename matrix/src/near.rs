@@ -1,14 +1,14 @@
-//! Names that look like what was meant.
+//! Suggestions of similar names.
 
 use crate::Arch;
 
-/// At most this many suggestions: more is a list, not a hint.
+/// Maximum number of suggestions.
 const SUGGESTIONS: usize = 3;
 
-/// Whatever is longer, in bytes, is no slip of the finger, and takes long to compare.
+/// Maximum length of a compared name, in bytes: longer names are no typos, and take long to compare.
 const LONGEST_NAME: usize = 200;
 
-/// The candidates that are a slip of the finger away from `name`, nearest first.
+/// The candidates within a typo of `name`, nearest first.
 pub(crate) fn names<S: AsRef<str>>(name: &str, candidates: &[S]) -> Vec<String> {
     if name.len() > LONGEST_NAME {
         return Vec::new();
@@ -22,7 +22,7 @@ pub(crate) fn names<S: AsRef<str>>(name: &str, candidates: &[S]) -> Vec<String> 
         .map(|candidate| {
             let known = candidate.to_lowercase();
             let score = strsim::jaro_winkler(&wanted, &known);
-            // `debian-12` for `debian-12-minimal`: part of a name is near it however long the rest is.
+            // `debian-12` for `debian-12-minimal`: part of a name is near it, however long the rest is.
             let contained = wanted.len() >= 3 && known.contains(&wanted);
             (if contained { score.max(0.95) } else { score }, candidate)
         })
@@ -39,7 +39,7 @@ pub(crate) fn names<S: AsRef<str>>(name: &str, candidates: &[S]) -> Vec<String> 
     near
 }
 
-/// A name with an architecture at its end says nothing that the one without does not, unless an architecture was asked for.
+/// A name with an architecture at its end adds nothing to the one without, unless an architecture was asked for.
 fn is_said_already<S: AsRef<str>>(candidate: &str, wanted: &str, candidates: &[S]) -> bool {
     Arch::ALL.into_iter().any(|arch| {
         let shorter = candidate.strip_suffix(arch.name()).and_then(|rest| rest.strip_suffix('-'));
@@ -48,7 +48,7 @@ fn is_said_already<S: AsRef<str>>(candidate: &str, wanted: &str, candidates: &[S
     })
 }
 
-/// `did you mean ...?` where there is something near, and otherwise (or besides) this.
+/// `did you mean ...?` if a name is near; otherwise (or besides) this.
 pub fn help<S: AsRef<str>>(name: &str, candidates: &[S], otherwise: &str) -> String {
     let near = names(name, candidates);
     if near.is_empty() {

@@ -17,10 +17,11 @@ use crate::{
 };
 use rayon::prelude::*;
 
-/// A file longer than this is not sent to guests: it would take hours, or is no real file (`/proc/kcore` has 128 TiB).
+/// Maximum size of a file that is sent to guests, in bytes: longer files take hours, or are not real files (`/proc/kcore` has 128
+/// TiB).
 const LONGEST_UPLOAD: u64 = 16 << 30;
 
-/// What was read.
+/// The content of the named files.
 pub(crate) struct Payload {
     /// The package's files, by file name.
     pub(crate) artifacts: Vec<Artifact>,
@@ -93,12 +94,12 @@ pub(crate) fn read(matrix: &Matrix, folder: &Path, mistakes: &mut Mistakes) -> P
     Payload { artifacts, suites, prepares, disks }
 }
 
-/// The file that an image comes from. It is not read here: it may be large, and is read when it is needed.
+/// The file of an image. It is not read here: it may be large, and is read when needed.
 fn disk(at: &At<String>, folder: &Path, mistakes: &mut Mistakes) -> Option<PathBuf> {
     let path = folder.join(at.text());
     let found = path.metadata();
     let wrong = match &found {
-        // The kernel's own files say that they are empty, whatever they hold.
+        // The kernel's own files report a size of 0, whatever they contain.
         Ok(found) if found.is_file() && found.len() == 0 => Some("it is empty".to_owned()),
         Ok(found) if found.is_file() => None,
         Ok(_) => Some("it is not a file".to_owned()),
@@ -149,15 +150,15 @@ fn artifact_paths<'a>(
                     } else {
                         problem.with_label(first_glob.span(), "names the first")
                     };
-                    mistakes.push(
-                        problem.with_help("they lie side by side in the guest: rename one, or write narrower globs"),
-                    );
+                    mistakes.push(problem.with_help(
+                        "all artifacts go into one folder in the guest: rename one, or write narrower globs",
+                    ));
                 }
             }
         }
         no_packages.push((glob, others));
     }
-    // Without any there is nothing to install anywhere.
+    // Without any package there is nothing to install anywhere.
     let none = !named.keys().any(|name| is_package(name));
     for (glob, others) in no_packages {
         tell_no_packages(&others, glob, none, mistakes);
@@ -169,12 +170,12 @@ fn is_package(name: &str) -> bool {
     PackageFamily::ALL.iter().any(|family| family.stem(name).is_some())
 }
 
-/// Tells of artifacts that no package manager takes: no guest will see them.
+/// Reports artifacts that no package manager accepts: no guest gets them.
 fn tell_no_packages(names: &[String], glob: &At<String>, is_mistake: bool, mistakes: &mut Mistakes) {
     let Some(first) = names.first() else { return };
     let message = match names.len() {
-        1 => format!("`{first}` is not a package: it is installed nowhere"),
-        several => format!("{several} artifacts are not packages and are installed nowhere, the first is `{first}`"),
+        1 => format!("`{first}` is not a package: no guest installs it"),
+        several => format!("{several} artifacts are not packages: no guest installs them; the first is `{first}`"),
     };
     let problem = mistakes.at(glob.span(), message, "names it").with_help(
         "packages end in .deb, .rpm, .apk, .pkg.tar.* or .pkg; what a suite itself needs goes into its `files`",
@@ -189,7 +190,7 @@ fn upload_paths<'a>(globs: &'a [At<String>], folder: &Path, mistakes: &mut Mista
         if text.starts_with('/') || text.split('/').any(|part| part == "..") {
             mistakes.push(
                 mistakes
-                    .at(glob.span(), format!("`{text}` leads out of the matrix file's folder"), "leads outside")
+                    .at(glob.span(), format!("`{text}` is outside of the matrix file's folder"), "outside")
                     .with_help("in the guest, files keep their path relative to that folder: name files inside it"),
             );
             continue;
@@ -218,7 +219,7 @@ fn upload_paths<'a>(globs: &'a [At<String>], folder: &Path, mistakes: &mut Mista
     named
 }
 
-/// The path relative to the folder, with `/`; `None` if that is no plain text.
+/// The path relative to the folder, with `/`; `None` if it is not plain text.
 fn relative(path: &Path, folder: &Path) -> Option<String> {
     let parts: Option<Vec<_>> = path
         .strip_prefix(folder)

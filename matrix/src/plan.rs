@@ -1,7 +1,7 @@
 //! The [`Plan`]: the expanded, ordered, digest-stamped list of everything that must report.
 //!
-//! These are plain data. They are only made by expanding a valid matrix file (or read back from a `plan.json` written by
-//! the same version), so whoever holds one need not check it again.
+//! These are plain data. They are only made by expanding a valid matrix file (or read back from a `plan.json` of the same
+//! version), so they need no further check.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
@@ -13,14 +13,14 @@ use crate::{Arch, ByteSize, Checksum, Digest, DiskInterface, Firmware, PackageFa
 /// Everything a run needs to know of the matrix file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Digest of everything here that decides the work: equal digests mean the same work. Where things lie on this machine
-    /// (`matrix`, the paths, the origins of scripts) decides nothing.
+    /// Digest of everything that decides the work: equal digests mean the same work. Paths on this machine (`matrix`, the paths,
+    /// the origins of scripts) are not part of it.
     pub digest: Digest,
-    /// The matrix file, as it was named to us. Not part of the digest.
+    /// The matrix file, as the user named it. Not part of the digest.
     pub matrix: PathBuf,
     /// The package under test, if the matrix names one.
     pub package: Option<Package>,
-    /// Where and how much at once.
+    /// Where the guests run, and how many at once.
     pub runner: Runner,
     /// Every image that at least one cell uses, in the order of the matrix file.
     pub images: Vec<Image>,
@@ -32,7 +32,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The image that a cell's guest is of; `None`: the cell is not of this plan.
+    /// The image of a cell's guest; `None`: the cell is not part of this plan.
     pub fn image(&self, cell: &Cell) -> Option<&Image> {
         self.images.iter().find(|image| image.name == cell.image)
     }
@@ -44,7 +44,7 @@ impl Plan {
         self
     }
 
-    /// The same plan for the machine that one logs in to there, under its own digest.
+    /// The same plan for this SSH host, under its own digest.
     pub fn on_host(mut self, host: SshHost) -> Self {
         self.runner.host = Some(host);
         self.on(RunnerKind::Ssh)
@@ -67,7 +67,7 @@ pub struct Package {
 pub struct Artifact {
     /// Where it is on this machine (absolute). Not part of the plan's digest.
     pub path: PathBuf,
-    /// Its last path component; what it is called in the guest.
+    /// Its last path component, which is its name in the guest.
     pub file_name: String,
     /// Its size in bytes.
     pub bytes: u64,
@@ -75,7 +75,7 @@ pub struct Artifact {
     pub digest: Digest,
 }
 
-/// Which L1 runs the guests, and its budget.
+/// The runner, and its budget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Runner {
     /// The kind asked for.
@@ -83,35 +83,35 @@ pub struct Runner {
     /// The machine of kind `ssh`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<SshHost>,
-    /// The file with the private key for that (absolute); `None`: what `ssh` finds by itself.
+    /// The file with the private key for it (absolute); `None`: what `ssh` uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<PathBuf>,
-    /// Memory that all guests together may take; `None`: what the machine can spare, or what the plan can use at once.
+    /// Memory of all guests together; `None`: what the machine can spare, or what the plan can use at once.
     pub memory: Option<ByteSize>,
-    /// Virtual CPUs that all guests together may take; `None`: as many as the machine has.
+    /// Virtual CPUs of all guests together; `None`: as many as the machine has.
     pub cpus: Option<u32>,
-    /// Catalog entry that an L1 is booted from; `None`: the one made for it.
+    /// Catalog entry that an L1 is booted from; `None`: `debian-13-runner`.
     pub image: Option<String>,
     /// Words added to an L1 kernel's command line.
     pub kernel_args: Vec<String>,
-    /// Size of an L1's scratch disk, which holds the guests' overlays; `None`: plenty.
+    /// Size of an L1's scratch disk, which holds the guests' overlays; `None`: the default.
     pub disk: Option<ByteSize>,
-    /// How often a failure of an infrastructure phase is tried again on a fresh guest.
+    /// How often a failure of an infrastructure phase is retried on a fresh guest.
     pub retries: u32,
 }
 
-/// The kinds of L1 runner.
+/// The kinds of runner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunnerKind {
-    /// Choose one and say why.
+    /// Chooses one, and reports the reason.
     #[default]
     Auto,
     /// This machine is the L1.
     Host,
     /// Boot an L1 on this machine with QEMU.
     Qemu,
-    /// A machine one can log in to is the L1.
+    /// The L1 is a machine that is reached with `ssh`.
     Ssh,
 }
 
@@ -120,19 +120,19 @@ pub enum RunnerKind {
 pub struct Image {
     /// Its name in this matrix.
     pub name: String,
-    /// What its source is called: the catalog entry (often the same as `name`), else `name`. Images of one plan that have this in
-    /// common have the source in common.
+    /// Name of its source: the catalog entry (often the same as `name`), else `name`. Images of one plan with equal `from` have
+    /// equal sources.
     pub from: String,
     /// Where it comes from.
     pub source: ImageSource,
     /// Words added to the guest kernel's command line.
     pub kernel_args: Vec<String>,
-    /// What is done to its guests before any cell of theirs; `None`: nothing.
+    /// What is done to its guests before any cell; `None`: nothing.
     pub prepare: Option<Prepare>,
 }
 
 impl Image {
-    /// The same, from this file on this machine if it comes from one.
+    /// The same image, with this file on this machine as its location, if it comes from a file.
     pub(crate) fn at(mut self, file: Option<PathBuf>) -> Self {
         if let (Some(file), ImageSource::Disk { location, .. } | ImageSource::Rootfs { location, .. }) =
             (file, &mut self.source)
@@ -149,7 +149,7 @@ impl Image {
 pub enum ImageSource {
     /// The catalog, under [`Image::from`].
     Catalog,
-    /// A disk that boots by itself.
+    /// A disk with a boot loader of its own.
     Disk {
         /// Where it is.
         location: Location,
@@ -157,11 +157,11 @@ pub enum ImageSource {
         digest: Option<Checksum>,
         /// The kind of CPU it is made for.
         arch: Arch,
-        /// What starts its boot loader; `None`: see what it is made for.
+        /// What starts its boot loader; `None`: read from the disk.
         firmware: Option<Firmware>,
-        /// What kind of packages it installs; `None`: see in the guest.
+        /// What kind of packages it installs; `None`: found out in the guest.
         family: Option<PackageFamily>,
-        /// Who logs in over SSH.
+        /// The user who logs in over SSH.
         login_user: String,
     },
     /// A tarball with a root file system.
@@ -172,7 +172,7 @@ pub enum ImageSource {
         digest: Option<Checksum>,
         /// The kind of CPU it is made for.
         arch: Arch,
-        /// What kind of packages it installs; `None`: see in the guest.
+        /// What kind of packages it installs; `None`: found out in the guest.
         family: Option<PackageFamily>,
     },
 }
@@ -181,24 +181,24 @@ pub enum ImageSource {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Location {
-    /// At any of these addresses (http or https), in the order they are tried; at least one.
+    /// At any of these addresses (http or https), tried in this order; at least one.
     Urls(Vec<String>),
     /// On this machine (absolute). Not part of the plan's digest.
     Path(PathBuf),
 }
 
-/// What is done to a guest before any cell: once per template, from which the guests of the cells are forked.
+/// What is done to a guest before any cell: once per template.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Prepare {
     /// The script to run: a key of [`Plan::scripts`]; `None`: packages only.
     pub script: Option<Digest>,
     /// Where the script's text came from, for people: a path relative to the matrix file, or `inline`.
     pub script_origin: Option<String>,
-    /// What the guest's package manager installs, before the script runs; in the order of the matrix file.
+    /// What the guest's package manager installs before the script runs, in the order of the matrix file.
     pub packages: Vec<String>,
-    /// What the guest may reach meanwhile; the cells' own network is [`Guest::network`].
+    /// What the guest may reach during the preparation; the cells' own network is [`Guest::network`].
     pub network: Network,
-    /// Time limit of all of it, before scaling by the measured speed.
+    /// Time limit of the whole preparation, before scaling by the measured speed.
     pub timeout: Duration,
 }
 
@@ -215,7 +215,7 @@ pub struct Cell {
     pub axes: IndexMap<String, String>,
     /// The virtual machine to run it in.
     pub guest: Guest,
-    /// How that machine comes to be.
+    /// How that machine is started.
     pub boot: Boot,
     /// Whose machine-id and host key it has.
     pub identity: Identity,
@@ -231,21 +231,22 @@ pub struct Cell {
     pub files: Vec<UploadFile>,
     /// What is done with its guest, in this order.
     pub steps: Vec<Step>,
-    /// The suite may reboot its guest: it is run again then.
+    /// The suite may reboot its guest; it is then run again.
     pub reboot: bool,
-    /// Where the suite leaves results of its own; `None`: its exit code is the one test case.
+    /// Where the suite writes results; `None`: its exit code is the one test case.
     pub results: Option<Results>,
     /// Absolute paths or globs in the guest to fetch afterwards.
     pub artifacts: Vec<String>,
 }
 
 impl Cell {
-    /// The package is installed in its guest.
+    /// True if the package is installed in its guest.
     pub fn installs(&self) -> bool {
         self.steps.contains(&Step::Install)
     }
 
-    /// Its steps for people, `prepare, install, reboot, run`; `None`: they are the usual ones of a plan that has something to install or not.
+    /// Its steps for people, `prepare, install, reboot, run`; `None`: they are the default. `installable`: the plan has
+    /// artifacts.
     pub fn unusual_steps(&self, installable: bool) -> Option<String> {
         let collects = self.results.is_some() || !self.artifacts.is_empty();
         let word = |step: &Step| match step {
@@ -270,7 +271,7 @@ pub struct UploadFile {
     pub digest: Digest,
 }
 
-/// Where a suite's own results are.
+/// Location of a suite's own results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "format", rename_all = "kebab-case")]
 pub enum Results {
@@ -302,7 +303,7 @@ pub struct Guest {
     pub tpm: bool,
 }
 
-/// What a guest is where a matrix says nothing of it.
+/// The default guest.
 impl Default for Guest {
     fn default() -> Self {
         Self {
@@ -321,7 +322,7 @@ impl Default for Guest {
 /// A disk besides the root disk: empty, the guest's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataDisk {
-    /// What the guest finds it by: 1 to 20 letters, digits, `-` and `_`.
+    /// What the guest recognizes it by: 1 to 20 letters, digits, `-` and `_`.
     pub serial: String,
     /// Its size, whole mebibytes.
     pub size: ByteSize,
@@ -330,7 +331,7 @@ pub struct DataDisk {
 }
 
 impl Guest {
-    /// Size of the root disk where a matrix says nothing of it.
+    /// Default size of the root disk.
     pub const DEFAULT_DISK: ByteSize = ByteSize::from_mib(4 << 10);
 }
 
@@ -345,11 +346,11 @@ pub enum Network {
     Open,
 }
 
-/// How a guest comes to be.
+/// How a guest is started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Boot {
-    /// Forked from a template, a guest that was booted and frozen once, where one can be had; booted where not.
+    /// Forked from a template (a guest that was booted and frozen once), if there is one; otherwise booted.
     #[default]
     Warm,
     /// Booted: for tests of the boot itself and of what happens at the first one.
@@ -363,8 +364,8 @@ pub enum Identity {
     /// Guests forked from one template have the same one.
     #[default]
     Shared,
-    /// Each guest gets its own after the fork, before the payload. (One that is booted has a machine-id and a host key of
-    /// its own anyway.)
+    /// Each guest gets its own after the fork, before the payload. (A booted guest has a machine-id and a host key of its own
+    /// anyway.)
     Unique,
 }
 
@@ -385,9 +386,8 @@ pub struct Timeouts {
 
 /// Identity of a cell: `<image>.<suite>`, then `.<axis>=<value>` for every axis.
 ///
-/// Only `A-Z a-z 0-9 . _ = + -`, not beginning with `.` or `-`, at most 120 characters; text that had to be changed to fit
-/// carries a short digest of the original, so two cells never share an id. Read back, it is checked again: whatever holds
-/// a `CellId` may join it to a path.
+/// Only `A-Z a-z 0-9 . _ = + -`, not beginning with `.` or `-`, at most 120 characters; changed text carries a short digest of
+/// the original, so two cells never share an id. It is checked again when read back, so it is safe to join a `CellId` to a path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CellId(pub(crate) String);

@@ -1,4 +1,4 @@
-//! `[image.prepare]`: what is done to an image's guests before any cell. The table checked, and its identity.
+//! `[image.prepare]`: what is done to an image's guests before any cell. Checks the table, and computes its identity.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::{
     text,
 };
 
-/// Time limit where none is written.
+/// Default time limit.
 const TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// Changes whenever what [`Prepare::digest`] is made of does.
+/// Raised with every change of what [`Prepare::digest`] covers.
 const FORM: &str = "prepare 1";
 
-/// The table without a mistake in itself. The file it names is not looked at yet.
+/// The checked table. Its file is not read yet.
 pub(crate) struct ImagePrepare {
     pub(crate) script: Option<Script>,
     pub(crate) packages: Vec<String>,
@@ -29,7 +29,7 @@ pub(crate) struct ImagePrepare {
     pub(crate) timeout: Duration,
 }
 
-/// Checks the table; `None`, and a mistake, if nothing can be done by it.
+/// Checks the table; `None`, and a mistake, if it does nothing.
 pub(crate) fn check(at: &At<PrepareTable>, mistakes: &mut Mistakes) -> Option<ImagePrepare> {
     let table = at.get();
     for name in table.packages.iter().filter(|name| !text::is_package(name.text())) {
@@ -46,7 +46,7 @@ pub(crate) fn check(at: &At<PrepareTable>, mistakes: &mut Mistakes) -> Option<Im
             "an isolated guest reaches nothing",
         );
         mistakes
-            .warn(problem.with_help("add `network = \"open\"` to this `prepare`: it holds for the preparation alone"));
+            .warn(problem.with_help("add `network = \"open\"` to this `prepare`: it applies to the preparation only"));
     }
     let timeout = table.timeout.as_ref().map_or(Some(TIMEOUT), |timeout| quantity::duration(timeout, mistakes));
     let script =
@@ -74,8 +74,8 @@ pub(crate) fn check(at: &At<PrepareTable>, mistakes: &mut Mistakes) -> Option<Im
 }
 
 impl Prepare {
-    /// Identity of what it does: equal digests mean the same packages in the same order, the same script and the same network.
-    /// Its time limit is not part of it: a template that was made in time is the same under every limit.
+    /// Identity of the preparation: equal digests mean the same packages in the same order, the same script and the same network.
+    /// The time limit is not part of it: it does not change the template.
     pub fn digest(&self) -> Digest {
         let Self { script, script_origin: _, packages, network, timeout: _ } = self;
         let mut hasher = sha2::Sha256::new();

@@ -1,4 +1,4 @@
-//! Sizes, durations and counts of the matrix file, each within the range in which it means something.
+//! Sizes, durations and counts of the matrix file, each with its range.
 
 use std::{
     ops::{Range, RangeInclusive},
@@ -23,7 +23,7 @@ const RUNNER_CPU_RANGE: RangeInclusive<u32> = 1..=4096;
 const RETRY_RANGE: RangeInclusive<u32> = 0..=10;
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What a timeout table says.
+/// A timeout table.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Limits {
     boot: Option<Duration>,
@@ -60,7 +60,7 @@ impl Limits {
     }
 }
 
-/// The runner the file asks for; its image and kernel's words are checked elsewhere.
+/// The runner of the file; its image and kernel words are checked elsewhere.
 pub(crate) fn runner(table: &RunnerTable, mistakes: &mut Mistakes) -> Runner {
     Runner {
         kind: table.kind.as_ref().map(|kind| *kind.get()).unwrap_or_default(),
@@ -84,7 +84,7 @@ pub(crate) fn size_at(at: &At<SizeText>, range: RangeInclusive<ByteSize>, mistak
     size(at.get(), at.span(), range, mistakes)
 }
 
-/// A size of whole mebibytes: QEMU takes no finer one.
+/// A size of whole mebibytes: QEMU accepts nothing finer.
 pub(crate) fn size(
     SizeText(text): &SizeText,
     span: Range<usize>,
@@ -97,7 +97,7 @@ pub(crate) fn size(
             .at(span, format!("the size `{text}` is out of range"), "out of range")
             .with_help(format!("write a size from {smallest} to {largest}")),
         Ok(size) if !size.bytes().is_multiple_of(ByteSize::from_mib(1).bytes()) => mistakes
-            .at(span, format!("the size `{text}` is no whole number of mebibytes"), "not whole")
+            .at(span, format!("the size `{text}` is not a whole number of mebibytes"), "not whole")
             .with_help(format!("write `{}MiB` or `{}MiB`", size.mib(), size.mib() + 1)),
         Ok(size) => return Some(size),
         Err(_) => mistakes.at(span, format!("`{text}` is not a size"), "not a size").with_help(format!(
@@ -109,7 +109,7 @@ pub(crate) fn size(
     None
 }
 
-/// The size that was probably meant by this text that is none.
+/// The size that this invalid text probably means.
 fn size_meant(text: &str) -> ByteSize {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let unit = match unit.trim().to_ascii_lowercase().chars().next() {

@@ -1,4 +1,4 @@
-//! Files that a user named, read so that it ends: pipes, devices and the kernel's own files may never answer, or never end.
+//! Reads files that a user named, without hanging: pipes, devices and the kernel's own files may never answer or never end.
 
 use std::{
     fs::{File, OpenOptions},
@@ -15,8 +15,8 @@ use crate::Digest;
 ///
 /// # Errors
 ///
-/// [`io::ErrorKind::FileTooLarge`] where it is longer; [`io::ErrorKind::Unsupported`] for anything that is no file on a disk, or is
-/// being changed; whatever else stands in the way of reading it.
+/// [`io::ErrorKind::FileTooLarge`] if it is longer; [`io::ErrorKind::Unsupported`] for anything that is not a file on a disk, or
+/// is being changed; any other error of reading it.
 pub(crate) fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     each_piece(path, limit, |piece| bytes.extend_from_slice(piece))?;
@@ -37,7 +37,7 @@ fn each_piece(path: &Path, limit: u64, mut call: impl FnMut(&[u8])) -> io::Resul
         let words = format!("too large: {size} bytes, the limit is {limit}");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, words));
     }
-    // One byte more: a file that is longer than it says is none either.
+    // One byte more: detects a file that is longer than its size.
     let (mut file, mut buffer, mut read) = (file.take(size + 1), vec![0; 256 << 10], 0);
     loop {
         match file.read(&mut buffer) {
@@ -47,7 +47,7 @@ fn each_piece(path: &Path, limit: u64, mut call: impl FnMut(&[u8])) -> io::Resul
                 read += length as u64;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // `/proc/kmsg` says that it is a file, and would keep its reader waiting for ever.
+            // `/proc/kmsg` claims to be a file, and would block its reader forever.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(no_file("not a file on a disk: reading it does not end"));
             }
@@ -63,7 +63,7 @@ fn each_piece(path: &Path, limit: u64, mut call: impl FnMut(&[u8])) -> io::Resul
 
 /// Opens a regular file; says its size in bytes.
 fn open(path: &Path) -> io::Result<(File, u64)> {
-    // Before it is opened: opening a pipe waits for its other end, opening some devices does something.
+    // Checked before opening: opening a pipe waits for its other end, opening some devices has effects.
     if !path.metadata()?.is_file() {
         return Err(no_file("not a file"));
     }

@@ -1,4 +1,4 @@
-//! Axes, and what the rules about cells may speak of. `[[include]]`: cells that are added; those left out are in [`crate::exclude`].
+//! Axes, and what rules about cells may name. `[[include]]`: cells that are added; for those left out see [`crate::exclude`].
 
 use std::{collections::HashSet, ops::Range};
 
@@ -6,10 +6,10 @@ use indexmap::{IndexMap, IndexSet};
 
 use crate::{error::Mistakes, located::At, near, scalar::Scalar, text};
 
-/// More axes than this are a slip: every cell has a value of each.
+/// Maximum number of axes: every cell has a value of each.
 const MOST_AXES: usize = 100;
 
-/// What a rule may speak of: images, suites, and every axis.
+/// What a rule may name: images, suites, and every axis.
 pub(crate) struct Dimensions<'a> {
     names: IndexSet<&'a str>,
     values: Vec<IndexSet<&'a str>>,
@@ -31,12 +31,12 @@ impl<'a> Dimensions<'a> {
         }
     }
 
-    /// How many there are.
+    /// Their number.
     pub(crate) fn count(&self) -> usize {
         self.values.len()
     }
 
-    /// The values of one, by their positions.
+    /// The values of one dimension, by position.
     pub(crate) fn values(&self, dimension: usize) -> &IndexSet<&'a str> {
         &self.values[dimension]
     }
@@ -46,12 +46,12 @@ impl<'a> Dimensions<'a> {
         self.values[dimension].get_index_of(value)
     }
 
-    /// Its values are names: a rule that speaks of another one has a slip in it. (A value of an axis may be meant for later.)
+    /// Its values are names, so a rule with an unknown one is a mistake. (An unknown value of an axis may be meant for later.)
     pub(crate) fn is_named(dimension: usize) -> bool {
         [IMAGE, SUITE].contains(&dimension)
     }
 
-    /// The dimension that the key of a rule means, or a mistake.
+    /// The dimension of a rule's key, or a mistake.
     pub(crate) fn check_key(&self, key: &At<String>, mistakes: &mut Mistakes) -> Option<usize> {
         let found = self.names.get_index_of(key.text());
         if found.is_none() {
@@ -76,15 +76,13 @@ impl<'a> Dimensions<'a> {
             let known: Vec<_> = self.values[dimension].iter().copied().collect();
             let key = self.names[dimension];
             let help = near::help(name, &known, &format!("this matrix has {}", some(&known)));
-            mistakes.push(
-                mistakes.at(span, format!("no {key} of this matrix is named `{name}`"), "unknown").with_help(help),
-            );
+            mistakes.push(mistakes.at(span, format!("unknown {key} `{name}`"), "unknown").with_help(help));
         }
         position
     }
 }
 
-/// Names for people: not all of many.
+/// Names for people, abbreviated.
 fn some(names: &[&str]) -> String {
     const SHOWN: usize = 10;
     let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
@@ -94,7 +92,7 @@ fn some(names: &[&str]) -> String {
     }
 }
 
-/// The axes, checked: name -> values, in the order of the file.
+/// Checks the axes: name -> values, in the order of the file.
 pub(crate) fn axes(
     file: &IndexMap<At<String>, At<Vec<At<Scalar>>>>,
     mistakes: &mut Mistakes,
@@ -138,20 +136,20 @@ pub(crate) fn axes(
     axes
 }
 
-/// Axes become variables of templates and, in capitals, of the script's environment.
+/// Axes become variables of templates and, in upper case, of the script's environment.
 fn check_axis_name(name: &At<String>, variables: &mut HashSet<String>, mistakes: &mut Mistakes) {
     let text = name.text();
     let problem = if ["image", "suite"].contains(&text) {
         mistakes
             .at(name.span(), format!("an axis cannot be named `{text}`"), "taken")
-            .with_help(format!("every cell has its {text} anyway; choose another name"))
+            .with_help(format!("`{text}` is reserved: choose another name"))
     } else if !text::is_identifier(text) {
         mistakes
             .at(name.span(), format!("{text:?} cannot name an axis"), "not an axis name")
             .with_help("use letters, digits and `_`, not beginning with a digit")
     } else if !variables.insert(text.to_ascii_uppercase()) {
         mistakes
-            .at(name.span(), format!("the axis `{text}` differs from another one only in capitals"), "too like another")
+            .at(name.span(), format!("the axis `{text}` differs from another one only in case"), "too similar")
             .with_help("the script sees both as one environment variable: rename one")
     } else {
         return;
@@ -171,7 +169,7 @@ pub(crate) struct Include {
     pub(crate) axes: Vec<String>,
 }
 
-/// The includes, checked: every one determines one cell.
+/// Checks the includes: each adds exactly one cell.
 pub(crate) fn includes(
     file: &[At<IndexMap<At<String>, At<Scalar>>>],
     dimensions: &Dimensions<'_>,

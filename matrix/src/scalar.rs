@@ -1,4 +1,4 @@
-//! Values that people write in more than one way: axis values, sizes, durations, one-or-several.
+//! Values with more than one notation: axis values, sizes, durations, one-or-several.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::{DiskInterface, located::At};
 
-/// Text; a whole number or a truth value is taken as the text it is written as.
+/// Text; whole numbers and booleans are taken as their text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, JsonSchema)]
 #[schemars(untagged)]
 pub(crate) enum Scalar {
@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for Scalar {
 }
 
 /// A size: a whole number and `KiB`, `MiB`, `GiB` or `TiB`.
-// A bare number is taken, too, so that the error can be about the missing unit.
+// A bare number is accepted, too, so that the error can name the missing unit.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(transparent, extend("examples" = ["512MiB", "2GiB"], "pattern" = "^[0-9]+ *[KMGT]iB$"))]
 pub(crate) struct SizeText(pub(crate) String);
@@ -75,15 +75,15 @@ impl<'de> Deserialize<'de> for SizeText {
 pub(crate) struct DiskTable {
     /// Its size, at least 1MiB. Only what is written takes room.
     pub(crate) size: At<SizeText>,
-    /// What the guest finds it by (`/sys/class/block/*/serial`): at most 20 letters, digits, `-` and `_`; default: `disk-1` for the first
-    /// one, and so on.
+    /// The serial number that the guest recognizes it by (`/sys/class/block/*/serial`): at most 20 letters, digits, `-` and `_`;
+    /// default: `disk-1` for the first one, and so on.
     pub(crate) serial: Option<At<String>>,
-    /// What it is attached to; default: virtio.
+    /// The bus it is attached to; default: virtio.
     #[serde(default)]
     pub(crate) interface: DiskInterface,
 }
 
-/// A disk: its size, or a table that says more.
+/// A disk: its size, or a table with more keys.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(untagged)]
 pub(crate) enum DiskEntry {
@@ -123,7 +123,7 @@ impl<'de> Deserialize<'de> for DiskEntry {
 }
 
 /// A duration: numbers and units, such as `90s`, `3m` or `1h30m`.
-// A bare number is taken, too, so that the error can be about the missing unit.
+// A bare number is accepted, too, so that the error can name the missing unit.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(transparent, extend("examples" = ["90s", "3m", "1h30m"]))]
 pub(crate) struct DurationText(pub(crate) String);
@@ -134,7 +134,7 @@ impl<'de> Deserialize<'de> for DurationText {
     }
 }
 
-/// One value, or a list of values any of which will do.
+/// One value, or a list of values, any of which matches.
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(untagged)]
 pub(crate) enum OneOrMany {

@@ -1,4 +1,4 @@
-//! The matrix file's JSON Schema, for editors: generated from the very types that parse it.
+//! The matrix file's JSON Schema, for editors: generated from the types that parse it.
 
 use schemars::{
     Schema,
@@ -16,7 +16,7 @@ pub fn schema() -> Schema {
     schema
 }
 
-/// What may be left out in TOML cannot be written as null: there is no null.
+/// TOML has no null: an optional key is left out, never null.
 fn without_null(schema: &mut Schema) {
     let Some(object) = schema.as_object_mut() else { return };
     if let Some(Value::Array(types)) = object.get_mut("type") {
@@ -31,7 +31,7 @@ fn without_null(schema: &mut Schema) {
         if let [Value::Object(only)] = &mut choices[..] {
             let only = std::mem::take(only);
             object.remove("anyOf");
-            // What is said of the field itself stays.
+            // Keeps the description of the field itself.
             for (key, value) in only {
                 object.entry(key).or_insert(value);
             }

@@ -9,7 +9,7 @@ use crate::{
     read::read_file,
 };
 
-/// A script longer than this is a file that was meant for `files`.
+/// Maximum length of a script: longer content belongs into `files`.
 pub(crate) const LONGEST_SCRIPT: u64 = 1 << 20;
 
 /// Where a script comes from.
@@ -30,13 +30,13 @@ impl Script {
     }
 }
 
-/// Says that there are two scripts where one can run.
+/// Reports that there are two scripts.
 pub(crate) fn two_scripts(owner: &str, file: &At<String>, text: &At<String>, mistakes: &mut Mistakes) {
     let problem = mistakes.at(text.span(), format!("the {owner} has two scripts"), "a script");
     mistakes.push(problem.with_label(file.span(), "and another").with_help("keep `run` or `inline`, not both"));
 }
 
-/// The text of a script file; `None`, and a mistake, if there is none or it cannot run.
+/// The text of a script file; `None`, and a mistake, if it does not exist or cannot run.
 pub(crate) fn read(file: &At<String>, folder: &Path, mistakes: &mut Mistakes) -> Option<String> {
     let path = folder.join(file.text());
     let bytes = match read_file(&path, LONGEST_SCRIPT) {
@@ -73,10 +73,10 @@ pub(crate) fn read(file: &At<String>, folder: &Path, mistakes: &mut Mistakes) ->
 const CRLF_HELP: &str =
     "`sed -i 's/\\r$//' FILE` removes the carriage returns; `*.sh text eol=lf` in .gitattributes keeps them out";
 
-/// Text that can be a script; `Err` says what is wrong with it, and the remedy.
+/// Checks the text of a script; `Err` has the mistake and the remedy.
 ///
-/// What would run as something else than it looks like is refused: by `sh` instead of the interpreter that it names, or as one long
-/// comment. A script that does nothing always succeeds.
+/// Refuses text that runs as something else than it looks like: by `sh` instead of its interpreter, or as one long comment. A
+/// script that does nothing always succeeds.
 pub(crate) fn check(bytes: Vec<u8>) -> Result<String, (&'static str, &'static str)> {
     if bytes.len() as u64 > LONGEST_SCRIPT {
         return Err((
@@ -94,7 +94,7 @@ pub(crate) fn check(bytes: Vec<u8>) -> Result<String, (&'static str, &'static st
     } else if text.starts_with('\u{feff}') {
         Err(("begins with a byte order mark (BOM), so its first line cannot be read", "save it as UTF-8 without BOM"))
     } else if text.trim().is_empty() {
-        Err(("is empty", "write down what is to be run"))
+        Err(("is empty", "write the commands to run"))
     } else if first.contains('\r') {
         Err((
             "has CR LF line ends: no guest finds an interpreter or a command whose name ends with CR (line 1)",
@@ -103,7 +103,7 @@ pub(crate) fn check(bytes: Vec<u8>) -> Result<String, (&'static str, &'static st
     } else if !text.starts_with("#!") && text.trim_start().starts_with("#!") {
         Err(("has blanks before `#!`, so `sh` would run it", "begin it with `#!`, or remove that line"))
     } else if !text.lines().any(|line| code(&line)) {
-        Err(("holds nothing but comments", "write down what is to be run"))
+        Err(("holds nothing but comments", "write the commands to run"))
     } else {
         Ok(text)
     }
@@ -120,7 +120,7 @@ mod tests {
             (" \n\t\n", "empty"),
             ("#!/bin/sh\r\nexit 1\r\n", "CR LF"),
             ("set -eu\r\nfalse\n", "CR LF"),
-            // Old line ends make all of it one comment.
+            // CR line ends make all of it one comment.
             ("#!/bin/sh\rexit 1\r", "CR LF"),
             ("\u{feff}#!/bin/sh\nexit 1\n", "BOM"),
             ("\u{feff}set -e\nfalse\ntrue\n", "BOM"),

@@ -1,10 +1,10 @@
-//! Part of a plan: the cells whose id matches what was asked for (`--cell GLOB`).
+//! Part of a plan: the cells whose id matches `--cell GLOB`.
 
 use std::collections::HashSet;
 
 use crate::{Cell, CellId, Digest, Plan, near, text};
 
-/// The cells asked for cannot be had.
+/// No plan can be made of the selected cells.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SelectError {
@@ -21,7 +21,7 @@ pub enum SelectError {
     Nothing {
         /// These patterns.
         globs: Vec<String>,
-        /// Ids that look like what was meant, nearest first; may be empty.
+        /// Similar ids, nearest first; may be empty.
         near: Vec<String>,
     },
 }
@@ -32,11 +32,11 @@ impl Plan {
         self.cells.iter().find(|cell| cell.id == *id)
     }
 
-    /// The plan of those cells alone whose id matches any of these globs (`debian-12*`, `*.smoke*`), under its own digest.
+    /// The plan with only the cells whose id matches any of these globs (`debian-12*`, `*.smoke*`), under its own digest.
     ///
     /// # Errors
     ///
-    /// One of them is no glob, or matches no cell: whoever asked for it would miss a verdict.
+    /// One of them is not a glob, or matches no cell: the user would miss a verdict.
     pub fn select<S: AsRef<str>>(&self, globs: &[S]) -> Result<Self, SelectError> {
         let compile = |glob: &S| {
             let glob = glob.as_ref();
@@ -64,7 +64,7 @@ impl Plan {
         self.cells.iter().map(|cell| cell.script).chain(prepares)
     }
 
-    /// Drops images that no cell uses and scripts that nothing uses, and stamps the plan with its digest.
+    /// Drops unused images and scripts, and stamps the plan with its digest.
     pub(crate) fn keep_what_is_used(&mut self) {
         let images: HashSet<_> = self.cells.iter().map(|cell| cell.image.as_str()).collect();
         self.images.retain(|image| images.contains(image.name.as_str()));

@@ -1,4 +1,4 @@
-//! The matrices that come with nestmatrix, in the program itself: they run wherever it is copied, with nothing built before.
+//! The matrices that ship with nestmatrix, compiled into the program: they run wherever it is copied.
 
 use std::{
     fs, io,
@@ -21,7 +21,7 @@ const MATRICES: [(&str, &str); 2] = files!["release.toml", "nested.toml"];
 /// What their suites run.
 const SCRIPTS: [(&str, &str); 3] = files!["nestling/checks.sh", "nestling/smoke.sh", "nestling/upgrade.sh"];
 
-/// What the sample package is packed from.
+/// The parts of the sample package.
 const PROGRAM: &str = include_str!("../definitions/nestling/nestling");
 const SERVICE: &str = include_str!("../definitions/nestling/nestling.service");
 const CONFIGURATION: &str = include_str!("../definitions/nestling/nestling.conf");
@@ -33,13 +33,13 @@ const CONTROL: [(&str, &str); 5] = [
     ("prerm", include_str!("../definitions/nestling/debian/prerm")),
 ];
 
-/// Names of the matrices that come with nestmatrix.
+/// Names of the shipped matrices.
 pub fn shipped() -> impl Iterator<Item = &'static str> {
     MATRICES.iter().map(|(path, _)| path.trim_end_matches(".toml"))
 }
 
-/// Writes the shipped matrices, with all that they name, into a folder of their own below `folder`; returns the matrix file of this name,
-/// `None` if there is none. What is there already and is right stays as it is, so that two may do this at once.
+/// Writes the shipped matrices, with all files they name, into a folder of their own below `folder`; returns the matrix file of
+/// this name, `None` if there is none. Correct files are left alone, so that two processes may do this at once.
 ///
 /// # Errors
 ///
@@ -54,7 +54,7 @@ pub fn unpack_shipped(name: &str, folder: &Path) -> io::Result<Option<PathBuf>> 
         hasher.update(path);
         hasher.update(content);
     }
-    // Another nestmatrix may ship others: a run that is resumed finds those it began with.
+    // Another version of nestmatrix may ship others: a resumed run finds those it began with.
     let folder = folder.join(Digest::from_bytes(hasher.finalize().into()).short());
     for (path, content) in &files {
         let path = folder.join(path);
@@ -83,7 +83,7 @@ fn nestling(version: &str) -> io::Result<Vec<u8>> {
     let versioned = |text: &str| text.replace("@VERSION@", version);
     let script = |name: &str| ["postinst", "postrm", "prerm"].contains(&name);
     let control = CONTROL.map(|(name, text)| deb::File { path: name, text: versioned(text), is_program: script(name) });
-    // The configuration file of 2.0 differs, so that an upgrade has to choose between it and the administrator's.
+    // The configuration file of 2.0 differs, so that an upgrade must choose between it and the administrator's.
     let more = if version == "1.0" { "" } else { "# Number the answers.\nnumbered = yes\n" };
     let data = [
         deb::File { path: "etc/nestling.conf", text: format!("{CONFIGURATION}{more}"), is_program: false },
@@ -106,7 +106,7 @@ mod tests {
             let file = unpack_shipped(name, folder.path()).unwrap().expect("shipped");
             let loaded = crate::load(&file, &images).expect("valid");
             assert!(loaded.warnings.is_empty());
-            // What somebody changed is put right again.
+            // Changed files are restored.
             fs::write(&file, "images = []").unwrap();
             let again = unpack_shipped(name, folder.path()).unwrap().expect("shipped");
             assert_eq!(crate::load(&again, &images).expect("valid").plan, loaded.plan);

@@ -1,4 +1,4 @@
-//! Sizes in bytes, written the way people write them (`512MiB`).
+//! Sizes in bytes, as people write them (`512MiB`).
 
 use std::{fmt, str::FromStr};
 
@@ -12,12 +12,12 @@ pub struct ByteSize(u64);
 const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 impl ByteSize {
-    /// So many bytes.
+    /// From a number of bytes.
     pub const fn from_bytes(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// So many mebibytes.
+    /// From a number of mebibytes.
     pub const fn from_mib(mib: u64) -> Self {
         Self(mib << 20)
     }
@@ -35,7 +35,7 @@ impl ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The largest unit that loses nothing, so that text and value are the same in both directions.
+        // The largest exact unit, so that text and value convert both ways without loss.
         let (unit, factor) =
             UNITS.iter().find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor)).unwrap_or(&("B", 1));
         write!(f, "{}{unit}", self.0 / factor)

@@ -1,21 +1,20 @@
-//! The matrix file's text as it is shown beside a mistake: a few lines, each cut to what a person can read.
+//! The part of a matrix file that is shown beside a mistake: a few lines, each shortened.
 //!
-//! What draws it ([`miette`]) takes lines as they are: one of a megabyte is drawn as a megabyte, and a column beyond 65,535 is a panic in
-//! the standard library's formatting. So it is never given such a line: [`Snippet`] holds the lines around the labels, shortened, under
-//! their own numbers.
+//! [`miette`] draws lines as they are: a line of a megabyte is drawn as a megabyte, and a column beyond 65,535 panics in the
+//! standard library's formatting. So [`Snippet`] holds only the lines around the labels, shortened, under their own numbers.
 
 use std::{ops::Range, path::Path, sync::Arc};
 
 use miette::{LabeledSpan, MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
-/// Characters of a line that are shown.
+/// Maximum characters of a line that are shown.
 const WIDEST: usize = 200;
-/// Of these, characters before the place that is meant.
+/// Of these, characters before the label.
 const BEFORE: usize = 60;
-/// Lines that are kept before and after each line with a label; what draws them shows one, and joins two places that are near.
+/// Lines that are kept before and after each line with a label; miette shows one, and joins two places that are near.
 const AROUND: usize = 2;
 
-/// The matrix file's text under the name it was given to us.
+/// The matrix file's text, under the name the user gave it.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     name: String,
@@ -52,12 +51,12 @@ impl Source {
     }
 }
 
-/// Text for one line of a terminal: no control characters (a matrix file may hold `\u001b`), nothing that turns its direction.
+/// Text for one line of a terminal: no control characters (a matrix file may contain `\u001b`), no change of direction.
 pub(crate) fn plain(text: &str) -> String {
     text.chars().map(visible).collect()
 }
 
-/// The same of at most so many characters: what is quoted in the middle is cut, not what is said about it.
+/// The same with a limit in characters: the quoted middle is cut, not the message around it.
 pub(crate) fn clip(text: &str, most: usize) -> String {
     let length = text.chars().count();
     if length <= most {
@@ -68,7 +67,7 @@ pub(crate) fn clip(text: &str, most: usize) -> String {
     format!("{}…{}", plain(&text[..head]), plain(&text[tail..]))
 }
 
-/// The character, or what is shown in its place.
+/// The character, or its replacement.
 fn visible(c: char) -> char {
     match c {
         '\t' => c,
@@ -87,15 +86,16 @@ fn visible(c: char) -> char {
 #[derive(Debug)]
 pub(crate) struct Snippet {
     name: String,
-    /// As many lines as the file has up to the last one that is shown; those far from any label are empty.
+    /// As many lines as the file has up to the last shown one; those far from any label are empty.
     text: String,
     starts: Vec<usize>,
-    /// Characters that the file has before what is shown of a line, where that is not its beginning.
+    /// Characters of the file before the shown part of a line.
     skipped: Vec<(usize, usize)>,
 }
 
 impl Snippet {
-    /// The snippet for these labels, and the labels, moved to where their bytes are in it. A label of many lines is cut to its first one.
+    /// The snippet for these labels, and the labels, moved to their bytes in it. A label of several lines is cut to its first
+    /// one.
     pub(crate) fn new(source: &Source, labels: &[LabeledSpan]) -> (Self, Vec<LabeledSpan>) {
         let mut snippet =
             Self { name: source.name.clone(), text: String::new(), starts: Vec::new(), skipped: Vec::new() };
@@ -122,7 +122,7 @@ impl Snippet {
         let meant = labels.first().map_or(0, |(label, _)| label.offset() - bytes.start);
         let (skipped, window) = window(text, meant);
         if skipped > 0 {
-            // The `…` stands for the last of them.
+            // The `…` replaces the last of them.
             self.skipped.push((line, skipped - 1));
             self.text.push('…');
         }
@@ -149,7 +149,7 @@ impl Snippet {
     }
 }
 
-/// The part of a line that is shown around a byte of it, and how many characters stand before that part.
+/// The shown part of a line around a byte of it, and the number of characters before that part.
 fn window(line: &str, meant: usize) -> (usize, Range<usize>) {
     let length = line.chars().count();
     if length <= WIDEST {

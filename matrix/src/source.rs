@@ -1,4 +1,4 @@
-//! Where an image of the matrix comes from: the keys of `[[image]]` that say it, checked.
+//! Where an image of the matrix comes from: checks the keys of `[[image]]` that say so.
 
 use crate::{
     Arch, Checksum, Firmware, Image, ImageSource, Location,
@@ -9,10 +9,10 @@ use crate::{
     scalar::OneOrMany,
 };
 
-/// Longest address; more is a slip.
+/// Maximum length of an address.
 const LONGEST_URL: usize = 2048;
 
-/// The source of an image, and the name it has there. A source that is not whole is a mistake.
+/// Checks the source of an image. An incomplete source is a mistake.
 pub(crate) fn check(
     name: &At<String>,
     table: Option<&ImageTable>,
@@ -50,7 +50,7 @@ pub(crate) fn check(
     if catalog.contains(&name.text()) {
         let message = format!("`{}` is the name of an image of the catalog", name.text());
         let problem = mistakes.at(name.span(), message, "this one comes from elsewhere");
-        mistakes.push(problem.with_help("give it another name, so that reports cannot be read wrongly"));
+        mistakes.push(problem.with_help("give it another name, so that reports are unambiguous"));
     }
     let digest = match (&table.digest, &location) {
         (Some(at), _) => Some(checksum(at, mistakes)?),
@@ -58,7 +58,7 @@ pub(crate) fn check(
             let (_, span) = given.first().cloned().unwrap_or(("url", name.span()));
             mistakes.push(
                 mistakes
-                    .at(span, "what is downloaded has no digest", "anything could come from there")
+                    .at(span, "the download has no digest, so it cannot be verified", "no digest")
                     .with_help("add `digest = \"sha256:...\"` as its publisher states it"),
             );
             return None;
@@ -68,7 +68,7 @@ pub(crate) fn check(
     let arch = table.arch.unwrap_or(Arch::here());
     if let (Some(at), true) = (&table.firmware, table.rootfs.is_some()) {
         let problem = mistakes.at(at.span(), "a root file system has no boot loader", "nothing to start");
-        mistakes.push(problem.with_help("remove `firmware`: it is booted with a kernel of nestmatrix's own"));
+        mistakes.push(problem.with_help("remove `firmware`: nestmatrix boots it with its own kernel"));
     }
     if let Some(at) = &table.firmware
         && !at.get().exists_for(arch)
@@ -76,8 +76,8 @@ pub(crate) fn check(
         mistakes.push(no_such_firmware(at, mistakes));
     }
     if let (Some(at), None) = (&table.kernel_args, &table.rootfs) {
-        let message = "this image boots by itself: its boot loader chooses the words for its kernel";
-        let problem = mistakes.at(at.span(), message, "cannot be given");
+        let message = "`kernel_args` has no effect: this image's boot loader sets the kernel command line";
+        let problem = mistakes.at(at.span(), message, "no effect");
         mistakes
             .push(problem.with_help("remove `kernel_args`; change them in `prepare`, and boot with `boot = \"cold\"`"));
     }
@@ -96,23 +96,23 @@ pub(crate) fn check(
     })
 }
 
-/// What is said of firmware that 64-bit Arm machines do not have.
+/// The mistake of firmware that 64-bit Arm machines lack.
 fn no_such_firmware(at: &At<Firmware>, mistakes: &Mistakes) -> Problem {
     let message = match at.get() {
         Firmware::Bios => "64-bit Arm machines have no BIOS",
-        Firmware::Uefi | Firmware::UefiSecure => "Secure Boot is there for x86_64 guests only",
+        Firmware::Uefi | Firmware::UefiSecure => "Secure Boot is supported for x86_64 guests only",
     };
     let problem = mistakes.at(at.span(), message, "not on aarch64");
     problem.with_help("write `firmware = \"uefi\"`, or remove it")
 }
 
-/// What is wrong with firmware that guests of an image are to have, as far as it can be seen from here.
+/// Checks firmware against an image, as far as the matrix alone shows it.
 pub(crate) fn check_firmware(image: &Image, at: &At<Firmware>, mistakes: &mut Mistakes) {
     let problem = match &image.source {
         ImageSource::Rootfs { .. } => {
             let message = format!("guests of `{}` have no boot loader that firmware could start", image.name);
             mistakes.at(at.span(), message, "nothing to start").with_help(
-                "they are booted with a kernel of nestmatrix's own: remove `firmware`, or exclude the image from this suite",
+                "nestmatrix boots them with its own kernel: remove `firmware`, or exclude the image from this suite",
             )
         }
         ImageSource::Disk { arch, .. } if !at.get().exists_for(*arch) => no_such_firmware(at, mistakes),
@@ -121,12 +121,12 @@ pub(crate) fn check_firmware(image: &Image, at: &At<Firmware>, mistakes: &mut Mi
     mistakes.push(problem);
 }
 
-/// The file on this machine that an image comes from, as it is written.
+/// The file on this machine that an image comes from, as written.
 pub(crate) fn file_of(table: &ImageTable) -> Option<&At<String>> {
     table.path.as_ref().or(table.rootfs.as_ref()).filter(|at| !is_address(at.text()) && !at.text().is_empty())
 }
 
-/// Keys that the catalog answers for its images.
+/// Refuses keys that the catalog sets for its images.
 fn refuse_for_catalog(table: &ImageTable, mistakes: &mut Mistakes) {
     let known = [
         ("digest", table.digest.as_ref().map(At::span)),
@@ -134,8 +134,8 @@ fn refuse_for_catalog(table: &ImageTable, mistakes: &mut Mistakes) {
         ("login", table.login.as_ref().map(At::span)),
     ];
     for (key, span) in known.into_iter().filter_map(|(key, span)| Some((key, span?))) {
-        let problem = mistakes.at(span, format!("`{key}` of an image of the catalog is known"), "known already");
-        mistakes.push(problem.with_help("remove it; or say where another image comes from: `url`, `path` or `rootfs`"));
+        let problem = mistakes.at(span, format!("`{key}` is already set by the catalog"), "set by the catalog");
+        mistakes.push(problem.with_help("remove it, or name another source: `url`, `path` or `rootfs`"));
     }
 }
 
@@ -148,7 +148,7 @@ pub(crate) fn check_in_catalog(name: &At<String>, catalog: &[&str], mistakes: &m
     let there = catalog.contains(&name.text());
     if !there {
         let help = near::help(name.text(), catalog, "`nestmatrix images list` shows the images there are");
-        let message = format!("there is no image `{}`", name.text());
+        let message = format!("unknown image `{}`", name.text());
         mistakes.push(mistakes.at(name.span(), message, "not in the catalog").with_help(help));
     }
     there
@@ -174,7 +174,7 @@ fn addresses(at: &At<OneOrMany>, mistakes: &mut Mistakes) -> Option<Vec<String>>
         OneOrMany::Many(many) => many.iter().map(|one| (one.get(), one.span())).collect(),
     };
     if listed.is_empty() {
-        let problem = mistakes.at(at.span(), "there is no address here", "empty");
+        let problem = mistakes.at(at.span(), "the list of addresses is empty", "empty");
         mistakes.push(problem.with_help("write one, or several mirrors of the same file"));
         return None;
     }
@@ -212,7 +212,7 @@ fn login(at: &At<String>, mistakes: &mut Mistakes) -> Option<String> {
         return Some(name.to_owned());
     }
     let problem = mistakes.at(at.span(), format!("{name:?} cannot be a user"), "not a user's name");
-    mistakes.push(problem.with_help("write a user's name, such as `root`; anybody else works through `sudo`"));
+    mistakes.push(problem.with_help("write a user's name, such as `root`; other users need `sudo` without a password"));
     None
 }
 

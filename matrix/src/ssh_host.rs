@@ -1,13 +1,13 @@
-//! The machine a person logs in to with `ssh`, as `user@host:port`.
+//! The machine that `ssh` logs in to, as `user@host:port`.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Longest text: a user name and a host name with room to spare.
+/// Maximum length: ample for a user name and a host name.
 const LONGEST: usize = 320;
 
-/// Where guests of the runner `ssh` run. What is left out is decided by the user's own SSH configuration.
+/// Where guests of the runner `ssh` run. Missing parts are left to the user's SSH configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SshHost {
@@ -17,7 +17,7 @@ pub struct SshHost {
 }
 
 impl SshHost {
-    /// Who logs in there; `None`: who the user's SSH configuration says.
+    /// The user; `None`: as the user's SSH configuration says.
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
@@ -27,7 +27,7 @@ impl SshHost {
         &self.name
     }
 
-    /// The port of its SSH server; `None`: what the user's SSH configuration says.
+    /// The port of its SSH server; `None`: as the user's SSH configuration says.
     pub const fn port(&self) -> Option<u16> {
         self.port
     }
@@ -47,7 +47,7 @@ impl fmt::Display for SshHost {
     }
 }
 
-/// The text names no machine to log in to; says why.
+/// The text is not an SSH host, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}: write `host`, `user@host`, `user@host:port`, or `user@[address]:port` with an IPv6 address")]
 pub struct SshHostError(String);
@@ -64,7 +64,7 @@ impl FromStr for SshHost {
             Some((user, place)) => (Some(user), place),
             None => (None, text),
         };
-        // `ssh` would take a name with a dash in front for an option, and some give these to a shell.
+        // `ssh` takes a name with a leading dash for an option, and some programs pass such names to a shell.
         let plain = |part: &str, more: &str| {
             let known = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
             !part.is_empty() && !part.starts_with('-') && part.chars().all(known)
@@ -91,7 +91,7 @@ impl FromStr for SshHost {
         let port = match port.map(str::parse::<u16>) {
             None => None,
             Some(Ok(port)) if port > 0 => Some(port),
-            Some(_) => return wrong("the port is no number from 1 to 65535"),
+            Some(_) => return wrong("the port is not a number from 1 to 65535"),
         };
         Ok(Self { user: user.map(str::to_owned), name: name.to_owned(), port })
     }

@@ -3,24 +3,24 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Most steps `reboot` of one suite.
+/// Maximum number of steps `reboot` of one suite.
 const MOST_REBOOTS: usize = 10;
 const ORDER: &str =
     "the order is prepare, install, run, collect; `reboot` may stand anywhere between `prepare` and `collect`";
 
-/// One thing that is done with a cell's guest.
+/// One step of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
-    /// The payload is sent into it.
+    /// Sends the payload into the guest.
     Prepare,
-    /// The package is installed.
+    /// Installs the package.
     Install,
-    /// The suite runs.
+    /// Runs the suite.
     Run,
-    /// What the suite left is fetched.
+    /// Fetches what the suite left.
     Collect,
-    /// It is rebooted.
+    /// Reboots the guest.
     Reboot,
 }
 
@@ -36,7 +36,7 @@ impl Step {
         }
     }
 
-    /// What is done where a suite does not say it.
+    /// The default steps.
     pub(crate) fn usual(installs: bool, collects: bool) -> Vec<Self> {
         let install = installs.then_some(Self::Install);
         let collect = collects.then_some(Self::Collect);
@@ -44,16 +44,16 @@ impl Step {
     }
 }
 
-/// What is wrong with a list of steps.
+/// A mistake in a list of steps.
 pub(crate) struct Fault {
-    /// The step to blame; `None`: the list as a whole.
+    /// The step to blame; `None`: the whole list.
     pub(crate) at: Option<usize>,
     pub(crate) message: String,
     pub(crate) label: &'static str,
     pub(crate) help: &'static str,
 }
 
-/// What is wrong with a list of steps by itself, if anything.
+/// The first mistake in a list of steps by itself, if any.
 pub(crate) fn fault(steps: &[Step]) -> Option<Fault> {
     let at = |index: usize, message: String, label, help| Some(Fault { at: Some(index), message, label, help });
     let mut last = None;
@@ -69,8 +69,8 @@ pub(crate) fn fault(steps: &[Step]) -> Option<Fault> {
             }
             _ if *step == Step::Reboot => continue,
             Some(before) if before == *step => {
-                let help = "only `reboot` may be there more than once";
-                return at(index, format!("the step `{name}` is there twice"), "once more", help);
+                let help = "only `reboot` may appear more than once";
+                return at(index, format!("the step `{name}` appears twice"), "the second", help);
             }
             Some(before) if before > *step => {
                 return at(index, format!("the step `{name}` comes after `{}`", before.name()), "too late", ORDER);

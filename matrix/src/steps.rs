@@ -1,4 +1,4 @@
-//! The steps of a suite, as the matrix file says or leaves open.
+//! The steps of a suite, from the matrix file or by default.
 
 use crate::{
     error::Mistakes,
@@ -44,7 +44,7 @@ pub(crate) fn check(table: &SuiteTable, installable: bool, mistakes: &mut Mistak
     steps
 }
 
-/// Results and artifacts that a reboot before `collect` would remove are no results.
+/// Refuses results and artifacts that a reboot before `collect` would remove.
 pub(crate) fn check_survival(table: &SuiteTable, steps: &[Step], mistakes: &mut Mistakes) {
     const VOLATILE: [&str; 4] = ["/tmp/", "/run/", "/var/run/", "/dev/shm/"];
     let after_run = steps.iter().skip_while(|step| **step != Step::Run);

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{CellId, Digest, Plan, read::read_file, step, text};
 
-/// Longest `plan.json`, in bytes; what is longer was not written here.
+/// Maximum length of `plan.json`, in bytes.
 const LONGEST_PLAN: u64 = 4 << 30;
 
 /// `plan.json` could not be written or read.
@@ -40,24 +40,24 @@ pub enum PlanFileErrorKind {
         /// The digest of its content.
         found: Digest,
     },
-    /// A script that something runs is not in it.
-    #[error("it runs the script {0} and does not hold its text")]
+    /// A script that a cell or an image refers to is missing.
+    #[error("the text of the script {0} is missing")]
     Script(Digest),
-    /// Its steps cannot be taken.
+    /// Its steps are invalid.
     #[error("cell {0}: {1}")]
     Steps(CellId, String),
-    /// What is to be installed is not the name of a package: it could be an option of the package manager.
+    /// A package to install has an invalid name: it could be an option of the package manager.
     #[error("{0:?} is not the name of a package")]
     Package(String),
 }
 
 impl Plan {
-    /// Writes the plan as JSON, under a temporary name first: half a plan is never seen.
+    /// Writes the plan as JSON, under a temporary name first: no half plan is ever visible.
     pub fn write(&self, path: &Path) -> Result<(), PlanFileError> {
         write(self, path).map_err(|kind| PlanFileError { path: path.to_owned(), kind })
     }
 
-    /// Reads a plan back, and checks that it is the one that was written.
+    /// Reads a plan back, and verifies its digest.
     pub fn read(path: &Path) -> Result<Self, PlanFileError> {
         read(path).map_err(|kind| PlanFileError { path: path.to_owned(), kind })
     }
@@ -72,7 +72,7 @@ fn write(plan: &Plan, path: &Path) -> Result<(), PlanFileErrorKind> {
         .and_then(|()| file.get_ref().sync_all())
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
-        // The first error is the one worth telling.
+        // The first error is the relevant one.
         let _ = fs::remove_file(&temporary);
     }
     Ok(written?)
@@ -86,7 +86,7 @@ fn read(path: &Path) -> Result<Plan, PlanFileErrorKind> {
     }
 }
 
-/// What the types alone do not promise of a plan that was read, and whoever runs it relies on.
+/// Checks what the types alone do not guarantee for a plan that was read.
 fn check(plan: &Plan) -> Result<(), PlanFileErrorKind> {
     let is_text = |digest: &Digest| plan.scripts.get(digest).is_some_and(|text| Digest::of(text.as_bytes()) == *digest);
     if let Some(missing) = plan.script_uses().collect::<BTreeSet<_>>().into_iter().find(|digest| !is_text(digest)) {

@@ -1,4 +1,4 @@
-//! What an operating system is, in words that the matrix file, the catalog and the guests share.
+//! Properties of an operating system that the matrix file, the catalog and the guests share.
 
 use std::fmt;
 
@@ -21,17 +21,17 @@ pub enum PackageFamily {
 }
 
 impl PackageFamily {
-    /// All there are.
+    /// All of them.
     pub const ALL: [Self; 5] = [Self::Deb, Self::Rpm, Self::Apk, Self::Pacman, Self::Pkg];
 
-    /// The name of a package's file without its ending; `None`: its name is not that of such a package.
+    /// The name of a package's file without its ending; `None`: it is not a package of this family.
     pub fn stem(self, file_name: &str) -> Option<&str> {
         match self {
             Self::Deb => file_name.strip_suffix(".deb"),
             Self::Rpm => file_name.strip_suffix(".rpm"),
             Self::Apk => file_name.strip_suffix(".apk"),
             Self::Pacman => {
-                // Not the signature beside it.
+                // Excludes the signature beside it.
                 let (stem, packed) = file_name.rsplit_once(".pkg.tar")?;
                 ["", ".zst", ".xz", ".gz", ".bz2", ".lz4", ".lrz", ".lzo", ".Z"].contains(&packed).then_some(stem)
             }
@@ -52,15 +52,15 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// All there are.
+    /// All of them.
     pub const ALL: [Self; 2] = [Self::X86_64, Self::Aarch64];
 
-    /// That of the machine this program was compiled for, which is the one it runs on.
+    /// The architecture this program was compiled for, which is the one it runs on.
     pub const fn here() -> Self {
         if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 }
     }
 
-    /// Its name, as kernels and QEMU have it.
+    /// Its name, as kernels and QEMU spell it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64",
@@ -83,25 +83,25 @@ pub enum Firmware {
     Bios,
     /// UEFI, which starts a program from a disk's EFI system partition.
     Uefi,
-    /// The same with Secure Boot: it starts nothing that is not signed with one of Microsoft's keys. 64-bit x86 only.
+    /// UEFI with Secure Boot: starts only what is signed with one of Microsoft's keys. 64-bit x86 only.
     UefiSecure,
 }
 
 impl Firmware {
-    /// There is such firmware for machines of this kind.
+    /// True if machines of this architecture have such firmware.
     pub const fn exists_for(self, arch: Arch) -> bool {
         matches!((self, arch), (Self::Uefi, _) | (_, Arch::X86_64))
     }
 }
 
-/// What a disk is attached to.
+/// The bus of a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DiskInterface {
-    /// The machine's own bus, without a controller.
+    /// virtio: the machine's own bus, without a controller.
     #[default]
     Virtio,
-    /// A controller of its own, as solid-state disks have it. Guests with such a disk are booted, never forked.
+    /// NVMe: a controller of its own. Guests with such a disk are booted, never forked.
     Nvme,
 }
 

@@ -1,7 +1,7 @@
 //! Templates of the matrix file: values of environment variables, and inline scripts.
 //!
-//! They are shell text, so nothing is escaped, and `{#` begins no comment: it stands in `${#name}`. An undefined variable is
-//! an error, as everywhere else.
+//! They are shell text, so nothing is escaped, and `{#` begins no comment, because `${#name}` is shell. An undefined variable is
+//! an error.
 
 use std::{io, ops::Range};
 
@@ -14,7 +14,7 @@ use crate::{
     script::LONGEST_SCRIPT,
 };
 
-/// More templates than this are not compiled: each is looked at again with every further one.
+/// Maximum number of templates: each new one makes the engine check all others again.
 const MOST_TEMPLATES: usize = 1000;
 
 /// Compiled templates.
@@ -38,7 +38,7 @@ enum Kind {
 }
 
 impl Template {
-    /// It may differ from cell to cell of the same image and suite.
+    /// True if it may differ between cells of the same image and suite.
     pub(crate) fn is_per_cell(&self) -> bool {
         matches!(self.kind, Kind::Tera { per_cell: true, .. })
     }
@@ -53,7 +53,7 @@ impl Templates {
     pub(crate) fn new() -> Result<Self, tera::Error> {
         let mut tera = Tera::new();
         tera.autoescape_on(Vec::<&str>::new());
-        // Comments cannot be switched off; no text of a matrix file holds these.
+        // Comments cannot be disabled; no text of a matrix file contains these.
         let comment = "\u{1}\u{1}";
         tera.set_delimiters(Delimiters {
             comment_start: comment.into(),
@@ -77,7 +77,7 @@ impl Templates {
         let number = self.known.len();
         if number >= MOST_TEMPLATES {
             let message = format!("the matrix has too many different templates, the limit is {MOST_TEMPLATES}");
-            let help = "write what differs into axes, and the same template everywhere";
+            let help = "use the same template everywhere, and axes for what differs";
             mistakes.push(mistakes.at(at.span(), message, "one too many").with_help(help));
             return None;
         }
@@ -89,7 +89,7 @@ impl Templates {
         match per_cell {
             Ok(per_cell) => Some(template(number, per_cell)),
             Err(error) => {
-                let help = "`{{ package.version }}` puts a value in; wrap text that is no template in {% raw %} and {% endraw %}";
+                let help = "`{{ package.version }}` inserts a value; wrap text that is not a template in {% raw %} and {% endraw %}";
                 mistakes.push(problem(at, &error, mistakes).with_help(help));
                 None
             }
@@ -118,14 +118,14 @@ fn name(number: usize) -> String {
     format!("template {number}")
 }
 
-/// What tera says, at the very characters it speaks of.
+/// tera's error, at the characters it is about.
 fn problem(at: &At<String>, error: &tera::Error, mistakes: &Mistakes) -> Problem {
     let (message, range) = match error.kind() {
         ErrorKind::SyntaxError(report) | ErrorKind::RenderingError(report) => {
             (report.message().to_owned(), Some(report.span().range.clone()))
         }
         ErrorKind::Io(_) => ("the text is longer than 1 MiB".to_owned(), None),
-        // Some kinds come as a drawing of many lines, of which the first one says it.
+        // Some kinds come as a drawing of many lines; the first one has the message.
         kind => (kind.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(), None),
     };
     let span = range.and_then(|range| inside(at, &range, mistakes)).unwrap_or_else(|| at.span());
@@ -140,7 +140,7 @@ fn inside(at: &At<String>, range: &Range<usize>, mistakes: &Mistakes) -> Option<
     Some(start + range.start..start + range.end)
 }
 
-/// Keeps a loop in a template from filling the memory.
+/// Bounds the memory of a loop in a template.
 struct Bounded(Vec<u8>);
 
 impl io::Write for Bounded {

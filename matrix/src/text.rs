@@ -1,20 +1,20 @@
-//! What text may be a name, an environment variable, a path in a guest.
+//! Checks text: names, environment variables, globs, paths in a guest.
 
 use globset::{Glob, GlobMatcher};
 
 use crate::{error::Mistakes, located::At};
 
-/// Longest name: it stands in tables, file names and host names.
+/// Maximum length of a name: it appears in tables, file names and host names.
 const LONGEST_NAME: usize = 100;
-/// Longest name of a package for a guest, in bytes; there are none half as long.
+/// Maximum length of a package name for a guest, in bytes.
 const LONGEST_PACKAGE: usize = 250;
 
-/// Longest glob over names, in bytes.
+/// Maximum length of a glob over names, in bytes.
 const LONGEST_GLOB: usize = 1000;
-/// Longest path, in bytes: no Linux opens a longer one.
+/// Maximum length of a path, in bytes: Linux opens no longer one.
 pub(crate) const LONGEST_PATH: usize = 4095;
 
-/// A name a person can read in a table: not empty, no control characters, no blanks at its ends.
+/// Checks a name that people read in a table: not empty, no control characters, no blanks at its ends.
 pub(crate) fn check_name(at: &At<String>, what: &str, mistakes: &mut Mistakes) {
     let name = at.text();
     let problem = if name.is_empty() {
@@ -33,7 +33,7 @@ pub(crate) fn check_name(at: &At<String>, what: &str, mistakes: &mut Mistakes) {
     mistakes.push(problem);
 }
 
-/// Text that a script or a kernel can be given: without NUL, which ends it there.
+/// Checks text for a script or a kernel: no NUL, which would end it.
 pub(crate) fn check_no_nul(at: &At<String>, mistakes: &mut Mistakes) {
     if at.text().contains('\0') {
         mistakes.push(
@@ -50,15 +50,15 @@ pub(crate) fn is_identifier(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// The name of a package as the package managers of guests take it, a version or an architecture included (`gcc:i386`,
-/// `gcc=12.2`). Never what one could read as an option.
+/// True for the name of a package as the package managers of guests accept it, including a version or an architecture
+/// (`gcc:i386`, `gcc=12.2`). Never anything that could be read as an option.
 pub(crate) fn is_package(text: &str) -> bool {
     text.len() <= LONGEST_PACKAGE
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "+._:=~-".contains(c))
 }
 
-/// A glob over names of images, suites and cells, and values of axes: `Err` says what is wrong with it.
+/// A glob over names of images, suites and cells, and values of axes: `Err` has the mistake.
 pub(crate) fn name_glob(text: &str) -> Result<GlobMatcher, String> {
     // The library panics at globs that are too large for its regular expressions.
     if text.len() > LONGEST_GLOB {
@@ -67,7 +67,7 @@ pub(crate) fn name_glob(text: &str) -> Result<GlobMatcher, String> {
     Glob::new(text).map(|glob| glob.compile_matcher()).map_err(|error| error.kind().to_string())
 }
 
-/// An absolute path or glob in a guest: `Err` says what is wrong with it, and the remedy.
+/// Checks an absolute path or glob in a guest: `Err` has the mistake and the remedy.
 pub(crate) fn guest_glob(text: &str) -> Result<(), (String, String)> {
     let example = "write an absolute path or glob, for example `/var/log/hello*.log`";
     if !text.starts_with('/') || text == "/" {

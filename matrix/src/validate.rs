@@ -1,6 +1,6 @@
-//! [`MatrixFile`] -> [`Matrix`]: everything that can be judged by the file alone and the names of the images that exist.
+//! [`MatrixFile`] -> [`Matrix`]: checks everything that depends only on the file and the names of known images.
 //!
-//! Pure. What is wrong goes to the mistakes and is left out, so that one pass finds as much as it can.
+//! Pure. Wrong parts are reported and left out, so that one pass finds as much as possible.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -20,7 +20,7 @@ use crate::{
     source, steps, text,
 };
 
-/// A matrix without a mistake in itself. Files it names are not looked at yet.
+/// A matrix that is correct in itself. Its files are not read yet.
 pub(crate) struct Matrix {
     pub(crate) package: Option<PackageTable>,
     pub(crate) runner: Runner,
@@ -33,11 +33,11 @@ pub(crate) struct Matrix {
     pub(crate) suites: Vec<Suite>,
 }
 
-/// An image, and what its guests want.
+/// An image, and the guest table for it.
 pub(crate) struct MatrixImage {
     /// Its `prepare` is filled in by [`crate::expand`].
     pub(crate) image: Image,
-    /// The file on this machine that it comes from, as it is written.
+    /// The file on this machine that it comes from, as written.
     pub(crate) file: Option<At<String>>,
     pub(crate) prepare: Option<ImagePrepare>,
     pub(crate) guest: GuestSize,
@@ -59,7 +59,7 @@ pub(crate) struct Suite {
     pub(crate) limits: Limits,
 }
 
-/// Checks the file. What it returns is whole only if no mistake was found.
+/// Checks the file. The result is complete only if no mistake was found.
 pub(crate) fn validate(file: MatrixFile, catalog: &[&str], mistakes: &mut Mistakes) -> Matrix {
     if let Some(package) = &file.package {
         text::check_name(&package.name, "package", mistakes);
@@ -98,7 +98,11 @@ pub(crate) fn validate(file: MatrixFile, catalog: &[&str], mistakes: &mut Mistak
         if budget < usual && !said {
             mistakes.push(
                 mistakes
-                    .at(at.span(), format!("a guest has {usual}, more memory than the runner has"), "the runner's")
+                    .at(
+                        at.span(),
+                        format!("the guest has more memory than the runner: {usual} by default"),
+                        "the runner's",
+                    )
                     .with_help("raise it, or write a smaller `memory` in `[guest]`"),
             );
         }
@@ -107,16 +111,16 @@ pub(crate) fn validate(file: MatrixFile, catalog: &[&str], mistakes: &mut Mistak
     Matrix { package: file.package, runner, guest, limits, images, axes, excludes, includes, suites }
 }
 
-/// The first place of every name, to show where a name was taken already.
+/// The first place of every name, to show where a name is already used.
 #[derive(Default)]
 struct Names(HashMap<String, Range<usize>>);
 
 impl Names {
-    /// `false`, and a mistake, if the name is taken.
+    /// `false`, and a mistake, if the name is already used.
     fn take(&mut self, at: &At<String>, what: &str, mistakes: &mut Mistakes) -> bool {
         if let Some(first) = self.0.get(at.text()) {
             let message = format!("two {what}s are named `{}`", at.text());
-            let problem = mistakes.at(at.span(), message, "named so again").with_label(first.clone(), "first here");
+            let problem = mistakes.at(at.span(), message, "the second").with_label(first.clone(), "the first");
             mistakes.push(
                 problem.with_help(format!("rename or remove one: the name of the {what} is part of its cells' names")),
             );
@@ -151,13 +155,13 @@ fn images(file: &MatrixFile, catalog: &[&str], mistakes: &mut Mistakes) -> Vec<M
         if let Some(words) = table.and_then(|table| table.kernel_args.as_ref()) {
             text::check_no_nul(words, mistakes);
         }
-        // A name that is taken is left out, so that what follows is not wrong a second time.
+        // A duplicate name is left out, so that it causes no further mistakes.
         if names.take(name, "image", mistakes) {
             valid.push(MatrixImage {
                 image: Image {
                     name: name.text().to_owned(),
                     from: from.text().to_owned(),
-                    // One that is none is a mistake by now.
+                    // An invalid one has been reported by now.
                     source: source.unwrap_or(ImageSource::Catalog),
                     kernel_args: quantity::words(table.and_then(|table| table.kernel_args.as_ref())),
                     prepare: None,

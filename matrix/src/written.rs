@@ -1,6 +1,6 @@
-//! Values that files hold as text.
+//! Values that are text in files.
 
-/// `TryFrom<String>` by `FromStr`, and `String` by `Display`: what serde reads and writes such a value by.
+/// `TryFrom<String>` by `FromStr`, and `String` by `Display`: serde reads and writes such a value with these.
 macro_rules! written_as_text {
     ($value:ty) => {
         impl TryFrom<String> for $value {

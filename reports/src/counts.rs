@@ -321,7 +321,7 @@ impl Run {
             failed(|phase| !matches!(phase, Phase::Install | Phase::Reboot), "tests fail"),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
-        if parts.is_empty() { "at least one test failed".to_owned() } else { parts.join("; ") }
+        if parts.is_empty() { "a test failed".to_owned() } else { parts.join("; ") }
     }
 
     /// The cells that are neither passed nor skipped, the package's faults first, otherwise in the plan's order.

@@ -179,7 +179,7 @@ impl Run {
         if !self.images.iter().any(|image| image.from == from) {
             let name = clean::line(from);
             if self.images.len() >= self.cells.len() + MAX_LIST {
-                return self.contradict(format!("an event about image {name}, one of too many"));
+                return self.contradict(format!("too many images: an event about {name}"));
             }
             self.images.push(ImageRun { name: name.clone(), from: name, state: ImageState::Unused });
         }

@@ -76,7 +76,7 @@ pub enum JournalErrorKind {
     #[error("write failed: {0}; the run ends here, its last events are not recorded")]
     Write(io::Error),
     /// Its lock is taken.
-    #[error("another process is writing it: is that run still going on?")]
+    #[error("another process is writing it: is that run still in progress?")]
     InUse,
     /// An event could not be written as JSON.
     #[error("event cannot be written as JSON: {0}")]
@@ -204,7 +204,7 @@ fn scan(file: &File, mut see: impl FnMut(Event)) -> Result<Scanned, JournalError
                 Some("it was cut off while it was written: the run crashed or was killed".to_owned())
             }
             (Err(error), _) => {
-                Some(format!("no event of this version of nestmatrix: {}", clean::line(&error.to_string())))
+                Some(format!("not an event of this version of nestmatrix: {}", clean::line(&error.to_string())))
             }
             (Ok(_), Err(reason)) => Some(reason.to_owned()),
             (Ok(_), Ok(())) => None,

@@ -102,7 +102,7 @@ pub fn parse(xml: &[u8]) -> Result<Imported, ImportError> {
     let mut reader = Reader::from_str(&text);
     let mut import = Import::default();
     if replaced {
-        import.warn("bytes that are no characters in its encoding were replaced");
+        import.warn("bytes that are invalid in its encoding were replaced");
     }
     loop {
         let event = reader.read_event().map_err(|error| ImportError::Malformed {
@@ -314,7 +314,7 @@ impl Import {
             let named = self.flaky.iter().take(MAX_WARNINGS).cloned().collect::<Vec<_>>().join(", ");
             let more = if self.flaky.len() > MAX_WARNINGS { ", ..." } else { "" };
             let count = crate::human::count(self.flaky.len(), "test case");
-            self.warn(&format!("{count} passed only when tried again: {named}{more}"));
+            self.warn(&format!("{count} passed only when retried: {named}{more}"));
         }
         if self.more_warnings > 0 {
             self.warnings.push(format!("{} more of this kind", self.more_warnings));

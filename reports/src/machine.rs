@@ -35,9 +35,9 @@ pub(crate) fn state(runner: &RunnerRun) -> String {
 pub(crate) fn depth(facts: &RunnerFacts) -> String {
     let inside = match (facts.l1.is_some(), facts.depth) {
         (false, 0 | 1) => "guests on bare metal",
-        (false, _) => "guests on this machine, which is virtual itself",
+        (false, _) => "guests on this machine, which is itself a VM",
         (true, 0..=2) => "guests in the L1, the L1 on bare metal",
-        (true, _) => "guests in the L1, the L1 on this machine, which is virtual itself",
+        (true, _) => "guests in the L1, the L1 on this machine, which is itself a VM",
     };
     format!("nesting depth {}: {inside}", facts.depth)
 }

@@ -139,7 +139,7 @@ pub struct Fate {
 }
 
 const QEMU_LOG: &str = "see qemu.log";
-const REPORT: &str = "this is a defect of nestmatrix: please report it with the words above";
+const REPORT: &str = "this is a defect of nestmatrix: please report it with the message above";
 
 impl TroubleKind {
     /// The table: what follows from this kind of failure in this phase.
@@ -205,14 +205,14 @@ impl TroubleKind {
             | Self::GuestPoweredOff
             | Self::GuestRebooted
             | Self::GuestHalted
-            | Self::GuestUnreachable => "see its last words in console.log and screen.png",
+            | Self::GuestUnreachable => "see the end of console.log, and screen.png",
             Self::QemuGone => "see qemu.log; was QEMU killed, or out of memory?",
             Self::QemuSilent => "see qemu.log; was QEMU stopped, or is this machine overloaded?",
             Self::HostDiskFull => "make room on the host's disk",
             Self::HostDiskBroken => "see qemu.log and the host's kernel log: its disk returns I/O errors",
             Self::ConnectionBroken => "if it happens again it is a defect of nestmatrix: please report it",
             Self::MemoryReclaimed => {
-                "the next guest is booted and counts with all its memory; `runner.memory` says how much there is"
+                "the next guest is booted and counts with all its memory; `runner.memory` sets the limit"
             }
             Self::TemplateBroken | Self::ForkFailed => QEMU_LOG,
             Self::Defect => REPORT,

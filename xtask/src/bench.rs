@@ -123,7 +123,7 @@ fn parse(args: Vec<OsString>) -> Result<Options, Failure> {
                 let known = Benchmark::ALL.into_iter().find(|benchmark| name == benchmark.name());
                 let unknown = || {
                     let names = Benchmark::ALL.map(Benchmark::name).join(", ");
-                    Failure::Usage(format!("there is no benchmark `{}`, but {names}", name.display()))
+                    Failure::Usage(format!("unknown benchmark `{}`; known are {names}", name.display()))
                 };
                 options.benchmarks.push(known.ok_or_else(unknown)?);
             }

@@ -80,7 +80,7 @@ impl fmt::Display for Failure {
             Self::Command { command, status } => {
                 write!(
                     f,
-                    "`{command}` failed ({status}); its own words are above: mend that, then run the same command again"
+                    "`{command}` failed ({status}); its output is above: fix that, then run the same command again"
                 )
             }
             Self::Start { command, source } => {
@@ -88,7 +88,7 @@ impl fmt::Display for Failure {
             }
             Self::NotBuilt(path) => write!(
                 f,
-                "the build went well but {} is not there; is another build target or profile set in a cargo configuration file?",
+                "the build succeeded but {} does not exist; is another build target or profile set in a cargo configuration file?",
                 path.display()
             ),
             Self::NotStatic(path) => write!(
@@ -97,7 +97,7 @@ impl fmt::Display for Failure {
                 path.display()
             ),
             Self::Journal { path, why } => {
-                write!(f, "{} is of no use: {why}; the run's own report lies beside it", path.display())
+                write!(f, "cannot use {}: {why}; the run's report is beside it", path.display())
             }
             Self::Broken { what, evidence } => {
                 write!(f, "this does not hold: {}; the runs are in {}", what.join("; "), evidence.display())

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
             eprintln!("{HELP}");
             return ExitCode::from(failure::NOT_STARTED);
         }
-        _ => Err(Failure::Usage(format!("there is no verb `{}`", verb.display()))),
+        _ => Err(Failure::Usage(format!("unknown verb `{}`", verb.display()))),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -48,7 +48,7 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<(), Failure> {
         };
     }
     if ensure(purpose, yes)? {
-        println!("setup: everything is there now");
+        println!("setup: everything is installed now");
     } else {
         print!("{}", Plan::default());
     }
@@ -68,7 +68,7 @@ pub(crate) fn ensure(purpose: Purpose, yes: bool) -> Result<bool, Failure> {
     }
     eprint!("{plan}");
     if plan.by_hand.is_some() {
-        return Err(not_ready("setup cannot do this here: do it by hand, then run the same command again"));
+        return Err(not_ready("setup cannot do this here: install it yourself, then run the same command again"));
     }
     if !yes && !agreed()? {
         return Err(not_ready("nothing was installed: run the commands above yourself, or add --yes"));
@@ -83,7 +83,7 @@ pub(crate) fn ensure(purpose: Purpose, yes: bool) -> Result<bool, Failure> {
     }
     eprint!("{rest}");
     Err(not_ready(
-        "every command went well, but the above is still missing: get it by hand, then run the same command again",
+        "every command succeeded, but the above is still missing: install it yourself, then run the same command again",
     ))
 }
 

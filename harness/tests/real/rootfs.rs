@@ -105,7 +105,7 @@ fn a_tarball_with_a_system_in_it_is_a_guest_like_any_other() {
 
     assert_eq!(run.verdict("another.system"), "error(image)", "{}", run.stderr);
     let reason = run.reason("another.system");
-    assert!(reason.contains("not what was stated") && reason.contains(DIGEST), "{reason}");
+    assert!(reason.contains("digest mismatch of") && reason.contains(DIGEST), "{reason}");
     assert_counts_agree(&run);
     lab.assert_nothing_left();
 }

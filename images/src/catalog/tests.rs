@@ -160,7 +160,7 @@ fn names_are_plain_and_taken_once() {
     let said = |text: &str| parse(text).expect_err("a mistake").to_string();
     let image = |name: &str| format!("[[image]]\nname = \"{name}\"\nurl = \"https://m.test/a\"\n");
     insta::assert_snapshot!(said(&image("../etc")), @r#"images.toml:2: image `../etc`: "../etc" cannot name an image"#);
-    insta::assert_snapshot!(said(&image("a-aarch64")), @r#"images.toml:2: image `a-aarch64`: "a-aarch64" names its kind of CPU"#);
+    insta::assert_snapshot!(said(&image("a-aarch64")), @r#"images.toml:2: image `a-aarch64`: "a-aarch64" ends with an architecture"#);
     let twice = format!("{}{}", image("a"), image("a"));
     let error = said(&twice);
     assert!(error.starts_with("images.toml:5: image `a`: line 2 has an image of this name for"), "{error}");

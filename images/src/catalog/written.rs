@@ -103,7 +103,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<Entry>, CatalogError> {
     let opened = File::open(file).map_err(unreadable)?;
     opened.take(LONGEST_FILE + 1).read_to_string(&mut text).map_err(unreadable)?;
     if text.len() as u64 > LONGEST_FILE {
-        return Err(wrong("the catalog is longer than 1 MiB".to_owned(), "remove what is no entry"));
+        return Err(wrong("the catalog is longer than 1 MiB".to_owned(), "remove what is not an entry"));
     }
     parse(file, &text)
 }
@@ -178,10 +178,10 @@ fn entry(image: Image) -> Checked<Entry> {
         }
         (None, None) => {
             let help = "add `url` (a disk that somebody publishes) or `release` (a Debian that is built here)";
-            return Err(Mistake(at, "it does not say where it comes from".to_owned(), help));
+            return Err(Mistake(at, "it has no source".to_owned(), help));
         }
         (Some(release), Some(_)) => {
-            let message = "it comes from two places: `url` and `release`".to_owned();
+            let message = "it has two sources: `url` and `release`".to_owned();
             return Err(Mistake(release.span().start, message, "keep one of them"));
         }
     };
@@ -209,7 +209,9 @@ fn refuse(image: &Image, is_published: bool) -> Checked<()> {
         Some((key, at)) if is_published => {
             Err(Mistake(at, format!("`{key}` of a published disk is what its publisher chose"), "remove it"))
         }
-        Some((key, at)) => Err(Mistake(at, format!("`{key}` says nothing of what is built here"), "remove it")),
+        Some((key, at)) => {
+            Err(Mistake(at, format!("`{key}` does not apply to an image that is built here"), "remove it"))
+        }
     }
 }
 
@@ -223,8 +225,8 @@ fn name(at: &Spanned<String>) -> Checked<String> {
     match (is_name, suffix) {
         (true, None) => Ok(name.clone()),
         (true, Some(_)) => {
-            let message = format!("{name:?} names its kind of CPU");
-            Err(Mistake(at.span().start, message, "say that with `arch`: then it can be asked for by both names"))
+            let message = format!("{name:?} ends with an architecture");
+            Err(Mistake(at.span().start, message, "write it as `arch`: the image then has both names"))
         }
         (false, _) => {
             let shown: String = name.chars().take(LONGEST_NAME).collect();
@@ -249,7 +251,7 @@ fn login(at: &Spanned<String>) -> Checked<String> {
     let valid = name.len() <= 32
         && name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c));
-    let help = "write a user's name, such as `root`; anybody else works through `sudo`";
+    let help = "write a user's name, such as `root`; other users need `sudo` without a password";
     valid.then(|| name.clone()).ok_or_else(|| Mistake(at.span().start, format!("{name:?} cannot be a user"), help))
 }
 
@@ -278,7 +280,7 @@ fn disk(url: &Spanned<Urls>, image: &Image, arch: Arch) -> Checked<Source> {
     if urls.is_empty() {
         return Err(Mistake(
             at,
-            "there is no address here".to_owned(),
+            "the list of addresses is empty".to_owned(),
             "write one, or several mirrors of the same file",
         ));
     }
@@ -318,7 +320,7 @@ fn upstream(image: &Image) -> Checked<Upstream> {
             Mistake(at, format!("`latest` is not a glob: {}", error.kind()), "`*` and `?` match within a file's name")
         })?;
         if image.checksums.is_none() {
-            let message = "`latest` chooses from the file with the checksums, and there is none".to_owned();
+            let message = "`latest` chooses from the file with the checksums, but `checksums` is missing".to_owned();
             return Err(Mistake(at, message, "add `checksums = { url = \"...\" }`, or remove it"));
         }
     }

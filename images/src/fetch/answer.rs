@@ -29,7 +29,7 @@ pub(super) fn judge(head: &Head, offset: u64, known: Option<u64>) -> Result<Answ
         206 if offset > 0 => {
             let wrong = || Trouble::WrongRest {
                 offset,
-                sent: head.content_range.clone().unwrap_or_else(|| "a part that it does not name".to_owned()),
+                sent: head.content_range.clone().unwrap_or_else(|| "an unnamed part".to_owned()),
             };
             let range = head.content_range.as_deref().and_then(range).ok_or_else(wrong)?;
             let fits = range.first == offset

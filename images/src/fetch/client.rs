@@ -184,7 +184,7 @@ fn not_followed(before: &[Url], next: &Url, most: usize) -> Option<String> {
     match next.scheme() {
         _ if before.len() > most => Some(format!("more than {most} times, last to {}", shown(next))),
         "http" if before.iter().any(|url| url.scheme() == "https") => {
-            Some(format!("from https to {}: an encrypted connection is not given up", shown(next)))
+            Some(format!("from https to {}, which is not encrypted", shown(next)))
         }
         "http" | "https" => None,
         _ => Some(format!("to {}, which is neither http nor https", shown(next))),
@@ -226,12 +226,12 @@ fn failure(error: &reqwest::Error, redirected: Option<Url>, limits: &Limits) -> 
         cause = this.source();
     }
     let reason = match error.is_timeout() {
-        true if error.is_connect() => format!("no connection within {} s", limits.connect.as_secs_f64()),
-        true => format!("no answer within {} s", (limits.connect + limits.idle).as_secs_f64()),
+        true if error.is_connect() => format!("connection timeout after {} s", limits.connect.as_secs_f64()),
+        true => format!("no answer: timeout after {} s", (limits.connect + limits.idle).as_secs_f64()),
         false => innermost(error),
     };
     match redirected {
-        Some(url) => Trouble::Redirect { reason: format!("to {}, which cannot be reached: {reason}", shown(&url)) },
+        Some(url) => Trouble::Redirect { reason: format!("to {}, which is unreachable: {reason}", shown(&url)) },
         None => Trouble::Unreachable { reason },
     }
 }
@@ -290,7 +290,7 @@ mod tests {
         };
         assert_eq!(followed(&[&http], &https), None);
         assert_eq!(followed(&[&http, &https], &https), None);
-        insta::assert_snapshot!(followed(&[&http, &https], &http).unwrap_or_default(), @"from https to http://a.test/: an encrypted connection is not given up");
+        insta::assert_snapshot!(followed(&[&http, &https], &http).unwrap_or_default(), @"from https to http://a.test/, which is not encrypted");
         insta::assert_snapshot!(followed(&[&http, &http, &http], &http).unwrap_or_default(), @"more than 2 times, last to http://a.test/");
         insta::assert_snapshot!(followed(&[&https], &url("file:///a")).unwrap_or_default(), @"to file:///a, which is neither http nor https");
     }

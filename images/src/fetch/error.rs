@@ -17,13 +17,13 @@ pub enum FetchError {
     #[error("cancelled")]
     Cancelled,
     /// [`super::Limits::offline`] is set, and what is there does not do.
-    #[error("{url} would have to be asked, and the network is not to be used")]
+    #[error("{url} cannot be downloaded: the network is disabled")]
     Offline {
         /// The first address that would have been asked.
         url: String,
     },
     /// Nobody said where it is.
-    #[error("no address to download it from is known")]
+    #[error("it has no download address")]
     Nowhere,
     /// What should be an address is none, or one of another kind.
     #[error("`{url}` cannot be downloaded: {reason}")]
@@ -40,7 +40,7 @@ pub enum FetchError {
         failures: Vec<MirrorFailure>,
     },
     /// It is what its checksum says, but of no use.
-    #[error("{url} is what its checksum says, but {trouble}")]
+    #[error("{url} matches its checksum, but {trouble}")]
     Unusable {
         /// Where it came from.
         url: String,
@@ -48,7 +48,7 @@ pub enum FetchError {
         trouble: Trouble,
     },
     /// It took too long.
-    #[error("{url} is not downloaded after {} s{}", limit.as_secs_f64().round(), so_far(failures))]
+    #[error("download timeout: {url} is incomplete after {} s{}", limit.as_secs_f64().round(), so_far(failures))]
     Overdue {
         /// The address that was asked last, or would have been asked next.
         url: String,
@@ -58,7 +58,7 @@ pub enum FetchError {
         failures: Vec<MirrorFailure>,
     },
     /// There is no room for it.
-    #[error("no room in {}: {free} bytes free{}", path.display(), needed.map_or(String::new(), |n| format!(", {n} needed")))]
+    #[error("disk full: {} has {free} bytes free{}", path.display(), needed.map_or(String::new(), |n| format!(", {n} needed")))]
     DiskFull {
         /// A file or folder on the full disk.
         path: PathBuf,
@@ -103,12 +103,12 @@ impl FetchError {
     /// What to do about it, if anything is known.
     pub fn help(&self) -> Option<&'static str> {
         match self {
-            Self::Offline { .. } => Some("prepare it once while the network may be used: then it is in the store"),
+            Self::Offline { .. } => Some("prepare it once with a network; it stays in the store"),
             Self::Address { .. } => Some("give an address that begins with https:// or http://"),
             Self::DiskFull { .. } => {
                 Some("free some space there, or put the store elsewhere: `--store DIR` or NESTMATRIX_STORE")
             }
-            Self::Overdue { .. } => Some("try again: what has come is kept, and the rest is asked for"),
+            Self::Overdue { .. } => Some("try again: the download resumes where it stopped"),
             Self::Mirrors { failures } => {
                 // What one learns most from comes first: of several mirrors one usually is out of date, another just down.
                 let advice = failures.iter().filter_map(|failure| failure.trouble.advice());
@@ -134,7 +134,7 @@ impl FetchError {
 impl From<NoRoom> for FetchError {
     fn from(error: NoRoom) -> Self {
         match error {
-            NoRoom::Unknown { path, source } => Self::io("look at", &path)(source),
+            NoRoom::Unknown { path, source } => Self::io("inspect", &path)(source),
             NoRoom::Full { path, free, needed } => Self::DiskFull { path, free, needed: Some(needed) },
         }
     }

@@ -150,7 +150,7 @@ mod tests {
         let (order, found) = asked("abc", |_, _| Err(down()));
         assert_eq!(order, "abcabcabcabc");
         let error = found.expect_err("all are down").to_string();
-        assert!(error.starts_with("http://a/ cannot be reached: down (tried 4 times); http://b/"), "{error}");
+        assert!(error.starts_with("http://a/ is unreachable: down (tried 4 times); http://b/"), "{error}");
     }
 
     #[test]

@@ -230,7 +230,7 @@ fn unpacked(part: &Part, digests: &Digests, folder: &Path, watch: &Watch<'_>) ->
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     if let Err(error) = synced {
         let _ = fs::remove_file(&disk);
-        return Err(FetchError::io("see onto the disk", folder)(error).into());
+        return Err(FetchError::io("sync", folder)(error).into());
     }
     Ok(content)
 }

@@ -81,7 +81,7 @@ impl Part {
     pub(super) fn open(path: &Path, want: &Want, watch: &Watch<'_>) -> Result<Self, Stop> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.map_err(FetchError::io("open", path))?;
-        let length = file.metadata().map_err(FetchError::io("look at", path))?.len();
+        let length = file.metadata().map_err(FetchError::io("inspect", path))?.len();
         let digester = Digester::start(matches!(want.digest, Some(Checksum::Sha512(_))));
         let mut part = Self {
             path: path.to_owned(),
@@ -230,7 +230,7 @@ impl Part {
 
     /// Makes it a file under another name, with every byte on the disk.
     pub(super) fn become_file(&self, path: &Path) -> Result<(), FetchError> {
-        self.file.sync_all().map_err(FetchError::io("see onto the disk", &self.path))?;
+        self.file.sync_all().map_err(FetchError::io("sync", &self.path))?;
         fs::rename(&self.path, path).map_err(FetchError::io("move", &self.path))
     }
 

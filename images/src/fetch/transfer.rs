@@ -35,7 +35,7 @@ pub(super) fn transfer(part: &mut Part, want: &Want, url: &Url, watch: &Watch<'_
         Ok(Answer::Complete) => check_end(part, want, Some(offset)),
         Ok(Answer::Stale) => {
             part.empty()?;
-            Err(afresh(Trouble::WrongRest { offset, sent: "that there is none".to_owned() }))
+            Err(afresh(Trouble::WrongRest { offset, sent: "the answer that there is no rest".to_owned() }))
         }
         Err(trouble @ Trouble::WrongRest { .. }) if is_rest => {
             part.empty()?;
@@ -112,7 +112,7 @@ fn check_end(part: &mut Part, want: &Want, total: Option<u64>) -> Result<(), Sto
             Err(Trouble::WrongSize { expected, found }.into())
         }
         Some(expected) if found < expected => {
-            let reason = "the rest did not come".to_owned();
+            let reason = "the rest is missing".to_owned();
             Err(Trouble::BrokeOff { received: found, total: Some(expected), reason }.into())
         }
         _ => Ok(()),

@@ -9,7 +9,7 @@ use matrix::Checksum;
 #[non_exhaustive]
 pub enum Trouble {
     /// There was no answer at all.
-    #[error("cannot be reached: {reason}")]
+    #[error("is unreachable: {reason}")]
     Unreachable {
         /// What the system or TLS said.
         reason: String,
@@ -50,7 +50,7 @@ pub enum Trouble {
         reason: String,
     },
     /// Nothing more came.
-    #[error("sent nothing for {} s, after {received} bytes", limit.as_secs_f64())]
+    #[error("timed out: no data for {} s, after {received} bytes", limit.as_secs_f64())]
     Silent {
         /// How long was waited.
         limit: Duration,
@@ -58,7 +58,7 @@ pub enum Trouble {
         received: u64,
     },
     /// It is too slow.
-    #[error("sent {speed} bytes a second, and {least} are the least")]
+    #[error("is too slow: {speed} bytes/s, the minimum is {least}")]
     Slow {
         /// Bytes a second.
         speed: u64,
@@ -66,7 +66,7 @@ pub enum Trouble {
         least: u64,
     },
     /// Asked for the rest of a file, it sent something else.
-    #[error("was asked for the rest from byte {offset} and sent {sent}")]
+    #[error("does not resume at byte {offset}: it sent {sent}")]
     WrongRest {
         /// From which byte on.
         offset: u64,
@@ -74,7 +74,7 @@ pub enum Trouble {
         sent: String,
     },
     /// The file has another size than it should have.
-    #[error("has a file of {found} bytes, not of {expected}")]
+    #[error("has a file of the wrong size: expected {expected} bytes, found {found}")]
     WrongSize {
         /// What it should have.
         expected: u64,
@@ -82,16 +82,16 @@ pub enum Trouble {
         found: u64,
     },
     /// The file is larger than any that is taken.
-    #[error("has a file of more than {most} bytes")]
+    #[error("has a file that is too large: the limit is {most} bytes")]
     TooLarge {
         /// The limit.
         most: u64,
     },
     /// Nothing tells whether all of it came.
-    #[error("does not say how long the file is, and neither a size nor a checksum of it is known")]
+    #[error("does not state the length of the file, and neither its size nor its checksum is known")]
     Endless,
     /// It is another file.
-    #[error("sent another file: expected {}, found {}", .0.expected, .0.found)]
+    #[error("sent a file with another digest (digest mismatch): expected {}, found {}", .0.expected, .0.found)]
     WrongChecksum(Box<WrongChecksum>),
     /// It is damaged inside, or cut off.
     #[error("cannot be unpacked as {format}: {reason}")]
@@ -144,35 +144,30 @@ impl Trouble {
         let advice = match self {
             Self::WrongChecksum(_) | Self::WrongSize { .. } => (
                 0,
-                "the publisher may have replaced the file: compare with the checksum he publishes now, and never take it \
-                 for right only because it was sent",
+                "the publisher may have replaced the file: compare with the checksum published now, and do not accept the file without that",
             ),
             Self::Unreachable { reason } if reason.contains("certificate") => (
                 1,
                 "check this machine's clock and its CA certificates (package ca-certificates; SSL_CERT_FILE, SSL_CERT_DIR)",
             ),
-            Self::ErrorPage { .. } => (
-                2,
-                "something answers in the publisher's place, such as a proxy or a network that wants a login: open the \
-                 address in a browser",
-            ),
+            Self::ErrorPage { .. } => {
+                (2, "a proxy or a login page answers instead of the publisher: open the address in a browser")
+            }
             Self::Status { code: 401 | 403 | 404 | 410 | 451, .. } => (
                 3,
-                "the publisher has moved or removed the file, or it is not for everybody: open the address in a browser",
+                "the publisher has moved or removed the file, or access is restricted: open the address in a browser",
             ),
             Self::Status { code: 407, .. } => (
                 3,
-                "the proxy wants a login: put it into HTTPS_PROXY and HTTP_PROXY, as in http://user:password@host:port",
+                "the proxy requires a login: write it into HTTPS_PROXY and HTTP_PROXY, as in http://user:password@host:port",
             ),
             Self::TooLarge { .. } | Self::Packed { .. } => {
-                (4, "the published file is broken, or not a disk: ask its publisher")
+                (4, "the published file is damaged, or not a disk: ask its publisher")
             }
             Self::Slow { .. } | Self::BrokeOff { .. } | Self::Silent { .. } => {
-                (5, "try again later: what has come is kept, and the rest is asked for")
+                (5, "try again later: the download resumes where it stopped")
             }
-            Self::Status { code: 408 | 425 | 429 | 500.., .. } => {
-                (6, "the server has trouble of its own: try again later")
-            }
+            Self::Status { code: 408 | 425 | 429 | 500.., .. } => (6, "server error: try again later"),
             Self::Unreachable { .. } => {
                 (7, "check the network, and HTTPS_PROXY, HTTP_PROXY and NO_PROXY if there is a proxy")
             }

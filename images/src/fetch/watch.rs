@@ -128,10 +128,10 @@ impl<'a> Answering<'a> {
                 Ok(Heard::Head(head)) => return Ok((*head, Self { last: Instant::now(), ..answering })),
                 Ok(Heard::Failed(trouble)) => return Err(trouble.into()),
                 Ok(Heard::Chunk(_) | Heard::End | Heard::Broken(_)) | Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Trouble::Unreachable { reason: "the request came to nothing".to_owned() }.into());
+                    return Err(Trouble::Unreachable { reason: "the request failed".to_owned() }.into());
                 }
                 Err(RecvTimeoutError::Timeout) if answering.last.elapsed() >= limit => {
-                    let reason = format!("no answer within {} s", limit.as_secs_f64());
+                    let reason = format!("no answer: timeout after {} s", limit.as_secs_f64());
                     return Err(Trouble::Unreachable { reason }.into());
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -148,7 +148,7 @@ impl<'a> Answering<'a> {
             Ok(Heard::Broken(reason)) => Body::Broken(reason),
             Ok(Heard::Failed(trouble)) => return Err(trouble.into()),
             Ok(Heard::Head(_)) | Err(RecvTimeoutError::Disconnected) => {
-                Body::Broken("the connection is gone".to_owned())
+                Body::Broken("the connection was closed".to_owned())
             }
             Err(RecvTimeoutError::Timeout) => {
                 let limit = self.watch.limits.idle;

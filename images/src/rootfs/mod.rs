@@ -99,7 +99,7 @@ pub(crate) fn make(
     };
     let bytes = made().map_err(|failure| blame_full_disk(failure, &[&work, &image]))?;
     if stamp(path)? != before {
-        let why = "it changed while it was read: try again when it is written".to_owned();
+        let why = "it changed while it was read: try again when it is complete".to_owned();
         return Err(PrepareErrorKind::Refused { path: path.clone(), why }.into());
     }
     let ours = |name: &str| MadeFile { name: name.to_owned(), at: None, digest: None };
@@ -124,7 +124,7 @@ fn look(entry: &Entry, path: &Path, unpacked: &tarball::Unpacked) -> Result<(), 
     read.map_err(PrepareErrorKind::io("read", &place))?;
     match elf::arch(&head) {
         Some(arch) if arch == entry.arch => Ok(()),
-        Some(arch) => Err(refused(format!("it is a system for {arch}, and should be one for {}", entry.arch))),
-        None => Err(refused(format!("its {SHELL} is no program for {}", entry.arch))),
+        Some(arch) => Err(refused(format!("it is a system for {arch}, expected {}", entry.arch))),
+        None => Err(refused(format!("its {SHELL} is not a program for {}", entry.arch))),
     }
 }

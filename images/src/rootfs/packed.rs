@@ -40,7 +40,7 @@ impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.stream.read(buffer)?;
         self.has_ended |= read == 0 && !buffer.is_empty();
-        self.left = self.left.checked_sub(read as u64).ok_or_else(|| io::Error::other("there is no end to it"))?;
+        self.left = self.left.checked_sub(read as u64).ok_or_else(|| io::Error::other("it exceeds the size limit"))?;
         Ok(read)
     }
 }
@@ -72,6 +72,6 @@ mod tests {
     fn what_never_ends_is_given_up() {
         let endless = Bounded { stream: io::repeat(0), left: 1 << 20, has_ended: false };
         let error = io::copy(&mut { endless }, &mut io::sink()).expect_err("it has no end");
-        assert!(error.to_string().contains("no end"), "{error}");
+        assert!(error.to_string().contains("size limit"), "{error}");
     }
 }

@@ -78,7 +78,7 @@ struct Ahead {
 /// Reads it; `blobs` is an empty folder that nobody else can enter.
 pub(super) fn read(tarball: &Path, blobs: &Path, limits: Limits, cancel: &AtomicBool) -> Result<Unpacked, Failure> {
     let refused = |why: String| Failure::from(PrepareErrorKind::Refused { path: tarball.to_owned(), why });
-    let broken = |error: io::Error| refused(format!("it is no tarball, or a broken one: {error}"));
+    let broken = |error: io::Error| refused(format!("not a tarball, or damaged: {error}"));
     let most = limits.bytes.saturating_add(limits.files as u64 * BYTES_PER_FILE);
     let stream = packed::open(tarball, most).map_err(PrepareErrorKind::io("read", tarball))?;
     let mut archive = tar::Archive::new(stream);
@@ -99,7 +99,7 @@ pub(super) fn read(tarball: &Path, blobs: &Path, limits: Limits, cancel: &Atomic
         if kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions() {
             ahead.count += 1;
             if member.size() > LONGEST_HEADER || ahead.count > MOST_HEADERS {
-                return Err(refused("it has headers that are far too long".to_owned()));
+                return Err(refused("its headers are too long".to_owned()));
             }
             let mut text = Vec::new();
             member.read_to_end(&mut text).map_err(broken)?;
@@ -112,11 +112,13 @@ pub(super) fn read(tarball: &Path, blobs: &Path, limits: Limits, cancel: &Atomic
         })?;
     }
     if reader.count == 0 {
-        return Err(refused("there is nothing in it, or it is no tarball".to_owned()));
+        return Err(refused("it is empty, or not a tarball".to_owned()));
     }
     // One that was cut off between two files looks whole, but for the mark at its end.
     if archive.into_inner().has_ended() {
-        return Err(refused("it has no end (two blocks of zeros): it is truncated, get it again".to_owned()));
+        return Err(refused(
+            "it is truncated: its end marker (two zero blocks) is missing; download it again".to_owned(),
+        ));
     }
     Ok(Unpacked { tree: reader.tree, bytes: reader.bytes, blobs: blobs.to_owned() })
 }
@@ -131,7 +133,7 @@ impl Ahead {
             return Ok(());
         }
         for record in tar::PaxExtensions::new(&text) {
-            let record = record.map_err(|error| format!("a header in it is broken: {error}"))?;
+            let record = record.map_err(|error| format!("a header in it is damaged: {error}"))?;
             let value = record.value_bytes();
             // Seconds may have fractions.
             let number = || {
@@ -194,7 +196,7 @@ impl Reader<'_> {
         cancel: &AtomicBool,
     ) -> Result<(), Fault> {
         let header = member.header();
-        let broken = |error: io::Error| Fault::Tarball(format!("a header in it is broken: {error}"));
+        let broken = |error: io::Error| Fault::Tarball(format!("a header in it is damaged: {error}"));
         let path = steps(&ahead.path.unwrap_or_else(|| header.path_bytes().into_owned())).map_err(Fault::Tarball)?;
         // The kernel makes what belongs there; and what mke2fs makes is there already.
         let made_elsewhere =
@@ -224,7 +226,7 @@ impl Reader<'_> {
                     !text.is_empty() && text.len() <= super::tree::LONGEST_PATH && !text.chars().any(char::is_control)
                 };
                 let target = target.filter(fit);
-                Kind::Link(target.ok_or_else(|| Fault::Tarball(format!("`{}` in it leads nowhere", path.join("/"))))?)
+                Kind::Link(target.ok_or_else(|| Fault::Tarball(format!("`{}` in it has no target", path.join("/"))))?)
             }
             EntryType::Link => {
                 let target = steps(&target.unwrap_or_default()).map_err(Fault::Tarball)?;
@@ -239,10 +241,7 @@ impl Reader<'_> {
             // Left out, it would be missing in the guest.
             other => {
                 let kind = char::from(other.as_byte()).escape_default();
-                return Err(Fault::Tarball(format!(
-                    "`{}` in it is of a kind that is not known: `{kind}`",
-                    path.join("/")
-                )));
+                return Err(Fault::Tarball(format!("`{}` in it has an unknown type: `{kind}`", path.join("/"))));
             }
         };
         let kind = match kind {
@@ -282,7 +281,7 @@ impl Reader<'_> {
             &mut file,
             cancel,
             |error| {
-                failed = Some(format!("it is broken: {error}"));
+                failed = Some(format!("it is damaged: {error}"));
                 PrepareErrorKind::Cancelled.into()
             },
             PrepareErrorKind::io("write", &path),
@@ -291,7 +290,7 @@ impl Reader<'_> {
             return Err(Fault::Tarball(why));
         }
         copied?;
-        let written = fs::metadata(&path).map_err(PrepareErrorKind::io("look at", &path))?.len();
+        let written = fs::metadata(&path).map_err(PrepareErrorKind::io("inspect", &path))?.len();
         if written != bytes {
             return Err(Fault::Tarball("it ends in the middle of a file".to_owned()));
         }

@@ -179,7 +179,10 @@ impl Tree {
             number = match self.child(number, step) {
                 Some(child) if matches!(self.nodes[child].kind, Kind::Folder(_)) => child,
                 Some(_) => {
-                    return Err(format!("something in it lies in `{}`, which is no folder", steps[..=index].join("/")));
+                    return Err(format!(
+                        "something in it lies in `{}`, which is not a folder",
+                        steps[..=index].join("/")
+                    ));
                 }
                 None => {
                     let rights = Rights { mode: 0o755, ..Rights::default() };

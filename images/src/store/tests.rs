@@ -179,7 +179,7 @@ fn a_torn_pointer_is_built_anew_and_the_reason_is_told() {
     assert_eq!(house.debian_12(&fake).digest, before);
     assert_eq!(fake.builds.load(Ordering::SeqCst), 2);
     let told = house.told.lock().expect("lock").join("\n");
-    assert!(told.contains("building it anew: ") && told.contains("cannot be read: EOF"), "{told}");
+    assert!(told.contains("rebuilding it: ") && told.contains("cannot be read: EOF"), "{told}");
 }
 
 #[test]
@@ -332,6 +332,6 @@ fn the_store_is_where_the_environment_says_or_in_the_users_cache() {
     assert_eq!(root(&[home, ("XDG_CACHE_HOME", "/cache"), ("NESTMATRIX_STORE", "/store")]), "/store");
     insta::assert_snapshot!(
         root(&[]),
-        @"cannot use the image store ?: neither NESTMATRIX_STORE nor XDG_CACHE_HOME nor HOME says where it is"
+        @"cannot use the image store ?: none of NESTMATRIX_STORE, XDG_CACHE_HOME and HOME is set"
     );
 }

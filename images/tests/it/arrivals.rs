@@ -114,7 +114,10 @@ fn a_list_of_checksums_arrives_as_text() {
         move |seen| if seen.number == 0 { served.clone().breaking_after(9) } else { served.clone() }.into()
     });
     assert_eq!(text(&server, 1000).expect("text"), list, "also at the second try");
-    assert_eq!(text(&server, 10).expect_err("too long"), "http://SERVER/SHA256SUMS has a file of more than 10 bytes");
+    assert_eq!(
+        text(&server, 10).expect_err("too long"),
+        "http://SERVER/SHA256SUMS has a file that is too large: the limit is 10 bytes"
+    );
 }
 
 #[test]
@@ -125,7 +128,7 @@ fn what_is_no_list_of_checksums_is_an_error() {
     let error = text(&Server::start(|_| Act::Raw(b"HTTP/1.1 200 OK\r\n\r\n\xff\xfe".to_vec())), 1000);
     assert_eq!(error.expect_err("no text"), "http://SERVER/SHA256SUMS sent something that is not text");
     let error = text(&Server::of(Served::new(&noise(2000)).chunked()), 1000).expect_err("too long");
-    assert_eq!(error, "http://SERVER/SHA256SUMS has a file of more than 1000 bytes");
+    assert_eq!(error, "http://SERVER/SHA256SUMS has a file that is too large: the limit is 1000 bytes");
     let missing = Server::start(|_| answer("404 Not Found", "", "no such list\nat all"));
     let error = text(&missing, 1000).expect_err("nothing");
     assert_eq!(error, "http://SERVER/SHA256SUMS answered 404 Not Found: \"no such list\"");
@@ -139,8 +142,8 @@ fn what_is_there_needs_no_network_and_what_is_not_names_whom_it_would_ask() {
     let want = exactly(&body, &[server.url("/disk.img")]);
     let offline = Limits { offline: true, ..quick() };
     insta::assert_snapshot!(place.error_within(&want, &offline), @r"
-    http://SERVER/disk.img would have to be asked, and the network is not to be used
-    help: prepare it once while the network may be used: then it is in the store
+    http://SERVER/disk.img cannot be downloaded: the network is disabled
+    help: prepare it once with a network; it stays in the store
     ");
     assert_eq!(server.seen().len(), 0);
 

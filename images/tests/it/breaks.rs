@@ -56,7 +56,7 @@ fn a_server_that_brings_nothing_new_is_given_up_and_what_came_is_kept() {
     let place = Place::new();
     insta::assert_snapshot!(place.error(&exactly(&body, &[server.url("/")])), @r"
     http://SERVER/ broke off after 9000 of 400000 bytes: end of file before message length reached (tried 3 times)
-    help: try again later: what has come is kept, and the rest is asked for
+    help: try again later: the download resumes where it stopped
     ");
     assert_eq!(place.kept(), ["key.part", "key.part.json"]);
     assert_eq!(fs::read(place.partial()).expect("part"), body[..9000]);

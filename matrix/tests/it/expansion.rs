@@ -90,7 +90,7 @@ suite = "smoke"
     let loaded = folder.load();
     assert_eq!(loaded.plan.cells.len(), 1);
     assert_snapshot!(folder.shown(&loaded.warnings[0]), @r#"
-     ⚠ m.toml:4: the cell debian-12-minimal.smoke is there already
+     ⚠ m.toml:4: the cell debian-12-minimal.smoke exists already
       ╭─[m.toml:4:1]
     3 │ suite = [{ name = "smoke", inline = "true" }]
     4 │ [[include]]

@@ -49,7 +49,7 @@ fn a_preparation_does_something_and_has_one_script() {
       ·           ╰── this script
     6 │ [[suite]]
       ╰────
-     help: write down what is to be run
+     help: write the commands to run
     "#);
     assert_snapshot!(prepared("run = \"a.sh\"").error(), @r#"
      × m.toml:5: the script `a.sh` does not exist
@@ -103,7 +103,7 @@ fn a_preparation_knows_nothing_of_the_cells() {
       ·                     ╰── in this template
     6 │ [[suite]]
       ╰────
-     help: an image is prepared for all its cells: it can use package.name, image.name, image.from
+     help: `prepare` runs once for all cells of an image: it can use package.name, image.name, image.from
     "#);
     assert_snapshot!(prepared("inline = \"echo {{ axes.locale }}\"").plain(), @"m.toml:5: template: Variable `axes` is not defined. Available variables: image, package");
 }
@@ -114,24 +114,24 @@ fn how_a_guest_comes_to_be_and_whose_it_is_are_choices() {
         Folder::with(&format!("images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\ninline = \"true\"\n{line}\n"))
     };
     assert_snapshot!(suite("boot = \"hot\"").error(), @r#"
-     × m.toml:5: `hot` is not a choice here
+     × m.toml:5: invalid value `hot`
       ╭─[m.toml:5:8]
     4 │ inline = "true"
     5 │ boot = "hot"
       ·        ──┬──
-      ·          ╰── not a choice
+      ·          ╰── invalid value
       ╰────
-     help: choices: warm, cold
+     help: valid values: warm, cold
     "#);
     assert_snapshot!(suite("identity = \"own\"").error(), @r#"
-     × m.toml:5: `own` is not a choice here
+     × m.toml:5: invalid value `own`
       ╭─[m.toml:5:12]
     4 │ inline = "true"
     5 │ identity = "own"
       ·            ──┬──
-      ·              ╰── not a choice
+      ·              ╰── invalid value
       ╰────
-     help: choices: shared, unique
+     help: valid values: shared, unique
     "#);
 }
 
@@ -217,24 +217,24 @@ fn what_is_wrong_with_a_disk_is_said_where_it_stands() {
      help: name one of them differently: `{ size = "1GiB", serial = "data" }`
     "#);
     assert_snapshot!(guests("disks = [{ size = \"1GiB\", serial = \"seed\" }]").error(), @r#"
-     × m.toml:4: the serial number `seed` is taken by a disk of nestmatrix's own
+     × m.toml:4: the serial number `seed` is reserved for a disk of nestmatrix
       ╭─[m.toml:4:36]
     3 │ [guest]
     4 │ disks = [{ size = "1GiB", serial = "seed" }]
       ·                                    ───┬──
-      ·                                       ╰── taken
+      ·                                       ╰── reserved
       ╰────
-     help: write another one, such as `data`
+     help: choose another, such as `data`
     "#);
     assert_snapshot!(guests("disks = [{ size = \"1GiB\", interface = \"scsi\" }]").error(), @r#"
-     × m.toml:4: `scsi` is not a choice here
+     × m.toml:4: invalid value `scsi`
       ╭─[m.toml:4:39]
     3 │ [guest]
     4 │ disks = [{ size = "1GiB", interface = "scsi" }]
       ·                                       ───┬──
-      ·                                          ╰── not a choice
+      ·                                          ╰── invalid value
       ╰────
-     help: choices: virtio, nvme
+     help: valid values: virtio, nvme
     "#);
     assert_snapshot!(guests("disks = [{ size = \"1GiB\", sreial = \"data\" }]").error(), @r#"
      × m.toml:4: unknown key `sreial`
@@ -242,9 +242,9 @@ fn what_is_wrong_with_a_disk_is_said_where_it_stands() {
     3 │ [guest]
     4 │ disks = [{ size = "1GiB", sreial = "data" }]
       ·                           ───┬──
-      ·                              ╰── no such key here
+      ·                              ╰── unknown key
       ╰────
-     help: did you mean `serial`? keys that may stand here: interface, serial, size
+     help: did you mean `serial`? known keys: interface, serial, size
     "#);
     assert_snapshot!(guests("disks = [{ serial = \"data\" }]").error(), @r#"
      × m.toml:4: missing key `size`
@@ -284,14 +284,14 @@ fn what_is_wrong_with_the_other_parts_of_a_guest_is_said_where_it_stands() {
     ");
     assert_snapshot!(guests("nics = 0").plain(), @"m.toml:4: `0` is out of range");
     assert_snapshot!(guests("firmware = \"efi\"").error(), @r#"
-     × m.toml:4: `efi` is not a choice here
+     × m.toml:4: invalid value `efi`
       ╭─[m.toml:4:12]
     3 │ [guest]
     4 │ firmware = "efi"
       ·            ──┬──
-      ·              ╰── not a choice
+      ·              ╰── invalid value
       ╰────
-     help: did you mean `uefi` or `uefi-secure`? choices: bios, uefi, uefi-secure
+     help: did you mean `uefi` or `uefi-secure`? valid values: bios, uefi, uefi-secure
     "#);
     assert_snapshot!(guests("tpm = 2").plain(), @"m.toml:4: invalid type: integer `2`, expected a boolean");
 }
@@ -314,10 +314,10 @@ fn firmware_starts_only_what_has_a_boot_loader_and_what_is_made_for_it() {
       ·                            ╰── nothing to start
     8 │ [[suite]]
       ╰────
-     help: they are booted with a kernel of nestmatrix's own: remove `firmware`, or exclude the image from this suite
+     help: nestmatrix boots them with its own kernel: remove `firmware`, or exclude the image from this suite
     "#);
     assert_snapshot!(image("path = \"own.tar\"\narch = \"aarch64\"", "").error(), @r#"
-     × m.toml:8: Secure Boot is there for x86_64 guests only
+     × m.toml:8: Secure Boot is supported for x86_64 guests only
       ╭─[m.toml:8:22]
     7 │ inline = "true"
     8 │ guest = { firmware = "uefi-secure" }

@@ -43,8 +43,8 @@ fn artifacts_that_are_no_packages_are_warned_of_once_for_each_glob() {
     assert_eq!(loaded.plan.package.unwrap().artifacts.len(), 5);
     let said: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
     let said = |words: &str| assert_eq!(said.iter().filter(|line| line.contains(words)).count(), 1, "{said:#?}");
-    said("2 artifacts are not packages and are installed nowhere, the first is `a.pkg.tar.zst.sig`");
-    said("`NOTES` is not a package: it is installed nowhere");
+    said("2 artifacts are not packages: no guest installs them; the first is `a.pkg.tar.zst.sig`");
+    said("`NOTES` is not a package: no guest installs it");
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_package_of_files_that_are_all_no_packages_is_a_mistake() {
     ))
     .file("NOTES", "");
     let error = folder.try_load().expect_err("nothing to install").to_string();
-    assert!(error.contains("`NOTES` is not a package: it is installed nowhere"), "{error}");
+    assert!(error.contains("`NOTES` is not a package: no guest installs it"), "{error}");
 }
 
 #[test]
@@ -70,8 +70,8 @@ fn files_of_a_suite_keep_their_path_below_the_matrix_file() {
 #[test]
 fn files_of_a_suite_stay_inside_the_folder() {
     assert_snapshot!(suite_with("files = [\"../secret\", \"/etc/passwd\"]").plain(), @"
-    m.toml:5: `../secret` leads out of the matrix file's folder
-    m.toml:5: `/etc/passwd` leads out of the matrix file's folder
+    m.toml:5: `../secret` is outside of the matrix file's folder
+    m.toml:5: `/etc/passwd` is outside of the matrix file's folder
     ");
     let folder = suite_with("files = [\"link\"]");
     symlink("/etc/passwd", folder.path("link")).expect("a link");

@@ -98,29 +98,29 @@ digest = 'sha256:00'
     let folder = folder(images);
     assert_snapshot!(folder.plain(), @r#"
     m.toml:6: the image `two` comes from two places: `url` and `path`
-    m.toml:10: what is downloaded has no digest
+    m.toml:10: the download has no digest, so it cannot be verified
     m.toml:14: `md5:00` is not a digest: expected `sha256:` and 64 hex digits, or `sha512:` and 128
     m.toml:17: "ftp://one.example/d" is not an address
     m.toml:18: `sha256:00` is not a digest: expected `sha256:` and 64 hex digits, or `sha512:` and 128
     m.toml:21: cannot use nothing.raw: No such file or directory (os error 2)
     m.toml:23: `debian-12-minimal` is the name of an image of the catalog
     m.toml:29: 64-bit Arm machines have no BIOS
-    m.toml:33: this image boots by itself: its boot loader chooses the words for its kernel
+    m.toml:33: `kernel_args` has no effect: this image's boot loader sets the kernel command line
     m.toml:37: a root file system has no boot loader
     m.toml:41: "Root User" cannot be a user
-    m.toml:45: `digest` of an image of the catalog is known
+    m.toml:45: `digest` is already set by the catalog
     "#);
 }
 
 #[test]
 fn a_mistake_is_shown_with_what_to_do() {
     assert_snapshot!(folder("[[image]]\nname = 'a'\nurl = 'https://one.example/d'\n").error(), @r#"
-     × m.toml:6: what is downloaded has no digest
+     × m.toml:6: the download has no digest, so it cannot be verified
       ╭─[m.toml:6:7]
     5 │ name = 'a'
     6 │ url = 'https://one.example/d'
       ·       ───────────┬───────────
-      ·                  ╰── anything could come from there
+      ·                  ╰── no digest
       ╰────
      help: add `digest = "sha256:..."` as its publisher states it
     "#);

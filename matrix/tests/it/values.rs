@@ -103,7 +103,7 @@ fn a_bad_size_is_answered_with_a_good_one() {
      help: write a whole number and one of KiB, MiB, GiB, TiB, for example `4GiB`
     ");
     assert_snapshot!(with("[guest]\nmemory = \"200000KiB\"\n").error(), @r#"
-     × m.toml:4: the size `200000KiB` is no whole number of mebibytes
+     × m.toml:4: the size `200000KiB` is not a whole number of mebibytes
       ╭─[m.toml:4:10]
     3 │ [guest]
     4 │ memory = "200000KiB"
@@ -117,7 +117,7 @@ fn a_bad_size_is_answered_with_a_good_one() {
 #[test]
 fn a_guest_has_to_fit_into_the_runner() {
     assert_snapshot!(with("[runner]\nmemory = \"1GiB\"\n[guest]\nmemory = \"2GiB\"\n").error(), @r#"
-     × m.toml:6: a guest with more memory than the runner has
+     × m.toml:6: the guest has more memory than the runner
       ╭─[m.toml:6:10]
     3 │ [runner]
     4 │ memory = "1GiB"
@@ -128,10 +128,10 @@ fn a_guest_has_to_fit_into_the_runner() {
       ·          ───┬──
       ·             ╰── the guest's
       ╰────
-     help: lower the one or raise the other
+     help: lower the guest's or raise the runner's
     "#);
     assert_snapshot!(with("[runner]\nmemory = \"256MiB\"\n").error(), @r#"
-     × m.toml:4: a guest has 512MiB, more memory than the runner has
+     × m.toml:4: the guest has more memory than the runner: 512MiB by default
       ╭─[m.toml:4:10]
     3 │ [runner]
     4 │ memory = "256MiB"
@@ -204,7 +204,7 @@ fn a_template_error_is_shown_at_the_very_word() {
       ·                 ─┬
       ·                  ╰── in this template
       ╰────
-     help: `{{ package.version }}` puts a value in; wrap text that is no template in {% raw %} and {% endraw %}
+     help: `{{ package.version }}` inserts a value; wrap text that is not a template in {% raw %} and {% endraw %}
     "#);
     assert_snapshot!(suite("inline = \"echo {{ image.name | uper }}\""), @r#"
      × m.toml:6: template: Unknown filter `uper`
@@ -214,7 +214,7 @@ fn a_template_error_is_shown_at_the_very_word() {
       ·          ───────────────┬──────────────
       ·                         ╰── in this template
       ╰────
-     help: `{{ package.version }}` puts a value in; wrap text that is no template in {% raw %} and {% endraw %}
+     help: `{{ package.version }}` inserts a value; wrap text that is not a template in {% raw %} and {% endraw %}
     "#);
 }
 

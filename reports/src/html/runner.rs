@@ -80,7 +80,7 @@ impl<'a> RunnerView<'a> {
             kind: &runner.kind,
             reason: &runner.reason,
             unready: match (facts, &runner.progress) {
-                (None, Some(message)) => format!("never ready; the last that was said: {message}"),
+                (None, Some(message)) => format!("never ready; last message: {message}"),
                 (None, None) => "never ready".to_owned(),
                 (Some(_), _) => String::new(),
             },

@@ -90,7 +90,7 @@ impl Case {
         let (message, detail) = match (self.element, self.said) {
             (Some(element), _) if element.said == worst => element.words(),
             (_, Some((Said::Unknown, words))) => {
-                (format!("{words} is no result that nestmatrix knows: not counted as a pass"), String::new())
+                (format!("unknown result {words}: not counted as a pass"), String::new())
             }
             (_, Some((_, words))) => (words, String::new()),
             (_, None) => Default::default(),

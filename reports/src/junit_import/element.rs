@@ -95,7 +95,7 @@ impl Attributes {
             }
             // Which of the two counts, nobody can say.
             if known.iter().any(|(other, _)| *other == name) {
-                return Err(bad(format!("`{name}` is there twice")));
+                return Err(bad(format!("`{name}` appears twice")));
             }
             let value = clean::line(&unescape(&attribute.value).unwrap_or_else(|_| attribute.value.clone()));
             known.push((name, value));

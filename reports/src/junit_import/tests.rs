@@ -111,7 +111,7 @@ fn a_case_that_says_it_failed_is_no_pass_even_without_a_failure_in_it() {
 
 #[test]
 fn a_result_that_is_not_known_is_no_pass() {
-    let expected = r#"failed: status="frobnicated" is no result that nestmatrix knows: not counted as a pass"#;
+    let expected = r#"failed: unknown result status="frobnicated": not counted as a pass"#;
     assert_eq!(of(r#"<testcase name="a" status="frobnicated"/>"#), expected);
     assert_eq!(of(r#"<testcase name="a" status="frobnicated"><skipped message="no"/></testcase>"#), expected);
     assert!(of(r#"<testcase name="a" status="&pass;"/>"#).starts_with("failed"));
@@ -176,7 +176,7 @@ fn a_test_that_passed_only_when_tried_again_is_named() {
         <flakyFailure message='no' type='T'><stackTrace>x</stackTrace><failure/></flakyFailure></testcase>\
         <testcase name='b'><flakyError/><failure message='no'/></testcase></testsuite>";
     assert_eq!(shown(flaky), ["a: passed", "b: failed: no"]);
-    assert_eq!(imported(flaky).warnings, ["1 test case passed only when tried again: a"]);
+    assert_eq!(imported(flaky).warnings, ["1 test case passed only when retried: a"]);
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn totals_that_do_not_add_up_are_a_warning() {
     assert_eq!(warnings("tests='3'"), ["suite s: it says that it has 3 test cases, and 2 are there"]);
     assert_eq!(warnings("failures='2'"), ["suite s: it says that 2 failed, and 1 did"]);
     assert_eq!(warnings("skipped='1'"), ["suite s: it says that 1 were skipped, and 0 were"]);
-    assert_eq!(warnings("failures='many'"), ["suite s: failures=\"many\" is no number"]);
+    assert_eq!(warnings("failures='many'"), ["suite s: failures=\"many\" is not a number"]);
     // Whether suites in it count differs between writers; and what is missing in one of them is missing once.
     for tests in [2, 3] {
         let xml =
@@ -258,7 +258,7 @@ fn a_file_of_another_kind_is_named() {
 fn a_file_that_is_not_well_formed_is_not_believed() {
     let element = || "testcase".to_owned();
     for (xml, reason) in [
-        ("<testsuite><testcase name='a' status='run' status='fail'/></testsuite>", "`status` is there twice"),
+        ("<testsuite><testcase name='a' status='run' status='fail'/></testsuite>", "`status` appears twice"),
         ("<testsuite><testcase name='a' status=fail/></testsuite>", ""),
         ("<testsuite><testcase name='a' failed/></testsuite>", ""),
     ] {
@@ -292,7 +292,7 @@ fn an_encoding_is_read_or_named() {
     let error = parse(xml.replace("UTF-16", "utf-7").as_bytes()).expect_err("unknown");
     assert_eq!(error.to_string(), "encoding utf-7 cannot be read: write the file in UTF-8");
     let binary = parse(b"<testsuite><testcase name='a'><system-out>\xff\xfe</system-out></testcase></testsuite>");
-    assert_eq!(binary.expect("readable").warnings, ["bytes that are no characters in its encoding were replaced"]);
+    assert_eq!(binary.expect("readable").warnings, ["bytes that are invalid in its encoding were replaced"]);
 }
 
 #[test]
@@ -424,6 +424,6 @@ fn totals_of_failures_that_are_no_numbers_are_not_read_as_none() {
         let imported = parse(xml.as_bytes()).expect("JUnit");
         let bad = imported.cases.iter().any(|case| matches!(case.verdict, CaseVerdict::Failed { .. }));
         assert_eq!(bad, failed, "{total}: {imported:?}");
-        assert!(imported.warnings.iter().any(|warning| warning.contains("is no number")), "{total}: {imported:?}");
+        assert!(imported.warnings.iter().any(|warning| warning.contains("is not a number")), "{total}: {imported:?}");
     }
 }

@@ -58,7 +58,7 @@ impl Suite {
             let text = attributes.text(name)?;
             let number = text.parse::<f64>().ok().filter(|number| (0.0..1e9).contains(number));
             if number.is_none() {
-                unreadable.push(format!("{name}=\"{text}\" is no number"));
+                unreadable.push(format!("{name}=\"{text}\" is not a number"));
             }
             number.map(|number| number.ceil() as u64)
         };

@@ -115,7 +115,7 @@ fn resume(run: &Run, run_dir: &Path) -> Option<String> {
     let is_cut_short = run.elapsed_ms.is_none() || run.interrupted.is_some();
     let is_open = run.cells.iter().any(|cell| matches!(cell.verdict, crate::Verdict::NotRun { .. }));
     let folder = quote(&clean::line(&run_dir.to_string_lossy()));
-    (is_cut_short && is_open).then(|| format!("nestmatrix run --resume {folder}   (what has a verdict keeps it)"))
+    (is_cut_short && is_open).then(|| format!("nestmatrix run --resume {folder}   (cells with a verdict keep it)"))
 }
 
 /// The command that runs the bad cells again.

@@ -71,9 +71,9 @@ pub(super) fn about(run: &Run, event: &Event, paint: Paint, logs: Option<&Path>,
         EventKind::RunInterrupted { signal } => {
             let again = run.interrupted.as_deref().is_some_and(|signals| signals.contains(THEN));
             let what = if signal == "SIGINT" && !again {
-                "nothing new starts, what runs comes to its end; once more ends it at once"
+                "no new cells start, running cells finish; interrupt again to end them now"
             } else {
-                "what runs is ended"
+                "running cells are ended"
             };
             let text = format!("interrupted by {}: {what}", clean::line(signal));
             vec![label("STOP", paint.notice("STOP"), &text)]

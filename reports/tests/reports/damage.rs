@@ -292,7 +292,7 @@ fn every_report_says_what_was_not_understood() {
     assert_eq!(run.exit_code(), 3);
     assert_eq!(run.conclusion(), "no test failed, but the event log cannot be trusted");
     let said = format!(
-        "events.jsonl: line {} was not understood: no event of this version of nestmatrix: unknown variant",
+        "events.jsonl: line {} was not understood: not an event of this version of nestmatrix: unknown variant",
         at + 1
     );
     assert!(run.problems()[0].starts_with(&said), "{:?}", run.problems());

@@ -64,7 +64,10 @@ fn a_line_that_is_no_event_is_passed_by_and_named() {
     assert_eq!(read, [&events[..at], &events[at + 1..]].concat());
     let [damage] = &damage[..] else { panic!("{damage:?}") };
     assert_eq!(damage.line, at as u64 + 1);
-    assert!(damage.reason.contains("no event of this version of nestmatrix: unknown variant `phase-st`"), "{damage}");
+    assert!(
+        damage.reason.contains("not an event of this version of nestmatrix: unknown variant `phase-st`"),
+        "{damage}"
+    );
     for noise in ["", "null", "[]", "\0\0\0", "{\"event\":\"run-finished\"}"] {
         let mut lines: Vec<_> = text.lines().collect();
         lines.insert(at, noise);
@@ -193,7 +196,7 @@ fn a_journal_that_is_being_written_is_not_continued_but_can_be_read() {
     writing.append(&resumed()).expect("writable");
     let error = Journal::resume(dir.path()).expect_err("in use");
     assert!(matches!(error.kind, JournalErrorKind::InUse));
-    assert_eq!(error.kind.to_string(), "another process is writing it: is that run still going on?");
+    assert_eq!(error.kind.to_string(), "another process is writing it: is that run still in progress?");
     assert_eq!(read(dir.path()), [resumed()]);
     drop(writing);
     let resumed = Journal::resume(dir.path()).expect("nobody writes it any more");

@@ -200,7 +200,7 @@ fn every_output_names_the_machine_and_how_it_was_lost() {
             "report.html" => &[
                 "Runner 1 <span class=\"pill\">lost</span>",
                 "Runner 2 <span class=\"pill\">lost</span>",
-                "never ready; the last that was said: booting",
+                "never ready; last message: booting",
                 "Ready after <span class=\"as-is\">24.7s",
                 "nests by emulated SVM",
                 "on runner 1 (qemu): a virtual machine of image debian-13-runner; it was lost",

@@ -237,7 +237,7 @@ fn whoever_interrupts_a_run_is_told_what_becomes_of_what_runs() {
     let text = shown(&plan, &story.events, Path::new("nowhere"));
     let told: Vec<_> = text.lines().filter(|line| line.contains("interrupted by")).map(str::trim_start).collect();
     let first =
-        "STOP  interrupted by SIGINT: nothing new starts, what runs comes to its end; once more ends it at once";
-    let again = "STOP  interrupted by SIGINT: what runs is ended";
+        "STOP  interrupted by SIGINT: no new cells start, running cells finish; interrupt again to end them now";
+    let again = "STOP  interrupted by SIGINT: running cells are ended";
     assert_eq!(told, [first, again, again]);
 }

@@ -46,7 +46,7 @@ fn times(ran: &Ran, forked: bool) -> Result<[f64; 2], Failure> {
     let attempt = ran.only()?;
     if attempt.is_forked() != forked {
         return Err(ran.useless(&match &ran.journal.reasons()[..] {
-            [] => "the guest came to be in the wrong way".to_owned(),
+            [] => "the guest was forked instead of booted, or the reverse".to_owned(),
             reasons => format!("the guest was booted: {}", reasons.join("; ")),
         }));
     }

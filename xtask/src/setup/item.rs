@@ -142,7 +142,7 @@ impl Item {
             Self::ForeignUefi => ("UEFI for others", "starts the boot loaders of disks for another kind of CPU"),
             Self::ForeignPrograms => ("qemu-user", "runs their programs while a Debian image is built for them"),
             Self::Mmdebstrap => ("mmdebstrap", "builds the Debian images"),
-            Self::DebianKeyring => ("Debian's keyring", "proves that what goes into an image is Debian's"),
+            Self::DebianKeyring => ("Debian's keyring", "verifies the packages of Debian images"),
             Self::Gpg => ("gpg", "lets mmdebstrap choose the right keyring"),
             Self::Mke2fs => ("mke2fs", "makes the file system of an image"),
             Self::Newuidmap => ("newuidmap", "lets an ordinary user build images"),
@@ -154,7 +154,7 @@ impl Item {
             Self::Make => ("make", "builds OpenSSL, of which this system has no static archives"),
             Self::DpkgDeb => ("dpkg-deb", "builds the packages of the tests"),
             Self::SshServer => {
-                ("sshd", "the tests talk to one of their own (Debian's package also starts one on port 22)")
+                ("sshd", "the tests start a server of their own (Debian's package also starts one on port 22)")
             }
             Self::Busybox => {
                 ("busybox", "the tests run what is sent into guests with it: some guests have nothing else")

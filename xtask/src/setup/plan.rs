@@ -52,11 +52,11 @@ pub(super) fn plan(facts: &Facts, purpose: Purpose) -> Plan {
         Some(other) => {
             plan.steps = with_another(other, who, &plan.missing);
             plan.by_hand = Some(format!(
-                "only apt is driven from here; for {} this is the command, but check the names of the packages",
+                "setup runs apt only; for {} use this command, after checking the package names",
                 other.program()
             ));
         }
-        None => plan.by_hand = Some("no known package manager is here: get the above in this system's own way".into()),
+        None => plan.by_hand = Some("no known package manager found: install the above yourself".into()),
     }
     if plan.missing.contains(&Item::SubordinateIds) {
         let first = facts.free_subordinate_id;
@@ -198,7 +198,7 @@ impl fmt::Display for Plan {
             writeln!(f, "note: {note}")?;
         }
         if !self.steps.is_empty() {
-            writeln!(f, "these commands get it:")?;
+            writeln!(f, "these commands install it:")?;
             for step in &self.steps {
                 writeln!(f, "{step}")?;
             }

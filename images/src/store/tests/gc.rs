@@ -104,10 +104,10 @@ fn without_a_network_only_what_is_there_is_used() {
     let error = house.store.prepare_offline(entry("debian-12-minimal"), &control).expect_err("not there");
     insta::assert_snapshot!(
         error,
-        @"image `debian-12-minimal`: it is not in the store, and without a network (`--offline`) it is neither downloaded nor built"
+        @"image `debian-12-minimal`: not in the store, and `--offline` forbids downloading and building"
     );
     assert!(
-        error.help.as_deref().is_some_and(|help| help.contains("images prepare --matrix FILE`, or debian-12-minimal"))
+        error.help.as_deref().is_some_and(|help| help.contains("or `nestmatrix images prepare debian-12-minimal`"))
     );
     drop(house.debian_12(&fake));
     assert!(house.store.prepare_offline(entry("debian-12-minimal"), &control).expect("there").cached);

@@ -242,7 +242,7 @@ fn what_people_read_names_each_thing_its_use_and_every_command() {
         format!(
             "setup: this machine lacks\n  \
              OpenSSL             its headers and static archives: nestmatrix speaks SSH through it\n\
-             these commands get it:\n\
+             these commands install it:\n\
              apt-get update\n\
              {INSTALL} libssl-dev\n\
              setup does not run them itself: this is not root and there is no sudo: run the commands as root\n"
