@@ -1,9 +1,9 @@
-//! Compiles a crate's programs that go into guests as they are: static and small, for nothing of a guest's system may be needed to start
-//! them. The build script of each crate that has one, `NAME/NAME.rs`.
+//! Compiles the programs of a crate that run inside guests: static and small, so that starting them needs nothing of a guest's
+//! system. This is the build script of each crate with such a program, `NAME/NAME.rs`.
 
 use std::{env, path::PathBuf, process::Command};
 
-/// What starts a guest that is booted from a root file system (`images`), and what waits in frozen guests (`harness`).
+/// `images`: the init of a guest that is booted from a root file system. `harness`: the resume agent in frozen guests.
 const PROGRAMS: [&str; 2] = ["init", "resume_agent"];
 
 fn main() {

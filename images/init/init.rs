@@ -1,19 +1,19 @@
-//! The first program of a guest that is booted from a root file system: what such a system lacks is done by this.
+//! The init of a guest that is booted from a root file system: it provides what such a system lacks.
 //!
-//! It lies in the initial RAM disk together with an SSH server and what that needs; neither is ever put into the system that is
-//! tested. The system's disk becomes the root of everything but the server, which stays where it is, in a root of its own that nobody
-//! else sees. Who logs in leaves that root by the server's only login shell, which is this program again.
+//! It lies in the initial RAM disk together with an SSH server and its libraries; neither is ever put into the system under test.
+//! The system's disk becomes the root of everything but the server, which stays in a root of its own that nothing else sees. A
+//! login leaves that root through the server's only login shell, which is this program again.
 //!
 //! ```text
 //! pid 1      in the RAM disk: drivers, identity, network; then the disk is its root, and it becomes the system's own
-//!            /sbin/init, or stays and buries the dead
-//!  `- keeper   in the RAM disk: starts the SSH server again whenever it ends
+//!            /sbin/init, or stays and reaps processes
+//!  `- keeper   in the RAM disk: restarts the SSH server whenever it ends
 //!      `- sshd   in the RAM disk
 //!          `- /enter   goes to the root of pid 1 and becomes /bin/sh there
 //! ```
 //!
-//! A fork of a guest is entered by a server that is started while it lies in wait: `/run/nestmatrix/sshd` is a link to this program,
-//! which goes back into the RAM disk's root and becomes the server.
+//! A fork of a guest is entered through a server that is started while the guest waits to be resumed: `/run/nestmatrix/sshd` is a
+//! link to this program, which goes back into the RAM disk's root and becomes the server.
 //!
 //! It is compiled by itself, without any crate.
 
@@ -39,18 +39,18 @@ use std::{
 
 /// The login shell in the server's root.
 const ENTER: &str = "enter";
-/// The server, as whoever is in the guest starts one more.
+/// The server, as a process inside the guest starts another one.
 const SSHD: &str = "/run/nestmatrix/sshd";
-/// The disk, before it is everybody's root.
+/// The disk, before it becomes the root.
 const DISK: &str = "/disk";
 const ITEMS: &str = "/sys/firmware/qemu_fw_cfg/by_name/opt/nestmatrix";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// What the network of QEMU's user mode is like, always.
+/// The fixed addresses of QEMU's user-mode network.
 const ADDRESS: [u8; 4] = [10, 0, 2, 15];
 const MASK: [u8; 4] = [255, 255, 255, 0];
 const GATEWAY: [u8; 4] = [10, 0, 2, 2];
 const RESOLVER: &str = "nameserver 10.0.2.3\n";
-/// How long processes have between being asked to end and being killed.
+/// How long processes have between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_millis(500);
 
 // Linux, `include/uapi/linux`: mount.h, reboot.h, fcntl.h, sockios.h, if.h, route.h; `fs/ext4/ext4.h`; asm-generic/signal.h.
@@ -117,7 +117,7 @@ fn main() {
             Ok(never) => match never {},
             Err(error) => error,
         };
-        // The end of pid 1 is a kernel panic, which shows this as the last line.
+        // The end of pid 1 is a kernel panic, which shows this as its last line.
         eprintln!("nestmatrix: this guest cannot be started: {error}");
         thread::sleep(Duration::from_millis(100));
     } else if name == SSHD {
@@ -130,7 +130,7 @@ fn main() {
 
 enum Never {}
 
-/// An error that says what could not be done.
+/// An error that names the failed action.
 fn told(what: &str) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
 }
@@ -143,7 +143,7 @@ fn boot() -> io::Result<Never> {
     for folder in ["/dev", "/proc", "/sys", "/run", DISK] {
         fs::create_dir_all(folder)?;
     }
-    // A RAM disk's root is open to everybody, and the server trusts no key below such a folder.
+    // A RAM disk's root is writable by all, and the server trusts no key below such a folder.
     fs::set_permissions("/", Permissions::from_mode(0o755))?;
     attach("devtmpfs", "/dev", "devtmpfs", 0, "mode=755")?;
     attach("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "")?;
@@ -172,7 +172,7 @@ fn boot() -> io::Result<Never> {
         command.env_clear().env("PATH", PATH).env("HOME", "/").env("TERM", "linux");
         return Err(told("start the system's own /sbin/init")(command.exec()));
     }
-    // What an init of the system's own does itself.
+    // What a system's own init does itself.
     let _ = attach("cgroup2", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, "nsdelegate");
     bury()
 }
@@ -210,11 +210,11 @@ fn attach_disk() -> io::Result<()> {
     Ok(())
 }
 
-/// The file systems that a Unix system finds when its first program starts.
+/// The file systems that a Unix system expects when its first program starts.
 fn prepare_disk() -> io::Result<()> {
     let on_disk = |path: &str| format!("{DISK}{path}");
     for folder in ["/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/root", "/etc"] {
-        // One that is a link is the system's own affair.
+        // The system manages a link itself.
         let _ = fs::create_dir_all(on_disk(folder));
     }
     for folder in ["/tmp", "/var/tmp"] {
@@ -238,7 +238,7 @@ fn prepare_disk() -> io::Result<()> {
     Ok(())
 }
 
-/// Puts the keys where the server looks for them, and says what the guest is called.
+/// Puts the keys where the server looks for them, and sets the host name.
 fn identify() -> io::Result<String> {
     for name in ["authorized_keys", "ssh_host_ecdsa_key", "ssh_host_ed25519_key"] {
         let key = fs::read(format!("{ITEMS}/{name}/raw")).map_err(told(name))?;
@@ -251,10 +251,10 @@ fn identify() -> io::Result<String> {
     Ok(name)
 }
 
-/// What a system reads about itself. Its own files are changed where they say nothing, or what cannot be true here.
+/// Files that a system reads about itself. Its own files are changed only if they are empty, or cannot be true here.
 fn describe(hostname: &str) -> io::Result<()> {
     let etc = |name: &str| format!("{DISK}/etc/{name}");
-    // A link may lead anywhere, and on this side of the disk's root it would lead into another file.
+    // A link may point anywhere, and on this side of the disk's root it would point into another file.
     let write = |name: &str, text: &str| {
         let is_link = fs::symlink_metadata(etc(name)).is_ok_and(|found| found.is_symlink());
         if is_link { Ok(()) } else { fs::write(etc(name), text) }
@@ -270,7 +270,7 @@ fn describe(hostname: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// The system's own init, if it has one that does more than ours. Busybox's alone starts nothing that is not there.
+/// The system's own init, if it does more than ours. Busybox's alone starts nothing that is missing here.
 fn own_init() -> Option<&'static str> {
     const INIT: &str = "/sbin/init";
     let program = fs::canonicalize(INIT).ok()?;
@@ -278,8 +278,7 @@ fn own_init() -> Option<&'static str> {
     (!busybox || Path::new("/sbin/openrc").exists()).then_some(INIT)
 }
 
-/// Reaps whoever ends without a parent, and ends the guest when it is told to, in the words of busybox (`poweroff`, `reboot`,
-/// `halt`), sysvinit and systemd.
+/// Reaps orphans, and ends the guest when it receives the signals of busybox (`poweroff`, `reboot`, `halt`), sysvinit or systemd.
 fn bury() -> io::Result<Never> {
     let mut all: SignalSet = [0; 16];
     // SAFETY: each writes or reads one set of this size.
@@ -294,7 +293,7 @@ fn bury() -> io::Result<Never> {
             continue;
         }
         match signal {
-            // Nobody sits in front of it to switch it off: halted is off.
+            // Nobody can switch a guest off, so halting powers it off.
             SIGUSR1 | SIGUSR2 | SIGPWR | 37 | 38 => end(RB_POWER_OFF),
             SIGTERM | SIGINT | 39 => end(RB_RESTART),
             // SAFETY: no status is wanted.
@@ -318,7 +317,7 @@ fn end(how: c_int) -> ! {
 
 // ---- the server ----
 
-/// Starts the SSH server whenever there is none.
+/// Starts the SSH server whenever none runs.
 fn keep() -> ! {
     // SAFETY: we lead no group yet.
     unsafe { setsid() };
@@ -328,14 +327,14 @@ fn keep() -> ! {
     }
 }
 
-/// The server in the root we are in. (It insists on an absolute path: it starts itself again for each connection.)
+/// The server in the current root. (It requires an absolute path: it starts itself again for each connection.)
 fn sshd() -> Command {
     let mut command = Command::new("/usr/sbin/sshd");
     command.env_clear().env("PATH", PATH);
     command
 }
 
-/// From the guest's root back into the server's, to be a server on our standard streams.
+/// From the guest's root back into the server's, to become a server on our standard streams.
 fn serve(args: Vec<OsString>) -> io::Error {
     let go = || {
         let program = fs::read_link(SSHD)?;
@@ -348,7 +347,7 @@ fn serve(args: Vec<OsString>) -> io::Error {
     }
 }
 
-/// From the server's root into the guest's, to be its shell.
+/// From the server's root into the guest's, to become its shell.
 fn enter(login: bool, args: Vec<OsString>) -> io::Error {
     let go = || {
         env::set_current_dir("/proc/1/root")?;
@@ -397,7 +396,7 @@ fn connect() -> io::Result<()> {
     done
 }
 
-/// `struct ifreq`: a name of 16 bytes and what is said of it.
+/// `struct ifreq`: a name of 16 bytes and a union.
 fn interface(name: &str, what: &[u8]) -> [u8; 40] {
     let mut request = [0; 40];
     request[..name.len()].copy_from_slice(name.as_bytes());

@@ -26,13 +26,13 @@ use crate::{
     space, tool,
 };
 
-/// What a build takes, measured and rounded up: the tree with the packages, and the disk twice (raw and qcow2).
+/// Room that a build takes, measured and rounded up: the tree with the packages, and the disk twice (raw and qcow2).
 const WORK_BYTES: u64 = 1 << 30;
 const STORE_BYTES: u64 = 1 << 30;
-/// Less than this free after a failure: the disk was full, whatever the tool said.
+/// If less than this is free after a failure, the disk was full, whatever the tool reported.
 const FULL_BYTES: u64 = 8 << 20;
 const READ_LIMIT: Duration = Duration::from_secs(600);
-/// Bytes of the list of what is in one folder, at the most.
+/// Maximum length of the listing of one folder, in bytes.
 const LONGEST_LISTING: u64 = 1 << 20;
 
 /// Makes the files of an image in [`BuildDir::image`], with mmdebstrap.
@@ -57,7 +57,7 @@ pub(crate) fn make(
     Ok(Made::with_kernel(recipe.cmdline))
 }
 
-/// Bootstraps the tree and makes the raw disk of it.
+/// Bootstraps the tree and makes a raw disk of it.
 fn grow_tree(
     (bootstrap, recipe, foreign): (&Bootstrap, &Recipe, Option<&Foreign>),
     work: &Path,
@@ -74,7 +74,7 @@ fn grow_tree(
     let path = build_dir.image().join(RAW_DISK);
     let disk = OpenOptions::new().read(true).write(true).create_new(true).mode(0o666).open(&path);
     let disk = disk.map_err(PrepareErrorKind::io("create", &path))?;
-    // Open for all: only who passes through the private folder around it, or holds it open, gets there.
+    // Writable by all: only a process that can enter the private folder around it, or has it open, reaches it.
     disk.set_permissions(fs::Permissions::from_mode(0o666)).map_err(PrepareErrorKind::io("set the mode of", &path))?;
     disk.set_len(DISK_BYTES).map_err(PrepareErrorKind::io("size", &path))?;
     lock::try_exclusive(&disk).map_err(PrepareErrorKind::io("lock", &path))?;
@@ -118,7 +118,7 @@ fn extract(image: &Path, cancel: &AtomicBool) -> Result<(), Failure> {
     dump("/usr/lib/nestmatrix/packages.tsv", PACKAGES, image, cancel)
 }
 
-/// The one name with this prefix in what `debugfs -R 'ls -p'` says: `/inode/mode/uid/gid/name/size/`.
+/// The one name with this prefix in the output of `debugfs -R 'ls -p'`: `/inode/mode/uid/gid/name/size/`.
 fn only_name<'a>(listing: &'a str, prefix: &str) -> Option<&'a str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._+~-".contains(c);
     let names = listing.lines().filter_map(|line| line.split('/').nth(5));
@@ -137,7 +137,7 @@ fn dump(from: &str, to: &'static str, image: &Path, cancel: &AtomicBool) -> Resu
     tool::run(debugfs(&format!("dump {from} {to}"), image), "debugfs", READ_LIMIT, cancel, |line| {
         tool::complaint("debugfs", line, &mut complaint);
     })?;
-    // debugfs ends with 0 whatever happens: what it says is what went wrong.
+    // debugfs always exits with 0: its output shows what failed.
     match (complaint, fs::metadata(image.join(to))) {
         (Some(words), _) => Err(PrepareErrorKind::Incomplete { what: format!("{from}: {words}") }.into()),
         (None, Ok(found)) if found.len() > 0 => Ok(()),
@@ -145,7 +145,7 @@ fn dump(from: &str, to: &'static str, image: &Path, cancel: &AtomicBool) -> Resu
     }
 }
 
-/// Turns the raw disk into a qcow2 one, which stays as small as what is in it wherever it is copied.
+/// Converts the raw disk to qcow2, which stays as small as its content wherever it is copied.
 pub(crate) fn convert(image: &Path, control: &Control<'_>) -> Result<(), Failure> {
     (control.progress)("writing the disk to the store");
     let mut convert = tool::command("qemu-img");
@@ -162,7 +162,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), PrepareErrorKind>
     file.set_permissions(fs::Permissions::from_mode(mode)).map_err(PrepareErrorKind::io("set the mode of", path))
 }
 
-/// A tool that runs out of room says so in its own words; say it in ours.
+/// Turns a tool's own message about a full disk into our error.
 pub(crate) fn blame_full_disk(failure: Failure, folders: &[&Path]) -> Failure {
     if !matches!(failure.kind, PrepareErrorKind::ToolFailed { .. } | PrepareErrorKind::Incomplete { .. }) {
         return failure;

@@ -1,4 +1,4 @@
-//! Which maker makes an image, and the digest of everything that decides what it makes.
+//! Chooses the maker of an image, and computes the digest of everything that decides the result.
 
 use matrix::Digest;
 
@@ -12,15 +12,15 @@ use crate::{
     rootfs,
 };
 
-/// Something that makes the files of an image in [`BuildDir::image`].
+/// Makes the files of an image in [`BuildDir::image`].
 pub(crate) trait Build: Sync {
     /// Leaves exactly the files of an image there, or fails.
     fn build(&self, entry: &Entry, build_dir: &BuildDir, control: &Control<'_>) -> Result<Made, Failure>;
 }
 
-/// Makes each image in the way of its source.
+/// Makes each image by the kind of its source.
 pub(crate) struct Makers<'a> {
-    /// Where an image is that another one is made with, and where downloads that were interrupted are kept.
+    /// The store that has the donor image, and keeps interrupted downloads.
     pub(crate) store: &'a Store,
 }
 
@@ -39,7 +39,7 @@ impl Build for Makers<'_> {
                     Origin::Urls(urls) => {
                         let part = self.store.part(recipe(entry));
                         let (tarball, _) = published::download(urls, file.digest, build_dir, &part, control)?;
-                        // What came is what it should be; nobody needs it when its disk is made.
+                        // The download is verified; it is not needed once its disk is made.
                         let made = rootfs::make(entry, (&tarball, false), None, &donor, build_dir, control)?;
                         std::fs::remove_file(&tarball).map_err(PrepareErrorKind::io("remove", &tarball))?;
                         Ok(made)
@@ -51,7 +51,7 @@ impl Build for Makers<'_> {
 }
 
 impl Makers<'_> {
-    /// The image that gives root file systems what they lack.
+    /// The image that provides kernel and server for root file systems.
     fn donor(&self, control: &Control<'_>) -> Result<PreparedImage, Failure> {
         let donor = donor_entry().ok_or_else(|| PrepareErrorKind::Incomplete {
             what: format!("{} (not in the catalog)", rootfs::boot_files::IMAGE),
@@ -66,7 +66,7 @@ fn donor_entry() -> Option<&'static Entry> {
     Catalog::shipped().get(rootfs::boot_files::IMAGE)
 }
 
-/// The digest of all that decides what is made of an entry: the key it is found by in the store.
+/// The digest of everything that decides what is made of an entry: its key in the store.
 pub(crate) fn recipe(entry: &Entry) -> Digest {
     let (file, kind) = match &entry.source {
         Source::Bootstrap(bootstrap) => return Recipe::of(bootstrap, entry.arch).digest(),
@@ -83,7 +83,7 @@ pub(crate) fn recipe(entry: &Entry) -> Digest {
             )
         }
     };
-    // Where the same bytes come from decides nothing; a file here is used where it lies.
+    // The address of the same bytes decides nothing; a local file is used where it lies.
     let origin = match (&file.origin, file.digest) {
         (Origin::Path(path), digest) => {
             format!("{} {}", digest.map(|digest| digest.to_string()).unwrap_or_default(), path.display())

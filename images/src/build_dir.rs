@@ -1,14 +1,14 @@
-//! A building build_dir: the folder one build works in, and its removal, by us or by whoever finds it after we died.
+//! A build directory: the folder of one build, and its removal, by its process or, after a crash, by the next one.
 //!
 //! ```text
 //! builds/<id>/            locked for as long as its process lives
 //!   image/                private; becomes the image by being renamed
 //!     disk.raw            locked for as long as a process of the build's own tree lives
-//!   work/                 where the tree grows, if other users may pass through the store; or
+//!   work/                 where the tree grows, if other users may enter the store; or
 //!   elsewhere ->          where it grows otherwise: TMPDIR/nestmatrix-<id>
 //! ```
 //!
-//! An ordinary user's tree belongs to subordinate user ids: they have to be able to walk to it, and only they can remove it.
+//! An ordinary user's tree belongs to subordinate user ids: they must be able to enter its path, and only they can remove it.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -31,12 +31,12 @@ const ELSEWHERE: &str = "elsewhere";
 const ELSEWHERE_PREFIX: &str = "nestmatrix-";
 pub(crate) const RAW_DISK: &str = "disk.raw";
 
-/// How long a removal may take.
+/// Time limit of a removal.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(300);
-/// How long a killed tree may take to be gone.
+/// Time limit until a killed tree is gone.
 const DEATH_LIMIT: Duration = Duration::from_secs(20);
 
-/// A folder to build in; removed with everything in it when dropped.
+/// A folder to build in; removed with its content when dropped.
 #[derive(Debug)]
 pub(crate) struct BuildDir {
     folder: PathBuf,
@@ -44,7 +44,7 @@ pub(crate) struct BuildDir {
 }
 
 impl BuildDir {
-    /// Makes one in the store's `builds` folder. The caller holds the store's lock: nobody sweeps in between.
+    /// Creates one in the store's `builds` folder. The caller holds the store's lock, so no sweep runs in between.
     pub(crate) fn create(builds: &Path) -> Result<Self, PrepareErrorKind> {
         let folder = tempfile::Builder::new()
             .prefix("b")
@@ -63,16 +63,16 @@ impl BuildDir {
         image_of(&self.folder)
     }
 
-    /// The build_dir's own folder: on the store's file system, empty but for what this module makes.
+    /// The build directory itself: on the store's file system, empty but for what this module makes.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Makes the folder the tree grows in: in the store if every user may pass through it, else in a temporary folder.
+    /// Creates the folder the tree grows in: in the store if every user may enter it, else in a temporary folder.
     pub(crate) fn make_work(&self) -> Result<PathBuf, PrepareErrorKind> {
         let make = |path: &Path| {
             let made = DirBuilder::new().mode(0o711).create(path);
-            // The process's umask may have taken away what other users need.
+            // The umask may have removed permissions that other users need.
             made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o711)))
         };
         let mut tried = Vec::new();
@@ -90,7 +90,7 @@ impl BuildDir {
                 continue;
             }
             let work = base.join(format!("{ELSEWHERE_PREFIX}{id}"));
-            // Written down first: a work folder nobody knows of would stay for ever.
+            // Recorded first: an unrecorded work folder would stay forever.
             let link = self.folder.join(ELSEWHERE);
             let _ = fs::remove_file(&link);
             std::os::unix::fs::symlink(&work, &link).map_err(PrepareErrorKind::io("create", &link))?;
@@ -102,7 +102,7 @@ impl BuildDir {
         Err(PrepareErrorKind::NoWorkFolder { tried: tried.join("; ") })
     }
 
-    /// Waits until no process of the build's tree is left that could write to the disk.
+    /// Waits until no process of the build's tree can write to the disk.
     pub(crate) fn wait_for_tree(&self) -> Result<(), PrepareErrorKind> {
         let path = self.image().join(RAW_DISK);
         let disk = File::open(&path).map_err(PrepareErrorKind::io("open", &path))?;
@@ -121,34 +121,34 @@ impl BuildDir {
     }
 }
 
-/// Where a build_dir's finished files go.
+/// Where a build's finished files go.
 pub(crate) fn image_of(build_dir: &Path) -> PathBuf {
     build_dir.join(IMAGE)
 }
 
 impl Drop for BuildDir {
     fn drop(&mut self) {
-        // What cannot be removed now is found by the next sweep.
+        // The next sweep finds what cannot be removed now.
         let _ = self.wait_for_tree();
         let _ = remove_site(&self.folder);
     }
 }
 
-/// Keeps others out of a folder.
+/// Keeps other users out of a folder.
 pub(crate) fn only_ours(folder: &Path) -> io::Result<()> {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
 }
 
-/// Removes the sites in `builds` whose processes are gone; returns a line for each, for people.
+/// Removes the build directories of dead processes; returns a line for each, for people.
 ///
-/// `store_lock` is held while they are found, and given up before they are removed: that may take longer than others wait.
+/// `store_lock` is held while they are found, and released before they are removed, because a removal may take long.
 pub(crate) fn sweep<L>(builds: &Path, store_lock: L) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(builds)? {
         let entry = entry?;
         let path = entry.path();
         if !entry.file_type()?.is_dir() {
-            // Nothing of ours, or a link somebody put there: the link goes, not what it points to.
+            // Not ours, or a link: the link is removed, not its target.
             fs::remove_file(&path)?;
             continue;
         }
@@ -163,7 +163,7 @@ pub(crate) fn sweep<L>(builds: &Path, store_lock: L) -> io::Result<Vec<String>> 
     Ok(removed.collect())
 }
 
-/// The lock of a build_dir that nobody works on; an error if somebody does.
+/// The lock of an unused build directory; an error if it is in use.
 fn abandoned(build_dir: &Path) -> io::Result<File> {
     let in_use = || io::Error::from(io::ErrorKind::ResourceBusy);
     let lock = File::open(build_dir)?;
@@ -199,20 +199,20 @@ fn remove_elsewhere(build_dir: &Path) -> io::Result<()> {
     fs::remove_file(&link)
 }
 
-/// Removes a folder and what is in it: no link is followed, and nothing mounted in it is entered.
+/// Removes a folder and its content, without following links or entering mounts.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
     if !found.is_dir() {
         return fs::remove_file(path);
     }
     let ours = rustix::process::geteuid();
-    // Trees of other users' ids are below: at `root` of a work folder, which is here or one step down.
+    // Trees of other users' ids are below: at `root` of a work folder, which is here or one level down.
     for tree in [path.join("root"), path.join(WORK).join("root")] {
         let of_another = fs::symlink_metadata(&tree).is_ok_and(|found| found.uid() != ours.as_raw());
         if !ours.is_root() && of_another {
             let mut helper = tool::command("mmdebstrap");
             helper.arg("--unshare-helper").args(["find"]).arg(&tree).args(["-xdev", "-mindepth", "1", "-delete"]);
-            // It may fail for the folder itself, which is ours to remove; what stays is named below.
+            // It may fail for the folder itself, which is ours to remove; what stays is reported below.
             let _ = run_removal(helper);
         }
     }
@@ -273,7 +273,7 @@ mod tests {
         Builds { folder, _alone: alone }
     }
 
-    /// A build_dir as a killed process leaves it: the folder without its lock.
+    /// A build directory as a killed process leaves it: the folder without its lock.
     fn left_behind(builds: &Path, prepare: impl FnOnce(&BuildDir)) -> PathBuf {
         let build_dir = BuildDir::create(builds).expect("build_dir");
         prepare(&build_dir);

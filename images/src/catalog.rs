@@ -1,7 +1,7 @@
-//! The catalog: which operating systems there are by name.
+//! The catalog: the known operating systems, by name.
 //!
-//! It is data (`images/catalog/*.toml`), compiled in, so that a binary copied to another machine knows the same systems. A catalog
-//! of one's own adds to it, and `images.lock` says which of a publisher's files is meant.
+//! It is data (`images/catalog/*.toml`), compiled in, so that a binary copied to another machine knows the same systems. A user's
+//! catalog adds to it, and `images.lock` pins the files of publishers.
 
 mod written;
 
@@ -13,11 +13,11 @@ use crate::{Entry, Origin, Pins, Source};
 
 pub use written::CatalogError;
 
-/// Every operating system that can be asked for by name.
+/// All known operating systems.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Catalog {
     entries: Vec<Entry>,
-    /// What can be asked for: names for this machine's kind of CPU first, then those with a kind of CPU.
+    /// All valid names: those for this machine's architecture first, then those with an architecture.
     names: Vec<String>,
 }
 
@@ -37,7 +37,7 @@ const SHIPPED: [(&str, &str); 11] = [
 ];
 
 impl Catalog {
-    /// What a catalog of one's own is called beside a matrix file.
+    /// File name of a user's catalog beside a matrix file.
     pub const FILE: &str = "images.toml";
 
     /// The catalog this program was built with.
@@ -57,7 +57,7 @@ impl Catalog {
         Self { entries, names }
     }
 
-    /// This catalog with the entries of a file: they replace those of the same name and kind of CPU.
+    /// This catalog with the entries of a file: they replace those of the same name and architecture.
     ///
     /// # Errors
     ///
@@ -74,14 +74,14 @@ impl Catalog {
         Ok(Self::of(entries))
     }
 
-    /// This catalog with the addresses and digests that are pinned.
+    /// This catalog with the pinned addresses and digests.
     pub fn pinned(&self, pins: &Pins) -> Self {
         let mut pinned = self.clone();
         for entry in &mut pinned.entries {
             let Some(pin) = pins.get(&entry.name, entry.arch) else { continue };
             let Source::Disk { file, .. } = &mut entry.source else { continue };
             file.digest = Some(pin.digest);
-            // Mirrors of another file are of no use.
+            // Mirrors of another file are useless.
             match &mut file.origin {
                 Origin::Urls(urls) if urls.contains(&pin.url) => {}
                 origin => *origin = Origin::Urls(vec![pin.url.clone()]),
@@ -90,7 +90,7 @@ impl Catalog {
         pinned
     }
 
-    /// Everything that can be asked for: `name` for this machine's kind of CPU, `name-x86_64` and `name-aarch64` for a certain one.
+    /// All valid names: `name` for this machine's architecture, `name-x86_64` and `name-aarch64` for a certain one.
     pub fn names(&self) -> Vec<&str> {
         self.names.iter().map(String::as_str).collect()
     }
@@ -100,7 +100,7 @@ impl Catalog {
         &self.entries
     }
 
-    /// The entry of this name: for this machine's kind of CPU, unless the name ends in one.
+    /// The entry of this name: for this machine's architecture, unless the name ends in one.
     pub fn get(&self, name: &str) -> Option<&Entry> {
         let certain = Arch::ALL.into_iter().find_map(|arch| Some((name.strip_suffix(&format!("-{arch}"))?, arch)));
         let (name, arch) = certain.unwrap_or((name, Arch::here()));
@@ -108,7 +108,7 @@ impl Catalog {
     }
 }
 
-/// The name that means an entry on every machine.
+/// The name that means the same entry on every machine.
 fn full_name(entry: &Entry) -> String {
     format!("{}-{}", entry.name, entry.arch)
 }

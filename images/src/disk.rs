@@ -1,7 +1,7 @@
-//! Disks that somebody else made: in which format one is, how large a guest sees it, and what it can be started with.
+//! Disks that others made: their format, their size as a guest sees it, and what starts them.
 //!
-//! Nothing of such a file is believed: QEMU is told the format that is seen here and never guesses, and a disk whose content lies in
-//! other files, or says that it does, is refused before QEMU opens it.
+//! Such a file is untrusted: QEMU gets the format that is detected here and never guesses, and a disk whose content lies (or
+//! claims to lie) in other files is refused before QEMU opens it.
 
 use std::{
     fs::File,
@@ -26,7 +26,7 @@ use crate::{
 pub enum DiskFormat {
     /// QEMU's own format.
     Qcow2,
-    /// As it is.
+    /// Raw.
     Raw,
     /// VMware's, in one file.
     Vmdk,
@@ -37,7 +37,7 @@ pub enum DiskFormat {
 }
 
 impl DiskFormat {
-    /// QEMU's name of it; also what files of it end in.
+    /// QEMU's name of it; also the usual file name extension.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Qcow2 => "qcow2",
@@ -56,36 +56,36 @@ pub(crate) enum Kind {
     Disk(DiskFormat),
     /// An archive with a disk in it.
     Ova,
-    /// A descriptor that says in which files a disk is.
+    /// A descriptor that refers to the files of a disk.
     Descriptor,
     /// Something compressed.
     Compressed,
-    /// Nothing that is a disk.
+    /// Anything else.
     Unknown,
 }
 
-/// What is known of a disk that a guest can be started with.
+/// What a guest's start needs to know of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// Size as a guest sees it, in bytes.
     pub(crate) bytes: u64,
-    /// What it can be started with.
+    /// What starts it.
     pub(crate) firmware: Firmware,
 }
 
-/// Bytes at the beginning of a file that say what it is.
+/// Bytes at the beginning of a file that identify its format.
 const HEAD: usize = 1024;
-/// Bytes of a disk that hold its partition table: of a disk with sectors of 512 bytes.
+/// Bytes of a disk that contain its partition table, with sectors of 512 bytes.
 const TABLE: usize = 34 * 512;
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
-/// Bytes that `qemu-img info` says at the most.
+/// Maximum length of the output of `qemu-img info`, in bytes.
 const LONGEST_ANSWER: u64 = 1 << 20;
-/// A larger disk is a slip or an attack; the largest published images have some 100 GiB.
+/// Maximum size of a disk, in bytes; the largest published images have some 100 GiB.
 const LARGEST: u64 = 16 << 40;
-/// Longest descriptor inside a vmdk that is read.
+/// Maximum length of a descriptor inside a vmdk, in bytes.
 const DESCRIPTOR: u64 = 1 << 20;
 
-/// What this file is, by what it begins with.
+/// The kind of this file, from its first bytes.
 pub(crate) fn kind(path: &Path) -> io::Result<Kind> {
     let mut head = Vec::with_capacity(HEAD);
     File::open(path)?.take(HEAD as u64).read_to_end(&mut head)?;
@@ -116,7 +116,7 @@ fn kind_of(head: &[u8]) -> Kind {
     }
 }
 
-/// Looks at a disk of this format; `wanted`: what it is to be started with, if somebody knows.
+/// Inspects a disk of this format; `wanted`: the firmware that starts it, if stated.
 pub(crate) fn see(
     path: &Path,
     format: DiskFormat,
@@ -141,7 +141,7 @@ pub(crate) fn see(
     Ok(Seen { bytes, firmware })
 }
 
-/// Whether all of the disk is in this file; the inner error says why not. Before QEMU sees it.
+/// Checks that the whole disk is in this file; the inner error says why not. Runs before QEMU sees it.
 fn alone(path: &Path, format: DiskFormat) -> io::Result<Result<(), String>> {
     let mut file = File::open(path)?;
     let mut head = Vec::with_capacity(HEAD);
@@ -231,7 +231,7 @@ fn size(path: &Path, format: DiskFormat, cancel: &AtomicBool) -> Result<u64, Fai
     Ok(info.virtual_size)
 }
 
-/// The sectors that hold its partition table.
+/// The sectors with its partition table.
 fn table(path: &Path, format: DiskFormat, cancel: &AtomicBool) -> Result<Vec<u8>, Failure> {
     let out = tempfile::NamedTempFile::new().map_err(PrepareErrorKind::io("create a file for", path))?;
     let mut dd = tool::command("qemu-img");
@@ -244,10 +244,10 @@ fn table(path: &Path, format: DiskFormat, cancel: &AtomicBool) -> Result<Vec<u8>
     std::fs::read(out.path()).map_err(|error| PrepareErrorKind::io("read", out.path())(error).into())
 }
 
-/// The EFI system partition's type, as it lies in a GUID partition table (UEFI 2.10, 5.3.3).
+/// The EFI system partition's type, as stored in a GUID partition table (UEFI 2.10, 5.3.3).
 const ESP: [u8; 16] = [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b];
 
-/// What a disk with this partition table is made for. A BIOS is started faster, so it is chosen where both would do.
+/// The firmware for a disk with this partition table. A BIOS starts faster, so it is chosen where both work.
 fn made_for(table: &[u8]) -> Option<Firmware> {
     let boot_code = table.get(..440).is_some_and(|code| code.iter().any(|byte| *byte != 0));
     if boot_code {

@@ -1,4 +1,4 @@
-//! What can be asked of the store: one operating system, and where it comes from.
+//! An entry of the catalog: one operating system, and where it comes from.
 
 use std::path::PathBuf;
 
@@ -10,36 +10,37 @@ use crate::DISK_BYTES;
 /// One operating system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The name it is asked for by, for example `debian-12-minimal`.
+    /// Its name, for example `debian-12-minimal`.
     pub name: String,
     /// What it is, for people.
     pub title: String,
-    /// The kind of CPU it is made for.
+    /// Its architecture.
     pub arch: Arch,
-    /// What kind of packages it installs; `None`: that is seen in the guest.
+    /// The kind of packages it installs; `None`: found out in the guest.
     pub family: Option<PackageFamily>,
-    /// Who logs in over SSH; anybody but root works through `sudo`.
+    /// The user who logs in over SSH; users other than root work through `sudo`.
     pub login_user: String,
-    /// Last day it is looked after (`YYYY-MM-DD`), if there is one.
+    /// Last day of support (`YYYY-MM-DD`), if it has one.
     pub end_of_life: Option<String>,
     /// Where it comes from.
     pub source: Source,
-    /// What its publisher says of it elsewhere, as far as it was written down.
+    /// What its publisher states elsewhere, as far as the catalog has it.
     pub upstream: Upstream,
 }
 
-/// What the publisher of an image says of it.
+/// What the publisher of an image states about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Upstream {
-    /// Who logs in where nobody says otherwise; our guests are told otherwise.
+    /// The image's default user; guests of nestmatrix get [`Entry::login_user`] instead.
     pub default_user: Option<String>,
-    /// The file with the digests of his images.
+    /// The publisher's list of digests.
     pub checksums: Option<ChecksumFile>,
-    /// Glob of file names in that: the highest of them is the image, beside that file; `None`: the image stays at its address.
+    /// Glob of file names in that list: the highest of them is the image, beside the list; `None`: the image stays at its
+    /// address.
     pub latest: Option<String>,
 }
 
-/// A publisher's file with digests.
+/// A publisher's list of digests.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ChecksumFile {
@@ -53,7 +54,7 @@ pub struct ChecksumFile {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Signature {
-    /// Where it is, in ASCII; `None`: it is in the file itself, around what it signs.
+    /// Where it is, in ASCII; `None`: it is inline, around the signed text.
     pub url: Option<String>,
     /// The file on this machine with the publisher's keys, as `gpgv` reads it.
     pub keyring: PathBuf,
@@ -62,49 +63,49 @@ pub struct Signature {
 /// Where an operating system comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// It is built here, of its distribution's packages.
+    /// Built here, from its distribution's packages.
     Bootstrap(Bootstrap),
-    /// It is a disk that boots by itself.
+    /// A disk with a boot loader.
     Disk {
         /// The file.
         file: Published,
-        /// What starts its boot loader; `None`: see what it is made for.
+        /// What starts its boot loader; `None`: read from the disk.
         firmware: Option<Firmware>,
     },
-    /// It is a tarball with a root file system, booted with a kernel of ours.
+    /// A tarball with a root file system, booted with our kernel.
     Rootfs(Published),
 }
 
-/// What is built of packages.
+/// An image that is built from packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bootstrap {
-    /// The distribution's own word for the release: a Debian suite.
+    /// The distribution's name of the release: a Debian suite.
     pub release: String,
-    /// What is added to the release itself.
+    /// Suites added to the release itself.
     pub suites: Vec<Suite>,
-    /// Packages on top of the minimal system and of what every image has.
+    /// Packages on top of the minimal system and of those that every image has.
     pub packages: Vec<String>,
 }
 
-/// A file that somebody else made.
+/// A file that others made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
     /// Where it is.
     pub origin: Origin,
-    /// Its digest as it was stated, of the file as it lies there; what is downloaded without one is refused.
+    /// Its stated digest, of the file as it lies there; downloads without one are refused.
     pub digest: Option<Checksum>,
 }
 
 /// Where a file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// At any of these addresses, in the order they are tried.
+    /// At any of these addresses, tried in this order.
     Urls(Vec<String>),
     /// On this machine.
     Path(PathBuf),
 }
 
-/// A part of a distribution's archive with what changed since the release.
+/// A part of a distribution's archive with changes since the release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Suite {
@@ -115,7 +116,7 @@ pub enum Suite {
 }
 
 impl Suite {
-    /// What its name ends in, after the release's.
+    /// The suffix of its name, after the release's.
     pub(crate) fn suffix(self) -> &'static str {
         match self {
             Self::Updates => "updates",
@@ -125,8 +126,7 @@ impl Suite {
 }
 
 impl Entry {
-    /// Size of its disk as a guest sees it, in bytes, as far as that is known before it is there: what it has at the least. `None`: that
-    /// is its publisher's affair.
+    /// Minimum size of its disk as a guest sees it, in bytes, if known in advance; `None`: the publisher decides.
     pub fn least_disk(&self) -> Option<u64> {
         match self.source {
             Source::Bootstrap(_) | Source::Rootfs(_) => Some(DISK_BYTES),
@@ -134,7 +134,7 @@ impl Entry {
         }
     }
 
-    /// What a matrix calls `name` and describes itself; `None`: it is to be looked up in the catalog.
+    /// The entry for an image that a matrix describes itself; `None`: it is to be looked up in the catalog.
     pub fn of_matrix(name: &str, source: &ImageSource) -> Option<Self> {
         let published = |location: &Location, digest: &Option<Checksum>| Published {
             origin: match location {

@@ -1,4 +1,4 @@
-//! What can go wrong on the way to an image, and what to do about it.
+//! Errors of images, and their remedies.
 
 use std::{
     io,
@@ -27,15 +27,15 @@ pub struct StoreError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
-    /// There is neither a store nor a home to put one into.
+    /// There is neither a store nor a home folder for one.
     #[error("none of NESTMATRIX_STORE, XDG_CACHE_HOME and HOME is set")]
     Nowhere,
     /// It cannot be created or written to.
     #[error("{action}: {source}")]
     Io {
-        /// What was tried.
+        /// The failed action.
         action: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Its disk is full.
@@ -46,7 +46,7 @@ pub enum StoreErrorKind {
     },
 }
 
-/// An image could not be had.
+/// An image is not available.
 #[derive(Debug, thiserror::Error)]
 #[error("image `{image}`: {kind}")]
 pub struct PrepareError {
@@ -54,14 +54,14 @@ pub struct PrepareError {
     pub image: Box<str>,
     /// What went wrong.
     pub kind: PrepareErrorKind,
-    /// Last lines of the tool that failed, oldest first; empty if none did.
+    /// Last lines of the tool that failed, oldest first; may be empty.
     pub tail: Vec<String>,
-    /// What to do about it.
+    /// The remedy.
     pub help: Option<String>,
 }
 
 impl PrepareError {
-    /// Its publisher does not have the file any more, at none of its addresses.
+    /// True if its publisher has removed the file from all addresses.
     pub(crate) fn is_vanished(&self) -> bool {
         let PrepareErrorKind::Download(error) = &self.kind else { return false };
         let FetchError::Mirrors { failures } = &**error else { return false };
@@ -69,7 +69,7 @@ impl PrepareError {
             && failures.iter().all(|failure| matches!(failure.trouble, Trouble::Status { code: 404 | 410, .. }))
     }
 
-    /// The same, with what to do instead; `copies`: disks of images that had this name.
+    /// The same with another remedy; `copies`: disks of images that had this name.
     pub(crate) fn with_copies(self, copies: &[PathBuf]) -> Self {
         let mut help = "its publisher has removed it: for a catalog image, `nestmatrix images update MATRIX` looks for its successor; for an `[[image]]` with `url`, write the new address and digest; name mirrors in a catalog of your own (images.toml: `url = [...]`)"
             .to_owned();
@@ -94,7 +94,7 @@ pub enum PrepareErrorKind {
         /// Its program name.
         tool: String,
     },
-    /// Programs of the image cannot be run here, as building it takes.
+    /// Building requires programs of the image to run here, and they cannot.
     #[error(
         "building it requires running {arch} programs on this machine, but {}",
         old_kernel.as_ref().map_or("no emulator is installed".to_owned(), |release| format!(
@@ -102,12 +102,12 @@ pub enum PrepareErrorKind {
         ))
     )]
     NoEmulator {
-        /// What they are for.
+        /// Their architecture.
         arch: Arch,
-        /// The kernel that only root can tell of the emulator there is.
+        /// The kernel on which only root can register the installed emulator.
         old_kernel: Option<String>,
     },
-    /// A tool the build needs said no.
+    /// A tool that the build needs failed.
     #[error("`{tool}` failed ({status})")]
     ToolFailed {
         /// Its program name.
@@ -115,7 +115,7 @@ pub enum PrepareErrorKind {
         /// How it ended, for example `exit status: 1`.
         status: String,
     },
-    /// A tool did what it should, but what it should have made is not there.
+    /// A tool succeeded, but did not make what it should have.
     #[error("the build made no usable {what}")]
     Incomplete {
         /// What is missing.
@@ -126,37 +126,37 @@ pub enum PrepareErrorKind {
     Stalled {
         /// Its program name.
         tool: String,
-        /// How long it had.
+        /// Its time limit.
         limit: Duration,
     },
-    /// It could not be downloaded.
+    /// The download failed.
     #[error("{0}")]
     Download(Box<FetchError>),
-    /// There is no room for it.
+    /// The disk is full.
     #[error("disk full: {} has {free} bytes free{}", path.display(), needed.map_or(String::new(), |n| format!(", about {n} needed")))]
     DiskFull {
         /// A folder on the full disk.
         path: PathBuf,
         /// Bytes an ordinary user may still write there.
         free: u64,
-        /// Bytes the build needs there, when that was checked beforehand.
+        /// Bytes the build needs there, if that was checked beforehand.
         needed: Option<u64>,
     },
-    /// No folder is fit to build in.
+    /// No folder is suitable to build in.
     #[error("no folder to build in: {tried}")]
     NoWorkFolder {
-        /// What was tried, and why it does not do.
+        /// The folders that were tried, and why they are unsuitable.
         tried: String,
     },
-    /// A file in the store is not what was put there.
+    /// A file in the store is damaged.
     #[error("{} is damaged: recorded as {}, found {}", path.display(), digests.recorded, digests.found)]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What it should be and what it is.
+        /// The expected and the actual digest.
         digests: Box<Mismatch>,
     },
-    /// It is not fit to be an image, and is not used.
+    /// It cannot be used as an image.
     #[error("{} is not used: {why}", path.display())]
     Refused {
         /// The file.
@@ -164,45 +164,45 @@ pub enum PrepareErrorKind {
         /// Why not.
         why: String,
     },
-    /// It would be downloaded, and nobody said what should come.
+    /// It would be downloaded, but has no digest.
     #[error("{url} has no digest, so it cannot be verified")]
     Unpinned {
         /// Where it is.
         url: String,
     },
-    /// It is not what was stated.
+    /// It has another digest than stated.
     #[error("digest mismatch of {what}: expected {}, found {}", digests.expected, digests.found)]
     WrongDigest {
         /// The file, or where it came from.
         what: String,
-        /// What it should be and what it is.
+        /// The expected and the actual digest.
         digests: Box<WrongChecksum>,
     },
-    /// It is not in the store, and nobody may be asked for it.
+    /// It is not in the store, and the network is disabled.
     #[error("not in the store, and `--offline` forbids downloading and building")]
     Offline,
     /// It is not in the store ([`crate::Store::verify`] only).
     #[error("not in the store")]
     Absent,
-    /// What the store has of it cannot be used ([`crate::Store::verify`] only: whoever needs the image has it built again).
+    /// The copy in the store cannot be used ([`crate::Store::verify`] only; otherwise it is rebuilt on next use).
     #[error("damaged: {why}; it is rebuilt on next use")]
     Broken {
         /// What is wrong with it.
         why: String,
     },
-    /// The store did not let us read or write.
+    /// Reading or writing in the store failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// For example `read`.
         action: &'static str,
         /// Which file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Two digests that should be one.
+/// Two digests that should be equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mismatch {
     /// The digest when it was stored.
@@ -226,7 +226,7 @@ impl PrepareErrorKind {
 impl From<FetchError> for PrepareErrorKind {
     fn from(error: FetchError) -> Self {
         match error {
-            // The same thing has one name, wherever it happened.
+            // One kind per cause, wherever it happens.
             FetchError::Cancelled => Self::Cancelled,
             FetchError::DiskFull { path, free, needed } => Self::DiskFull { path, free, needed },
             other => Self::Download(Box::new(other)),
@@ -243,7 +243,7 @@ impl From<NoRoom> for PrepareErrorKind {
     }
 }
 
-/// An error on its way up: not yet told which image it is about.
+/// An error that does not yet name its image.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) kind: PrepareErrorKind,
@@ -264,7 +264,7 @@ impl Failure {
     }
 }
 
-/// What to do about it: from the kind, or from what the tool said.
+/// The remedy: from the kind, or from the tool's output.
 fn help(kind: &PrepareErrorKind, tail: &[String], image: &str) -> Option<String> {
     let said = |words: &str| tail.iter().any(|line| line.contains(words));
     let text = match kind {

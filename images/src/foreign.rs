@@ -1,8 +1,8 @@
-//! Building for another kind of CPU than this machine's: its programs are run by QEMU's user-mode emulator.
+//! Builds for another architecture: QEMU's user-mode emulator runs its programs.
 //!
-//! The kernel starts them with it where it has been told to (`binfmt_misc`). Since Linux 6.7 every user name space may have settings of
-//! its own for that, so that a build needs neither root nor a setting of this machine: it makes its own, gone when it is done. On older
-//! kernels this machine must have been told, which the distribution's package does when it is installed.
+//! The kernel uses the emulator once it is registered (`binfmt_misc`). Since Linux 6.7 every user name space can have its own
+//! registrations, so a build needs neither root nor a setting of this machine: it registers its own, which is gone when the build
+//! ends. On older kernels this machine must have a registration; the distribution's package makes it.
 
 use std::{ffi::OsString, fs, path::PathBuf};
 
@@ -10,22 +10,22 @@ use matrix::Arch;
 
 use crate::{error::PrepareErrorKind, tool};
 
-/// What the build runs instead of `build.sh`, and in its name space.
+/// Run in place of `build.sh`, and in its name space.
 pub(crate) const SCRIPTS: [(&str, &str); 2] =
     [("foreign.sh", include_str!("../recipe/foreign.sh")), ("binfmt.sh", include_str!("../recipe/binfmt.sh"))];
 
 /// The first Linux with `binfmt_misc` for each user name space.
 const NAMESPACED: (u32, u32) = (6, 7);
 
-/// How programs of another kind are run here.
+/// How programs of another architecture are run here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Foreign {
     arch: Arch,
-    /// The emulator that the build tells the kernel of; `None`: this machine's kernel knows one.
+    /// The emulator that the build registers; `None`: this machine's kernel has one.
     emulator: Option<PathBuf>,
 }
 
-/// What Debian calls it.
+/// Debian's name of the architecture.
 pub(crate) const fn debian(arch: Arch) -> &'static str {
     match arch {
         Arch::X86_64 => "amd64",
@@ -34,14 +34,14 @@ pub(crate) const fn debian(arch: Arch) -> &'static str {
 }
 
 impl Foreign {
-    /// `None`: this machine's own kind.
+    /// `None`: this machine's own architecture.
     pub(crate) fn of(arch: Arch) -> Result<Option<Self>, PrepareErrorKind> {
         if arch == Arch::here() {
             return Ok(None);
         }
         let registered = fs::read_to_string(format!("/proc/sys/fs/binfmt_misc/qemu-{arch}")).unwrap_or_default();
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        // Statically linked: inside the tree there are no libraries for it. Newer distributions leave out the ending.
+        // Statically linked: inside the tree there are no libraries for it. Newer distributions leave out the suffix.
         let names = [format!("qemu-{arch}-static"), format!("qemu-{arch}")];
         let emulator = names.iter().find_map(|name| tool::find(name));
         Self::decide(arch, &registered, &release, emulator).map(Some)
@@ -53,7 +53,7 @@ impl Foreign {
         release: &str,
         emulator: Option<PathBuf>,
     ) -> Result<Self, PrepareErrorKind> {
-        // F: opened when it was registered, and so there in every tree.
+        // F: opened at registration, so it works in every tree.
         let is_usable = registered.lines().any(|line| line == "enabled")
             && registered.lines().any(|line| line.strip_prefix("flags:").is_some_and(|flags| flags.contains('F')));
         if is_usable {
@@ -72,7 +72,7 @@ impl Foreign {
     pub(crate) fn args(&self) -> [OsString; 2] {
         let (magic, mask) = self.magic();
         let rule = self.emulator.as_ref().map_or(OsString::new(), |emulator| {
-            // O: the program is opened for the emulator. P: it is told by which name it was called.
+            // O: the program is opened for the emulator. P: it gets the original program name.
             let mut rule = OsString::from(format!(":nestmatrix-{}:M::{magic}:{mask}:", self.arch));
             rule.push(emulator);
             rule.push(":OPF");
@@ -81,7 +81,8 @@ impl Foreign {
         [debian(self.arch).into(), rule]
     }
 
-    /// The first bytes of this kind's programs (ELF: 64 bits, little-endian, executable or shared, machine), and which bits of them decide.
+    /// The first bytes of this architecture's programs (ELF: 64 bits, little-endian, executable or shared, machine), and their
+    /// mask.
     fn magic(&self) -> (String, &'static str) {
         let machine = match self.arch {
             Arch::X86_64 => 0x3e,
@@ -125,7 +126,7 @@ mod tests {
             rule.to_string_lossy(),
             @r":nestmatrix-aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:/usr/bin/qemu-aarch64-static:OPF"
         );
-        // Not of use in a tree: it is looked for there.
+        // Useless in a tree, where the path is looked up.
         let unusable = REGISTERED.replace("POF", "PO");
         assert_eq!(
             decide(&unusable, "6.8.0", Some("/usr/bin/qemu-aarch64-static")).map(|it| it.emulator.is_some()),

@@ -1,6 +1,6 @@
-//! What is too much in a store: found, and removed if that is wanted.
+//! Finds what is no longer needed in a store, and removes it on request.
 //!
-//! What anybody uses stays: images are leased, downloads and builds hold the lock of their recipe, templates are leased too.
+//! What is in use stays: images are leased, downloads and builds hold the lock of their recipe, templates are leased too.
 
 use std::{
     collections::HashSet,
@@ -20,18 +20,18 @@ use crate::{
     templates::TemplateError,
 };
 
-/// What is to be kept.
+/// What to keep.
 #[derive(Clone, Debug)]
 pub struct Keep {
     /// Images of these, pinned or not.
     pub entries: Vec<Entry>,
-    /// Images that were used in this time.
+    /// Images used within this time.
     pub unused: Duration,
     /// Frozen guests.
     pub templates: bool,
 }
 
-/// Something that is too much.
+/// Something that is no longer needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Garbage {
     /// What it is, for people.
@@ -42,17 +42,17 @@ pub struct Garbage {
     pub bytes: u64,
 }
 
-/// What there was to do.
+/// The result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// What is too much; it is gone unless it was only looked for.
+    /// What is not needed; removed, unless it was a dry run.
     pub garbage: Vec<Garbage>,
-    /// What would be, if it were not in use.
+    /// The same, but in use.
     pub in_use: Vec<Garbage>,
 }
 
 impl Collected {
-    /// What all garbage takes on the disk, in bytes.
+    /// Size of all garbage on the disk, in bytes.
     pub fn bytes(&self) -> u64 {
         self.garbage.iter().map(|garbage| garbage.bytes).sum()
     }
@@ -63,11 +63,11 @@ impl Collected {
 }
 
 impl Store {
-    /// Removes what is too much, or only says what is (`dry`).
+    /// Removes garbage, or only lists it (`dry`).
     ///
     /// # Errors
     ///
-    /// The templates are to go, and cannot be looked at.
+    /// Templates are to be removed, and cannot be read.
     pub fn gc(&self, keep: &Keep, dry: bool) -> Result<Collected, TemplateError> {
         let mut collected = Collected::default();
         self.images(keep, dry, &mut collected);
@@ -98,7 +98,7 @@ impl Store {
         }
     }
 
-    /// What recipes were built to, with the files that say so. A torn one is built anew when it is wanted.
+    /// The content of each recipe, with its pointer file. A torn pointer is rebuilt on demand.
     pub(crate) fn pointers(&self) -> Vec<(PathBuf, Pointer)> {
         let paths = files(&self.root().join("recipes"), "json").into_iter();
         paths
@@ -107,13 +107,13 @@ impl Store {
             .collect()
     }
 
-    /// Removes a recipe's pointer, and its content if that is nobody else's. `false`: it is in use.
+    /// Removes a recipe's pointer, and its content if no other recipe has it. `false`: it is in use.
     fn remove_image(&self, pointer: &Path, content: Digest, dry: bool) -> bool {
         let Some(_making) = alone(&pointer.with_extension("lock")) else { return false };
         let folder = self.image(content);
         let build_dir = {
             let Ok(_lock) = self.own_lock().take() else { return false };
-            // Held until it has lost its name: nobody begins to use it in between.
+            // Held until it has lost its name, so that nobody starts to use it in between.
             let lease = File::open(&folder);
             if lease.as_ref().is_ok_and(|lease| !lock::try_exclusive(lease).unwrap_or(false)) {
                 return false;
@@ -130,7 +130,7 @@ impl Store {
             }
             build_dir
         };
-        // With the build_dir it is removed, which takes its time; the store's lock is free by then.
+        // Removed with the build directory, which takes time; the store's lock is free by then.
         drop(build_dir);
         true
     }
@@ -147,7 +147,7 @@ impl Store {
         }
     }
 
-    /// Locks of recipes that nothing was built of, and nobody builds.
+    /// Lock files of recipes without a content that nobody builds.
     fn locks(&self, dry: bool, collected: &mut Collected) {
         for path in files(&self.root().join("recipes"), "lock") {
             if path.with_extension("json").exists() {
@@ -161,7 +161,7 @@ impl Store {
     }
 }
 
-/// A lock file that nobody else holds now, held, or not there at all; `None`: somebody holds it.
+/// A lock file that nobody else holds, now held, or missing; `None`: it is in use.
 fn alone(path: &Path) -> Option<Option<File>> {
     match File::open(path) {
         Ok(file) => lock::try_exclusive(&file).unwrap_or(false).then_some(Some(file)),
@@ -169,7 +169,7 @@ fn alone(path: &Path) -> Option<Option<File>> {
     }
 }
 
-/// The files of a folder whose names end so, sorted.
+/// The files of a folder with this suffix, sorted.
 pub(crate) fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files: Vec<PathBuf> =
@@ -178,7 +178,7 @@ pub(crate) fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     files
 }
 
-/// How long ago it was used or written last.
+/// Time since it was last used or written.
 fn age(path: &Path) -> Duration {
     let modified = fs::metadata(path).and_then(|found| found.modified());
     modified.ok().and_then(|modified| SystemTime::now().duration_since(modified).ok()).unwrap_or_default()

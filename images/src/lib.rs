@@ -1,15 +1,16 @@
-//! Which disk: the catalog of operating-system images and the store they are kept in.
+//! Which disk: the catalog of operating-system images, and their store.
 //!
-//! This crate makes an image exist and proves that it is what it should be. It boots nothing and knows nothing of cells,
-//! suites or SSH; of frozen guests it only keeps the files ([`Templates`]); what a booted guest needs from its image is written down in [`seed`].
+//! This crate makes an image exist and proves that it is what it should be. It boots nothing and knows nothing of cells, suites
+//! or SSH. It stores the files of frozen guests ([`Templates`]) without knowing their content; [`seed`] specifies what a booted
+//! guest needs from its image.
 //!
 //! ```text
 //! Catalog -> Entry -> Store::prepare -> PreparedImage
-//!                       |-- build      which maker, and the digest of all that decides what it makes
-//!                       |-- bootstrap  builds a system of packages (recipe: what is added to it; mirror: from where)
-//!                       |-- published  takes what somebody else made (fetch: downloads it; disk: looks at it before QEMU does)
+//!                       |-- build      which maker, and the digest of everything that decides the result
+//!                       |-- bootstrap  builds a system from packages (recipe: what is added; mirror: from where)
+//!                       |-- published  takes a disk that others made (fetch: downloads it; disk: inspects it before QEMU does)
 //!                       |-- rootfs     makes a system without a kernel bootable (boot_files: with what)
-//!                       `-- prepared   what is recorded of it, checked each time (build_dir: made in which folder; tool: with what)
+//!                       `-- prepared   its record, checked each time (build_dir: where it is made; tool: with what)
 //! ```
 
 #[cfg(test)]

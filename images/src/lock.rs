@@ -1,7 +1,7 @@
-//! File locks that are given up when their holder dies, however it dies.
+//! File locks that are released when their holder dies, however it dies.
 //!
-//! `flock` locks belong to the open file: all who inherited it hold it together, and the last one's end frees it. Nothing
-//! here blocks without looking at the caller's cancel flag.
+//! `flock` locks belong to the open file: all processes that inherited it hold it together, and it is released when the last one
+//! ends. Nothing here blocks without checking the caller's cancel flag.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -13,10 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often a wait looks at the world.
+/// Interval of checks while waiting.
 pub(crate) const POLL: Duration = Duration::from_millis(50);
 
-/// How long whoever has a lock may take to write his process id into it.
+/// Time a new holder of a lock gets to write its process id.
 const SIGNATURE: Duration = Duration::from_secs(2);
 
 /// Opens a lock file, creating it if need be.
@@ -24,12 +24,12 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path)
 }
 
-/// Tries to take the lock for us alone; `false`: somebody has it.
+/// Tries to take the exclusive lock; `false`: it is held.
 pub(crate) fn try_exclusive(file: &File) -> io::Result<bool> {
     outcome(file.try_lock())
 }
 
-/// Tries to take the lock together with others of this kind; `false`: somebody has it alone.
+/// Tries to take the shared lock; `false`: it is held exclusively.
 pub(crate) fn try_shared(file: &File) -> io::Result<bool> {
     outcome(file.try_lock_shared())
 }
@@ -42,7 +42,7 @@ fn outcome(tried: Result<(), TryLockError>) -> io::Result<bool> {
     }
 }
 
-/// Waits for the lock until `limit` has passed; `false`: it has.
+/// Waits for the exclusive lock for at most `limit`; `false`: timeout.
 pub(crate) fn exclusive_within(file: &File, limit: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + limit;
     loop {
@@ -59,17 +59,17 @@ pub(crate) fn exclusive_within(file: &File, limit: Duration) -> io::Result<bool>
 /// How waiting for a lock ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Waited {
-    /// We have it. It was free at once, or not.
+    /// We hold it. It was free at once, or not.
     Got {
-        /// Somebody else had it before us.
+        /// Another process held it before us.
         after_another: bool,
     },
-    /// The flag was set.
+    /// The cancel flag was set.
     Cancelled,
 }
 
-/// Waits for the lock for as long as it takes, unless cancelled; then writes our process id into the file, for others who
-/// wait. `waiting` is told, once, the process id that is in the file meanwhile; `None`: nobody wrote one.
+/// Waits for the lock without a limit, unless cancelled; then writes our process id into the file, for others who wait. `waiting`
+/// is called once with the process id in the file; `None`: there is none.
 pub(crate) fn exclusive(file: &mut File, cancel: &AtomicBool, waiting: &dyn Fn(Option<u32>)) -> io::Result<Waited> {
     let (mut after_another, mut told) = (false, false);
     let began = Instant::now();
@@ -79,7 +79,7 @@ pub(crate) fn exclusive(file: &mut File, cancel: &AtomicBool, waiting: &dyn Fn(O
         }
         after_another = true;
         if !told {
-            // Who just got the lock has yet to write who he is.
+            // A new holder has yet to write its process id.
             let holder = holder(file);
             told = holder.is_some() || began.elapsed() >= SIGNATURE;
             if told {

@@ -1,20 +1,20 @@
-//! Where a Debian release is downloaded from, and how: the mirror and the proxy this machine itself uses.
+//! Where a Debian release is downloaded from: the mirror and the proxy of this machine.
 //!
-//! No mirror is named in this project. On a Debian machine its own apt sources say which mirror is near and reachable; from
-//! them the sources of any other release are derived. Elsewhere mmdebstrap's built-in default is used.
+//! This project names no mirror. On a Debian machine its own apt sources show which mirror is near and reachable; the sources of
+//! any other release are derived from them. Elsewhere mmdebstrap's default is used.
 
 use std::{fmt::Write as _, fs, path::Path, sync::atomic::AtomicBool, time::Duration};
 
 use crate::{Suite, error::Failure, tool};
 
-/// What of this machine's apt configuration goes for a build too; mmdebstrap by itself uses none of it.
+/// Settings of this machine's apt that apply to a build too; mmdebstrap by itself uses none of them.
 const SETTINGS: &[&str] = &["Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::Check-Valid-Until"];
 
 /// apt reads some small files.
 const DUMP_LIMIT: Duration = Duration::from_secs(60);
 const LONGEST_DUMP: u64 = 16 << 20;
 
-/// The settings of this machine's apt that a build has to share, as an apt configuration file; empty if there are none.
+/// The settings of this machine's apt that a build shares, as an apt configuration file; may be empty.
 pub(crate) fn apt_settings(cancel: &AtomicBool) -> Result<String, Failure> {
     if tool::find("apt-config").is_none() {
         return Ok(String::new());
@@ -40,18 +40,18 @@ struct Source {
     uri: String,
     suites: Vec<String>,
     components: Vec<String>,
-    /// A keyring file; keys written into the sources themselves are not used.
+    /// A keyring file; keys inside the sources are not used.
     signed_by: Option<String>,
 }
 
-/// The apt sources to bootstrap `release` from, derived from what lies under `etc_apt` (normally `/etc/apt`).
+/// The apt sources to bootstrap `release` from, derived from the files under `etc_apt` (normally `/etc/apt`).
 ///
-/// `None`: this machine has no Debian mirror of its own, let mmdebstrap choose.
+/// `None`: this machine has no Debian mirror; mmdebstrap chooses.
 pub(crate) fn sources_for(release: &str, suites: &[Suite], etc_apt: &Path) -> Option<String> {
     derive(release, suites, &read(etc_apt))
 }
 
-/// Reads the sources in apt's order: the one file first, then the folder by name. What cannot be read is as good as absent.
+/// Reads the sources in apt's order: the one file first, then the folder by name. Unreadable files are skipped.
 fn read(etc_apt: &Path) -> Vec<Source> {
     let mut files = vec![etc_apt.join("sources.list")];
     let mut parts: Vec<_> = fs::read_dir(etc_apt.join("sources.list.d"))
@@ -94,7 +94,7 @@ fn one_source(line: &str) -> Option<Source> {
     Some(Source { uri: words.next()?, suites: vec![words.next()?], components: words.collect(), signed_by })
 }
 
-/// Paragraphs of `Field: value`, where a line that begins with a blank goes on with the value.
+/// Paragraphs of `Field: value`, where a line that begins with a blank continues the value.
 fn deb822(text: &str) -> Vec<Source> {
     let mut sources = Vec::new();
     let mut fields: Vec<(String, String)> = Vec::new();
@@ -131,7 +131,7 @@ fn paragraph(fields: &[(String, String)]) -> Vec<Source> {
 }
 
 fn derive(release: &str, suites: &[Suite], sources: &[Source]) -> Option<String> {
-    // Vendors put their own packages below a folder `debian` as well; only Debian's mirror has Debian's updates.
+    // Vendors put their own packages below a folder `debian` as well; only a Debian mirror has Debian's updates.
     let archives = || sources.iter().filter(|source| is_debian_archive(source));
     let main = archives().find(|archive| has_updates(sources, &archive.uri)).or_else(|| archives().next())?;
     let mut list = String::new();
@@ -164,7 +164,7 @@ fn has_main(source: &Source) -> bool {
     source.components.iter().any(|component| component == "main") && is_fetched(&source.uri)
 }
 
-/// Reachable from inside the build, whose file system is another one.
+/// Reachable from inside the build, which has another file system.
 fn is_fetched(uri: &str) -> bool {
     ["http://", "https://"].iter().any(|scheme| uri.starts_with(scheme))
 }

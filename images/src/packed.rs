@@ -1,11 +1,11 @@
-//! Packed files, told by what they begin with, not by their names.
+//! Compressed files, identified by their first bytes, not by their names.
 
 use std::io::{self, BufRead, Read};
 
-/// The most memory xz may ask for, in bytes; `xz -9` needs 65 MiB, and a file can name any amount.
+/// Memory limit of xz, in bytes; `xz -9` needs 65 MiB, and a file can ask for any amount.
 const XZ_MEMORY: u64 = 1 << 30;
 
-/// In what a file is packed.
+/// A compression.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Format {
     Xz,
@@ -15,11 +15,11 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// Told by how the file begins; its name does not matter.
+    /// Identified by its first bytes; its name does not matter.
     pub(crate) fn of(beginning: &[u8]) -> Option<Self> {
         match beginning {
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
-            // The second is a frame to be skipped, with which the output of parallel compressors begins.
+            // The second is a skippable frame, with which the output of parallel compressors begins.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
             [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Self::Bzip2),

@@ -1,7 +1,7 @@
-//! `images.lock`: which file of a publisher is meant by a name of the catalog.
+//! `images.lock`: pins names of the catalog to files of publishers.
 //!
-//! It lies beside the matrix file and belongs into its repository: who runs the matrix later, or elsewhere, gets the same bytes. It
-//! is written to be compared: sorted, one value a line, and unchanged as long as nothing changes.
+//! It lies beside the matrix file and belongs into its repository, so that later and other runs use the same bytes. Its format is
+//! meant for diffs: sorted, one value per line, and unchanged as long as nothing changes.
 
 use std::{
     collections::BTreeMap,
@@ -14,46 +14,46 @@ use std::{
 use matrix::{Arch, Checksum};
 use serde::{Deserialize, Serialize};
 
-/// A longer one was not written by us, in bytes.
+/// Maximum length, in bytes.
 const LONGEST_FILE: u64 = 4 << 20;
 const VERSION: u32 = 1;
 const HEAD: &str = "# Which published images this matrix runs on. Written by `nestmatrix images update`; commit it.\n";
 
-/// What is pinned.
+/// All pins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pins(BTreeMap<(String, Arch), Pin>);
 
-/// A file of a publisher.
+/// A pinned file of a publisher.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pin {
     /// Name of the catalog's entry.
     pub name: String,
-    /// The kind of CPU it is made for.
+    /// Its architecture.
     pub arch: Arch,
     /// Where the file is.
     pub url: String,
     /// Its digest, as it lies there.
     pub digest: Checksum,
-    /// Its size in bytes, if its publisher says so.
+    /// Its size in bytes, if its publisher states it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// The day it was found to be the one (`YYYY-MM-DD`).
+    /// The day it was pinned (`YYYY-MM-DD`).
     pub resolved: jiff::civil::Date,
 }
 
-/// What became of a pin.
+/// The change of a pin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It was not there.
+    /// It is new.
     Added(Pin),
-    /// It is the same.
+    /// It is unchanged.
     Unchanged(Pin),
     /// It is another file.
     Replaced {
-        /// What was pinned.
+        /// The old pin.
         old: Box<Pin>,
-        /// What is now.
+        /// The new pin.
         new: Box<Pin>,
     },
 }
@@ -81,14 +81,14 @@ struct Written {
 }
 
 impl Pins {
-    /// What it is called, beside its matrix file.
+    /// Its file name, beside its matrix file.
     pub const FILE: &str = "images.lock";
 
-    /// What is pinned in a file; `None`: there is no such file.
+    /// The pins of a file; `None`: the file does not exist.
     ///
     /// # Errors
     ///
-    /// It cannot be read, or somebody else wrote it.
+    /// It cannot be read, or was not written by nestmatrix.
     pub fn read(file: &Path) -> Result<Option<Self>, PinsError> {
         let opened = match File::open(file) {
             Ok(opened) => opened,
@@ -140,7 +140,7 @@ impl Pins {
         Ok(format!("{HEAD}{}", toml::to_string(&written)?))
     }
 
-    /// Replaces the file: whoever reads it meanwhile reads the old one or the new one.
+    /// Replaces the file atomically.
     ///
     /// # Errors
     ///
@@ -151,7 +151,7 @@ impl Pins {
         let write = || {
             let mut fresh = tempfile::NamedTempFile::new_in(folder)?;
             fresh.write_all(text.as_bytes())?;
-            // It is for everybody who may read the matrix.
+            // Readable by everybody who may read the matrix.
             fresh.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
             fresh.as_file().sync_all()?;
             fresh.persist(file).map_err(|error| error.error)?;
@@ -160,12 +160,12 @@ impl Pins {
         write().map_err(|error: io::Error| failed(file, "cannot be written", &error))
     }
 
-    /// What is pinned for a name and a kind of CPU.
+    /// The pin of a name and an architecture.
     pub fn get(&self, name: &str, arch: Arch) -> Option<&Pin> {
         self.0.get(&(name.to_owned(), arch))
     }
 
-    /// Pins a file; returns what was pinned in its place.
+    /// Pins a file; returns the replaced pin.
     pub fn insert(&mut self, pin: Pin) -> Option<Pin> {
         self.0.insert((pin.name.clone(), pin.arch), pin)
     }
@@ -183,7 +183,7 @@ impl Pins {
 }
 
 impl Change {
-    /// The same address has other bytes now: a publisher who keeps his word puts them elsewhere.
+    /// True if the same address has other bytes now: reliable publishers use a new address.
     pub fn is_suspicious(&self) -> bool {
         matches!(self, Self::Replaced { old, new } if old.url == new.url)
     }

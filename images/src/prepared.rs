@@ -1,4 +1,4 @@
-//! An image in the store: its files, what is recorded of them, and a lease that keeps it there.
+//! An image in the store: its files, its record, and a lease that keeps it there.
 
 use std::{
     fs::{self, File},
@@ -28,24 +28,24 @@ pub(crate) const RECORD: &str = "image.json";
 /// What a build left in [`crate::build_dir::BuildDir::image`], and how it is used.
 #[derive(Debug)]
 pub(crate) struct Made {
-    /// The files that are the image, in the order they are digested in; the disk is the first.
+    /// The files of the image, in the order they are digested in; the disk is the first.
     pub(crate) files: Vec<MadeFile>,
-    /// How the disk is stored.
+    /// The format of the disk.
     pub(crate) format: DiskFormat,
     /// Its size as a guest sees it, in bytes.
     pub(crate) bytes: u64,
-    /// What a guest of it is started with.
+    /// What starts a guest of it.
     pub(crate) start: Start,
 }
 
 /// A file of an image.
 #[derive(Debug)]
 pub(crate) struct MadeFile {
-    /// What it is called in the image.
+    /// Its name in the image.
     pub(crate) name: String,
-    /// Where it lies, if it is not ours and stays where it is.
+    /// Its path, if it is a user's file that stays where it is.
     pub(crate) at: Option<PathBuf>,
-    /// Its digest, if somebody who read it knows.
+    /// Its digest, if already known.
     pub(crate) digest: Option<Digest>,
 }
 
@@ -53,14 +53,14 @@ pub(crate) struct MadeFile {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Start {
-    /// A kernel from outside of its disk, with this command line; what one run wants goes after it.
+    /// An external kernel with this command line; words of one run are appended.
     Kernel(String),
-    /// The boot loader on its disk, which this firmware starts.
+    /// The boot loader on its disk, started by this firmware.
     Firmware(Firmware),
 }
 
 impl Start {
-    /// The same with more words for the kernel, where it is we who give it some.
+    /// The same with more words for the kernel, if we set its command line.
     #[must_use]
     pub fn with_words<'a>(mut self, words: impl IntoIterator<Item = &'a str>) -> Self {
         if let Self::Kernel(cmdline) = &mut self {
@@ -74,7 +74,7 @@ impl Start {
 }
 
 impl Made {
-    /// What is built of packages: a disk, and beside it what a guest of it is started with.
+    /// The files of an image that is built from packages.
     pub(crate) fn with_kernel(cmdline: &str) -> Self {
         let ours = |name: &str| MadeFile { name: name.to_owned(), at: None, digest: None };
         Self {
@@ -86,14 +86,14 @@ impl Made {
     }
 }
 
-/// A verified image. For as long as this value lives, nothing removes it from the store.
+/// A verified image. While this value lives, nothing removes it from the store.
 #[derive(Debug)]
 pub struct PreparedImage {
     /// Its catalog name.
     pub name: String,
-    /// The kind of CPU it is made for.
+    /// Its architecture.
     pub arch: Arch,
-    /// What kind of packages it installs; `None`: that is seen in the guest.
+    /// The kind of packages it installs; `None`: found out in the guest.
     pub family: Option<PackageFamily>,
     /// Identity of its content: of its disk, and of its kernel, initial RAM disk and list of packages if it has them.
     pub digest: Digest,
@@ -101,19 +101,19 @@ pub struct PreparedImage {
     pub recipe: Digest,
     /// The root disk, read-only. Boot an overlay of it.
     pub disk: PathBuf,
-    /// How that is stored.
+    /// The format of the disk.
     pub format: DiskFormat,
     /// Its size as a guest sees it, in bytes: an overlay must not be smaller.
     pub bytes: u64,
-    /// What starts a guest of it. What gives a guest its identity follows from it (see [`crate::seed`]).
+    /// What starts a guest of it, and how the guest gets its identity (see [`crate::seed`]).
     pub start: Start,
     /// The files of the kernel that starts a guest; `None`: its boot loader has one.
     pub kernel: Option<Kernel>,
-    /// Who logs in over SSH; anybody but root works through `sudo`.
+    /// The user who logs in over SSH; users other than root work through `sudo`.
     pub login_user: String,
     /// It was in the store already.
     pub cached: bool,
-    /// Keeps the image's folder locked, together with others who use it.
+    /// Locks the image's folder, shared with other users of it.
     #[expect(dead_code, reason = "it is held, not read")]
     pub(crate) lease: File,
 }
@@ -127,7 +127,7 @@ pub struct Kernel {
     pub initrd: PathBuf,
 }
 
-/// What is written down of an image when it is put into the store (`image.json`).
+/// The record of an image in the store (`image.json`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
@@ -144,21 +144,21 @@ pub(crate) struct Record {
     pub(crate) login_user: String,
     pub(crate) built_at: jiff::Timestamp,
     pub(crate) files: Vec<FileRecord>,
-    /// Digest of all the rest: how an image is used is recorded here and nowhere else. Records of earlier versions have none.
+    /// Digest of all other fields: how an image is used is recorded only here. Records of earlier versions lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) seal: Option<Digest>,
 }
 
-/// What is written down of one file.
+/// The record of one file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FileRecord {
     pub(crate) name: String,
     pub(crate) bytes: u64,
-    /// Nanoseconds since 1970: a file whose size and time are as recorded is taken to be as recorded.
+    /// Nanoseconds since 1970: a file of the recorded size and time is assumed to be unchanged.
     pub(crate) modified: i128,
     pub(crate) digest: Digest,
-    /// Where it lies, if it is not ours and stays where it is.
+    /// Its path, if it is a user's file that stays where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) at: Option<PathBuf>,
 }
@@ -170,17 +170,17 @@ impl FileRecord {
     }
 }
 
-/// Why an image cannot be used as it is.
+/// Why an image cannot be used.
 #[derive(Debug)]
 pub(crate) enum Unusable {
-    /// It is not all there, or was never finished: it can be built anew.
+    /// It is incomplete, and can be rebuilt.
     Rebuild(String),
-    /// It is not what was put there.
+    /// It is damaged.
     Damaged(PrepareErrorKind),
 }
 
 impl Record {
-    /// Takes down the files that a build left in `folder`.
+    /// Records the files that a build left in `folder`.
     pub(crate) fn of(entry: &Entry, recipe: Digest, made: Made, folder: &Path) -> Result<Self, PrepareErrorKind> {
         let files: Vec<FileRecord> = made
             .files
@@ -188,7 +188,7 @@ impl Record {
             .map(|MadeFile { name, at, digest: known }| {
                 let path = at.clone().unwrap_or_else(|| folder.join(&name));
                 let take = || {
-                    // Looked at before it is read: what changes meanwhile is seen the next time.
+                    // Inspected before it is read, so that a concurrent change is noticed the next time.
                     let found = fs::symlink_metadata(&path)?;
                     let (bytes, modified) = (found.len(), modified(&found));
                     let digest = known.map_or_else(|| Digest::of_file(&path), Ok)?;
@@ -217,7 +217,7 @@ impl Record {
         Ok(record)
     }
 
-    /// What its seal should be.
+    /// The expected seal.
     fn sealed(&self) -> Option<Digest> {
         let unsealed = Self { seal: None, ..self.clone() };
         serde_json::to_vec(&unsealed).ok().map(|text| Digest::of(&text))
@@ -240,7 +240,7 @@ impl Record {
         Ok(record)
     }
 
-    /// Checks the files against the record: by size and time of change, and by content where these differ or `fully`.
+    /// Checks the files against the record: by size and time of change, and by content if these differ or if `fully`.
     pub(crate) fn check(&self, folder: &Path, fully: bool) -> Result<(), Unusable> {
         self.files.par_iter().try_for_each(|file| {
             let path = file.path(folder);
@@ -290,23 +290,23 @@ impl Record {
     }
 }
 
-/// Locks an image's folder together with its other users; `None` if it is not there or being removed.
+/// Locks an image's folder, shared with its other users; `None` if it is missing or being removed.
 pub(crate) fn lease(folder: &Path) -> Option<File> {
     let file = File::open(folder).ok()?;
     if !lock::try_shared(&file).ok()? {
         return None;
     }
-    // It may have been moved away between the two.
+    // It may have been moved between the two calls.
     is_at(&file, folder).then_some(file)
 }
 
-/// Whether an open file or folder still has this name: another may have been put in its place.
+/// True if an open file or folder still has this name: another may have replaced it.
 pub(crate) fn is_at(file: &File, name: &Path) -> bool {
     let found = file.metadata().and_then(|here| Ok((here, fs::metadata(name)?)));
     found.is_ok_and(|(here, there)| here.dev() == there.dev() && here.ino() == there.ino())
 }
 
-/// Identity of an image: of what it is made from, which says how it is used, and of all its files' names, sizes and digests.
+/// Identity of an image: of its recipe and use, and of all its files' names, sizes and digests.
 fn content(recipe: Digest, files: &[FileRecord]) -> Digest {
     let lines: Vec<String> =
         files.iter().map(|file| format!("{} {} {}\n", file.name, file.bytes, file.digest)).collect();
@@ -317,8 +317,8 @@ fn modified(found: &fs::Metadata) -> i128 {
     i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec())
 }
 
-/// Sets a file whose content proved right back to its recorded time, so that the next look is quick again. It may not be
-/// ours to set; then the next look is slow too.
+/// Resets a file with correct content to its recorded time, so that the next check is fast. This may fail for lack of permission;
+/// then the next check is slow, too.
 fn remember_time(path: &Path, modified: i128) {
     let second = 1_000_000_000;
     let time = |nanoseconds: i128| {

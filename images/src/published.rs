@@ -1,4 +1,4 @@
-//! Disks that somebody else made: used as they lie, or taken out of what they were packed in.
+//! Disks that others made: used where they lie, or unpacked.
 
 use std::{
     fs::{self, File},
@@ -22,10 +22,10 @@ use crate::{
     space, tool,
 };
 
-/// Most files an appliance is looked through for; real ones have some ten.
+/// Maximum number of files in an appliance; real ones have about ten.
 const MOST_MEMBERS: usize = 1000;
 
-/// Makes an image of such a disk; `part` keeps a download that is interrupted.
+/// Makes an image of such a disk; `part` keeps an interrupted download.
 pub(crate) fn make(
     entry: &Entry,
     (file, firmware): (&Published, Option<Firmware>),
@@ -53,7 +53,7 @@ pub(crate) fn make(
     let seen = disk::see(&place, format, entry.arch, firmware, control.cancel)?;
     let mut files = vec![disk];
     if let Some((path, before)) = from {
-        // Of what was taken out of it, so that another one in its place makes another image.
+        // Digests an unpacked file, so that another one in its place makes another image.
         if files.iter().all(|file| file.at.is_none()) {
             files.push(MadeFile { name: "appliance".to_owned(), at: Some(path.clone()), digest: None });
         }
@@ -65,7 +65,7 @@ pub(crate) fn make(
     Ok(Made { files, format, bytes: seen.bytes, start: Start::Firmware(seen.firmware) })
 }
 
-/// Downloads it into the build_dir; what is not a disk there does not stay.
+/// Downloads it into the build directory; a file that is not a disk is removed.
 fn downloaded(
     urls: &[String],
     digest: Option<Checksum>,
@@ -85,7 +85,7 @@ fn downloaded(
     Ok((MadeFile { at: None, ..disk }, format))
 }
 
-/// Downloads what has this digest into the build_dir, unpacked; with the digest of what that is.
+/// Downloads the file with this digest into the build directory, unpacked; returns its path and digest.
 pub(crate) fn download(
     urls: &[String],
     digest: Option<Checksum>,
@@ -102,13 +102,13 @@ pub(crate) fn download(
     Ok((file, content))
 }
 
-/// What changes when a file does.
+/// A fingerprint that changes with the file.
 pub(crate) fn stamp(path: &Path) -> Result<(u64, i64, i64, u64), PrepareErrorKind> {
     let found = fs::metadata(path).map_err(PrepareErrorKind::io("inspect", path))?;
     Ok((found.len(), found.mtime(), found.mtime_nsec(), found.ino()))
 }
 
-/// Compares a file with the digest that was stated of it; its SHA-256, if that is what was computed.
+/// Compares a file with its stated digest; returns its SHA-256, if that was computed.
 pub(crate) fn compared(path: &Path, stated: Checksum, control: &Control<'_>) -> Result<Option<Digest>, Failure> {
     (control.progress)("comparing it with its digest");
     match checksum(path, stated, control.cancel)? {
@@ -121,7 +121,7 @@ pub(crate) fn compared(path: &Path, stated: Checksum, control: &Control<'_>) -> 
     }
 }
 
-/// The disk in a file: the file itself if it is one. `digest`: of the file, if it is known.
+/// The disk in a file: the file itself if it is one. `digest`: of the file, if known.
 fn in_file(
     path: &Path,
     digest: Option<Digest>,
@@ -145,12 +145,12 @@ fn in_file(
     }
 }
 
-/// What the disk of this format is called in the store.
+/// File name of a disk of this format in the store.
 pub(crate) fn disk_name(format: DiskFormat) -> String {
     format!("disk.{}", format.name())
 }
 
-/// Takes the one disk out of an appliance (an `.ova`, which is a tar archive).
+/// Unpacks the one disk of an appliance (an `.ova`, which is a tar archive).
 fn unpack_appliance(
     path: &Path,
     build_dir: &BuildDir,
@@ -198,7 +198,7 @@ fn unpack_appliance(
     Ok((MadeFile { name: disk_name(format), at: None, digest: None }, format))
 }
 
-/// Copies all of it, unless cancelled.
+/// Copies everything, unless cancelled.
 pub(crate) fn copy(
     from: &mut dyn io::Read,
     to: &mut dyn io::Write,
@@ -222,7 +222,7 @@ pub(crate) fn copy(
     }
 }
 
-/// The digest of a file, of the kind that was stated.
+/// The digest of a file, with the algorithm of the stated one.
 pub(crate) fn checksum(path: &Path, like: Checksum, cancel: &AtomicBool) -> Result<Checksum, Failure> {
     let mut file = File::open(path).map_err(PrepareErrorKind::io("open", path))?;
     let (mut short, mut long) = (sha2::Sha256::new(), sha2::Sha512::new());
@@ -248,7 +248,7 @@ mod tests {
     use super::*;
     use crate::{PrepareError, PreparedImage, Source, Store, Upstream, alone::alone};
 
-    /// A disk that boots by BIOS, as far as anybody sees.
+    /// A disk that seems to boot by BIOS.
     fn disk(fill: u8) -> Vec<u8> {
         let mut disk = vec![fill; 1 << 20];
         disk[510..512].copy_from_slice(b"\x55\xaa");
@@ -334,7 +334,7 @@ mod tests {
         assert!(said(b"<!DOCTYPE html><html>").contains("it is not a disk"));
         assert!(said(b"# Disk DescriptorFile\nRW 8 FLAT \"/etc/shadow\" 0\n").contains("a disk in other files"));
         assert!(said(b"\xfd7zXZ\0 and so on").contains("unpack it first"));
-        // Its content is in another file: an overlay of it.
+        // An overlay: its content is in another file.
         let mut overlay = b"QFI\xfb\0\0\0\x03\0\0\0\0\0\0\x02\0".to_vec();
         overlay.resize(1 << 16, 0);
         assert!(said(&overlay).contains("backing file"));

@@ -1,7 +1,7 @@
-//! What we add to an unmodified Debian, all of it, and the digest of that.
+//! Everything that is added to an unmodified Debian, and its digest.
 //!
-//! The files lie in `images/recipe/`. Whatever decides what a build makes goes into [`Recipe::digest`], which keys the
-//! store: change a byte of it and the image is built anew.
+//! The files lie in `images/recipe/`. Everything that decides the result of a build goes into [`Recipe::digest`], which is its
+//! key in the store: a changed byte means a rebuilt image.
 
 use std::fmt::Write as _;
 
@@ -9,16 +9,15 @@ use matrix::{Arch, Digest};
 
 use crate::{Bootstrap, foreign};
 
-/// Raised when the layout of what a build leaves changes.
+/// Raised when the layout of a built image changes.
 pub(crate) const FORMAT: u32 = 3;
 
 /// Size of the root disk as a guest sees it, in bytes, unless its overlay is larger: the file system then grows at boot.
 pub const DISK_BYTES: u64 = 4 << 30;
 
-/// Kernel command line of every image. What one run adds comes after it. The serial port has another name on each kind of machine.
+/// Kernel command line of every image. Words of one run are appended. The name of the serial port depends on the architecture.
 ///
-/// `net.ifnames=0`: the network card is `eth0` wherever it is plugged in. `panic=-1`: a panic resets at once, which ends a
-/// QEMU that was told `-no-reboot`.
+/// `net.ifnames=0`: the network card is always `eth0`. `panic=-1`: a panic resets at once, which ends a QEMU with `-no-reboot`.
 const fn cmdline(arch: Arch) -> &'static str {
     match arch {
         Arch::X86_64 => "root=/dev/vda rw console=tty0 console=ttyS0,115200 net.ifnames=0 panic=-1 rootfstype=ext4",
@@ -26,11 +25,11 @@ const fn cmdline(arch: Arch) -> &'static str {
     }
 }
 
-/// What every image has on top of Debian's minimal base (`Priority: required`, and apt), and its kernel.
+/// Packages of every image on top of Debian's minimal base (`Priority: required`, and apt), and its kernel.
 const PACKAGES: &[&str] =
     &["initramfs-tools", "systemd-sysv", "udev", "openssh-server", "iproute2", "e2fsprogs", "kmod"];
 
-/// One file we put into an image.
+/// A file that is added to an image.
 struct File {
     path: &'static str,
     mode: u32,
@@ -77,17 +76,17 @@ const FILES: &[File] = &[
     },
 ];
 
-/// What images for 64-bit Arm have besides: nobody logs in on their serial port either.
+/// Additional file for 64-bit Arm: no login on its serial port either.
 const ON_AARCH64: File = File { path: "etc/systemd/system/serial-getty@ttyAMA0.service", mode: 0o644, content: "" };
 
-/// The scripts that do the build on this machine, by the name they are written out under.
+/// The scripts of the build, by file name.
 const SCRIPTS: &[(&str, &str)] = &[
     ("build.sh", include_str!("../recipe/build.sh")),
     ("customize.sh", include_str!("../recipe/customize.sh")),
     ("pack.sh", include_str!("../recipe/pack.sh")),
 ];
 
-/// Everything that decides what a build makes, except the state of the distribution's archive.
+/// Everything that decides the result of a build, except the state of the distribution's archive.
 pub(crate) struct Recipe {
     arch: Arch,
     pub(crate) release: String,
@@ -100,7 +99,7 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    /// The recipe of what is built of these packages.
+    /// The recipe of an image that is built from these packages.
     pub(crate) fn of(bootstrap: &Bootstrap, arch: Arch) -> Self {
         let mut packages: Vec<String> = PACKAGES.iter().map(|name| (*name).to_owned()).collect();
         packages.push(format!("linux-image-cloud-{}", foreign::debian(arch)));
@@ -125,13 +124,13 @@ impl Recipe {
 
     /// The digest of all of it.
     pub(crate) fn digest(&self) -> Digest {
-        // Lengths before contents: no two recipes write the same text.
+        // Lengths before contents: no two recipes produce the same text.
         let mut text = format!("nestmatrix recipe {FORMAT}\nrelease {}\ndisk {DISK_BYTES}\n", self.release);
         let mut item = |kind: &str, name: &str, mode: u32, content: &str| {
             let (name_bytes, bytes) = (name.len(), content.len());
             write!(text, "{kind} {name_bytes} {name} {mode:o} {bytes}\n{content}\n").expect("strings take all writes");
         };
-        // What is not said is what images were made for before there was a choice: they keep their digests.
+        // The default is left out, so that older images keep their digests.
         if self.arch != Arch::X86_64 {
             item("arch", self.arch.name(), 0, "");
         }
@@ -151,7 +150,7 @@ impl Recipe {
         Digest::of(text.as_bytes())
     }
 
-    /// The files as one tar archive to be unpacked at the root of the tree; the same bytes every time.
+    /// The files as a tar archive for the root of the tree; always the same bytes.
     pub(crate) fn tar(&self) -> std::io::Result<Vec<u8>> {
         let mut archive = tar::Builder::new(Vec::new());
         for (path, mode, content) in &self.files {

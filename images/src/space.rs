@@ -1,4 +1,4 @@
-//! How much room a folder's file system has.
+//! Free room of a folder's file system.
 
 use std::{
     fs, io,
@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// There is not enough room, or nobody knows.
+/// There is not enough room, or the room is unknown.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoRoom {
     #[error("{}: {source}", path.display())]
@@ -15,13 +15,13 @@ pub(crate) enum NoRoom {
     Full { path: PathBuf, free: u64, needed: u64 },
 }
 
-/// Bytes an ordinary user may still write below `path`; `None` if the system does not say.
+/// Bytes an ordinary user may still write below `path`; `None` if unknown.
 pub(crate) fn free(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Fails unless every folder has the bytes asked of it; folders on one file system share its room.
+/// Fails unless every folder has the requested bytes; folders on one file system share its room.
 pub(crate) fn require(wants: &[(&Path, u64)]) -> Result<(), NoRoom> {
     let mut by_device: Vec<(u64, &Path, u64)> = Vec::new();
     for &(path, bytes) in wants {
@@ -41,7 +41,7 @@ pub(crate) fn require(wants: &[(&Path, u64)]) -> Result<(), NoRoom> {
     Ok(())
 }
 
-/// What a file, or the files of a folder, take on the disk, in bytes.
+/// Size of a file, or of the files of a folder, on the disk, in bytes.
 pub(crate) fn taken(path: &Path) -> u64 {
     let files: Vec<PathBuf> = match fs::read_dir(path) {
         Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),

@@ -1,13 +1,13 @@
 //! The store: images under the digest of their content, found through the digest of their recipe.
 //!
 //! ```text
-//! lock                      held for moments: nobody sweeps while somebody starts
-//! recipes/<digest>.json     which content the recipe was last built to; replaced by renaming
-//! recipes/<digest>.lock     held by who builds that recipe
-//! images/<digest>/          disk.qcow2, vmlinuz, initrd.img, packages.tsv, image.json; locked by who uses it
+//! lock                      held briefly: no sweep runs while a process starts
+//! recipes/<digest>.json     the content the recipe was last built to; replaced by renaming
+//! recipes/<digest>.lock     held by the process that builds that recipe
+//! images/<digest>/          disk.qcow2, vmlinuz, initrd.img, packages.tsv, image.json; locked by its users
 //! templates/                frozen guests, see `templates`
-//! downloads/                interrupted downloads, by the recipe they are for: the next try goes on with them
-//! builds/                   half-built things, see `build_dir`
+//! downloads/                interrupted downloads, by recipe: the next try resumes them
+//! builds/                   builds in progress, see `build_dir`
 //! ```
 //!
 //! Nothing half-written has a final name. Several processes may use one store.
@@ -34,27 +34,26 @@ use crate::{
     space,
 };
 
-/// The store's own lock is held for moments only; whoever holds it longer is stopped or stuck.
+/// Time limit for the store's own lock, which is held briefly; a process that holds it longer is stopped or stuck.
 const MOMENT: Duration = Duration::from_secs(30);
 
 /// The content-addressed cache of images.
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
-    /// The folder of its images, without links: what lies above a disk of it refers to that by its path, and must find it from
-    /// everywhere.
+    /// The folder of its images, without links: an overlay of a disk refers to it by this path, and must find it from everywhere.
     images: PathBuf,
     swept: Vec<String>,
 }
 
-/// How an image is to be prepared, and who wants to know.
+/// Options of a preparation.
 pub struct Control<'a> {
-    /// Build it even if it is there.
+    /// Rebuild it even if it is there.
     pub refresh: bool,
-    /// Set it and every process of the preparation is killed within a tenth of a second; removing what they left takes a
-    /// few seconds more.
+    /// When set, every process of the preparation is killed within a tenth of a second; removing their files takes a few seconds
+    /// more.
     pub cancel: &'a AtomicBool,
-    /// Told what is going on, one line at a time, from any thread.
+    /// Called with progress messages, one line at a time, from any thread.
     pub progress: &'a (dyn Fn(&str) + Sync),
 }
 
@@ -67,7 +66,7 @@ pub struct PresentImage {
     pub path: PathBuf,
     /// Its disk.
     pub disk: PathBuf,
-    /// What it takes on the disk, in bytes.
+    /// Its size on the disk, in bytes.
     pub bytes: u64,
     /// When it was built.
     pub built_at: jiff::Timestamp,
@@ -75,17 +74,17 @@ pub struct PresentImage {
     pub packages: usize,
 }
 
-/// What a recipe was last built to (`recipes/<digest>.json`).
+/// The content that a recipe was last built to (`recipes/<digest>.json`).
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Pointer {
-    /// For people who look into the store.
+    /// For people who inspect the store.
     pub(crate) name: String,
     pub(crate) content: Digest,
 }
 
 impl Store {
-    /// Where the store is when nobody says: `NESTMATRIX_STORE`, else `nestmatrix` in `XDG_CACHE_HOME` or `~/.cache`.
+    /// The default store: `NESTMATRIX_STORE`, else `nestmatrix` in `XDG_CACHE_HOME` or `~/.cache`.
     ///
     /// # Errors
     ///
@@ -94,7 +93,7 @@ impl Store {
         default_root(|name| std::env::var_os(name).map(PathBuf::from))
     }
 
-    /// Opens the store, creates it if need be, and removes what dead processes left in it.
+    /// Opens the store, creates it if needed, and removes what dead processes left in it.
     ///
     /// # Errors
     ///
@@ -105,14 +104,14 @@ impl Store {
             move |source: io::Error| StoreError { path: root.to_owned(), kind: store_error(root, action, source) }
         };
         fs::create_dir_all(root).map_err(about("it cannot be created"))?;
-        // Everything that follows hands out paths below it.
+        // All paths handed out are below it.
         let root_path = root.canonicalize().map_err(about("it cannot be found"))?;
         for folder in ["recipes", "images", "builds", "downloads"] {
             fs::create_dir_all(root_path.join(folder)).map_err(about("it cannot be written to"))?;
         }
         let images = root_path.join("images").canonicalize().map_err(about("its images cannot be found"))?;
         let mut store = Self { root: root_path, images, swept: Vec::new() };
-        // Also when the folders were there before: can we write, here and now?
+        // Also for existing folders: checks that we can write.
         let probe = tempfile::tempfile_in(store.builds()).and_then(|mut file| file.write_all(&[0; 4096]));
         probe.map_err(about("it cannot be written to"))?;
         let lock = store.lock().map_err(about("it cannot be locked"))?;
@@ -126,12 +125,12 @@ impl Store {
         &self.root
     }
 
-    /// What was cleaned up when it was opened, a line each, for people; mostly nothing.
+    /// What was cleaned up when it was opened, a line each, for people; usually empty.
     pub fn swept(&self) -> &[String] {
         &self.swept
     }
 
-    /// The image of this entry: what is in the store if it is there and right, else built now.
+    /// The image of this entry: from the store if it is there and correct, else built now.
     ///
     /// # Errors
     ///
@@ -140,8 +139,7 @@ impl Store {
         self.prepare_with(entry, control, &Makers { store: self })
     }
 
-    /// The image of this entry without asking anybody for it: nothing is downloaded, nothing built. A disk on this machine is looked
-    /// at.
+    /// The image of this entry without downloading or building. A disk on this machine is inspected.
     ///
     /// # Errors
     ///
@@ -155,7 +153,7 @@ impl Store {
         usable.map_err(|failure| failure.about(&entry.name))
     }
 
-    /// What the store has of an entry, not verified; `None`: nothing that can be used.
+    /// The store's copy of an entry, not verified; `None`: nothing usable.
     pub fn look(&self, entry: &Entry) -> Option<PresentImage> {
         let (record, path, _lease) = self.find(build::recipe(entry)).ok()?;
         let packages = fs::read_to_string(path.join(PACKAGES)).unwrap_or_default();
@@ -198,14 +196,14 @@ impl Store {
             let mut lock = lock::open(&path).map_err(PrepareErrorKind::io("open", &path))?;
             let waited =
                 lock::exclusive(&mut lock, control.cancel, &waiting).map_err(PrepareErrorKind::io("lock", &path))?;
-            // It may have been cleaned up between the two.
+            // It may have been cleaned up between the two calls.
             if waited == Waited::Cancelled || prepared::is_at(&lock, &path) {
                 break (lock, waited);
             }
         };
         match waited {
             Waited::Cancelled => return Err(PrepareErrorKind::Cancelled.into()),
-            // Who was before us built it just now: fresh enough, whatever was asked.
+            // Another process built it just now, which is as good as a refresh.
             Waited::Got { after_another: true } if control.refresh => {
                 if let Ok(image) = self.usable(digest)? {
                     return Ok(image);
@@ -221,7 +219,7 @@ impl Store {
         self.build(entry, digest, control, builder)
     }
 
-    /// The image the recipe points to, checked. Inner error: it has to be built, and why if something was there before.
+    /// The image the recipe points to, checked. Inner error: it must be built, with the reason if there was one before.
     fn usable(&self, recipe: Digest) -> Result<Result<PreparedImage, Option<String>>, Failure> {
         let (record, folder, lease) = match self.find(recipe) {
             Ok(found) => found,
@@ -229,7 +227,7 @@ impl Store {
         };
         match record.check(&folder, false) {
             Ok(()) => {
-                // Whoever cleans up asks when it was used last.
+                // The garbage collection uses the time of last use.
                 let pointer = File::open(self.pointer_path(recipe));
                 let _ = pointer.and_then(|pointer| pointer.set_modified(SystemTime::now()));
                 Ok(record.into_image(&folder, true, lease).map_err(Some))
@@ -239,7 +237,7 @@ impl Store {
         }
     }
 
-    /// Record, folder and lease of the image the recipe points to; else why there is none, if something was there before.
+    /// Record, folder and lease of the image the recipe points to; else the reason, if there was one before.
     pub(crate) fn find(&self, recipe: Digest) -> Result<(Record, PathBuf, File), Option<String>> {
         let pointer = self.pointer(recipe)?;
         let folder = self.image(pointer.content);
@@ -288,11 +286,11 @@ impl Store {
         Ok(image.map_err(|what| PrepareErrorKind::Incomplete { what })?)
     }
 
-    /// Gives the finished folder its final name, and leases it before anybody could remove it.
+    /// Gives the finished folder its final name, and leases it before anybody can remove it.
     fn publish(&self, build_dir: &BuildDir, record: &Record) -> Result<File, PrepareErrorKind> {
         let folder = self.image(record.content);
-        // The same may be there from an earlier build; if it is as it should be, it may be in use. All of it is read, so before the
-        // lock: others wait for that no longer than a moment.
+        // An earlier build may have left the same; if it is correct, it may be in use. It is read completely, so this happens
+        // before the lock, which others wait for only briefly.
         let intact = prepared::lease(&folder)
             .filter(|_| Record::read(&folder).is_ok_and(|known| known.check(&folder, true).is_ok()));
         let _lock = self.lock().map_err(PrepareErrorKind::io("lock", &self.root))?;
@@ -302,7 +300,7 @@ impl Store {
             return Ok(lease);
         }
         if folder.exists() {
-            // Whoever has these open keeps them; nobody finds them any more.
+            // Users that have it open keep it; nobody finds it any more.
             let aside = build_dir.folder().join("replaced");
             fs::rename(&folder, &aside).map_err(PrepareErrorKind::io("move aside", &folder))?;
         }
@@ -321,7 +319,7 @@ impl Store {
         sync(&self.root.join("recipes"))
     }
 
-    /// Removes content no recipe points to, unless a guest stands on it: then it stays until the next time.
+    /// Removes content no recipe points to, unless a guest uses it: then it stays until the next time.
     fn retire(&self, build_dir: &BuildDir, content: Digest) {
         let Ok(_lock) = self.lock() else { return };
         let folder = self.image(content);
@@ -329,12 +327,12 @@ impl Store {
         if !lock::try_exclusive(&file).unwrap_or(false) || self.is_pointed_to(content) {
             return;
         }
-        // With the build_dir it is removed.
+        // Removed with the build directory.
         let _ = fs::rename(&folder, build_dir.folder().join(format!("retired-{}", content.hex())));
     }
 
-    /// Removes content that no recipe points to and nobody uses: a build was killed before it could point to it, or a guest
-    /// stood on it when it was replaced. As far as that goes: nobody is kept from using the store by what is too much in it.
+    /// Removes content that no recipe points to and nobody uses: a build was killed before it could point to it, or a guest used
+    /// it when it was replaced. Errors are ignored: garbage must not prevent the use of the store.
     fn forget_unreachable(&self) {
         let names = fs::read_dir(&self.images).into_iter().flatten().flatten();
         let names = names.filter_map(|entry| entry.file_name().into_string().ok());
@@ -351,7 +349,7 @@ impl Store {
         unreachable.into_iter().for_each(|content| self.retire(&build_dir, content));
     }
 
-    /// Disks in the store of images that were called so, of whatever recipe.
+    /// Disks in the store of images with this name, of any recipe.
     fn copies(&self, name: &str) -> Vec<PathBuf> {
         let pointers = fs::read_dir(self.root.join("recipes")).into_iter().flatten().flatten();
         let pointers =
@@ -360,7 +358,7 @@ impl Store {
         folders.filter_map(|folder| Some(Record::read(&folder).ok()?.files.first()?.path(&folder))).collect()
     }
 
-    /// Whether a recipe was last built to this content. Where that cannot be read it may be, and stays.
+    /// True if a recipe was last built to this content. If unreadable, it counts as true, so the content stays.
     pub(crate) fn is_pointed_to(&self, content: Digest) -> bool {
         let Ok(pointers) = fs::read_dir(self.root.join("recipes")) else { return true };
         pointers.into_iter().any(|entry| {
@@ -375,7 +373,7 @@ impl Store {
         })
     }
 
-    /// The store's own lock, for moments.
+    /// The store's own lock, held briefly.
     fn lock(&self) -> io::Result<File> {
         self.own_lock().take()
     }
@@ -384,7 +382,7 @@ impl Store {
         StoreLock(self.root.join("lock"))
     }
 
-    /// Where an interrupted download for this recipe is kept.
+    /// The path of an interrupted download for this recipe.
     pub(crate) fn part(&self, recipe: Digest) -> PathBuf {
         self.root.join("downloads").join(format!("{}.part", recipe.hex()))
     }
@@ -402,7 +400,7 @@ impl Store {
     }
 }
 
-/// The lock that is held while folders of the store are given or lose their names.
+/// The lock that is held while folders of the store are renamed.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreLock(PathBuf);
 
@@ -419,7 +417,7 @@ impl StoreLock {
 
 fn default_root(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf, StoreError> {
     let set = |name: &str| variable(name).filter(|value| !value.as_os_str().is_empty());
-    // The XDG base directory specification: relative paths are to be ignored.
+    // The XDG base directory specification: relative paths are ignored.
     let absolute = |name: &str| set(name).filter(|path| path.is_absolute());
     set("NESTMATRIX_STORE")
         .or_else(|| absolute("XDG_CACHE_HOME").map(|cache| cache.join("nestmatrix")))
@@ -436,7 +434,7 @@ fn store_error(root: &Path, action: String, source: io::Error) -> StoreErrorKind
     }
 }
 
-/// Writes the record, makes every file read-only and the folder passable, and sees all of it onto the disk.
+/// Writes the record, makes every file read-only and the folder accessible, and syncs all of it.
 fn seal(folder: &Path, record: &Record) -> Result<(), PrepareErrorKind> {
     let text = serde_json::to_vec_pretty(record).unwrap_or_default();
     write_synced(&folder.join(RECORD), &text)?;

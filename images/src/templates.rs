@@ -1,15 +1,15 @@
-//! Templates in the store: frozen guests, found through the digest of everything that decides them.
+//! Templates in the store: frozen guests, under the digest of everything that decides them.
 //!
 //! ```text
-//! templates/<key>/       memory, state of the devices, disk, keys: whatever was put there, and
-//!   template.json        what each file was when it was put there, and what its maker notes of it
-//!   bad                  there if it proved to be of no use while others used it
-//!   used                 touched by whoever uses it: the least recently used goes first
-//! templates/<key>.lock   held by who makes it
+//! templates/<key>/       memory, state of the devices, disk, keys: any files, and
+//!   template.json        their record, and the maker's note
+//!   bad                  present if it proved useless while others used it
+//!   used                 touched by each user: the least recently used is removed first
+//! templates/<key>.lock   held by its maker
 //! ```
 //!
-//! A template may be lost at any moment without harm: it can be made again. So it is checked to the last byte before it is used, and
-//! what does not hold is removed; nothing is waited for until it has reached the disk.
+//! A template may be lost at any moment without harm: it can be made again. So every byte of it is checked before use, a damaged
+//! one is removed, and nothing is synced to the disk.
 
 mod record;
 
@@ -33,9 +33,9 @@ use crate::{
 };
 
 const USED: &str = "used";
-/// In the build_dir of one that is being made: the bytes it may come to.
+/// In the build directory of a template in progress: its maximum size in bytes.
 const CLAIM: &str = "claim";
-/// It is of no use and waits until those who use it nevertheless are done.
+/// It is useless and waits until its current users are done.
 const BAD: &str = "bad";
 
 /// The templates of a store.
@@ -48,19 +48,19 @@ pub struct Templates {
     trusting: bool,
 }
 
-/// A template, checked. For as long as this value lives, nothing removes it from the store; but another one may be put in its place,
-/// see [`Template::is_in_place`].
+/// A checked template. While this value lives, nothing removes it from the store; but another one may replace it, see
+/// [`Template::is_in_place`].
 #[derive(Debug)]
 pub struct Template<T> {
     /// The folder with its files.
     pub folder: PathBuf,
-    /// What its maker noted.
+    /// The maker's note.
     pub note: T,
-    /// Keeps the folder locked, together with others who use it.
+    /// Locks the folder, shared with other users of it.
     lease: File,
 }
 
-/// A template that is being made: a folder to put its files into. Dropped without being published it leaves nothing.
+/// A template in progress: a folder for its files. Dropped without being published it leaves nothing.
 #[derive(Debug)]
 pub struct Unfinished {
     key: Digest,
@@ -68,14 +68,14 @@ pub struct Unfinished {
     _making: File,
 }
 
-/// What came of wanting to make one.
+/// The result of starting to make one.
 #[derive(Debug)]
 pub enum Begun<T> {
-    /// Somebody else made it meanwhile.
+    /// Another process made it meanwhile.
     Found(Template<T>),
     /// It is ours to make.
     Free(Unfinished),
-    /// The flag was set while we waited.
+    /// Cancelled while waiting.
     Cancelled,
 }
 
@@ -96,10 +96,10 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// There can be no folder for them.
+    /// Their folder cannot be created.
     pub fn templates(&self, limit: ByteSize) -> Result<Templates, TemplateError> {
         let folder = self.root().join("templates");
-        // The keys of frozen guests are in there.
+        // It contains the keys of frozen guests.
         let made = fs::create_dir_all(&folder).and_then(|()| build_dir::only_ours(&folder));
         made.map_err(at(&folder))?;
         Ok(Templates { folder, builds: self.builds(), lock: self.own_lock(), limit, trusting: false })
@@ -107,16 +107,16 @@ impl Store {
 }
 
 impl Templates {
-    /// The same for a store that lies on a disk whose every byte was checked: only the sizes of files are looked at.
+    /// The same for a store on a disk that is already verified: only the sizes of files are checked.
     pub fn trusting(self) -> Self {
         Self { trusting: true, ..self }
     }
 
-    /// The template of this key, every byte of it checked; `None`: there is none.
+    /// The template of this key, completely checked; `None`: there is none.
     ///
     /// # Errors
     ///
-    /// What is there is of no use, and why; it is there no more.
+    /// It was damaged, with the reason; it has been removed.
     pub fn find<T: DeserializeOwned + Serialize>(&self, key: Digest) -> Result<Option<Template<T>>, String> {
         let folder = self.place(key);
         let Some(lease) = prepared::lease(&folder) else { return Ok(None) };
@@ -133,9 +133,9 @@ impl Templates {
         }
     }
 
-    /// Waits until nobody else makes the template of this key, and looks again. `waiting` is told once, who does.
+    /// Waits until nobody else makes the template of this key, and looks again. `waiting` is called once, with the maker.
     ///
-    /// `bytes`: what it will need on the disk at the most.
+    /// `bytes`: its maximum size on the disk.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl Templates {
             if lock::exclusive(&mut making, cancel, waiting).map_err(at(&path))? == Waited::Cancelled {
                 return Ok(Begun::Cancelled);
             }
-            // It may have been swept away between the two.
+            // It may have been swept between the two calls.
             if is_at(&making, &path) {
                 break making;
             }
@@ -165,14 +165,14 @@ impl Templates {
             let _lock = self.lock.take().map_err(at(&self.folder))?;
             BuildDir::create(&self.builds).map_err(|error| at(&self.builds)(io::Error::other(error.to_string())))?
         };
-        // Said before anybody looks: of two who begin at the same time, neither may think that all of the room is his.
+        // Reserved before the check: of two processes that begin at the same time, neither may count all of the room as free.
         let claim = build_dir.folder().join(CLAIM);
         fs::write(&claim, bytes.to_string()).map_err(at(&claim))?;
         let wanted = self.claimed();
         if let Err(error) = space::require(&[(&self.folder, wanted)]) {
             let (taken, free) = (self.bytes(), space::free(&self.folder).unwrap_or(0));
             let missing = wanted.saturating_sub(free);
-            // What would not help is not thrown away.
+            // Nothing is removed in vain.
             if taken >= missing {
                 self.evict(taken - missing, None);
             }
@@ -182,7 +182,7 @@ impl Templates {
         Ok(Begun::Free(Unfinished { key, build_dir, _making: making }))
     }
 
-    /// Puts a finished template into the store. Others that were not used for the longest time go, until all fit again: how many.
+    /// Puts a finished template into the store. Removes the least recently used others until all fit; returns their number.
     ///
     /// # Errors
     ///
@@ -208,30 +208,30 @@ impl Templates {
         Ok((Template { folder: to, note, lease }, gone))
     }
 
-    /// Gives a template up that proved to be of no use: nobody finds it any more, and it is gone when nobody uses it.
+    /// Gives up a useless template: nobody finds it any more, and it is removed when nobody uses it.
     pub fn discard<T>(&self, template: &Template<T>) {
         self.give_up(&template.folder, &template.lease);
     }
 
     fn give_up(&self, folder: &Path, lease: &File) {
         {
-            // Nobody may put another one in its place between the two.
+            // Nobody may replace it between the two calls.
             let Ok(_lock) = self.lock.take() else { return };
             if !is_at(lease, folder) {
                 return;
             }
             let _ = File::create(folder.join(BAD));
         }
-        // Ours alone, unless others use it: then whoever makes it anew moves it aside.
+        // Exclusive, unless others use it: then the next maker moves it aside.
         if lock::try_exclusive(lease).unwrap_or(false) {
             self.remove(folder, lease);
         } else {
-            // Asking for more has cost us what we had.
+            // The failed attempt to upgrade the lock has released it.
             let _ = lock::try_shared(lease);
         }
     }
 
-    /// Removes the locks of templates that are not there and that nobody makes.
+    /// Removes the locks of templates that do not exist and that nobody makes.
     fn sweep_locks(&self) {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
         let locks = entries.filter(|path| path.extension().is_some_and(|extension| extension == "lock"));
@@ -243,7 +243,7 @@ impl Templates {
         }
     }
 
-    /// What templates that are being made may still need on the disk, in bytes.
+    /// Room that templates in progress may still need, in bytes.
     fn claimed(&self) -> u64 {
         let sites = fs::read_dir(&self.builds).into_iter().flatten().flatten().map(|entry| entry.path());
         let claims = sites.filter_map(|build_dir| {
@@ -253,17 +253,17 @@ impl Templates {
         claims.fold(0, u64::saturating_add)
     }
 
-    /// What all of them may take.
+    /// The limit of all of them.
     pub fn limit(&self) -> ByteSize {
         self.limit
     }
 
-    /// How many there are.
+    /// Their number.
     pub fn count(&self) -> usize {
         self.all().len()
     }
 
-    /// What all templates take on the disk, in bytes.
+    /// Size of all templates on the disk, in bytes.
     pub fn bytes(&self) -> u64 {
         self.all().iter().map(|(_, _, bytes)| bytes).sum()
     }
@@ -284,7 +284,7 @@ impl Templates {
         known.collect()
     }
 
-    /// Removes all that nobody uses, or only looks (`dry`). Folder, bytes, and whether it is gone or would be.
+    /// Removes all unused ones, or only lists them (`dry`). Folder, bytes, and whether it is (or would be) removed.
     pub(crate) fn clear(&self, dry: bool) -> Vec<(PathBuf, u64, bool)> {
         let cleared = self.all().into_iter().map(|(folder, _, bytes)| {
             let file = File::open(&folder);
@@ -295,8 +295,7 @@ impl Templates {
         cleared.collect()
     }
 
-    /// Removes the least recently used that nobody uses now, until the rest takes no more than `limit`.
-    /// How many went.
+    /// Removes the least recently used ones that are not in use, until the rest takes at most `limit`. Returns their number.
     fn evict(&self, limit: u64, spared: Option<&Path>) -> usize {
         let mut gone = 0;
         let mut all = self.all();
@@ -310,7 +309,7 @@ impl Templates {
                 continue;
             }
             let Ok(file) = File::open(&folder) else { continue };
-            // Held until it has lost its name: nobody begins to use it in between.
+            // Held until it has lost its name, so that nobody starts to use it in between.
             if lock::try_exclusive(&file).unwrap_or(false) && self.remove(&folder, &file) {
                 sum -= bytes;
                 gone += 1;
@@ -319,7 +318,7 @@ impl Templates {
         gone
     }
 
-    /// Removes a folder that is locked, as `held`, for us alone.
+    /// Removes a folder that is locked exclusively, as `held`.
     fn remove(&self, folder: &Path, held: &File) -> bool {
         let build_dir = {
             let Ok(_lock) = self.lock.take() else { return false };
@@ -332,21 +331,21 @@ impl Templates {
             }
             build_dir
         };
-        // With the build_dir it is removed, which takes its time; the store's lock is free by then.
+        // Removed with the build directory, which takes time; the store's lock is free by then.
         drop(build_dir);
         true
     }
 }
 
 impl Unfinished {
-    /// Where its files go: no folders, no links.
+    /// Its files: no folders, no links.
     pub fn folder(&self) -> PathBuf {
         self.build_dir.image()
     }
 }
 
 impl<T> Template<T> {
-    /// Whether its files are still what its folder's name stands for: whoever found it damaged has made it anew meanwhile.
+    /// True if its folder still has its name: a damaged template may have been replaced meanwhile.
     pub fn is_in_place(&self) -> bool {
         is_at(&self.lease, &self.folder)
     }

@@ -1,4 +1,4 @@
-//! Running the host's tools: their output line by line, the caller's cancel flag, and an end in every case.
+//! Runs external tools: output line by line, cancellation, and a time limit in every case.
 
 use std::{
     collections::VecDeque,
@@ -22,16 +22,16 @@ use crate::{
     lock::POLL,
 };
 
-/// How many last lines of a tool are kept.
+/// Number of last lines of a tool that are kept.
 const TAIL_LINES: usize = 40;
-/// A longer line is cut here, in bytes.
+/// Maximum length of a line, in bytes; longer ones are cut.
 const LINE_BYTES: u64 = 4096;
-/// How long a tool that has ended may take to have its last lines read.
+/// Time limit for reading the last lines of a tool that has ended.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(3);
-/// No build takes longer; a mirror that answers one byte a minute does not hold us for ever.
+/// Time limit of a build: a mirror that sends a byte a minute must not hold it forever.
 pub(crate) const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-/// A command with the environment all our tools get: messages in English, and the system tools within reach.
+/// A command with the environment of all our tools: messages in English, and the system tools in PATH.
 pub(crate) fn command(program: &str) -> Command {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(if path.is_empty() { "/usr/bin:/bin:/usr/sbin:/sbin" } else { ":/usr/sbin:/sbin" });
@@ -40,22 +40,22 @@ pub(crate) fn command(program: &str) -> Command {
     command
 }
 
-/// The first of these programs that is nowhere in the search path.
+/// The first of these programs that is not in PATH.
 pub(crate) fn missing<'a>(programs: &[&'a str]) -> Option<&'a str> {
     programs.iter().copied().find(|program| find(program).is_none())
 }
 
-/// Where a program lies in the search path.
+/// The path of a program in PATH.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path: OsString =
         command("").get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, value)| value)?.to_owned();
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// Runs a tool to its end in a process group of its own and tells `line` of each line it says, on either output.
+/// Runs a tool to its end in a process group of its own and calls `line` with each line of its output.
 ///
-/// Its standard input is a pipe that ends when this process ends, so that a tool that cares can end with us. When `cancel`
-/// is set, or after `limit`, the whole group is killed. `name` is what the tool is called in errors.
+/// Its standard input is a pipe that ends with this process, so that the tool can end with us. When `cancel` is set, or after
+/// `limit`, the whole group is killed. `name` is the tool's name in errors.
 pub(crate) fn run(
     mut command: Command,
     name: &str,
@@ -73,7 +73,7 @@ pub(crate) fn run(
     let (reader, writer) = io::pipe().map_err(cannot_start)?;
     command.process_group(0).stdin(Stdio::piped()).stderr(writer);
     let mut child = command.spawn().map_err(cannot_start)?;
-    // The command holds our copies of the pipe's other end and of what else it was given.
+    // The command holds our copies of the pipe's other end and of its other files.
     drop(command);
     let mut tail = VecDeque::with_capacity(TAIL_LINES);
     let mut hear = |text: String| {
@@ -94,14 +94,15 @@ pub(crate) fn run(
     Err(Failure { kind, tail: tail.into() })
 }
 
-/// Keeps the first line that a tool of e2fsprogs says besides its version: some of them end well whatever happens.
+/// The first line that a tool of e2fsprogs prints besides its version: some of them always exit with 0.
 pub(crate) fn complaint(name: &str, line: &str, first: &mut Option<String>) {
     if first.is_none() && !line.starts_with(&format!("{name} 1.")) {
         *first = Some(line.to_owned());
     }
 }
 
-/// Runs a tool as [`run`] does; its standard output, which is an error if it has more than `most` bytes: half of an answer is none.
+/// Runs a tool as [`run`] does and returns its standard output; more than `most` bytes are an error, because a truncated answer
+/// is useless.
 pub(crate) fn output(
     mut command: Command,
     name: &str,
@@ -142,7 +143,7 @@ fn follow(
         match lines.recv_timeout(POLL) {
             Ok(text) => hear(text),
             Err(RecvTimeoutError::Timeout) => {}
-            // It closed its output; only its end is left to wait for.
+            // It closed its output; only its end is awaited.
             Err(RecvTimeoutError::Disconnected) => thread::sleep(POLL / 10),
         }
         let ended = match child.try_wait() {
@@ -150,9 +151,9 @@ fn follow(
             Ok(None) if Instant::now() >= deadline => Ended::TookTooLong,
             Ok(None) => continue,
             Ok(Some(status)) => {
-                // Its life line: what it left behind may hang on it.
+                // Closes its life line: processes it left behind may depend on it.
                 drop(child.stdin.take());
-                // What it said last is still on its way; a process it left behind may keep the pipe open, so not for ever.
+                // The last output is still in the pipe; a process it left behind may keep the pipe open, so the wait has a limit.
                 let deadline = Instant::now() + OUTPUT_TIMEOUT;
                 while let Ok(text) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                     hear(text);
@@ -166,23 +167,23 @@ fn follow(
     }
 }
 
-/// Kills the child's whole group and reaps the child. The group exists for as long as the child is not reaped.
+/// Kills the child's whole group and reaps the child. The group exists as long as the child is not reaped.
 fn kill(child: &mut Child) {
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // The only error is that it is gone already.
+        // The only possible error is that it is gone already.
         let _ = kill_process_group(group, Signal::KILL);
     }
     let _ = child.wait();
 }
 
-/// The lines of a pipe, cleaned of what a terminal would act on; ends with the pipe or with the receiver.
+/// The lines of a pipe, without control characters; ends with the pipe or with the receiver.
 fn lines_of(reader: PipeReader) -> Receiver<String> {
     let (sender, receiver) = mpsc::sync_channel(256);
     thread::spawn(move || {
         let mut reader = BufReader::new(reader);
         let mut bytes = Vec::new();
         while let Ok(1..) = (&mut reader).take(LINE_BYTES).read_until(b'\n', &mut bytes) {
-            // A progress bar overwrites its line: only its last state is of interest.
+            // A progress bar overwrites its line: only its last state matters.
             let text = String::from_utf8_lossy(&bytes);
             let text = text.trim_end().rsplit('\r').next().unwrap_or_default();
             let text: String = text.chars().filter(|&c| c == '\t' || !c.is_control()).collect();

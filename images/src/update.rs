@@ -1,7 +1,7 @@
-//! Which file a publisher means today: what `images.lock` is made of.
+//! Finds out which file a publisher offers today: the content of `images.lock`.
 //!
-//! A list with digests is fetched, its signature checked where the keys are here, and the image looked up in it. Nothing is
-//! downloaded but texts.
+//! Fetches a list of digests, checks its signature if the keys are on this machine, and looks up the image. Only texts are
+//! downloaded.
 
 mod checksums;
 mod signature;
@@ -11,32 +11,32 @@ use matrix::Checksum;
 use crate::{Entry, Origin, Source, fetch::FetchError};
 use checksums::Listed;
 
-/// Largest list with digests, in bytes.
+/// Maximum length of a list of digests, in bytes.
 pub const LONGEST_LIST: u64 = 4 << 20;
 
-/// A publisher's file as he lists it today.
+/// A file as its publisher lists it today.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// Where it is.
     pub url: String,
     /// Its digest.
     pub digest: Checksum,
-    /// Its size in bytes, if the list says so.
+    /// Its size in bytes, if the list states it.
     pub bytes: Option<u64>,
-    /// How far it is proved that the publisher wrote the list.
+    /// Whether the list is proved to be the publisher's.
     pub trust: Trust,
 }
 
-/// Whether a list with digests is what its publisher signed.
+/// The result of checking a list's signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// It is.
+    /// The signature is correct.
     Verified,
-    /// Nobody looked, and why.
+    /// It was not checked, with the reason.
     NotChecked(String),
 }
 
-/// It is not known which file is meant.
+/// The file could not be determined.
 #[derive(Debug, thiserror::Error)]
 #[error("image `{image}`: {kind}")]
 pub struct UpdateError {
@@ -46,30 +46,30 @@ pub struct UpdateError {
     pub kind: UpdateErrorKind,
 }
 
-/// Why it is not known which file is meant.
+/// Why the file could not be determined.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpdateErrorKind {
-    /// The list, or its signature, could not be had.
+    /// The list, or its signature, could not be downloaded.
     #[error("{0}")]
     Download(Box<FetchError>),
-    /// It is not what the publisher signed.
+    /// Its signature is bad.
     #[error("the signature of its list of digests is bad: {0}")]
     Signature(String),
-    /// The list has other files.
+    /// The list lacks the file.
     #[error("{list} does not list {wanted}{}", near.as_ref().map_or(String::new(), |near| format!("; it lists {near}")))]
     Unlisted {
         /// Where the list is.
         list: String,
-        /// What it should list: a file, or files like this.
+        /// What it should list: a file, or a glob.
         wanted: String,
-        /// The file in it that looks most like it.
+        /// The most similar file in it.
         near: Option<String>,
     },
 }
 
 impl UpdateErrorKind {
-    /// What to do about it.
+    /// The remedy.
     pub fn help(&self) -> &'static str {
         match self {
             Self::Download(error) => error.help().unwrap_or("try again later"),
@@ -83,11 +83,11 @@ impl UpdateErrorKind {
     }
 }
 
-/// What the publisher of an image lists today, by way of `fetch`; `None`: nobody publishes it, or no list of his is known.
+/// The file that the publisher of an image lists today, fetched with `fetch`; `None`: it has no publisher, or no known list.
 ///
 /// # Errors
 ///
-/// The list cannot be had, its signature is bad, or the image is not in it.
+/// The list cannot be downloaded, its signature is bad, or the image is not in it.
 pub fn resolve(
     entry: &Entry,
     fetch: &dyn Fn(&str) -> Result<String, FetchError>,
@@ -118,9 +118,9 @@ pub fn resolve(
     Ok(Some(Resolved { url, digest: found.digest, bytes: found.bytes, trust }))
 }
 
-/// The newest file of these names, which lies beside the list.
+/// The newest file that matches, which lies beside the list.
 fn latest<'a>(listed: &'a [Listed], pattern: &str, list: &str) -> Result<(String, &'a Listed), UpdateErrorKind> {
-    // The catalog has no other patterns than good ones.
+    // Patterns of the catalog are valid.
     let glob = globset::Glob::new(pattern).map(|glob| glob.compile_matcher()).ok();
     let matching = listed.iter().filter(|listed| glob.as_ref().is_some_and(|glob| glob.is_match(&listed.name)));
     match matching.max_by(|one, other| alphanumeric_sort::compare_str(&one.name, &other.name)) {
@@ -138,10 +138,10 @@ fn latest<'a>(listed: &'a [Listed], pattern: &str, list: &str) -> Result<(String
 /// The file at this address.
 fn at<'a>(listed: &'a [Listed], url: &str, list: &str) -> Result<(String, &'a Listed), UpdateErrorKind> {
     let name = url.rsplit('/').next().unwrap_or_default();
-    // Of two digests of one file the longer one says more.
+    // Of two digests of one file the longer one is preferred.
     let named = listed.iter().filter(|listed| listed.name == name);
     let named = named.max_by_key(|listed| listed.digest.hex().len());
-    // A list that is called like the file is about nothing else, whatever name stands in it.
+    // A list named like the file is about nothing else, whatever name it contains.
     let only = match listed {
         [only] if list.strip_prefix(url).is_some_and(|rest| rest.starts_with('.')) => Some(only),
         _ => None,

@@ -1,4 +1,4 @@
-//! Every byte of what is in the store, read and compared with what was put there.
+//! Verifies the store: reads every byte and compares it with what was put there.
 
 use matrix::Digest;
 use rayon::prelude::*;
@@ -15,7 +15,7 @@ use crate::{
 pub struct Verified {
     /// The name it was made under.
     pub name: String,
-    /// What came of it.
+    /// The result.
     pub found: Result<Digest, PrepareError>,
 }
 
@@ -29,8 +29,8 @@ impl Store {
         self.read_all_of(build::recipe(entry), &entry.name)
     }
 
-    /// The same of all images in the store, whoever wanted them, side by side. Each is told as soon as it is read. One that is no longer
-    /// known by its name, because what says so is damaged, is told by its recipe's digest.
+    /// The same for all images in the store, in parallel. Each is reported as soon as it is read. One whose name is lost, because
+    /// its record is damaged, is reported by its recipe's digest.
     pub fn verify_all(&self, tell: &(dyn Fn(&Verified) + Sync)) -> Vec<Verified> {
         let pointers = files(&self.root().join("recipes"), "json");
         let verified = pointers.into_par_iter().filter_map(|path| {
@@ -52,7 +52,7 @@ impl Store {
             match record.check(&folder, true) {
                 Ok(()) => Ok(record.content),
                 Err(Unusable::Damaged(kind)) => Err(kind),
-                // A file of somebody's own, where it lies: to change it is no damage.
+                // A user's own file: changing it is not damage.
                 Err(Unusable::Rebuild(_)) if record.files.iter().any(|file| file.at.is_some()) => {
                     Err(PrepareErrorKind::Absent)
                 }

@@ -1,4 +1,4 @@
-//! The shipped catalog, and mistakes in one of one's own.
+//! The shipped catalog, and mistakes in a user's catalog.
 
 use std::{collections::HashSet, path::PathBuf};
 
@@ -13,7 +13,7 @@ fn parse(text: &str) -> Result<Vec<Entry>, CatalogError> {
     written::parse(Path::new("images.toml"), text)
 }
 
-/// What is said of an entry with these lines.
+/// The error for an entry with these lines.
 fn said(lines: &str) -> String {
     let error = parse(&format!("# My own.\n\n[[image]]\nname = \"mine\"\n{lines}\n")).expect_err("a mistake");
     format!("{error}\nhelp: {}", error.help)

@@ -1,4 +1,4 @@
-//! A catalog as it is written down, and what is wrong with it.
+//! Parses a catalog file, and reports its mistakes.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use toml::Spanned;
 
 use crate::{Bootstrap, ChecksumFile, Entry, Origin, Published, Source, Suite, Upstream};
 
-/// A catalog longer than this is not one, in bytes.
+/// Maximum length of a catalog, in bytes.
 const LONGEST_FILE: u64 = 1 << 20;
 const LONGEST_NAME: usize = 100;
 const LONGEST_URL: usize = 2048;
@@ -24,9 +24,9 @@ const LONGEST_URL: usize = 2048;
 pub struct CatalogError {
     /// The file.
     pub file: PathBuf,
-    /// Line of the mistake, from 1; `None`: it is about all of the file.
+    /// Line of the mistake, from 1; `None`: it is about the whole file.
     pub line: Option<usize>,
-    /// The entry it is in, if that has a name.
+    /// The entry it is in, if known.
     pub entry: Option<String>,
     /// What is wrong.
     pub message: String,
@@ -58,11 +58,11 @@ struct Image {
     arch: Option<Arch>,
     family: Option<PackageFamily>,
     end_of_life: Option<Spanned<String>>,
-    // Built of packages.
+    // For images that are built.
     release: Option<Spanned<String>>,
     suites: Option<Vec<Suite>>,
     packages: Option<Vec<Spanned<String>>>,
-    // Published.
+    // For published images.
     url: Option<Spanned<Urls>>,
     digest: Option<Spanned<String>>,
     firmware: Option<Spanned<Firmware>>,
@@ -79,7 +79,7 @@ enum Urls {
     Many(Vec<String>),
 }
 
-/// What is wrong, where, and the remedy.
+/// Offset, message and remedy.
 struct Mistake(usize, String, &'static str);
 
 type Checked<T> = Result<T, Mistake>;
@@ -95,7 +95,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<Entry>, CatalogError> {
     };
     let unreadable =
         |error: io::Error| wrong(format!("the catalog cannot be read: {error}"), "name a file that can be read");
-    // Also pipes and devices: reading them may never end.
+    // Excludes pipes and devices: reading them may never end.
     if !file.metadata().map_err(unreadable)?.is_file() {
         return Err(wrong("the catalog is not a file".to_owned(), "name a TOML file with tables `[[image]]`"));
     }
@@ -108,7 +108,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<Entry>, CatalogError> {
     parse(file, &text)
 }
 
-/// The entries in a catalog's text, in its order; each name once for each kind of CPU.
+/// The entries in a catalog's text, in its order; each name once per architecture.
 pub(super) fn parse(file: &Path, text: &str) -> Result<Vec<Entry>, CatalogError> {
     let line = |offset: usize| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
     let about = |offset, message, help: &str| CatalogError {
@@ -121,7 +121,7 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Vec<Entry>, CatalogError>
     let written: Written = toml::from_str(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
         let message = error.message().lines().next().unwrap_or_default();
-        // Which keys there are is what the remedy says.
+        // The remedy lists the keys.
         about(offset, message.split(", expected one of").next().unwrap_or_default().to_owned(), KEYS)
     })?;
     let mut seen: HashMap<(String, Arch), usize> = HashMap::new();
@@ -138,11 +138,11 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Vec<Entry>, CatalogError>
     Ok(entries)
 }
 
-/// What to do about a key or a value that is none.
+/// The remedy for an unknown key or a wrong value.
 const KEYS: &str = "an image has `name`, `title`, `arch`, `family`, `end-of-life`, and either `release`, `suites`, `packages` or \
                     `url`, `digest`, `firmware`, `login`, `default-user`, `checksums`, `latest`";
 
-/// The name of the entry that these bytes are in, also where the file as a whole says nothing yet.
+/// The name of the entry with these bytes, even if the file as a whole cannot be parsed.
 fn name_at(text: &str, offset: usize) -> Option<String> {
     let end = (offset..=text.len()).find(|end| text.is_char_boundary(*end))?;
     let begin = match text[..end].rfind("[[image]]") {
@@ -188,7 +188,7 @@ fn entry(image: Image) -> Checked<Entry> {
     Ok(Entry { name, title, arch, family, login_user, end_of_life, source, upstream })
 }
 
-/// Keys that mean nothing where the image comes from.
+/// Refuses keys that do not apply to this kind of image.
 fn refuse(image: &Image, is_published: bool) -> Checked<()> {
     let at = image.name.span().start;
     let place = |span: Option<std::ops::Range<usize>>| span.map(|span| span.start);

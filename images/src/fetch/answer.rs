@@ -1,8 +1,8 @@
-//! What an answer means for what is there already.
+//! What an HTTP answer means for the bytes that are already there.
 
 use super::{client::Head, trouble::Trouble};
 
-/// What the bytes that follow are.
+/// What the following bytes are.
 #[derive(Debug, PartialEq)]
 pub(super) enum Answer {
     /// The whole file.
@@ -10,21 +10,21 @@ pub(super) enum Answer {
         /// Its size in bytes, if known.
         total: Option<u64>,
     },
-    /// What was missing, or a part of it.
+    /// The missing rest, or a part of it.
     Rest {
         /// Size of the whole file in bytes, if known.
         total: Option<u64>,
     },
     /// Nothing was missing.
     Complete,
-    /// What is there is not a part of that file any more.
+    /// The bytes that are there are not part of that file any more.
     Stale,
 }
 
-/// Judges the answer to a request for everything from `offset` on, of a file that has `known` bytes as far as is known.
+/// Judges the answer to a request for everything from `offset` on, of a file with `known` bytes, if known.
 pub(super) fn judge(head: &Head, offset: u64, known: Option<u64>) -> Result<Answer, Trouble> {
     match head.code {
-        // 203: the same, from a proxy that changed something; the checksum will tell.
+        // 203: the same, from a proxy that changed something; the checksum decides.
         200 | 203 => Ok(Answer::Whole { total: head.content_length }),
         206 if offset > 0 => {
             let wrong = || Trouble::WrongRest {

@@ -1,7 +1,7 @@
-//! Requests over HTTP, each made on a thread of its own.
+//! HTTP requests, each on a thread of its own.
 //!
-//! On a thread because nothing there can be interrupted: not the look-up of a name, not a handshake. Whoever waits for it
-//! stops listening instead, and the thread ends at its next time-out. It has no file and no lock.
+//! A thread, because nothing there can be interrupted: neither a name look-up nor a handshake. A caller that gives up stops
+//! listening, and the thread ends at its next timeout. It holds no file and no lock.
 
 use std::{
     error::Error,
@@ -24,23 +24,23 @@ use reqwest::{
 
 use super::{Limits, trouble::Trouble};
 
-/// The most that is read at once, in bytes.
+/// Maximum bytes per read.
 const CHUNK: usize = 256 << 10;
 
-/// How many chunks may wait to be written.
+/// Maximum number of chunks that wait to be written.
 const WAITING: usize = 8;
 
-/// What is asked for.
+/// A request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Request {
     pub(super) url: Url,
-    /// From which byte on; 0: the whole file.
+    /// First byte; 0: the whole file.
     pub(super) offset: u64,
-    /// The rest is only wanted if the file still is the one with this entity tag or date.
+    /// The rest is wanted only if the file still has this entity tag or date.
     pub(super) validator: Option<String>,
 }
 
-/// What is heard of a request: a head, then chunks, then the end; or a failure at any time.
+/// Messages of a request: a head, then chunks, then the end; or a failure at any time.
 #[derive(Debug)]
 pub(super) enum Heard {
     Head(Box<Head>),
@@ -48,16 +48,16 @@ pub(super) enum Heard {
     End,
     /// Broken off, after a head.
     Broken(String),
-    /// Failed, before one.
+    /// Failed, before a head.
     Failed(Trouble),
 }
 
-/// What an answer says of itself.
+/// The head of an answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Head {
     pub(super) code: u16,
     pub(super) name: &'static str,
-    /// How many bytes follow, and whether the connection tells their end in another way.
+    /// How many bytes follow, and whether the connection marks their end in another way.
     pub(super) content_length: Option<u64>,
     pub(super) is_chunked: bool,
     pub(super) content_type: Option<String>,
@@ -77,14 +77,14 @@ pub(super) struct Network {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Made by the first request: to read all certificates takes a tenth of a second.
+    /// Made by the first request: reading all certificates takes a tenth of a second.
     client: Mutex<Option<Client>>,
-    /// Where the redirects of the last request have led.
+    /// The redirects of the last request.
     redirected: Mutex<Option<Url>>,
 }
 
 impl Network {
-    /// Nothing is asked yet.
+    /// Sends nothing yet.
     pub(super) fn new(limits: &Limits) -> Self {
         Self { limits: *limits, shared: Arc::default() }
     }
@@ -100,7 +100,7 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // The client waits for its own thread, and that for the look-up of a name.
+        // The client waits for its own thread, and that for the name look-up.
         let shared = mem::take(&mut self.shared);
         thread::spawn(move || drop(shared));
     }
@@ -137,12 +137,12 @@ fn client(limits: &Limits, shared: &Arc<Shared>) -> Result<Client, reqwest::Erro
         return Ok(client.clone());
     }
     let (most, told) = (limits.redirects, Arc::downgrade(shared));
-    // Proxies are taken from the environment, certificates from where OpenSSL's variables or the system have them. No
-    // encoding is asked for: what is published is what is to be digested.
+    // Proxies come from the environment, certificates from OpenSSL's variables or the system. No encoding is requested: the
+    // digest is of the published bytes.
     let made = Client::builder()
         .user_agent(concat!("nestmatrix/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(limits.connect)
-        // Of the head, and then of each read.
+        // Limits the head, and then each read.
         .timeout(limits.connect + limits.idle)
         .redirect(Policy::custom(move |attempt| {
             if let Some(shared) = told.upgrade() {
@@ -151,7 +151,7 @@ fn client(limits: &Limits, shared: &Arc<Shared>) -> Result<Client, reqwest::Erro
             follow(attempt, most)
         }))
         .referer(false)
-        // A connection that broke is not used again.
+        // A broken connection is not reused.
         .pool_max_idle_per_host(0)
         .build()?;
     Ok(client.insert(made).clone())
@@ -236,7 +236,7 @@ fn failure(error: &reqwest::Error, redirected: Option<Url>, limits: &Limits) -> 
     }
 }
 
-/// The cause below all others: the ones above only say that something below failed.
+/// The lowest cause: those above only say that something below failed.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     loop {
@@ -251,19 +251,19 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// OpenSSL's words for a certificate it does not accept, without its places in its source: `error:...:certificate verify
-/// failed:../ssl/x.c:1889: (certificate has expired)`.
+/// OpenSSL's reason for refusing a certificate, without source positions: `error:...:certificate verify failed:../ssl/x.c:1889:
+/// (certificate has expired)`.
 fn refused_certificate(text: &str) -> Option<String> {
     let (_, rest) = text.split_once("certificate verify failed")?;
     let reason = rest.rsplit_once('(').and_then(|(_, reason)| reason.strip_suffix(')'));
     Some(format!("its certificate is not accepted{}", reason.map_or(String::new(), |reason| format!(": {reason}"))))
 }
 
-/// An address as it may be shown: passwords in it are nobody's business.
+/// An address as it may be shown, without passwords.
 pub(super) fn shown(url: &Url) -> String {
     let mut url = url.clone();
     if url.password().is_some() || !url.username().is_empty() {
-        // Both only fail where there is no host, and then there is no password.
+        // Both fail only without a host, and then there is no password.
         let _ = url.set_password(None);
         let _ = url.set_username("");
     }

@@ -1,4 +1,4 @@
-//! Digests of bytes that stream by, computed beside the stream.
+//! Digests of a stream, computed beside it.
 
 use std::{
     sync::mpsc::{self, SyncSender},
@@ -8,14 +8,14 @@ use std::{
 use matrix::{Checksum, Digest};
 use sha2::{Digest as _, Sha256, Sha512};
 
-/// How many chunks may wait to be digested: a stream that is faster than that has to wait.
+/// Maximum number of chunks that wait to be digested: a faster stream has to wait.
 const WAITING: usize = 8;
 
-/// What a stream's bytes add up to.
+/// The digests of a stream.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Digests {
     pub(super) sha256: Digest,
-    /// Only when it was asked for.
+    /// Only if requested.
     pub(super) sha512: Option<Checksum>,
 }
 
@@ -29,7 +29,7 @@ impl Digests {
     }
 }
 
-/// A thread that digests what it is given, in that order.
+/// A thread that digests chunks in order.
 #[derive(Debug)]
 pub(super) struct Digester {
     chunks: SyncSender<Vec<u8>>,
@@ -57,13 +57,13 @@ impl Digester {
         Self { chunks, thread }
     }
 
-    /// Hands over the next bytes; waits if too many are not digested yet.
+    /// Hands over the next bytes; waits if too many are pending.
     pub(super) fn update(&self, chunk: Vec<u8>) {
-        // It only stops listening when it is dropped.
+        // It stops listening only when it is dropped.
         let _ = self.chunks.send(chunk);
     }
 
-    /// The digests of all that was handed over.
+    /// The digests of everything that was handed over.
     pub(super) fn finish(self) -> Digests {
         drop(self.chunks);
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -1,4 +1,4 @@
-//! What can go wrong with a download, and what to do about it.
+//! Errors of downloads, and their remedies.
 
 use std::{
     io,
@@ -9,37 +9,37 @@ use std::{
 use super::trouble::Trouble;
 use crate::space::{self, NoRoom};
 
-/// A file could not be had.
+/// A file could not be downloaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
     /// [`crate::Control::cancel`] was set.
     #[error("cancelled")]
     Cancelled,
-    /// [`super::Limits::offline`] is set, and what is there does not do.
+    /// [`super::Limits::offline`] is set, and the file is not there.
     #[error("{url} cannot be downloaded: the network is disabled")]
     Offline {
-        /// The first address that would have been asked.
+        /// The first address that would be used.
         url: String,
     },
-    /// Nobody said where it is.
+    /// It has no address.
     #[error("it has no download address")]
     Nowhere,
-    /// What should be an address is none, or one of another kind.
+    /// An address is invalid, or has another scheme.
     #[error("`{url}` cannot be downloaded: {reason}")]
     Address {
-        /// What was given.
+        /// The given text.
         url: String,
         /// Why not.
         reason: String,
     },
-    /// Nobody who was asked had it.
+    /// No mirror had it.
     #[error("{}", all(failures))]
     Mirrors {
         /// What each of them did, in the order they were given.
         failures: Vec<MirrorFailure>,
     },
-    /// It is what its checksum says, but of no use.
+    /// It matches its checksum, but cannot be used.
     #[error("{url} matches its checksum, but {trouble}")]
     Unusable {
         /// Where it came from.
@@ -47,47 +47,47 @@ pub enum FetchError {
         /// What is wrong with it.
         trouble: Trouble,
     },
-    /// It took too long.
+    /// The total time limit was reached.
     #[error("download timeout: {url} is incomplete after {} s{}", limit.as_secs_f64().round(), so_far(failures))]
     Overdue {
-        /// The address that was asked last, or would have been asked next.
+        /// The last address, or the next one.
         url: String,
         /// The limit.
         limit: Duration,
-        /// What went wrong in that time.
+        /// What failed in that time.
         failures: Vec<MirrorFailure>,
     },
-    /// There is no room for it.
+    /// The disk is full.
     #[error("disk full: {} has {free} bytes free{}", path.display(), needed.map_or(String::new(), |n| format!(", {n} needed")))]
     DiskFull {
         /// A file or folder on the full disk.
         path: PathBuf,
         /// Bytes an ordinary user may still write there.
         free: u64,
-        /// Bytes that are missing of the file, where the server said how many it has.
+        /// Missing bytes of the file, if the server stated its size.
         needed: Option<u64>,
     },
-    /// The file system did not let us read or write.
+    /// Reading or writing failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// For example `read`.
         action: &'static str,
         /// Which file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// What came of asking one mirror.
+/// The result of one mirror.
 #[derive(Debug, thiserror::Error)]
 #[error("{url} {trouble}{}", if *tries > 1 { format!(" (tried {tries} times)") } else { String::new() })]
 pub struct MirrorFailure {
-    /// The address that was asked.
+    /// Its address.
     pub url: String,
-    /// What went wrong the last time.
+    /// The last failure.
     pub trouble: Trouble,
-    /// How often it was asked.
+    /// Number of requests.
     pub tries: u32,
 }
 
@@ -100,7 +100,7 @@ fn so_far(failures: &[MirrorFailure]) -> String {
 }
 
 impl FetchError {
-    /// What to do about it, if anything is known.
+    /// The remedy, if one is known.
     pub fn help(&self) -> Option<&'static str> {
         match self {
             Self::Offline { .. } => Some("prepare it once with a network; it stays in the store"),
@@ -110,7 +110,7 @@ impl FetchError {
             }
             Self::Overdue { .. } => Some("try again: the download resumes where it stopped"),
             Self::Mirrors { failures } => {
-                // What one learns most from comes first: of several mirrors one usually is out of date, another just down.
+                // The most informative first: of several mirrors one usually is out of date, another just down.
                 let advice = failures.iter().filter_map(|failure| failure.trouble.advice());
                 advice.min_by_key(|(rank, _)| *rank).map(|(_, text)| text)
             }

@@ -1,35 +1,35 @@
-//! How long, how much and how often: every bound of a download in one place.
+//! All limits of a download.
 
 use std::time::Duration;
 
 /// The bounds of a download.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// The network must not be asked at all.
+    /// The network is disabled.
     pub offline: bool,
-    /// How long a connection may take, the name's look-up and TLS included.
+    /// Connection timeout, including name look-up and TLS.
     pub connect: Duration,
-    /// How long a server may send nothing.
+    /// Maximum silence of a server.
     pub idle: Duration,
-    /// A server that sends fewer bytes a second than this, over all of [`Limits::slow_window`], is left for the next.
+    /// Minimum speed in bytes per second over all of [`Limits::slow_window`]; slower servers are left for the next.
     pub slow_bytes: u64,
-    /// Over which time a server's speed is judged.
+    /// Period over which a server's speed is measured.
     pub slow_window: Duration,
-    /// How long all of it may take, whatever happens.
+    /// Total time limit.
     pub overall: Duration,
-    /// How often a server is tried that sends nothing new.
+    /// Maximum number of tries in a row without new bytes, per server.
     pub tries: u32,
-    /// How many requests are made in all, also of servers that do send.
+    /// Maximum number of requests in total.
     pub requests: u32,
-    /// The first pause between two tries; each further one is twice as long, and all of them vary by a quarter.
+    /// The first pause between two tries; each further one is twice as long, and all vary by a quarter.
     pub pause: Duration,
-    /// The longest pause, also of those that a server asks for.
+    /// The longest pause, including those that a server requests.
     pub longest_pause: Duration,
-    /// How many redirects are followed.
+    /// Maximum number of redirects.
     pub redirects: usize,
-    /// The most bytes a published file may have.
+    /// Maximum size of a published file, in bytes.
     pub published_bytes: u64,
-    /// The most bytes it may have when it is unpacked.
+    /// Maximum size after unpacking, in bytes.
     pub unpacked_bytes: u64,
 }
 
@@ -56,7 +56,7 @@ impl Default for Limits {
 impl Limits {
     /// How long to wait before a server is tried again that sent nothing new `failures` times in a row.
     ///
-    /// `chance` is between 0 and 1: many who were thrown out at once do not come back at once.
+    /// `chance` is between 0 and 1: it spreads clients that were disconnected at the same time.
     pub(super) fn pause_after(&self, failures: u32, asked: Option<Duration>, chance: f64) -> Duration {
         let doubled = self.pause.saturating_mul(1 << failures.saturating_sub(1).min(16));
         let varied = doubled.min(self.longest_pause).mul_f64(0.75 + chance.clamp(0.0, 1.0) / 2.0);

@@ -1,4 +1,4 @@
-//! Who is asked, in which order, and how often.
+//! Which mirror is asked, in which order, and how often.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use super::{
     watch::{Miss, Stop, Watch},
 };
 
-/// Asks one mirror after the other until one of them has it.
+/// Asks one mirror after the other until one of them delivers.
 ///
-/// A mirror that sends, but not to the end, is asked again before any other; one that sends nothing new comes last. There is
-/// a pause before anybody is asked again.
+/// A mirror that sends bytes, but not all, is asked again before any other; one that sends nothing new comes last. There is a
+/// pause before any mirror is asked again.
 pub(super) fn first_good<T>(
     urls: &[Url],
     watch: &Watch<'_>,
@@ -54,9 +54,9 @@ pub(super) fn first_good<T>(
 struct Mirror<'a> {
     url: &'a Url,
     tries: u32,
-    /// How often in a row it sent nothing new.
+    /// Failures in a row without new bytes.
     failures: u32,
-    /// It has nothing for us.
+    /// It is not asked again.
     is_out: bool,
     trouble: Option<Trouble>,
     retry_after: Option<Duration>,
@@ -75,7 +75,7 @@ impl<'a> Mirror<'a> {
         self.trouble.as_ref().map_or(String::new(), |trouble| format!("{} {trouble}", self.host()))
     }
 
-    /// Takes down what went wrong; whether it is to be asked again before any other.
+    /// Records a failure; returns whether it is asked again before any other.
     fn missed(&mut self, miss: Miss, most: u32) -> bool {
         let is_slow = matches!(miss.trouble, Trouble::Slow { .. });
         let stays = miss.with_news && !is_slow;
@@ -87,7 +87,7 @@ impl<'a> Mirror<'a> {
     }
 }
 
-/// The next one that is not out, in the order they were given; the same one if there is no other.
+/// The next one that is not out, in the given order; the same one if there is no other.
 fn next(mirrors: &[Mirror<'_>], at: usize) -> Option<usize> {
     (1..=mirrors.len()).map(|step| (at + step) % mirrors.len()).find(|&index| !mirrors[index].is_out)
 }
@@ -129,7 +129,7 @@ mod tests {
         miss(Trouble::BrokeOff { received: 1, total: None, reason: "gone".to_owned() }, true)
     }
 
-    /// Who was asked, one letter each, and what came of it; `ask` is given a letter and which request it is.
+    /// Letters of the mirrors that were asked, in order; `ask` gets a letter and the number of the request.
     fn asked(mirrors: &str, ask: impl Fn(&str, usize) -> Result<(), Stop>) -> (String, Result<(), FetchError>) {
         let limits = Limits { pause: Duration::ZERO, requests: 20, ..Limits::default() };
         let cancel = AtomicBool::new(false);

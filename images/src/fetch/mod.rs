@@ -1,18 +1,17 @@
-//! From the network: the bytes of a published image, verified, as a disk in a file.
+//! Downloads a published image: verified, as a disk in a file.
 //!
-//! This room knows addresses, checksums and packed files, and nothing of catalogs, recipes or locks: whoever calls it has
-//! locked the folder and the part, and puts the disk where it belongs.
+//! This module knows addresses, checksums and packed files, and nothing of catalogs, recipes or locks: the caller has locked the
+//! folder and the part, and puts the disk where it belongs.
 //!
 //! ```text
-//! fetch -> part      what is there of it already
-//!       -> mirrors   whom to ask, and when again
+//! fetch -> part      what is already there
+//!       -> mirrors   which mirror, and when again
 //!          -> transfer -> client   one request (answer: what it means, page: is it a file, pace: how fast)
-//!       -> digests   what was to come came
-//!       -> unpack    the disk in it (sparse: without its zeros)
+//!       -> digests   checks the digests
+//!       -> unpack    the disk in it (sparse: with holes)
 //! ```
 //!
-//! Packed data is unpacked only after its checksum was compared, where one is known: a decoder is no place for what anybody
-//! may have sent.
+//! Packed data is unpacked only after its checksum was compared, if one is known: a decoder must not see untrusted data.
 
 use std::{
     fs::{self, File},
@@ -54,18 +53,18 @@ pub const DISK: &str = "disk";
 /// A published file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Want {
-    /// Where it is: the same file at each address, tried in this order. `https` or `http`.
+    /// Its addresses: the same file at each, tried in this order. `https` or `http`.
     pub urls: Vec<String>,
-    /// Of the file as it is published, packed if it is; `None`: whatever comes is taken.
+    /// Digest of the published (packed) file; `None`: any file is accepted.
     pub digest: Option<Checksum>,
-    /// Size of the file as it is published, in bytes.
+    /// Size of the published file, in bytes.
     pub bytes: Option<u64>,
 }
 
 /// A file that was downloaded and unpacked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fetched {
-    /// The disk, not packed any more; complete and on the disk.
+    /// The unpacked disk; complete and synced.
     pub file: PathBuf,
     /// SHA-256 of what is in [`Fetched::file`].
     pub content: Digest,
@@ -75,23 +74,23 @@ pub struct Fetched {
     pub published_sha512: Option<Checksum>,
     /// Size of the file as it was published, in bytes.
     pub bytes_published: u64,
-    /// From where it came, or the beginning of it.
+    /// The address it came from, or its beginning.
     pub url: String,
-    /// When its server says that it was last changed, as the server writes it.
+    /// Its last change, as the server states it.
     pub last_modified: Option<String>,
-    /// By what its server tells it from other versions.
+    /// The server's entity tag.
     pub etag: Option<String>,
 }
 
 /// Downloads `want`, verifies and unpacks it into the file [`DISK`] in `folder`.
 ///
-/// What has come when it is interrupted is kept in the file `partial` and one beside it, `<partial>.json`, for the next call
-/// with the same `partial`, also of another process. `folder` and `partial` are on one file system, and nobody else uses them.
-/// [`Control::cancel`] is heeded within a second; [`Control::refresh`] means nothing here.
+/// Bytes of an interrupted download are kept in the file `partial` and in `<partial>.json` for the next call with the same
+/// `partial`, also by another process. `folder` and `partial` are on one file system and used by nobody else. [`Control::cancel`]
+/// takes effect within a second; [`Control::refresh`] is ignored.
 ///
 /// # Errors
 ///
-/// It cannot be had: see [`FetchError`]. Then there is nothing in `folder`, and `partial` only if it is of use.
+/// See [`FetchError`]. Then `folder` is empty, and `partial` exists only if it is useful.
 pub fn fetch(
     want: &Want,
     folder: &Path,
@@ -130,7 +129,7 @@ pub fn fetch(
 ///
 /// # Errors
 ///
-/// It cannot be had, or is no text, or has more than `most` bytes.
+/// The download fails, is not text, or has more than `most` bytes.
 pub fn fetch_text(url: &str, most: u64, limits: &Limits, control: &Control<'_>) -> Result<String, FetchError> {
     let urls = addresses(&[url.to_owned()])?;
     online(&urls, limits)?;
@@ -157,20 +156,20 @@ fn online(urls: &[Url], limits: &Limits) -> Result<(), FetchError> {
     }
 }
 
-/// The disk, if all of it was kept from before: an earlier process ended while it was unpacking.
+/// The disk, if the whole file was kept: an earlier process ended while it was unpacking.
 fn kept(part: &mut Part, want: &Want, folder: &Path, watch: &Watch<'_>) -> Result<Option<Fetched>, Stop> {
     let is_complete = part.origin().is_some_and(|origin| origin.bytes == Some(part.length()));
     if !is_complete || want.digest.is_none() {
         return Ok(None);
     }
     match finish(part, want, folder, watch) {
-        // It was thrown away.
+        // The part was discarded.
         Err(Stop::Miss(_)) => Ok(None),
         finished => finished.map(Some),
     }
 }
 
-/// Compares what came with what should have come, and unpacks it.
+/// Compares the digest, and unpacks the file.
 fn finish(part: &mut Part, want: &Want, folder: &Path, watch: &Watch<'_>) -> Result<Fetched, Stop> {
     watch.tell("checking");
     let digests = part.digests();
@@ -196,7 +195,7 @@ fn finish(part: &mut Part, want: &Want, folder: &Path, watch: &Watch<'_>) -> Res
             last_modified: origin.last_modified,
             etag: origin.etag,
         }),
-        // Others have the same bytes, if these are the right ones.
+        // Other mirrors have the same bytes, if these are verified.
         Err(Stop::Miss(Miss { trouble, .. })) if want.digest.is_some() => {
             part.empty()?;
             Err(FetchError::Unusable { url: origin.url, trouble }.into())
@@ -226,7 +225,7 @@ fn unpacked(part: &Part, digests: &Digests, folder: &Path, watch: &Watch<'_>) ->
             content
         }
     };
-    // The name has to be on the disk, too.
+    // Syncs the name, too.
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
     if let Err(error) = synced {
         let _ = fs::remove_file(&disk);

@@ -1,17 +1,17 @@
-//! How fast bytes come.
+//! Measures the speed of a download.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// How often people are told.
+/// Interval of progress messages.
 const TOLD_EVERY: Duration = Duration::from_secs(2);
 
-/// How many measurements the window of a speed limit has.
+/// Number of measurements in the window of the speed limit.
 const MEASUREMENTS: u32 = 20;
 
-/// Measures one download; it is given the time, and the bytes that came so far, again and again.
+/// Measures one download; gets the time and the bytes so far, repeatedly.
 #[derive(Debug)]
 pub(super) struct Pace {
     window: Duration,
@@ -21,12 +21,12 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Begins now; fewer than `least` bytes a second over all of `window` are too few.
+    /// Begins now; fewer than `least` bytes per second over all of `window` are too few.
     pub(super) fn start(now: Instant, window: Duration, least: u64) -> Self {
         Self { window, least, told: (now, 0), measured: VecDeque::from([(now, 0)]) }
     }
 
-    /// Bytes a second, if they are too few.
+    /// Bytes per second, if they are too few.
     pub(super) fn too_slow(&mut self, now: Instant, bytes: u64) -> Option<u64> {
         let since = |&(then, _): &(Instant, u64)| now.saturating_duration_since(then);
         if self.measured.back().is_none_or(|last| since(last) >= self.window / MEASUREMENTS) {
@@ -40,7 +40,7 @@ impl Pace {
         (speed < self.least).then_some(speed)
     }
 
-    /// Bytes a second since people were last told, if it is time to tell them again.
+    /// Bytes per second since the last message, if a message is due.
     pub(super) fn worth_telling(&mut self, now: Instant, bytes: u64) -> Option<u64> {
         let (then, before) = self.told;
         let since = now.saturating_duration_since(then);
@@ -53,7 +53,7 @@ impl Pace {
 }
 
 fn speed(time: Duration, bytes: u64) -> u64 {
-    // Enough for people and for a limit: no download has 2^53 bytes.
+    // Precise enough: no download has 2^53 bytes.
     (bytes as f64 / time.as_secs_f64().max(0.001)) as u64
 }
 

@@ -1,12 +1,12 @@
-//! Whether what came is a page for people instead of an image, and the words on it.
+//! Detects a web page in place of an image, and extracts its words.
 
-/// How much of a file is looked at.
+/// Bytes of a file that are inspected.
 pub(super) const LOOKED_AT: usize = 4096;
 
-/// The longest line that is quoted, in characters.
+/// Maximum length of a quoted line, in characters.
 const LONGEST: usize = 100;
 
-/// Whether a file that begins like this is a page: because of what its server calls it, or because of what it is.
+/// True if a file that begins like this is a page: by its content type, or by its content.
 pub(super) fn is_page(content_type: Option<&str>, head: &[u8]) -> bool {
     let kind = content_type.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim().to_ascii_lowercase();
     match text(head) {
@@ -14,12 +14,12 @@ pub(super) fn is_page(content_type: Option<&str>, head: &[u8]) -> bool {
             let text = text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
             kind.starts_with("text/") || kind.contains("html") || text.starts_with(['<', '{', '['])
         }
-        // Servers that do not know the ending of a name call what is in it `text/plain`; nobody calls it a page.
+        // Servers that do not know a file name extension call its content `text/plain`; that is no page.
         None => kind.contains("html"),
     }
 }
 
-/// The page's title, or its first line: without tags, not too long; `None`: there are no words.
+/// The page's title, or its first line, without tags, shortened; `None`: it has no words.
 pub(super) fn words(head: &[u8]) -> Option<String> {
     let text = text(head)?;
     let title = || {
@@ -29,7 +29,7 @@ pub(super) fn words(head: &[u8]) -> Option<String> {
     title().or_else(|| without_tags(text).lines().map(tidy).find(|line| !line.is_empty()))
 }
 
-/// The bytes as text, if they are one; a character that the end cuts through does not count.
+/// The bytes as text, if they are text; a character cut by the end is ignored.
 fn text(head: &[u8]) -> Option<&str> {
     let text = match std::str::from_utf8(head) {
         Ok(text) => text,

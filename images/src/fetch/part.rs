@@ -1,8 +1,8 @@
-//! What has come of a file so far, kept for the next try and for the next process.
+//! The bytes of an incomplete download, kept for the next try and for the next process.
 //!
 //! ```text
 //! <key>.part        the bytes
-//! <key>.part.json   whose they are; written before the first of them
+//! <key>.part.json   their origin; written before the first of them
 //! ```
 
 use std::{
@@ -23,21 +23,21 @@ use super::{
 };
 use matrix::Checksum;
 
-/// How much is read at once when kept bytes are digested again.
+/// Bytes per read when kept bytes are digested again.
 const CHUNK: usize = 256 << 10;
 
-/// Whose the bytes are.
+/// The origin of the bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Origin {
-    /// The address that was asked, without a password.
+    /// The requested address, without a password.
     pub(super) url: String,
     pub(super) etag: Option<String>,
     pub(super) last_modified: Option<String>,
-    /// Size of the whole file in bytes, if the server said it.
+    /// Size of the whole file in bytes, if stated by the server.
     pub(super) bytes: Option<u64>,
     expects: Option<Checksum>,
-    /// Bytes that were written before the machine was switched off may not have reached the disk.
+    /// The boot in which they were written: bytes written before a power loss may not have reached the disk.
     boot: String,
 }
 
@@ -53,14 +53,14 @@ impl Origin {
         }
     }
 
-    /// What the server can tell this version of the file from others by. RFC 9110, 13.1.5: weak entity tags do not do.
+    /// What identifies this version of the file for the server. RFC 9110, 13.1.5: weak entity tags do not suffice.
     fn validator(&self) -> Option<&str> {
         let strong = self.etag.as_deref().filter(|tag| tag.starts_with('"'));
         strong.or(self.last_modified.as_deref())
     }
 }
 
-/// A file that is not complete yet; the caller sees to it that nobody else has it.
+/// An incomplete file; the caller ensures exclusive use.
 #[derive(Debug)]
 pub(super) struct Part {
     path: PathBuf,
@@ -69,7 +69,7 @@ pub(super) struct Part {
     digester: Digester,
     expects: Option<Checksum>,
     origin: Option<Origin>,
-    /// The bytes came in more than one answer.
+    /// The bytes came in several answers.
     is_joined: bool,
     /// The most bytes that ever were there.
     most: u64,
@@ -77,7 +77,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Opens what was kept, if it is of use for `want`, and digests it; else begins with nothing.
+    /// Opens what was kept, if it is useful for `want`, and digests it; else begins empty.
     pub(super) fn open(path: &Path, want: &Want, watch: &Watch<'_>) -> Result<Self, Stop> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.map_err(FetchError::io("open", path))?;
@@ -96,7 +96,7 @@ impl Part {
         };
         let kept = fs::read(part.notes()).ok().and_then(|text| serde_json::from_slice::<Origin>(&text).ok());
         let of_use = kept.filter(|origin| {
-            // Without a checksum nothing would tell that some of it was lost.
+            // Without a checksum, lost bytes would go unnoticed.
             let is_sure = want.digest.is_some() || (origin.validator().is_some() && origin.boot == boot());
             length > 0 && is_sure && origin.expects == want.digest && origin.bytes.is_none_or(|bytes| length <= bytes)
         });
@@ -135,18 +135,17 @@ impl Part {
         self.length
     }
 
-    /// The most bytes that ever were there: a file that comes anew brings nothing new up to there.
+    /// The most bytes that ever were there: a restarted download brings nothing new up to there.
     pub(super) fn most(&self) -> u64 {
         self.most
     }
 
-    /// Whose they are; `None`: there are none.
+    /// Their origin; `None`: there are none.
     pub(super) fn origin(&self) -> Option<&Origin> {
         self.origin.as_ref()
     }
 
-    /// Throws away what turned out to be wrong; whether the same server may do better: what came in more than one answer may
-    /// be a mixture, once.
+    /// Discards wrong bytes; returns whether the same server may do better: bytes from several answers may be a mixture, once.
     pub(super) fn reject(&mut self) -> Result<bool, FetchError> {
         let may_be_mixed = self.is_joined && !self.was_rejected;
         self.empty()?;
@@ -155,11 +154,11 @@ impl Part {
         Ok(may_be_mixed)
     }
 
-    /// How to ask that address for what is missing.
+    /// The request for the missing bytes at that address.
     pub(super) fn request(&self, url: &Url) -> Request {
         let whole = Request { url: url.clone(), offset: 0, validator: None };
         let Some(origin) = &self.origin else { return whole };
-        // Another address has other entity tags, and only a checksum tells whether it has the same file.
+        // Another address has other entity tags; only a checksum shows whether it has the same file.
         let validator = if origin.url == shown(url) { origin.validator() } else { None };
         if validator.is_none() && self.expects.is_none() {
             return whole;
@@ -167,7 +166,7 @@ impl Part {
         Request { url: url.clone(), offset: self.length, validator: validator.map(str::to_owned) }
     }
 
-    /// Begins anew.
+    /// Restarts with this origin.
     pub(super) fn begin(&mut self, origin: Origin) -> Result<(), FetchError> {
         self.empty()?;
         let notes = self.notes();
@@ -182,14 +181,14 @@ impl Part {
         Ok(())
     }
 
-    /// Goes on where it ended: what follows comes in another answer.
+    /// Continues at the end: the following bytes come in another answer.
     pub(super) fn go_on(&mut self) -> Result<(), FetchError> {
         self.is_joined = true;
         self.file.seek(SeekFrom::Start(self.length)).map_err(FetchError::io("read", &self.path))?;
         Ok(())
     }
 
-    /// Adds what came.
+    /// Appends bytes.
     pub(super) fn append(&mut self, chunk: Vec<u8>) -> Result<(), FetchError> {
         self.file.write_all(&chunk).map_err(FetchError::io("write", &self.path))?;
         self.length += chunk.len() as u64;
@@ -198,7 +197,7 @@ impl Part {
         Ok(())
     }
 
-    /// The digests of what is there. Nothing can be added to it any more.
+    /// The digests of the bytes. Nothing can be appended any more.
     pub(super) fn digests(&mut self) -> Digests {
         let next = self.new_digester();
         mem::replace(&mut self.digester, next).finish()
@@ -208,7 +207,7 @@ impl Part {
         Digester::start(matches!(self.expects, Some(Checksum::Sha512(_))))
     }
 
-    /// Throws away what is there.
+    /// Discards all bytes.
     pub(super) fn empty(&mut self) -> Result<(), FetchError> {
         let emptied = match self.length {
             0 => Ok(()),
@@ -228,7 +227,7 @@ impl Part {
         File::open(&self.path).map_err(FetchError::io("open", &self.path))
     }
 
-    /// Makes it a file under another name, with every byte on the disk.
+    /// Renames it, synced to the disk.
     pub(super) fn become_file(&self, path: &Path) -> Result<(), FetchError> {
         self.file.sync_all().map_err(FetchError::io("sync", &self.path))?;
         fs::rename(&self.path, path).map_err(FetchError::io("move", &self.path))
@@ -240,7 +239,7 @@ impl Part {
         let _ = fs::remove_file(self.notes());
     }
 
-    /// Keeps what a later try can go on with, and nothing else.
+    /// Keeps what a later try can resume, and nothing else.
     pub(super) fn keep(self) {
         let is_of_use =
             self.origin.as_ref().is_some_and(|origin| self.expects.is_some() || origin.validator().is_some());
@@ -258,7 +257,7 @@ impl Part {
     }
 }
 
-/// Which start of this machine it is.
+/// The id of this boot.
 fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
@@ -272,7 +271,7 @@ mod tests {
     use super::*;
     use crate::{Control, fetch::Limits};
 
-    /// Keeps `bytes` of a file with that entity tag, changes the notes, and says how the rest is asked for later.
+    /// Keeps `bytes` of a file with that entity tag, changes the notes, and returns how the rest is requested later.
     fn asked_later(digest: Option<Checksum>, etag: &str, change: impl Fn(String) -> String) -> Request {
         let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("key.part");

@@ -1,8 +1,8 @@
-//! A file with holes where nothing but zeros would be.
+//! Writes a file with holes in place of zeros.
 
 use std::{fs::File, io, os::unix::fs::FileExt as _};
 
-/// A hole is at least this large and begins at a multiple of it, in bytes.
+/// Minimum size and alignment of a hole, in bytes.
 const UNIT: usize = 64 << 10;
 
 static ZEROS: [u8; UNIT] = [0; UNIT];
@@ -31,7 +31,7 @@ impl<'a> SparseFile<'a> {
         while !rest.is_empty() {
             let to_boundary = UNIT - (self.length % UNIT as u64) as usize;
             let mut end = to_boundary.min(rest.len());
-            // A slice compared with another is compared by `memcmp`, also where nothing is optimized.
+            // A comparison of two slices is `memcmp`, even in unoptimized builds.
             let is_hole = |unit: &[u8]| *unit == ZEROS[..unit.len()];
             let hole = is_hole(&rest[..end]);
             while end < rest.len() {
@@ -50,7 +50,7 @@ impl<'a> SparseFile<'a> {
         Ok(())
     }
 
-    /// Gives the file its length, in case it ends in a hole.
+    /// Sets the length of the file, in case it ends in a hole.
     pub(super) fn finish(self) -> io::Result<()> {
         self.file.set_len(self.length)
     }

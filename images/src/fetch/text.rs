@@ -10,7 +10,7 @@ use super::{
     watch::{Answering, Body, Stop, Watch},
 };
 
-/// Asks for all of it.
+/// Requests the whole text.
 pub(super) fn transfer(url: &Url, most: u64, watch: &Watch<'_>) -> Result<String, Stop> {
     let request = Request { url: url.clone(), offset: 0, validator: None };
     let (head, mut answering) = Answering::to(request, watch)?;
@@ -38,7 +38,7 @@ pub(super) fn transfer(url: &Url, most: u64, watch: &Watch<'_>) -> Result<String
     if bytes.is_empty() {
         return Err(Trouble::Empty.into());
     }
-    // A list of checksums does not begin like a page; what it is called does not matter.
+    // A list of checksums does not begin like a page; its content type does not matter.
     if page::is_page(None, &bytes) {
         return Err(Trouble::ErrorPage { line: page::words(&bytes) }.into());
     }

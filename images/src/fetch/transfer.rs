@@ -1,4 +1,4 @@
-//! One request for a file, or for the rest of it, into what is kept of it.
+//! One request for a file, or for the rest of it, into its part.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::space;
 
-/// Asks `url` for what is missing until nothing is.
+/// Requests `url` until nothing is missing.
 pub(super) fn transfer(part: &mut Part, want: &Want, url: &Url, watch: &Watch<'_>) -> Result<(), Stop> {
     watch.tell(&format!("downloading from {}", host(url)));
     let request = part.request(url);
@@ -57,7 +57,7 @@ fn afresh(trouble: Trouble) -> Stop {
     Stop::Miss(Miss { trouble, retry_after: None, with_news: false, afresh: true })
 }
 
-/// Takes a whole file; what was kept of another answer is lost only when it is clear that this one is a file.
+/// Receives a whole file; the kept bytes of another answer are discarded only once this one is known to be a file.
 fn whole(
     part: &mut Part,
     want: &Want,
@@ -100,7 +100,7 @@ fn require_room(part: &Part, total: Option<u64>) -> Result<(), FetchError> {
     Ok(space::require(&[(part.folder(), missing)])?)
 }
 
-/// Whether all that should have come is there.
+/// True if everything has arrived.
 fn check_end(part: &mut Part, want: &Want, total: Option<u64>) -> Result<(), Stop> {
     let found = part.length();
     if found == 0 {
@@ -119,7 +119,7 @@ fn check_end(part: &mut Part, want: &Want, total: Option<u64>) -> Result<(), Sto
     }
 }
 
-/// A file on its way.
+/// A file in transfer.
 struct Incoming<'a> {
     part: &'a mut Part,
     want: &'a Want,
@@ -134,7 +134,7 @@ impl Incoming<'_> {
         let before = self.part.length();
         let limits = self.watch.limits;
         let mut pace = Pace::start(Instant::now(), limits.slow_window, limits.slow_bytes);
-        // More than was said is noticed at once, not when the disk is full.
+        // More bytes than stated are noticed at once, not when the disk is full.
         let most = self.total.unwrap_or(u64::MAX).min(limits.published_bytes);
         loop {
             let body = self.answering.next(self.part.length())?;

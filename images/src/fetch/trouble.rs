@@ -1,36 +1,36 @@
-//! What a single server can do wrong, and whether it is worth asking it again.
+//! Failures of a single server, and whether a retry is worthwhile.
 
 use std::time::Duration;
 
 use matrix::Checksum;
 
-/// What was wrong with a server or with what it sent; said of its address.
+/// What was wrong with a server or its answer; a predicate of its address.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Trouble {
-    /// There was no answer at all.
+    /// No answer.
     #[error("is unreachable: {reason}")]
     Unreachable {
-        /// What the system or TLS said.
+        /// The error of the system or of TLS.
         reason: String,
     },
-    /// The answer was no.
+    /// An HTTP error.
     #[error("answered {code}{}{}", spaced(name), quoted(line))]
     Status {
         /// The HTTP status, for example 404.
         code: u16,
         /// Its usual name, for example `Not Found`; may be empty.
         name: &'static str,
-        /// The first line of what came with it.
+        /// The first line of its body.
         line: Option<String>,
     },
-    /// It redirects in a way that is not followed, or leads nowhere.
+    /// It redirects in a way that is not followed.
     #[error("redirects {reason}")]
     Redirect {
-        /// To where, and what is wrong with that.
+        /// The target, and what is wrong with it.
         reason: String,
     },
-    /// A page for people came where an image should be.
+    /// A web page in place of an image.
     #[error("sent an error page, not an image{}", quoted(line))]
     ErrorPage {
         /// Its title or first line.
@@ -44,15 +44,15 @@ pub enum Trouble {
     BrokeOff {
         /// Bytes of the file that are there.
         received: u64,
-        /// Bytes the file has, if the server says so.
+        /// Size of the file in bytes, if stated by the server.
         total: Option<u64>,
         /// How it ended.
         reason: String,
     },
-    /// Nothing more came.
+    /// Timeout: no more bytes.
     #[error("timed out: no data for {} s, after {received} bytes", limit.as_secs_f64())]
     Silent {
-        /// How long was waited.
+        /// The time limit.
         limit: Duration,
         /// Bytes of the file that are there.
         received: u64,
@@ -65,53 +65,53 @@ pub enum Trouble {
         /// The limit.
         least: u64,
     },
-    /// Asked for the rest of a file, it sent something else.
+    /// It does not resume: asked for the rest of a file, it sent something else.
     #[error("does not resume at byte {offset}: it sent {sent}")]
     WrongRest {
-        /// From which byte on.
+        /// The first requested byte.
         offset: u64,
-        /// What it said it sends.
+        /// What it states that it sends.
         sent: String,
     },
-    /// The file has another size than it should have.
+    /// The file has the wrong size.
     #[error("has a file of the wrong size: expected {expected} bytes, found {found}")]
     WrongSize {
-        /// What it should have.
+        /// The expected size.
         expected: u64,
-        /// What it has.
+        /// The actual size.
         found: u64,
     },
-    /// The file is larger than any that is taken.
+    /// The file is too large.
     #[error("has a file that is too large: the limit is {most} bytes")]
     TooLarge {
         /// The limit.
         most: u64,
     },
-    /// Nothing tells whether all of it came.
+    /// Completeness cannot be checked.
     #[error("does not state the length of the file, and neither its size nor its checksum is known")]
     Endless,
-    /// It is another file.
+    /// Digest mismatch.
     #[error("sent a file with another digest (digest mismatch): expected {}, found {}", .0.expected, .0.found)]
     WrongChecksum(Box<WrongChecksum>),
-    /// It is damaged inside, or cut off.
+    /// It is damaged or truncated.
     #[error("cannot be unpacked as {format}: {reason}")]
     Packed {
         /// For example `xz`.
         format: &'static str,
-        /// What the decoder said.
+        /// The decoder's error.
         reason: String,
     },
-    /// A text was asked for.
+    /// It is not text.
     #[error("sent something that is not text")]
     NotText,
 }
 
-/// Two checksums that should be one.
+/// Two checksums that should be equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WrongChecksum {
-    /// What was asked for.
+    /// The expected one.
     pub expected: Checksum,
-    /// What came.
+    /// The actual one.
     pub found: Checksum,
 }
 
@@ -124,12 +124,12 @@ fn spaced(name: &str) -> String {
 }
 
 impl Trouble {
-    /// Whether the same request to the same server may end better a little later.
+    /// True if the same request to the same server may succeed a little later.
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Status { code, .. } => *code >= 500 || matches!(code, 408 | 425 | 429),
             Self::Unreachable { .. }
-            // Where it leads to may be down for a moment; the next time it may lead elsewhere.
+            // The target may be down for a moment, or change.
             | Self::Redirect { .. }
             | Self::BrokeOff { .. }
             | Self::Silent { .. }
@@ -139,7 +139,7 @@ impl Trouble {
         }
     }
 
-    /// What to do about it, and how much this tells in comparison with other advice: 0 tells most.
+    /// The remedy, and its rank among other remedies: 0 is the most informative.
     pub(super) fn advice(&self) -> Option<(u8, &'static str)> {
         let advice = match self {
             Self::WrongChecksum(_) | Self::WrongSize { .. } => (

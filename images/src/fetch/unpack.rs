@@ -1,4 +1,4 @@
-//! From the file as it is published to the disk that is in it.
+//! Unpacks a published file to the disk in it.
 
 use std::{
     fs::File,
@@ -20,7 +20,7 @@ use crate::packed::Format;
 /// How much is read and unpacked at once, in bytes.
 const CHUNK: usize = 256 << 10;
 
-/// In what the file is packed; `None`: it is the disk itself.
+/// The compression; `None`: it is the disk itself.
 pub(super) fn format(packed: &mut File) -> io::Result<Option<Format>> {
     let mut beginning = Vec::new();
     packed.take(8).read_to_end(&mut beginning)?;
@@ -28,7 +28,7 @@ pub(super) fn format(packed: &mut File) -> io::Result<Option<Format>> {
     Ok(Format::of(&beginning))
 }
 
-/// Unpacks it into the empty file `disk`, named `path`, and sees it onto its disk; returns the digest of what was in it.
+/// Unpacks it into the empty file `disk`, named `path`, and syncs it; returns the digest of its content.
 pub(super) fn unpack(
     packed: File,
     format: Format,

@@ -1,4 +1,4 @@
-//! What every wait of a download looks at: the caller's flag and the clock.
+//! Every wait of a download checks the cancel flag and the clock here.
 
 use std::{
     sync::{
@@ -17,10 +17,10 @@ use super::{
 };
 use crate::Control;
 
-/// How often a wait looks up.
+/// Interval of these checks.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The bounds of one download and who may end it.
+/// The limits of one download, and its cancel flag.
 pub(super) struct Watch<'a> {
     pub(super) limits: &'a Limits,
     pub(super) control: &'a Control<'a>,
@@ -28,26 +28,26 @@ pub(super) struct Watch<'a> {
     network: Network,
 }
 
-/// Why something was not done to its end.
+/// Why something was not finished.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// Nobody else can do better.
+    /// No other server can help.
     Fatal(FetchError),
-    /// The time of all of it is over.
+    /// The total time limit is reached.
     Overdue,
-    /// Somebody else can, or the same one later.
+    /// Another server can help, or the same one later.
     Miss(Miss),
 }
 
-/// What went wrong with one request.
+/// The failure of one request.
 #[derive(Debug)]
 pub(super) struct Miss {
     pub(super) trouble: Trouble,
-    /// How long the server wants not to be asked.
+    /// How long the server asks to wait.
     pub(super) retry_after: Option<Duration>,
-    /// It did send something that is kept.
+    /// It did send bytes that are kept.
     pub(super) with_news: bool,
-    /// What was wrong may be due to what was kept before: it was thrown away, and the same server may have the right thing.
+    /// The kept bytes may be the cause: they were discarded, so the same server may succeed now.
     pub(super) afresh: bool,
 }
 
@@ -64,20 +64,20 @@ impl From<FetchError> for Stop {
 }
 
 impl<'a> Watch<'a> {
-    /// From now on.
+    /// Starts now.
     pub(super) fn start(limits: &'a Limits, control: &'a Control<'a>) -> Self {
         let now = Instant::now();
-        // A limit past all clocks is none.
+        // A limit beyond the range of the clock is no limit.
         let deadline = now.checked_add(limits.overall).unwrap_or(now + Duration::from_secs(365 * 24 * 60 * 60));
         Self { limits, control, deadline, network: Network::new(limits) }
     }
 
-    /// Tells people.
+    /// Reports progress.
     pub(super) fn tell(&self, line: &str) {
         (self.control.progress)(line);
     }
 
-    /// Whether it may go on.
+    /// Fails if it is cancelled or overdue.
     pub(super) fn look(&self) -> Result<(), Stop> {
         if self.control.cancel.load(Ordering::Relaxed) {
             return Err(FetchError::Cancelled.into());
@@ -85,7 +85,7 @@ impl<'a> Watch<'a> {
         if Instant::now() >= self.deadline { Err(Stop::Overdue) } else { Ok(()) }
     }
 
-    /// Lets time pass.
+    /// Waits.
     pub(super) fn pause(&self, length: Duration) -> Result<(), Stop> {
         let end = Instant::now() + length;
         loop {
@@ -99,7 +99,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// The answer to one request, as it comes.
+/// The answer to one request, as it arrives.
 pub(super) struct Answering<'a> {
     heard: Receiver<Heard>,
     watch: &'a Watch<'a>,
@@ -112,7 +112,7 @@ pub(super) enum Body {
     Chunk(Vec<u8>),
     End,
     Broken(String),
-    /// Nothing came, but may yet.
+    /// Nothing yet.
     Nothing,
 }
 
@@ -162,7 +162,7 @@ impl<'a> Answering<'a> {
         Ok(body)
     }
 
-    /// The first bytes, enough to see what they are, or all that come for a while; and how it ended, if it did.
+    /// The first bytes, enough to identify them, or all that arrive for a while; and how it ended, if it did.
     pub(super) fn beginning(&mut self) -> Result<(Vec<u8>, Option<Body>), Stop> {
         let mut beginning = Vec::new();
         let began = Instant::now();
@@ -176,7 +176,7 @@ impl<'a> Answering<'a> {
         Ok((beginning, None))
     }
 
-    /// A refusal with the words that came with it, as far as they come.
+    /// An HTTP error with its body, as far as it arrives.
     pub(super) fn refusal(mut self, head: &Head, trouble: Trouble) -> Stop {
         let trouble = match trouble {
             Trouble::Status { code, name, .. } => match self.beginning() {

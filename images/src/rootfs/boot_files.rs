@@ -1,5 +1,5 @@
-//! What a system without a kernel is started with: kernel, drivers, SSH server and the program that brings them together, taken
-//! from an image that is built of packages, and put into an initial RAM disk of their own.
+//! Boot files for a system without a kernel: kernel, drivers, SSH server and init. They are taken from an image that is built
+//! from packages, and put into an initial RAM disk.
 //!
 //! Nothing of it is on the guest's disk: see `images/init/init.rs`.
 
@@ -21,7 +21,7 @@ use crate::{
     tool,
 };
 
-/// The image of the catalog that it is taken from.
+/// The catalog image that they are taken from.
 pub(crate) const IMAGE: &str = "debian-12-minimal";
 
 /// Kernel command line of its guests; see `recipe`.
@@ -31,14 +31,15 @@ pub(super) const CMDLINE: &str = if cfg!(target_arch = "aarch64") {
     "console=tty0 console=ttyS0,115200 net.ifnames=0 panic=-1"
 };
 
-/// The first program, made for the CPU that this one is made for.
+/// The init, compiled for this machine's architecture.
 const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 
-/// What a guest needs before it can load drivers from anywhere.
+/// Drivers that a guest needs before it can load others.
 const DRIVERS: [&str; 7] =
     ["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio-rng", "qemu_fw_cfg", "ext4"];
 
-/// The server's settings. Only who is root logs in, by our keys; whoever waits for the guest opens connections that say nothing.
+/// The server's settings. Only root logs in, with our keys; the probes that wait for the guest open connections without sending
+/// anything.
 const SSHD: &str = "HostKey /etc/ssh/ssh_host_ecdsa_key
 HostKey /etc/ssh/ssh_host_ed25519_key
 AuthorizedKeysFile /etc/ssh/authorized_keys
@@ -54,22 +55,22 @@ MaxStartups 100
 Subsystem sftp internal-sftp
 ";
 
-/// The users that the server knows; who logs in gets a shell that is in another root.
+/// The users that the server knows; a login gets a shell in another root.
 const USERS: &str = "root:x:0:0:root:/root:/enter\nsshd:x:100:65534::/run/sshd:/enter\n";
 
 const READ_LIMIT: Duration = Duration::from_secs(600);
 const RAW: &str = "donor.raw";
-/// Bytes of the list of what is in one folder, at the most.
+/// Maximum length of the listing of one folder, in bytes.
 const LONGEST_LISTING: u64 = 1 << 20;
 
-/// The digest of what goes into it beside the image it is taken from.
+/// The digest of everything in it beside the donor image.
 pub(crate) fn digest() -> Digest {
     let mut all = INIT.to_vec();
     all.extend([CMDLINE, SSHD, USERS, &DRIVERS.join(" ")].join("\0").into_bytes());
     Digest::of(&all)
 }
 
-/// The initial RAM disk; `work` is a folder for what does not stay.
+/// The initial RAM disk; `work` is a folder for temporary files.
 pub(super) fn make(image: &PreparedImage, work: &Path, control: &Control<'_>) -> Result<Vec<u8>, Failure> {
     let raw = work.join(RAW);
     let mut convert = tool::command("qemu-img");
@@ -81,7 +82,7 @@ pub(super) fn make(image: &PreparedImage, work: &Path, control: &Control<'_>) ->
     Ok(initrd)
 }
 
-/// Drivers in the order they are loaded in: name and content.
+/// Drivers in load order: name and content.
 type Drivers = Vec<(String, Vec<u8>)>;
 /// Files by their path.
 type Files = BTreeMap<String, Vec<u8>>;
@@ -95,7 +96,7 @@ fn archive(drivers: &Drivers, server: &Files) -> Vec<u8> {
     };
     let mut folders: BTreeSet<String> = server.keys().flat_map(|path| parents(path)).collect();
     folders.extend(fixed.map(str::to_owned));
-    // Sorted: those above come first.
+    // Sorted: parent folders come first.
     for folder in &folders {
         archive.folder(folder, 0o755);
     }
@@ -116,7 +117,7 @@ fn archive(drivers: &Drivers, server: &Files) -> Vec<u8> {
     archive.finish()
 }
 
-/// The disk that things are taken from.
+/// The donor's disk.
 struct Source<'a> {
     work: &'a Path,
     cancel: &'a AtomicBool,
@@ -142,15 +143,15 @@ impl Source<'_> {
         Ok(names.zip(self.take(&paths)?).collect())
     }
 
-    /// The server with every library it needs.
+    /// The server with all its libraries.
     fn server(&self, arch: Arch) -> Result<Files, Failure> {
         let (triplet, loader, link) = match arch {
             Arch::X86_64 => ("x86_64-linux-gnu", "ld-linux-x86-64.so.2", "lib64/ld-linux-x86-64.so.2"),
             Arch::Aarch64 => ("aarch64-linux-gnu", "ld-linux-aarch64.so.1", "lib/ld-linux-aarch64.so.1"),
         };
         let program = self.take(&["/usr/sbin/sshd".to_owned()])?.remove(0);
-        // All of them, with the links between them, since which are needed is written in the libraries.
-        // It complains of owners that an ordinary user cannot give; a library that is missing is seen below.
+        // All of them with their links, because the libraries themselves list their dependencies.
+        // debugfs complains about owners that an ordinary user cannot set; a missing library is noticed below.
         self.debugfs(&[format!("rdump /usr/lib/{triplet} .")])?;
         let libraries = self.work.join(triplet);
         let mut files = Files::new();
@@ -190,7 +191,7 @@ impl Source<'_> {
         paths.iter().enumerate().map(read).collect()
     }
 
-    /// What it complains of first.
+    /// Its first complaint.
     fn debugfs(&self, orders: &[String]) -> Result<Option<String>, Failure> {
         let script = self.work.join("orders");
         fs::write(&script, orders.join("\n") + "\n").map_err(PrepareErrorKind::io("write", &script))?;
@@ -209,7 +210,7 @@ fn missing(what: &str) -> Failure {
         .into()
 }
 
-/// A library by the name it is asked for; links between names of one folder are followed.
+/// A library by its name; links between names of one folder are followed.
 fn library(folder: &Path, name: &str) -> Option<Vec<u8>> {
     let mut name = PathBuf::from(name);
     for _ in 0..8 {
@@ -222,7 +223,7 @@ fn library(folder: &Path, name: &str) -> Option<Vec<u8>> {
     None
 }
 
-/// Paths of these drivers and of all they need, each after what it needs; the error is the one that is not there.
+/// Paths of these drivers and of their dependencies, each after its dependencies; the error is a missing one.
 fn order(dependencies: &str, builtin: &str, wanted: &[&str]) -> Result<Vec<String>, String> {
     let name =
         |path: &str| path.rsplit('/').next().unwrap_or_default().split('.').next().unwrap_or_default().to_owned();
@@ -238,7 +239,7 @@ fn order(dependencies: &str, builtin: &str, wanted: &[&str]) -> Result<Vec<Strin
             }
             return Err((*driver).to_owned());
         };
-        // modules.dep(5): what is named last is loaded first.
+        // modules.dep(5): the last name is loaded first.
         for path in needs.split_whitespace().rev().chain([path]) {
             if !order.iter().any(|known| known == path) {
                 order.push(path.to_owned());

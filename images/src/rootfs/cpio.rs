@@ -1,6 +1,6 @@
-//! An initial RAM disk, in the format the kernel unpacks (kernel docs: early-userspace/buffer-format, "newc").
+//! Writes an initial RAM disk (kernel docs: early-userspace/buffer-format, "newc").
 
-/// An archive that is being written.
+/// An archive in progress.
 pub(super) struct Archive {
     bytes: Vec<u8>,
     /// The number of the next file.
@@ -16,22 +16,22 @@ impl Archive {
         Self { bytes: Vec::new(), next: 1 }
     }
 
-    /// A folder; those above it come first.
+    /// Adds a folder; its parents come first.
     pub(super) fn folder(&mut self, path: &str, mode: u32) {
         self.member(path, FOLDER | mode, &[]);
     }
 
-    /// A file in a folder that is there.
+    /// Adds a file to an existing folder.
     pub(super) fn file(&mut self, path: &str, mode: u32, content: &[u8]) {
         self.member(path, FILE | mode, content);
     }
 
-    /// A symbolic link.
+    /// Adds a symbolic link.
     pub(super) fn link(&mut self, path: &str, target: &str) {
         self.member(path, LINK | 0o777, target.as_bytes());
     }
 
-    /// All of it.
+    /// The finished archive.
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.member("TRAILER!!!", 0, &[]);
         self.bytes
@@ -70,7 +70,7 @@ mod tests {
         archive.link("d", "a/bc");
         let bytes = archive.finish();
         let begin = |at: usize| str::from_utf8(&bytes[at..at + 6]).expect("text");
-        // 110 bytes of header and the name with its end, filled up to fours; then the content, filled up.
+        // 110 bytes of header and the name with its NUL, padded to four bytes; then the content, padded.
         assert_eq!((begin(0), begin(112), begin(112 + 116 + 8)), ("070701", "070701", "070701"));
         assert_eq!(&bytes[112 + 116..112 + 116 + 5], b"hello");
         assert_eq!(&bytes[112 + 14..112 + 22], b"000081a4");

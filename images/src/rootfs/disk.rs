@@ -1,7 +1,7 @@
-//! Writes a tree into an ext4 file system that nobody has mounted: `debugfs` is told what to put where.
+//! Writes a tree into an unmounted ext4 file system with `debugfs`.
 //!
-//! So owners, modes and devices need no privilege and are never a file's on this machine (a program with the set-user-id bit, unpacked by
-//! root, would be one that everybody here could run).
+//! So owners, modes and devices need no privilege and never appear on this machine (a set-user-id program unpacked by root could
+//! be run by every user here).
 
 use std::{
     fmt::Write as _,
@@ -24,13 +24,13 @@ use crate::{
 };
 
 const LIMIT: Duration = Duration::from_secs(1800);
-/// A file system of its own: the same one for the same tree.
+/// The UUID of the file system: always the same, so that equal trees make equal disks.
 const ID: &str = "6e657374-6d61-4472-8978-000000000002";
-/// Bytes of a block, which is the least a file takes, and bytes of disk to each file the file system has room for.
+/// Bytes per block, which is the minimum size of a file, and disk bytes per inode.
 const BLOCK: u64 = 4096;
-/// Bytes of a folder's block that hold names: its end is a checksum.
+/// Bytes of a folder's block for names: its end is a checksum.
 const NAMES: usize = BLOCK as usize - 12;
-/// Most names of one file (ext4: `EXT4_LINK_MAX`).
+/// Maximum number of links of a file (ext4: `EXT4_LINK_MAX`).
 const MOST_NAMES: u32 = 65_000;
 const BYTES_PER_FILE: u64 = 16384;
 
@@ -46,7 +46,7 @@ pub(super) fn make(unpacked: &Unpacked, image: &Path, work: &Path, control: &Con
     let run = |name: &'static str, args: &[&str]| {
         let mut complaint = None;
         let mut command = tool::command(name);
-        // Creation and change of all files: the same every time.
+        // Time of creation and change of all files: always the same.
         command.env("E2FSPROGS_FAKE_TIME", "1700000000").args(args).current_dir(image).stdout(Stdio::null());
         tool::run(command, name, LIMIT, control.cancel, |line| tool::complaint(name, line, &mut complaint))?;
         Ok::<_, Failure>(complaint)
@@ -61,11 +61,11 @@ pub(super) fn make(unpacked: &Unpacked, image: &Path, work: &Path, control: &Con
         ],
     )?;
     let script = script.to_str().ok_or_else(|| PrepareErrorKind::Incomplete { what: "path to write to".to_owned() })?;
-    // It ends well whatever happens; what it says is what went wrong.
+    // It always exits with 0; its output shows what failed.
     if let Some(complaint) = run("debugfs", &["-w", "-f", script, RAW_DISK])? {
         return Err(PrepareErrorKind::Incomplete { what: format!("file system: {complaint}") }.into());
     }
-    // Large folders get their index. 1: something was mended, and this is that.
+    // Indexes large folders. Exit code 1: something was changed, which is that.
     let mut check = tool::command("sh");
     check.args(["-c", &format!("e2fsck -fyD {RAW_DISK} >&2; [ $? -le 1 ]")]).current_dir(image).stdout(Stdio::null());
     tool::run(check, "e2fsck", LIMIT, control.cancel, |_| {})?;
@@ -73,14 +73,14 @@ pub(super) fn make(unpacked: &Unpacked, image: &Path, work: &Path, control: &Con
     Ok(bytes)
 }
 
-/// Size of a disk for so much: it leaves a guest as much room as any other has.
+/// Disk size for this much content: guests get as much free room as from other images.
 fn size(bytes: u64, files: u64) -> u64 {
     let content = bytes + files * BLOCK;
     let needed = (content + content / 8).max(files * 2 * BYTES_PER_FILE);
     DISK_BYTES.max((needed + DISK_BYTES / 2).next_multiple_of(1 << 20))
 }
 
-/// The orders, one a line.
+/// The commands for debugfs, one per line.
 pub(super) fn tell(unpacked: &Unpacked) -> Result<String, String> {
     let written = vec![None; unpacked.tree.len()];
     let mut teller = Teller { unpacked, script: String::new(), written, refused: None };
@@ -90,18 +90,18 @@ pub(super) fn tell(unpacked: &Unpacked) -> Result<String, String> {
         if *names > MOST_NAMES {
             return Err(format!("{path} has {names} names, and a file can have {MOST_NAMES}"));
         }
-        // It gives files more names without counting them. (Strings take all writes.)
+        // It adds names to files without counting them. (Writing to a string cannot fail.)
         let _ = writeln!(teller.script, "sif {path} links_count {names}");
     }
     teller.refused.map_or(Ok(teller.script), Err)
 }
 
-/// How many empty blocks of a folder take names of these lengths, whatever room the others have. In the order given each goes into the
-/// first block it fits in, so that as many always do.
+/// Number of empty blocks of a folder that hold names of these lengths, whatever room the others have. First fit in the given
+/// order, so that this many always suffice.
 fn blocks(names: impl Iterator<Item = usize>) -> usize {
     let (mut blocks, mut left) = (0, 0);
     for length in names {
-        // `struct ext4_dir_entry_2`: eight bytes and the name, filled up to fours.
+        // `struct ext4_dir_entry_2`: eight bytes and the name, padded to four.
         let entry = (8 + length).next_multiple_of(4);
         if entry > left {
             (blocks, left) = (blocks + 1, NAMES);
@@ -114,14 +114,14 @@ fn blocks(names: impl Iterator<Item = usize>) -> usize {
 struct Teller<'a> {
     unpacked: &'a Unpacked,
     script: String,
-    /// The first name of a file, quoted, and how many it has.
+    /// The first name of a file, quoted, and the number of its names.
     written: Vec<Option<(String, u32)>>,
-    /// Why debugfs would not do what it is told.
+    /// Why debugfs would refuse a command.
     refused: Option<String>,
 }
 
-/// debugfs reads lines of at most 8 KiB (`BUFSIZ` of its C library) and takes the rest of a longer one for an order of its own, which
-/// could be one that runs a program here.
+/// debugfs reads lines of at most 8 KiB (`BUFSIZ` of its C library) and takes the rest of a longer one for another command, which
+/// could run a program here.
 const LONGEST_ORDER: usize = 4096;
 
 impl Teller<'_> {
@@ -138,7 +138,7 @@ impl Teller<'_> {
 
     fn folder(&mut self, path: &str, number: usize) {
         let Kind::Folder(names) = &self.unpacked.tree.node(number).kind else { return };
-        // Each order is for a name in the folder it is in.
+        // Each command names a file in the current folder.
         self.line(format_args!("cd {}", quoted(if path.is_empty() { "/" } else { path })));
         let mut more_names = Vec::new();
         for (name, &child) in names {
@@ -176,7 +176,7 @@ impl Teller<'_> {
             };
             self.rights(&place, kind, &node.rights);
         }
-        // `ln` alone does not make a folder larger when it is full.
+        // `ln` alone does not extend a full folder.
         for _ in 0..blocks(more_names.iter().map(|(name, _)| name.len())) {
             self.line(format_args!("expand_dir ."));
         }
@@ -193,7 +193,7 @@ impl Teller<'_> {
         }
     }
 
-    /// Owner, mode and time; `kind`: the octal digits in front of the mode.
+    /// Owner, mode and time; `kind`: the octal digits before the mode.
     fn rights(&mut self, place: &str, kind: &str, rights: &Rights) {
         let mode = if kind == "012" { 0o777 } else { rights.mode };
         self.line(format_args!("sif {place} mode {kind}{mode:04o}"));

@@ -1,8 +1,8 @@
-//! What an ELF file says of itself: for which CPU it is, and which libraries it is linked to.
+//! Reads ELF files: the architecture, and the needed libraries.
 
 use matrix::Arch;
 
-/// The CPU it is for; `None`: it is no ELF file, or for another one.
+/// The architecture; `None`: it is not an ELF file, or for another one.
 pub(super) fn arch(head: &[u8]) -> Option<Arch> {
     if head.get(..4)? != b"\x7fELF" {
         return None;
@@ -15,7 +15,7 @@ pub(super) fn arch(head: &[u8]) -> Option<Arch> {
     }
 }
 
-/// Names of the libraries a 64-bit program or library needs; `None`: it cannot be read.
+/// Names of the libraries that a 64-bit program or library needs; `None`: it cannot be read.
 pub(super) fn needed(file: &[u8]) -> Option<Vec<String>> {
     const SHT_DYNAMIC: u64 = 6;
     const DT_NEEDED: u64 = 1;
@@ -45,7 +45,7 @@ pub(super) fn needed(file: &[u8]) -> Option<Vec<String>> {
     Some(names)
 }
 
-/// A little-endian number, which those of all our CPUs are.
+/// A little-endian number: all supported architectures are little-endian.
 fn number(file: &[u8], at: u64, bytes: usize) -> Option<u64> {
     Some(bytes_at(file, at, bytes)?.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
 }

@@ -1,6 +1,6 @@
-//! The language that debugfs takes orders in.
+//! Quoting for debugfs commands (libss).
 
-/// A word as libss takes it: quotes are doubled, and nothing else is special in them.
+/// A word for libss: quotes are doubled, nothing else is special inside them.
 pub(super) fn quoted(word: &str) -> String {
     format!("\"{}\"", word.replace('"', "\"\""))
 }

@@ -1,9 +1,9 @@
-//! Root file systems that somebody else made, as a tarball: systems without a kernel, such as minimal root file systems of a
-//! distribution and exported containers.
+//! Root file systems from tarballs: systems without a kernel, such as minimal root file systems of a distribution and exported
+//! containers.
 //!
 //! ```text
-//! tarball   reads it, whatever is in it, into a tree      (packed: however it is compressed)
-//! tree      what it says, as data: nothing of it is a file of this machine
+//! tarball   reads it into a tree, whatever it contains     (packed: however it is compressed)
+//! tree      its content as data: nothing of it becomes a file of this machine
 //! disk      the file system of that tree    (read_back: compared with it)
 //! boot_files kernel, drivers, SSH server, first program    (elf: which libraries; cpio: the initial RAM disk)
 //! ```
@@ -38,12 +38,12 @@ use crate::{
     space, tool,
 };
 
-/// Where a shell is on every system that has one.
+/// Path of the shell on every system that has one.
 const SHELL: &str = "/bin/sh";
-/// What the image that the boot files are taken from takes as it is unpacked.
+/// Room for unpacking the donor image, in bytes.
 const KIT_BYTES: u64 = 1 << 30;
 
-/// Whether guests of root file systems can be started on this kind of CPU.
+/// Fails if guests of root file systems cannot be started on this architecture.
 pub(crate) fn possible(arch: Arch) -> Result<(), PrepareErrorKind> {
     if arch == Arch::here() {
         return Ok(());
@@ -53,8 +53,8 @@ pub(crate) fn possible(arch: Arch) -> Result<(), PrepareErrorKind> {
     })
 }
 
-/// Makes an image of the tarball at `path`, which is taken for what was `stated` of it, with what is in the image `donor`. `stays`: it lies
-/// there as long as the image is used.
+/// Makes an image of the tarball at `path`, verified against the `stated` digest, with boot files of the image `donor`. `stays`:
+/// the tarball is a user's file that stays there while the image is used.
 pub(crate) fn make(
     entry: &Entry,
     (path, stays): (&Path, bool),
@@ -104,12 +104,12 @@ pub(crate) fn make(
     }
     let ours = |name: &str| MadeFile { name: name.to_owned(), at: None, digest: None };
     let mut files: Vec<MadeFile> = [DISK, KERNEL, INITRD].map(ours).into();
-    // It is part of the image so that another tarball in its place makes another image.
+    // Part of the image, so that another tarball in its place makes another image.
     files.extend(stays.then(|| MadeFile { name: "rootfs".to_owned(), at: Some(path.clone()), digest: None }));
     Ok(Made { files, format: DiskFormat::Qcow2, bytes, start: Start::Kernel(boot_files::CMDLINE.to_owned()) })
 }
 
-/// Whether guests of it can run anything: they need a shell for their CPU.
+/// Checks that guests of it can run anything: they need a shell for their CPU.
 fn look(entry: &Entry, path: &Path, unpacked: &tarball::Unpacked) -> Result<(), PrepareErrorKind> {
     let refused = |why: String| PrepareErrorKind::Refused { path: path.to_owned(), why };
     let Some(shell) = unpacked.tree.file(SHELL) else {

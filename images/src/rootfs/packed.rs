@@ -1,4 +1,4 @@
-//! A tarball as a stream of bytes, however it is compressed; told by what it begins with, not by its name.
+//! A tarball as a stream of bytes, decompressed by its first bytes, not by its name.
 
 use std::{
     fs::File,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::packed::Format;
 
-/// Opens it; ends with an error after `most` bytes.
+/// Opens it; fails after `most` bytes.
 pub(super) fn open(path: &Path, most: u64) -> io::Result<Bounded<Box<dyn Read>>> {
     let mut file = File::open(path)?;
     let mut head = Vec::new();
@@ -22,7 +22,7 @@ pub(super) fn open(path: &Path, most: u64) -> io::Result<Bounded<Box<dyn Read>>>
     Ok(Bounded { stream, left: most, has_ended: false })
 }
 
-/// A stream that is not read for ever.
+/// A stream with a size limit.
 pub(super) struct Bounded<R> {
     stream: R,
     left: u64,
@@ -30,7 +30,7 @@ pub(super) struct Bounded<R> {
 }
 
 impl<R> Bounded<R> {
-    /// More was asked for than there is.
+    /// True if the end of the stream was reached.
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended
     }

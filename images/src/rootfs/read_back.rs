@@ -1,8 +1,7 @@
 //! Compares a file system with the tree it was made of.
 //!
-//! `debugfs` ends well whatever it did, and `e2fsck` mends what it finds. A file that neither of them had a word about would be missing in
-//! a guest, and its package would be blamed. So every folder is listed again: names, kinds, owners, modes, sizes, and which names are
-//! one file.
+//! `debugfs` always succeeds, and `e2fsck` repairs what it finds. A file that both lost silently would be missing in a guest, and
+//! its package would be blamed. So every folder is listed again: names, kinds, owners, modes, sizes, and hard links.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, time::Duration};
 
@@ -18,19 +17,19 @@ use crate::{
 };
 
 const LIMIT: Duration = Duration::from_secs(1800);
-/// Bytes of the whole listing at the most: a million files with long names.
+/// Maximum length of the whole listing, in bytes: a million files with long names.
 const LONGEST_LISTING: u64 = 1 << 29;
-/// What is in the root of every file system of this kind.
+/// Present in the root of every ext4 file system.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// Lists the disk in the folder `image`; an error names the first file that is not as it should be.
+/// Lists the disk in the folder `image`; an error names the first wrong file.
 pub(super) fn compare(unpacked: &Unpacked, image: &Path, work: &Path, control: &Control<'_>) -> Result<(), Failure> {
     let mut folders = Vec::new();
     collect(unpacked, String::new(), 0, &mut folders);
     let mut orders = String::new();
     for (path, _) in &folders {
         let shown = super::libss::quoted(if path.is_empty() { "/" } else { path });
-        // (Strings take all writes.)
+        // (Writing to a string cannot fail.)
         let _ = writeln!(orders, "ls -p {shown}");
     }
     let script = work.join("listing");
@@ -53,7 +52,7 @@ fn collect(unpacked: &Unpacked, path: String, number: usize, folders: &mut Vec<(
     }
 }
 
-/// What `debugfs` says of one name.
+/// debugfs's output about one name.
 struct Found<'a> {
     name: &'a str,
     inode: &'a str,
@@ -68,7 +67,7 @@ struct Found<'a> {
 fn found(line: &str) -> Option<Found<'_>> {
     let mut fields = line.strip_prefix('/')?.strip_suffix('/')?.splitn(5, '/');
     let (inode, mode) = (fields.next()?, u32::from_str_radix(fields.next()?, 8).ok()?);
-    // Some versions write them as signed numbers.
+    // Some versions print them as signed numbers.
     let mut id = || Some(fields.next()?.parse::<i64>().ok()? as u32);
     let (uid, gid) = (id()?, id()?);
     let (name, size) = fields.next()?.rsplit_once('/')?;
@@ -76,12 +75,12 @@ fn found(line: &str) -> Option<Found<'_>> {
     Some(Found { name, inode, mode, uid, gid, size })
 }
 
-/// Compares all folders with the listing of them in the same order; the error is about the first difference.
+/// Compares all folders with their listing in the same order; the error is the first difference.
 fn differences(unpacked: &Unpacked, folders: &[(String, usize)], listing: &str) -> Result<(), String> {
-    // It repeats each order before it does it. Every line of an answer begins with a slash.
+    // debugfs repeats each command before its output. Every line of output begins with a slash.
     let listing = format!("\n{listing}");
     let mut answers = listing.split("\ndebugfs: ls -p ").skip(1);
-    // Inodes of files by their number, and the other way round.
+    // Inodes of files by their number, and the reverse.
     let (mut inodes, mut files) = (BTreeMap::new(), BTreeMap::new());
     for (path, number) in folders {
         let answer = answers.next().ok_or_else(|| format!("nothing is known of `{path}/` in it"))?;
@@ -102,7 +101,7 @@ fn differences(unpacked: &Unpacked, folders: &[(String, usize)], listing: &str) 
             if let Some(what) = difference(unpacked, unpacked.tree.node(child), &found)? {
                 return wrong(what);
             }
-            // A file has one inode, and an inode is of one file.
+            // A file has one inode, and an inode has one file.
             let inode = *inodes.entry(child).or_insert(found.inode);
             let file = *files.entry(found.inode).or_insert(child);
             if inode != found.inode || file != child {
@@ -116,7 +115,7 @@ fn differences(unpacked: &Unpacked, folders: &[(String, usize)], listing: &str) 
     Ok(())
 }
 
-/// What of a file is not as it should be.
+/// The property of a file that differs.
 fn difference(unpacked: &Unpacked, node: &Node, found: &Found<'_>) -> Result<Option<&'static str>, String> {
     let (kind, size) = match &node.kind {
         Kind::Folder(_) => (0o040_000, None),

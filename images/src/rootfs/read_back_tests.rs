@@ -46,7 +46,7 @@ fn add(tar: &mut tar::Builder<File>, kind: EntryType, name: &str, target: &str) 
     .expect("member");
 }
 
-/// Makes the disk, compares it, and lets `fsck` have the last word.
+/// Makes the disk, compares it, and runs `fsck` at the end.
 fn make(folder: &Path, unpacked: &Unpacked) -> Result<(), Failure> {
     let (image, work) = (folder.join("image"), folder.join("work"));
     for folder in [&image, &work] {
@@ -59,7 +59,7 @@ fn make(folder: &Path, unpacked: &Unpacked) -> Result<(), Failure> {
     tool::run(check, "e2fsck", LIMIT, control.cancel, |_| {})
 }
 
-/// Folders that are larger than a block for names of every kind, and with names as long as they can be.
+/// Folders that are larger than a block, with names of every kind and of maximum length.
 #[test]
 fn folders_grow_for_hard_links_and_for_everything_else_that_is_put_into_them() {
     let _alone = alone();
@@ -100,7 +100,7 @@ fn a_file_with_more_names_than_a_file_system_counts_is_refused() {
     assert!(refused.contains("has 65001 names"), "{refused}");
 }
 
-/// As `debugfs` lists the tree below.
+/// The debugfs listing of the tree below.
 const LISTING: &str = r#"debugfs: ls -p "/"
 /2/040755/0/0/.//
 /2/040755/0/0/..//
@@ -162,7 +162,7 @@ proptest! {
         let folder = tempfile::tempdir().expect("temporary folder");
         let (unpacked, folders) = sample(folder.path());
         let mut bytes = LISTING.as_bytes().to_vec();
-        // Of the orders, and of what no tree has, nothing is read; numbers of inodes only say which names are one file.
+        // Commands, and what no tree has, are ignored; inode numbers only show which names are one file.
         let line = LISTING[..at].lines().count();
         let line = LISTING.lines().nth(line.saturating_sub(1)).unwrap_or_default();
         let read = line.starts_with("/1") && !line.contains("lost+found") && !line.ends_with("/.//");

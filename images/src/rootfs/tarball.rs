@@ -1,8 +1,7 @@
 //! Reads a tarball into a tree; the contents of its files become numbered blobs in a folder of ours.
 //!
-//! A tarball may be hostile: it may be endless, or say that one of its files is, and its headers are not the work of anybody we know.
-//! Every amount has a bound, and headers that continue in the next member are put together here because the crate would read one of
-//! any size into memory.
+//! A tarball may be hostile: endless, with an endless file, or with arbitrary headers. Every amount has a limit, and headers that
+//! continue in the next member are assembled here, because the crate would read one of any size into memory.
 
 use std::{
     collections::BTreeMap,
@@ -23,25 +22,25 @@ use crate::{
     published, space,
 };
 
-/// What is more is a slip or an attack.
+/// Limits of a tarball.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// Bytes of all files.
     pub(super) bytes: u64,
     /// Files.
     pub(super) files: usize,
-    /// Bytes that stay free on the disk it is unpacked to.
+    /// Bytes that must stay free on the disk it is unpacked to.
     pub(super) reserve: u64,
 }
 
-/// The largest systems that are published so have some GiB and some 200,000 files.
+/// The largest published systems have some GiB and some 200,000 files.
 pub(super) const LIMITS: Limits = Limits { bytes: 16 << 30, files: 1_000_000, reserve: 1 << 30 };
 
-/// Longest header that continues in a member of its own, in bytes.
+/// Maximum length of a header that continues in a member of its own, in bytes.
 const LONGEST_HEADER: u64 = 1 << 20;
-/// Headers that may come before one file, of all kinds.
+/// Maximum number of headers before one file, of all kinds.
 const MOST_HEADERS: usize = 8;
-/// Each member has a header and is filled up; members that say nothing count, too.
+/// Each member has a header and padding; empty members count, too.
 const BYTES_PER_FILE: u64 = 4096;
 
 /// What was read.
@@ -53,7 +52,7 @@ pub(super) struct Unpacked {
 }
 
 impl Unpacked {
-    /// Where a blob lies.
+    /// The path of a blob.
     pub(super) fn blob(&self, number: usize) -> PathBuf {
         blob(&self.blobs, number)
     }
@@ -63,7 +62,7 @@ fn blob(folder: &Path, number: usize) -> PathBuf {
     folder.join(number.to_string())
 }
 
-/// What headers before a member say of it.
+/// The headers before a member.
 #[derive(Default)]
 struct Ahead {
     count: usize,
@@ -75,7 +74,7 @@ struct Ahead {
     attributes: Vec<(String, Vec<u8>)>,
 }
 
-/// Reads it; `blobs` is an empty folder that nobody else can enter.
+/// Reads it; `blobs` is an empty private folder.
 pub(super) fn read(tarball: &Path, blobs: &Path, limits: Limits, cancel: &AtomicBool) -> Result<Unpacked, Failure> {
     let refused = |why: String| Failure::from(PrepareErrorKind::Refused { path: tarball.to_owned(), why });
     let broken = |error: io::Error| refused(format!("not a tarball, or damaged: {error}"));
@@ -114,7 +113,7 @@ pub(super) fn read(tarball: &Path, blobs: &Path, limits: Limits, cancel: &Atomic
     if reader.count == 0 {
         return Err(refused("it is empty, or not a tarball".to_owned()));
     }
-    // One that was cut off between two files looks whole, but for the mark at its end.
+    // A tarball cut off between two files looks complete, except for the end marker.
     if archive.into_inner().has_ended() {
         return Err(refused(
             "it is truncated: its end marker (two zero blocks) is missing; download it again".to_owned(),
@@ -162,7 +161,7 @@ impl Ahead {
 
 const SPARSE: &str = "it has sparse files: pack it without --sparse";
 
-/// Attributes a system works by. (SELinux labels are of no use to a kernel without its policy.)
+/// Attributes that a system needs. (SELinux labels are useless to a kernel without their policy.)
 fn is_kept(name: &str) -> bool {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     plain && (name == "security.capability" || name.starts_with("user."))
@@ -182,7 +181,7 @@ impl<T: Into<Failure>> From<T> for Fault {
 struct Reader<'a> {
     tree: Tree,
     blobs: &'a Path,
-    /// Blobs, and members that are none.
+    /// Blobs, and members without one.
     count: usize,
     bytes: u64,
     limits: Limits,
@@ -198,7 +197,7 @@ impl Reader<'_> {
         let header = member.header();
         let broken = |error: io::Error| Fault::Tarball(format!("a header in it is damaged: {error}"));
         let path = steps(&ahead.path.unwrap_or_else(|| header.path_bytes().into_owned())).map_err(Fault::Tarball)?;
-        // The kernel makes what belongs there; and what mke2fs makes is there already.
+        // The kernel fills these folders; mke2fs makes the other.
         let made_elsewhere =
             path.len() > 1 && path[0] == "dev" || path.first().is_some_and(|name| name == "lost+found");
         let target = ahead.target.or_else(|| header.link_name_bytes().map(|name| name.into_owned()));
@@ -236,16 +235,16 @@ impl Reader<'_> {
             EntryType::Block => device(true)?,
             EntryType::Fifo => Kind::Pipe,
             EntryType::GNUSparse => return Err(Fault::Tarball(SPARSE.to_owned())),
-            // The name of a volume.
+            // A volume name.
             other if other.as_byte() == b'V' => return Ok(()),
-            // Left out, it would be missing in the guest.
+            // Skipping it would leave it missing in the guest.
             other => {
                 let kind = char::from(other.as_byte()).escape_default();
                 return Err(Fault::Tarball(format!("`{}` in it has an unknown type: `{kind}`", path.join("/"))));
             }
         };
         let kind = match kind {
-            // A name that ends so is a folder's in archives of the oldest kind.
+            // In archives of the oldest kind, a name with this suffix is a folder.
             Kind::File(_) if member.path_bytes().ends_with(b"/") => Kind::Folder(BTreeMap::new()),
             Kind::File(_) => Kind::File(self.blob(member.size(), member, cancel)?),
             other => other,
@@ -255,7 +254,7 @@ impl Reader<'_> {
             rights.attributes.push((name, blob));
         }
         self.tree.put(&path, Node { kind, rights }).map_err(Fault::Tarball)?;
-        // Folders that only stand in a path count, too.
+        // Folders that appear only in paths count, too.
         if self.tree.len() > self.limits.files {
             return Err(Fault::Tarball(format!("it has more than {} files and folders", self.limits.files)));
         }
@@ -268,7 +267,7 @@ impl Reader<'_> {
         let whole = self.bytes.checked_add(bytes).filter(|whole| *whole <= self.limits.bytes);
         self.bytes = whole
             .ok_or_else(|| Fault::Tarball(format!("what is in it takes more than {} MiB", self.limits.bytes >> 20)))?;
-        // What it is unpacked to is copied into a disk, and that again.
+        // The blobs are copied into a disk, and that again.
         let needed = self.bytes.saturating_mul(2).saturating_add(bytes).saturating_add(self.limits.reserve);
         space::require(&[(self.blobs, needed)]).map_err(PrepareErrorKind::from)?;
         let number = self.count;

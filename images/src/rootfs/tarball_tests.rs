@@ -7,7 +7,7 @@ use super::*;
 static NEVER: AtomicBool = AtomicBool::new(false);
 const SMALL: Limits = Limits { bytes: 1 << 20, files: 100, reserve: 0 };
 
-/// A folder with a tarball that is written by `fill`, and where it is unpacked to.
+/// A folder with a tarball written by `fill`, and the folder it is unpacked to.
 fn unpack(fill: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> (tempfile::TempDir, Result<Unpacked, Failure>) {
     let folder = tempfile::tempdir().expect("temporary folder");
     let mut builder = tar::Builder::new(Vec::new());
@@ -113,7 +113,7 @@ fn what_would_lead_out_of_the_tree_is_refused() {
 #[test]
 fn no_amount_has_no_bound() {
     let (folder, result) = unpack(|tar| {
-        // It says that more follows than any disk has.
+        // It claims more bytes than any disk has.
         tar.append(&header(EntryType::Regular, "bomb", "", 1 << 40), [0; 512].as_slice()).expect("in memory");
     });
     assert_refused(result, "more than 1 MiB");
@@ -223,7 +223,7 @@ fn long_names_owners_times_and_capabilities_are_taken_from_where_they_stand() {
 
 #[test]
 fn no_name_is_so_long_that_the_rest_of_it_is_an_order() {
-    // Quotes are doubled on the way to debugfs, and a hard link's order holds two paths.
+    // Quotes are doubled for debugfs, and a hard link's command contains two paths.
     let long = |end: &str| [vec!["\"".repeat(250); 10], vec![end.to_owned()]].concat().join("/");
     let (_folder, unpacked) = unpack(|tar| {
         let mut file = header(EntryType::Regular, "x", "", 1);
@@ -254,7 +254,7 @@ fn sample() -> Vec<u8> {
     tar.into_inner().expect("in memory")
 }
 
-/// Puts right the sums of all headers that have another, as whoever wants to be read does.
+/// Corrects the checksums of all headers, as an attacker would.
 fn with_sums(bytes: &mut [u8]) {
     for block in bytes.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
         block[148..156].fill(b' ');
@@ -263,7 +263,8 @@ fn with_sums(bytes: &mut [u8]) {
     }
 }
 
-/// What any tarball leaves: a tree whose every name can be one, or a refusal; nothing beside the blobs, and no order to `debugfs` but ours.
+/// The result for any tarball: a tree of valid names, or a refusal; nothing beside the blobs, and no foreign command for
+/// `debugfs`.
 fn assert_harmless(bytes: &[u8]) {
     let folder = tempfile::tempdir().expect("temporary folder");
     let result = unpack_bytes(folder.path(), bytes);

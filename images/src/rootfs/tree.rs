@@ -1,33 +1,33 @@
-//! A tree of files that exists nowhere: what a tarball says, before it is a file system.
+//! The tree of files in a tarball, as data, before it becomes a file system.
 //!
-//! Names, links, owners and modes of a tarball never become those of a file on this machine. So there is nothing a hostile one could
-//! lead out of its folder; what makes no sense in a file system is refused here.
+//! Names, links, owners and modes of a tarball never become those of a file on this machine, so a hostile one cannot reach out of
+//! its folder. What makes no sense in a file system is refused here.
 
 use std::collections::BTreeMap;
 
-/// Longest name the file system takes, in bytes.
+/// Maximum length of a name in the file system, in bytes.
 const LONGEST_NAME: usize = 255;
-/// Longest path; also what fits in a line of the program that writes the file system.
+/// Maximum length of a path; also the line limit of the program that writes the file system.
 pub(super) const LONGEST_PATH: usize = 3000;
-/// Links that are followed before it is a circle, as many as Linux follows.
+/// Maximum number of links that are followed, as in Linux.
 const MOST_LINKS: usize = 40;
 
 /// What a file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A folder: what it holds, by name.
+    /// A folder: its content, by name.
     Folder(BTreeMap<String, usize>),
     /// A file, with the number of the blob that is its content.
     File(usize),
     /// A symbolic link.
     Link(String),
-    /// A device: by characters or blocks, major and minor number.
+    /// A character or block device: major and minor number.
     Device { block: bool, major: u32, minor: u32 },
     /// A named pipe.
     Pipe,
 }
 
-/// Who may do what, and since when.
+/// Owner, mode and time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rights {
     /// The lower twelve bits.
@@ -36,7 +36,7 @@ pub(super) struct Rights {
     pub(super) gid: u32,
     /// Seconds since 1970.
     pub(super) modified: u32,
-    /// Extended attributes: name, and the number of the blob that is the value.
+    /// Extended attributes: name, and the number of the value's blob.
     pub(super) attributes: Vec<(String, usize)>,
 }
 
@@ -61,7 +61,7 @@ pub(super) fn steps(path: &[u8]) -> Result<Vec<String>, String> {
     if text.chars().any(char::is_control) {
         return Err(format!("the name `{shown}` in it has control characters"));
     }
-    // Absolute paths are meant from the root of the tree, as every tar program takes them.
+    // Absolute paths are relative to the root of the tree, as in every tar program.
     let steps: Vec<String> =
         text.split('/').filter(|step| !step.is_empty() && *step != ".").map(str::to_owned).collect();
     if steps.iter().any(|step| step == "..") {
@@ -74,7 +74,7 @@ pub(super) fn steps(path: &[u8]) -> Result<Vec<String>, String> {
 }
 
 impl Tree {
-    /// One with nothing but a root.
+    /// A tree with only a root.
     pub(super) fn new() -> Self {
         let rights = Rights { mode: 0o755, ..Rights::default() };
         Self { nodes: vec![Node { kind: Kind::Folder(BTreeMap::new()), rights }] }
@@ -90,7 +90,7 @@ impl Tree {
         self.nodes.len()
     }
 
-    /// Puts a file there, in the place of what was there; a folder keeps what is in it.
+    /// Puts a file there, replacing an existing one; a folder keeps its content.
     pub(super) fn put(&mut self, steps: &[String], node: Node) -> Result<(), String> {
         let Some((name, parents)) = steps.split_last() else {
             if let Kind::Folder(_) = node.kind {
@@ -112,7 +112,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Gives what is at `target` another name.
+    /// Gives the file at `target` another name.
     pub(super) fn link(&mut self, steps: &[String], target: &[String]) -> Result<(), String> {
         let shown = || format!("`{}` in it is another name of `{}`", steps.join("/"), target.join("/"));
         let mut number = 0;
@@ -128,7 +128,7 @@ impl Tree {
         Ok(())
     }
 
-    /// The blob behind this path as the system itself finds it, following links; `None`: no file is there.
+    /// The blob behind this path as the system itself resolves it, following links; `None`: there is no file.
     pub(super) fn file(&self, path: &str) -> Option<usize> {
         let mut left: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
         let (mut way, mut links) = (vec![0], 0);
@@ -172,7 +172,7 @@ impl Tree {
         }
     }
 
-    /// The folder there; made, with those above it, if it is not there.
+    /// The folder there; created with its parents if missing.
     fn folder(&mut self, steps: &[String]) -> Result<usize, String> {
         let mut number = 0;
         for (index, step) in steps.iter().enumerate() {

@@ -17,13 +17,13 @@ use crate::{
     prepared::{DISK, INITRD, KERNEL, Made},
 };
 
-/// Writes small files, counts how often, and can be made to fail or to dawdle.
+/// Writes small files, counts how often, and can fail or delay on request.
 #[derive(Default)]
 struct Fake {
     builds: AtomicUsize,
     disk: Mutex<String>,
     fails: bool,
-    /// Met twice while building: when it begins, and before it ends.
+    /// Two points of a build: its begin and its end.
     gate: Option<Barrier>,
 }
 
@@ -80,7 +80,7 @@ impl House {
         self.prepare("debian-12-minimal", false, fake).expect("image")
     }
 
-    /// Everything in the store's folders but locks.
+    /// Everything in the store's folders except locks.
     fn left(&self) -> Vec<String> {
         let mut names = Vec::new();
         for folder in ["recipes", "images", "builds"] {
@@ -107,7 +107,7 @@ fn an_image_is_built_once_and_then_found() {
     assert_eq!(built.disk, house.store.root().join("images").join(built.digest.hex()).join("disk.qcow2"));
     assert_eq!(house.store.look(entry("debian-12-minimal")).expect("present").packages, 2);
     assert_eq!(fs::metadata(&found.disk).expect("disk").permissions().mode() & 0o777, 0o444);
-    // Also by whoever opens the store later.
+    // Also when another process opens the store later.
     let later = Store::open(house.store.root()).expect("store");
     let all = Catalog::shipped().entries().iter();
     let present: Vec<&str> = all.filter(|entry| later.look(entry).is_some()).map(|entry| entry.name.as_str()).collect();
@@ -251,7 +251,7 @@ fn a_refresh_that_makes_the_same_bytes_leaves_them_in_place() {
 fn what_nothing_points_to_is_gone_once_nobody_uses_it() {
     let (house, fake) = (House::new(), Fake::default());
     let (in_use, other) = (house.debian_12(&fake), house.prepare("debian-13-minimal", false, &fake).expect("image"));
-    // As a build leaves it that is killed before it could point to what it made.
+    // The state after a build was killed before it could point to its content.
     fs::remove_file(house.store.pointer_path(in_use.recipe)).expect("pointer");
     Store::open(house.store.root()).expect("store");
     assert!(in_use.disk.exists(), "a guest runs on it");

@@ -1,4 +1,4 @@
-//! What a template's files were when it was put into the store, and whether they still are.
+//! The record of a template's files, and its verification.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// Raised when the layout of a template changes.
 const FORMAT: u32 = 1;
 pub(super) const RECORD: &str = "template.json";
-/// Files are digested in pieces of this size; those of nothing but zeros are passed over, and holes are not even read.
+/// Files are digested in pieces of this size; pieces of zeros are skipped, and holes are not even read.
 const PIECE: u64 = 1 << 20;
 
 #[derive(Serialize, Deserialize)]
@@ -23,7 +23,7 @@ struct Record<T> {
     key: Digest,
     files: Vec<FileRecord>,
     note: T,
-    /// Digest of all that stands above.
+    /// Digest of all fields above.
     seal: Digest,
 }
 
@@ -35,7 +35,7 @@ struct FileRecord {
     digest: Digest,
 }
 
-/// Writes down what lies in the folder, and `note`.
+/// Records the files in the folder, and `note`.
 pub(super) fn write<T: Serialize>(folder: &Path, key: Digest, note: &T) -> io::Result<()> {
     let files = take_down(folder)?;
     let seal = seal(key, &files, note);
@@ -43,7 +43,7 @@ pub(super) fn write<T: Serialize>(folder: &Path, key: Digest, note: &T) -> io::R
     fs::write(folder.join(RECORD), serde_json::to_vec_pretty(&record)?)
 }
 
-/// What its maker noted, if every file is what it was.
+/// The maker's note, if every file is unchanged.
 pub(super) fn check<T: DeserializeOwned + Serialize>(folder: &Path, key: Digest, trusting: bool) -> Result<T, String> {
     let path = folder.join(RECORD);
     let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -99,7 +99,7 @@ impl FileRecord {
     }
 }
 
-/// Digest of a file that may be mostly holes: of the places and digests of its pieces that are not all zeros.
+/// Digest of a file with holes: of the positions and digests of its pieces that are not all zeros.
 fn digest(path: &Path, bytes: u64) -> io::Result<Digest> {
     let pieces = written(&File::open(path)?, bytes)?;
     let lines = pieces
@@ -109,7 +109,8 @@ fn digest(path: &Path, bytes: u64) -> io::Result<Digest> {
             let mut file = File::open(path)?;
             file.seek(SeekFrom::Start(start))?;
             file.read_exact(&mut piece)?;
-            // The first byte is, and each is as the one before: two slices are compared by `memcmp`, also where nothing is optimized.
+            // The first byte is zero, and each equals the one before: a comparison of two slices is `memcmp`, even in unoptimized
+            // builds.
             let zero = piece.split_last().is_none_or(|(_, but_last)| piece[0] == 0 && piece[1..] == *but_last);
             Ok(if zero { String::new() } else { format!("{start} {}\n", Digest::of(&piece)) })
         })
@@ -117,7 +118,7 @@ fn digest(path: &Path, bytes: u64) -> io::Result<Digest> {
     Ok(Digest::of(format!("{bytes}\n{}", lines.concat()).as_bytes()))
 }
 
-/// Where the pieces begin that are not holes altogether.
+/// Start of each piece that is not completely a hole.
 fn written(file: &File, bytes: u64) -> io::Result<Vec<u64>> {
     let mut pieces = Vec::new();
     let mut offset = 0;
@@ -128,9 +129,9 @@ fn written(file: &File, bytes: u64) -> io::Result<Vec<u64>> {
                 pieces.push(start);
                 offset = start + PIECE;
             }
-            // Nothing but a hole until the end.
+            // Only a hole until the end.
             Err(rustix::io::Errno::NXIO) => break,
-            // A file system that knows no holes.
+            // A file system without support for holes.
             Err(rustix::io::Errno::INVAL) => {
                 pieces.push(offset);
                 offset += PIECE;

@@ -1,4 +1,4 @@
-//! The templates of a store that is made for each test.
+//! Templates in a store of each test.
 
 use std::{sync::atomic::AtomicBool, time::Duration};
 
@@ -29,7 +29,7 @@ impl Fixture {
         self.make_and_count(templates, name).0
     }
 
-    /// The same, and how many others went for it.
+    /// The same, with the number of others that were removed for it.
     fn make_and_count(&self, templates: &Templates, name: &str) -> (Digest, usize) {
         let key = Digest::of(name.as_bytes());
         let Begun::Free(unfinished) = self.begin(key) else { panic!("it is there") };
@@ -65,7 +65,7 @@ fn what_was_cut_short_flipped_grown_or_swapped_is_not_used_and_gone() {
             std::os::unix::fs::FileExt::write_all_at(&ram, &[6], (3 << 20) + 5).expect("one byte");
             ram.set_modified(before).expect("time");
         }),
-        // In what was a hole.
+        // In a former hole.
         ("content", |folder| {
             let ram = File::options().write(true).open(folder.join("ram")).expect("file");
             std::os::unix::fs::FileExt::write_all_at(&ram, &[1], 7 << 20).expect("one byte");
@@ -177,7 +177,7 @@ fn what_is_given_up_while_others_use_it_is_found_by_nobody_and_keeps_its_place_u
     fixture.make(&templates, "a");
     find().expect("sound").expect("made anew");
     assert!(!used.is_in_place(), "another one has its name");
-    // The late word of somebody who used the old one takes nothing from those who use the new one.
+    // A late report about the old one does not affect users of the new one.
     templates.discard(&used);
     find().expect("sound").expect("still there");
 }

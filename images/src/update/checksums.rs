@@ -1,24 +1,24 @@
-//! Files with digests, as publishers write them. They come from elsewhere: whatever is in them, reading them ends soon.
+//! Parses lists of digests, as publishers write them. They are untrusted: parsing is bounded.
 
 use matrix::Checksum;
 
-/// More lines than this are not looked at.
+/// Maximum number of lines.
 const MOST_LINES: usize = 100_000;
-/// Longer names are none.
+/// Maximum length of a name.
 const LONGEST_NAME: usize = 1024;
 
 /// A file and its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listed {
-    /// Its name, without folders; empty: the list does not say whose digest it is.
+    /// Its name, without folders; empty: the list does not name the file.
     pub(super) name: String,
     pub(super) digest: Checksum,
-    /// Its size in bytes, where a comment says it.
+    /// Its size in bytes, if a comment states it.
     pub(super) bytes: Option<u64>,
 }
 
 /// Every digest in a list: `SHA256 (file) = hex` (BSD), `hex  file` or `hex *file` (GNU), or hex digits alone. Other lines are
-/// none; what kind of digest is meant is told by its name or by the number of its digits.
+/// ignored; the algorithm follows from its name or from the number of digits.
 pub(super) fn parse(text: &str) -> Vec<Listed> {
     let mut listed: Vec<Listed> = Vec::new();
     let mut size: Option<(String, u64)> = None;
@@ -63,7 +63,7 @@ fn gnu(line: &str) -> Option<(&str, Checksum)> {
     Some((name, format!("{kind}:{digits}").parse().ok()?))
 }
 
-/// The last part of a path; `None`: that cannot be a file's name.
+/// The last part of a path; `None`: it cannot be a file name.
 fn file_name(path: &str) -> Option<&str> {
     let name = path.rsplit('/').next()?;
     let plain = !name.is_empty() && name.len() <= LONGEST_NAME && !name.chars().any(|c| c.is_control() || c == '\\');

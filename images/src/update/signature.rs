@@ -1,4 +1,4 @@
-//! Whether a publisher signed a text: `gpgv` says so, with his keys if they are on this machine.
+//! Checks a publisher's signature of a text with `gpgv`, if the publisher's keys are on this machine.
 
 use std::{fs, io, path::Path, process::Stdio, sync::atomic::AtomicBool, time::Duration};
 
@@ -9,14 +9,14 @@ use crate::{
 };
 
 const GPGV: &str = "gpgv";
-/// A list has some MiB at the most.
+/// Time limit; a list has some MiB at most.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The text that is signed, and how far that is proved. `detached`: the signature, if it is not in the text.
+/// The signed text, and whether it is proved. `detached`: the signature, if it is not inline.
 ///
 /// # Errors
 ///
-/// There are keys, and the signature is not by one of them, or of another text.
+/// The keys are there, but the signature is not by one of them, or of another text.
 pub(super) fn verify(text: &str, detached: Option<&str>, keyring: &Path) -> Result<(String, Trust), UpdateErrorKind> {
     let unproved = |why: String| Ok((text.to_owned(), Trust::NotChecked(why)));
     if !keyring.is_file() {
@@ -33,7 +33,7 @@ pub(super) fn verify(text: &str, detached: Option<&str>, keyring: &Path) -> Resu
             fs::write(&signature, detached).map_err(broken)?;
             command.arg(&signature).arg(&signed);
         }
-        // What stands around the signed text is not signed: only what comes out of it counts.
+        // Text around the signed part is not signed: only gpgv's output counts.
         None => {
             command.arg("--output").arg(&plain).arg(&signed);
         }

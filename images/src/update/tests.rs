@@ -1,4 +1,4 @@
-//! What is resolved from which list. The lists come from memory; nothing is asked.
+//! Resolution of images with lists from memory; nothing is downloaded.
 
 use std::{fs, path::Path, process::Command};
 
@@ -37,7 +37,7 @@ fn hex(byte: &str) -> String {
     byte.repeat(32)
 }
 
-/// What comes of an entry whose publisher has these files.
+/// The result for an entry whose publisher has these files.
 fn resolved(upstream: Upstream, files: &[(&str, &str)]) -> Result<Option<Resolved>, UpdateError> {
     resolve(&entry(upstream), &|url| {
         let found = files.iter().find(|(known, _)| *known == url);
@@ -111,7 +111,7 @@ fn a_list_that_is_gone_or_has_other_files_is_an_error() {
     assert_eq!(resolved(Upstream::default(), &[]).expect("nothing to ask"), None);
 }
 
-/// A publisher with a key of his own.
+/// A publisher with a key of its own.
 struct Publisher(tempfile::TempDir);
 
 impl Publisher {
@@ -208,7 +208,7 @@ fn no_changed_byte_of_a_list_or_its_signature_is_taken_for_the_publishers_word()
             String::from_utf8(bytes).expect("ASCII")
         };
         prop_assert!(with_detached(&change(&text), &beside).is_err());
-        // Not every letter of a signature is part of it, nor of what stands around a signed text.
+        // Not every letter belongs to the signature or the signed text.
         let others =
             [with_detached(&text, &change(&beside)), resolved(publisher.upstream(None), &[(sums, &change(&around))])];
         for found in others.into_iter().flatten().flatten() {

@@ -1,4 +1,4 @@
-//! A store that was damaged, in any way: what comes out of it is what was put there, or nothing.
+//! A damaged store returns what was put there, or nothing.
 
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ const FILES: [&str; 6] = [DISK, KERNEL, INITRD, PACKAGES, RECORD, "pointer"];
 enum Damage {
     Truncated,
     Flipped,
-    /// Its time of change is as before: a disk that lies, not a person.
+    /// Its time of change is kept: a faulty disk, not a person.
     FlippedUnseen,
     Longer,
     Gone,
@@ -48,7 +48,7 @@ fn inflict(path: &Path, damage: Damage, place: usize) {
     }
 }
 
-/// All that is known of an image, but when it was built and whether it was there.
+/// All facts of an image, except when it was built and whether it was there.
 fn described(image: &PreparedImage) -> String {
     let files: Vec<String> = FILES[..4]
         .iter()
@@ -71,7 +71,7 @@ proptest! {
         let pointer = house.store.pointer_path(image.recipe);
         drop(image);
         let path = if FILES[file] == "pointer" { pointer.clone() } else { folder.join(FILES[file]) };
-        // What stands in the way of a pointer is not ours to remove.
+        // An obstacle in place of a pointer is not ours to remove.
         prop_assume!(!(path == pointer && matches!(damage, Damage::Folder)));
         inflict(&path, damage, place);
 
@@ -80,12 +80,12 @@ proptest! {
         if is_content {
             prop_assert!(verified.is_err(), "{} {damage:?}", FILES[file]);
         }
-        // To be missing is said of what nothing points to, and of nothing that is damaged.
+        // Only what nothing points to is missing; damaged content is reported as damaged.
         if let Err(error) = &verified {
             let missing = path == pointer && matches!(damage, Damage::Gone);
             prop_assert_eq!(matches!(error.kind, PrepareErrorKind::Absent), missing, "{} {:?}: {}", FILES[file], damage, error);
         }
-        // A file whose size and time of change are as recorded is taken to be as recorded, until it is verified.
+        // A file of the recorded size and time is assumed to be unchanged until it is verified.
         if !(is_content && matches!(damage, Damage::FlippedUnseen)) {
             match house.prepare(NAME, false, &fake) {
                 Ok(image) => prop_assert_eq!(described(&image), &*before, "{} {:?}", FILES[file], damage),

@@ -1,4 +1,4 @@
-//! Cleaning up: what goes, what stays, and what is only told.
+//! Garbage collection: what is removed, what stays, and what is only reported.
 
 use super::*;
 use crate::gc::{Collected, Keep};
@@ -7,7 +7,7 @@ fn nothing() -> Keep {
     Keep { entries: Vec::new(), unused: Duration::from_secs(30 * 86_400), templates: true }
 }
 
-/// As if every image had been used last so many days ago.
+/// As if every image had been used last this many days ago.
 fn aged(house: &House, days: u64) {
     let past = SystemTime::now() - Duration::from_secs(days * 86_400 + 60);
     for entry in fs::read_dir(house.store.root().join("recipes")).expect("folder").flatten() {
