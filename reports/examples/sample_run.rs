@@ -1,4 +1,4 @@
-//! Writes the folder of a run that never happened, with all its reports: to look at the reports while working on them.
+//! Writes the folder of a made-up run with all its reports, to look at while working on the reports.
 //!
 //! `cargo run -p reports --example sample_run -- DIR [CELLS]`; with a number of cells, a run of about that size.
 

@@ -1,21 +1,22 @@
-//! The one place where text from outside becomes text that may be shown.
+//! Makes text from outside safe to show. All of it passes here.
 //!
-//! Guests are hostile: what they print may move a terminal's cursor, hide the rest of a log, turn a line around or make an
-//! XML file unreadable. Everything that reaches a person passes through here once, when it enters a [`crate::Run`] or is
-//! read from a log; the renderers then only escape for their own format. What was removed is still in the log on disk.
+//! Guests are hostile: their output may move a terminal's cursor, hide the rest of a log, reverse a line or make an XML file
+//! unreadable. Everything that people see passes through here once, when it enters a [`crate::Run`] or is read from a log; the
+//! renderers then only escape for their own format. Removed characters are still in the log on disk.
 //!
-//! Escape sequences are cut out by a parser of our own because the usual ones (vte) follow the terminal's rule that an unfinished
-//! `ESC ]` swallows everything after it: a guest could hide its failure that way.
+//! Escape sequences are removed by a parser of our own, because the usual ones (vte) follow the terminal's rule that an
+//! unfinished `ESC ]` swallows everything after it: a guest could hide its failure that way.
 
-/// Longest line a [`fn@line`] gives, in characters.
+/// Maximum length of the result of [`fn@line`], in characters.
 pub const MAX_LINE: usize = 1_000;
 
-/// Longest parameters of a control sequence that are believed.
+/// Maximum length of the parameters of a control sequence.
 const MAX_PARAMETERS: usize = 64;
 
-/// Text of many lines: no escape sequences, no control characters but `\n` and `\t`, nothing that reorders or hides text.
+/// Text of many lines: no escape sequences, no control characters except `\n` and `\t`, nothing that reorders or hides text.
 ///
-/// `\r\n` and a lone `\r` become `\n`, so a progress bar is seen step by step. The result holds only characters that XML 1.0 allows.
+/// `\r\n` and a lone `\r` become `\n`, so each step of a progress bar is visible. The result has only characters that XML 1.0
+/// allows.
 pub fn text(raw: &str) -> String {
     let mut clean = String::with_capacity(raw.len());
     let mut rest = raw;
@@ -44,7 +45,7 @@ pub fn text(raw: &str) -> String {
 
 /// One line: as [`text`], with line ends and tabs as single spaces, trimmed, and at most [`MAX_LINE`] characters.
 pub fn line(raw: &str) -> String {
-    // Cut early: a line is short, what it is made of may be megabytes.
+    // Cut early: a line is short, its source may be megabytes.
     let mut clean = String::new();
     let mut length = 0;
     for word in text(prefix(raw, 8 * MAX_LINE)).split_whitespace() {
@@ -64,7 +65,7 @@ pub fn line(raw: &str) -> String {
     clean
 }
 
-/// As [`text`], but at most about `max_bytes`: the beginning and the end, and between them how much was left out.
+/// As [`text`], but at most about `max_bytes`: the beginning and the end, and between them the number of omitted bytes.
 pub fn excerpt(raw: &str, max_bytes: usize) -> String {
     let clean = text(raw);
     if clean.len() <= max_bytes {
@@ -75,33 +76,33 @@ pub fn excerpt(raw: &str, max_bytes: usize) -> String {
     format!("{head}\n[... {} bytes left out ...]\n{tail}", clean.len() - head.len() - tail.len())
 }
 
-/// The longest beginning of at most `max_bytes` bytes that ends between characters.
+/// The longest prefix of at most `max_bytes` bytes that ends between characters.
 pub(crate) fn prefix(text: &str, max_bytes: usize) -> &str {
     &text[..text.floor_char_boundary(max_bytes)]
 }
 
-/// The longest end of at most `max_bytes` bytes that begins between characters.
+/// The longest suffix of at most `max_bytes` bytes that begins between characters.
 pub(crate) fn suffix(text: &str, max_bytes: usize) -> &str {
     &text[text.ceil_char_boundary(text.len().saturating_sub(max_bytes))..]
 }
 
-/// Characters that are never shown as they are.
+/// Characters that are never shown unchanged.
 const fn is_hidden(c: char) -> bool {
     match c {
         '\n' | '\t' => false,
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => true,
-        // Direction marks, embeddings, overrides and isolates: they make a line read differently from what it says.
+        // Direction marks, embeddings, overrides and isolates: they change the reading order of a line.
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
         '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' => true,
         // Not characters of XML 1.0.
         '\u{fffe}' | '\u{ffff}' => true,
-        // Tags: invisible copies of ASCII.
+        // Tag characters: invisible copies of ASCII.
         '\u{e0000}'..='\u{e007f}' => true,
         _ => false,
     }
 }
 
-/// What follows an escape sequence whose ESC has just been read (ECMA-48).
+/// The text after an escape sequence whose ESC has just been read (ECMA-48).
 fn after_escape(rest: &str) -> &str {
     let mut following = rest.chars();
     match following.next() {
@@ -116,7 +117,7 @@ fn after_escape(rest: &str) -> &str {
     }
 }
 
-/// What follows the parameters and the final byte of a control sequence; all of it if there is no such thing.
+/// The text after the parameters and the final byte of a control sequence; all of it if there is no such sequence.
 fn after_control_sequence(rest: &str) -> &str {
     let parameters = rest.bytes().take_while(|byte| matches!(byte, b' '..=b'?')).take(MAX_PARAMETERS + 1).count();
     if parameters > MAX_PARAMETERS {
@@ -126,8 +127,8 @@ fn after_control_sequence(rest: &str) -> &str {
     tail.strip_prefix(|c| matches!(c, '@'..='~')).unwrap_or(tail)
 }
 
-/// What follows the end of a control string (a window title, a link); all of it if it does not end before the next
-/// control character, because an unfinished one must not hide what comes after it.
+/// The text after the end of a control string (a window title, a link); all of it if it does not end before the next control
+/// character, because an unfinished one must not hide the following text.
 fn after_control_string(rest: &str) -> &str {
     let Some(end) = rest.find(|c: char| c.is_control()) else { return rest };
     let tail = &rest[end..];

@@ -1,9 +1,9 @@
-//! Counting, in one place, so that the terminal, the summary, JUnit, HTML and `run.json` cannot disagree.
+//! Counts verdicts in one place, so that the terminal, the summary, JUnit, HTML and `run.json` agree.
 //!
-//! A cell whose verdict is not told by its test cases (it did not install, its guest never booted, it never ran, it was
-//! skipped) reports one extra case named after what it came to, such as `[install]` or `[not-run]`. So every cell is visible in
-//! formats that only know test cases, and a red cell is red there too. So is a run whose events cannot be trusted: it reports
-//! one extra case of its own, `[run]`.
+//! A cell whose verdict does not follow from its test cases (it did not install, its guest never booted, it never ran, it was
+//! skipped) reports one extra case named after its outcome, such as `[install]` or `[not-run]`. So every cell is visible in
+//! formats that only know test cases, and a red cell is red there too. A run whose events cannot be trusted reports one extra
+//! case of its own, `[run]`.
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
@@ -14,24 +14,24 @@ use crate::{
     run::{CellRun, Run},
 };
 
-/// How many there are of each verdict.
+/// Counts by verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// All together.
+    /// All of them.
     pub total: usize,
     /// Passed.
     pub passed: usize,
     /// Failed: the package's fault.
     pub failed: usize,
-    /// Skipped for a stated reason.
+    /// Skipped, with a reason.
     pub skipped: usize,
-    /// The harness's fault or the machine's.
+    /// The fault of the image, the machine or the harness.
     pub error: usize,
     /// Never reported.
     pub not_run: usize,
 }
 
-/// What a run counts.
+/// The counts of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// The cells of the plan.
@@ -45,9 +45,9 @@ pub struct Counts {
 pub struct ReportedCase<'a> {
     /// Its name; in brackets for the extra case of a cell.
     pub name: Cow<'a, str>,
-    /// What it counts as.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// One line: why.
+    /// The reason, one line.
     pub message: Cow<'a, str>,
     /// More lines, may be empty.
     pub detail: Cow<'a, str>,
@@ -59,17 +59,17 @@ pub struct ReportedCase<'a> {
     pub line: Option<u64>,
 }
 
-/// What something counts as.
+/// The outcome of a cell or test case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The package's fault.
     Failed,
-    /// The harness's fault or the machine's.
+    /// The fault of the image, the machine or the harness.
     Error,
     /// It never reported.
     NotRun,
-    /// For a stated reason.
+    /// Skipped, with a reason.
     Skipped,
     /// It passed.
     Passed,
@@ -137,7 +137,7 @@ impl Tally {
         } += 1;
     }
 
-    /// How many came to this.
+    /// The count of this outcome.
     pub const fn of(&self, outcome: Outcome) -> usize {
         match outcome {
             Outcome::Passed => self.passed,
@@ -149,7 +149,7 @@ impl Tally {
     }
 }
 
-/// `3 passed, 1 failed, 1 not-run`: what there is of each, in the order of reading.
+/// `3 passed, 1 failed, 1 not-run`: the nonzero counts in reading order.
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let order = [Outcome::Passed, Outcome::Failed, Outcome::Error, Outcome::NotRun, Outcome::Skipped];
@@ -165,13 +165,13 @@ impl fmt::Display for Tally {
 }
 
 impl CellRun {
-    /// What the cell counts as.
+    /// The outcome of the cell.
     pub fn outcome(&self) -> Outcome {
         Outcome::from(&self.verdict)
     }
 
-    /// Its test cases as every output shows and counts them: those of its last attempt, and one extra case if they alone do
-    /// not tell its verdict.
+    /// Its test cases as every output shows and counts them: those of its last attempt, and one extra case if they alone do not
+    /// explain its verdict.
     pub fn reported_cases(&self) -> impl Iterator<Item = ReportedCase<'_>> {
         let cases = self.last_attempt().map_or(&[][..], |attempt| &attempt.cases);
         let told = match &self.verdict {
@@ -228,7 +228,7 @@ impl CellRun {
 }
 
 impl Run {
-    /// Every warning, those about a cell with its name.
+    /// Every warning; those about a cell have its name.
     pub(crate) fn every_warning(&self) -> Vec<String> {
         let of_cell =
             |cell: &CellRun| cell.warnings.iter().map(|text| format!("{}: {text}", cell.id)).collect::<Vec<_>>();
@@ -248,7 +248,7 @@ impl Run {
         counts
     }
 
-    /// The run itself as a test case, if it cannot be trusted as a whole ([`Run::problems`]): its cells may all look good.
+    /// The run itself as a test case, if it cannot be trusted as a whole ([`Run::problems`]): all its cells may look good.
     pub fn reported_case(&self) -> Option<ReportedCase<'static>> {
         let problems = self.problems();
         let message = match &problems[..] {
@@ -268,7 +268,7 @@ impl Run {
     }
 
     /// The exit code: 130 interrupted; 1 something failed; 3 nothing failed, but not every cell has a verdict or the run
-    /// contradicts itself; 0 everything expected reported, and passed or was skipped for a stated reason.
+    /// contradicts itself; 0 all expected cells reported, and passed or were skipped.
     pub fn exit_code(&self) -> u8 {
         let counts = self.counts();
         if self.interrupted.is_some() {
@@ -282,7 +282,7 @@ impl Run {
         }
     }
 
-    /// The exit code in words.
+    /// The exit code as a sentence.
     pub fn conclusion(&self) -> String {
         let cells = self.counts().cells;
         let open = cells.error + cells.not_run;

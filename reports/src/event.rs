@@ -1,20 +1,19 @@
-//! The one stream of events.
+//! The event stream.
 //!
-//! One Event is one line of JSON in the journal (`events.jsonl`). Attempts are numbered from 1. Text in events may come from
-//! a guest and is never trusted: every reader cleans it for its own format.
+//! One Event is one line of JSON in the journal (`events.jsonl`). Attempts are numbered from 1. Text in events may come from a
+//! guest and is untrusted: every reader cleans it for its own format.
 
 use matrix::{CellId, Digest};
 use serde::{Deserialize, Serialize};
 
 use crate::{Ending, Phase, SystemFacts, TestCase, Trouble, Verdict};
 
-/// Something that happened, and when.
+/// Something that happened, with its time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Wall-clock time on the machine that saw it: for people.
+    /// Wall-clock time on the machine that observed it: for people.
     pub at: jiff::Timestamp,
-    /// Milliseconds since the process that saw it began to tell, by a clock that nobody sets: for durations. Journals of before
-    /// there was one do not say.
+    /// Milliseconds of a monotonic clock since the observing process began: for durations. Older journals lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_ms: Option<u64>,
     /// What happened.
@@ -22,12 +21,12 @@ pub struct Event {
     pub kind: EventKind,
 }
 
-/// A package that a guest's package manager has installed.
+/// A package that is installed in a guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstalledPackage {
     /// Its name.
     pub name: String,
-    /// Its version as that package manager writes it, such as `1:2.12-1`.
+    /// Its version as the package manager writes it, such as `1:2.12-1`.
     pub version: String,
 }
 
@@ -50,8 +49,8 @@ pub enum EventKind {
         /// Version of nestmatrix.
         version: String,
     },
-    /// The run is continued by another process: the one before died or was interrupted. Cells without a verdict (not-run is
-    /// none) are open again.
+    /// Another process continues the run: the one before died or was interrupted. Cells without a verdict (or with not-run) are
+    /// open again.
     RunResumed {
         /// Version of nestmatrix.
         version: String,
@@ -60,16 +59,16 @@ pub enum EventKind {
     RunnerStarted {
         /// Counts the run's runners, from 1.
         runner: u32,
-        /// `host` or `qemu`.
+        /// `host`, `qemu` or `ssh`.
         kind: String,
         /// Why this kind.
         reason: String,
     },
-    /// A line about a runner in the making.
+    /// Progress of a runner that is being made ready.
     RunnerProgress {
         /// Which.
         runner: u32,
-        /// What is going on.
+        /// The message.
         message: String,
     },
     /// The machine that runs the guests is ready.
@@ -77,7 +76,7 @@ pub enum EventKind {
         /// What it is.
         runner: RunnerFacts,
     },
-    /// A runner is gone or could not be made ready: what ran on it is tried again on another one.
+    /// A runner is lost or could not be made ready: its cells are retried on another one.
     RunnerLost {
         /// Which.
         runner: u32,
@@ -85,29 +84,29 @@ pub enum EventKind {
         #[serde(flatten)]
         trouble: Trouble,
     },
-    /// A template is looked for, and made where there is none: a guest is booted, prepared and frozen, to fork guests from.
+    /// A template is looked up, and made if it is missing: a guest is booted, prepared and frozen, to fork guests from.
     TemplateStarted {
-        /// The runner it is made on, and whose guests are forked from it.
+        /// The runner it is made for.
         runner: u32,
         /// Identity of what it is made of.
         template: Digest,
         /// Name of its image in the matrix.
         image: String,
     },
-    /// Guests can be forked from a template.
+    /// A template is ready: guests can be forked from it.
     TemplateReady {
         /// The runner it is on.
         runner: u32,
         /// Which.
         template: Digest,
-        /// It was there already.
+        /// It was in the store already.
         cached: bool,
         /// How long it took.
         elapsed_ms: u64,
-        /// Measured memory of one fork in bytes; pages it shares with the template are not counted.
+        /// Measured memory of one fork in bytes, without pages shared with the template.
         cost: u64,
     },
-    /// A template could not be made, or is of no use any more. Guests of its image are booted instead, unless they had to be prepared.
+    /// A template could not be made, or is useless now. Guests of its image are booted instead, unless they need its preparation.
     TemplateFailed {
         /// The runner it is on.
         runner: u32,
@@ -116,21 +115,21 @@ pub enum EventKind {
         /// Why.
         #[serde(flatten)]
         trouble: Trouble,
-        /// How long was tried.
+        /// Time spent on it.
         elapsed_ms: u64,
-        /// Its guests are booted instead: nothing had to be prepared, or it is on the disk that they are booted from.
+        /// Its guests are booted instead: no preparation is needed, or it is on the disk that they are booted from.
         bootable: bool,
     },
-    /// An image is being looked up, fetched or built.
+    /// An image is being looked up, downloaded or built.
     ImageStarted {
         /// Catalog name.
         image: String,
     },
-    /// A line about an image in the making.
+    /// Progress of an image.
     ImageProgress {
         /// Catalog name.
         image: String,
-        /// What is going on.
+        /// The message.
         message: String,
     },
     /// An image is in the store and verified.
@@ -144,7 +143,7 @@ pub enum EventKind {
         /// How long it took.
         elapsed_ms: u64,
     },
-    /// An image could not be had: every cell on it ends as error(image).
+    /// An image is not available: every cell on it ends as error(image).
     ImageFailed {
         /// Catalog name.
         image: String,
@@ -152,7 +151,7 @@ pub enum EventKind {
         #[serde(flatten)]
         trouble: Trouble,
     },
-    /// A cell is tried on a fresh guest.
+    /// An attempt at a cell starts, on a fresh guest.
     AttemptStarted {
         /// Which.
         cell: CellId,
@@ -190,25 +189,25 @@ pub enum EventKind {
         /// What it is.
         guest: GuestFacts,
     },
-    /// What the system in the guest is. A fork's was asked for when its template was made.
+    /// Facts about the system in the guest. Those of a fork were collected when its template was made.
     SystemSeen {
         /// Which.
         cell: CellId,
         /// From 1.
         attempt: u32,
-        /// In its own words.
+        /// As the system states them.
         facts: SystemFacts,
     },
-    /// The package was installed. What is there now, as the guest's package manager says after it.
+    /// The package was installed. Lists the installed packages, as the guest's package manager reports them afterwards.
     PackagesInstalled {
         /// Which.
         cell: CellId,
         /// From 1.
         attempt: u32,
-        /// One for each file that was for this guest.
+        /// One for each file that applied to this guest.
         packages: Vec<InstalledPackage>,
     },
-    /// A test case is about to run: one that is killed is still named.
+    /// A test case is about to run, so that a killed one is still named.
     TestStarted {
         /// Which.
         cell: CellId,
@@ -226,7 +225,7 @@ pub enum EventKind {
         /// The verdict.
         case: TestCase,
     },
-    /// Something a person should know that decides nothing.
+    /// A warning for people, without influence on verdicts.
     Warning {
         /// The cell it is about, if it is about one.
         cell: Option<CellId>,
@@ -239,12 +238,12 @@ pub enum EventKind {
         cell: CellId,
         /// From 1.
         attempt: u32,
-        /// Where it lies, relative to the attempt's folder.
+        /// Its path, relative to the attempt's folder.
         path: String,
-        /// Its size.
+        /// Its size in bytes.
         bytes: u64,
     },
-    /// The guest was left running for a person to look into.
+    /// The guest was left running, for inspection.
     GuestKept {
         /// Which.
         cell: CellId,
@@ -261,61 +260,61 @@ pub enum EventKind {
         cell: CellId,
         /// From 1.
         attempt: u32,
-        /// What it came to.
+        /// Its ending.
         #[serde(flatten)]
         ending: Ending,
-        /// It will be tried again on a fresh guest.
+        /// It is retried on a fresh guest.
         retried: bool,
     },
-    /// A cell is over. Exactly one per cell.
+    /// A cell has its verdict. Exactly one per cell.
     CellFinished {
         /// Which.
         cell: CellId,
-        /// What is said of it: the verdict of its last attempt, or not-run.
+        /// The verdict of its last attempt, or not-run.
         #[serde(flatten)]
         verdict: Verdict,
     },
-    /// Somebody asked us to stop: what has not started stays not-run. What runs comes to its end after the first `SIGINT`,
-    /// and is ended after any other signal.
+    /// The run was interrupted: cells that have not started stay not-run. Running cells finish after the first `SIGINT`, and are
+    /// ended after any other signal.
     RunInterrupted {
         /// For example `SIGINT`.
         signal: String,
     },
     /// Last event of a run.
     RunFinished {
-        /// From start to here.
+        /// Duration of the run.
         elapsed_ms: u64,
     },
 }
 
-/// Where guests of a run ran.
+/// A machine that ran guests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunnerFacts {
     /// Counts the run's runners, from 1.
     pub number: u32,
-    /// `host` or `qemu`.
+    /// `host`, `qemu` or `ssh`.
     pub kind: String,
-    /// Why this one.
+    /// Why this kind.
     pub reason: String,
-    /// What its guests are run with: `kvm` or `tcg`.
+    /// The accelerator of its guests: `kvm` or `tcg`.
     pub accelerator: String,
-    /// Why this one.
+    /// Why this accelerator.
     pub accelerator_reason: String,
     /// Version of QEMU on it.
     pub qemu: String,
     /// Its kernel.
     pub kernel: String,
-    /// All time limits are multiplied by this (measured; 1.0: a machine with hardware virtualization).
+    /// Factor of all time limits (measured; 1.0: a machine with hardware virtualization).
     pub speed: f64,
-    /// Memory the guests may take together, in bytes.
+    /// Memory of all guests together, in bytes.
     pub memory: u64,
-    /// Virtual CPUs the guests may take together.
+    /// Virtual CPUs of all guests together.
     pub cpus: u32,
-    /// How many virtual machines a guest lies in, itself included, as far as it can be seen from here: 1 on bare metal.
+    /// Nesting depth of a guest, itself included, as far as visible from here: 1 on bare metal.
     pub depth: u32,
-    /// The virtual machine that was booted for it; `None`: it is the machine nestmatrix was started on.
+    /// The virtual machine that was booted for it; `None`: none was booted.
     pub l1: Option<L1Facts>,
-    /// What making it ready took, in order.
+    /// The steps of making it ready, in order.
     pub steps: Vec<StepTime>,
 }
 
@@ -326,9 +325,9 @@ pub struct L1Facts {
     pub image: String,
     /// Digest of that image.
     pub digest: Digest,
-    /// What it is run with itself: `kvm` or `tcg`.
+    /// Its own accelerator: `kvm` or `tcg`.
     pub accelerator: String,
-    /// How it can run virtual machines of its own.
+    /// How it runs virtual machines.
     pub nesting: String,
     /// Versioned machine type.
     pub machine: String,
@@ -344,7 +343,7 @@ pub struct L1Facts {
     pub pid: u32,
 }
 
-/// How long one step took.
+/// The duration of one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepTime {
     /// For example `boot`.
@@ -360,29 +359,29 @@ pub struct GuestFacts {
     pub runner: u32,
     /// Digest of the image below its overlay.
     pub image: Digest,
-    /// `kvm` or `tcg`, as QEMU itself says (`query-kvm`).
+    /// `kvm` or `tcg`, as QEMU reports it (`query-kvm`).
     pub accelerator: String,
     /// Versioned machine type, for example `pc-q35-10.0`.
     pub machine: String,
     /// Process id of its QEMU, on its runner.
     pub pid: u32,
-    /// How it came to be. Journals of before there were forks do not say: every guest was booted.
+    /// How it was started. Older journals lack it: every guest was booted then.
     #[serde(default)]
     pub boot: Boot,
 }
 
-/// How a guest came to be.
+/// How a guest was started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "kebab-case")]
 pub enum Boot {
-    /// It was booted.
+    /// Booted.
     Cold {
-        /// Why it was, although a fork was wanted, in one line; `None`: nobody wanted one.
+        /// Why, if a fork was wanted, in one line; `None`: no fork was wanted.
         reason: Option<String>,
     },
-    /// It was forked from a template.
+    /// Forked from a template.
     Forked {
-        /// Which: ready on the runner the guest is on.
+        /// The template: ready on the guest's runner.
         template: Digest,
     },
 }

@@ -1,4 +1,4 @@
-//! The words that explain a failure: the package manager's, the test's, the console's; whichever speak for the phase.
+//! The lines that explain a failure: of the package manager, the test or the console, depending on the phase.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use crate::{
     run::{Attempt, CellRun, ImageState, Run, RunnerLoss},
 };
 
-/// Most bytes of a log that are searched for last words.
+/// Maximum bytes of a log that are searched.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// A log an attempt may have left, as a file name in its folder, in the order they are shown.
+/// Logs of an attempt, as file names in its folder, in the order they are shown.
 pub(crate) const LOGS: [&str; 5] = ["stdout.log", "stderr.log", "install.log", "console.log", "qemu.log"];
 
-/// A few lines, and where they come from.
+/// Some lines, and their source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Words {
     /// For people: `install.log`, `console`, a test's name.
@@ -22,7 +22,8 @@ pub struct Words {
     pub lines: Vec<String>,
 }
 
-/// The last words about a cell's failure, at most `max_lines`, and none about a cell that is passed or skipped; `run_dir` is where the logs are, if there are any.
+/// The lines that explain a cell's failure, at most `max_lines`; none for a cell that passed or was skipped. `run_dir`: the
+/// folder with the logs, if any.
 pub fn words(run: &Run, cell: &CellRun, run_dir: Option<&Path>, max_lines: usize) -> Option<Words> {
     if !cell.outcome().is_bad() {
         return None;
@@ -45,7 +46,7 @@ pub fn words(run: &Run, cell: &CellRun, run_dir: Option<&Path>, max_lines: usize
         Some(Phase::Runner) => from_lines("console", attempt.console_tail(), max_lines).or_else(runner_failure),
         Some(Phase::Install) => log("install.log").or_else(console),
         Some(Phase::Test) => {
-            // When the guest went down, its console says why; a test that failed says so itself.
+            // When the guest ended, its console has the reason; a failed test has its own message.
             from_case(attempt, max_lines)
                 .or_else(|| from_lines("console", attempt.console_tail(), max_lines))
                 .or_else(|| log("stderr.log"))
@@ -55,7 +56,7 @@ pub fn words(run: &Run, cell: &CellRun, run_dir: Option<&Path>, max_lines: usize
     }
 }
 
-/// The lost runner a cell was on, or else the last one that was lost: without one it never got to a guest.
+/// The lost runner of a cell, or else the last lost one: without a runner the cell never got a guest.
 fn lost_runner<'a>(run: &'a Run, cell: &CellRun) -> Option<&'a RunnerLoss> {
     match cell.last_attempt().and_then(|attempt| attempt.guest.as_ref()) {
         Some(guest) => run.runner(guest.runner)?.lost.as_ref(),

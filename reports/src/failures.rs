@@ -1,4 +1,4 @@
-//! What went wrong, told once: cells that failed in the same way with the same words are one failure.
+//! Groups failures: cells that failed in the same way with the same lines are one failure.
 
 use std::path::Path;
 
@@ -9,17 +9,17 @@ use crate::{
     evidence::{self, Words},
 };
 
-/// Cells that came to the same end.
+/// Cells with the same failure.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Failure<'a> {
     /// The cells, with their places in the plan; at least one.
     pub(crate) cells: Vec<(usize, &'a CellRun)>,
-    /// Their last words.
+    /// The lines that explain it.
     pub(crate) words: Option<Words>,
 }
 
 impl<'a> Failure<'a> {
-    /// The cell that speaks for all of them.
+    /// The first of them.
     pub(crate) fn first(&self) -> Option<&'a CellRun> {
         self.cells.first().map(|(_, cell)| *cell)
     }
@@ -38,7 +38,7 @@ pub(crate) fn failures<'a>(run: &'a Run, run_dir: &Path, max_lines: usize) -> Ve
     by_end.into_values().collect()
 }
 
-/// What makes two failures the same to a reader, besides their words. Not the help: it may name a file of the cell.
+/// The key of a failure, besides its lines. Without the help: it may name a file of the cell.
 fn end(cell: &CellRun) -> (&'static str, Option<crate::Phase>, Option<&str>, usize) {
     (cell.verdict.name(), cell.verdict.phase(), cell.verdict.reason(), cell.attempts.len())
 }

@@ -1,7 +1,7 @@
-//! Events into a [`Run`]: a plain function, one event at a time, used alike by the live terminal and by every report.
+//! Folds events into a [`Run`]: a plain function, one event at a time, used by the live terminal and by every report.
 //!
-//! It believes the plan, not the stream: an event that does not fit is kept as a contradiction (which makes the run not
-//! green) instead of being dropped or believed. All text is cleaned and cut here, once.
+//! The plan is trusted, the stream is not: an event that does not fit is kept as a contradiction (which makes the run not green)
+//! instead of being dropped or believed. All text is cleaned and cut here, once.
 
 mod cell;
 pub(crate) mod clock;
@@ -17,19 +17,19 @@ use crate::{
     run::{CellRun, ImageRun, ImageState, PackageName, Run},
 };
 
-/// Most test cases of one attempt.
+/// Maximum number of test cases of one attempt.
 pub(crate) const MAX_CASES: usize = 50_000;
-/// Longest detail of a test case, in bytes.
+/// Maximum length of a test case's detail, in bytes.
 pub(crate) const MAX_DETAIL: usize = 16 << 10;
-/// Most warnings of one cell or run, contradictions, artifacts, and lines of a tail.
+/// Maximum number of warnings of one cell or run, contradictions, artifacts, and lines of a tail.
 const MAX_LIST: usize = 1_000;
-/// Stands between the two signals of a run that was interrupted more than once.
+/// Separates the two signals of a run that was interrupted more than once.
 pub(crate) const THEN: &str = ", then ";
-/// Longest time a test case is believed to have taken: a year. Keeps hostile numbers from overflowing a sum.
+/// Maximum duration of a test case: a year. Prevents an overflow of sums by hostile numbers.
 const MAX_ELAPSED_MS: u64 = 366 * 24 * 3_600 * 1_000;
 
 impl Run {
-    /// The run of a plan in which nothing has happened yet.
+    /// The run of a plan before any event.
     pub fn new(plan: &Plan) -> Self {
         let package = plan.package.as_ref().map(|package| PackageName {
             name: clean::line(&package.name),
@@ -78,7 +78,7 @@ impl Run {
         }
     }
 
-    /// What these events say about this plan.
+    /// The run of this plan after these events.
     pub fn fold(plan: &Plan, events: &[Event]) -> Self {
         let mut run = Self::new(plan);
         for event in events {
@@ -87,7 +87,7 @@ impl Run {
         run
     }
 
-    /// Enters one more event.
+    /// Folds one more event.
     pub fn fold_one(&mut self, event: &Event) {
         let at = event.at;
         let moment = self.clock.read(event);
@@ -162,7 +162,7 @@ impl Run {
         }
     }
 
-    /// Another process goes on: what the last one said about the end of the run is no longer so.
+    /// Another process continues: the end of the run, as the last one reported it, is void.
     fn resume(&mut self, version: &str) {
         if self.run.is_none() {
             self.contradict("the run was resumed before it started".to_owned());
@@ -174,7 +174,7 @@ impl Run {
         self.cells.iter_mut().for_each(CellRun::reopen);
     }
 
-    /// An image the plan does not name is that of a machine the guests run on.
+    /// An image that is not in the plan belongs to a runner.
     fn set_image(&mut self, from: &str, state: ImageState) {
         if !self.images.iter().any(|image| image.from == from) {
             let name = clean::line(from);
@@ -188,7 +188,7 @@ impl Run {
         }
     }
 
-    /// The first signal and the last: who stopped it, and whether it was told to hurry.
+    /// The first signal and the last.
     fn interrupt(&mut self, signal: &str) {
         let first = self.interrupted.take();
         self.interrupted = Some(match first.as_deref().map(|known| known.split_once(THEN).unwrap_or((known, "")).0) {
@@ -197,7 +197,7 @@ impl Run {
         });
     }
 
-    /// Enters that something in the journal was not understood.
+    /// Records damage of the journal.
     pub(crate) fn damage(&mut self, what: String) {
         push(&mut self.damage, what);
     }
@@ -207,7 +207,7 @@ impl Run {
     }
 }
 
-/// Appends to a list that stays bounded.
+/// Appends to a bounded list.
 fn push(list: &mut Vec<String>, line: String) {
     match list.len() {
         length if length < MAX_LIST => list.push(line),
@@ -216,7 +216,7 @@ fn push(list: &mut Vec<String>, line: String) {
     }
 }
 
-/// The last [`MAX_LIST`] lines; a line that turns out to hold line ends becomes several.
+/// The last [`MAX_LIST`] lines; a line that contains line ends becomes several.
 fn clean_lines(lines: &[String]) -> Vec<String> {
     let recent = &lines[lines.len().saturating_sub(MAX_LIST)..];
     let clean: Vec<String> = recent
@@ -241,7 +241,7 @@ fn clean_id(id: &CellId) -> String {
     clean::line(id.as_str())
 }
 
-/// A relative path that leads nowhere but down.
+/// A relative path without `..`.
 pub(crate) fn stays_inside(path: &str) -> bool {
     Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }

@@ -1,11 +1,11 @@
-//! The matrix as a table: images down, suites across, and the axes wherever they read best.
+//! The matrix as a table: images down, suites across, axes where they read best.
 
 use crate::run::Run;
 
-/// Widest table that people still read: with more columns the axes move into the rows.
+/// Maximum number of columns; beyond that the axes move into the rows.
 const MAX_COLUMNS: usize = 6;
 
-/// The matrix as a table of places in [`Run::cells`].
+/// The matrix as a table of indices into [`Run::cells`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grid {
     /// Suite and axes of each column; columns of one suite are neighbours.
@@ -21,7 +21,7 @@ pub(crate) struct Row {
     pub(crate) image: String,
     /// Its axes; empty if they are in the columns.
     pub(crate) axes: String,
-    /// For each column the cells that are there: usually one, none where it was excluded.
+    /// The cells of each column: usually one, none if excluded.
     pub(crate) cells: Vec<Vec<usize>>,
 }
 

@@ -1,13 +1,13 @@
-//! How guests came to be, forked or booted, in the words every output uses.
+//! How guests were started, forked or booted, in the words of every output.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use crate::{Boot, Run};
 
-/// Most lines of [`summary`].
+/// Maximum number of lines of [`summary`].
 const MAX_LINES: usize = 3;
 
-/// `forked`, `cold`, or `cold: ` and why.
+/// `forked`, `cold`, or `cold: ` and the reason.
 pub(crate) fn how(boot: &Boot) -> String {
     match boot {
         Boot::Forked { .. } => "forked".to_owned(),
@@ -17,7 +17,7 @@ pub(crate) fn how(boot: &Boot) -> String {
 }
 
 /// The guests of all attempts, counted: `5 forked, 1 cold (the template of debian-12 could not be made)`. Each further reason is
-/// a line of its own, up to three lines. Nothing where no fork was wanted: that every guest was booted goes without saying.
+/// a line of its own, up to three lines. Empty if no fork was wanted.
 pub(crate) fn summary(run: &Run) -> Vec<String> {
     let (mut forked, mut cold) = (0, 0);
     let mut by_reason = BTreeMap::<&str, usize>::new();

@@ -1,8 +1,8 @@
-//! `report.html`: one file for people, that needs nothing else to be read.
+//! `report.html`: one self-contained file for people.
 //!
-//! What is shown is gathered as plain data ([`page`]) and rendered by a template that escapes everything (its name ends in
-//! `.html`, and nothing in it is marked safe). A content security policy forbids the page everything but its own style and its own
-//! script, so even text that got past both could not act. Size is bounded: logs share a budget, the whole log is one link away.
+//! The content is gathered as plain data ([`page`]) and rendered by a template that escapes everything (its name ends in `.html`,
+//! and nothing in it is marked safe). A content security policy allows only the page's own style and script, so even text that
+//! got past both could not act. The size is bounded: logs share a budget, and link to the whole file.
 
 mod budget;
 mod cell;
@@ -30,7 +30,7 @@ pub(crate) fn render(run: &Run, run_dir: &Path) -> Result<Vec<u8>, String> {
     Ok(html)
 }
 
-/// An error with its causes: the template engine says little in the outermost one.
+/// An error with its causes: the template engine's outermost one says little.
 fn explain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

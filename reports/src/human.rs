@@ -1,8 +1,8 @@
-//! Durations and sizes the way people read them.
+//! Durations and sizes for people.
 
 /// A number of milliseconds: `0.4s`, `24.1s`, `1m 24s`, `2h 03m`.
 pub(crate) fn duration(ms: u64) -> String {
-    // Rounded to what is shown first, so that 59.96 s does not read `60.0s`.
+    // Rounded to the shown precision first, so that 59.96 s is not `60.0s`.
     let tenths = ms.saturating_add(50) / 100;
     if tenths < 600 {
         return format!("{}.{}s", tenths / 10, tenths % 10);

@@ -1,10 +1,10 @@
-//! What was installed in the guests of each image, in few words.
+//! A summary of the packages installed in the guests of each image.
 
 use indexmap::IndexMap;
 
 use crate::Run;
 
-/// `hello 2.12-1 (debian-12, debian-13)`: everything that was installed, with the images it was installed in.
+/// `hello 2.12-1 (debian-12, debian-13)`: all installed packages, each with its images.
 pub(crate) fn by_image(run: &Run) -> Vec<String> {
     let mut images = IndexMap::<String, Vec<&str>>::new();
     for cell in &run.cells {

@@ -1,10 +1,9 @@
-//! The journal: every event of a run, one JSON line each, on disk the moment it happens.
+//! The journal: every event of a run, one JSON line each, written immediately.
 //!
-//! It is the truth of a run: every report is rebuilt from it, also after a crash. So it is only ever appended to, a line is
-//! one `write(2)` and ends with a checksum, verdicts are synced to the disk. Reading goes past what it does not understand and
-//! says so ([`Damage`]); going on with a journal forgives exactly what a crash can do to it: a torn last line. Whoever writes it
-//! holds a lock on it (which ends with the process, however that ends), so two processes never continue one run. Readers need
-//! none: what they find is whole lines, and one that is being written.
+//! Every report is rebuilt from the journal, also after a crash. So it is append-only, a line is one `write(2)` and ends with a
+//! checksum, and verdicts are synced to the disk. Reading skips damaged lines and reports them ([`Damage`]); resuming accepts
+//! only the damage that a crash causes: a torn last line. The writer holds a lock on the file (which ends with the process), so
+//! two processes never continue one run. Readers need no lock: they find whole lines, and one in progress.
 
 mod chain;
 
@@ -24,12 +23,13 @@ use crate::{
 /// Name of the journal in the folder of a run.
 pub const FILE_NAME: &str = "events.jsonl";
 
-/// Longest line that is read or written, in bytes. Above any event we write; bounds memory against a file that is not a journal.
+/// Maximum length of a line that is read or written, in bytes. More than any event; bounds the memory for a file that is not a
+/// journal.
 const MAX_LINE: u64 = 64 << 20;
-/// Most lines that are named as damaged.
+/// Maximum number of damaged lines that are reported.
 const MAX_DAMAGE: usize = 1_000;
 
-/// The journal of a run that is being written.
+/// The journal of a run in progress.
 #[derive(Debug)]
 pub struct Journal {
     file: File,
@@ -39,7 +39,7 @@ pub struct Journal {
     chain: Chain,
 }
 
-/// A line of a journal that was not understood, or that does not follow from the one before it.
+/// A line of a journal that is not an event, or that does not follow from the one before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// Counted from 1.
@@ -72,7 +72,7 @@ pub enum JournalErrorKind {
     /// It could not be read.
     #[error("read failed: {0}")]
     Read(io::Error),
-    /// An event could not be written. What is not on record has not happened.
+    /// An event could not be written. Unrecorded events count as not happened.
     #[error("write failed: {0}; the run ends here, its last events are not recorded")]
     Write(io::Error),
     /// Its lock is taken.
@@ -81,18 +81,18 @@ pub enum JournalErrorKind {
     /// An event could not be written as JSON.
     #[error("event cannot be written as JSON: {0}")]
     Encode(serde_json::Error),
-    /// It is damaged before its last line, so nobody can go on with it.
+    /// It is damaged before its last line, so it cannot be resumed.
     #[error("{}:{}: damaged: {}; `nestmatrix report` shows what is left, start a new run for the rest", .file.display(), .damage.line, .damage.reason)]
     Damaged {
         /// The file.
         file: PathBuf,
-        /// The first line that is.
+        /// The first damaged line.
         damage: Damage,
     },
 }
 
 impl Journal {
-    /// Starts the journal of a run in the run's folder. A journal that exists already is an error, never overwritten.
+    /// Starts the journal of a run in the run's folder. An existing journal is an error; it is never overwritten.
     pub fn create(dir: &Path) -> Result<Self, JournalError> {
         let path = dir.join(FILE_NAME);
         let open = || {
@@ -107,8 +107,8 @@ impl Journal {
         }
     }
 
-    /// Opens the journal of a run that died or was interrupted, to go on after its last whole event: a torn last line is cut
-    /// off. A journal that another process is writing, or that is damaged before its last line, is an error and left as it is.
+    /// Opens the journal of a run that died or was interrupted, to append after its last whole event: a torn last line is cut
+    /// off. A journal that another process is writing, or that is damaged before its last line, is an error and left unchanged.
     pub fn resume(dir: &Path) -> Result<Self, JournalError> {
         let path = dir.join(FILE_NAME);
         let open = || {
@@ -132,8 +132,8 @@ impl Journal {
         }
     }
 
-    /// Appends one event. After it returned, a crash of this process cannot lose it; after a verdict, a crash of the machine
-    /// cannot either. After an error (a full disk) the journal ends with the event before, and the next one may be tried.
+    /// Appends one event. Once it returns, a crash of this process cannot lose the event; after a verdict, neither can a crash of
+    /// the machine. After an error (a full disk) the journal ends with the previous event, and the next one may be tried.
     pub fn append(&mut self, event: &Event) -> Result<(), JournalError> {
         self.try_append(event).map_err(|kind| JournalError { path: self.path.clone(), kind })
     }
@@ -144,7 +144,7 @@ impl Journal {
         chain.seal(&mut line);
         line.push(b'\n');
         if let Err(error) = self.file.write_all(&line) {
-            // Half a line must not become the beginning of the next one. If even this fails, reading will name the line.
+            // A torn line must not become the beginning of the next one. If even this fails, reading reports the line.
             let _ = self.file.set_len(self.length);
             return Err(JournalErrorKind::Write(error));
         }
@@ -157,10 +157,10 @@ impl Journal {
     }
 }
 
-/// Reads the events of a run one by one, in order; what was not understood on the way, at most 1,000 lines of it.
+/// Reads the events of a run in order; returns damaged lines, at most 1,000.
 ///
-/// A line that is no event is passed by. A line that does not follow from the one before it is read all the same: what it says of a
-/// failure must not be lost. A last line that is cut off was being written when the run died.
+/// A line that is not an event is skipped. A line that does not follow from the one before it is read all the same: a failure in
+/// it must not be lost. A truncated last line was being written when the run died.
 pub fn for_each(dir: &Path, see: impl FnMut(Event)) -> Result<Vec<Damage>, JournalError> {
     let path = dir.join(FILE_NAME);
     let opened = regular::open(&path, OpenOptions::new().read(true), Links::Follow).map_err(JournalErrorKind::Read);
@@ -168,20 +168,20 @@ pub fn for_each(dir: &Path, see: impl FnMut(Event)) -> Result<Vec<Damage>, Journ
     scanned.map(|scanned| scanned.damage).map_err(|kind| JournalError { path, kind })
 }
 
-/// What a journal holds.
+/// The content of a journal.
 struct Scanned {
     damage: Vec<Damage>,
     /// Length of the file up to the end of its last event.
     length: u64,
-    /// The last event is whole but for its line end.
+    /// The last event is complete except for its line end.
     lacks_newline: bool,
     /// The chain at the last event.
     chain: Chain,
-    /// The last line, if it is no event.
+    /// The last line, if it is not an event.
     torn: Option<u64>,
 }
 
-/// Sees every event of a journal, in order.
+/// Visits every event of a journal, in order.
 fn scan(file: &File, mut see: impl FnMut(Event)) -> Result<Scanned, JournalErrorKind> {
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();

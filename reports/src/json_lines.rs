@@ -1,10 +1,10 @@
-//! `--message-format json`: the stream of events itself, for programs.
+//! `--message-format json`: the event stream for programs.
 
 use std::io::{self, Write};
 
 use crate::Event;
 
-/// Writes every event as one line of JSON, the moment it happens.
+/// Writes every event as one line of JSON, immediately.
 #[derive(Debug)]
 pub struct JsonLines<W> {
     sink: W,
@@ -16,7 +16,7 @@ impl<W: Write> JsonLines<W> {
         Self { sink }
     }
 
-    /// Writes one event and flushes it. An error is the sink's: nobody listens any more.
+    /// Writes one event and flushes it. Returns the sink's error: nobody reads any more.
     pub fn event(&mut self, event: &Event) -> io::Result<()> {
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');

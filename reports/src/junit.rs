@@ -1,8 +1,10 @@
-//! `junit.xml`: for the test pages of continuous integration systems.
+//! `junit.xml`: for the test pages of CI systems.
 //!
-//! One `<testsuite>` per image, `classname="<image>.<suite>"`, the axes in the test's name: every name is there once, because some
-//! readers show only the first of equal ones. `<failure>` is the package's fault, `<error>` the harness's (or silence). What JUnit
-//! has no element for goes into `<system-out>` as `[[PROPERTY|key=value]]` and `[[ATTACHMENT|path]]` lines, which readers pick up.
+//! One `<testsuite>` per image, `classname="<image>.<suite>"`, the axes in the test's name. Names are unique, because some
+//! readers show only the first of equal ones. `<failure>` is the package's fault, `<error>` the harness's (or silence). Other
+//! facts go into `<system-out>` as `[[PROPERTY
+//! key=value]]` and `[[ATTACHMENT
+//! path]]` lines, which readers pick up.
 
 mod counts;
 
@@ -19,13 +21,13 @@ use crate::{
     run::{Attempt, ImageState},
 };
 
-/// Most bytes of each captured stream in one test case.
+/// Maximum bytes of each captured stream in one test case.
 const MAX_STREAM: u64 = 64 << 10;
-/// Most bytes of captured streams in the whole file; GitLab refuses reports of 30 MB.
+/// Maximum bytes of captured streams in the whole file; GitLab refuses reports of 30 MB.
 const MAX_ALL_STREAMS: u64 = 16 << 20;
-/// Lines of evidence in the body of a failure that has no detail of its own.
+/// Lines of evidence in the body of a failure without details.
 const EVIDENCE_LINES: usize = 40;
-/// The suite of what is wrong with the run itself; images cannot have its name, which is no word of the matrix file.
+/// The suite for problems of the run itself; this cannot be the name of an image.
 const OF_THE_RUN: &str = "[nestmatrix]";
 
 /// Renders the file.
@@ -38,7 +40,7 @@ pub(crate) fn render(run: &Run, run_dir: &Path) -> Result<Vec<u8>, String> {
     };
     let mut report = Report::new();
     report.add_testsuites(run.images.par_iter().map(of_image).collect::<Vec<_>>());
-    // Why the run as a whole cannot be trusted is one error: its cells may all look good.
+    // The problems of the run are one error: all its cells may look good.
     report.add_testsuites(run.reported_case().map(|case| {
         let built = test_case(&case.name, OF_THE_RUN, "run", &case, &case.detail);
         suite(run, OF_THE_RUN, vec![built.testcase])
@@ -52,7 +54,7 @@ pub(crate) fn render(run: &Run, run_dir: &Path) -> Result<Vec<u8>, String> {
 }
 
 fn suite(run: &Run, name: &str, testcases: Vec<TestCase>) -> TestSuite {
-    // The beginning of time where the start is not known or has no four digits.
+    // The epoch, if the start is unknown or its year has not four digits.
     let started = run.started.map(jiff::Timestamp::as_second).filter(|at| (0..253_402_300_800).contains(at));
     let timestamp = started.and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
     TestSuite { timestamp: timestamp.unwrap_or(OffsetDateTime::UNIX_EPOCH), testcases, ..TestSuite::new(name) }
@@ -62,7 +64,7 @@ fn suite(run: &Run, name: &str, testcases: Vec<TestCase>) -> TestSuite {
 fn cases(run: &Run, cell: &CellRun, run_dir: &Path, budget: u64, names: &mut UniqueNames) -> Vec<TestCase> {
     let axes = cell.axes_label();
     let reported: Vec<ReportedCase<'_>> = cell.reported_cases().collect();
-    // The streams belong to the cell, so one case carries them: the worst that is bad, or else the first that ran.
+    // The streams belong to the cell, so one case carries them: the worst bad one, or else the first that ran.
     let carrier = reported.iter().enumerate().min_by_key(|(_, case)| match case.outcome {
         Outcome::Skipped => Outcome::ALL.len(),
         outcome if outcome.is_bad() => outcome as usize,
@@ -74,7 +76,7 @@ fn cases(run: &Run, cell: &CellRun, run_dir: &Path, budget: u64, names: &mut Uni
     let build = |(index, case): (usize, &ReportedCase<'_>)| {
         let carries = Some(index) == carrier;
         let name = if axes.is_empty() { case.name.to_string() } else { format!("{} [{axes}]", case.name) };
-        // Unique by class and name together; the class is taken off again.
+        // Unique by class and name together; the class is removed again.
         let unique = names.take(format!("{class}\0{name}"));
         let name = unique.split_once('\0').map_or(name.as_str(), |(_, name)| name);
         let evidence = words.as_ref().filter(|_| carries && case.detail.is_empty());
@@ -91,7 +93,7 @@ fn cases(run: &Run, cell: &CellRun, run_dir: &Path, budget: u64, names: &mut Uni
     reported.iter().enumerate().map(build).collect()
 }
 
-/// A test case without streams; `kind` and `text` (below its message) are of a failure.
+/// A test case without streams; `kind` and `text` (below its message) belong to a failure.
 fn test_case(name: &str, class: &str, kind: &str, case: &ReportedCase<'_>, text: &str) -> TestCaseBuilder {
     let time = Duration::milliseconds(i64::try_from(case.elapsed_ms).unwrap_or(i64::MAX));
     let mut built = match case.outcome {
@@ -107,7 +109,7 @@ fn test_case(name: &str, class: &str, kind: &str, case: &ReportedCase<'_>, text:
     built
 }
 
-/// `type` of a failure: the phase, so that readers can group by it.
+/// `type` of a failure: its phase, so that readers can group by it.
 fn kind(cell: &CellRun, case: &ReportedCase<'_>) -> &'static str {
     match cell.verdict.phase() {
         Some(phase) if case.name.starts_with('[') => phase.name(),
@@ -164,7 +166,7 @@ fn system_out(run: &Run, cell: &CellRun, run_dir: &Path, budget: u64) -> String 
         let present = |name: &&str| logs::size(&run_dir.join(&folder).join(name)).is_some();
         let files = evidence::LOGS.iter().copied().chain(["screen.png"]).filter(present);
         out.extend(files.map(|name| format!("[[ATTACHMENT|{folder}/{name}]]")));
-        // The path is clean text by now, and cleaning may have made `..` of a name: what is written out is what is judged.
+        // The path is cleaned by now, and cleaning may have produced `..`: the check is on the written text.
         let artifacts =
             attempt.artifacts.iter().filter(|artifact| artifact.href.is_some() && stays_inside(&artifact.path));
         out.extend(artifacts.map(|artifact| format!("[[ATTACHMENT|{folder}/{}]]", marked(&artifact.path))));
@@ -175,7 +177,7 @@ fn system_out(run: &Run, cell: &CellRun, run_dir: &Path, budget: u64) -> String 
     out.join("\n")
 }
 
-/// What an attempt came to, in one line.
+/// The result of an attempt, in one line.
 pub(crate) fn outcome(attempt: &Attempt) -> String {
     let said = match &attempt.outcome {
         None => "never ended".to_owned(),
@@ -194,18 +196,18 @@ fn stream(cell: &CellRun, run_dir: &Path, name: &str, budget: u64) -> Option<Str
     (!excerpt.text.is_empty()).then(|| disarm(&excerpt.text))
 }
 
-/// Text that may stand within a line of ours. Disarmed, too: one that ends in the beginning of an attachment would share the
+/// Text that may appear within a line of ours. Defused, too: text that ends with the beginning of an attachment would share the
 /// line's closing brackets.
 fn marked(text: &str) -> String {
     disarm(text).replace("]]", "] ]")
 }
 
-/// Text from a guest without lines that readers would take for ours: an attachment may be any file of the machine that reads.
+/// Text from a guest, without lines that readers take for ours: an attachment may name any file of the reading machine.
 fn disarm(text: &str) -> String {
     text.replace("[[ATTACHMENT|", "[ [ATTACHMENT|").replace("[[PROPERTY|", "[ [PROPERTY|")
 }
 
-/// junit-report writes text into one CDATA section as it is; `]]>` would end it early, so it is spread over two sections.
+/// junit-report writes text into one CDATA section unchanged; `]]>` would end it early, so it is split over two sections.
 fn cdata(text: &str) -> String {
     text.replace("]]>", "]]]]><![CDATA[>")
 }

@@ -1,8 +1,7 @@
-//! JUnit XML that a suite left in its guest, as test cases.
+//! Imports a suite's JUnit XML as test cases.
 //!
-//! The guest is hostile: nothing is expanded, nesting, number and size are bounded. Reading is one pass over the text. Whatever a
-//! file says that is bad counts, at any depth; what it says that is good counts only where nothing speaks against it. A word that is
-//! not known is no pass.
+//! The guest is hostile: nothing is expanded; nesting, number and size are bounded. Reading is one pass over the text. Bad
+//! results count at any depth; good results count only if nothing contradicts them. An unknown word is not a pass.
 
 mod case;
 mod element;
@@ -22,27 +21,27 @@ use self::{
 };
 use crate::{TestCase, clean, names::UniqueNames};
 
-/// Most test cases in one file.
+/// Maximum number of test cases in one file.
 pub const MAX_CASES: usize = 50_000;
-/// Deepest nesting of elements.
+/// Maximum nesting of elements.
 pub const MAX_DEPTH: usize = 64;
-/// Most warnings about one file, and most flaky tests named.
+/// Maximum number of warnings about one file, and of flaky tests named.
 const MAX_WARNINGS: usize = 10;
 
-/// What a file says.
+/// The content of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Imported {
     /// Its test cases, in its order, with unique names: `classname::name`, or `name` if there is no class name.
     pub cases: Vec<TestCase>,
-    /// What a person should know of it, one line each; at most a few.
+    /// Warnings for people, one line each; at most a few.
     pub warnings: Vec<String>,
 }
 
-/// The file is no JUnit XML that can be believed.
+/// The file is not valid JUnit XML.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImportError {
-    /// It is in an encoding that cannot be read.
+    /// Its encoding is not supported.
     #[error("encoding {0} cannot be read: write the file in UTF-8")]
     Encoding(String),
     /// It is not well-formed.
@@ -61,42 +60,42 @@ pub enum ImportError {
         /// What is wrong.
         reason: String,
     },
-    /// It ends in the middle.
+    /// It is truncated.
     #[error("the file ends inside <{element}>: it was cut off")]
     CutOff {
-        /// The element that never ends.
+        /// The unclosed element.
         element: String,
     },
-    /// It is some other kind of file.
+    /// It is another kind of file.
     #[error("not JUnit XML: the outermost element is <{found}>{format}, expected <testsuites> or <testsuite>")]
     NotJunit {
-        /// What there is.
+        /// Its outermost element.
         found: String,
-        /// What kind of file that is, in brackets, if it is known.
+        /// The kind of file, in brackets, if known.
         format: &'static str,
     },
-    /// There is nothing in it.
+    /// It is empty.
     #[error("the file holds no XML element")]
     Empty,
-    /// There is something beside its outermost element.
+    /// It has content beside its outermost element.
     #[error("not well-formed XML: {0} outside of the outermost element (several files in one?)")]
     Outside(&'static str),
     /// It is nested too deeply.
     #[error("elements are nested more than {MAX_DEPTH} deep")]
     TooDeep,
-    /// It holds too much.
+    /// It has too many test cases.
     #[error("more than {MAX_CASES} test cases")]
     TooMany,
 }
 
 /// Reads the test cases of a file.
 ///
-/// A file without test cases gives an empty list; whoever asked for results decides what that means. A failure outside of any
-/// test case becomes a failed case named after its suite, and so do totals of a suite that tell of failures none of its cases has.
+/// A file without test cases gives an empty list; the caller decides what that means. A failure outside of any test case becomes
+/// a failed case named after its suite, and so do totals of a suite with more failures than its cases have.
 ///
 /// # Errors
 ///
-/// See [`ImportError`]; nothing of such a file should be believed.
+/// See [`ImportError`]; such a file must not be used.
 pub fn parse(xml: &[u8]) -> Result<Imported, ImportError> {
     let (text, replaced) = encoding::decode(xml).map_err(ImportError::Encoding)?;
     let mut reader = Reader::from_str(&text);
@@ -119,21 +118,21 @@ pub fn parse(xml: &[u8]) -> Result<Imported, ImportError> {
             Event::Text(text) => import.text(&text)?,
             Event::CData(text) => import.text(&text)?,
             Event::GeneralRef(reference) => import.reference(&reference)?,
-            // Declarations of entities are not read, so there is nothing that could be expanded.
+            // Entity declarations are not read, so nothing can be expanded.
             Event::DocType(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
             Event::Eof => return import.end(),
         }
     }
 }
 
-/// Where reading stands.
+/// The state of reading.
 #[derive(Debug, Default)]
 struct Import {
     open: Vec<Open>,
     suites: Vec<Suite>,
-    /// In the order they begin.
+    /// In the order of their start tags.
     cases: Vec<Case>,
-    /// Depth of the element whose text is being collected, and the place of its case.
+    /// Depth of the element whose text is being collected, and the index of its case.
     collecting: Option<(usize, usize)>,
     /// The outermost element has ended.
     over: bool,
@@ -152,9 +151,9 @@ struct Open {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Is {
     Suite,
-    /// The case at this place, and how many failures it tells of.
+    /// The case with this index, and the number of its failures.
     Case(usize, u64),
-    /// What is in it was so only at first.
+    /// Its content belongs to an earlier try.
     Flaky,
     Other,
 }
@@ -197,7 +196,7 @@ impl Import {
         Ok(())
     }
 
-    /// A result is that of the innermost test case it is in, or stands for its suite.
+    /// A result belongs to the innermost test case around it, or else to its suite.
     fn result(&mut self, said: Said, attributes: &Attributes) -> Result<(), ImportError> {
         let depth = self.open.len();
         let inside = self.open.iter().rev().take_while(|open| !matches!(open.is, Is::Case(..)));
@@ -213,7 +212,7 @@ impl Import {
                 let name = self.suites.last().map(|suite| suite.name.clone()).filter(|name| !name.is_empty());
                 let place = self.push(Case::named(name.unwrap_or_else(|| "[suite]".to_owned())))?;
                 if let Some(suite) = self.suites.last_mut() {
-                    // It is none of the test cases that the suite counts.
+                    // Not one of the test cases that the suite counts.
                     suite.found.failures += u64::from(said == Said::Failed);
                     suite.found.skipped += u64::from(said == Said::Skipped);
                 }

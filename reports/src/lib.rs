@@ -1,11 +1,11 @@
 //! What happened: the one stream of [`Event`]s and everything that reads it.
 //!
-//! Whatever runs a plan writes Events and nothing else. The journal on disk, the live terminal, JUnit, HTML, the summary and
-//! the exit code are all readers of that stream. This crate knows nothing of QEMU, SSH, images or processes; it depends on
-//! `matrix` because the plan is the ledger: every cell in it must report.
+//! The parts that run a plan only write Events. The journal on disk, the live terminal, JUnit, HTML, the summary and the exit
+//! code are readers of that stream. This crate knows nothing of QEMU, SSH, images or processes; it depends on `matrix` because
+//! the plan is the ledger: every cell in it must report.
 //!
-//! Events are folded into a [`Run`] (one plain function, [`Run::fold_one`]), and everything people and programs see is rendered
-//! from that: so no two outputs can disagree.
+//! Events are folded into a [`Run`] (one plain function, [`Run::fold_one`]), and every output is rendered from that, so no two
+//! outputs can disagree.
 
 pub mod clean;
 mod counts;

@@ -1,4 +1,4 @@
-//! Reading logs that a guest had a hand in: bounded, cleaned, and never through a link.
+//! Reads logs with text from guests: bounded, cleaned, and never through a link.
 
 use std::{
     fs::{File, OpenOptions},
@@ -16,7 +16,7 @@ use crate::{
 pub struct Excerpt {
     /// The text that is shown.
     pub text: String,
-    /// Bytes of the file that are not in it.
+    /// Omitted bytes of the file.
     pub omitted: u64,
     /// Bytes of the file.
     pub total: u64,
@@ -40,8 +40,8 @@ pub fn tail(path: &Path, max_bytes: u64, max_lines: usize) -> io::Result<Excerpt
     Ok(Excerpt { text: text.to_owned(), omitted, total })
 }
 
-/// The beginning and the end of a log, about `max_bytes` together; where something is missing, a line says how much and that
-/// it is in the file called `name`.
+/// The beginning and the end of a log, about `max_bytes` together; a line between them names the omitted bytes and the file
+/// `name`.
 ///
 /// # Errors
 ///

@@ -1,11 +1,11 @@
-//! The machines guests run on, in the words every output uses.
+//! Runners, in the words of every output.
 
 use crate::{
     L1Facts, RunnerFacts, human,
     run::{Attempt, Run, RunnerRun},
 };
 
-/// Most steps of making a runner ready that are named.
+/// Maximum number of steps that are named.
 const MAX_STEPS: usize = 12;
 
 /// `runner 2 (qemu)`.
@@ -13,7 +13,7 @@ pub(crate) fn name(runner: &RunnerRun) -> String {
     format!("runner {} ({})", runner.number, runner.kind)
 }
 
-/// What became of it: `ready after 28.0s: boot 14.5s, upload 1.2s, proof 9.0s`, or how far it came.
+/// Its state: `ready after 28.0s: boot 14.5s, upload 1.2s, proof 9.0s`, or how far it came.
 pub(crate) fn state(runner: &RunnerRun) -> String {
     let state = match (runner.ready_after_ms, &runner.facts) {
         (Some(ms), Some(facts)) if facts.steps.is_empty() => format!("ready after {}", human::duration(ms)),
@@ -31,7 +31,7 @@ pub(crate) fn state(runner: &RunnerRun) -> String {
     }
 }
 
-/// In how many virtual machines a guest lies, itself included, and in which.
+/// The nesting depth of a guest, in words.
 pub(crate) fn depth(facts: &RunnerFacts) -> String {
     let inside = match (facts.l1.is_some(), facts.depth) {
         (false, 0 | 1) => "guests on bare metal",
@@ -42,7 +42,7 @@ pub(crate) fn depth(facts: &RunnerFacts) -> String {
     format!("nesting depth {}: {inside}", facts.depth)
 }
 
-/// What its speed does to time limits.
+/// The effect of its speed on time limits.
 pub(crate) fn limits(facts: &RunnerFacts) -> String {
     if facts.speed < 1.05 {
         return "time limits as they are set".to_owned();
@@ -57,8 +57,8 @@ pub(crate) fn l1(l1: &L1Facts) -> String {
     format!("{cpus}, {}, {}{nesting}, QEMU {}", human::bytes(l1.memory), l1.accelerator, l1.qemu)
 }
 
-/// Where an attempt's guest ran: `runner 2 (qemu): a virtual machine of image debian-13-runner`. `None` where that goes without
-/// saying: on the only machine there was, and nothing was booted for it.
+/// Where an attempt's guest ran: `runner 2 (qemu): a virtual machine of image debian-13-runner`. `None` if that is obvious: there
+/// was only one machine, and nothing was booted for it.
 pub(crate) fn of_attempt(run: &Run, attempt: &Attempt) -> Option<String> {
     let runner = run.runner(attempt.guest.as_ref()?.runner)?;
     let l1 = runner.facts.as_ref().and_then(|facts| facts.l1.as_ref());
@@ -66,7 +66,7 @@ pub(crate) fn of_attempt(run: &Run, attempt: &Attempt) -> Option<String> {
         return None;
     }
     let what = l1.map(|l1| format!(": a virtual machine of image {}", l1.image)).unwrap_or_default();
-    // An attempt that was over by then did not suffer from it.
+    // An attempt that was over by then was not affected.
     let lost = runner
         .lost
         .as_ref()

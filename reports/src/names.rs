@@ -1,11 +1,11 @@
-//! Names that are each used once.
+//! Unique names.
 
 use std::collections::HashMap;
 
-/// Gives out names, each once: a second `boots` becomes `boots (2)`.
+/// Makes names unique: a second `boots` becomes `boots (2)`.
 #[derive(Debug, Default)]
 pub struct UniqueNames {
-    /// Name given out -> the number to try next for it, so that equal names do not make it quadratic.
+    /// Name -> the number to try next for it, so that equal names do not take quadratic time.
     given: HashMap<String, u64>,
 }
 

@@ -10,11 +10,11 @@ use crate::{Counts, Run};
 /// times RFC 3339 in UTC.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunRecord<'a> {
-    /// Version of this format. Raised when a field changes its meaning or goes; new fields do not raise it.
+    /// Version of this format. Raised when a field changes its meaning or is removed; new fields do not raise it.
     pub format: u32,
     /// The exit code of the run.
     pub exit_code: u8,
-    /// The exit code in words.
+    /// The exit code as a sentence.
     pub conclusion: String,
     /// Cells and test cases by verdict.
     pub counts: Counts,

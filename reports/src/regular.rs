@@ -1,4 +1,4 @@
-//! Opening what must be a file: a pipe in its place would make us wait for its writer, a device may do anything.
+//! Opens regular files only: a pipe would block until it has a writer, a device may do anything.
 
 use std::{
     fs::{File, OpenOptions},
@@ -9,7 +9,7 @@ use std::{
 
 use rustix::fs::OFlags;
 
-/// What is done about a symbolic link.
+/// How a symbolic link is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Links {
     /// It is followed.
@@ -22,10 +22,10 @@ pub(crate) enum Links {
 ///
 /// # Errors
 ///
-/// It cannot be opened, or is something else: `not a regular file`.
+/// It cannot be opened, or is not a regular file.
 pub(crate) fn open(path: &Path, options: &mut OpenOptions, links: Links) -> io::Result<File> {
     let other = || io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-    // First, because opening alone makes some devices do something.
+    // Checked first, because opening some devices has effects.
     let is_file = match links {
         Links::Follow => path.metadata()?.is_file(),
         Links::Refuse => path.symlink_metadata()?.is_file(),

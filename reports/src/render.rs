@@ -14,10 +14,10 @@ use rayon::prelude::*;
 
 use crate::{Run, RunRecord, html, journal, junit, summary};
 
-/// What [`all`] wrote.
+/// The result of [`all`].
 #[derive(Clone, Debug)]
 pub struct Rendered {
-    /// The run, as the journal tells it.
+    /// The run, folded from the journal.
     pub run: Run,
     /// `run.json`: the whole run for programs.
     pub run_json: PathBuf,
@@ -61,7 +61,7 @@ pub enum RenderError {
 /// Makes the content of one report.
 type Renderer = fn(&Run, &Path) -> Result<Vec<u8>, String>;
 
-/// The run in this folder, as its plan and its journal tell it. Also of a run that crashed.
+/// The run in this folder, from its plan and its journal. Also of a run that crashed.
 pub fn fold(run_dir: &Path) -> Result<Run, RenderError> {
     let plan = Plan::read(&run_dir.join("plan.json"))?;
     let mut run = Run::new(&plan);
@@ -89,7 +89,7 @@ pub fn all(run_dir: &Path) -> Result<Rendered, RenderError> {
     Ok(Rendered { run, run_json, junit_xml, report_html, summary_md })
 }
 
-/// Under a temporary name first: nobody ever reads half a report. Not synced: a report is rebuilt from the journal.
+/// Under a temporary name first, so that no half report is ever visible. Not synced: a report can be rebuilt.
 fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(dir)?;

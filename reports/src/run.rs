@@ -1,8 +1,8 @@
-//! What a run came to: plain data, folded from the events (see [`crate::fold`] for how).
+//! The state of a run: plain data, folded from the events (see [`crate::fold`]).
 //!
-//! Every text in here has been cleaned ([`crate::clean`]) and cut to a bounded size on its way in, so the renderers only escape
-//! it for their own format. At any moment a [`Run`] says what would be true if the journal ended there: a cell that has not
-//! finished *is* not-run, so no reader can take silence for success.
+//! Every text in here is cleaned ([`crate::clean`]) and bounded, so the renderers only escape it for their own format. A [`Run`]
+//! is always the truth if the journal ended here: a cell that has not finished *is* not-run, so no reader can take silence for
+//! success.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -16,48 +16,48 @@ use crate::{
     human,
 };
 
-/// A run: the plan as a ledger, and what was entered in it.
+/// A run: the plan as a ledger, with its entries.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Run {
     /// Name of the run; `None`: it never started.
     pub run: Option<String>,
-    /// Version of nestmatrix that ran it; where it was resumed, that of the last process.
+    /// Version of nestmatrix that ran it; if it was resumed, that of the last process.
     pub version: Option<String>,
     /// Digest of the plan.
     pub plan: Digest,
     /// The time of the run, as far as its events go.
     #[serde(skip)]
     pub(crate) clock: Clock,
-    /// The matrix file, as it was named.
+    /// The matrix file, as the user named it.
     pub matrix: PathBuf,
     /// The package under test.
     pub package: Option<PackageName>,
-    /// How often it was continued by another process after the one before had died or was interrupted.
+    /// How often another process resumed it after a crash or an interrupt.
     pub resumed: u32,
-    /// The machines its guests ran on, in the order they were started: a lost one is followed by the one that replaced it.
+    /// Its runners, in the order they were started: a lost one is followed by its replacement.
     pub runners: Vec<RunnerRun>,
-    /// The templates that guests were or were to be forked from, in the order they were started.
+    /// Its templates, in the order they were started.
     pub templates: Vec<TemplateRun>,
     /// When it started.
     pub started: Option<Timestamp>,
     /// When the last event happened.
     pub ended: Option<Timestamp>,
-    /// What the process that ended the run measured from its own start; `None`: no process said that the run ended. Where the
-    /// run was resumed it leaves out the processes before and the pauses between, so reports show [`Run::duration_ms`].
+    /// Duration measured by the last process from its own start; `None`: the run has not ended. In a resumed run it excludes
+    /// earlier processes and pauses, so reports show [`Run::duration_ms`].
     pub elapsed_ms: Option<u64>,
-    /// The signal that stopped it, for example `SIGINT`; where there were several, the first and the last.
+    /// The signal that stopped it, for example `SIGINT`; if there were several, the first and the last.
     pub interrupted: Option<String>,
-    /// What a person should know that decides nothing.
+    /// Warnings, without influence on verdicts.
     pub warnings: Vec<String>,
     /// Events that contradict the plan or each other. Not empty: the run is not green.
     pub contradictions: Vec<String>,
-    /// What in the journal was not understood, or does not follow from what is before it. Not empty: the run is not green.
+    /// Damaged lines of the journal. Not empty: the run is not green.
     pub damage: Vec<String>,
     /// Every image of the plan, in its order.
     pub images: Vec<ImageRun>,
     /// Every cell of the plan, in its order, exactly once.
     pub cells: Vec<CellRun>,
-    /// Cell -> place in `cells`.
+    /// Cell -> index in `cells`.
     #[serde(skip)]
     pub(crate) places: HashMap<CellId, usize>,
 }
@@ -71,12 +71,12 @@ pub struct PackageName {
     pub version: Option<String>,
 }
 
-/// What became of a machine that was to run guests.
+/// A runner of the run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunnerRun {
     /// Counts the run's runners, from 1.
     pub number: u32,
-    /// `host` or `qemu`.
+    /// `host`, `qemu` or `ssh`.
     pub kind: String,
     /// Why this kind.
     pub reason: String,
@@ -85,15 +85,15 @@ pub struct RunnerRun {
     /// The same by the clock of the run.
     #[serde(skip)]
     pub(crate) began: u64,
-    /// The last line said about it while it was made ready.
+    /// The last progress message.
     pub progress: Option<String>,
     /// When it was ready; `None`: it never was.
     pub ready: Option<Timestamp>,
     /// From its start until it was ready.
     pub ready_after_ms: Option<u64>,
-    /// What it is, known once it is ready.
+    /// Its facts, known once it is ready.
     pub facts: Option<RunnerFacts>,
-    /// It went away or could not be made ready.
+    /// How it was lost, if it was.
     pub lost: Option<RunnerLoss>,
 }
 
@@ -110,7 +110,7 @@ pub struct RunnerLoss {
     pub trouble: Trouble,
 }
 
-/// What became of a template on one runner.
+/// A template on one runner.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TemplateRun {
     /// Identity of what it is made of.
@@ -123,16 +123,16 @@ pub struct TemplateRun {
     pub started: Timestamp,
     /// When it was ready; `None`: it never was.
     pub ready: Option<Timestamp>,
-    /// What became of it.
+    /// Its state.
     #[serde(flatten)]
     pub state: TemplateState,
 }
 
-/// What became of a template.
+/// The state of a template.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum TemplateState {
-    /// It was looked for or being made when the journal ended, or when its runner was lost.
+    /// It was being looked up or made when the journal ended, or when its runner was lost.
     Freezing,
     /// Guests can be forked from it.
     Ready {
@@ -143,37 +143,37 @@ pub enum TemplateState {
         /// Measured memory of one fork in bytes; pages it shares with the template are not counted.
         cost: u64,
     },
-    /// It could not be made, or was of no use any more: guests of its image were booted.
+    /// It could not be made, or became useless: guests of its image were booted.
     Failed {
         /// Why.
         #[serde(flatten)]
         trouble: Trouble,
-        /// How long was tried.
+        /// Time spent on it.
         elapsed_ms: u64,
     },
 }
 
-/// What became of an image.
+/// An image of the run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ImageRun {
     /// Its name in the matrix.
     pub name: String,
     /// The catalog entry it comes from.
     pub from: String,
-    /// What became of it.
+    /// Its state.
     #[serde(flatten)]
     pub state: ImageState,
 }
 
-/// What became of an image.
+/// The state of an image.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum ImageState {
-    /// Nobody asked for it.
+    /// It was not needed.
     Unused,
     /// It was being fetched or built when the journal ended.
     Preparing {
-        /// The last line said about it.
+        /// The last progress message.
         message: Option<String>,
     },
     /// It is in the store and verified.
@@ -185,11 +185,11 @@ pub enum ImageState {
         /// How long it took.
         elapsed_ms: u64,
     },
-    /// It could not be had.
+    /// It is not available.
     Failed(Trouble),
 }
 
-/// What became of a cell.
+/// A cell of the run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CellRun {
     /// Its identity.
@@ -200,23 +200,23 @@ pub struct CellRun {
     pub suite: String,
     /// Axis name -> value.
     pub axes: IndexMap<String, String>,
-    /// What is done with its guest, in this order.
+    /// Its steps, in order.
     pub steps: Vec<Step>,
-    /// What is said of it; not-run until it has reported.
+    /// Its verdict; not-run until it has reported.
     #[serde(flatten)]
     pub verdict: Verdict,
     /// It has reported.
     pub finished: bool,
-    /// When its first attempt started; where the run was resumed for it, the first one since.
+    /// When its first attempt started; in a resumed run, the first one since then.
     pub started: Option<Timestamp>,
     /// When it reported.
     pub ended: Option<Timestamp>,
     /// [`CellRun::started`] by the clock of the run.
     #[serde(skip)]
     pub(crate) began: Option<u64>,
-    /// From the start of that attempt to its end, or to the last that was heard of an attempt.
+    /// From the start of that attempt to its end, or to the last event of an attempt.
     pub elapsed_ms: u64,
-    /// What a person should know that decides nothing.
+    /// Warnings, without influence on verdicts.
     pub warnings: Vec<String>,
     /// Every attempt, in order.
     pub attempts: Vec<Attempt>,
@@ -236,23 +236,23 @@ pub struct Attempt {
     pub ended: Option<Timestamp>,
     /// How long it took; `None`: it never ended.
     pub elapsed_ms: Option<u64>,
-    /// What it came to; `None`: it never said.
+    /// Its ending; `None`: it has none.
     pub outcome: Option<Verdict>,
-    /// It was tried again, so its test cases do not count.
+    /// It was retried, so its test cases do not count.
     pub retried: bool,
     /// Every phase it entered, in order.
     pub phases: Vec<PhaseRun>,
     /// Its virtual machine.
     pub guest: Option<GuestFacts>,
-    /// The system in it; `None`: it was not heard of, or journals of before did not say.
+    /// The system in it; `None`: unknown.
     pub system: Option<SystemFacts>,
-    /// What was installed in it of the package, with its versions; empty: nothing, or nothing is known of it.
+    /// Installed packages with their versions; empty: none, or unknown.
     pub installed: Vec<InstalledPackage>,
     /// The test case that had started and not finished when it ended.
     pub running: Option<String>,
     /// Its test cases.
     pub cases: Vec<TestCase>,
-    /// Why it is not green; `None`: it is, or it never said what it came to.
+    /// Why it is not green; `None`: it is green, or has not ended.
     pub trouble: Option<Trouble>,
     /// Files fetched from the guest.
     pub artifacts: Vec<Artifact>,
@@ -278,15 +278,15 @@ pub struct PhaseRun {
 /// A file fetched from the guest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Artifact {
-    /// Where it lies in the attempt's folder, for people.
+    /// Its path in the attempt's folder, for people.
     pub path: String,
-    /// The same as a relative URL from the folder of the run; `None`: its path leads out of the attempt's folder.
+    /// The same as a relative URL from the folder of the run; `None`: the path leads out of the attempt's folder.
     pub href: Option<String>,
     /// Its size.
     pub bytes: u64,
 }
 
-/// A guest left running for a person to look into.
+/// A guest left running for inspection.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct KeptGuest {
     /// The command that enters it.
@@ -296,8 +296,7 @@ pub struct KeptGuest {
 }
 
 impl Run {
-    /// Why the run as a whole cannot be trusted: a journal that was damaged, contradictions, and a beginning or an end that is
-    /// missing.
+    /// Why the run as a whole cannot be trusted: damage of the journal, contradictions, a missing start or end.
     pub fn problems(&self) -> Vec<String> {
         let damage = self.damage.iter().map(|what| format!("{}: {what}", crate::journal::FILE_NAME));
         let mut problems: Vec<String> = damage.chain(self.contradictions.iter().cloned()).collect();
@@ -313,8 +312,8 @@ impl Run {
         problems
     }
 
-    /// How long the run took, in milliseconds: what its process measured ([`Run::elapsed_ms`]). Where the run was resumed, or
-    /// never said that it ended, the time from its first event to its last, pauses included.
+    /// Duration of the run in milliseconds: as its process measured it ([`Run::elapsed_ms`]). If the run was resumed, or has not
+    /// ended, the time from its first event to its last, including pauses.
     pub fn duration_ms(&self) -> u64 {
         let measured = self.elapsed_ms.filter(|_| self.resumed == 0);
         measured.unwrap_or_else(|| self.clock.elapsed_ms())
@@ -343,7 +342,7 @@ impl Run {
         self.runners.iter().find(|runner| runner.number == number)
     }
 
-    /// A template on a runner; where it was started there more than once, the last time counts.
+    /// A template on a runner; the last one if it was started there more than once.
     pub fn template(&self, runner: u32, template: Digest) -> Option<&TemplateRun> {
         self.templates.iter().rev().find(|known| (known.runner, known.template) == (runner, template))
     }
@@ -360,7 +359,7 @@ impl Run {
 }
 
 impl RunnerRun {
-    /// Guests may run on it.
+    /// True if guests may run on it.
     pub const fn is_ready(&self) -> bool {
         self.facts.is_some() && self.lost.is_none()
     }
@@ -385,12 +384,12 @@ impl Attempt {
         attempt_folder(cell, self.number)
     }
 
-    /// The next step, where the attempt is not green and one is known.
+    /// The next step, if the attempt is not green and one is known.
     pub fn help(&self) -> Option<&str> {
         self.trouble.as_ref()?.help.as_deref()
     }
 
-    /// Last lines of its console, where they may explain a failure.
+    /// Last lines of its console, if they may explain a failure.
     pub fn console_tail(&self) -> &[String] {
         self.trouble.as_ref().map_or(&[], |trouble| &trouble.evidence)
     }

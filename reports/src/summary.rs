@@ -9,15 +9,15 @@ use crate::{
     guests, human, installed, machine, system,
 };
 
-/// Most failures that are told in full.
+/// Maximum number of failures with details.
 const MAX_FAILURES: usize = 20;
-/// Most rows of the table. GitHub shows at most 1 MiB.
+/// Maximum number of rows of the table. GitHub shows at most 1 MiB.
 const MAX_ROWS: usize = 200;
-/// Cells named with each failure.
+/// Cells named per failure.
 const MAX_NAMED: usize = 10;
-/// Most machines named.
+/// Maximum number of runners named.
 const MAX_RUNNERS: usize = 10;
-/// Last lines of each failure.
+/// Lines of evidence per failure.
 const MAX_LINES: usize = 15;
 
 /// Renders the file.
@@ -81,7 +81,7 @@ fn write(run: &Run, run_dir: &Path, md: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-/// The first of these, and how many more there are.
+/// The first of these, and the number of others.
 fn limited(lines: &[String], most: usize) -> Vec<String> {
     let mut shown: Vec<String> = lines.iter().take(most).cloned().collect();
     if lines.len() > most {
@@ -90,7 +90,7 @@ fn limited(lines: &[String], most: usize) -> Vec<String> {
     shown
 }
 
-/// What the guests of each image were, one row for each system that was seen.
+/// The systems of each image's guests, one row per system.
 fn write_systems(run: &Run, md: &mut String) -> std::fmt::Result {
     let seen = run.images.iter().flat_map(|image| {
         let systems = system::of_image(run, &image.name).into_iter();
@@ -112,7 +112,7 @@ fn write_systems(run: &Run, md: &mut String) -> std::fmt::Result {
     writeln!(md, "\n</details>")
 }
 
-/// A machine guests ran on, or were to run on.
+/// A runner.
 fn write_runner(runner: &RunnerRun, md: &mut String) -> std::fmt::Result {
     let Some(facts) = &runner.facts else {
         return writeln!(
@@ -211,7 +211,7 @@ fn fence(text: &str) -> String {
     "`".repeat(longest.max(2) + 1)
 }
 
-/// Text that Markdown, its tables and its HTML leave alone. `@` too: a guest must not notify people.
+/// Text escaped for Markdown, its tables and its HTML. `@` too: a guest must not notify people.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,17 +1,17 @@
-//! What the system in a guest is, and the words every output uses for it.
+//! Facts about the system in a guest, in the words of every output.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Run, clean};
 
-/// Longest fact that is believed, in characters.
+/// Maximum length of a fact, in characters.
 const LONGEST: usize = 120;
-/// Most package managers of one guest.
+/// Maximum number of package managers of one guest.
 const MAX_MANAGERS: usize = 8;
-/// Most systems of one image that are told apart.
+/// Maximum number of distinct systems of one image.
 const MAX_SEEN: usize = 20;
 
-/// What the system in a guest is, in its own words. What it did not say is `None`.
+/// Facts about the system in a guest, as it states them. Unknown facts are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SystemFacts {
@@ -23,21 +23,21 @@ pub struct SystemFacts {
     pub name: Option<String>,
     /// Release of its kernel (`uname -r`).
     pub kernel: Option<String>,
-    /// Its kernel is nestmatrix's: the system came as a root file system and has none of its own, so that control groups, SELinux and
-    /// AppArmor are that kernel's, too.
+    /// Its kernel is nestmatrix's: the system came as a root file system without one, so control groups, SELinux and AppArmor are
+    /// that kernel's, too.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub kernel_lent: bool,
     /// Its CPU (`uname -m`), for example `x86_64`.
     pub arch: Option<String>,
-    /// Its C library and that one's version, for example `glibc 2.36`.
+    /// Its C library with its version, for example `glibc 2.36`.
     pub libc: Option<String>,
-    /// What starts and stops its services, with its version where it has one: `systemd 252`, `OpenRC 0.52.1`, `FreeBSD rc`.
+    /// Its init, with its version if it has one: `systemd 252`, `OpenRC 0.52.1`, `FreeBSD rc`.
     pub init: Option<String>,
     /// Its package managers and their versions, for example `apt 2.6.1`.
     pub package_managers: Vec<String>,
     /// Its control groups.
     pub cgroups: Option<Cgroups>,
-    /// SELinux in it.
+    /// Its SELinux.
     pub selinux: Option<Selinux>,
     /// Whether AppArmor is enabled in it.
     pub apparmor: Option<bool>,
@@ -46,7 +46,7 @@ pub struct SystemFacts {
     pub root_bytes: Option<u64>,
 }
 
-/// Which control groups a system has.
+/// The control groups of a system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cgroups {
@@ -60,17 +60,17 @@ pub enum Cgroups {
     None,
 }
 
-/// What SELinux does in a system.
+/// The state of SELinux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Selinux {
-    /// It refuses what its policy does not allow.
+    /// Enforcing.
     Enforcing,
-    /// It only says what it would refuse.
+    /// Permissive: it only logs.
     Permissive,
-    /// It is installed and switched off.
+    /// Installed but disabled.
     Disabled,
-    /// There is none.
+    /// Absent.
     Absent,
 }
 
@@ -97,7 +97,7 @@ impl Selinux {
 }
 
 impl SystemFacts {
-    /// The same as text that may be shown, of a bounded size; what says nothing is `None`.
+    /// The same, cleaned and bounded; empty facts become `None`.
     #[must_use]
     pub fn cleaned(&self) -> Self {
         let short = |text: &String| {
@@ -123,24 +123,24 @@ impl SystemFacts {
         }
     }
 
-    /// Nothing is known.
+    /// True if nothing is known.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What it is called: by its own name, or by id and version.
+    /// Its name: its own, or id and version.
     pub(crate) fn title(&self) -> Option<String> {
         let named = || Some(format!("{} {}", self.id.as_ref()?, self.version.as_deref().unwrap_or_default()));
         self.name.clone().or_else(|| named().map(|name| name.trim_end().to_owned()))
     }
 
-    /// Release of its kernel, and whose it is if it is not the system's own.
+    /// Release of its kernel, with a note if it is nestmatrix's.
     fn kernel_shown(&self) -> Option<String> {
         let lent = if self.kernel_lent { " (lent by nestmatrix)" } else { "" };
         self.kernel.as_ref().map(|kernel| format!("{kernel}{lent}"))
     }
 
-    /// Each fact that is known by its name, in the order in which it is shown.
+    /// All known facts with their names, in display order.
     pub(crate) fn all(&self) -> Vec<(&'static str, String)> {
         let managers = (!self.package_managers.is_empty()).then(|| self.package_managers.join(", "));
         let apparmor = self.apparmor.map(|enabled| if enabled { "enabled" } else { "not enabled" }.to_owned());
@@ -161,7 +161,7 @@ impl SystemFacts {
     }
 }
 
-/// What is told of an image's system: its name, kernel, C library and init. `None`: the guest did not say.
+/// The summary of an image's system: name, kernel, C library and init. `None`: unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Seen {
     pub(crate) name: Option<String>,
@@ -170,7 +170,7 @@ pub(crate) struct Seen {
     pub(crate) init: Option<String>,
 }
 
-/// The systems that guests of an image were: one, unless they differ in what is told here.
+/// The systems of an image's guests: one, unless the summaries differ.
 pub(crate) fn of_image(run: &Run, image: &str) -> Vec<Seen> {
     let mut all = Vec::new();
     let attempts = run.cells.iter().filter(|cell| cell.image == image).flat_map(|cell| &cell.attempts);

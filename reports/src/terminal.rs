@@ -1,9 +1,6 @@
-//! The terminal: what a person sees while a run goes on, and its last words.
+//! The terminal: progress of a run, and its summary.
 //!
-//! It is a reader of events like all others. On a terminal it keeps a row for every running cell and prints one permanent
-//! line for every finished one; elsewhere (a CI log) it prints plain lines only. It draws on standard error: standard output
-//! belongs to `--message-format json`. Text from guests was cleaned when it entered the [`Run`], so nothing a guest prints can
-//! move the cursor or change a colour.
+//! It is a reader of events like all others. On a terminal it keeps a row for every running cell and prints one permanent line for every finished one; elsewhere (a CI log) it prints plain lines only. It draws on standard error: standard output belongs to `--message-format json`. Text from guests is cleaned when it enters the [`Run`], so nothing a guest prints can move the cursor or change a colour.
 
 mod closing;
 mod lines;
@@ -25,7 +22,7 @@ use matrix::Plan;
 use self::{live::Live, paint::Paint};
 use crate::{Event, Run};
 
-/// How to show things.
+/// Display options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TerminalStyle {
     /// Standard error is a terminal: rows may be redrawn.
@@ -70,14 +67,14 @@ impl Terminal {
         Self { run: Run::new(plan), paint: Paint::new(style.color), logs: None, screen }
     }
 
-    /// Also quotes the logs of failed cells (the package manager's words, for one) from the folder of the run.
+    /// Also quotes the logs of failed cells (for example of the package manager) from the folder of the run.
     #[must_use]
     pub fn quoting_logs(mut self, run_dir: &Path) -> Self {
         self.logs = Some(run_dir.to_owned());
         self
     }
 
-    /// Takes note of an event of a process that this one continues, without showing it.
+    /// Folds an event of an earlier process, without showing it.
     pub fn recall(&mut self, event: &Event) {
         self.run.fold_one(event);
     }
@@ -93,7 +90,7 @@ impl Terminal {
         self.print(&lines);
     }
 
-    /// Shows the end of the run: what it came to, where its reports are, and how to try the bad cells again.
+    /// Shows the end of the run: its outcome, its reports, and how to retry the bad cells.
     pub fn finish(&mut self, run: &Run, run_dir: &Path) {
         let lines = closing::lines(run, run_dir, self.paint);
         if let Screen::Live(live) = &mut self.screen {
@@ -102,7 +99,7 @@ impl Terminal {
         self.print(&lines);
     }
 
-    /// A terminal that has gone away does not end a run: errors are of no use here.
+    /// A closed terminal does not end a run: errors are ignored.
     fn print(&mut self, lines: &[String]) {
         if lines.is_empty() {
             return;

@@ -1,5 +1,5 @@
-//! What failed: one type for every cell, guest, template, image and runner that did not come to its end, and one table that says what
-//! follows from it. The same for every kind of runner.
+//! What failed: one type for every cell, guest, template, image and runner that did not finish, and one table of the
+//! consequences. The same for every kind of runner.
 
 use std::fmt;
 
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Phase, Verdict};
 
-/// What failed, where, with what evidence, and what to do about it.
+/// What failed, where, with evidence and the next step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// What failed. Journals of before this was recorded do not say.
+    /// What failed. Older journals lack it.
     #[serde(default)]
     pub kind: TroubleKind,
-    /// Where.
+    /// The phase.
     #[serde(default = "runner")]
     pub phase: Phase,
-    /// One line: what failed, and the measured value against its limit where there is one.
+    /// One line: what failed, and the measured value against its limit, if there is one.
     pub reason: String,
     /// Last lines of the console, or of the tool that failed.
     #[serde(default, alias = "console_tail", alias = "tail")]
@@ -30,7 +30,7 @@ const fn runner() -> Phase {
     Phase::Runner
 }
 
-/// What failed. [`TroubleKind::fate`] is the table of what follows.
+/// What failed. [`TroubleKind::fate`] is the table of consequences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TroubleKind {
@@ -38,25 +38,25 @@ pub enum TroubleKind {
     GuestPanicked,
     /// The guest powered itself off.
     GuestPoweredOff,
-    /// The guest rebooted itself, which nobody had announced.
+    /// The guest rebooted without an announcement.
     GuestRebooted,
     /// All of the guest's CPUs halted with interrupts off.
     GuestHalted,
-    /// The guest runs and no longer answers over SSH, or lost the session.
+    /// The guest runs but is unreachable over SSH, or lost the session.
     GuestUnreachable,
-    /// The guest rebooted more often than is allowed: before its boot was over, or by its suite.
+    /// The guest rebooted too often: before its boot was over, or by its suite.
     RebootLoop,
     /// A phase reached its time limit.
     Timeout,
-    /// The guest answered, and what it said is not what was expected.
+    /// The guest answered something unexpected.
     Unexpected,
-    /// The image cannot be had.
+    /// The image is not available.
     ImageMissing,
     /// No guest of this image can be used.
     ImageUnusable,
     /// The package does not install.
     NotInstalled,
-    /// Whether the package installs cannot be told.
+    /// It is unknown whether the package installs.
     InstallUnknown,
     /// Another program holds the package manager's lock.
     PackageManagerLocked,
@@ -66,46 +66,46 @@ pub enum TroubleKind {
     TestFailed,
     /// The suite left none of the results it declares.
     ResultsMissing,
-    /// The suite's results did not come, or cannot be read.
+    /// The suite's results did not arrive, or cannot be read.
     ResultsUnreadable,
-    /// This machine failed to do its part: a file, a key, a process.
+    /// This machine failed: a file, a key, a process.
     Host,
     /// QEMU ended by itself.
     QemuGone,
-    /// QEMU runs and no longer answers.
+    /// QEMU runs but does not answer.
     QemuSilent,
     /// The host's disk is full.
     HostDiskFull,
     /// The host's disk returns I/O errors.
     HostDiskBroken,
-    /// What came over the connection was no SSH, or nestmatrix failed to listen.
+    /// The connection did not speak SSH, or nestmatrix failed to listen.
     ConnectionBroken,
-    /// A fork was ended to give its memory to others.
+    /// Out of memory: a fork was ended to make room for others.
     MemoryReclaimed,
-    /// Guests that were kept take the memory that this one needs.
+    /// Out of memory: kept guests take the memory that this one needs.
     NoMemory,
     /// The machine that the guest ran on is lost.
     RunnerLost,
-    /// No machine of this kind will do.
+    /// No machine of this kind can be used.
     RunnerUnusable,
     /// KVM does not work in this kind of L1.
     KvmUnusable,
     /// The template could not be made.
     NoTemplate,
-    /// The template is of no use: no fork of it can run.
+    /// The template is useless: no fork of it can run.
     TemplateBroken,
-    /// A fork did not run, and the template may be the cause.
+    /// A fork did not run, possibly because of the template.
     ForkFailed,
     /// A defect of nestmatrix.
     Defect,
-    /// It was stopped.
+    /// It was interrupted.
     Interrupted,
-    /// Nobody recorded what failed.
+    /// Unknown.
     #[default]
     Unknown,
 }
 
-/// Whose fault it is. Decides the verdict, and with that the exit code.
+/// Who is to blame. Decides the verdict, and so the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// What is tested: failed, exit code 1.
@@ -114,14 +114,14 @@ pub enum Blame {
     Image,
     /// This machine, QEMU or nestmatrix: error, exit code 3.
     Harness,
-    /// Nothing was tried to its end: not-run, exit code 3 (130 if the run was interrupted).
+    /// It was not finished: not-run, exit code 3 (130 if the run was interrupted).
     Nobody,
 }
 
-/// Whether something else may do better.
+/// What may succeed instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// The next one ends in the same way.
+    /// Nothing: the next one fails in the same way.
     Never,
     /// A fresh guest, or a fresh runner of the same kind.
     Fresh,
@@ -129,12 +129,12 @@ pub enum Retry {
     OtherRunner,
 }
 
-/// What follows from a trouble.
+/// The consequences of a trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fate {
-    /// Whose fault it is.
+    /// Who is to blame.
     pub blame: Blame,
-    /// Whether it is tried again.
+    /// What is retried.
     pub retry: Retry,
 }
 
@@ -142,7 +142,7 @@ const QEMU_LOG: &str = "see qemu.log";
 const REPORT: &str = "this is a defect of nestmatrix: please report it with the message above";
 
 impl TroubleKind {
-    /// The table: what follows from this kind of failure in this phase.
+    /// The table: the consequences of this kind of failure in this phase.
     pub const fn fate(self, phase: Phase) -> Fate {
         let (blame, retry) = match self {
             Self::GuestPanicked
@@ -150,13 +150,13 @@ impl TroubleKind {
             | Self::GuestRebooted
             | Self::GuestHalted
             | Self::GuestUnreachable => match phase {
-                // Nothing of the package has run yet.
+                // The package has not run yet.
                 Phase::Image | Phase::Runner | Phase::Boot | Phase::Connect | Phase::Prepare => {
                     (Blame::Image, Retry::Fresh)
                 }
-                // What is installed or tested took its guest down, or broke its boot.
+                // The package or the suite took its guest down, or broke its boot.
                 Phase::Install | Phase::Reboot | Phase::Test => (Blame::Package, Retry::Never),
-                // The suite had ended: the cause is not known.
+                // The suite had ended: the cause is unknown.
                 Phase::Collect => (Blame::Image, Retry::Never),
             },
             Self::Timeout | Self::Unexpected => match phase {
@@ -178,7 +178,7 @@ impl TroubleKind {
             | Self::SuiteNotStarted
             | Self::ResultsUnreadable
             | Self::NoTemplate => (Blame::Image, Retry::Never),
-            // That program may have released the lock in the next guest.
+            // The lock may be free in the next guest.
             Self::PackageManagerLocked => (Blame::Image, Retry::Fresh),
             Self::NotInstalled | Self::TestFailed | Self::ResultsMissing => (Blame::Package, Retry::Never),
             Self::Host
@@ -198,7 +198,7 @@ impl TroubleKind {
         Fate { blame, retry }
     }
 
-    /// The next step where nothing more is known.
+    /// The next step, if nothing more specific is known.
     const fn help(self) -> Option<&'static str> {
         Some(match self {
             Self::GuestPanicked
@@ -220,7 +220,7 @@ impl TroubleKind {
         })
     }
 
-    /// Where it is counted, whatever phase it happened in.
+    /// The phase it is counted in.
     const fn counted_in(self, phase: Phase) -> Phase {
         match self {
             Self::MemoryReclaimed | Self::RunnerLost | Self::Defect => Phase::Runner,
@@ -230,7 +230,7 @@ impl TroubleKind {
 }
 
 impl Trouble {
-    /// In this phase, for this reason; with the help that every trouble of this kind has.
+    /// A trouble in this phase, for this reason; with the help of its kind.
     pub fn new(kind: TroubleKind, phase: Phase, reason: impl Into<String>) -> Self {
         let help = kind.help().map(str::to_owned);
         Self { kind, phase: kind.counted_in(phase), reason: reason.into(), evidence: Vec::new(), help }
@@ -250,24 +250,24 @@ impl Trouble {
         self
     }
 
-    /// The same as the reason why something else failed: `what: reason`.
+    /// The same as the cause of another failure: `what: reason`.
     #[must_use]
     pub fn within(mut self, what: &str) -> Self {
         self.reason = format!("{what}: {}", self.reason);
         self
     }
 
-    /// What follows from it.
+    /// Its consequences.
     pub const fn fate(&self) -> Fate {
         self.kind.fate(self.phase)
     }
 
-    /// A fresh guest, or a fresh runner of the same kind, may do better.
+    /// True if a fresh guest, or a fresh runner of the same kind, may succeed.
     pub fn may_pass(&self) -> bool {
         self.fate().retry == Retry::Fresh
     }
 
-    /// What is said of a cell that ended like this.
+    /// The verdict of a cell that ended with it.
     pub fn verdict(&self) -> Verdict {
         let (phase, reason) = (self.phase, self.reason.clone());
         match self.fate().blame {
@@ -284,23 +284,23 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// What an attempt came to.
+/// The result of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Recorded", try_from = "Recorded")]
 pub enum Ending {
     /// Its test cases passed.
     Passed,
-    /// Nothing was tested, for a stated reason.
+    /// Nothing was tested, with a reason.
     Skipped {
         /// One line.
         reason: String,
     },
-    /// It failed, or came to no verdict.
+    /// It failed, or has no verdict.
     Troubled(Trouble),
 }
 
 impl Ending {
-    /// What is said of the cell if no other attempt follows.
+    /// The verdict of the cell if no other attempt follows.
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Passed => Verdict::Passed,
@@ -309,7 +309,7 @@ impl Ending {
         }
     }
 
-    /// Why it is not green.
+    /// The trouble, if it is not green.
     pub const fn trouble(&self) -> Option<&Trouble> {
         match self {
             Self::Passed | Self::Skipped { .. } => None,
@@ -318,7 +318,7 @@ impl Ending {
     }
 }
 
-/// An [`Ending`] in the journal: the verdict stands beside the trouble it follows from, for people and programs that know no table.
+/// An [`Ending`] in the journal: with the verdict, for people and programs without the table.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "kebab-case")]
 enum Recorded {
@@ -347,7 +347,7 @@ impl TryFrom<Recorded> for Ending {
     type Error = String;
 
     fn try_from(recorded: Recorded) -> Result<Self, String> {
-        // Journals of before kinds were recorded have the verdict alone.
+        // Older journals have the verdict alone.
         let known = |trouble: Trouble, kind: TroubleKind| match trouble.kind {
             TroubleKind::Unknown => Trouble { kind, ..trouble },
             _ => trouble,
@@ -462,7 +462,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_row() {
-        // Names that serde knows, one more than the kinds listed here, and this test says so.
+        // serde lists all names, so this counts one more than the kinds here and fails.
         let unknown = serde_json::from_str::<TroubleKind>("\"none\"").expect_err("no kind").to_string();
         let known = unknown.matches('`').count() / 2 - 1;
         let listed: std::collections::HashSet<_> = all().collect();
@@ -474,7 +474,7 @@ mod tests {
         let failing = all().flat_map(|kind| Phase::ALL.map(|phase| Trouble::new(kind, phase, "why")));
         let failing = failing.filter(|trouble| matches!(trouble.verdict(), Verdict::Failed { .. }));
         let kinds: std::collections::HashSet<_> = failing.map(|trouble| trouble.kind).collect();
-        // A suite that reboots for ever is in a loop, too.
+        // A suite that keeps rebooting is in a loop, too.
         let package =
             [TroubleKind::NotInstalled, TroubleKind::TestFailed, TroubleKind::ResultsMissing, TroubleKind::RebootLoop];
         assert_eq!(kinds, package.into_iter().chain(GUESTS_DOING).collect());

@@ -5,13 +5,13 @@ use std::fmt;
 use matrix::Step;
 use serde::{Deserialize, Serialize};
 
-/// Where a cell is. In this order.
+/// The phases of a cell, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Its disk is fetched or built.
     Image,
-    /// The machine that runs the guests is made ready; the guest waits for a place on it.
+    /// The machine that runs the guests is made ready; the guest waits for memory and CPUs on it.
     Runner,
     /// The guest boots: from power-on to the SSH server's first bytes.
     Boot,
@@ -21,7 +21,7 @@ pub enum Phase {
     Prepare,
     /// The package is installed with the guest's own package manager.
     Install,
-    /// The guest boots again, with the package or what the suite did in it.
+    /// The guest reboots, with the changes of the package or the suite.
     Reboot,
     /// The suite runs.
     Test,
@@ -58,7 +58,7 @@ impl Phase {
         }
     }
 
-    /// Infrastructure: a failure here says nothing about the package and is tried again on a fresh guest.
+    /// Infrastructure: a failure here says nothing about the package and is retried on a fresh guest.
     pub const fn is_infrastructure(self) -> bool {
         matches!(self, Self::Image | Self::Runner | Self::Boot | Self::Connect)
     }
@@ -82,11 +82,11 @@ impl fmt::Display for Phase {
     }
 }
 
-/// What is said of a cell.
+/// The verdict of a cell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Every test case passed or was skipped for a stated reason, and at least one passed.
+    /// Every test case passed or was skipped, and at least one passed.
     Passed,
     /// The package's fault: a test case failed, it did not install, it took the guest down.
     Failed {
@@ -95,12 +95,12 @@ pub enum Verdict {
         /// One line.
         reason: String,
     },
-    /// Nothing was tested, for a stated reason.
+    /// Nothing was tested, with a reason.
     Skipped {
         /// One line.
         reason: String,
     },
-    /// The harness's fault or the machine's: no word about the package.
+    /// The fault of the image, the machine or the harness: no statement about the package.
     Error {
         /// In which phase.
         phase: Phase,
@@ -151,7 +151,7 @@ impl Verdict {
 pub struct TestCase {
     /// Unique within its cell.
     pub name: String,
-    /// What is said of it.
+    /// Its verdict.
     #[serde(flatten)]
     pub verdict: CaseVerdict,
     /// How long it took, in milliseconds.
@@ -164,7 +164,7 @@ pub struct TestCase {
     pub line: Option<u64>,
 }
 
-/// What is said of one test case.
+/// The verdict of a test case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "kebab-case")]
 pub enum CaseVerdict {

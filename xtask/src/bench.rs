@@ -1,6 +1,6 @@
-//! `cargo xtask bench`: what forks save, and what must hold of them however many there are.
+//! `cargo xtask bench`: measures what forks save, and checks what must hold for many of them.
 //!
-//! One file per benchmark. What is compared takes turns, so that a machine that grows slower or faster meanwhile does so for both.
+//! One file per benchmark. Compared runs alternate, so that a machine that becomes slower or faster affects both.
 //! Compare whole commands with hyperfine (see README.md); here is only what must be read from the journal of a run.
 
 mod figures;
@@ -58,13 +58,13 @@ impl Benchmark {
     }
 }
 
-/// What a benchmark found.
+/// The result of a benchmark.
 struct Report {
     /// For people: whole lines.
     text: String,
     /// For machines: an object; times in seconds.
     json: Value,
-    /// What must hold and does not, a line for each.
+    /// Violated requirements, a line for each.
     broken: Vec<String>,
 }
 
@@ -96,7 +96,7 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<(), Failure> {
         report.json["holds"] = report.broken.is_empty().into();
         all.insert(benchmark.name().to_owned(), report.json);
         broken.extend(report.broken.into_iter().map(|what| format!("{}: {what}", benchmark.name())));
-        // What is measured is not lost if the next one fails.
+        // Keeps the results if the next one fails.
         if let Some(file) = &options.json {
             fs::write(file, format!("{:#}\n", Value::Object(all.clone()))).map_err(Failure::at(file))?;
         }
@@ -143,7 +143,7 @@ fn number(name: &str, parser: &mut lexopt::Parser) -> Result<usize, Failure> {
     }
 }
 
-/// Other work on the machine hits one run of a pair and not the other: then the figures say nothing.
+/// Other work on the machine may hit only one run of a pair, which makes the figures useless.
 fn warn_if_busy() {
     let loadavg = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: f64 = loadavg.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0);

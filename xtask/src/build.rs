@@ -1,4 +1,4 @@
-//! Building: cargo for the binary.
+//! Builds nestmatrix with cargo.
 
 use std::{
     ffi::OsString,
@@ -16,8 +16,8 @@ pub(crate) fn checkout() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
-/// Where cargo puts what it builds, a folder for each profile: `target/<triple>`. We are `<that>/<profile>/xtask` ourselves,
-/// which honours every way of moving it.
+/// cargo's output folder for all profiles: `target/<triple>`. Our own path is `<that>/<profile>/xtask`, which honours every way
+/// of moving it.
 pub(crate) fn output_folder() -> PathBuf {
     let us = std::env::current_exe().ok();
     us.as_deref().and_then(|us| us.ancestors().nth(2)).map_or_else(|| checkout().join("target"), Path::to_owned)
@@ -33,7 +33,7 @@ pub(crate) fn cargo() -> Command {
 /// How nestmatrix is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Profile {
-    /// To be run here, soon: what is waited for is the compiler.
+    /// To be run here, soon: compile time matters.
     Release,
     /// To be copied to other machines: optimized, and smaller.
     Dist,
@@ -48,7 +48,7 @@ impl Profile {
         }
     }
 
-    /// How long it usually takes, compiled whole.
+    /// Its usual compile time, from scratch.
     const fn takes(self) -> &'static str {
         match self {
             Self::Release => "usually 1 to 3 minutes on 2 CPUs",
@@ -57,8 +57,8 @@ impl Profile {
     }
 }
 
-/// Builds `nestmatrix` and says where it is. Says how long that usually takes, and how long it took; on a terminal
-/// cargo shows its progress meanwhile, elsewhere only its errors.
+/// Builds `nestmatrix` and returns its path. Prints the usual and the actual time; on a terminal cargo shows its progress,
+/// elsewhere only its errors.
 pub(crate) fn nestmatrix(profile: Profile) -> Result<PathBuf, Failure> {
     let binary = output_folder().join(profile.name()).join("nestmatrix");
     let features = openssl::features(openssl::is_there());
@@ -75,7 +75,7 @@ pub(crate) fn nestmatrix(profile: Profile) -> Result<PathBuf, Failure> {
     if binary.is_file() { Ok(binary) } else { Err(Failure::NotBuilt(binary)) }
 }
 
-/// What a build is and how long it usually takes: compiled whole, or what has changed since.
+/// Describes a build and its usual time: from scratch, or only changes.
 fn expectation(profile: Profile, there: bool, with_openssl: bool, cpus: usize) -> String {
     let (cpus, own) = (format!("this machine has {cpus}"), profile.takes());
     match (there, with_openssl) {
@@ -87,12 +87,12 @@ fn expectation(profile: Profile, there: bool, with_openssl: bool, cpus: usize) -
     }
 }
 
-/// Whether the arguments up to `--` ask for help.
+/// True if the arguments before `--` ask for help.
 pub(crate) fn asks_for_help(args: &[OsString]) -> bool {
     args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--help" || arg == "-h")
 }
 
-/// Takes `--yes` out of arguments that are otherwise somebody else's. Says whether it was there.
+/// Removes `--yes` from arguments that are passed on. Returns whether it was there.
 pub(crate) fn take_yes(args: &mut Vec<OsString>) -> bool {
     let ours = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
     let before = args.len();

@@ -1,4 +1,4 @@
-//! Other programs.
+//! Runs other programs.
 
 use std::{
     os::unix::process::CommandExt as _,
@@ -17,13 +17,13 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
     }
 }
 
-/// Becomes the command: its exit code and the signals it gets are then its own. Returns only if that fails.
+/// Replaces this process by the command. Returns only if that fails.
 pub(crate) fn become_(command: &mut Command) -> Failure {
     let shown = typed(command);
     Failure::Start { command: shown, source: command.exec() }
 }
 
-/// What a command prints, if it succeeds.
+/// The output of a command, if it succeeds.
 pub(crate) fn output(words: &[&str]) -> Option<String> {
     let (program, args) = words.split_first()?;
     let output = Command::new(program).args(args).env("LC_ALL", "C").stdin(Stdio::null()).output().ok()?;

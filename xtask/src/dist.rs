@@ -42,10 +42,10 @@ fn publish(binary: &Path, out: &Path) -> Result<PathBuf, Failure> {
     fs::create_dir_all(out).map_err(Failure::at(out))?;
     let name = format!("nestmatrix-{}-{ARCH}-linux", env!("CARGO_PKG_VERSION"));
     let (file, fresh) = (out.join(&name), out.join(format!("{name}.new")));
-    // Renamed, because an earlier one may be running, and because half a file has no digest worth having.
+    // Renamed, because an earlier one may be running, and because a half file must not be visible.
     fs::copy(binary, &fresh).map_err(Failure::at(&fresh))?;
     fs::rename(&fresh, &file).map_err(Failure::at(&file))?;
-    // Made in the folder, so that `sha256sum --check` finds the file by its bare name.
+    // Run in the folder, so that `sha256sum --check` finds the file by its bare name.
     let digest = out.join(format!("{name}.sha256"));
     let into = fs::File::create(&digest).map_err(Failure::at(&digest))?;
     command::run(Command::new("sha256sum").arg(&name).current_dir(out).stdin(Stdio::null()).stdout(into))?;
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn what_is_published_is_the_binary_and_a_digest_that_can_be_checked() {
-        // Linked as nestmatrix is, unless somebody has set other flags.
+        // Linked like nestmatrix, unless other flags are set.
         let us = std::env::current_exe().expect("our own path");
         let out = build::output_folder().join(format!("dist-test-{}", std::process::id()));
         for again in [false, true] {

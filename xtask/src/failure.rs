@@ -1,4 +1,4 @@
-//! Why nothing was started. Every message ends with what to do about it.
+//! Errors. Every message ends with the next step.
 
 use std::{
     fmt, io,
@@ -6,19 +6,19 @@ use std::{
     process::ExitStatus,
 };
 
-/// The exit code of nearly every [`Failure`]: the same as nestmatrix's for "nothing was started".
+/// The exit code of nearly every [`Failure`]: as nestmatrix's for "nothing was started".
 pub(crate) const NOT_STARTED: u8 = 2;
-/// That of [`Failure::Broken`]: the same as nestmatrix's for a test that failed.
+/// That of [`Failure::Broken`]: as nestmatrix's for a failed test.
 const BROKEN: u8 = 1;
 
 /// Why nothing was started.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The command line makes no sense.
+    /// The command line is invalid.
     Usage(String),
-    /// The machine lacks something, and it was not installed; what to do has been printed.
+    /// The machine lacks something that was not installed; the commands have been printed.
     NotReady(String),
-    /// A command ended badly. It has printed why.
+    /// A command failed. It has printed its reason.
     Command {
         /// The command, as a person would type it.
         command: String,
@@ -32,18 +32,18 @@ pub(crate) enum Failure {
         /// Why not.
         source: io::Error,
     },
-    /// A file that was just built is not there.
+    /// A file that was just built does not exist.
     NotBuilt(PathBuf),
-    /// The binary wants libraries of the system it runs on.
+    /// The binary needs libraries of the system it runs on.
     NotStatic(PathBuf),
-    /// A run left a journal that a benchmark cannot make use of.
+    /// A run left a journal that a benchmark cannot use.
     Journal {
         /// Which.
         path: PathBuf,
         /// Why not.
         why: String,
     },
-    /// Benchmarks ran to their end and found what must not be.
+    /// A requirement of a benchmark is violated.
     Broken {
         /// A line for each.
         what: Vec<String>,
@@ -60,13 +60,13 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// What went wrong with this file.
+    /// An error of this file.
     pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         |source| Self::File { path, source }
     }
 
-    /// What the process exits with.
+    /// The exit code.
     pub(crate) const fn code(&self) -> u8 {
         if matches!(self, Self::Broken { .. }) { BROKEN } else { NOT_STARTED }
     }

@@ -1,8 +1,8 @@
 //! How do I start? `cargo xtask <verb>`: one file per verb.
 //!
-//! This crate must compile in seconds on a machine that has only Rust and a C compiler, because it is what installs the
-//! rest. So it uses the standard library, a small argument parser and a reader of JSON, and knows nothing of the other
-//! crates but the name of the binary they build and the journal it writes.
+//! This crate must compile in seconds on a machine that has only Rust and a C compiler, because it installs the rest. So it uses
+//! the standard library, a small argument parser and a JSON reader, and knows nothing of the other crates but the name of their
+//! binary and the journal it writes.
 
 mod bench;
 mod build;
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     let verb = args.next().unwrap_or_default();
     let rest: Vec<OsString> = args.collect();
-    // `run-matrix --help` is answered by nestmatrix itself, where that can be built.
+    // nestmatrix itself answers `run-matrix --help`, if it can be built.
     let help = build::asks_for_help(&rest) && (verb != "run-matrix" || !setup::is_done());
     let outcome = match verb.to_str() {
         Some("setup" | "run-matrix" | "test" | "bench" | "dist") if help => {

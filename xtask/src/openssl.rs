@@ -1,7 +1,7 @@
-//! Which OpenSSL goes into nestmatrix: the system's, or one that is built along.
+//! Which OpenSSL nestmatrix is linked with: the system's, or one that is built with it.
 //!
 //! nestmatrix is linked statically. Debian, Ubuntu and Homebrew have OpenSSL's static archives beside its headers; Fedora, Arch
-//! and openSUSE have the headers alone.
+//! and openSUSE have only the headers.
 
 use std::{
     env::{self, consts::ARCH},
@@ -23,12 +23,12 @@ pub(crate) fn is_elsewhere() -> bool {
     env::var_os("OPENSSL_DIR").is_some()
 }
 
-/// What cargo is told when it builds nestmatrix.
+/// cargo's arguments for a build of nestmatrix.
 pub(crate) fn features(is_there: bool) -> &'static [&'static str] {
     if is_there { &[] } else { &["--features", "nestmatrix/vendored-openssl"] }
 }
 
-/// Who says where the archives are.
+/// The source of the archives' path.
 #[derive(Default)]
 struct Places {
     /// `OPENSSL_LIB_DIR`.
@@ -50,7 +50,7 @@ impl Places {
         }
     }
 
-    /// Where the build looks, in its own order of who is believed.
+    /// Where the build looks, in its own order.
     fn folders(self) -> Vec<PathBuf> {
         match self {
             Self { library: Some(library), .. } => vec![library],

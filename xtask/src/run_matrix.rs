@@ -1,4 +1,4 @@
-//! `cargo xtask run-matrix`: set up, build, hand over to `nestmatrix run`.
+//! `cargo xtask run-matrix`: set up, build, run `nestmatrix run`.
 
 use std::{ffi::OsString, process::Command};
 
@@ -8,7 +8,7 @@ use crate::{
     setup::{self, Purpose},
 };
 
-/// Everything but `--yes` goes to `nestmatrix run` as it is.
+/// Everything but `--yes` is passed to `nestmatrix run`.
 pub(crate) fn run(mut args: Vec<OsString>) -> Result<(), Failure> {
     let yes = build::take_yes(&mut args);
     setup::ensure(Purpose::Run, yes)?;

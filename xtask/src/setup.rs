@@ -1,7 +1,7 @@
-//! `cargo xtask setup`: what this machine lacks, and how to get it.
+//! `cargo xtask setup`: installs what this machine lacks.
 //!
-//! Three parts: [`facts`] looks at the machine, [`plan()`] decides (a plain function, tested with tables), this file says it
-//! and, when told to, does it.
+//! Three parts: [`facts`] inspects the machine, [`plan()`] decides (a plain function, tested with tables), this file prints the
+//! plan and, on request, executes it.
 
 mod facts;
 mod item;
@@ -55,12 +55,12 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether nestmatrix can be built and run here.
+/// True if nestmatrix can be built and run here.
 pub(crate) fn is_done() -> bool {
     plan(&Facts::of_this_machine(), Purpose::Run).missing.is_empty()
 }
 
-/// Sees to it that the machine has what the purpose needs. Says whether something had to be installed.
+/// Installs what the purpose needs. Returns whether anything was installed.
 pub(crate) fn ensure(purpose: Purpose, yes: bool) -> Result<bool, Failure> {
     let plan = plan(&Facts::of_this_machine(), purpose);
     if plan.missing.is_empty() {
@@ -91,7 +91,7 @@ fn not_ready(what: &str) -> Failure {
     Failure::NotReady(what.to_owned())
 }
 
-/// Asks, if there is anybody to ask.
+/// Asks on a terminal; without one the answer is no.
 fn agreed() -> Result<bool, Failure> {
     let unreadable = |source| Failure::File { path: "the terminal".into(), source };
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: set up, then every test of the workspace, those that boot real guests included.
+//! `cargo xtask test`: set up, then run every test of the workspace, including those with real guests.
 
 use std::{env, ffi::OsString, thread};
 
@@ -9,11 +9,10 @@ use crate::{
     setup::{self, Purpose},
 };
 
-/// How many tests run at once, if nobody says: most of them wait, for a server or a time limit, and those that run guests wait for each
-/// other.
+/// The default number of parallel tests: most wait for a server or a time limit, and those with guests wait for each other.
 const THREADS: &str = "RUST_TEST_THREADS";
 
-/// Everything but `--yes` goes to `cargo test --workspace` as it is.
+/// Everything but `--yes` is passed to `cargo test --workspace`.
 pub(crate) fn run(mut args: Vec<OsString>) -> Result<(), Failure> {
     let yes = build::take_yes(&mut args);
     setup::ensure(Purpose::Test, yes)?;

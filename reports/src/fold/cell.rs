@@ -1,4 +1,4 @@
-//! Events into a cell.
+//! Folds the events of a cell.
 
 use matrix::CellId;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl CellRun {
-    /// Enters an event about this cell; the error says how it contradicts what is known.
+    /// Folds an event about this cell; the error is its contradiction to what is known.
     pub(super) fn fold_one(&mut self, now: Moment, event: &EventKind) -> Result<(), String> {
         if let EventKind::Warning { message, .. } = event {
             push(&mut self.warnings, clean::line(message));
@@ -113,8 +113,7 @@ impl CellRun {
         }
     }
 
-    /// Opens a cell that has no verdict again; what is known of it stays. Its time counts anew: nobody worked on it between
-    /// the processes.
+    /// Reopens a cell without a verdict; its facts stay. Its time starts again: nobody worked on it between the processes.
     pub(super) fn reopen(&mut self) {
         if matches!(self.verdict, Verdict::NotRun { .. }) {
             self.finished = false;
@@ -164,19 +163,19 @@ impl CellRun {
         }
     }
 
-    /// What will be said of this cell if nothing more is heard of it.
+    /// The verdict of this cell if no more events come.
     fn set_interrupted(&mut self, reason: String) {
         self.verdict = Verdict::NotRun { reason };
     }
 
-    /// What it took so far.
+    /// Its duration so far.
     fn take_time(&mut self, now: Moment) {
         self.elapsed_ms = self.began.map_or(0, |began| now.ms.saturating_sub(began));
     }
 
     fn finish(&mut self, now: Moment, verdict: Verdict) -> Result<(), String> {
         let contradiction = self.contradiction(&verdict);
-        // Nobody knows what is true of it then, but good is what it must not be called.
+        // The truth is unknown then, but it must not count as good.
         self.verdict = match &contradiction {
             Some(why) if matches!(verdict, Verdict::Passed | Verdict::Skipped { .. }) => {
                 let failed = self.attempts.last().is_some_and(|attempt| failing(attempt) > 0);
@@ -194,8 +193,8 @@ impl CellRun {
         contradiction.map_or(Ok(()), Err)
     }
 
-    /// How a verdict contradicts the events before it. No green by silence, and none by saying so either: a good verdict is told
-    /// by the cell, by its last attempt and by its test cases, and must be the same in all of them.
+    /// The contradiction between a verdict and the events before it. A good verdict must be confirmed by the cell, by its last
+    /// attempt and by its test cases.
     fn contradiction(&self, verdict: &Verdict) -> Option<String> {
         let last = self.attempts.last();
         let said = match verdict {
@@ -263,7 +262,7 @@ fn clean_verdict(verdict: &Verdict) -> Verdict {
 
 fn clean_boot(boot: &Boot) -> Boot {
     match boot {
-        // A reason that says nothing is none.
+        // An empty reason counts as none.
         Boot::Cold { reason } => {
             Boot::Cold { reason: reason.as_deref().map(clean::line).filter(|reason| !reason.is_empty()) }
         }

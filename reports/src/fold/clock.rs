@@ -1,15 +1,15 @@
-//! The time of a run, which only moves forward.
+//! The time of a run, which is monotonic.
 //!
-//! Wall clocks jump: somebody sets them, a machine wakes up. So durations are differences of what the process that runs the cells
-//! measures itself ([`Event::clock_ms`]), and the wall clock only bridges what no process measured: the pause before a run is
-//! resumed, and journals of before there were such measurements.
+//! Wall clocks jump: people set them, machines wake up. So durations are differences of the process's own clock
+//! ([`Event::clock_ms`]), and the wall clock only bridges gaps: the pause before a run is resumed, and older journals without
+//! that clock.
 
 use jiff::Timestamp;
 
 use super::MAX_ELAPSED_MS;
 use crate::{Event, EventKind};
 
-/// When something happened.
+/// A time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
     /// By the wall clock, for people.
@@ -18,17 +18,17 @@ pub(crate) struct Moment {
     pub(crate) ms: u64,
 }
 
-/// Reads the time off the events.
+/// Reads the time from the events.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Clock {
     /// The last event.
     last: Option<Moment>,
-    /// What the process that speaks counts from, in milliseconds since the first event; negative if it counted before it.
+    /// The zero of the current process's clock, in milliseconds since the first event; negative if it is earlier.
     base: i64,
 }
 
 impl Clock {
-    /// The moment of the next event.
+    /// The time of the next event.
     pub(super) fn read(&mut self, event: &Event) -> Moment {
         let before = self.last.map_or(0, |last| last.ms);
         let wall = self.last.map_or(0, |last| millis(last.at, event.at));
@@ -41,7 +41,7 @@ impl Clock {
                 self.base = (now as i64).saturating_sub(process);
                 now
             }
-            // Two threads may have measured in one order and spoken in the other.
+            // Two threads may have measured in one order and sent in the other.
             Some(process) => before.max(u64::try_from(self.base.saturating_add(process)).unwrap_or(0)),
             None => before.saturating_add(wall),
         };
@@ -56,7 +56,7 @@ impl Clock {
     }
 }
 
-/// Milliseconds between two moments; 0 if the wall clock went backwards.
+/// Milliseconds between two times; 0 if the wall clock went backwards.
 fn millis(start: Timestamp, end: Timestamp) -> u64 {
     u64::try_from(end.duration_since(start).as_millis()).unwrap_or(0).min(MAX_ELAPSED_MS)
 }
@@ -65,7 +65,7 @@ fn millis(start: Timestamp, end: Timestamp) -> u64 {
 mod tests {
     use super::*;
 
-    /// What the clock shows at events like these: seconds of the wall clock, milliseconds of the process's own.
+    /// The times of events with these clocks: seconds of the wall clock, milliseconds of the process.
     fn shown(events: &[(i64, Option<u64>, bool)]) -> Vec<u64> {
         let mut clock = Clock::default();
         let events = events.iter().map(|(second, clock_ms, resumed)| {

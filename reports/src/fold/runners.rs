@@ -1,4 +1,4 @@
-//! Events into the machines that run guests.
+//! Folds the events of runners.
 
 use super::{MAX_ELAPSED_MS, MAX_LIST, clean_trouble, clock::Moment};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl Run {
-    /// Enters an event about a runner; the error says how it contradicts what is known.
+    /// Folds an event about a runner; the error is its contradiction to what is known.
     pub(super) fn fold_runner(&mut self, now: Moment, event: &EventKind) -> Result<(), String> {
         match event {
             EventKind::RunnerStarted { runner, kind, reason } => self.start_runner(now, *runner, kind, reason),
@@ -41,7 +41,7 @@ impl Run {
         }
     }
 
-    /// A guest can only be where guests can run.
+    /// A guest must be on a ready runner.
     pub(super) fn check_runner(&self, event: &EventKind) -> Result<(), String> {
         let EventKind::GuestStarted { guest, .. } = event else { return Ok(()) };
         match self.runner(guest.runner) {

@@ -1,4 +1,4 @@
-//! Events into the templates that guests are forked from.
+//! Folds the events of templates.
 
 use jiff::Timestamp;
 use matrix::Digest;
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Run {
-    /// Enters an event about a template; the error says how it contradicts what is known.
+    /// Folds an event about a template; the error is its contradiction to what is known.
     pub(super) fn fold_template(&mut self, at: Timestamp, event: &EventKind) -> Result<(), String> {
         match event {
             EventKind::TemplateStarted { runner, template, image } => {
@@ -45,8 +45,8 @@ impl Run {
         }
     }
 
-    /// A guest can only be forked from what was ready where it runs. That it has failed since is no contradiction: other guests
-    /// may have found out in the meantime.
+    /// A guest must be forked from a template that was ready on its runner. A later failure of the template is no contradiction:
+    /// other guests may have found it in the meantime.
     pub(super) fn check_template(&self, event: &EventKind) -> Result<(), String> {
         let EventKind::GuestStarted { guest, .. } = event else { return Ok(()) };
         let Boot::Forked { template: digest } = guest.boot else { return Ok(()) };
@@ -58,7 +58,7 @@ impl Run {
         Err(format!("a guest was forked from template {}, never ready on runner {}", digest.short(), guest.runner))
     }
 
-    /// A template that has come to an end may be started again on the same runner.
+    /// A template that has ended may be started again on the same runner.
     fn start_template(&mut self, at: Timestamp, runner: u32, template: Digest, image: &str) -> Result<(), String> {
         if !self.runner(runner).is_some_and(|runner| runner.is_ready()) {
             return Err(format!("a template started on runner {runner}, which is not ready"));

@@ -1,16 +1,16 @@
-//! How much of the logs a page may hold.
+//! Limits the size of logs in the page.
 //!
-//! With few cells everything useful fits; with thousands each gets a smaller share, the bad ones a larger one, and the page
-//! stays one that a browser opens at once.
+//! With few cells all useful text fits; with thousands each gets a smaller share, bad ones a larger one, and a browser still
+//! opens the page at once.
 
 use crate::Run;
 
-/// Bytes of log text, as escaped, for all bad cells together, and for all others.
+/// Bytes of escaped log text for all bad cells together, and for all others.
 const BAD: usize = 4 << 20;
 const GOOD: usize = 1 << 20;
-/// Bytes of log text for one cell at most.
+/// Maximum bytes of log text for one cell.
 const MAX_CELL: usize = 64 << 10;
-/// A smaller share than this explains nothing: the log is only linked.
+/// A smaller share is useless: the log is only linked.
 const MIN_CELL: usize = 512;
 
 /// The share of each cell.
@@ -41,7 +41,7 @@ impl Budget {
     }
 }
 
-/// The last whole lines of a text that take at most `max` bytes once escaped for HTML.
+/// The last whole lines of a text that take at most `max` bytes when escaped for HTML.
 pub(super) fn last_lines(text: &str, max: usize) -> &str {
     let mut cost = 0;
     let mut start = text.len();
@@ -56,7 +56,7 @@ pub(super) fn last_lines(text: &str, max: usize) -> &str {
     text
 }
 
-/// The beginning of a text that takes at most `max` bytes once escaped for HTML.
+/// The beginning of a text that takes at most `max` bytes when escaped for HTML.
 pub(super) fn beginning(text: &str, max: usize) -> &str {
     let mut cost = 0;
     let end = text.char_indices().find(|(_, c)| {

@@ -12,11 +12,11 @@ use crate::{
     run::{Attempt, KeptGuest, Run},
 };
 
-/// Most test cases and artifacts shown per cell.
+/// Maximum number of test cases and artifacts per cell.
 const MAX_TESTS: usize = 200;
 const MAX_ARTIFACTS: usize = 100;
 
-/// Everything the template shows of a cell.
+/// The template's data of a cell.
 #[derive(Debug, Serialize)]
 pub(super) struct CellView<'a> {
     anchor: String,
@@ -63,7 +63,7 @@ struct PhaseView {
     name: &'static str,
     duration: String,
     limit: String,
-    /// Where its bar begins and how long it is, in per cent of the attempt.
+    /// Start and length of its bar, in per cent of the attempt.
     left: f64,
     width: f64,
     /// The phase that decided against the cell.
@@ -97,12 +97,12 @@ struct FileView<'a> {
     size: String,
 }
 
-/// The anchor of a cell, by its place in the plan.
+/// The anchor of a cell, by its index in the plan.
 pub(super) fn anchor(index: usize) -> String {
     format!("c{index}")
 }
 
-/// The sign of an outcome, for eyes that do not tell colours apart.
+/// The sign of an outcome, for people who cannot tell the colours apart.
 pub(super) const fn mark(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Passed => "✓",
@@ -153,7 +153,7 @@ impl<'a> CellView<'a> {
 }
 
 impl AttemptView {
-    /// `tail`: with the console's last lines, for attempts whose logs are not shown.
+    /// `tail`: include the console's last lines, for attempts whose logs are not shown.
     fn new(run: &Run, attempt: &Attempt, tail: bool) -> Self {
         let outcome = attempt.outcome.as_ref().map_or(Outcome::NotRun, Outcome::from);
         let decided = attempt.outcome.as_ref().and_then(|verdict| verdict.phase());

@@ -1,4 +1,4 @@
-//! Everything the template shows, as plain data.
+//! The template's data, as plain data.
 
 use std::path::Path;
 
@@ -20,15 +20,15 @@ use crate::{
     system::{self, Seen},
 };
 
-/// Failures told in full at the top; the others are named.
+/// Number of failures with details; the others are only named.
 const MAX_WRONG: usize = 40;
 /// Lines of evidence of each.
 const WRONG_LINES: usize = 24;
-/// Failures named below those.
+/// Number of failures named below those.
 const MAX_WRONG_NAMED: usize = 1_000;
-/// Cells named with a failure.
+/// Cells named per failure.
 const MAX_CELLS: usize = 12;
-/// Failed tests named with a failure.
+/// Failed tests named per failure.
 const MAX_FAILED_TESTS: usize = 6;
 
 /// The page.
@@ -79,7 +79,7 @@ struct ImageView<'a> {
     digest: String,
     digest_short: String,
     duration: String,
-    /// The systems its guests were.
+    /// The systems of its guests.
     systems: Vec<Seen>,
 }
 
@@ -101,7 +101,7 @@ struct SuiteView {
 #[derive(Debug, Serialize)]
 struct RowView {
     image: String,
-    /// Rows of this image from here on; 0: its name stands further up.
+    /// Rows of this image from here on; 0: its name is in a row above.
     span: usize,
     axes: String,
     slots: Vec<Vec<SlotView>>,
@@ -275,7 +275,7 @@ fn wrong<'a>(failure: &Failure<'a>) -> Option<WrongView<'a>> {
         .filter(|case| case.outcome == Outcome::Failed && !case.name.starts_with('['))
         .map(|case| case.name.to_string())
         .collect();
-    // One failed test is named as the source of the words.
+    // A single failed test is named as the source of the lines.
     let failed = if failed.len() > 1 { failed } else { Vec::new() };
     let (source, lines) = match &failure.words {
         Some(words) => (words.source.clone(), last_lines(&words.lines.join("\n"), 8 << 10).to_owned()),

@@ -5,20 +5,20 @@ use serde::Serialize;
 use super::budget::last_lines;
 use crate::{L1Facts, RunnerRun, human, machine, run::RunnerLoss};
 
-/// Most runners told in full; a run that lost more has said why often enough.
+/// Maximum number of runners with details.
 pub(super) const MAX_RUNNERS: usize = 20;
-/// Most bytes of a lost runner's console.
+/// Maximum bytes of a lost runner's console.
 const MAX_TAIL: usize = 8 << 10;
-/// Most steps with a bar.
+/// Maximum number of steps with a bar.
 const MAX_STEPS: usize = 40;
 
-/// Everything the template shows of a runner.
+/// The template's data of a runner.
 #[derive(Debug, Serialize)]
 pub(super) struct RunnerView<'a> {
     number: u32,
     kind: &'a str,
     reason: &'a str,
-    /// How far it came, if it never was ready.
+    /// Its progress, if it never was ready.
     unready: String,
     ready_after: Option<String>,
     guests: Option<GuestsView<'a>>,
@@ -27,7 +27,7 @@ pub(super) struct RunnerView<'a> {
     lost: Option<LossView<'a>>,
 }
 
-/// What guests are run with on it.
+/// How its guests run.
 #[derive(Debug, Serialize)]
 struct GuestsView<'a> {
     accelerator: &'a str,
@@ -59,7 +59,7 @@ struct L1View<'a> {
 struct StepView<'a> {
     name: &'a str,
     duration: String,
-    /// Where its bar begins and how long it is, in per cent of all steps.
+    /// Start and length of its bar, in per cent of all steps.
     left: f64,
     width: f64,
 }
@@ -130,7 +130,7 @@ impl<'a> LossView<'a> {
     }
 }
 
-/// One after the other, as long as they took.
+/// One after the other, with their durations.
 fn steps(steps: &[crate::StepTime]) -> Vec<StepView<'_>> {
     let steps = &steps[..steps.len().min(MAX_STEPS)];
     let whole = steps.iter().map(|step| step.elapsed_ms as f64).sum::<f64>().max(1.0);

@@ -4,10 +4,10 @@ use serde::Serialize;
 
 use crate::{TemplateRun, Trouble, human, run::TemplateState};
 
-/// Most templates shown.
+/// Maximum number of templates.
 pub(super) const MAX_TEMPLATES: usize = 200;
 
-/// Everything the page shows of a template.
+/// The template's data of a template for guests.
 #[derive(Debug, Serialize)]
 pub(super) struct TemplateView<'a> {
     image: &'a str,

@@ -1,32 +1,32 @@
-//! The checksums in a journal: each line's is made of the line and of the checksum before it.
+//! The checksums in a journal: each covers its line and the checksum before it.
 //!
-//! So a line that was changed, dropped, moved, doubled or added is noticed, and so is a journal put together of two. They guard
-//! against accidents, not against people: whoever can write the file can make them anew.
+//! So a changed, dropped, moved, duplicated or added line is noticed, and so is a journal put together from two. They guard
+//! against accidents, not against people: anybody who can write the file can recompute them.
 
 use sha2::{Digest as _, Sha256};
 
-/// What stands before the checksum at the end of a line, and behind it.
+/// Text before and after the checksum at the end of a line.
 const BEFORE: &[u8] = b",\"sum\":\"";
 const BEHIND: &[u8] = b"\"}";
 /// Hexadecimal digits of a checksum.
 const DIGITS: usize = 16;
 
-/// Where a chain stands.
+/// The state of a chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chain {
-    /// Whether there are checksums: `None` before the first line. Journals of before there were any have none.
+    /// Whether there are checksums: `None` before the first line. Older journals have none.
     sealed: Option<bool>,
-    /// The checksum of the line before; `None` where that line could not be read.
+    /// The checksum of the line before; `None` if that line could not be read.
     last: Option<Vec<u8>>,
 }
 
 impl Chain {
-    /// The chain of a journal that is empty.
+    /// The chain of an empty journal.
     pub(super) fn new() -> Self {
         Self { sealed: None, last: Some(Vec::new()) }
     }
 
-    /// Puts the checksum at the end of a line, a JSON object without its line end; the chain then ends with this line.
+    /// Appends the checksum to a line (a JSON object without its line end) and advances the chain.
     pub(super) fn seal(&mut self, line: &mut Vec<u8>) {
         if self.sealed == Some(false) {
             return;
@@ -37,7 +37,7 @@ impl Chain {
         *self = Self { sealed: Some(true), last: Some(sum) };
     }
 
-    /// Goes on with a line of a file, without its line end. The error says what is wrong with it.
+    /// Checks the next line of a file, without its line end. The error says what is wrong with it.
     pub(super) fn check(&mut self, line: &[u8]) -> Result<(), &'static str> {
         let parts = parts(line);
         let before = std::mem::replace(&mut self.last, parts.as_ref().map(|(_, sum)| sum.to_vec()));
@@ -45,7 +45,7 @@ impl Chain {
         match parts {
             None if sealed => Err("it has no checksum"),
             Some(_) if !sealed => Err("it has a checksum, and the first line has none"),
-            // After a line that could not be read nobody knows what this one should follow.
+            // After an unreadable line the expected checksum is unknown.
             Some((event, found)) if before.as_deref().is_some_and(|before| sum(before, &event) != found) => {
                 Err("it does not follow from the line before it: an event was changed, removed, added or moved")
             }
@@ -54,7 +54,7 @@ impl Chain {
     }
 }
 
-/// A line as it was before its checksum, and the checksum.
+/// A line without its checksum, and the checksum.
 fn parts(line: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let (rest, sum) = line.strip_suffix(BEHIND)?.split_last_chunk::<DIGITS>()?;
     let event = rest.strip_suffix(BEFORE)?;

@@ -1,4 +1,4 @@
-//! The counts that junit-report does not write: what each suite skipped, and the totals of all suites.
+//! The counts that junit-report does not write: skipped cases of each suite, and the totals of all suites.
 
 use junit_report::{Duration, TestSuite};
 use quick_xml::{
@@ -6,7 +6,7 @@ use quick_xml::{
     events::{BytesStart, Event},
 };
 
-/// `xml` as junit-report wrote it of these suites, with attributes for their counts; everything else stays as it is.
+/// junit-report's `xml` of these suites, with attributes for their counts added.
 pub(super) fn add(xml: &str, suites: &[TestSuite]) -> quick_xml::Result<Vec<u8>> {
     let mut reader = Reader::from_str(xml);
     let mut writer = Writer::new(Vec::with_capacity(xml.len()));
@@ -22,7 +22,7 @@ pub(super) fn add(xml: &str, suites: &[TestSuite]) -> quick_xml::Result<Vec<u8>>
     }
 }
 
-/// A start tag with its counts; `written` is at the suite whose tag comes next.
+/// A start tag with its counts; `written` is at the suite of the next tag.
 fn counted<'xml, 'suites>(
     mut tag: BytesStart<'xml>,
     suites: &[TestSuite],
@@ -30,7 +30,7 @@ fn counted<'xml, 'suites>(
 ) -> BytesStart<'xml> {
     let total = |of: fn(&TestSuite) -> usize| suites.iter().map(of).sum::<usize>().to_string();
     match tag.name().as_ref() {
-        // Without `skipped`: the schema that Jenkins' xUnit plugin checks against has none here.
+        // Without `skipped`: the schema of Jenkins' xUnit plugin does not allow it here.
         "testsuites" => tag.extend_attributes([
             ("tests", total(TestSuite::tests).as_str()),
             ("errors", &total(TestSuite::errors)),

@@ -1,23 +1,23 @@
-//! One test case of a results file: what its attributes and its elements say of it, the worst of it first.
+//! One test case of a results file: the worst of its attributes and elements.
 
 use super::element::{Attributes, Said};
 use crate::{CaseVerdict, TestCase, clean, fold::MAX_DETAIL, names::UniqueNames};
 
-/// Longest text of one failure that is kept while reading, in bytes.
+/// Maximum length of a failure's text that is kept while reading, in bytes.
 const MAX_TEXT: usize = 256 << 10;
 
-/// A test case that is being read.
+/// A test case in progress.
 #[derive(Debug, Default)]
 pub(super) struct Case {
     name: String,
     elapsed_ms: u64,
     file: Option<String>,
     line: Option<u64>,
-    /// What its own attributes say, and in which words.
+    /// The result in its own attributes, and its words.
     said: Option<(Said, String)>,
-    /// What the worst element in it says.
+    /// The worst result of its elements.
     element: Option<Element>,
-    /// It failed at first, and passed when it was tried again.
+    /// It failed at first, and passed when it was retried.
     pub(super) flaky: bool,
 }
 
@@ -45,12 +45,12 @@ impl Case {
         }
     }
 
-    /// A case that stands for something outside of all test cases.
+    /// A case for a result outside of all test cases.
     pub(super) fn named(name: String) -> Self {
         Self { name, ..Self::default() }
     }
 
-    /// Enters an element that says something of it; whether its text is wanted.
+    /// Adds a result element; returns whether its text is wanted.
     pub(super) fn enter(&mut self, said: Said, attributes: &Attributes) -> bool {
         let outweighs = self.element.as_ref().is_none_or(|known| known.said < said);
         if outweighs {
@@ -60,12 +60,12 @@ impl Case {
         outweighs
     }
 
-    /// Enters a failure that no element tells of.
+    /// Adds a failure without an element.
     pub(super) fn fail(&mut self, message: String) {
         self.element = Some(Element { said: Said::Failed, message: Some(message), kind: None, text: String::new() });
     }
 
-    /// More text of the element that was entered last.
+    /// Appends text to the last added element.
     pub(super) fn text(&mut self, text: &str) {
         if let Some(element) = &mut self.element {
             let room = MAX_TEXT.saturating_sub(element.text.len());
@@ -77,16 +77,16 @@ impl Case {
         &self.name
     }
 
-    /// The worst that is said of it; a case of which nothing is said passed.
+    /// The worst result; a case without any passed.
     pub(super) fn worst(&self) -> Said {
         let (said, element) = (self.said.as_ref().map(|(said, _)| *said), self.element.as_ref().map(|of| of.said));
         said.max(element).unwrap_or(Said::Passed)
     }
 
-    /// The test case, under a name of its own.
+    /// The finished test case, under a unique name.
     pub(super) fn finish(self, names: &mut UniqueNames) -> TestCase {
         let worst = self.worst();
-        // An element says more than an attribute.
+        // An element has priority over an attribute.
         let (message, detail) = match (self.element, self.said) {
             (Some(element), _) if element.said == worst => element.words(),
             (_, Some((Said::Unknown, words))) => {
@@ -111,7 +111,7 @@ impl Case {
 }
 
 impl Element {
-    /// One line, and all of it. Of a failure without a message the first line says more than its type does.
+    /// One line, and all of it. For a failure without a message the first line is more informative than its type.
     fn words(self) -> (String, String) {
         let detail = clean::excerpt(self.text.trim(), MAX_DETAIL);
         let first_line = || detail.lines().map(clean::line).find(|line| !line.is_empty());
@@ -120,9 +120,12 @@ impl Element {
     }
 }
 
-/// The worst that the attributes say, and in which words; `None`: they say nothing.
+/// The worst result in the attributes, and its words; `None`: they have none.
 ///
-/// GoogleTest writes `status="notrun" result="suppressed"`, CTest `status="run|fail|disabled|notrun"`, others words of their own.
+/// GoogleTest writes `status="notrun" result="suppressed"`, CTest `status="run
+/// fail
+/// disabled
+/// notrun"`, others their own words.
 pub(super) fn said(attributes: &Attributes) -> Option<(Said, String)> {
     let mut worst: Option<(Said, String)> = None;
     for (name, value) in attributes.all() {
@@ -143,7 +146,7 @@ pub(super) fn said(attributes: &Attributes) -> Option<(Said, String)> {
     worst
 }
 
-/// What a word of a results file means; `None`: there is no word.
+/// The meaning of a result word; `None`: it is empty.
 fn word(value: &str) -> Option<Said> {
     let word: String = value.chars().filter(|c| !matches!(c, ' ' | '_' | '-')).flat_map(char::to_lowercase).collect();
     Some(match word.as_str() {
@@ -168,10 +171,10 @@ fn is_yes(value: &str) -> bool {
         || value.parse::<f64>().is_ok_and(|number| number > 0.0)
 }
 
-/// Seconds with a fraction as milliseconds; what is no number is 0.
+/// Seconds with a fraction as milliseconds; anything but a number is 0.
 ///
 /// Surefire groups thousands (`1,234.5`), and many writers use the decimal comma of their locale (`0,160`; `1.234,5`): of two
-/// different marks the last one is the decimal one, a mark that comes twice groups, and a single one is decimal.
+/// different marks the last one is the decimal one, a repeated mark groups, and a single one is decimal.
 fn milliseconds(seconds: &str) -> u64 {
     let seconds: String = seconds.chars().filter(|c| !c.is_whitespace() && *c != '\'').collect();
     let decimal = match (seconds.rfind(','), seconds.rfind('.')) {
@@ -179,7 +182,7 @@ fn milliseconds(seconds: &str) -> u64 {
         (Some(mark), None) | (None, Some(mark)) => Some(mark),
         (None, None) => None,
     };
-    // The last mark groups as well if it comes twice.
+    // The last mark groups as well if it is repeated.
     let decimal = decimal.filter(|at| seconds.matches(&seconds[*at..=*at]).count() == 1);
     let plain = seconds.char_indices().filter_map(|(at, c)| match c {
         ',' | '.' if decimal == Some(at) => Some('.'),

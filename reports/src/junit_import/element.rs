@@ -1,21 +1,21 @@
-//! The elements of JUnit XML and their attributes, as far as they say something about a verdict.
+//! The elements of JUnit XML and their attributes, as far as they affect a verdict.
 
 use quick_xml::{escape::unescape, events::BytesStart};
 
 use super::ImportError;
 use crate::clean;
 
-/// Most attributes of one element; real ones have about ten.
+/// Maximum number of attributes of one element; real ones have about ten.
 const MAX_ATTRIBUTES: usize = 64;
 
-/// What something says of a test case. A later one outweighs an earlier one.
+/// A result of a test case. A later one outweighs an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Said {
     /// It passed.
     Passed,
     /// It did not run.
     Skipped,
-    /// A word that is no verdict that is known: no pass.
+    /// An unknown word: no pass.
     Unknown,
     /// It failed.
     Failed,
@@ -28,15 +28,15 @@ pub(super) enum Kind {
     Suite,
     /// `<testcase>`.
     Case,
-    /// It says something of the test case, or else of the suite, it is in.
+    /// A result of the surrounding test case, or else of the suite.
     Result(Said),
-    /// Surefire's word for a failure of a test that passed when it was tried again.
+    /// Surefire's element for a failed try of a test that passed when it was retried.
     Flaky,
     /// Anything else.
     Other,
 }
 
-/// What the element of this name is. Names are compared without their prefix and in any case: a `<Failure>` is one.
+/// The meaning of an element. Names are compared without prefix and case: a `<Failure>` is one.
 pub(super) fn kind(name: &str) -> Kind {
     match local(name).to_ascii_lowercase().as_str() {
         "testsuites" | "testsuite" => Kind::Suite,
@@ -48,7 +48,7 @@ pub(super) fn kind(name: &str) -> Kind {
     }
 }
 
-/// What kind of file has an outermost element of this name, in words; empty if it is none that is known.
+/// The kind of file with this outermost element, in words; empty if unknown.
 pub(super) fn format(name: &str) -> &'static str {
     match local(name) {
         "assemblies" | "assembly" => " (results of xUnit.net)",
@@ -74,26 +74,26 @@ fn local(name: &str) -> &str {
     name.rsplit(':').next().unwrap_or(name)
 }
 
-/// The attributes of one element as clean lines.
+/// The attributes of one element, as clean lines.
 #[derive(Debug, Default)]
 pub(super) struct Attributes(Vec<(String, String)>);
 
 impl Attributes {
-    /// Reads all of them. A value with unknown or broken references is taken as it is written.
+    /// Reads all of them. A value with unknown or broken references is taken literally.
     pub(super) fn of(element: &BytesStart<'_>) -> Result<Self, ImportError> {
         let bad = |reason: String| {
             let element = clean::line(element.name().as_ref());
             ImportError::Attributes { element, reason: clean::line(&reason) }
         };
         let mut known: Vec<(String, String)> = Vec::new();
-        // Checked here: the number is bounded first.
+        // Checked here, because it bounds the number first.
         for attribute in element.attributes().with_checks(false) {
             let attribute = attribute.map_err(|error| bad(error.to_string()))?;
             let name = clean::line(local(attribute.key.as_ref()));
             if known.len() >= MAX_ATTRIBUTES {
                 return Err(bad(format!("more than {MAX_ATTRIBUTES}")));
             }
-            // Which of the two counts, nobody can say.
+            // It is undefined which of the two counts.
             if known.iter().any(|(other, _)| *other == name) {
                 return Err(bad(format!("`{name}` appears twice")));
             }

@@ -1,21 +1,21 @@
-//! The bytes of a results file as text, in the encoding they are in.
+//! Decodes a results file.
 //!
-//! XML 1.0, appendix F: a byte order mark decides, then zero bytes around the first character, then the declaration. Text that
-//! was guessed wrong hides names, not verdicts; but a file that is UTF-16 read as UTF-8 has no elements at all.
+//! XML 1.0, appendix F: a byte order mark decides, then zero bytes around the first character, then the declaration. A wrong
+//! guess garbles names, not verdicts; but UTF-16 read as UTF-8 has no elements at all.
 
 use std::borrow::Cow;
 
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 use quick_xml::{Reader, events::Event};
 
-/// The declaration stands within this many bytes.
+/// The declaration must be within this many bytes.
 const DECLARATION: usize = 1_024;
 
-/// The text, and whether bytes in it were no characters and were replaced.
+/// The text, and whether invalid bytes in it were replaced.
 ///
 /// # Errors
 ///
-/// The encoding in words, if it is one that cannot be read.
+/// The name of an unsupported encoding.
 pub(super) fn decode(xml: &[u8]) -> Result<(Cow<'_, str>, bool), String> {
     if matches!(xml, [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] | [b'<', 0, 0, 0, ..] | [0, 0, 0, b'<', ..]) {
         return Err("UTF-32".to_owned());
@@ -27,21 +27,21 @@ pub(super) fn decode(xml: &[u8]) -> Result<(Cow<'_, str>, bool), String> {
         (None, _) => (declared(xml)?, xml),
     };
     let (text, replaced) = encoding.decode_without_bom_handling(rest);
-    // Here a lost byte shifts all that follows.
+    // Here a lost byte shifts everything that follows.
     if replaced && (encoding == UTF_16LE || encoding == UTF_16BE) {
         return Err(format!("{}, and not all of it is", encoding.name()));
     }
     Ok((text, replaced))
 }
 
-/// The encoding that the declaration names; UTF-8 without one.
+/// The declared encoding; UTF-8 without a declaration.
 fn declared(xml: &[u8]) -> Result<&'static Encoding, String> {
     let start = String::from_utf8_lossy(&xml[..xml.len().min(DECLARATION)]);
     let mut reader = Reader::from_str(start.trim_start());
     let Ok(Event::Decl(declaration)) = reader.read_event() else { return Ok(UTF_8) };
     let Some(Ok(label)) = declaration.encoding() else { return Ok(UTF_8) };
     match Encoding::for_label_no_replacement(label.as_bytes()) {
-        // It stands here in single bytes: a program that writes UTF-16 in memory said so, and then wrote the file in UTF-8.
+        // The declaration is in single bytes: the program built UTF-16 in memory, and then wrote UTF-8.
         Some(encoding) if encoding == UTF_16LE || encoding == UTF_16BE => Ok(UTF_8),
         Some(encoding) => Ok(encoding),
         None => Err(crate::clean::line(&label)),

@@ -1,6 +1,6 @@
-//! What a suite says of its own totals, against what is in it.
+//! Compares a suite's totals with its content.
 //!
-//! A program that dies while it writes, a converter that loses an element, a filter: what is missing leaves no trace but here. So
+//! A program that dies while writing, a converter that loses an element, a filter: only the totals show what is missing. So
 //! totals are never believed to be good news, and always to be bad news.
 
 use super::{
@@ -8,13 +8,13 @@ use super::{
     element::{Attributes, Said},
 };
 
-/// What was found in a suite, at any depth.
+/// The content of a suite, at any depth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) tests: u64,
     /// Test cases that failed.
     pub(super) failed: u64,
-    /// Elements that tell of a failure: some writers count them, and a test case may have several.
+    /// Failure elements: some writers count them, and a test case may have several.
     pub(super) failures: u64,
     pub(super) skipped: u64,
 }
@@ -31,23 +31,23 @@ pub(super) struct Suite {
     tests: Option<u64>,
     failures: u64,
     skipped: u64,
-    /// What it says of itself as a whole, if that is that it failed.
+    /// Its own statement that it failed as a whole.
     failed: Option<String>,
-    /// Totals that are no numbers.
+    /// Totals that are not numbers.
     unreadable: Vec<String>,
 }
 
-/// A total that is no number, and yet says that there are some: `1,000`, or one that is absurdly large.
+/// A total that is not a number, and yet means that there are some: `1,000`, or an absurdly large one.
 fn is_some(total: &str) -> bool {
     total.contains(|c: char| ('1'..='9').contains(&c)) && !total.starts_with('-')
 }
 
-/// What is to be said of a suite that has been read.
+/// A finding about a suite that has been read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Judgement {
-    /// It tells of failures that none of its test cases has.
+    /// Its totals have failures that none of its test cases has.
     pub(super) failure: Option<String>,
-    /// It does not add up.
+    /// Its totals are wrong.
     pub(super) warnings: Vec<String>,
 }
 
@@ -66,7 +66,7 @@ impl Suite {
             number(name).unwrap_or_else(|| u64::from(attributes.text(name).is_some_and(|total| is_some(&total))))
         };
         let (failures, errors) = (bad("failures"), bad("errors"));
-        // The same ones under several names.
+        // Different names of the same total.
         let skipped = ["skipped", "disabled", "ignored", "skips"].map(|name| number(name).unwrap_or(0));
         let tests = number("tests");
         let of_verdict = |name: &str| matches!(name, "status" | "result" | "outcome" | "success");
@@ -83,7 +83,7 @@ impl Suite {
         }
     }
 
-    /// Enters a test case.
+    /// Adds a test case.
     pub(super) fn add(&mut self, said: Said, failures: u64) {
         self.found.tests += 1;
         self.found.failures += failures;
@@ -94,7 +94,8 @@ impl Suite {
         }
     }
 
-    /// Its totals against what is in it. [`Suite::found`] is then what those around it should count: what is missing is told once.
+    /// Compares its totals with its content. [`Suite::found`] is then what outer suites should count: a difference is reported
+    /// once.
     pub(super) fn judge(&mut self) -> Judgement {
         let Found { tests, failed, failures, skipped } = self.found;
         let mut judgement = Judgement { failure: None, warnings: std::mem::take(&mut self.unreadable) };
@@ -115,7 +116,7 @@ impl Suite {
         if self.skipped > skipped {
             judgement.warnings.push(format!("it says that {} were skipped, and {skipped} were", self.skipped));
         }
-        // Some writers count suites in it, others do not.
+        // Some writers count inner suites, others do not.
         if let Some(told) = self.tests.filter(|told| *told != tests && *told != self.own_tests) {
             judgement.warnings.push(format!("it says that it has {told} test cases, and {tests} are there"));
         }
@@ -125,7 +126,7 @@ impl Suite {
         judgement
     }
 
-    /// Enters what is in a suite that is in this one.
+    /// Adds the content of an inner suite.
     pub(super) fn join(&mut self, inner: Found) {
         self.found.tests += inner.tests;
         self.found.failed += inner.failed;

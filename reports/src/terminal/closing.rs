@@ -1,15 +1,15 @@
-//! The last words of a run: a plain function of what it came to.
+//! The summary at the end of a run: a plain function.
 
 use std::{collections::BTreeMap, path::Path};
 
 use super::paint::Paint;
 use crate::{Outcome, Phase, Run, clean, guests, human, installed};
 
-/// Most bad cells named again at the end, and most named in the command that tries them again.
+/// Maximum number of bad cells named at the end, and in the command that retries them.
 const MAX_NAMED: usize = 20;
 const MAX_AGAIN: usize = 8;
 
-/// The summary block. It says what the exit code says.
+/// The summary block. It states the exit code.
 pub(super) fn lines(run: &Run, run_dir: &Path, paint: Paint) -> Vec<String> {
     let counts = run.counts();
     let code = run.exit_code();
@@ -63,7 +63,7 @@ fn row(title: &str, text: &str) -> String {
     format!("  {title:<8} {text}")
 }
 
-/// Where the time of all cells went, the most first.
+/// The phases of all cells by their share of time, largest first.
 fn time_by_phase(run: &Run) -> Option<String> {
     let mut by_phase = BTreeMap::<Phase, u64>::new();
     for phase in run.cells.iter().flat_map(|cell| &cell.attempts).flat_map(|attempt| &attempt.phases) {
@@ -110,7 +110,7 @@ fn bad_cells(run: &Run, paint: Paint) -> Vec<String> {
     lines
 }
 
-/// The command that goes on with a run that was not run to its end.
+/// The command that resumes an incomplete run.
 fn resume(run: &Run, run_dir: &Path) -> Option<String> {
     let is_cut_short = run.elapsed_ms.is_none() || run.interrupted.is_some();
     let is_open = run.cells.iter().any(|cell| matches!(cell.verdict, crate::Verdict::NotRun { .. }));
@@ -118,7 +118,7 @@ fn resume(run: &Run, run_dir: &Path) -> Option<String> {
     (is_cut_short && is_open).then(|| format!("nestmatrix run --resume {folder}   (cells with a verdict keep it)"))
 }
 
-/// The command that runs the bad cells again.
+/// The command that retries the bad cells.
 fn again(run: &Run) -> Option<String> {
     let bad = run.bad_cells();
     if bad.is_empty() {
@@ -127,12 +127,12 @@ fn again(run: &Run) -> Option<String> {
     let matrix = quote(&clean::line(&run.matrix.to_string_lossy()));
     let cells: Vec<String> = bad.iter().take(MAX_AGAIN).map(|cell| format!(" --cell {}", cell.id)).collect();
     let more = if bad.len() > MAX_AGAIN { format!("   (and {} more)", bad.len() - MAX_AGAIN) } else { String::new() };
-    // It was asked for, or chosen; either way the cells were bad there.
+    // The runner is repeated, whether it was requested or chosen: the cells were bad there.
     let runner = if run.runners.iter().any(|runner| runner.kind == "qemu") { " --runner qemu" } else { "" };
     Some(format!("nestmatrix run {matrix}{runner}{}{more}", cells.concat()))
 }
 
-/// A word as a shell reads it.
+/// A word quoted for a shell.
 fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=@%:,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -1,4 +1,4 @@
-//! The permanent lines about an event: a plain function.
+//! The permanent lines of an event: a plain function.
 
 use std::path::Path;
 
@@ -12,13 +12,13 @@ use crate::{
     run::ImageState,
 };
 
-/// Lines of evidence below an attempt that is tried again.
+/// Lines of evidence below an attempt that is retried.
 const MAX_RETRY_EVIDENCE: usize = 4;
-/// Widest column of cell names; a longer name pushes what follows to the right.
+/// Maximum width of the column of cell names; a longer name pushes the rest to the right.
 const MAX_NAME: usize = 48;
 
-/// What is printed for good about an event that has just been folded into `run`. In a live view running cells have rows, so
-/// starts are not printed.
+/// The permanent lines of an event that has just been folded into `run`. In a live view running cells have rows, so starts are
+/// not printed.
 pub(super) fn about(run: &Run, event: &Event, paint: Paint, logs: Option<&Path>, live: bool) -> Vec<String> {
     let plain = !live;
     match &event.kind {
@@ -63,7 +63,7 @@ pub(super) fn about(run: &Run, event: &Event, paint: Paint, logs: Option<&Path>,
             vec![label("WARN", paint.notice("WARN"), &format!("{about}{}", clean::line(message)))]
         }
         EventKind::CellFinished { cell, .. } => match run.cell(cell) {
-            // After Ctrl-C all that never started would scroll the failures away; the summary counts it.
+            // After Ctrl-C all cells that never started would scroll the failures away; the summary counts them.
             Some(cell) if cell.outcome() == Outcome::NotRun && run.interrupted.is_some() => Vec::new(),
             Some(cell) => finished(run, cell, paint, logs),
             None => Vec::new(),
@@ -108,7 +108,7 @@ fn retry(run: &Run, cell: &CellRun, number: u32, paint: Paint, logs: Option<&Pat
     let text = format!("{}  attempt {number}: {} on a fresh guest", name(run, cell), crate::junit::outcome(attempt));
     let mut lines = vec![label("RETRY", paint.notice("RETRY"), &text)];
     let tail = attempt.console_tail();
-    // Of a lost runner its own lines have just told; its guests were not the cause.
+    // The lost runner's own lines precede this; its guests were not the cause.
     let runner_lost = attempt.outcome.as_ref().and_then(|verdict| verdict.phase()) == Some(Phase::Runner);
     if tail.is_empty() && !runner_lost {
         lines.extend(evidence(run, cell, paint, logs, MAX_RETRY_EVIDENCE));
@@ -127,7 +127,7 @@ fn finished(run: &Run, cell: &CellRun, paint: Paint, logs: Option<&Path>) -> Vec
         Outcome::Error => "ERROR",
         Outcome::NotRun => "NOT RUN",
     };
-    // What never started took no time, not 0.0 seconds.
+    // A cell that never started has no duration.
     let time = cell.started.map(|_| human::duration(cell.elapsed_ms)).unwrap_or_default();
     let mut text = format!("{} {time:>8}", name(run, cell));
     if cell.attempts.len() > 1 {
@@ -147,7 +147,7 @@ fn finished(run: &Run, cell: &CellRun, paint: Paint, logs: Option<&Path>) -> Vec
     lines
 }
 
-/// Names of the failed test cases, where there are several.
+/// Names of the failed test cases, if there are several.
 fn failed_cases(cell: &CellRun) -> Vec<String> {
     let failed: Vec<_> = cell.reported_cases().filter(|case| case.outcome == Outcome::Failed).collect();
     if failed.len() < 2 {
@@ -164,7 +164,7 @@ fn evidence(run: &Run, cell: &CellRun, paint: Paint, logs: Option<&Path>, max: u
     std::iter::once(heading).chain(words.lines.iter().map(|line| quoted(line, paint))).collect()
 }
 
-/// The cell's name, padded so that what follows stands in one column.
+/// The cell's name, padded to the column width.
 fn name(run: &Run, cell: &CellRun) -> String {
     let width = run.cells.iter().map(|cell| cell.id.as_str().len()).max().unwrap_or(0).min(MAX_NAME);
     format!("{:<width$}", cell.id.as_str())

@@ -1,4 +1,4 @@
-//! Rows that are redrawn: one for every running cell and every image, runner and template in the making, and one that counts.
+//! Redrawn rows: one for every running cell and every image, runner and template in progress, and one with the counts.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -8,9 +8,9 @@ use matrix::{CellId, Digest};
 use super::paint::Paint;
 use crate::{Event, EventKind, Outcome, Run, clean, human, run::ImageState};
 
-/// Most rows of running cells and images: a screen has an end, and the line that counts must stay on it.
+/// Maximum number of rows: the row with the counts must stay on the screen.
 const MAX_ROWS: usize = 16;
-/// How often a row is redrawn.
+/// Redraw interval.
 const TICK: Duration = Duration::from_millis(200);
 
 /// The rows.
@@ -22,7 +22,7 @@ pub(super) struct Live {
     paint: Paint,
 }
 
-/// What a row is about.
+/// The subject of a row.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
     Cell(CellId),
@@ -37,11 +37,11 @@ impl Live {
         let total = progress.add(ProgressBar::new_spinner());
         total.set_style(style("  {msg}  {clock}", None));
         total.enable_steady_tick(TICK);
-        // What stands beside the name: spinner, phase, clock and limit.
+        // The columns beside the name: spinner, phase, clock and limit.
         Self { progress, rows: HashMap::new(), total, name_width: width.saturating_sub(40).clamp(16, 60), paint }
     }
 
-    /// Shows what an event that has just been folded into `run` changed.
+    /// Updates the rows for an event that has just been folded into `run`.
     pub(super) fn update(&mut self, run: &Run, event: &Event) {
         match &event.kind {
             EventKind::ImageStarted { image } => self.show(Key::Image(image.clone()), "image", None, true),
@@ -82,13 +82,13 @@ impl Live {
         self.total.set_message(self.totals(run));
     }
 
-    /// Prints lines above the rows, for good.
+    /// Prints permanent lines above the rows.
     pub(super) fn print(&self, lines: &[String]) {
-        // A terminal that has gone away does not end a run.
+        // A closed terminal does not end a run.
         let _ = self.progress.println(lines.join("\n"));
     }
 
-    /// Takes the rows away.
+    /// Removes the rows.
     pub(super) fn end(&mut self) {
         for (_, row) in self.rows.drain() {
             row.finish_and_clear();
@@ -157,7 +157,7 @@ impl Live {
     }
 }
 
-/// A style with a clock that counts from the last reset, and the limit it runs against.
+/// A style with a clock since the last reset, and its limit.
 fn style(template: &str, timeout_ms: Option<u64>) -> ProgressStyle {
     let limit = timeout_ms.map(|ms| format!(" of {}", human::duration(ms))).unwrap_or_default();
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()).with_key(
@@ -170,7 +170,7 @@ fn style(template: &str, timeout_ms: Option<u64>) -> ProgressStyle {
     )
 }
 
-/// The end of a name says more than its beginning: the beginning is cut.
+/// The end of a name is more specific than its beginning, so the beginning is cut.
 fn shorten(name: &str, width: usize) -> String {
     let length = name.chars().count();
     if length <= width {
@@ -194,7 +194,7 @@ mod tests {
     use crate::Phase;
     use crate::{Trouble, TroubleKind};
 
-    /// A terminal that remembers the text it was given.
+    /// A terminal that records its text.
     #[derive(Clone, Debug, Default)]
     struct Paper(Arc<Mutex<String>>);
 

@@ -1,4 +1,4 @@
-//! Colours, if they are wanted. Never the only carrier of a meaning.
+//! Optional colours. Never the only carrier of a meaning.
 
 use crate::Outcome;
 
@@ -17,7 +17,7 @@ impl Paint {
         if self.color && !text.is_empty() { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
-    /// In the colour of what something came to.
+    /// In the colour of an outcome.
     pub(super) fn outcome(self, outcome: Outcome, text: &str) -> String {
         let code = match outcome {
             Outcome::Passed => "1;32",
@@ -29,17 +29,17 @@ impl Paint {
         self.sgr(code, text)
     }
 
-    /// Something to look at, that is not an error.
+    /// For notices.
     pub(super) fn notice(self, text: &str) -> String {
         self.sgr("33", text)
     }
 
-    /// Something that may be passed over.
+    /// For unimportant text.
     pub(super) fn dim(self, text: &str) -> String {
         self.sgr("2", text)
     }
 
-    /// Something to read first.
+    /// For headings.
     pub(super) fn bold(self, text: &str) -> String {
         self.sgr("1", text)
     }

@@ -1,4 +1,4 @@
-//! The permanent lines about the machines that run guests.
+//! The permanent lines of runners.
 
 use super::{
     paint::Paint,
@@ -6,19 +6,19 @@ use super::{
 };
 use crate::{Outcome, Run, clean, human, machine};
 
-/// Which kind of machine, and why.
+/// The kind of machine, with its reason.
 pub(super) fn started(run: &Run, number: u32) -> Vec<String> {
     let Some(runner) = run.runner(number) else { return Vec::new() };
     let again = if run.runners.len() > 1 { format!(" (number {number})") } else { String::new() };
     vec![format!("  runner  {}{again}: {}", runner.kind, runner.reason)]
 }
 
-/// What is going on while it is made ready.
+/// Progress of making it ready.
 pub(super) fn progress(message: &str) -> Vec<String> {
     vec![format!("{INDENT}{}", clean::line(message))]
 }
 
-/// What it is, and what its guests are run with.
+/// Its facts, and how its guests run.
 pub(super) fn ready(run: &Run, number: u32) -> Vec<String> {
     let Some(runner) = run.runner(number) else { return Vec::new() };
     let Some(facts) = &runner.facts else { return Vec::new() };
@@ -29,7 +29,7 @@ pub(super) fn ready(run: &Run, number: u32) -> Vec<String> {
         None if !facts.steps.is_empty() => lines.push(format!("{INDENT}{state}")),
         None => {}
     }
-    // The words of QEMU behind it are for those who ask.
+    // QEMU's own words are only in `doctor` and the reports.
     let reason = match facts.accelerator_reason.split_once("; ") {
         Some((reason, _)) => format!("{reason}; details: `nestmatrix doctor`"),
         None => facts.accelerator_reason.clone(),
@@ -47,7 +47,7 @@ pub(super) fn ready(run: &Run, number: u32) -> Vec<String> {
     lines
 }
 
-/// Why it is gone, its last words, and what to do.
+/// Why it is lost, its last lines, and the next step.
 pub(super) fn lost(run: &Run, number: u32, paint: Paint) -> Vec<String> {
     let Some(runner) = run.runner(number) else { return Vec::new() };
     let Some(lost) = &runner.lost else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! The permanent lines about the templates that guests are forked from.
+//! The permanent lines of templates.
 
 use matrix::Digest;
 
@@ -8,13 +8,13 @@ use super::{
 };
 use crate::{Run, Trouble, human, run::TemplateState};
 
-/// One is wanted. Whether it is there already is not known yet.
+/// A template is needed. Whether it exists is not known yet.
 pub(super) fn started(run: &Run, runner: u32, template: Digest, paint: Paint) -> Vec<String> {
     let Some(template) = run.template(runner, template) else { return Vec::new() };
     vec![line(&format!("{}: checking for a template, creating one if missing", template.image), paint)]
 }
 
-/// Guests can be forked from it: how it came to be, and what a fork takes.
+/// A template is ready: whether it was made, and the memory of a fork.
 pub(super) fn ready(run: &Run, runner: u32, template: Digest, paint: Paint) -> Vec<String> {
     let Some(template) = run.template(runner, template) else { return Vec::new() };
     let TemplateState::Ready { cached, elapsed_ms, cost } = &template.state else { return Vec::new() };
@@ -24,14 +24,14 @@ pub(super) fn ready(run: &Run, runner: u32, template: Digest, paint: Paint) -> V
     vec![line(&format!("{}: {how}, {took}, a fork takes {cost}  {digest}", template.image), paint)]
 }
 
-/// Why there is none, and what to do. Of each guest it is said whether it was booted instead.
+/// Why there is none, and the next step. Each guest's line says whether it was booted instead.
 pub(super) fn failed(run: &Run, runner: u32, template: Digest, paint: Paint) -> Vec<String> {
     let Some(template) = run.template(runner, template) else { return Vec::new() };
     let TemplateState::Failed { trouble: Trouble { reason, help: what_to_do, .. }, elapsed_ms } = &template.state
     else {
         return Vec::new();
     };
-    // After Ctrl-C that none was made goes without saying.
+    // After Ctrl-C this is expected, so nothing is printed.
     if run.interrupted.is_some() {
         return Vec::new();
     }

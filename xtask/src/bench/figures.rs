@@ -1,10 +1,10 @@
-//! Booted and forked guests measured in turns, and what that says.
+//! Alternating measurements of booted and forked guests.
 
 use std::fmt;
 
 use serde_json::{Value, json};
 
-/// Pairs of a cold and a warm run, one after the other; at least one pair. All times in seconds, ratios those of cold to warm.
+/// Pairs of a cold and a warm run; at least one pair. All times in seconds, ratios of cold to warm.
 #[derive(Clone, Debug)]
 pub(super) struct Figures(pub(super) Vec<[f64; 2]>);
 
@@ -62,7 +62,7 @@ impl fmt::Display for Figures {
     }
 }
 
-/// The one in the middle, or what lies between the two in the middle; of nothing, NaN.
+/// The median; of nothing, NaN.
 pub(super) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -70,7 +70,7 @@ pub(super) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     low.zip(high).map_or(f64::NAN, |(low, high)| f64::midpoint(*low, *high))
 }
 
-/// To thousandths: more was not measured.
+/// Rounded to thousandths.
 pub(super) fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }

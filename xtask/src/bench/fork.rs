@@ -1,4 +1,4 @@
-//! `fork`: how much sooner a guest is there that is forked from a template than one that is booted.
+//! `fork`: how much sooner a forked guest is ready than a booted one.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use super::{
     workbench::{Ran, Workbench},
 };
 
-/// What the ratio is compared with. Until `true` has run the first one must be reached: less is no reason to fork.
+/// The ratios to reach. The first one is required until `true` has run: less is no reason to fork.
 const GOALS: [f64; 2] = [10.0, 20.0];
 
 const MATRIX: &str = r#"images = ["debian-12-minimal"]
@@ -41,7 +41,7 @@ pub(super) fn measure(bench: &Workbench, pairs: usize) -> Result<Report, Failure
     Ok(report(&Figures(until_true), &Figures(whole), &templates))
 }
 
-/// Until `true` over SSH had ended, and the whole attempt, of a guest that came to be as it had to.
+/// Time until `true` over SSH had ended, and of the whole attempt, if the guest was started in the required way.
 fn times(ran: &Ran, forked: bool) -> Result<[f64; 2], Failure> {
     let attempt = ran.only()?;
     if attempt.is_forked() != forked {

@@ -1,7 +1,7 @@
-//! `forks`: that forks of one template are not each other's twins.
+//! `forks`: forks of one template are independent.
 //!
-//! Each says what time it is and draws random bytes; both were the same for all when the template was frozen. And each looks for what
-//! another one may have left on its disk or in its memory, and leaves something.
+//! Each prints its time and random bytes, which were equal for all when the template was frozen. Each also looks for traces of
+//! another one on its disk and in its memory, and leaves some.
 
 use std::{collections::BTreeSet, fs};
 
@@ -23,7 +23,7 @@ for mark in /var/tmp/bench-mark /run/bench-mark; do
     echo {{ axes.fork }} >"$mark"
 done
 "#;
-/// How wrong a guest's clock may be, in seconds.
+/// Maximum error of a guest's clock, in seconds.
 const WRONG: f64 = 1.0;
 
 pub(super) fn measure(bench: &Workbench, forks: usize) -> Result<Report, Failure> {
@@ -32,7 +32,7 @@ pub(super) fn measure(bench: &Workbench, forks: usize) -> Result<Report, Failure
     let mut told = Vec::new();
     for attempt in &ran.journal.attempts {
         let folder = format!("cells/{}/attempt-{}", attempt.cell, attempt.number);
-        // A guest that never got so far has told nothing.
+        // A guest that never got so far has no output.
         let text = fs::read_to_string(ran.folder.join(folder).join("stdout.log")).unwrap_or_default();
         told.extend(attempt.phase("test").zip(Told::read(&text)).map(|(suite, told)| (suite.clone(), told)));
     }
@@ -58,7 +58,7 @@ inline = '''
     )
 }
 
-/// What a fork printed.
+/// The output of a fork.
 #[derive(Clone, Debug, PartialEq)]
 struct Told {
     /// Seconds since 1970.
@@ -75,13 +75,13 @@ impl Told {
     }
 }
 
-/// How far it is from ours at the least: it showed what was before the suite began, or after it had ended.
+/// Minimum error of its clock: it showed a time before the suite began, or after it had ended.
 fn surely_off(suite: &Phase, clock: f64) -> f64 {
     let end = suite.finished.unwrap_or(f64::INFINITY);
     (suite.started - clock).max(clock - end).max(0.0)
 }
 
-/// How far a clock that showed `clock` while a suite ran is from ours, at the most.
+/// Maximum error of a clock that showed `clock` while a suite ran.
 fn off(suite: &Phase, clock: f64) -> f64 {
     let end = suite.finished.unwrap_or(f64::INFINITY);
     (clock - suite.started).abs().max((end - clock).abs())

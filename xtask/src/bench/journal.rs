@@ -1,4 +1,4 @@
-//! What benchmarks want to know of a run: read from its journal, `events.jsonl`.
+//! Reads a run's journal, `events.jsonl`, for benchmarks.
 //!
 //! The events are defined in `reports/src/event.rs`, which this crate must not depend on: building it takes too long.
 
@@ -6,16 +6,16 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// A run as far as its journal goes. Moments are seconds since 1970, all other times seconds.
+/// A run as far as its journal goes. Times of day are seconds since 1970, all durations seconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Journal {
     /// In the order they started.
     pub(super) attempts: Vec<Attempt>,
     /// Cell -> verdict, with its phase where it has one: `failed(test)`.
     pub(super) verdicts: BTreeMap<String, String>,
-    /// What guests may take together: bytes and CPUs.
+    /// The limits of all guests together: bytes and CPUs.
     pub(super) budget: Option<(u64, u64)>,
-    /// What became of templates, in one line each.
+    /// The templates, one line each.
     pub(super) templates: Vec<String>,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Phase {
     pub(super) started: f64,
     /// `None`: not yet.
     pub(super) finished: Option<f64>,
-    /// What nestmatrix itself measured.
+    /// As nestmatrix measured it.
     took: Option<f64>,
 }
 
@@ -48,9 +48,9 @@ pub(super) struct Phase {
 pub(super) struct Guest {
     /// Of its QEMU.
     pub(super) pid: u32,
-    /// Else it was booted.
+    /// Forked; else booted.
     pub(super) forked: bool,
-    /// Why it was booted, although a fork was wanted.
+    /// Why it was booted, if a fork was wanted.
     pub(super) reason: Option<String>,
 }
 
@@ -87,7 +87,7 @@ impl Attempt {
 }
 
 impl Journal {
-    /// The journal of a run that may still be going on: a last line without its end is not there yet. Errors name the line.
+    /// The journal of a run, possibly in progress: a last line without its end is ignored. Errors name the line.
     pub(super) fn read(text: &str) -> Result<Self, String> {
         let mut journal = Self::default();
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -99,7 +99,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// `None`: something is missing in the event, or before it.
+    /// `None`: the event, or an earlier one, lacks something.
     fn enter(&mut self, event: &Value) -> Option<()> {
         let at = moment(event["at"].as_str()?)?;
         match event["event"].as_str()? {
@@ -159,17 +159,17 @@ impl Journal {
         self.attempts.iter_mut().rfind(|attempt| (attempt.cell.as_str(), attempt.number) == (cell, number))
     }
 
-    /// Attempts whose suite runs where the journal ends.
+    /// Attempts whose suite is running at the end of the journal.
     pub(super) fn in_suite(&self) -> impl Iterator<Item = &Attempt> {
         self.attempts.iter().filter(|attempt| attempt.phase("test").is_some_and(|phase| phase.finished.is_none()))
     }
 
-    /// The most suites that ran at the same moment.
+    /// Maximum number of suites that ran at the same time.
     pub(super) fn most_in_suite(&self) -> usize {
         let suites = self.attempts.iter().filter_map(|attempt| attempt.phase("test"));
         let mut changes: Vec<(f64, i32)> =
             suites.flat_map(|phase| [(phase.started, 1), (phase.finished.unwrap_or(f64::INFINITY), -1)]).collect();
-        // Of two at the same moment the end comes first.
+        // At equal times the end comes first.
         changes.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
         let running = changes.iter().scan(0, |running, (_, change)| {
             *running += change;

@@ -1,4 +1,4 @@
-//! `many`: guests that are all up at the same moment, forked from one template, in far less memory than they have.
+//! `many`: many guests at the same time, forked from one template, in far less memory than they have.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use super::{
     workbench::{Ran, Workbench},
 };
 
-/// How much the guests may take together.
+/// Memory of all guests together.
 const BUDGET: &str = "8GiB";
-/// How long all of them stay up together, at the least.
+/// Minimum time that all of them run together.
 const STAY: Duration = Duration::from_secs(20);
-/// Looking at memory costs the kernel a walk over all pages of the guest: done seldom.
+/// Reading a process's memory makes the kernel walk all pages of the guest, so it is done seldom.
 const LOOKS: u32 = 8;
 
 pub(super) fn measure(bench: &Workbench, guests: usize) -> Result<Report, Failure> {
     eprintln!("bench: many: a first guest; it makes the template if there is none");
     let one = bench.run(&bench.matrix("many-first", &matrix(1, 0))?, "many-first", &["--runner", "host"])?;
     let alone = one.only()?.took().unwrap_or_default();
-    // They come up one after the other if all CPUs are needed for one; then the first waits for the last so long.
+    // They start one after the other if one needs all CPUs; the first waits for the last.
     let sleep = (STAY + Duration::from_secs_f64(alone * guests as f64)).as_secs();
     eprintln!("bench: many: {guests} guests that stay up {sleep} s");
     let (mut memory, mut looks) = (Vec::new(), 0_u32);
@@ -34,7 +34,7 @@ pub(super) fn measure(bench: &Workbench, guests: usize) -> Result<Report, Failur
         if looks.is_multiple_of(LOOKS) {
             let now: Vec<Memory> =
                 journal.in_suite().filter_map(|attempt| memory::of(attempt.guest.as_ref()?.pid)).collect();
-            // The latest look at the most guests: they have touched the most by then.
+            // The last sample with the most guests: they have touched the most memory by then.
             if now.len() >= memory.len() {
                 memory = now;
             }

@@ -1,17 +1,17 @@
-//! What memory a process takes.
+//! Memory of a process.
 
 use std::fs;
 
 /// In KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Memory {
-    /// What no file holds and nobody shares.
+    /// Private anonymous memory.
     pub(super) anonymous: u64,
-    /// Its share of everything: a page that three have in common counts a third.
+    /// Proportional share: a page shared by three processes counts a third.
     pub(super) pss: u64,
 }
 
-/// `None`: there is no such process any more.
+/// `None`: the process does not exist any more.
 pub(super) fn of(pid: u32) -> Option<Memory> {
     parse(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
 }

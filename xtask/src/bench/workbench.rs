@@ -1,4 +1,4 @@
-//! Where benchmarks run nestmatrix, and what they get of a run.
+//! Runs nestmatrix for benchmarks.
 
 use std::{
     ffi::OsStr,
@@ -14,18 +14,18 @@ use crate::{command, failure::Failure};
 
 use super::journal::{Attempt, Journal};
 
-/// How often a run is looked at that is watched.
+/// Sample interval of a watched run.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What all benchmarks of a session share.
+/// Shared by all benchmarks of a session.
 pub(super) struct Workbench {
     pub(super) nestmatrix: PathBuf,
-    /// Removed when everything went well; else the evidence is in it.
+    /// Removed on success; otherwise kept as evidence.
     pub(super) folder: PathBuf,
     pub(super) store: Option<PathBuf>,
 }
 
-/// A run that is over.
+/// A finished run.
 pub(super) struct Ran {
     /// The run's folder.
     pub(super) folder: PathBuf,
@@ -35,19 +35,19 @@ pub(super) struct Ran {
 }
 
 impl Workbench {
-    /// Writes a matrix down.
+    /// Writes a matrix file.
     pub(super) fn matrix(&self, name: &str, text: &str) -> Result<PathBuf, Failure> {
         let path = self.folder.join(name).with_extension("toml");
         fs::write(&path, text).map_err(Failure::at(&path))?;
         Ok(path)
     }
 
-    /// Runs a matrix to its end. `name` becomes that of the run's folder.
+    /// Runs a matrix to its end. `name` becomes the name of the run's folder.
     pub(super) fn run(&self, matrix: &Path, name: &str, args: &[&str]) -> Result<Ran, Failure> {
         self.start(matrix, name, args, |child, _| child.wait())
     }
 
-    /// The same, and shows `watch` the journal again and again meanwhile.
+    /// The same, and calls `watch` with the journal repeatedly meanwhile.
     pub(super) fn run_watched(
         &self,
         matrix: &Path,
@@ -60,7 +60,7 @@ impl Workbench {
                 if let Some(status) = child.try_wait()? {
                     return Ok(status);
                 }
-                // Not there yet at first. What it says in the end is judged after the end.
+                // Missing at first. The final journal is read after the end.
                 if let Ok(journal) = journal(folder) {
                     watch(&journal);
                 }
@@ -87,7 +87,7 @@ impl Workbench {
         let status = end(&mut child, &folder).map_err(failed)?;
         let wall = began.elapsed().as_secs_f64();
         match status.code() {
-            // Red cells are what a benchmark may be about.
+            // A benchmark may expect red cells.
             Some(0 | 1 | 3) => Ok(Ran { wall, journal: journal(&folder)?, folder }),
             _ => Err(Failure::Command { command: command::typed(&command), status }),
         }
@@ -95,7 +95,7 @@ impl Workbench {
 }
 
 impl Ran {
-    /// The attempt at the only cell that passed.
+    /// The attempt at the only cell, if it passed.
     pub(super) fn only(&self) -> Result<&Attempt, Failure> {
         let attempt = self.journal.attempts.last().filter(|attempt| attempt.finished.is_some());
         let attempt = attempt.ok_or_else(|| self.useless("no attempt in it has ended"))?;
@@ -108,7 +108,7 @@ impl Ran {
         }
     }
 
-    /// Why it cannot be made use of.
+    /// Why it cannot be used.
     pub(super) fn useless(&self, why: &str) -> Failure {
         Failure::Journal { path: self.folder.join("events.jsonl"), why: why.to_owned() }
     }

@@ -1,9 +1,9 @@
-//! As much of ELF as tells a static program from others (elf(5)).
+//! Detects static programs (elf(5)).
 
 const PT_INTERP: u64 = 3;
 
-/// Whether this program names a loader: who does wants libraries of the system it runs on. (A static one may well have a
-/// dynamic section: it relocates itself.) `None`: no program for a 64-bit little-endian machine, which all of ours are.
+/// True if this program names a loader, so it needs libraries of the system it runs on. (A static one may have a dynamic section:
+/// it relocates itself.) `None`: it is not a program for a 64-bit little-endian machine.
 pub(super) fn wants_loader(elf: &[u8]) -> Option<bool> {
     if !elf.starts_with(b"\x7fELF\x02\x01") {
         return None;

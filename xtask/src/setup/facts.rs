@@ -1,4 +1,4 @@
-//! What this machine is and has. Looks; changes nothing.
+//! Facts about this machine. Read-only.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ use crate::{command::output, openssl};
 /// Major and minor version.
 pub(super) type Version = (u32, u32);
 
-/// What this machine is and has.
+/// Facts about this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
     /// We are root.
@@ -28,23 +28,23 @@ pub(super) struct Facts {
     pub(super) codename: String,
     /// The package manager, if we know it.
     pub(super) installer: Option<Installer>,
-    /// Version of the installed QEMU for this machine's own kind of CPU.
+    /// Version of the installed QEMU for this machine's own architecture.
     pub(super) qemu: Option<Version>,
-    /// Of that for the other kind.
+    /// The same for the other architecture.
     pub(super) foreign_qemu: Option<Version>,
-    /// What is there; QEMU in whatever version.
+    /// Installed items; QEMU in any version.
     pub(super) present: BTreeSet<Item>,
     /// The first id above every range in /etc/subuid and /etc/subgid.
     pub(super) free_subordinate_id: u32,
-    /// Version of QEMU that a plain `apt-get install` would bring; `None`: apt's lists do not say (yet).
+    /// Version of QEMU that a plain `apt-get install` would install; `None`: unknown (yet) to apt.
     pub(super) apt_qemu: Option<Version>,
-    /// The same for the other kind of CPU.
+    /// The same for the other architecture.
     pub(super) apt_foreign_qemu: Option<Version>,
-    /// What apt's sources name, one line per repository and component.
+    /// The repositories in apt's sources, one per component.
     pub(super) apt_sources: Vec<AptSource>,
 }
 
-/// One repository of apt, whichever of its file formats named it.
+/// One repository of apt, in any of its file formats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AptSource {
     pub(super) uri: String,
@@ -56,7 +56,7 @@ pub(super) struct AptSource {
 pub(super) const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 impl Facts {
-    /// Looks at this machine.
+    /// Inspects this machine.
     pub(super) fn of_this_machine() -> Self {
         let os_release = fs::read_to_string("/etc/os-release").unwrap_or_default();
         let installer = Installer::ALL.into_iter().find(|installer| on_path(installer.program()));
@@ -86,8 +86,8 @@ impl Facts {
     }
 }
 
-/// apt itself reads its sources, in all their formats. Without release information, so that it also answers before the
-/// first `apt-get update`.
+/// apt itself reads its sources, in all their formats. Without release information, so that it also works before the first
+/// `apt-get update`.
 const INDEX_TARGETS: [&str; 6] = [
     "apt-get",
     "indextargets",
@@ -106,7 +106,7 @@ fn is_present(item: Item) -> bool {
         Item::Qemu | Item::ForeignQemu => on_path(item.about().0),
         Item::Uefi => has_uefi(OWN),
         Item::ForeignUefi => has_uefi(FOREIGN),
-        // Newer distributions leave out the ending.
+        // Newer distributions leave out the suffix.
         Item::ForeignPrograms => ["-static", ""].iter().any(|end| on_path(&format!("qemu-{FOREIGN}{end}"))),
         Item::QemuImg => on_path("qemu-img"),
         Item::Mmdebstrap => on_path("mmdebstrap"),
@@ -152,7 +152,7 @@ fn available(item: Item) -> Option<Version> {
     candidate(&output(&["apt-cache", "policy", item.packages(Installer::Apt).first()?])?)
 }
 
-/// Whether some firmware for QEMU is described as being for this kind of CPU (QEMU docs: interop/firmware.json).
+/// True if a firmware description for QEMU names this architecture (QEMU docs: interop/firmware.json).
 fn has_uefi(arch: &str) -> bool {
     ["/etc/qemu/firmware", "/usr/share/qemu/firmware"].iter().flat_map(fs::read_dir).flatten().flatten().any(|file| {
         fs::read_to_string(file.path()).is_ok_and(|text| text.contains(&format!("\"architecture\": \"{arch}\"")))
@@ -187,7 +187,7 @@ fn apt_sources(text: &str) -> Vec<AptSource> {
     text.lines().filter_map(source).collect()
 }
 
-/// Whether /etc/subuid (or subgid) gives this user the 65,536 ids a Debian system needs.
+/// True if /etc/subuid (or subgid) gives this user the 65,536 ids a Debian system needs.
 fn has_range(text: &str, user: &str) -> bool {
     ranges(text).any(|(name, _, count)| name == user && count >= 65_536)
 }

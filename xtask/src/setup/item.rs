@@ -1,13 +1,13 @@
-//! The things a machine needs: what each is for, and what it is called by each package manager.
+//! The things a machine needs: their purpose, and their package in each package manager.
 
-/// What the machine is to be used for.
+/// The purpose of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Building nestmatrix and running a matrix.
     Run,
-    /// The same, with guests of the other kind of CPU.
+    /// The same, with guests of the other architecture.
     Foreign,
-    /// The same, and running every test of the workspace.
+    /// The same, and all tests of the workspace.
     Test,
 }
 
@@ -44,12 +44,12 @@ pub(super) enum Item {
 
 /// Login shells that the tests need; programs and packages have the same names everywhere.
 pub(super) const SHELLS: [&str; 3] = ["tcsh", "zsh", "fish"];
-/// QEMU's names of this machine's own kind of CPU, and of the other one.
+/// QEMU's names of this machine's own architecture, and of the other one.
 pub(super) const OWN: &str = if ON_X86 { "x86_64" } else { "aarch64" };
 pub(super) const FOREIGN: &str = if ON_X86 { "aarch64" } else { "x86_64" };
 const ON_X86: bool = !cfg!(target_arch = "aarch64");
 
-/// A package manager. Only apt is driven; for the others the command is printed.
+/// A package manager. Only apt is run; for the others the command is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Installer {
     Apt,
@@ -60,15 +60,15 @@ pub(super) enum Installer {
 }
 
 impl Installer {
-    /// In the order in which they are looked for: Homebrew may stand beside a system's own.
+    /// In the order of detection: Homebrew may be installed beside a system's own.
     pub(super) const ALL: [Self; 5] = [Self::Apt, Self::Dnf, Self::Pacman, Self::Zypper, Self::Brew];
 
-    /// Whether its OpenSSL has static archives; else nestmatrix builds one along.
+    /// True if its OpenSSL has static archives; else nestmatrix builds one.
     pub(super) const fn has_static_openssl(self) -> bool {
         matches!(self, Self::Apt | Self::Brew)
     }
 
-    /// The program whose presence proves it.
+    /// The program that identifies it.
     pub(super) const fn program(self) -> &'static str {
         match self {
             Self::Apt => "apt-get",
@@ -81,7 +81,7 @@ impl Installer {
 }
 
 impl Item {
-    /// All of them, in the order in which they are named to people.
+    /// All of them, in display order.
     pub(super) const ALL: [Self; 26] = [
         Self::Qemu,
         Self::QemuImg,
@@ -111,8 +111,7 @@ impl Item {
         Self::SshClient,
     ];
 
-    /// Whether this purpose needs it. Root builds images without the help of `newuidmap`; `vendored`: OpenSSL is built along
-    /// with nestmatrix.
+    /// True if this purpose needs it. Root builds images without `newuidmap`; `vendored`: OpenSSL is built with nestmatrix.
     pub(super) const fn needed(self, purpose: Purpose, root: bool, vendored: bool) -> bool {
         match self {
             Self::Newuidmap | Self::SubordinateIds => !root,
@@ -132,7 +131,7 @@ impl Item {
         }
     }
 
-    /// Its name and what it is for, in one line.
+    /// Its name and purpose, in one line.
     pub(super) const fn about(self) -> (&'static str, &'static str) {
         match self {
             Self::Qemu => (qemu_system(ON_X86), "boots the guests; 8.2 or newer"),
@@ -168,7 +167,7 @@ impl Item {
         }
     }
 
-    /// The packages that bring it; empty where no package does.
+    /// Its packages; empty if there is none.
     pub(super) const fn packages(self, installer: Installer) -> &'static [&'static str] {
         use Installer::{Apt, Brew, Dnf, Pacman, Zypper};
         match (self, installer) {
@@ -208,7 +207,7 @@ impl Item {
             (Self::Perl, _) => &["perl"],
             (Self::Make, _) => &["make"],
             (Self::DpkgDeb, _) => &["dpkg"],
-            // Homebrew has none; the tests that need it say so.
+            // Homebrew has none; the affected tests report it.
             (Self::Busybox, Brew) => &[],
             (Self::Busybox, _) => &["busybox"],
             (Self::Partitioner, Apt) => &["fdisk"],
@@ -230,7 +229,7 @@ const fn qemu_system(x86: bool) -> &'static str {
     if x86 { "qemu-system-x86_64" } else { "qemu-system-aarch64" }
 }
 
-/// What brings the emulator of one kind of CPU; Homebrew has all in one.
+/// The emulator's package for an architecture; Homebrew has all in one.
 const fn emulator(x86: bool, installer: Installer) -> &'static [&'static str] {
     match (x86, installer) {
         (true, Installer::Apt | Installer::Pacman) => &["qemu-system-x86"],
@@ -244,7 +243,7 @@ const fn emulator(x86: bool, installer: Installer) -> &'static [&'static str] {
     }
 }
 
-/// What brings UEFI for guests of one kind of CPU; Homebrew's QEMU has it.
+/// The UEFI package for guests of an architecture; Homebrew's QEMU has it.
 const fn uefi(x86: bool, installer: Installer) -> &'static [&'static str] {
     match (x86, installer) {
         (true, Installer::Apt) => &["ovmf"],

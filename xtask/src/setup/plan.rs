@@ -1,4 +1,4 @@
-//! From what a machine has to what must be done: a plain function over plain data.
+//! From a machine's facts to the steps of setup: a plain function.
 
 use std::fmt;
 
@@ -8,34 +8,34 @@ use super::{
     step::{As, Step},
 };
 
-/// The oldest QEMU that has what we use (migration to `file:`, VM templating as documented).
+/// The oldest supported QEMU (migration to `file:`, VM templating as documented).
 const OLDEST_QEMU: Version = (8, 2);
 
 /// The one Debian release whose own QEMU is too old and whose backports suite has a newer one.
 const BACKPORTED: &str = "bookworm";
 
-/// Where the backports suite is added, where it is not among apt's sources.
+/// Where the backports suite is added, if it is not in apt's sources.
 const BACKPORTS_FILE: &str = "/etc/apt/sources.list.d/nestmatrix-backports.sources";
 
 /// What is missing and what to do about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// What is missing, in a fixed order.
+    /// Missing items, in a fixed order.
     pub(super) missing: Vec<Item>,
-    /// What brings it, in order.
+    /// The steps to install them, in order.
     pub(super) steps: Vec<Step>,
-    /// What to know before agreeing.
+    /// A note to read before agreeing.
     pub(super) note: Option<String>,
-    /// Why setup cannot take these steps itself.
+    /// Why setup cannot run these steps itself.
     pub(super) by_hand: Option<String>,
 }
 
-/// Decides what to do so that the machine serves the purpose.
+/// Decides how to make the machine fit for the purpose.
 pub(super) fn plan(facts: &Facts, purpose: Purpose) -> Plan {
     let old = |version: Option<Version>| version.is_none_or(|version| version < OLDEST_QEMU);
     let too_old =
         |item| (item == Item::Qemu && old(facts.qemu)) || (item == Item::ForeignQemu && old(facts.foreign_qemu));
-    // Where no package brings archives of OpenSSL it is built, unless somebody has put some there.
+    // If no package has archives of OpenSSL it is built, unless some are installed already.
     let vendored =
         !facts.present.contains(&Item::OpenSsl) && !facts.installer.is_some_and(Installer::has_static_openssl);
     let missing = Item::ALL
@@ -78,7 +78,7 @@ fn with_apt(facts: &Facts, who: As, plan: &mut Plan) {
     let mut from_backports = false;
     if !missing.is_empty() {
         let apt_has = |item: &Item| if *item == Item::ForeignQemu { facts.apt_foreign_qemu } else { facts.apt_qemu };
-        // Before the first `apt-get update` apt knows nothing; what bookworm has is known all the same.
+        // Before the first `apt-get update` apt knows nothing; bookworm's version is known anyway.
         let too_old = missing
             .iter()
             .any(|item| apt_has(item).map_or(facts.codename == BACKPORTED, |version| version < OLDEST_QEMU));
@@ -116,15 +116,15 @@ fn with_apt(facts: &Facts, who: As, plan: &mut Plan) {
         plan.steps.push(install(who, None, &rest));
     }
     if from_backports {
-        // All, even if some are there: the tools of one release and the emulators of another exclude each other.
+        // All, even if some are installed: the tools of one release and the emulators of another conflict.
         let also = (foreign || facts.present.contains(&Item::ForeignQemu)).then_some(Item::ForeignQemu);
         let all: Vec<Item> = QEMU.into_iter().chain(also).collect();
         plan.steps.push(install(who, Some("bookworm-backports"), &packages(Installer::Apt, &all)));
     }
 }
 
-/// Without recommended packages: they are graphical displays and sound, which no guest of ours has. Without questions.
-/// The time limit is for a machine that is just updating itself.
+/// Without recommended packages (graphical displays and sound, which guests do not have) and without questions. The time limit is
+/// for a machine that is just updating itself.
 fn install(who: As, suite: Option<&str>, packages: &[&str]) -> Step {
     let mut words = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=300"];
     words.extend(["install", "--yes", "--no-install-recommends"]);
@@ -148,7 +148,7 @@ fn with_another(installer: Installer, who: As, missing: &[Item]) -> Vec<Step> {
     vec![Step::run(who, words.iter().chain(&packages).copied())]
 }
 
-/// The packages that bring these items, each once.
+/// The packages of these items, each once.
 fn packages(installer: Installer, items: &[Item]) -> Vec<&'static str> {
     let mut packages = Vec::new();
     for package in items.iter().flat_map(|item| item.packages(installer)) {
@@ -159,8 +159,8 @@ fn packages(installer: Installer, items: &[Item]) -> Vec<&'static str> {
     packages
 }
 
-/// The mirror that this machine gets Debian itself from: it serves the release *and* its updates, which the archives of
-/// third parties do not.
+/// The mirror that this machine uses for Debian itself: it has the release *and* its updates, which archives of third parties do
+/// not.
 fn debian_mirror(facts: &Facts) -> Option<&str> {
     let serving = |release: &str| {
         let main = facts.apt_sources.iter().filter(|source| source.component == "main");

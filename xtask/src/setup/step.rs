@@ -1,4 +1,4 @@
-//! One thing setup does: shown exactly as it is done, so that it can be done by hand as well.
+//! One step of setup: shown exactly as it is executed, so that it can also be done by hand.
 
 use std::{
     fmt,
@@ -8,16 +8,16 @@ use std::{
 
 use crate::{command as other, failure::Failure};
 
-/// Who runs a step.
+/// The user that runs a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum As {
     /// We are root.
     Root,
-    /// We are not, and `sudo` helps.
+    /// Another user, with `sudo`.
     Sudo,
 }
 
-/// One thing setup does, as root.
+/// One step of setup, as root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Run a command.
@@ -32,10 +32,10 @@ impl Step {
         Self::Run(who, words.into_iter().map(str::to_owned).collect())
     }
 
-    /// Does it. Waits for a terminal only where `sudo` asks for a password.
+    /// Executes it. Waits for a terminal only if `sudo` asks for a password.
     pub(super) fn execute(&self) -> Result<(), Failure> {
         match self {
-            // Not to stdout: that belongs to whoever runs after setup.
+            // Not to stdout, which belongs to the command after setup.
             Self::Run(who, words) => other::run(command(*who, words).stdin(Stdio::null()).stdout(std::io::stderr())),
             Self::Write(who, path, text) => {
                 let mut tee = command(*who, &["tee".into(), path.clone()]);

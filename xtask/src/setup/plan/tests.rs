@@ -1,4 +1,4 @@
-//! The table of machines: what each is told.
+//! The plan for each of many machines.
 
 use super::*;
 use crate::setup::facts::AptSource;
@@ -80,7 +80,7 @@ fn debian_12_gets_qemu_from_backports_of_its_own_mirror_and_the_rest_from_the_re
     // The same before the first `apt-get update`, when apt has no candidate to name.
     assert_eq!(commands(&Facts { apt_qemu: None, ..bookworm() }, Purpose::Run), all);
 
-    // Where the suite is among the sources already, nothing is added and nothing is said.
+    // If the suite is in the sources already, nothing is added or printed.
     let mut with_backports = bookworm();
     with_backports.apt_sources.push(AptSource {
         uri: MIRROR.into(),
@@ -149,7 +149,7 @@ fn an_ordinary_user_gets_the_commands_with_sudo_and_ids_of_his_own() {
     only_ids.present.remove(&Item::SubordinateIds);
     assert_eq!(commands(&only_ids, Purpose::Run).len(), 1);
 
-    // Without sudo the commands are shown, to be run as root.
+    // Without sudo the commands are printed, to be run as root.
     let plan = plan(&Facts { sudo: false, ..with_sudo }, Purpose::Run);
     assert_eq!(plan.steps.first().map(ToString::to_string).as_deref(), Some("apt-get update"));
     assert!(plan.by_hand.is_some_and(|reason| reason.contains("run the commands as root")));
@@ -173,7 +173,7 @@ fn guests_of_another_kind_of_cpu_need_an_emulator_of_the_same_release_as_the_oth
         }
         Facts { foreign_qemu: None, ..facts }
     };
-    // apt names what is installed, from wherever, as its candidate; of what is not, the old one of the release.
+    // apt's candidate for an installed package is that package, whatever its origin; for others, the old one of the release.
     let debian_12 = without(Facts { apt_qemu: Some((10, 0)), apt_foreign_qemu: Some((7, 2)), ..bookworm() });
     assert_eq!(plan(&debian_12, Purpose::Run), Plan::default());
     assert_eq!(
@@ -225,7 +225,7 @@ fn where_no_package_brings_archives_of_openssl_perl_and_make_are_needed_to_build
     for installer in [Some(Installer::Dnf), Some(Installer::Pacman), Some(Installer::Zypper), None] {
         assert_eq!(missing(installer, &[]), [Item::Perl, Item::Make], "{installer:?}");
         assert_eq!(missing(installer, &[Item::Perl, Item::Make]), [], "{installer:?}");
-        // Somebody has built archives: they are found by pkg-config like everybody's.
+        // Locally built archives: pkg-config finds them as usual.
         assert_eq!(missing(installer, &[Item::OpenSsl]), [Item::PkgConfig], "{installer:?}");
     }
     for installer in [Installer::Apt, Installer::Brew] {
