@@ -131,7 +131,7 @@ fn main() {
 enum Never {}
 
 /// An error that names the failed action.
-fn told(what: &str) -> impl FnOnce(io::Error) -> io::Error {
+fn context(what: &str) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
@@ -153,7 +153,7 @@ fn boot() -> io::Result<Never> {
     prepare_disk()?;
     let hostname = identify()?;
     if Path::new("/sys/class/net/eth0").exists() {
-        connect().map_err(told("set up the network"))?;
+        connect().map_err(context("set up the network"))?;
     }
     describe(&hostname)?;
 
@@ -164,26 +164,26 @@ fn boot() -> io::Result<Never> {
         keeper => symlink(format!("/proc/{keeper}/root/init"), format!("{DISK}{SSHD}"))?,
     }
     env::set_current_dir(DISK)?;
-    attach(".", "/", "", MS_MOVE, "").map_err(told("make the disk the root"))?;
+    attach(".", "/", "", MS_MOVE, "").map_err(context("make the disk the root"))?;
     chroot(".")?;
     env::set_current_dir("/")?;
     if let Some(init) = own_init() {
         let mut command = Command::new(init);
         command.env_clear().env("PATH", PATH).env("HOME", "/").env("TERM", "linux");
-        return Err(told("start the system's own /sbin/init")(command.exec()));
+        return Err(context("start the system's own /sbin/init")(command.exec()));
     }
     // What a system's own init does itself.
     let _ = attach("cgroup2", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, "nsdelegate");
-    bury()
+    reap()
 }
 
 fn load_drivers() -> io::Result<()> {
-    let list = fs::read_to_string("/drivers/order").map_err(told("read the list of drivers"))?;
+    let list = fs::read_to_string("/drivers/order").map_err(context("read the list of drivers"))?;
     for name in list.lines() {
-        let file = File::open(format!("/drivers/{name}")).map_err(told(name))?;
+        let file = File::open(format!("/drivers/{name}")).map_err(context(name))?;
         // SAFETY: the kernel reads an open file and a string that ends.
         if unsafe { syscall(FINIT_MODULE, file.as_raw_fd(), c"".as_ptr(), 0) } != 0 {
-            return Err(told(name)(io::Error::last_os_error()));
+            return Err(context(name)(io::Error::last_os_error()));
         }
     }
     Ok(())
@@ -195,7 +195,7 @@ fn attach_disk() -> io::Result<()> {
         thread::sleep(Duration::from_millis(20));
         left -= 1;
     }
-    attach("/dev/vda", DISK, "ext4", 0, "").map_err(told("mount /dev/vda"))?;
+    attach("/dev/vda", DISK, "ext4", 0, "").map_err(context("mount /dev/vda"))?;
     // The disk may be larger than the file system that was made for it.
     let (root, device, mut bytes) = (File::open(DISK)?, File::open("/dev/vda")?, 0u64);
     // SAFETY: the kernel writes one u64, and reads one.
@@ -241,7 +241,7 @@ fn prepare_disk() -> io::Result<()> {
 /// Puts the keys where the server looks for them, and sets the host name.
 fn identify() -> io::Result<String> {
     for name in ["authorized_keys", "ssh_host_ecdsa_key", "ssh_host_ed25519_key"] {
-        let key = fs::read(format!("{ITEMS}/{name}/raw")).map_err(told(name))?;
+        let key = fs::read(format!("{ITEMS}/{name}/raw")).map_err(context(name))?;
         let path = format!("/etc/ssh/{name}");
         fs::write(&path, key)?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
@@ -279,7 +279,7 @@ fn own_init() -> Option<&'static str> {
 }
 
 /// Reaps orphans, and ends the guest when it receives the signals of busybox (`poweroff`, `reboot`, `halt`), sysvinit or systemd.
-fn bury() -> io::Result<Never> {
+fn reap() -> io::Result<Never> {
     let mut all: SignalSet = [0; 16];
     // SAFETY: each writes or reads one set of this size.
     unsafe {
@@ -343,7 +343,7 @@ fn serve(args: Vec<OsString>) -> io::Error {
     };
     match go() {
         Ok(()) => sshd().args(args).exec(),
-        Err(error) => told("the SSH server is gone")(error),
+        Err(error) => context("the SSH server is gone")(error),
     }
 }
 
@@ -355,14 +355,14 @@ fn enter(login: bool, args: Vec<OsString>) -> io::Error {
         env::set_current_dir("/root").or_else(|_| env::set_current_dir("/"))
     };
     if let Err(error) = go() {
-        return told("the guest's root is gone")(error);
+        return context("the guest's root is gone")(error);
     }
     let mut shell = Command::new("/bin/sh");
     shell.args(args).env("SHELL", "/bin/sh").env("PATH", PATH).env_remove("MAIL");
     if login {
         shell.arg0("-sh");
     }
-    told("/bin/sh")(shell.exec())
+    context("/bin/sh")(shell.exec())
 }
 
 // ---- the kernel ----
@@ -372,7 +372,7 @@ fn attach(what: &str, to: &str, kind: &str, flags: c_ulong, data: &str) -> io::R
     let (from, place, name, options) = (text(what)?, text(to)?, text(kind)?, text(data)?);
     // SAFETY: four strings that end.
     let result = unsafe { mount(from.as_ptr(), place.as_ptr(), name.as_ptr(), flags, CStr::as_ptr(&options).cast()) };
-    if result == 0 { Ok(()) } else { Err(told(&format!("mount {what} on {to}"))(io::Error::last_os_error())) }
+    if result == 0 { Ok(()) } else { Err(context(&format!("mount {what} on {to}"))(io::Error::last_os_error())) }
 }
 
 /// Gives the loopback and the network card their addresses.

@@ -31,9 +31,9 @@ const WORK_BYTES: u64 = 1 << 30;
 const STORE_BYTES: u64 = 1 << 30;
 /// If less than this is free after a failure, the disk was full, whatever the tool reported.
 const FULL_BYTES: u64 = 8 << 20;
-const READ_LIMIT: Duration = Duration::from_secs(600);
+const READ_TIMEOUT: Duration = Duration::from_secs(600);
 /// Maximum length of the listing of one folder, in bytes.
-const LONGEST_LISTING: u64 = 1 << 20;
+const MAX_LISTING_BYTES: u64 = 1 << 20;
 
 /// Makes the files of an image in [`BuildDir::image`], with mmdebstrap.
 pub(crate) fn make(
@@ -50,7 +50,7 @@ pub(crate) fn make(
     let work = build_dir.make_work()?;
     let image = build_dir.image();
     space::require(&[(&work, WORK_BYTES), (&image, STORE_BYTES)]).map_err(PrepareErrorKind::from)?;
-    let ended = grow_tree((bootstrap, recipe, foreign.as_ref()), &work, build_dir, control)
+    let ended = bootstrap_tree((bootstrap, recipe, foreign.as_ref()), &work, build_dir, control)
         .and_then(|()| extract(&image, control.cancel))
         .and_then(|()| convert(&image, control));
     ended.map_err(|failure| blame_full_disk(failure, &[&work, &image]))?;
@@ -58,7 +58,7 @@ pub(crate) fn make(
 }
 
 /// Bootstraps the tree and makes a raw disk of it.
-fn grow_tree(
+fn bootstrap_tree(
     (bootstrap, recipe, foreign): (&Bootstrap, &Recipe, Option<&Foreign>),
     work: &Path,
     build_dir: &BuildDir,
@@ -97,7 +97,7 @@ fn grow_tree(
             (control.progress)(step.trim_end_matches('.'));
         }
     };
-    let ended = tool::run(build, "mmdebstrap", tool::BUILD_LIMIT, control.cancel, progress);
+    let ended = tool::run(build, "mmdebstrap", tool::BUILD_TIMEOUT, control.cancel, progress);
     // Also after a failure: the tree is removed next.
     build_dir.wait_for_tree()?;
     ended?;
@@ -108,7 +108,7 @@ fn grow_tree(
 
 /// Copies kernel, initrd and the list of packages out of the disk.
 fn extract(image: &Path, cancel: &AtomicBool) -> Result<(), Failure> {
-    let said = tool::output(debugfs("ls -p /boot", image), "debugfs", READ_LIMIT, LONGEST_LISTING, cancel)?;
+    let said = tool::output(debugfs("ls -p /boot", image), "debugfs", READ_TIMEOUT, MAX_LISTING_BYTES, cancel)?;
     let listing = String::from_utf8_lossy(&said);
     for (prefix, file) in [("vmlinuz-", KERNEL), ("initrd.img-", INITRD)] {
         let name = only_name(&listing, prefix)
@@ -134,7 +134,7 @@ fn debugfs(request: &str, image: &Path) -> Command {
 
 fn dump(from: &str, to: &'static str, image: &Path, cancel: &AtomicBool) -> Result<(), Failure> {
     let mut complaint = None;
-    tool::run(debugfs(&format!("dump {from} {to}"), image), "debugfs", READ_LIMIT, cancel, |line| {
+    tool::run(debugfs(&format!("dump {from} {to}"), image), "debugfs", READ_TIMEOUT, cancel, |line| {
         tool::complaint("debugfs", line, &mut complaint);
     })?;
     // debugfs always exits with 0: its output shows what failed.
@@ -150,7 +150,7 @@ pub(crate) fn convert(image: &Path, control: &Control<'_>) -> Result<(), Failure
     (control.progress)("writing the disk to the store");
     let mut convert = tool::command("qemu-img");
     convert.current_dir(image).args(["convert", "-f", "raw", "-O", "qcow2", RAW_DISK, DISK]).stdout(Stdio::null());
-    tool::run(convert, "qemu-img", READ_LIMIT, control.cancel, |_| {})?;
+    tool::run(convert, "qemu-img", READ_TIMEOUT, control.cancel, |_| {})?;
     let raw = image.join(RAW_DISK);
     fs::remove_file(&raw).map_err(PrepareErrorKind::io("remove", &raw))?;
     Ok(())

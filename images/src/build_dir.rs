@@ -32,9 +32,9 @@ const ELSEWHERE_PREFIX: &str = "nestmatrix-";
 pub(crate) const RAW_DISK: &str = "disk.raw";
 
 /// Time limit of a removal.
-const REMOVAL_LIMIT: Duration = Duration::from_secs(300);
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(300);
 /// Time limit until a killed tree is gone.
-const DEATH_LIMIT: Duration = Duration::from_secs(20);
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A folder to build in; removed with its content when dropped.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl BuildDir {
             made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o711)))
         };
         let mut tried = Vec::new();
-        match unfit(&self.folder) {
+        match unsuitable(&self.folder) {
             None => {
                 let work = self.folder.join(WORK);
                 return make(&work).map(|()| work.clone()).map_err(PrepareErrorKind::io("create", &work));
@@ -85,7 +85,7 @@ impl BuildDir {
         }
         let id = self.folder.file_name().unwrap_or_default().to_string_lossy();
         for base in temporary_folders() {
-            if let Some(reason) = unfit(&base) {
+            if let Some(reason) = unsuitable(&base) {
                 tried.push(reason);
                 continue;
             }
@@ -106,7 +106,7 @@ impl BuildDir {
     pub(crate) fn wait_for_tree(&self) -> Result<(), PrepareErrorKind> {
         let path = self.image().join(RAW_DISK);
         let disk = File::open(&path).map_err(PrepareErrorKind::io("open", &path))?;
-        match lock::exclusive_within(&disk, DEATH_LIMIT).map_err(PrepareErrorKind::io("lock", &path))? {
+        match lock::exclusive_within(&disk, KILL_TIMEOUT).map_err(PrepareErrorKind::io("lock", &path))? {
             true => Ok(()),
             false => Err(PrepareErrorKind::Incomplete {
                 what: "disk: timeout, a process of the build still runs".to_owned(),
@@ -130,7 +130,7 @@ impl Drop for BuildDir {
     fn drop(&mut self) {
         // The next sweep finds what cannot be removed now.
         let _ = self.wait_for_tree();
-        let _ = remove_site(&self.folder);
+        let _ = remove_build_dir(&self.folder);
     }
 }
 
@@ -156,7 +156,7 @@ pub(crate) fn sweep<L>(builds: &Path, store_lock: L) -> io::Result<Vec<String>> 
         found.push((path, lock));
     }
     drop(store_lock);
-    let removed = found.into_iter().map(|(path, _lock)| match remove_site(&path) {
+    let removed = found.into_iter().map(|(path, _lock)| match remove_build_dir(&path) {
         Ok(()) => format!("removed {}, left by a build that was killed", path.display()),
         Err(error) => format!("cannot remove {}, left by a build that was killed: {error}", path.display()),
     });
@@ -179,7 +179,7 @@ fn abandoned(build_dir: &Path) -> io::Result<File> {
     Ok(lock)
 }
 
-fn remove_site(build_dir: &Path) -> io::Result<()> {
+fn remove_build_dir(build_dir: &Path) -> io::Result<()> {
     remove_elsewhere(build_dir)?;
     remove(build_dir)
 }
@@ -223,7 +223,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
 
 fn run_removal(mut command: std::process::Command) -> io::Result<()> {
     command.current_dir("/").stdout(Stdio::null());
-    tool::run(command, "rm", REMOVAL_LIMIT, &AtomicBool::new(false), |_| {})
+    tool::run(command, "rm", REMOVAL_TIMEOUT, &AtomicBool::new(false), |_| {})
         .map_err(|Failure { kind, tail }| io::Error::other(tail.last().cloned().unwrap_or_else(|| kind.to_string())))
 }
 
@@ -233,7 +233,7 @@ fn temporary_folders() -> impl Iterator<Item = PathBuf> {
 }
 
 /// Why no tree can grow below this folder; `None` if one can.
-fn unfit(folder: &Path) -> Option<String> {
+fn unsuitable(folder: &Path) -> Option<String> {
     let shown = folder.display();
     // apt cannot quote it, mmdebstrap splits at blanks.
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%=:,".contains(c);

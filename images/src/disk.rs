@@ -77,11 +77,11 @@ pub(crate) struct Seen {
 const HEAD: usize = 1024;
 /// Bytes of a disk that contain its partition table, with sectors of 512 bytes.
 const TABLE: usize = 34 * 512;
-const LOOK_LIMIT: Duration = Duration::from_secs(60);
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Maximum length of the output of `qemu-img info`, in bytes.
-const LONGEST_ANSWER: u64 = 1 << 20;
+const MAX_ANSWER_BYTES: u64 = 1 << 20;
 /// Maximum size of a disk, in bytes; the largest published images have some 100 GiB.
-const LARGEST: u64 = 16 << 40;
+const MAX_DISK_BYTES: u64 = 16 << 40;
 /// Maximum length of a descriptor inside a vmdk, in bytes.
 const DESCRIPTOR: u64 = 1 << 20;
 
@@ -127,7 +127,7 @@ pub(crate) fn see(
     let refused = |why: String| PrepareErrorKind::Refused { path: path.to_owned(), why };
     alone(path, format).map_err(PrepareErrorKind::io("read", path))?.map_err(refused)?;
     let bytes = size(path, format, cancel)?;
-    if bytes == 0 || bytes > LARGEST {
+    if bytes == 0 || bytes > MAX_DISK_BYTES {
         return Err(refused(format!("invalid disk size: {bytes} bytes")).into());
     }
     let table = table(path, format, cancel)?;
@@ -223,7 +223,7 @@ fn size(path: &Path, format: DiskFormat, cancel: &AtomicBool) -> Result<u64, Fai
     let refused = |why: String| Failure::from(PrepareErrorKind::Refused { path: path.to_owned(), why });
     let mut info = tool::command("qemu-img");
     info.args(["info", "--output=json", "-f", format.name(), "--"]).arg(path);
-    let text = tool::output(info, "qemu-img", LOOK_LIMIT, LONGEST_ANSWER, cancel)?;
+    let text = tool::output(info, "qemu-img", INSPECT_TIMEOUT, MAX_ANSWER_BYTES, cancel)?;
     let info: Info = serde_json::from_slice(&text).map_err(|error| refused(format!("`qemu-img info` says {error}")))?;
     if info.backing_filename.is_some() || info.encrypted {
         return Err(refused("it needs another file or a key".into()));
@@ -240,7 +240,7 @@ fn table(path: &Path, format: DiskFormat, cancel: &AtomicBool) -> Result<Vec<u8>
     to.push(out.path());
     dd.args(["dd", "-f", format.name(), "-O", "raw", "bs=512", &format!("count={}", TABLE / 512)]).arg(from).arg(to);
     dd.stdout(Stdio::null());
-    tool::run(dd, "qemu-img", LOOK_LIMIT, cancel, |_| {})?;
+    tool::run(dd, "qemu-img", INSPECT_TIMEOUT, cancel, |_| {})?;
     std::fs::read(out.path()).map_err(|error| PrepareErrorKind::io("read", out.path())(error).into())
 }
 

@@ -17,7 +17,7 @@ use std::{
 pub(crate) const POLL: Duration = Duration::from_millis(50);
 
 /// Time a new holder of a lock gets to write its process id.
-const SIGNATURE: Duration = Duration::from_secs(2);
+const PID_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Opens a lock file, creating it if need be.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
@@ -81,7 +81,7 @@ pub(crate) fn exclusive(file: &mut File, cancel: &AtomicBool, waiting: &dyn Fn(O
         if !told {
             // A new holder has yet to write its process id.
             let holder = holder(file);
-            told = holder.is_some() || began.elapsed() >= SIGNATURE;
+            told = holder.is_some() || began.elapsed() >= PID_TIMEOUT;
             if told {
                 waiting(holder);
             }

@@ -11,8 +11,8 @@ use crate::{Suite, error::Failure, tool};
 const SETTINGS: &[&str] = &["Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::Check-Valid-Until"];
 
 /// apt reads some small files.
-const DUMP_LIMIT: Duration = Duration::from_secs(60);
-const LONGEST_DUMP: u64 = 16 << 20;
+const DUMP_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_DUMP_BYTES: u64 = 16 << 20;
 
 /// The settings of this machine's apt that a build shares, as an apt configuration file; may be empty.
 pub(crate) fn apt_settings(cancel: &AtomicBool) -> Result<String, Failure> {
@@ -21,7 +21,7 @@ pub(crate) fn apt_settings(cancel: &AtomicBool) -> Result<String, Failure> {
     }
     let mut dump = tool::command("apt-config");
     dump.arg("dump");
-    let dump = tool::output(dump, "apt-config", DUMP_LIMIT, LONGEST_DUMP, cancel)?;
+    let dump = tool::output(dump, "apt-config", DUMP_TIMEOUT, MAX_DUMP_BYTES, cancel)?;
     Ok(shared_settings(&String::from_utf8_lossy(&dump)))
 }
 

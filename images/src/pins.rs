@@ -15,7 +15,7 @@ use matrix::{Arch, Checksum};
 use serde::{Deserialize, Serialize};
 
 /// Maximum length, in bytes.
-const LONGEST_FILE: u64 = 4 << 20;
+const MAX_FILE_BYTES: u64 = 4 << 20;
 const VERSION: u32 = 1;
 const HEAD: &str = "# Which published images this matrix runs on. Written by `nestmatrix images update`; commit it.\n";
 
@@ -98,10 +98,10 @@ impl Pins {
         let is_file = opened.metadata().is_ok_and(|found| found.is_file());
         let mut text = String::new();
         if is_file {
-            let read = opened.take(LONGEST_FILE + 1).read_to_string(&mut text);
+            let read = opened.take(MAX_FILE_BYTES + 1).read_to_string(&mut text);
             read.map_err(|error| failed(file, "cannot be read", &error))?;
         }
-        if !is_file || text.len() as u64 > LONGEST_FILE {
+        if !is_file || text.len() as u64 > MAX_FILE_BYTES {
             return Err(failed(file, "cannot be read", &"it was not written by nestmatrix"));
         }
         Self::parse(file, &text).map(Some)

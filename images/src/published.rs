@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Maximum number of files in an appliance; real ones have about ten.
-const MOST_MEMBERS: usize = 1000;
+const MAX_MEMBERS: usize = 1000;
 
 /// Makes an image of such a disk; `part` keeps an interrupted download.
 pub(crate) fn make(
@@ -167,8 +167,8 @@ fn unpack_appliance(
     let mut found: Option<(PathBuf, String)> = None;
     let mut descriptor = false;
     for (index, member) in archive.entries().map_err(broken)?.enumerate() {
-        if index >= MOST_MEMBERS {
-            return Err(refused(format!("it is not an appliance: it has more than {MOST_MEMBERS} files")));
+        if index >= MAX_MEMBERS {
+            return Err(refused(format!("it is not an appliance: it has more than {MAX_MEMBERS} files")));
         }
         let mut member = member.map_err(broken)?;
         let name = member.path().map_err(broken)?.display().to_string();

@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Time limit for the store's own lock, which is held briefly; a process that holds it longer is stopped or stuck.
-const MOMENT: Duration = Duration::from_secs(30);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The content-addressed cache of images.
 #[derive(Debug)]
@@ -408,7 +408,7 @@ impl StoreLock {
     /// Held until the file is dropped.
     pub(crate) fn take(&self) -> io::Result<File> {
         let file = lock::open(&self.0)?;
-        if lock::exclusive_within(&file, MOMENT)? {
+        if lock::exclusive_within(&file, LOCK_TIMEOUT)? {
             return Ok(file);
         }
         Err(io::Error::new(io::ErrorKind::TimedOut, "timeout: another process holds its lock"))

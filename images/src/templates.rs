@@ -245,8 +245,8 @@ impl Templates {
 
     /// Room that templates in progress may still need, in bytes.
     fn claimed(&self) -> u64 {
-        let sites = fs::read_dir(&self.builds).into_iter().flatten().flatten().map(|entry| entry.path());
-        let claims = sites.filter_map(|build_dir| {
+        let folders = fs::read_dir(&self.builds).into_iter().flatten().flatten().map(|entry| entry.path());
+        let claims = folders.filter_map(|build_dir| {
             let claim: u64 = fs::read_to_string(build_dir.join(CLAIM)).ok()?.parse().ok()?;
             Some(claim.saturating_sub(space::taken(&build_dir::image_of(&build_dir))))
         });

@@ -29,7 +29,7 @@ const LINE_BYTES: u64 = 4096;
 /// Time limit for reading the last lines of a tool that has ended.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time limit of a build: a mirror that sends a byte a minute must not hold it forever.
-pub(crate) const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
+pub(crate) const BUILD_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// A command with the environment of all our tools: messages in English, and the system tools in PATH.
 pub(crate) fn command(program: &str) -> Command {
@@ -215,7 +215,7 @@ mod tests {
     fn a_tool_that_fails_is_quoted_with_its_last_lines() {
         let _alone = alone();
         let script = "i=0; while [ $i -lt 100 ]; do i=$((i+1)); echo line $i >&2; done; exit 3";
-        let failure = run(shell(script), "sh", BUILD_LIMIT, &idle(), |_| {}).expect_err("it exits with 3");
+        let failure = run(shell(script), "sh", BUILD_TIMEOUT, &idle(), |_| {}).expect_err("it exits with 3");
         assert_eq!(failure.kind.to_string(), "`sh` failed (exit status: 3)");
         assert_eq!((failure.tail.len(), failure.tail.last().map(String::as_str)), (TAIL_LINES, Some("line 100")));
     }
@@ -224,7 +224,7 @@ mod tests {
     fn what_a_tool_says_cannot_reach_the_terminal_as_control_sequences() {
         let _alone = alone();
         let mut heard = Vec::new();
-        run(shell(r"printf '10%%\r\033[31m99%%\n' >&2"), "sh", BUILD_LIMIT, &idle(), |line| {
+        run(shell(r"printf '10%%\r\033[31m99%%\n' >&2"), "sh", BUILD_TIMEOUT, &idle(), |line| {
             heard.push(line.to_owned())
         })
         .expect("it succeeds");
@@ -234,7 +234,8 @@ mod tests {
     #[test]
     fn a_missing_tool_is_named() {
         let _alone = alone();
-        let failure = run(command("nestmatrix-no-such-tool"), "nestmatrix-no-such-tool", BUILD_LIMIT, &idle(), |_| {});
+        let failure =
+            run(command("nestmatrix-no-such-tool"), "nestmatrix-no-such-tool", BUILD_TIMEOUT, &idle(), |_| {});
         let failure = failure.expect_err("there is none");
         assert_eq!(failure.kind.to_string(), "`nestmatrix-no-such-tool` is not installed");
         assert_eq!(missing(&["sh", "nestmatrix-no-such-tool"]), Some("nestmatrix-no-such-tool"));
@@ -253,7 +254,7 @@ mod tests {
                 thread::sleep(Duration::from_millis(100));
                 cancel.store(true, Ordering::Relaxed);
             });
-            let failure = run(script, "sh", BUILD_LIMIT, &cancel, |_| {}).expect_err("cancelled");
+            let failure = run(script, "sh", BUILD_TIMEOUT, &cancel, |_| {}).expect_err("cancelled");
             assert!(matches!(failure.kind, PrepareErrorKind::Cancelled), "{failure:?}");
         });
         // Every process of the tree held the other end of this pipe.
@@ -273,7 +274,7 @@ mod tests {
     #[test]
     fn half_of_what_a_tool_answers_is_no_answer() {
         let _alone = alone();
-        let said = |most| output(shell("echo hello; echo not this >&2"), "sh", BUILD_LIMIT, most, &idle());
+        let said = |most| output(shell("echo hello; echo not this >&2"), "sh", BUILD_TIMEOUT, most, &idle());
         assert_eq!(said(6).expect("all of it"), b"hello\n");
         let failure = said(5).expect_err("a part of it");
         assert_eq!(failure.kind.to_string(), "`sh` failed (it wrote more than 5 bytes)");

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Any fixed time (2026-01-01), so that equal files make equal packages.
-const MOMENT: u64 = 1_767_225_600;
+const TIMESTAMP: u64 = 1_767_225_600;
 
 /// A file of a package.
 pub(crate) struct File {
@@ -22,7 +22,7 @@ pub(crate) fn pack(control: &[File], data: &[File]) -> io::Result<Vec<u8>> {
     for (name, content) in
         [("debian-binary", b"2.0\n".to_vec()), ("control.tar", tar(control)?), ("data.tar", tar(data)?)]
     {
-        writeln!(package, "{name:<16}{MOMENT:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, "100644", content.len())?;
+        writeln!(package, "{name:<16}{TIMESTAMP:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, "100644", content.len())?;
         package.extend(&content);
         if content.len() % 2 == 1 {
             package.push(b'\n');
@@ -56,7 +56,7 @@ fn append(
     header.set_mode(mode);
     header.set_uid(0);
     header.set_gid(0);
-    header.set_mtime(MOMENT);
+    header.set_mtime(TIMESTAMP);
     header.set_size(content.len() as u64);
     archive.append_data(&mut header, path, content.as_bytes())
 }

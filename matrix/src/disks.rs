@@ -11,16 +11,16 @@ use crate::{
 };
 
 /// Maximum number of disks.
-pub(crate) const MOST_DISKS: usize = 16;
+pub(crate) const MAX_DISKS: usize = 16;
 /// Maximum length of a serial number of a virtio disk (virtio specification 1.2: 5.2.6).
-const LONGEST_SERIAL: usize = 20;
+const MAX_SERIAL_LEN: usize = 20;
 /// Serial numbers that nestmatrix uses for its own disks.
 const TAKEN: [&str; 2] = ["root", "seed"];
 
 /// The disks that a guest table asks for.
 pub(crate) fn check(list: &At<Vec<At<DiskEntry>>>, mistakes: &mut Mistakes) -> Vec<DataDisk> {
-    if list.get().len() > MOST_DISKS {
-        let message = format!("{} disks, the limit is {MOST_DISKS}", list.get().len());
+    if list.get().len() > MAX_DISKS {
+        let message = format!("{} disks, the limit is {MAX_DISKS}", list.get().len());
         let problem = mistakes.at(list.span(), message, "too many");
         mistakes.push(problem.with_help("partition one large disk in the guest instead"));
         return Vec::new();
@@ -55,9 +55,9 @@ pub(crate) fn check(list: &At<Vec<At<DiskEntry>>>, mistakes: &mut Mistakes) -> V
 fn check_serial(at: &At<String>, mistakes: &mut Mistakes) {
     let serial = at.text();
     let plain = serial.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
-    if serial.is_empty() || serial.len() > LONGEST_SERIAL || !plain {
+    if serial.is_empty() || serial.len() > MAX_SERIAL_LEN || !plain {
         let problem = mistakes.at(at.span(), format!("{serial:?} is not a serial number"), "not a serial number");
-        let help = format!("write 1 to {LONGEST_SERIAL} letters, digits, `-` and `_`, such as `data`");
+        let help = format!("write 1 to {MAX_SERIAL_LEN} letters, digits, `-` and `_`, such as `data`");
         mistakes.push(problem.with_help(help));
     } else if TAKEN.contains(&serial) {
         let message = format!("the serial number `{serial}` is reserved for a disk of nestmatrix");

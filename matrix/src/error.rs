@@ -11,11 +11,11 @@ use miette::{Diagnostic, LabeledSpan, Severity, SourceCode};
 use crate::snippet::{Snippet, Source, clip, plain};
 
 /// Maximum length of a message and of a remedy, in characters. They quote the file, whose values may be a megabyte long.
-const LONGEST_MESSAGE: usize = 300;
-const LONGEST_HELP: usize = 1000;
+const MAX_MESSAGE_LEN: usize = 300;
+const MAX_HELP_LEN: usize = 1000;
 
 /// Maximum number of mistakes that are reported: a file may be built to have a million.
-pub(crate) const MISTAKES_TOLD: usize = 20;
+pub(crate) const MAX_REPORTED: usize = 20;
 
 /// Everything found wrong or odd so far.
 pub(crate) struct Mistakes {
@@ -45,14 +45,14 @@ impl Mistakes {
     }
 
     pub(crate) fn warn(&mut self, problem: Problem) {
-        if self.odd.len() < MISTAKES_TOLD {
+        if self.odd.len() < MAX_REPORTED {
             self.odd.push(problem.into_warning());
         }
     }
 
     /// True if no further mistake would be reported.
     pub(crate) fn is_full(&self) -> bool {
-        self.found.len() >= MISTAKES_TOLD
+        self.found.len() >= MAX_REPORTED
     }
 
     /// Fails if anything was wrong so far.
@@ -87,7 +87,7 @@ impl Problem {
         Self {
             severity: Severity::Error,
             place: plain(&path.display().to_string()),
-            message: clip(&message.into(), LONGEST_MESSAGE),
+            message: clip(&message.into(), MAX_MESSAGE_LEN),
             help: None,
             labels: Vec::new(),
             source: None,
@@ -100,9 +100,9 @@ impl Problem {
         Self {
             severity: Severity::Error,
             place: source.place(span.start),
-            message: clip(&message.into(), LONGEST_MESSAGE),
+            message: clip(&message.into(), MAX_MESSAGE_LEN),
             help: None,
-            labels: vec![LabeledSpan::new_primary_with_span(Some(clip(label, LONGEST_MESSAGE)), span)],
+            labels: vec![LabeledSpan::new_primary_with_span(Some(clip(label, MAX_MESSAGE_LEN)), span)],
             source: Some(source.clone()),
             shown: OnceLock::new(),
         }
@@ -111,14 +111,14 @@ impl Problem {
     /// Points at a second, related place.
     #[must_use]
     pub(crate) fn with_label(mut self, span: Range<usize>, label: &str) -> Self {
-        self.labels.push(LabeledSpan::new_with_span(Some(clip(label, LONGEST_MESSAGE)), span));
+        self.labels.push(LabeledSpan::new_with_span(Some(clip(label, MAX_MESSAGE_LEN)), span));
         self
     }
 
     /// The remedy.
     #[must_use]
     pub(crate) fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(clip(&help.into(), LONGEST_HELP));
+        self.help = Some(clip(&help.into(), MAX_HELP_LEN));
         self
     }
 

@@ -20,11 +20,11 @@ use crate::{
 };
 
 /// Maximum number of comparisons of globs with values: about a second.
-const MOST_COMPARISONS: usize = 2_000_000;
+const MAX_COMPARISONS: usize = 2_000_000;
 /// Cost of compiling a glob, in comparisons.
 const GLOB_COSTS: usize = 500;
 /// Maximum number of trials of rules with cells: one or two seconds.
-const MOST_TRIALS: usize = 20_000_000;
+const MAX_TRIALS: usize = 20_000_000;
 
 /// Positions of values in their dimension, ascending.
 type Positions = Rc<[usize]>;
@@ -99,10 +99,10 @@ impl Excludes {
             Some(cells.saturating_mul(rule.conditions.iter().map(|condition| condition.lists.len()).sum()))
         };
         let trials = self.rules.iter().filter_map(trials).fold(0, usize::saturating_add);
-        if trials > MOST_TRIALS {
+        if trials > MAX_TRIALS {
             let (number, first) = (self.rules.len(), self.rules.first().map_or(0..0, |rule| rule.span.clone()));
             let message =
-                format!("{number} excludes take {trials} comparisons with {cells} cells, the limit is {MOST_TRIALS}");
+                format!("{number} excludes take {trials} comparisons with {cells} cells, the limit is {MAX_TRIALS}");
             let help = "join excludes into one with lists of values, or drop values from the axes";
             mistakes.push(mistakes.at(first, message, "the first exclude").with_help(help));
         }
@@ -218,9 +218,9 @@ impl Matcher<'_> {
         }
         let values = self.dimensions.values(dimension);
         self.comparisons += values.len() + GLOB_COSTS;
-        if self.comparisons > MOST_COMPARISONS {
+        if self.comparisons > MAX_COMPARISONS {
             let message = format!(
-                "the globs of the excludes take more than {MOST_COMPARISONS} comparisons with {} values",
+                "the globs of the excludes take more than {MAX_COMPARISONS} comparisons with {} values",
                 values.len()
             );
             let help = "write the values themselves, which are looked up, or fewer globs";

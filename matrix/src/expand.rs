@@ -20,12 +20,12 @@ use crate::{
 };
 
 /// Maximum number of cells: at a second each, more of them take a day.
-pub(crate) const MOST_CELLS: usize = 100_000;
+pub(crate) const MAX_CELLS: usize = 100_000;
 
 /// Maximum text of a plan (environments, scripts, lists of files), in bytes.
-const MOST_TEXT: usize = 512 << 20;
+const MAX_TEXT: usize = 512 << 20;
 /// Maximum number of rendered templates: some seconds.
-const MOST_RENDERED: usize = 2_000_000;
+const MAX_RENDERED: usize = 2_000_000;
 /// Overhead of a piece of text, in bytes.
 const OWN: usize = 100;
 
@@ -79,12 +79,12 @@ pub(crate) fn compile(matrix: &Matrix, templates: &mut Templates, mistakes: &mut
 pub(crate) fn check_size(matrix: &Matrix, compiled: &Compiled, mistakes: &mut Mistakes) {
     let lengths = [matrix.images.len(), matrix.suites.len()].into_iter().chain(matrix.axes.values().map(Vec::len));
     let cells = lengths.clone().try_fold(1usize, usize::checked_mul);
-    if cells.and_then(|cells| cells.checked_add(matrix.includes.len())).is_none_or(|cells| cells > MOST_CELLS) {
+    if cells.and_then(|cells| cells.checked_add(matrix.includes.len())).is_none_or(|cells| cells > MAX_CELLS) {
         let names = ["images", "suites"].into_iter().chain(matrix.axes.keys().map(String::as_str));
         let product: Vec<_> = lengths.zip(names).map(|(length, name)| format!("{length} {name}")).collect();
         mistakes.push(
             mistakes
-                .at(0..0, format!("the matrix has more than {MOST_CELLS} cells: {}", product.join(" x ")), "this file")
+                .at(0..0, format!("the matrix has more than {MAX_CELLS} cells: {}", product.join(" x ")), "this file")
                 .with_help("drop an axis or some of its values, or split the matrix into several files"),
         );
     } else if let Some(cells) = cells {
@@ -103,9 +103,8 @@ impl Compiled {
             times.fold(0, usize::saturating_add)
         };
         let rendered = self.suites.iter().map(rendered).fold(0, usize::saturating_add);
-        if rendered > MOST_RENDERED {
-            let message =
-                format!("{cells} cells take {rendered} renderings of templates, the limit is {MOST_RENDERED}");
+        if rendered > MAX_RENDERED {
+            let message = format!("{cells} cells take {rendered} renderings of templates, the limit is {MAX_RENDERED}");
             let help = "drop an axis or some of its values, or environment variables that hold templates";
             mistakes.push(mistakes.at(0..0, message, "this file").with_help(help));
         }
@@ -162,8 +161,8 @@ pub(crate) fn expand(
             }
         }
     }
-    if expansion.text > MOST_TEXT {
-        let message = format!("the plan would hold more than {} MiB of text", MOST_TEXT >> 20);
+    if expansion.text > MAX_TEXT {
+        let message = format!("the plan would hold more than {} MiB of text", MAX_TEXT >> 20);
         let help = "shorten environments and inline scripts, pack the suites' `files` into one, or drop an axis";
         mistakes.push(mistakes.at(0..0, message, "this file").with_help(help));
     }
@@ -296,7 +295,7 @@ impl<'a> Expansion<'a> {
 
     /// Drops text beyond the limit of a plan (reported at the end), and cells whose mistakes would not be reported.
     fn is_full(&self, mistakes: &Mistakes) -> bool {
-        self.text > MOST_TEXT || mistakes.is_full()
+        self.text > MAX_TEXT || mistakes.is_full()
     }
 
     /// Adds one cell; `include`: the place of its `[[include]]`, if it has one.

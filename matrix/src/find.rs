@@ -9,11 +9,11 @@ use crate::{
     error::Mistakes,
     located::At,
     near,
-    text::{GLOB_HELP, LONGEST_PATH},
+    text::{GLOB_HELP, MAX_PATH_LEN},
 };
 
 /// Maximum number of files: more are probably a mistake (`**/*` in a home folder), and reading them takes hours.
-const MOST_FILES: usize = 10_000;
+const MAX_FILES: usize = 10_000;
 
 /// The regular files that match this glob, sorted. None at all is a mistake.
 pub(crate) fn find(glob: &At<String>, folder: &Path, mistakes: &mut Mistakes) -> Vec<PathBuf> {
@@ -34,8 +34,8 @@ fn matches(glob: &At<String>, folder: &Path, mistakes: &mut Mistakes) -> Option<
         mistakes.push(mistakes.at(glob.span(), message, "this glob").with_help(help));
     };
     let text = glob.text();
-    if text.len() > LONGEST_PATH {
-        wrong(mistakes, format!("the glob has {} bytes, the limit is {LONGEST_PATH}", text.len()), GLOB_HELP);
+    if text.len() > MAX_PATH_LEN {
+        wrong(mistakes, format!("the glob has {} bytes, the limit is {MAX_PATH_LEN}", text.len()), GLOB_HELP);
         return None;
     }
     if let Err(error) = glob::Pattern::new(text) {
@@ -76,10 +76,10 @@ fn matches(glob: &At<String>, folder: &Path, mistakes: &mut Mistakes) -> Option<
                 return None;
             }
         }
-        if files.len() > MOST_FILES {
+        if files.len() > MAX_FILES {
             wrong(
                 mistakes,
-                format!("`{text}` matches more than {MOST_FILES} files"),
+                format!("`{text}` matches more than {MAX_FILES} files"),
                 "write a narrower glob, or pack them into one file",
             );
             return None;
@@ -113,7 +113,7 @@ pub(crate) fn missing(text: &str, folder: &Path) -> (String, String) {
     };
     let mut there: Vec<_> = entries
         .flatten()
-        .take(MOST_FILES)
+        .take(MAX_FILES)
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| !name.chars().any(char::is_control))
         .collect();

@@ -6,11 +6,11 @@
 use crate::{CellId, Digest};
 
 /// Maximum length of an id, in bytes (all ASCII). File systems take 255; suffixes of an id must fit, too.
-const LONGEST: usize = 120;
+const MAX_ID_LEN: usize = 120;
 
 /// The text is not the id of a cell.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not a cell: expected 1 to {LONGEST} of `A-Z a-z 0-9 . _ = + -`, not beginning with `.` or `-`")]
+#[error("`{0}` is not a cell: expected 1 to {MAX_ID_LEN} of `A-Z a-z 0-9 . _ = + -`, not beginning with `.` or `-`")]
 pub struct CellIdParseError(String);
 
 impl CellId {
@@ -32,12 +32,12 @@ impl CellId {
             text.replace_range(..1, "_");
             clean = false;
         }
-        if !clean || text.len() > LONGEST {
+        if !clean || text.len() > MAX_ID_LEN {
             // NUL occurs in no name, so it separates the parts.
             let parts = axes.flat_map(|(name, value)| [name, value]);
             let original = [image, suite].into_iter().chain(parts).collect::<Vec<_>>().join("\0");
             let digest = Digest::of(original.as_bytes()).short();
-            text.truncate(LONGEST - 1 - digest.len());
+            text.truncate(MAX_ID_LEN - 1 - digest.len());
             text.push('-');
             text.push_str(&digest);
         }
@@ -63,7 +63,7 @@ impl TryFrom<String> for CellId {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let safe = !text.is_empty()
-            && text.len() <= LONGEST
+            && text.len() <= MAX_ID_LEN
             && !text.starts_with(['.', '-'])
             && text.chars().all(|c| is_own(c) || c == '=');
         if safe { Ok(Self(text)) } else { Err(CellIdParseError(text)) }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Maximum length of a matrix file, in bytes.
-const LONGEST_FILE: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// A valid matrix, expanded.
 #[derive(Debug)]
@@ -91,11 +91,11 @@ fn read(file: &Path) -> Result<(String, PathBuf), LoadError> {
         };
         wrong(format!("cannot read the matrix file: {error}"), &help)
     };
-    let bytes = read_file(file, LONGEST_FILE).map_err(|error| match error.kind() {
+    let bytes = read_file(file, MAX_FILE_BYTES).map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => {
             let size = file.metadata().map_or(0, |found| found.len());
             let help = "put scripts into files of their own (`run = \"...\"`), or split the matrix";
-            wrong(format!("the matrix file is too large: {size} bytes, the limit is {LONGEST_FILE}"), help)
+            wrong(format!("the matrix file is too large: {size} bytes, the limit is {MAX_FILE_BYTES}"), help)
         }
         _ => unreadable(error),
     })?;

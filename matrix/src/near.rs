@@ -6,18 +6,18 @@ use crate::Arch;
 const SUGGESTIONS: usize = 3;
 
 /// Maximum length of a compared name, in bytes: longer names are no typos, and take long to compare.
-const LONGEST_NAME: usize = 200;
+const MAX_NAME_LEN: usize = 200;
 
 /// The candidates within a typo of `name`, nearest first.
 pub(crate) fn names<S: AsRef<str>>(name: &str, candidates: &[S]) -> Vec<String> {
-    if name.len() > LONGEST_NAME {
+    if name.len() > MAX_NAME_LEN {
         return Vec::new();
     }
     let wanted = name.to_lowercase();
     let mut scored: Vec<_> = candidates
         .iter()
         .map(|candidate| candidate.as_ref())
-        .filter(|candidate| candidate.len() <= LONGEST_NAME)
+        .filter(|candidate| candidate.len() <= MAX_NAME_LEN)
         .filter(|candidate| !is_said_already(candidate, &wanted, candidates))
         .map(|candidate| {
             let known = candidate.to_lowercase();

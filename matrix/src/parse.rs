@@ -13,7 +13,7 @@ use toml::{
 use serde::Deserialize as _;
 
 use crate::{
-    error::{MISTAKES_TOLD, Mistakes, Problem},
+    error::{MAX_REPORTED, Mistakes, Problem},
     file::MatrixFile,
     near,
     snippet::Source,
@@ -24,7 +24,7 @@ pub(crate) fn parse(mistakes: &mut Mistakes) -> Option<MatrixFile> {
     let source = mistakes.source().clone();
     let (mut document, syntax_errors) = DeTable::parse_recoverable(source.text());
     if !syntax_errors.is_empty() {
-        for error in syntax_errors.into_iter().take(MISTAKES_TOLD) {
+        for error in syntax_errors.into_iter().take(MAX_REPORTED) {
             mistakes.push(syntax_problem(&source, &error));
         }
         return None;

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 
 /// Maximum size of a file that is sent to guests, in bytes: longer files take hours, or are not real files (`/proc/kcore` has 128
 /// TiB).
-const LONGEST_UPLOAD: u64 = 16 << 30;
+const MAX_UPLOAD_BYTES: u64 = 16 << 30;
 
 /// The content of the named files.
 pub(crate) struct Payload {
@@ -53,7 +53,7 @@ pub(crate) fn read(matrix: &Matrix, folder: &Path, mistakes: &mut Mistakes) -> P
         .map(|(path, glob)| (path.as_path(), *glob))
         .collect();
     let hashed: HashMap<&Path, io::Result<(u64, Digest)>> =
-        named.keys().par_bridge().map(|path| (*path, hash_file(path, LONGEST_UPLOAD))).collect();
+        named.keys().par_bridge().map(|path| (*path, hash_file(path, MAX_UPLOAD_BYTES))).collect();
     let mut failed: Vec<_> = hashed.iter().filter_map(|(path, result)| Some((path, result.as_ref().err()?))).collect();
     failed.sort_by_key(|(path, _)| **path);
     for (path, error) in failed {
@@ -127,7 +127,7 @@ fn artifact_paths<'a>(
         let mut others = Vec::new();
         for path in find(glob, folder, mistakes) {
             let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| is_plain(name)) else {
-                unspeakable(&path, glob, mistakes);
+                not_plain_text(&path, glob, mistakes);
                 continue;
             };
             if !is_package(name) {
@@ -161,7 +161,7 @@ fn artifact_paths<'a>(
     // Without any package there is nothing to install anywhere.
     let none = !named.keys().any(|name| is_package(name));
     for (glob, others) in no_packages {
-        tell_no_packages(&others, glob, none, mistakes);
+        report_non_packages(&others, glob, none, mistakes);
     }
     named
 }
@@ -171,7 +171,7 @@ fn is_package(name: &str) -> bool {
 }
 
 /// Reports artifacts that no package manager accepts: no guest gets them.
-fn tell_no_packages(names: &[String], glob: &At<String>, is_mistake: bool, mistakes: &mut Mistakes) {
+fn report_non_packages(names: &[String], glob: &At<String>, is_mistake: bool, mistakes: &mut Mistakes) {
     let Some(first) = names.first() else { return };
     let message = match names.len() {
         1 => format!("`{first}` is not a package: no guest installs it"),
@@ -212,7 +212,7 @@ fn upload_paths<'a>(globs: &'a [At<String>], folder: &Path, mistakes: &mut Mista
                 Some(relative) => {
                     named.insert(relative, (path, glob));
                 }
-                None => unspeakable(&path, glob, mistakes),
+                None => not_plain_text(&path, glob, mistakes),
             }
         }
     }
@@ -237,7 +237,7 @@ fn is_plain(name: &str) -> bool {
     !name.chars().any(char::is_control)
 }
 
-fn unspeakable(path: &Path, glob: &At<String>, mistakes: &mut Mistakes) {
+fn not_plain_text(path: &Path, glob: &At<String>, mistakes: &mut Mistakes) {
     let message = format!("the name of {path:?} is not plain text");
     mistakes.push(
         mistakes.at(glob.span(), message, "matched by this").with_help("rename the file, or write a narrower glob"),

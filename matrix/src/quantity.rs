@@ -21,7 +21,7 @@ pub(crate) const DISK_RANGE: RangeInclusive<ByteSize> = ByteSize::from_mib(64)..
 pub(crate) const DATA_DISK_RANGE: RangeInclusive<ByteSize> = ByteSize::from_mib(1)..=ByteSize::from_mib(64 << 20);
 const RUNNER_CPU_RANGE: RangeInclusive<u32> = 1..=4096;
 const RETRY_RANGE: RangeInclusive<u32> = 0..=10;
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A timeout table.
 #[derive(Clone, Debug, Default)]
@@ -102,7 +102,7 @@ pub(crate) fn size(
         Ok(size) => return Some(size),
         Err(_) => mistakes.at(span, format!("`{text}` is not a size"), "not a size").with_help(format!(
             "write a whole number and one of KiB, MiB, GiB, TiB, for example `{}`",
-            size_meant(text)
+            probable_size(text)
         )),
     };
     mistakes.push(problem);
@@ -110,7 +110,7 @@ pub(crate) fn size(
 }
 
 /// The size that this invalid text probably means.
-fn size_meant(text: &str) -> ByteSize {
+fn probable_size(text: &str) -> ByteSize {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let unit = match unit.trim().to_ascii_lowercase().chars().next() {
         Some(letter @ ('k' | 'm' | 'g' | 't')) => format!("{}iB", letter.to_ascii_uppercase()),
@@ -125,7 +125,7 @@ pub(crate) fn duration(at: &At<DurationText>, mistakes: &mut Mistakes) -> Option
     let parsed = text.parse::<jiff::SignedDuration>();
     let problem = match parsed {
         Ok(duration) => match Duration::try_from(duration) {
-            Ok(duration) if !duration.is_zero() && duration <= LONGEST => return Some(duration),
+            Ok(duration) if !duration.is_zero() && duration <= MAX_TIMEOUT => return Some(duration),
             _ => mistakes
                 .at(at.span(), format!("the time limit `{text}` is out of range"), "out of range")
                 .with_help("write a time limit of more than zero and at most `24h`"),

@@ -7,7 +7,7 @@ use indexmap::{IndexMap, IndexSet};
 use crate::{error::Mistakes, located::At, near, scalar::Scalar, text};
 
 /// Maximum number of axes: every cell has a value of each.
-const MOST_AXES: usize = 100;
+const MAX_AXES: usize = 100;
 
 /// What a rule may name: images, suites, and every axis.
 pub(crate) struct Dimensions<'a> {
@@ -98,8 +98,8 @@ pub(crate) fn axes(
     mistakes: &mut Mistakes,
 ) -> IndexMap<String, Vec<String>> {
     let (mut axes, mut variables) = (IndexMap::new(), HashSet::new());
-    if let Some((first_too_many, _)) = file.get_index(MOST_AXES) {
-        let message = format!("the matrix has {} axes, the limit is {MOST_AXES}", file.len());
+    if let Some((first_too_many, _)) = file.get_index(MAX_AXES) {
+        let message = format!("the matrix has {} axes, the limit is {MAX_AXES}", file.len());
         let problem = mistakes.at(first_too_many.span(), message, "one too many");
         mistakes.push(problem.with_help("an axis is a name with a list of values: are these values of one axis?"));
         return axes;

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Maximum length of a script: longer content belongs into `files`.
-pub(crate) const LONGEST_SCRIPT: u64 = 1 << 20;
+pub(crate) const MAX_SCRIPT_BYTES: u64 = 1 << 20;
 
 /// Where a script comes from.
 pub(crate) enum Script {
@@ -39,7 +39,7 @@ pub(crate) fn two_scripts(owner: &str, file: &At<String>, text: &At<String>, mis
 /// The text of a script file; `None`, and a mistake, if it does not exist or cannot run.
 pub(crate) fn read(file: &At<String>, folder: &Path, mistakes: &mut Mistakes) -> Option<String> {
     let path = folder.join(file.text());
-    let bytes = match read_file(&path, LONGEST_SCRIPT) {
+    let bytes = match read_file(&path, MAX_SCRIPT_BYTES) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let (looked, help) = missing(file.text(), folder);
@@ -78,7 +78,7 @@ const CRLF_HELP: &str =
 /// Refuses text that runs as something else than it looks like: by `sh` instead of its interpreter, or as one long comment. A
 /// script that does nothing always succeeds.
 pub(crate) fn check(bytes: Vec<u8>) -> Result<String, (&'static str, &'static str)> {
-    if bytes.len() as u64 > LONGEST_SCRIPT {
+    if bytes.len() as u64 > MAX_SCRIPT_BYTES {
         return Err((
             "is longer than 1 MiB",
             "put programs and data into a suite's `files`, and start them from a short script",

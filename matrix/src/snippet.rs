@@ -8,7 +8,7 @@ use std::{ops::Range, path::Path, sync::Arc};
 use miette::{LabeledSpan, MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
 /// Maximum characters of a line that are shown.
-const WIDEST: usize = 200;
+const MAX_WIDTH: usize = 200;
 /// Of these, characters before the label.
 const BEFORE: usize = 60;
 /// Lines that are kept before and after each line with a label; miette shows one, and joins two places that are near.
@@ -152,13 +152,13 @@ impl Snippet {
 /// The shown part of a line around a byte of it, and the number of characters before that part.
 fn window(line: &str, meant: usize) -> (usize, Range<usize>) {
     let length = line.chars().count();
-    if length <= WIDEST {
+    if length <= MAX_WIDTH {
         return (0, 0..line.len());
     }
     let meant = line.char_indices().take_while(|(index, _)| *index < meant).count();
-    let first = meant.saturating_sub(BEFORE).min(length - WIDEST);
+    let first = meant.saturating_sub(BEFORE).min(length - MAX_WIDTH);
     let byte = |character: usize| line.char_indices().nth(character).map_or(line.len(), |(index, _)| index);
-    (first, byte(first)..byte(first + WIDEST))
+    (first, byte(first)..byte(first + MAX_WIDTH))
 }
 
 impl SourceCode for Snippet {

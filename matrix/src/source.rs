@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Maximum length of an address.
-const LONGEST_URL: usize = 2048;
+const MAX_URL_LEN: usize = 2048;
 
 /// Checks the source of an image. An incomplete source is a mistake.
 pub(crate) fn check(
@@ -183,7 +183,7 @@ fn addresses(at: &At<OneOrMany>, mistakes: &mut Mistakes) -> Option<Vec<String>>
 }
 
 fn address(text: &str, span: std::ops::Range<usize>, mistakes: &mut Mistakes) -> Option<String> {
-    let plain = !text.chars().any(|c| c.is_control() || c.is_whitespace()) && text.len() <= LONGEST_URL;
+    let plain = !text.chars().any(|c| c.is_control() || c.is_whitespace()) && text.len() <= MAX_URL_LEN;
     let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     if plain && host.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) {
         return Some(text.to_owned());

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 /// Maximum length: ample for a user name and a host name.
-const LONGEST: usize = 320;
+const MAX_LEN: usize = 320;
 
 /// Where guests of the runner `ssh` run. Missing parts are left to the user's SSH configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -57,7 +57,7 @@ impl FromStr for SshHost {
 
     fn from_str(text: &str) -> Result<Self, SshHostError> {
         let wrong = |why: &str| Err(SshHostError(why.to_owned()));
-        if text.len() > LONGEST {
+        if text.len() > MAX_LEN {
             return wrong("longer than any host name");
         }
         let (user, place) = match text.rsplit_once('@') {
@@ -144,6 +144,6 @@ mod tests {
         ] {
             assert!(text.parse::<SshHost>().is_err(), "{text:?}");
         }
-        assert!("a".repeat(LONGEST + 1).parse::<SshHost>().is_err());
+        assert!("a".repeat(MAX_LEN + 1).parse::<SshHost>().is_err());
     }
 }

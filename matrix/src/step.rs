@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Maximum number of steps `reboot` of one suite.
-const MOST_REBOOTS: usize = 10;
+const MAX_REBOOTS: usize = 10;
 const ORDER: &str =
     "the order is prepare, install, run, collect; `reboot` may stand anywhere between `prepare` and `collect`";
 
@@ -84,9 +84,9 @@ pub(crate) fn fault(steps: &[Step]) -> Option<Fault> {
         return whole("the step `run` is missing: nothing would be tested".to_owned(), "without `run`", help);
     }
     let reboots = steps.iter().filter(|step| **step == Step::Reboot).count();
-    (reboots > MOST_REBOOTS).then(|| Fault {
+    (reboots > MAX_REBOOTS).then(|| Fault {
         at: None,
-        message: format!("{reboots} steps `reboot`, the limit is {MOST_REBOOTS}"),
+        message: format!("{reboots} steps `reboot`, the limit is {MAX_REBOOTS}"),
         label: "too many",
         help: "remove some",
     })

@@ -10,7 +10,7 @@ use std::{
 use crate::{CellId, Digest, Plan, read::read_file, step, text};
 
 /// Maximum length of `plan.json`, in bytes.
-const LONGEST_PLAN: u64 = 4 << 30;
+const MAX_PLAN_BYTES: u64 = 4 << 30;
 
 /// `plan.json` could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +79,7 @@ fn write(plan: &Plan, path: &Path) -> Result<(), PlanFileErrorKind> {
 }
 
 fn read(path: &Path) -> Result<Plan, PlanFileErrorKind> {
-    let plan: Plan = serde_json::from_slice(&read_file(path, LONGEST_PLAN)?)?;
+    let plan: Plan = serde_json::from_slice(&read_file(path, MAX_PLAN_BYTES)?)?;
     match plan.fingerprint() {
         found if found == plan.digest => check(&plan).map(|()| plan),
         found => Err(PlanFileErrorKind::Digest { said: plan.digest, found }),

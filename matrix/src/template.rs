@@ -11,11 +11,11 @@ use tera::{Context, Delimiters, ErrorKind, Tera};
 use crate::{
     error::{Mistakes, Problem},
     located::At,
-    script::LONGEST_SCRIPT,
+    script::MAX_SCRIPT_BYTES,
 };
 
 /// Maximum number of templates: each new one makes the engine check all others again.
-const MOST_TEMPLATES: usize = 1000;
+const MAX_TEMPLATES: usize = 1000;
 
 /// Compiled templates.
 pub(crate) struct Templates {
@@ -75,8 +75,8 @@ impl Templates {
             return Some(template(number, *per_cell));
         }
         let number = self.known.len();
-        if number >= MOST_TEMPLATES {
-            let message = format!("the matrix has too many different templates, the limit is {MOST_TEMPLATES}");
+        if number >= MAX_TEMPLATES {
+            let message = format!("the matrix has too many different templates, the limit is {MAX_TEMPLATES}");
             let help = "use the same template everywhere, and axes for what differs";
             mistakes.push(mistakes.at(at.span(), message, "one too many").with_help(help));
             return None;
@@ -145,7 +145,7 @@ struct Bounded(Vec<u8>);
 
 impl io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if (self.0.len() + bytes.len()) as u64 > LONGEST_SCRIPT {
+        if (self.0.len() + bytes.len()) as u64 > MAX_SCRIPT_BYTES {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         self.0.extend_from_slice(bytes);
@@ -165,10 +165,10 @@ mod tests {
     #[test]
     fn more_different_templates_than_can_be_compiled_in_time_are_refused() {
         let text = |number: usize| format!("{number} {{{{ image.name }}}}");
-        let file = format!("known = '{}'\none_more = '{}'\n", text(0), text(MOST_TEMPLATES));
+        let file = format!("known = '{}'\none_more = '{}'\n", text(0), text(MAX_TEMPLATES));
         let values: IndexMap<String, At<String>> = toml::from_str(&file).expect("a file");
         let mut templates = Templates::new().expect("an engine");
-        templates.known.extend((0..MOST_TEMPLATES).map(|number| (text(number), Some(false))));
+        templates.known.extend((0..MAX_TEMPLATES).map(|number| (text(number), Some(false))));
         let mut mistakes = Mistakes::new(Source::new("m.toml".as_ref(), &file));
         assert!(templates.compile(&values["known"], &mut mistakes).is_some());
         assert!(templates.compile(&values["one_more"], &mut mistakes).is_none());

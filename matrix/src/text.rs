@@ -5,14 +5,14 @@ use globset::{Glob, GlobMatcher};
 use crate::{error::Mistakes, located::At};
 
 /// Maximum length of a name: it appears in tables, file names and host names.
-const LONGEST_NAME: usize = 100;
+const MAX_NAME_LEN: usize = 100;
 /// Maximum length of a package name for a guest, in bytes.
-const LONGEST_PACKAGE: usize = 250;
+const MAX_PACKAGE_LEN: usize = 250;
 
 /// Maximum length of a glob over names, in bytes.
-const LONGEST_GLOB: usize = 1000;
+const MAX_GLOB_LEN: usize = 1000;
 /// Maximum length of a path, in bytes: Linux opens no longer one.
-pub(crate) const LONGEST_PATH: usize = 4095;
+pub(crate) const MAX_PATH_LEN: usize = 4095;
 
 /// Checks a name that people read in a table: not empty, no control characters, no blanks at its ends.
 pub(crate) fn check_name(at: &At<String>, what: &str, mistakes: &mut Mistakes) {
@@ -23,10 +23,10 @@ pub(crate) fn check_name(at: &At<String>, what: &str, mistakes: &mut Mistakes) {
         mistakes
             .at(at.span(), format!("{name:?} cannot name the {what}"), "not a name")
             .with_help("a name has no line breaks or other control characters, and no blanks at its ends")
-    } else if name.chars().count() > LONGEST_NAME {
+    } else if name.chars().count() > MAX_NAME_LEN {
         mistakes
             .at(at.span(), format!("the name of the {what} is too long"), "too long")
-            .with_help(format!("a name has at most {LONGEST_NAME} characters"))
+            .with_help(format!("a name has at most {MAX_NAME_LEN} characters"))
     } else {
         return;
     };
@@ -53,7 +53,7 @@ pub(crate) fn is_identifier(text: &str) -> bool {
 /// True for the name of a package as the package managers of guests accept it, including a version or an architecture
 /// (`gcc:i386`, `gcc=12.2`). Never anything that could be read as an option.
 pub(crate) fn is_package(text: &str) -> bool {
-    text.len() <= LONGEST_PACKAGE
+    text.len() <= MAX_PACKAGE_LEN
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "+._:=~-".contains(c))
 }
@@ -61,8 +61,8 @@ pub(crate) fn is_package(text: &str) -> bool {
 /// A glob over names of images, suites and cells, and values of axes: `Err` has the mistake.
 pub(crate) fn name_glob(text: &str) -> Result<GlobMatcher, String> {
     // The library panics at globs that are too large for its regular expressions.
-    if text.len() > LONGEST_GLOB {
-        return Err(format!("it has {} bytes, the limit is {LONGEST_GLOB}", text.len()));
+    if text.len() > MAX_GLOB_LEN {
+        return Err(format!("it has {} bytes, the limit is {MAX_GLOB_LEN}", text.len()));
     }
     Glob::new(text).map(|glob| glob.compile_matcher()).map_err(|error| error.kind().to_string())
 }
@@ -73,8 +73,8 @@ pub(crate) fn guest_glob(text: &str) -> Result<(), (String, String)> {
     if !text.starts_with('/') || text == "/" {
         return Err((format!("`{text}` is not an absolute path in the guest"), example.into()));
     }
-    if text.len() > LONGEST_PATH {
-        return Err((format!("the path has {} bytes, the limit is {LONGEST_PATH}", text.len()), example.into()));
+    if text.len() > MAX_PATH_LEN {
+        return Err((format!("the path has {} bytes, the limit is {MAX_PATH_LEN}", text.len()), example.into()));
     }
     if text.chars().any(char::is_control) {
         return Err((format!("{text:?} holds control characters"), example.into()));

@@ -24,7 +24,7 @@ pub(crate) const MAX_DETAIL: usize = 16 << 10;
 /// Maximum number of warnings of one cell or run, contradictions, artifacts, and lines of a tail.
 const MAX_LIST: usize = 1_000;
 /// Separates the two signals of a run that was interrupted more than once.
-pub(crate) const THEN: &str = ", then ";
+pub(crate) const SIGNAL_SEPARATOR: &str = ", then ";
 /// Maximum duration of a test case: a year. Prevents an overflow of sums by hostile numbers.
 const MAX_ELAPSED_MS: u64 = 366 * 24 * 3_600 * 1_000;
 
@@ -191,10 +191,11 @@ impl Run {
     /// The first signal and the last.
     fn interrupt(&mut self, signal: &str) {
         let first = self.interrupted.take();
-        self.interrupted = Some(match first.as_deref().map(|known| known.split_once(THEN).unwrap_or((known, "")).0) {
-            None => signal.to_owned(),
-            Some(first) => format!("{first}{THEN}{signal}"),
-        });
+        self.interrupted =
+            Some(match first.as_deref().map(|known| known.split_once(SIGNAL_SEPARATOR).unwrap_or((known, "")).0) {
+                None => signal.to_owned(),
+                Some(first) => format!("{first}{SIGNAL_SEPARATOR}{signal}"),
+            });
     }
 
     /// Records damage of the journal.

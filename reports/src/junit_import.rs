@@ -16,7 +16,7 @@ use quick_xml::{
 
 use self::{
     case::Case,
-    element::{Attributes, Kind, Said},
+    element::{Attributes, Kind, ResultWord},
     totals::Suite,
 };
 use crate::{TestCase, clean, names::UniqueNames};
@@ -197,7 +197,7 @@ impl Import {
     }
 
     /// A result belongs to the innermost test case around it, or else to its suite.
-    fn result(&mut self, said: Said, attributes: &Attributes) -> Result<(), ImportError> {
+    fn result(&mut self, said: ResultWord, attributes: &Attributes) -> Result<(), ImportError> {
         let depth = self.open.len();
         let inside = self.open.iter().rev().take_while(|open| !matches!(open.is, Is::Case(..)));
         if inside.clone().any(|open| open.is == Is::Flaky) {
@@ -205,7 +205,7 @@ impl Import {
         }
         let place = match self.innermost_case() {
             Some(Open { is: Is::Case(place, failures), .. }) => {
-                *failures += u64::from(said == Said::Failed);
+                *failures += u64::from(said == ResultWord::Failed);
                 *place
             }
             _ => {
@@ -213,8 +213,8 @@ impl Import {
                 let place = self.push(Case::named(name.unwrap_or_else(|| "[suite]".to_owned())))?;
                 if let Some(suite) = self.suites.last_mut() {
                     // Not one of the test cases that the suite counts.
-                    suite.found.failures += u64::from(said == Said::Failed);
-                    suite.found.skipped += u64::from(said == Said::Skipped);
+                    suite.found.failures += u64::from(said == ResultWord::Failed);
+                    suite.found.skipped += u64::from(said == ResultWord::Skipped);
                 }
                 place
             }
@@ -246,7 +246,7 @@ impl Import {
         match is {
             Is::Case(place, failures) => {
                 let said = self.cases[place].worst();
-                if self.cases[place].flaky && said == Said::Passed {
+                if self.cases[place].flaky && said == ResultWord::Passed {
                     self.flaky.push(self.cases[place].name().to_owned());
                 }
                 if let Some(suite) = self.suites.last_mut() {

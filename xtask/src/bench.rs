@@ -103,7 +103,7 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<(), Failure> {
     }
     match broken.is_empty() {
         true => fs::remove_dir_all(&bench.folder).map_err(Failure::at(&bench.folder)),
-        false => Err(Failure::Broken { what: broken, evidence: bench.folder }),
+        false => Err(Failure::Violated { what: broken, evidence: bench.folder }),
     }
 }
 

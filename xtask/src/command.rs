@@ -18,7 +18,7 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
 }
 
 /// Replaces this process by the command. Returns only if that fails.
-pub(crate) fn become_(command: &mut Command) -> Failure {
+pub(crate) fn exec(command: &mut Command) -> Failure {
     let shown = typed(command);
     Failure::Start { command: shown, source: command.exec() }
 }

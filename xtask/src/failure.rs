@@ -8,7 +8,7 @@ use std::{
 
 /// The exit code of nearly every [`Failure`]: as nestmatrix's for "nothing was started".
 pub(crate) const NOT_STARTED: u8 = 2;
-/// That of [`Failure::Broken`]: as nestmatrix's for a failed test.
+/// That of [`Failure::Violated`]: as nestmatrix's for a failed test.
 const BROKEN: u8 = 1;
 
 /// Why nothing was started.
@@ -44,7 +44,7 @@ pub(crate) enum Failure {
         why: String,
     },
     /// A requirement of a benchmark is violated.
-    Broken {
+    Violated {
         /// A line for each.
         what: Vec<String>,
         /// The folder with the runs.
@@ -68,7 +68,7 @@ impl Failure {
 
     /// The exit code.
     pub(crate) const fn code(&self) -> u8 {
-        if matches!(self, Self::Broken { .. }) { BROKEN } else { NOT_STARTED }
+        if matches!(self, Self::Violated { .. }) { BROKEN } else { NOT_STARTED }
     }
 }
 
@@ -99,7 +99,7 @@ impl fmt::Display for Failure {
             Self::Journal { path, why } => {
                 write!(f, "cannot use {}: {why}; the run's report is beside it", path.display())
             }
-            Self::Broken { what, evidence } => {
+            Self::Violated { what, evidence } => {
                 write!(f, "this does not hold: {}; the runs are in {}", what.join("; "), evidence.display())
             }
             Self::File { path, source } => {

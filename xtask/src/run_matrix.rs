@@ -13,5 +13,5 @@ pub(crate) fn run(mut args: Vec<OsString>) -> Result<(), Failure> {
     let yes = build::take_yes(&mut args);
     setup::ensure(Purpose::Run, yes)?;
     let nestmatrix = build::nestmatrix(build::Profile::Release)?;
-    Err(command::become_(Command::new(nestmatrix).arg("run").args(args)))
+    Err(command::exec(Command::new(nestmatrix).arg("run").args(args)))
 }

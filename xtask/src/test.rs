@@ -22,5 +22,5 @@ pub(crate) fn run(mut args: Vec<OsString>) -> Result<(), Failure> {
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         tests.env(THREADS, (2 * cpus).to_string());
     }
-    Err(command::become_(&mut tests))
+    Err(command::exec(&mut tests))
 }

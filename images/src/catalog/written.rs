@@ -15,9 +15,9 @@ use toml::Spanned;
 use crate::{Bootstrap, ChecksumFile, Entry, Origin, Published, Source, Suite, Upstream};
 
 /// Maximum length of a catalog, in bytes.
-const LONGEST_FILE: u64 = 1 << 20;
-const LONGEST_NAME: usize = 100;
-const LONGEST_URL: usize = 2048;
+const MAX_FILE_BYTES: u64 = 1 << 20;
+const MAX_NAME_LEN: usize = 100;
+const MAX_URL_LEN: usize = 2048;
 
 /// A catalog cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -101,8 +101,8 @@ pub(super) fn read(file: &Path) -> Result<Vec<Entry>, CatalogError> {
     }
     let mut text = String::new();
     let opened = File::open(file).map_err(unreadable)?;
-    opened.take(LONGEST_FILE + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > LONGEST_FILE {
+    opened.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
         return Err(wrong("the catalog is longer than 1 MiB".to_owned(), "remove what is not an entry"));
     }
     parse(file, &text)
@@ -154,7 +154,7 @@ fn name_at(text: &str, offset: usize) -> Option<String> {
     let table = table.find("[[").map_or(table, |end| &table[..end]);
     let value = table.lines().find_map(|line| line.trim_start().strip_prefix("name")?.trim_start().strip_prefix('='));
     let name = value?.trim().split(['"', '\'']).nth(1)?;
-    (!name.is_empty()).then(|| name.chars().take(LONGEST_NAME).collect())
+    (!name.is_empty()).then(|| name.chars().take(MAX_NAME_LEN).collect())
 }
 
 fn entry(image: Image) -> Checked<Entry> {
@@ -219,7 +219,7 @@ fn name(at: &Spanned<String>) -> Checked<String> {
     let name = at.get_ref();
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c);
     let is_name = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-        && name.len() <= LONGEST_NAME
+        && name.len() <= MAX_NAME_LEN
         && name.chars().all(plain);
     let suffix = Arch::ALL.into_iter().find(|arch| name.ends_with(&format!("-{arch}")));
     match (is_name, suffix) {
@@ -229,7 +229,7 @@ fn name(at: &Spanned<String>) -> Checked<String> {
             Err(Mistake(at.span().start, message, "write it as `arch`: the image then has both names"))
         }
         (false, _) => {
-            let shown: String = name.chars().take(LONGEST_NAME).collect();
+            let shown: String = name.chars().take(MAX_NAME_LEN).collect();
             let help = "write small letters, digits, `-`, `.` and `_`, beginning with a letter or digit";
             Err(Mistake(at.span().start, format!("{shown:?} cannot name an image"), help))
         }
@@ -261,7 +261,7 @@ fn bootstrap(release: &Spanned<String>, image: &Image) -> Checked<Bootstrap> {
         let text = at.get_ref();
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.:".contains(c);
         let is_one = text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-        if is_one && text.len() <= LONGEST_NAME && text.chars().all(plain) {
+        if is_one && text.len() <= MAX_NAME_LEN && text.chars().all(plain) {
             return Ok(text.clone());
         }
         let help = "write a Debian release such as `trixie`, and names of Debian packages";
@@ -330,7 +330,7 @@ fn upstream(image: &Image) -> Checked<Upstream> {
 }
 
 fn address(url: &str, at: usize) -> Checked<()> {
-    let plain = !url.chars().any(|c| c.is_control() || c.is_whitespace()) && url.len() <= LONGEST_URL;
+    let plain = !url.chars().any(|c| c.is_control() || c.is_whitespace()) && url.len() <= MAX_URL_LEN;
     let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     if plain && host.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) {
         return Ok(());

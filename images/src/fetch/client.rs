@@ -42,7 +42,7 @@ pub(super) struct Request {
 
 /// Messages of a request: a head, then chunks, then the end; or a failure at any time.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(super) enum Message {
     Head(Box<Head>),
     Chunk(Vec<u8>),
     End,
@@ -90,7 +90,7 @@ impl Network {
     }
 
     /// Makes a request; it ends when the receiver is dropped.
-    pub(super) fn ask(&self, request: Request) -> Receiver<Heard> {
+    pub(super) fn ask(&self, request: Request) -> Receiver<Message> {
         let (tell, heard) = mpsc::sync_channel(WAITING);
         let (limits, shared) = (self.limits, Arc::clone(&self.shared));
         thread::spawn(move || run(&request, &limits, &shared, &tell));
@@ -107,21 +107,21 @@ impl Drop for Network {
 }
 
 /// `None`: nobody listens any more.
-fn run(request: &Request, limits: &Limits, shared: &Arc<Shared>, tell: &SyncSender<Heard>) -> Option<()> {
+fn run(request: &Request, limits: &Limits, shared: &Arc<Shared>, tell: &SyncSender<Message>) -> Option<()> {
     let mut response = match client(limits, shared).and_then(|client| send(&client, request)) {
         Ok(response) => response,
         Err(error) => {
             let redirected = lock(&shared.redirected).take();
-            return tell.send(Heard::Failed(failure(&error, redirected, limits))).ok();
+            return tell.send(Message::Failed(failure(&error, redirected, limits))).ok();
         }
     };
-    tell.send(Heard::Head(Box::new(head(&response)))).ok()?;
+    tell.send(Message::Head(Box::new(head(&response)))).ok()?;
     let mut buffer = vec![0; CHUNK];
     loop {
         match response.read(&mut buffer) {
-            Ok(0) => return tell.send(Heard::End).ok(),
-            Ok(count) => tell.send(Heard::Chunk(buffer[..count].to_vec())).ok()?,
-            Err(error) => return tell.send(Heard::Broken(innermost(&error))).ok(),
+            Ok(0) => return tell.send(Message::End).ok(),
+            Ok(count) => tell.send(Message::Chunk(buffer[..count].to_vec())).ok()?,
+            Err(error) => return tell.send(Message::Broken(innermost(&error))).ok(),
         }
     }
 }

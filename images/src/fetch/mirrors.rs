@@ -39,12 +39,12 @@ pub(super) fn first_good<T>(
         let mirror = &mirrors[next];
         if mirror.trouble.is_some() {
             let pause = watch.limits.pause_after(mirror.failures, mirror.retry_after, rand::random());
-            watch.tell(&format!("{}; asking {} again", mirrors[at].words(), mirror.host()));
+            watch.report(&format!("{}; asking {} again", mirrors[at].words(), mirror.host()));
             if let Err(stop) = watch.pause(pause) {
                 return Err(end(stop, next, mirrors, watch));
             }
         } else {
-            watch.tell(&format!("{}; asking {}", mirrors[at].words(), mirror.host()));
+            watch.report(&format!("{}; asking {}", mirrors[at].words(), mirror.host()));
         }
         at = next;
     }
@@ -78,9 +78,9 @@ impl<'a> Mirror<'a> {
     /// Records a failure; returns whether it is asked again before any other.
     fn missed(&mut self, miss: Miss, most: u32) -> bool {
         let is_slow = matches!(miss.trouble, Trouble::Slow { .. });
-        let stays = miss.with_news && !is_slow;
+        let stays = miss.made_progress && !is_slow;
         self.failures = if stays { 0 } else { self.failures + 1 };
-        self.is_out = self.failures >= most || !(miss.trouble.may_pass() || miss.afresh);
+        self.is_out = self.failures >= most || !(miss.trouble.may_pass() || miss.discarded);
         self.trouble = Some(miss.trouble);
         self.retry_after = miss.retry_after;
         stays && !self.is_out
@@ -117,8 +117,8 @@ mod tests {
     use super::*;
     use crate::{Control, fetch::Limits};
 
-    fn miss(trouble: Trouble, with_news: bool) -> Stop {
-        Stop::Miss(Miss { trouble, retry_after: None, with_news, afresh: false })
+    fn miss(trouble: Trouble, made_progress: bool) -> Stop {
+        Stop::Miss(Miss { trouble, retry_after: None, made_progress, discarded: false })
     }
 
     fn down() -> Stop {

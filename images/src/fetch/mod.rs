@@ -171,14 +171,14 @@ fn kept(part: &mut Part, want: &Want, folder: &Path, watch: &Watch<'_>) -> Resul
 
 /// Compares the digest, and unpacks the file.
 fn finish(part: &mut Part, want: &Want, folder: &Path, watch: &Watch<'_>) -> Result<Fetched, Stop> {
-    watch.tell("checking");
+    watch.report("checking");
     let digests = part.digests();
     if let Some(expected) = want.digest
         && digests.like(expected) != expected
     {
         let trouble = Trouble::WrongChecksum(Box::new(WrongChecksum { expected, found: digests.like(expected) }));
-        let afresh = part.reject()?;
-        return Err(Stop::Miss(Miss { trouble, retry_after: None, with_news: false, afresh }));
+        let discarded = part.reject()?;
+        return Err(Stop::Miss(Miss { trouble, retry_after: None, made_progress: false, discarded }));
     }
     let unpacked = unpacked(part, &digests, folder, watch);
     let Some(origin) = part.origin().cloned() else {

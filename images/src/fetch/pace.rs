@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Interval of progress messages.
-const TOLD_EVERY: Duration = Duration::from_secs(2);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Number of measurements in the window of the speed limit.
 const MEASUREMENTS: u32 = 20;
@@ -41,10 +41,10 @@ impl Pace {
     }
 
     /// Bytes per second since the last message, if a message is due.
-    pub(super) fn worth_telling(&mut self, now: Instant, bytes: u64) -> Option<u64> {
+    pub(super) fn progress_due(&mut self, now: Instant, bytes: u64) -> Option<u64> {
         let (then, before) = self.told;
         let since = now.saturating_duration_since(then);
-        if since < TOLD_EVERY {
+        if since < PROGRESS_INTERVAL {
             return None;
         }
         self.told = (now, bytes);
@@ -93,7 +93,7 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::start(start, WINDOW, 0);
         let told: Vec<u64> = (0..=50)
-            .filter_map(|tenth| pace.worth_telling(start + Duration::from_millis(tenth * 100), tenth * 50))
+            .filter_map(|tenth| pace.progress_due(start + Duration::from_millis(tenth * 100), tenth * 50))
             .collect();
         assert_eq!(told, [500, 500]);
     }

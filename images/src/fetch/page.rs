@@ -1,10 +1,10 @@
 //! Detects a web page in place of an image, and extracts its words.
 
 /// Bytes of a file that are inspected.
-pub(super) const LOOKED_AT: usize = 4096;
+pub(super) const INSPECTED_BYTES: usize = 4096;
 
 /// Maximum length of a quoted line, in characters.
-const LONGEST: usize = 100;
+const MAX_LINE_LEN: usize = 100;
 
 /// True if a file that begins like this is a page: by its content type, or by its content.
 pub(super) fn is_page(content_type: Option<&str>, head: &[u8]) -> bool {
@@ -55,7 +55,7 @@ fn tidy(line: &str) -> String {
     let words: Vec<&str> =
         line.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
     let line = words.join(" ");
-    match line.char_indices().nth(LONGEST) {
+    match line.char_indices().nth(MAX_LINE_LEN) {
         Some((end, _)) => format!("{}...", &line[..end]),
         None => line,
     }
@@ -95,7 +95,10 @@ mod tests {
         assert_eq!(words(b"<html><head><title>Log\n in </title>").as_deref(), Some("Log in"));
         assert_eq!(words(b"<html><head>\n<h1>Go\x1b[31m away</h1>\n<p>now").as_deref(), Some("Go [31m away"));
         assert_eq!(words(b"{\"error\": \"no such file\"}").as_deref(), Some("{\"error\": \"no such file\"}"));
-        assert_eq!(words("ä".repeat(LOOKED_AT).as_bytes()).map(|line| line.chars().count()), Some(LONGEST + 3));
+        assert_eq!(
+            words("ä".repeat(INSPECTED_BYTES).as_bytes()).map(|line| line.chars().count()),
+            Some(MAX_LINE_LEN + 3)
+        );
         assert_eq!(words(&"é".as_bytes()[..1]), None, "half a character");
         assert_eq!(words(b"\xff\xfe\0"), None);
         assert_eq!(words(b"<br>"), None);

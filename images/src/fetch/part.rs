@@ -102,7 +102,7 @@ impl Part {
         });
         match of_use {
             Some(origin) => {
-                watch.tell(&format!("checking {} MiB kept from before", length >> 20));
+                watch.report(&format!("checking {} MiB kept from before", length >> 20));
                 part.digest_again(watch)?;
                 part.origin = Some(origin);
                 part.is_joined = true;
@@ -116,7 +116,7 @@ impl Part {
     fn digest_again(&mut self, watch: &Watch<'_>) -> Result<(), Stop> {
         let mut left = self.length;
         while left > 0 {
-            watch.look()?;
+            watch.check()?;
             let mut chunk = vec![0; CHUNK.min(usize::try_from(left).unwrap_or(CHUNK))];
             self.file.read_exact(&mut chunk).map_err(FetchError::io("read", &self.path))?;
             left -= chunk.len() as u64;

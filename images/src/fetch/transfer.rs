@@ -18,7 +18,7 @@ use crate::space;
 
 /// Requests `url` until nothing is missing.
 pub(super) fn transfer(part: &mut Part, want: &Want, url: &Url, watch: &Watch<'_>) -> Result<(), Stop> {
-    watch.tell(&format!("downloading from {}", host(url)));
+    watch.report(&format!("downloading from {}", host(url)));
     let request = part.request(url);
     let known = part.origin().and_then(|origin| origin.bytes).or(want.bytes);
     let before = part.most();
@@ -35,16 +35,16 @@ pub(super) fn transfer(part: &mut Part, want: &Want, url: &Url, watch: &Watch<'_
         Ok(Answer::Complete) => check_end(part, want, Some(offset)),
         Ok(Answer::Stale) => {
             part.empty()?;
-            Err(afresh(Trouble::WrongRest { offset, sent: "the answer that there is no rest".to_owned() }))
+            Err(discarded(Trouble::WrongRest { offset, sent: "the answer that there is no rest".to_owned() }))
         }
         Err(trouble @ Trouble::WrongRest { .. }) if is_rest => {
             part.empty()?;
-            Err(afresh(trouble))
+            Err(discarded(trouble))
         }
         Err(trouble) => Err(answering.refusal(&head, trouble)),
     };
     answered.map_err(|stop| match stop {
-        Stop::Miss(miss) => Stop::Miss(Miss { with_news: part.most() > before, ..miss }),
+        Stop::Miss(miss) => Stop::Miss(Miss { made_progress: part.most() > before, ..miss }),
         other => other,
     })
 }
@@ -53,8 +53,8 @@ fn host(url: &Url) -> &str {
     url.host_str().unwrap_or_default()
 }
 
-fn afresh(trouble: Trouble) -> Stop {
-    Stop::Miss(Miss { trouble, retry_after: None, with_news: false, afresh: true })
+fn discarded(trouble: Trouble) -> Stop {
+    Stop::Miss(Miss { trouble, retry_after: None, made_progress: false, discarded: true })
 }
 
 /// Receives a whole file; the kept bytes of another answer are discarded only once this one is known to be a file.
@@ -148,8 +148,8 @@ impl Incoming<'_> {
                 return Err(Trouble::TooLarge { most }.into());
             }
             let (now, new) = (Instant::now(), self.part.length() - before);
-            if let Some(speed) = pace.worth_telling(now, new) {
-                self.watch.tell(&self.progress(speed));
+            if let Some(speed) = pace.progress_due(now, new) {
+                self.watch.report(&self.progress(speed));
             }
             if let Some(speed) = pace.too_slow(now, new) {
                 let least = limits.slow_bytes;

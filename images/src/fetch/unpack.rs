@@ -35,13 +35,13 @@ pub(super) fn unpack(
     (disk, path): (&File, &Path),
     watch: &Watch<'_>,
 ) -> Result<Digest, Stop> {
-    watch.tell(&format!("unpacking {}", format.name()));
+    watch.report(&format!("unpacking {}", format.name()));
     let broken = |error: io::Error| Trouble::Packed { format: format.name(), reason: error.to_string() };
     let mut reader = format.reader(BufReader::with_capacity(CHUNK, packed)).map_err(broken)?;
     let digester = Digester::start(false);
     let mut sparse = SparseFile::new(disk);
     loop {
-        watch.look()?;
+        watch.check()?;
         let mut chunk = Vec::with_capacity(CHUNK);
         reader.by_ref().take(CHUNK as u64).read_to_end(&mut chunk).map_err(broken)?;
         if chunk.is_empty() {

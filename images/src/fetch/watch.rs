@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     FetchError, Limits,
-    client::{Head, Heard, Network, Request},
+    client::{Head, Message, Network, Request},
     page,
     trouble::Trouble,
 };
@@ -46,14 +46,14 @@ pub(super) struct Miss {
     /// How long the server asks to wait.
     pub(super) retry_after: Option<Duration>,
     /// It did send bytes that are kept.
-    pub(super) with_news: bool,
+    pub(super) made_progress: bool,
     /// The kept bytes may be the cause: they were discarded, so the same server may succeed now.
-    pub(super) afresh: bool,
+    pub(super) discarded: bool,
 }
 
 impl From<Trouble> for Stop {
     fn from(trouble: Trouble) -> Self {
-        Self::Miss(Miss { trouble, retry_after: None, with_news: false, afresh: false })
+        Self::Miss(Miss { trouble, retry_after: None, made_progress: false, discarded: false })
     }
 }
 
@@ -73,12 +73,12 @@ impl<'a> Watch<'a> {
     }
 
     /// Reports progress.
-    pub(super) fn tell(&self, line: &str) {
+    pub(super) fn report(&self, line: &str) {
         (self.control.progress)(line);
     }
 
     /// Fails if it is cancelled or overdue.
-    pub(super) fn look(&self) -> Result<(), Stop> {
+    pub(super) fn check(&self) -> Result<(), Stop> {
         if self.control.cancel.load(Ordering::Relaxed) {
             return Err(FetchError::Cancelled.into());
         }
@@ -89,7 +89,7 @@ impl<'a> Watch<'a> {
     pub(super) fn pause(&self, length: Duration) -> Result<(), Stop> {
         let end = Instant::now() + length;
         loop {
-            self.look()?;
+            self.check()?;
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
@@ -101,7 +101,7 @@ impl<'a> Watch<'a> {
 
 /// The answer to one request, as it arrives.
 pub(super) struct Answering<'a> {
-    heard: Receiver<Heard>,
+    heard: Receiver<Message>,
     watch: &'a Watch<'a>,
     last: Instant,
 }
@@ -123,11 +123,11 @@ impl<'a> Answering<'a> {
         let answering = Self { heard, watch, last: Instant::now() };
         let limit = watch.limits.connect + watch.limits.idle;
         loop {
-            watch.look()?;
+            watch.check()?;
             match answering.heard.recv_timeout(TICK) {
-                Ok(Heard::Head(head)) => return Ok((*head, Self { last: Instant::now(), ..answering })),
-                Ok(Heard::Failed(trouble)) => return Err(trouble.into()),
-                Ok(Heard::Chunk(_) | Heard::End | Heard::Broken(_)) | Err(RecvTimeoutError::Disconnected) => {
+                Ok(Message::Head(head)) => return Ok((*head, Self { last: Instant::now(), ..answering })),
+                Ok(Message::Failed(trouble)) => return Err(trouble.into()),
+                Ok(Message::Chunk(_) | Message::End | Message::Broken(_)) | Err(RecvTimeoutError::Disconnected) => {
                     return Err(Trouble::Unreachable { reason: "the request failed".to_owned() }.into());
                 }
                 Err(RecvTimeoutError::Timeout) if answering.last.elapsed() >= limit => {
@@ -141,13 +141,13 @@ impl<'a> Answering<'a> {
 
     /// What comes next, within a tick; `received` bytes of the file are there so far.
     pub(super) fn next(&mut self, received: u64) -> Result<Body, Stop> {
-        self.watch.look()?;
+        self.watch.check()?;
         let body = match self.heard.recv_timeout(TICK) {
-            Ok(Heard::Chunk(chunk)) => Body::Chunk(chunk),
-            Ok(Heard::End) => Body::End,
-            Ok(Heard::Broken(reason)) => Body::Broken(reason),
-            Ok(Heard::Failed(trouble)) => return Err(trouble.into()),
-            Ok(Heard::Head(_)) | Err(RecvTimeoutError::Disconnected) => {
+            Ok(Message::Chunk(chunk)) => Body::Chunk(chunk),
+            Ok(Message::End) => Body::End,
+            Ok(Message::Broken(reason)) => Body::Broken(reason),
+            Ok(Message::Failed(trouble)) => return Err(trouble.into()),
+            Ok(Message::Head(_)) | Err(RecvTimeoutError::Disconnected) => {
                 Body::Broken("the connection was closed".to_owned())
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -166,7 +166,7 @@ impl<'a> Answering<'a> {
     pub(super) fn beginning(&mut self) -> Result<(Vec<u8>, Option<Body>), Stop> {
         let mut beginning = Vec::new();
         let began = Instant::now();
-        while beginning.len() < page::LOOKED_AT && began.elapsed() < self.watch.limits.slow_window {
+        while beginning.len() < page::INSPECTED_BYTES && began.elapsed() < self.watch.limits.slow_window {
             match self.next(0)? {
                 Body::Chunk(chunk) => beginning.extend(chunk),
                 Body::Nothing => {}
@@ -186,6 +186,6 @@ impl<'a> Answering<'a> {
             },
             other => other,
         };
-        Stop::Miss(Miss { trouble, retry_after: head.retry_after, with_news: false, afresh: false })
+        Stop::Miss(Miss { trouble, retry_after: head.retry_after, made_progress: false, discarded: false })
     }
 }

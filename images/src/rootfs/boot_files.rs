@@ -58,10 +58,10 @@ Subsystem sftp internal-sftp
 /// The users that the server knows; a login gets a shell in another root.
 const USERS: &str = "root:x:0:0:root:/root:/enter\nsshd:x:100:65534::/run/sshd:/enter\n";
 
-const READ_LIMIT: Duration = Duration::from_secs(600);
+const READ_TIMEOUT: Duration = Duration::from_secs(600);
 const RAW: &str = "donor.raw";
 /// Maximum length of the listing of one folder, in bytes.
-const LONGEST_LISTING: u64 = 1 << 20;
+const MAX_LISTING_BYTES: u64 = 1 << 20;
 
 /// The digest of everything in it beside the donor image.
 pub(crate) fn digest() -> Digest {
@@ -75,7 +75,7 @@ pub(super) fn make(image: &PreparedImage, work: &Path, control: &Control<'_>) ->
     let raw = work.join(RAW);
     let mut convert = tool::command("qemu-img");
     convert.args(["convert", "-f", image.format.name(), "-O", "raw"]).arg(&image.disk).arg(&raw).stdout(Stdio::null());
-    tool::run(convert, "qemu-img", READ_LIMIT, control.cancel, |_| {})?;
+    tool::run(convert, "qemu-img", READ_TIMEOUT, control.cancel, |_| {})?;
     let source = Source { work, cancel: control.cancel };
     let initrd = source.drivers().and_then(|drivers| Ok(archive(&drivers, &source.server(image.arch)?)))?;
     fs::remove_file(&raw).map_err(PrepareErrorKind::io("remove", &raw))?;
@@ -127,7 +127,7 @@ impl Source<'_> {
     fn drivers(&self) -> Result<Drivers, Failure> {
         let mut list = tool::command("debugfs");
         list.args(["-R", "ls -p /usr/lib/modules", RAW]).current_dir(self.work);
-        let said = tool::output(list, "debugfs", READ_LIMIT, LONGEST_LISTING, self.cancel)?;
+        let said = tool::output(list, "debugfs", READ_TIMEOUT, MAX_LISTING_BYTES, self.cancel)?;
         let listing = String::from_utf8_lossy(&said).into_owned();
         let mut versions =
             listing.lines().filter_map(|line| line.split('/').nth(5)).filter(|name| !name.starts_with('.'));
@@ -198,7 +198,7 @@ impl Source<'_> {
         let mut debugfs = tool::command("debugfs");
         debugfs.current_dir(self.work).args(["-f", "orders", RAW]).stdout(Stdio::null());
         let mut complaint = None;
-        tool::run(debugfs, "debugfs", READ_LIMIT, self.cancel, |line| {
+        tool::run(debugfs, "debugfs", READ_TIMEOUT, self.cancel, |line| {
             tool::complaint("debugfs", line, &mut complaint)
         })?;
         Ok(complaint)

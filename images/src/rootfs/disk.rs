@@ -31,7 +31,7 @@ const BLOCK: u64 = 4096;
 /// Bytes of a folder's block for names: its end is a checksum.
 const NAMES: usize = BLOCK as usize - 12;
 /// Maximum number of links of a file (ext4: `EXT4_LINK_MAX`).
-const MOST_NAMES: u32 = 65_000;
+const MAX_NAMES: u32 = 65_000;
 const BYTES_PER_FILE: u64 = 16384;
 
 /// Makes the disk [`RAW_DISK`] in the folder `image`; returns its size in bytes.
@@ -39,8 +39,8 @@ pub(super) fn make(unpacked: &Unpacked, image: &Path, work: &Path, control: &Con
     let bytes = size(unpacked.bytes, unpacked.tree.len() as u64);
     let (disk, script) = (image.join(RAW_DISK), work.join("script"));
     File::create_new(&disk).and_then(|file| file.set_len(bytes)).map_err(PrepareErrorKind::io("create", &disk))?;
-    let told =
-        tell(unpacked).map_err(|why| PrepareErrorKind::Incomplete { what: format!("file system of it: {why}") })?;
+    let told = debugfs_script(unpacked)
+        .map_err(|why| PrepareErrorKind::Incomplete { what: format!("file system of it: {why}") })?;
     fs::write(&script, told).map_err(PrepareErrorKind::io("write", &script))?;
 
     let run = |name: &'static str, args: &[&str]| {
@@ -81,19 +81,19 @@ fn size(bytes: u64, files: u64) -> u64 {
 }
 
 /// The commands for debugfs, one per line.
-pub(super) fn tell(unpacked: &Unpacked) -> Result<String, String> {
+pub(super) fn debugfs_script(unpacked: &Unpacked) -> Result<String, String> {
     let written = vec![None; unpacked.tree.len()];
-    let mut teller = Teller { unpacked, script: String::new(), written, refused: None };
-    teller.rights("/", "04", &unpacked.tree.node(0).rights);
-    teller.folder("", 0);
-    for (path, names) in teller.written.iter().flatten().filter(|(_, names)| *names > 1) {
-        if *names > MOST_NAMES {
-            return Err(format!("{path} has {names} names, and a file can have {MOST_NAMES}"));
+    let mut commands = Commands { unpacked, script: String::new(), written, refused: None };
+    commands.rights("/", "04", &unpacked.tree.node(0).rights);
+    commands.folder("", 0);
+    for (path, names) in commands.written.iter().flatten().filter(|(_, names)| *names > 1) {
+        if *names > MAX_NAMES {
+            return Err(format!("{path} has {names} names, and a file can have {MAX_NAMES}"));
         }
         // It adds names to files without counting them. (Writing to a string cannot fail.)
-        let _ = writeln!(teller.script, "sif {path} links_count {names}");
+        let _ = writeln!(commands.script, "sif {path} links_count {names}");
     }
-    teller.refused.map_or(Ok(teller.script), Err)
+    commands.refused.map_or(Ok(commands.script), Err)
 }
 
 /// Number of empty blocks of a folder that hold names of these lengths, whatever room the others have. First fit in the given
@@ -111,7 +111,7 @@ fn blocks(names: impl Iterator<Item = usize>) -> usize {
     blocks
 }
 
-struct Teller<'a> {
+struct Commands<'a> {
     unpacked: &'a Unpacked,
     script: String,
     /// The first name of a file, quoted, and the number of its names.
@@ -122,12 +122,12 @@ struct Teller<'a> {
 
 /// debugfs reads lines of at most 8 KiB (`BUFSIZ` of its C library) and takes the rest of a longer one for another command, which
 /// could run a program here.
-const LONGEST_ORDER: usize = 4096;
+const MAX_COMMAND_LEN: usize = 4096;
 
-impl Teller<'_> {
+impl Commands<'_> {
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         let line = line.to_string();
-        if line.len() >= LONGEST_ORDER || line.contains(['\n', '\0']) {
+        if line.len() >= MAX_COMMAND_LEN || line.contains(['\n', '\0']) {
             let begin: String = line.chars().take(80).collect();
             self.refused.get_or_insert_with(|| format!("its paths are too long: {begin}"));
             return;

@@ -41,7 +41,7 @@ use crate::{
 /// Path of the shell on every system that has one.
 const SHELL: &str = "/bin/sh";
 /// Room for unpacking the donor image, in bytes.
-const KIT_BYTES: u64 = 1 << 30;
+const DONOR_BYTES: u64 = 1 << 30;
 
 /// Fails if guests of root file systems cannot be started on this architecture.
 pub(crate) fn possible(arch: Arch) -> Result<(), PrepareErrorKind> {
@@ -79,13 +79,13 @@ pub(crate) fn make(
     }
     let (image, work) = (build_dir.image(), build_dir.folder().join("rootfs"));
     DirBuilder::new().mode(0o700).create(&work).map_err(PrepareErrorKind::io("create", &work))?;
-    space::require(&[(&work, KIT_BYTES)]).map_err(PrepareErrorKind::from)?;
+    space::require(&[(&work, DONOR_BYTES)]).map_err(PrepareErrorKind::from)?;
     let made = || {
         let blobs = work.join("blobs");
         fs::create_dir(&blobs).map_err(PrepareErrorKind::io("create", &blobs))?;
         (control.progress)("reading the tarball");
         let unpacked = tarball::read(path, &blobs, tarball::LIMITS, control.cancel)?;
-        look(entry, path, &unpacked)?;
+        check_system(entry, path, &unpacked)?;
         (control.progress)("making a file system of it");
         let bytes = disk::make(&unpacked, &image, &work, control)?;
         fs::remove_dir_all(&blobs).map_err(PrepareErrorKind::io("remove", &blobs))?;
@@ -110,7 +110,7 @@ pub(crate) fn make(
 }
 
 /// Checks that guests of it can run anything: they need a shell for their CPU.
-fn look(entry: &Entry, path: &Path, unpacked: &tarball::Unpacked) -> Result<(), PrepareErrorKind> {
+fn check_system(entry: &Entry, path: &Path, unpacked: &tarball::Unpacked) -> Result<(), PrepareErrorKind> {
     let refused = |why: String| PrepareErrorKind::Refused { path: path.to_owned(), why };
     let Some(shell) = unpacked.tree.file(SHELL) else {
         return Err(refused(format!(

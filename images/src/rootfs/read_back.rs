@@ -18,7 +18,7 @@ use crate::{
 
 const LIMIT: Duration = Duration::from_secs(1800);
 /// Maximum length of the whole listing, in bytes: a million files with long names.
-const LONGEST_LISTING: u64 = 1 << 29;
+const MAX_LISTING_BYTES: u64 = 1 << 29;
 /// Present in the root of every ext4 file system.
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -36,7 +36,7 @@ pub(super) fn compare(unpacked: &Unpacked, image: &Path, work: &Path, control: &
     fs::write(&script, orders).map_err(PrepareErrorKind::io("write", &script))?;
     let mut debugfs = tool::command("debugfs");
     debugfs.arg("-f").arg(&script).arg(RAW_DISK).current_dir(image);
-    let listing = tool::output(debugfs, "debugfs", LIMIT, LONGEST_LISTING, control.cancel)?;
+    let listing = tool::output(debugfs, "debugfs", LIMIT, MAX_LISTING_BYTES, control.cancel)?;
     let differs = |what: String| PrepareErrorKind::Incomplete { what: format!("file system: {what}") };
     let listing = String::from_utf8_lossy(&listing);
     differences(unpacked, &folders, &listing).map_err(differs)?;

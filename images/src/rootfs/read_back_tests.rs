@@ -96,7 +96,8 @@ fn a_file_with_more_names_than_a_file_system_counts_is_refused() {
     tar.finish().expect("tarball");
     fs::create_dir(&blobs).expect("folder");
     let unpacked = tarball::read(&tarball, &blobs, limits, &AtomicBool::new(false));
-    let refused = disk::tell(&unpacked.map_err(|failure| failure.kind).expect("a tree")).expect_err("one too many");
+    let refused =
+        disk::debugfs_script(&unpacked.map_err(|failure| failure.kind).expect("a tree")).expect_err("one too many");
     assert!(refused.contains("has 65001 names"), "{refused}");
 }
 

@@ -37,9 +37,9 @@ pub(super) struct Limits {
 pub(super) const LIMITS: Limits = Limits { bytes: 16 << 30, files: 1_000_000, reserve: 1 << 30 };
 
 /// Maximum length of a header that continues in a member of its own, in bytes.
-const LONGEST_HEADER: u64 = 1 << 20;
+const MAX_HEADER_BYTES: u64 = 1 << 20;
 /// Maximum number of headers before one file, of all kinds.
-const MOST_HEADERS: usize = 8;
+const MAX_HEADERS: usize = 8;
 /// Each member has a header and padding; empty members count, too.
 const BYTES_PER_FILE: u64 = 4096;
 
@@ -64,7 +64,7 @@ fn blob(folder: &Path, number: usize) -> PathBuf {
 
 /// The headers before a member.
 #[derive(Default)]
-struct Ahead {
+struct PendingHeaders {
     count: usize,
     path: Option<Vec<u8>>,
     target: Option<Vec<u8>>,
@@ -82,7 +82,7 @@ pub(super) fn read(tarball: &Path, blobs: &Path, limits: Limits, cancel: &Atomic
     let stream = packed::open(tarball, most).map_err(PrepareErrorKind::io("read", tarball))?;
     let mut archive = tar::Archive::new(stream);
     let mut reader = Reader { tree: Tree::new(), blobs, count: 0, bytes: 0, limits };
-    let mut ahead = Ahead::default();
+    let mut pending = PendingHeaders::default();
     for (index, member) in archive.entries().map_err(broken)?.raw(true).enumerate() {
         if cancel.load(Ordering::Relaxed) {
             return Err(PrepareErrorKind::Cancelled.into());
@@ -96,16 +96,16 @@ pub(super) fn read(tarball: &Path, blobs: &Path, limits: Limits, cancel: &Atomic
             continue;
         }
         if kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions() {
-            ahead.count += 1;
-            if member.size() > LONGEST_HEADER || ahead.count > MOST_HEADERS {
+            pending.count += 1;
+            if member.size() > MAX_HEADER_BYTES || pending.count > MAX_HEADERS {
                 return Err(refused("its headers are too long".to_owned()));
             }
             let mut text = Vec::new();
             member.read_to_end(&mut text).map_err(broken)?;
-            ahead.take(kind, text).map_err(refused)?;
+            pending.take(kind, text).map_err(refused)?;
             continue;
         }
-        reader.member(&mut member, std::mem::take(&mut ahead), cancel).map_err(|fault| match fault {
+        reader.member(&mut member, std::mem::take(&mut pending), cancel).map_err(|fault| match fault {
             Fault::Tarball(why) => refused(why),
             Fault::Ours(failure) => failure,
         })?;
@@ -122,7 +122,7 @@ pub(super) fn read(tarball: &Path, blobs: &Path, limits: Limits, cancel: &Atomic
     Ok(Unpacked { tree: reader.tree, bytes: reader.bytes, blobs: blobs.to_owned() })
 }
 
-impl Ahead {
+impl PendingHeaders {
     fn take(&mut self, kind: EntryType, mut text: Vec<u8>) -> Result<(), String> {
         if kind.is_gnu_longname() || kind.is_gnu_longlink() {
             while text.last() == Some(&0) {
@@ -191,23 +191,23 @@ impl Reader<'_> {
     fn member(
         &mut self,
         member: &mut tar::Entry<'_, impl Read>,
-        ahead: Ahead,
+        pending: PendingHeaders,
         cancel: &AtomicBool,
     ) -> Result<(), Fault> {
         let header = member.header();
         let broken = |error: io::Error| Fault::Tarball(format!("a header in it is damaged: {error}"));
-        let path = steps(&ahead.path.unwrap_or_else(|| header.path_bytes().into_owned())).map_err(Fault::Tarball)?;
+        let path = steps(&pending.path.unwrap_or_else(|| header.path_bytes().into_owned())).map_err(Fault::Tarball)?;
         // The kernel fills these folders; mke2fs makes the other.
         let made_elsewhere =
             path.len() > 1 && path[0] == "dev" || path.first().is_some_and(|name| name == "lost+found");
-        let target = ahead.target.or_else(|| header.link_name_bytes().map(|name| name.into_owned()));
+        let target = pending.target.or_else(|| header.link_name_bytes().map(|name| name.into_owned()));
         let kind = header.entry_type();
         let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         let mut rights = Rights {
             mode: header.mode().map_err(broken)? & 0o7777,
-            uid: ahead.uid.map_or_else(|| header.uid().map(small), Ok).map_err(broken)?,
-            gid: ahead.gid.map_or_else(|| header.gid().map(small), Ok).map_err(broken)?,
-            modified: ahead.modified.map_or_else(|| header.mtime().map(small), Ok).map_err(broken)?,
+            uid: pending.uid.map_or_else(|| header.uid().map(small), Ok).map_err(broken)?,
+            gid: pending.gid.map_or_else(|| header.gid().map(small), Ok).map_err(broken)?,
+            modified: pending.modified.map_or_else(|| header.mtime().map(small), Ok).map_err(broken)?,
             attributes: Vec::new(),
         };
         let device = |block| -> Result<Kind, Fault> {
@@ -222,7 +222,7 @@ impl Reader<'_> {
             EntryType::Symlink => {
                 let target = String::from_utf8(target.unwrap_or_default()).ok();
                 let fit = |text: &String| {
-                    !text.is_empty() && text.len() <= super::tree::LONGEST_PATH && !text.chars().any(char::is_control)
+                    !text.is_empty() && text.len() <= super::tree::MAX_PATH_LEN && !text.chars().any(char::is_control)
                 };
                 let target = target.filter(fit);
                 Kind::Link(target.ok_or_else(|| Fault::Tarball(format!("`{}` in it has no target", path.join("/"))))?)
@@ -249,7 +249,7 @@ impl Reader<'_> {
             Kind::File(_) => Kind::File(self.blob(member.size(), member, cancel)?),
             other => other,
         };
-        for (name, value) in ahead.attributes {
+        for (name, value) in pending.attributes {
             let blob = self.blob(value.len() as u64, &mut value.as_slice(), cancel)?;
             rights.attributes.push((name, blob));
         }

@@ -231,7 +231,8 @@ fn no_name_is_so_long_that_the_rest_of_it_is_an_order() {
         let mut link = header(EntryType::Link, "x", "", 0);
         tar.append_link(&mut link, long("two"), long("one")).expect("member");
     });
-    let refused = super::super::disk::tell(&unpacked.expect("a tree")).expect_err("the rest would be an order");
+    let refused =
+        super::super::disk::debugfs_script(&unpacked.expect("a tree")).expect_err("the rest would be an order");
     assert!(refused.contains("too long"), "{refused}");
 }
 
@@ -301,7 +302,7 @@ fn assert_harmless(bytes: &[u8]) {
         "ea_set -f \"",
         "expand_dir .",
     ];
-    if let Ok(orders) = super::super::disk::tell(&unpacked) {
+    if let Ok(orders) = super::super::disk::debugfs_script(&unpacked) {
         let odd = orders.lines().find(|line| line.len() >= 4096 || !ours.iter().any(|order| line.starts_with(order)));
         assert_eq!(odd, None);
     }

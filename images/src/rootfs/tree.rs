@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 /// Maximum length of a name in the file system, in bytes.
-const LONGEST_NAME: usize = 255;
+const MAX_NAME_LEN: usize = 255;
 /// Maximum length of a path; also the line limit of the program that writes the file system.
-pub(super) const LONGEST_PATH: usize = 3000;
+pub(super) const MAX_PATH_LEN: usize = 3000;
 /// Maximum number of links that are followed, as in Linux.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// What a file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub(super) fn steps(path: &[u8]) -> Result<Vec<String>, String> {
     if steps.iter().any(|step| step == "..") {
         return Err(format!("the name `{shown}` in it leads out of its folder"));
     }
-    if text.len() > LONGEST_PATH || steps.iter().any(|step| step.len() > LONGEST_NAME) {
+    if text.len() > MAX_PATH_LEN || steps.iter().any(|step| step.len() > MAX_NAME_LEN) {
         return Err(format!("the name `{}...` in it is too long", shown.chars().take(60).collect::<String>()));
     }
     Ok(steps)
@@ -140,7 +140,7 @@ impl Tree {
                     let number = self.child(*way.last()?, name)?;
                     if let Kind::Link(target) = &self.nodes[number].kind {
                         links += 1;
-                        if links > MOST_LINKS {
+                        if links > MAX_LINKS {
                             return None;
                         }
                         if target.starts_with('/') {

@@ -37,7 +37,7 @@ struct FileRecord {
 
 /// Records the files in the folder, and `note`.
 pub(super) fn write<T: Serialize>(folder: &Path, key: Digest, note: &T) -> io::Result<()> {
-    let files = take_down(folder)?;
+    let files = record_files(folder)?;
     let seal = seal(key, &files, note);
     let record = Record { format: FORMAT, key, files, note, seal };
     fs::write(folder.join(RECORD), serde_json::to_vec_pretty(&record)?)
@@ -77,7 +77,7 @@ fn seal<T: Serialize>(key: Digest, files: &[FileRecord], note: &T) -> Digest {
     Digest::of(&serde_json::to_vec(&(FORMAT, key, files, note)).unwrap_or_default())
 }
 
-fn take_down(folder: &Path) -> io::Result<Vec<FileRecord>> {
+fn record_files(folder: &Path) -> io::Result<Vec<FileRecord>> {
     let mut files = fs::read_dir(folder)?
         .map(|entry| {
             let entry = entry?;

@@ -3,9 +3,9 @@
 use matrix::Checksum;
 
 /// Maximum number of lines.
-const MOST_LINES: usize = 100_000;
+const MAX_LINES: usize = 100_000;
 /// Maximum length of a name.
-const LONGEST_NAME: usize = 1024;
+const MAX_NAME_LEN: usize = 1024;
 
 /// A file and its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(super) struct Listed {
 pub(super) fn parse(text: &str) -> Vec<Listed> {
     let mut listed: Vec<Listed> = Vec::new();
     let mut size: Option<(String, u64)> = None;
-    for line in text.lines().take(MOST_LINES).map(str::trim).filter(|line| line.len() <= 2 * LONGEST_NAME) {
+    for line in text.lines().take(MAX_LINES).map(str::trim).filter(|line| line.len() <= 2 * MAX_NAME_LEN) {
         if let Some(comment) = line.strip_prefix('#') {
             size = bytes(comment);
         } else if let Some((name, digest)) = bsd(line).or_else(|| gnu(line)) {
@@ -66,7 +66,7 @@ fn gnu(line: &str) -> Option<(&str, Checksum)> {
 /// The last part of a path; `None`: it cannot be a file name.
 fn file_name(path: &str) -> Option<&str> {
     let name = path.rsplit('/').next()?;
-    let plain = !name.is_empty() && name.len() <= LONGEST_NAME && !name.chars().any(|c| c.is_control() || c == '\\');
+    let plain = !name.is_empty() && name.len() <= MAX_NAME_LEN && !name.chars().any(|c| c.is_control() || c == '\\');
     (plain && name != "." && name != "..").then_some(name)
 }
 

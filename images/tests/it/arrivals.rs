@@ -29,7 +29,7 @@ fn a_file_arrives_with_all_that_is_known_of_it() {
     assert_eq!(fetched.file, place.folder().join(images::fetch::DISK));
     assert_eq!(fetched.published, Digest::of(&body));
     assert_eq!((fetched.bytes_published, fetched.url, fetched.etag.as_deref()), (3_000_000, url, Some("\"v1\"")));
-    assert_eq!(place.told(), ["downloading from 127.0.0.1", "checking"]);
+    assert_eq!(place.progress_lines(), ["downloading from 127.0.0.1", "checking"]);
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn a_packed_file_is_digested_as_it_was_published_and_as_it_is() {
     let fetched = place.fetch_right(&disk, &exactly(&packed, &[server.url("/disk.img.xz")]));
     assert_eq!((fetched.published, fetched.bytes_published), (Digest::of(&packed), packed.len() as u64));
     assert_eq!(fetched.published_sha512, None);
-    assert_eq!(place.told().last().map(String::as_str), Some("unpacking xz"));
+    assert_eq!(place.progress_lines().last().map(String::as_str), Some("unpacking xz"));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_trickle_arrives_and_people_see_that_it_does() {
     let server = Server::of(Served::new(&body).pace(1000, Duration::from_millis(90)));
     let place = Place::new();
     place.fetch_right(&body, &anything(&[server.url("/")]));
-    let told = place.told();
+    let told = place.progress_lines();
     assert_eq!(told.len(), 3, "{told:?}");
     assert_eq!(told[1], "downloading 0 of 0 MiB, 0.0 MiB/s from 127.0.0.1");
 }

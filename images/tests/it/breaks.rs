@@ -35,7 +35,7 @@ fn after_a_break_only_the_rest_is_asked_for() {
     assert_eq!((seen[0].range, seen[0].if_range.as_deref()), (None, None));
     assert_eq!((seen[1].range, seen[1].if_range.as_deref()), (Some(100_000), Some("\"v1\"")));
     assert_eq!((seen.len(), server.sent()), (2, SIZE as u64));
-    let told = place.told();
+    let told = place.progress_lines();
     assert!(told[1].starts_with("127.0.0.1 broke off after 100000 of 400000 bytes: "), "{told:?}");
 }
 

@@ -127,7 +127,7 @@ impl Place {
     }
 
     /// What people were told.
-    pub(crate) fn told(&self) -> Vec<String> {
+    pub(crate) fn progress_lines(&self) -> Vec<String> {
         self.told.lock().expect("lines").clone()
     }
 

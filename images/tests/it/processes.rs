@@ -77,7 +77,11 @@ fn what_a_killed_process_had_is_not_downloaded_again() {
         assert_eq!(place.kept(), ["key.part", "key.part.json"]);
         place.fetch_right(&body, &want);
         assert_eq!(server.sent() - before, 2_000_000);
-        assert!(place.told().contains(&"checking 1 MiB kept from before".to_owned()), "{:?}", place.told());
+        assert!(
+            place.progress_lines().contains(&"checking 1 MiB kept from before".to_owned()),
+            "{:?}",
+            place.progress_lines()
+        );
     }
 }
 

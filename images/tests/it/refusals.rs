@@ -257,7 +257,7 @@ fn a_slow_server_is_left_for_the_next() {
     place.fetch(&exactly(&body, &[slow.url("/"), fast.url("/")]), &limits).expect("the fast one has it");
     assert!(began.elapsed() < Duration::from_secs(30));
     assert!(fast.seen()[0].range.is_some_and(|offset| offset > 0), "the slow one sent something");
-    let told = place.told();
+    let told = place.progress_lines();
     assert!(told[1].contains(" bytes/s, the minimum is 100000; asking 127.0.0.1"), "{told:?}");
 }
 
@@ -305,5 +305,5 @@ fn a_password_in_an_address_is_in_no_message() {
     let place = Place::new();
     let error = place.error(&anything(&[url]));
     assert!(error.starts_with("http://SERVER/disk.img answered 404"), "{error}");
-    assert!(!masked(&place.told().join("\n")).contains("secret"));
+    assert!(!masked(&place.progress_lines().join("\n")).contains("secret"));
 }

@@ -3,7 +3,8 @@
 use matrix::CellId;
 
 use super::{
-    MAX_CASES, MAX_DETAIL, MAX_ELAPSED_MS, MAX_LIST, clean_trouble, clock::Moment, percent_encode, push, stays_inside,
+    MAX_CASES, MAX_DETAIL, MAX_ELAPSED_MS, MAX_LIST, clean_trouble, clock::EventTime, percent_encode, push,
+    stays_inside,
 };
 use crate::{
     Boot, CaseVerdict, EventKind, InstalledPackage, Phase, TestCase, Verdict, clean,
@@ -12,7 +13,7 @@ use crate::{
 
 impl CellRun {
     /// Folds an event about this cell; the error is its contradiction to what is known.
-    pub(super) fn fold_one(&mut self, now: Moment, event: &EventKind) -> Result<(), String> {
+    pub(super) fn fold_one(&mut self, now: EventTime, event: &EventKind) -> Result<(), String> {
         if let EventKind::Warning { message, .. } = event {
             push(&mut self.warnings, clean::line(message));
             return Ok(());
@@ -123,7 +124,7 @@ impl CellRun {
         }
     }
 
-    fn start_attempt(&mut self, now: Moment, number: u32) -> Result<(), String> {
+    fn start_attempt(&mut self, now: EventTime, number: u32) -> Result<(), String> {
         self.set_interrupted("interrupted before its first phase".to_owned());
         let last = self.attempts.last().map_or(0, |attempt| attempt.number);
         let in_order = last.checked_add(1) == Some(number);
@@ -169,11 +170,11 @@ impl CellRun {
     }
 
     /// Its duration so far.
-    fn take_time(&mut self, now: Moment) {
+    fn take_time(&mut self, now: EventTime) {
         self.elapsed_ms = self.began.map_or(0, |began| now.ms.saturating_sub(began));
     }
 
-    fn finish(&mut self, now: Moment, verdict: Verdict) -> Result<(), String> {
+    fn finish(&mut self, now: EventTime, verdict: Verdict) -> Result<(), String> {
         let contradiction = self.contradiction(&verdict);
         // The truth is unknown then, but it must not count as good.
         self.verdict = match &contradiction {

@@ -11,7 +11,7 @@ use crate::{Event, EventKind};
 
 /// A time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Moment {
+pub(crate) struct EventTime {
     /// By the wall clock, for people.
     pub(crate) at: Timestamp,
     /// In milliseconds since the first event of the run.
@@ -22,14 +22,14 @@ pub(crate) struct Moment {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Clock {
     /// The last event.
-    last: Option<Moment>,
+    last: Option<EventTime>,
     /// The zero of the current process's clock, in milliseconds since the first event; negative if it is earlier.
     base: i64,
 }
 
 impl Clock {
     /// The time of the next event.
-    pub(super) fn read(&mut self, event: &Event) -> Moment {
+    pub(super) fn read(&mut self, event: &Event) -> EventTime {
         let before = self.last.map_or(0, |last| last.ms);
         let wall = self.last.map_or(0, |last| millis(last.at, event.at));
         let process = event.clock_ms.map(|ms| ms.min(MAX_ELAPSED_MS) as i64);
@@ -45,7 +45,7 @@ impl Clock {
             Some(process) => before.max(u64::try_from(self.base.saturating_add(process)).unwrap_or(0)),
             None => before.saturating_add(wall),
         };
-        let moment = Moment { at: event.at, ms: ms.min(i64::MAX as u64) };
+        let moment = EventTime { at: event.at, ms: ms.min(i64::MAX as u64) };
         self.last = Some(moment);
         moment
     }

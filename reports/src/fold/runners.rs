@@ -1,6 +1,6 @@
 //! Folds the events of runners.
 
-use super::{MAX_ELAPSED_MS, MAX_LIST, clean_trouble, clock::Moment};
+use super::{MAX_ELAPSED_MS, MAX_LIST, clean_trouble, clock::EventTime};
 use crate::{
     EventKind, L1Facts, RunnerFacts, StepTime, clean,
     run::{Run, RunnerLoss, RunnerRun},
@@ -8,7 +8,7 @@ use crate::{
 
 impl Run {
     /// Folds an event about a runner; the error is its contradiction to what is known.
-    pub(super) fn fold_runner(&mut self, now: Moment, event: &EventKind) -> Result<(), String> {
+    pub(super) fn fold_runner(&mut self, now: EventTime, event: &EventKind) -> Result<(), String> {
         match event {
             EventKind::RunnerStarted { runner, kind, reason } => self.start_runner(now, *runner, kind, reason),
             EventKind::RunnerProgress { runner, message } => {
@@ -50,7 +50,7 @@ impl Run {
         }
     }
 
-    fn start_runner(&mut self, now: Moment, number: u32, kind: &str, reason: &str) -> Result<(), String> {
+    fn start_runner(&mut self, now: EventTime, number: u32, kind: &str, reason: &str) -> Result<(), String> {
         if self.runner(number).is_some() {
             return Err(format!("runner {number} started twice"));
         }

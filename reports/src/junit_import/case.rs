@@ -1,6 +1,6 @@
 //! One test case of a results file: the worst of its attributes and elements.
 
-use super::element::{Attributes, Said};
+use super::element::{Attributes, ResultWord};
 use crate::{CaseVerdict, TestCase, clean, fold::MAX_DETAIL, names::UniqueNames};
 
 /// Maximum length of a failure's text that is kept while reading, in bytes.
@@ -14,7 +14,7 @@ pub(super) struct Case {
     file: Option<String>,
     line: Option<u64>,
     /// The result in its own attributes, and its words.
-    said: Option<(Said, String)>,
+    said: Option<(ResultWord, String)>,
     /// The worst result of its elements.
     element: Option<Element>,
     /// It failed at first, and passed when it was retried.
@@ -24,7 +24,7 @@ pub(super) struct Case {
 /// A `<failure>` or `<skipped>` in a test case.
 #[derive(Debug)]
 struct Element {
-    said: Said,
+    said: ResultWord,
     message: Option<String>,
     kind: Option<String>,
     text: String,
@@ -51,7 +51,7 @@ impl Case {
     }
 
     /// Adds a result element; returns whether its text is wanted.
-    pub(super) fn enter(&mut self, said: Said, attributes: &Attributes) -> bool {
+    pub(super) fn enter(&mut self, said: ResultWord, attributes: &Attributes) -> bool {
         let outweighs = self.element.as_ref().is_none_or(|known| known.said < said);
         if outweighs {
             let (message, kind) = (attributes.text("message"), attributes.text("type"));
@@ -62,7 +62,8 @@ impl Case {
 
     /// Adds a failure without an element.
     pub(super) fn fail(&mut self, message: String) {
-        self.element = Some(Element { said: Said::Failed, message: Some(message), kind: None, text: String::new() });
+        self.element =
+            Some(Element { said: ResultWord::Failed, message: Some(message), kind: None, text: String::new() });
     }
 
     /// Appends text to the last added element.
@@ -78,9 +79,9 @@ impl Case {
     }
 
     /// The worst result; a case without any passed.
-    pub(super) fn worst(&self) -> Said {
+    pub(super) fn worst(&self) -> ResultWord {
         let (said, element) = (self.said.as_ref().map(|(said, _)| *said), self.element.as_ref().map(|of| of.said));
-        said.max(element).unwrap_or(Said::Passed)
+        said.max(element).unwrap_or(ResultWord::Passed)
     }
 
     /// The finished test case, under a unique name.
@@ -89,22 +90,22 @@ impl Case {
         // An element has priority over an attribute.
         let (message, detail) = match (self.element, self.said) {
             (Some(element), _) if element.said == worst => element.words(),
-            (_, Some((Said::Unknown, words))) => {
+            (_, Some((ResultWord::Unknown, words))) => {
                 (format!("unknown result {words}: not counted as a pass"), String::new())
             }
             (_, Some((_, words))) => (words, String::new()),
             (_, None) => Default::default(),
         };
         let verdict = match worst {
-            Said::Passed => CaseVerdict::Passed,
-            Said::Skipped if message.is_empty() => {
+            ResultWord::Passed => CaseVerdict::Passed,
+            ResultWord::Skipped if message.is_empty() => {
                 CaseVerdict::Skipped { reason: "no reason given by the suite".to_owned() }
             }
-            Said::Skipped => CaseVerdict::Skipped { reason: message },
-            Said::Unknown | Said::Failed if message.is_empty() => {
+            ResultWord::Skipped => CaseVerdict::Skipped { reason: message },
+            ResultWord::Unknown | ResultWord::Failed if message.is_empty() => {
                 CaseVerdict::Failed { message: "failed without a message".to_owned(), detail }
             }
-            Said::Unknown | Said::Failed => CaseVerdict::Failed { message, detail },
+            ResultWord::Unknown | ResultWord::Failed => CaseVerdict::Failed { message, detail },
         };
         TestCase { name: names.take(self.name), verdict, elapsed_ms: self.elapsed_ms, file: self.file, line: self.line }
     }
@@ -126,15 +127,15 @@ impl Element {
 /// fail
 /// disabled
 /// notrun"`, others their own words.
-pub(super) fn said(attributes: &Attributes) -> Option<(Said, String)> {
-    let mut worst: Option<(Said, String)> = None;
+pub(super) fn said(attributes: &Attributes) -> Option<(ResultWord, String)> {
+    let mut worst: Option<(ResultWord, String)> = None;
     for (name, value) in attributes.all() {
         let said = match name {
             "status" | "result" | "outcome" => word(value),
-            "success" | "passed" if is_no(value) => Some(Said::Failed),
-            "executed" if is_no(value) => Some(Said::Skipped),
-            "failed" | "failure" | "failures" | "error" | "errors" if is_yes(value) => Some(Said::Failed),
-            "skip" | "skipped" | "ignored" | "disabled" if is_yes(value) => Some(Said::Skipped),
+            "success" | "passed" if is_no(value) => Some(ResultWord::Failed),
+            "executed" if is_no(value) => Some(ResultWord::Skipped),
+            "failed" | "failure" | "failures" | "error" | "errors" if is_yes(value) => Some(ResultWord::Failed),
+            "skip" | "skipped" | "ignored" | "disabled" if is_yes(value) => Some(ResultWord::Skipped),
             _ => None,
         };
         if let Some(said) = said
@@ -147,18 +148,18 @@ pub(super) fn said(attributes: &Attributes) -> Option<(Said, String)> {
 }
 
 /// The meaning of a result word; `None`: it is empty.
-fn word(value: &str) -> Option<Said> {
+fn word(value: &str) -> Option<ResultWord> {
     let word: String = value.chars().filter(|c| !matches!(c, ' ' | '_' | '-')).flat_map(char::to_lowercase).collect();
     Some(match word.as_str() {
         "" => return None,
         "pass" | "passed" | "passing" | "success" | "successful" | "succeeded" | "ok" | "run" | "ran" | "executed"
-        | "complete" | "completed" | "done" | "finished" | "fixed" | "true" => Said::Passed,
+        | "complete" | "completed" | "done" | "finished" | "fixed" | "true" => ResultWord::Passed,
         "skip" | "skipped" | "notrun" | "notexecuted" | "suppressed" | "disabled" | "ignore" | "ignored"
         | "pending" | "todo" | "inactive" | "excluded" | "deselected" | "filtered" | "unsupported" | "inconclusive"
-        | "incomplete" | "notapplicable" | "omitted" | "xfail" | "blacklisted" => Said::Skipped,
+        | "incomplete" | "notapplicable" | "omitted" | "xfail" | "blacklisted" => ResultWord::Skipped,
         "fail" | "failed" | "failure" | "error" | "errored" | "broken" | "timeout" | "timedout" | "crash"
-        | "crashed" | "abort" | "aborted" | "killed" | "xpass" | "false" => Said::Failed,
-        _ => Said::Unknown,
+        | "crashed" | "abort" | "aborted" | "killed" | "xpass" | "false" => ResultWord::Failed,
+        _ => ResultWord::Unknown,
     })
 }
 

@@ -10,7 +10,7 @@ const MAX_ATTRIBUTES: usize = 64;
 
 /// A result of a test case. A later one outweighs an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Said {
+pub(super) enum ResultWord {
     /// It passed.
     Passed,
     /// It did not run.
@@ -29,7 +29,7 @@ pub(super) enum Kind {
     /// `<testcase>`.
     Case,
     /// A result of the surrounding test case, or else of the suite.
-    Result(Said),
+    Result(ResultWord),
     /// Surefire's element for a failed try of a test that passed when it was retried.
     Flaky,
     /// Anything else.
@@ -41,8 +41,8 @@ pub(super) fn kind(name: &str) -> Kind {
     match local(name).to_ascii_lowercase().as_str() {
         "testsuites" | "testsuite" => Kind::Suite,
         "testcase" => Kind::Case,
-        "failure" | "error" | "fail" | "failed" | "rerunfailure" | "rerunerror" => Kind::Result(Said::Failed),
-        "skipped" | "skip" | "disabled" | "ignored" | "pending" | "notrun" => Kind::Result(Said::Skipped),
+        "failure" | "error" | "fail" | "failed" | "rerunfailure" | "rerunerror" => Kind::Result(ResultWord::Failed),
+        "skipped" | "skip" | "disabled" | "ignored" | "pending" | "notrun" => Kind::Result(ResultWord::Skipped),
         "flakyfailure" | "flakyerror" => Kind::Flaky,
         _ => Kind::Other,
     }

@@ -5,7 +5,7 @@
 
 use super::{
     case::said,
-    element::{Attributes, Said},
+    element::{Attributes, ResultWord},
 };
 
 /// The content of a suite, at any depth.
@@ -44,7 +44,7 @@ fn is_some(total: &str) -> bool {
 
 /// A finding about a suite that has been read.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Judgement {
+pub(super) struct Findings {
     /// Its totals have failures that none of its test cases has.
     pub(super) failure: Option<String>,
     /// Its totals are wrong.
@@ -78,27 +78,27 @@ impl Suite {
             tests,
             failures: failures.saturating_add(errors),
             skipped: skipped.into_iter().max().unwrap_or(0),
-            failed: said(&whole).filter(|(said, _)| *said == Said::Failed).map(|(_, words)| words),
+            failed: said(&whole).filter(|(said, _)| *said == ResultWord::Failed).map(|(_, words)| words),
             unreadable,
         }
     }
 
     /// Adds a test case.
-    pub(super) fn add(&mut self, said: Said, failures: u64) {
+    pub(super) fn add(&mut self, said: ResultWord, failures: u64) {
         self.found.tests += 1;
         self.found.failures += failures;
         match said {
-            Said::Failed | Said::Unknown => self.found.failed += 1,
-            Said::Skipped => self.found.skipped += 1,
-            Said::Passed => {}
+            ResultWord::Failed | ResultWord::Unknown => self.found.failed += 1,
+            ResultWord::Skipped => self.found.skipped += 1,
+            ResultWord::Passed => {}
         }
     }
 
     /// Compares its totals with its content. [`Suite::found`] is then what outer suites should count: a difference is reported
     /// once.
-    pub(super) fn judge(&mut self) -> Judgement {
+    pub(super) fn judge(&mut self) -> Findings {
         let Found { tests, failed, failures, skipped } = self.found;
-        let mut judgement = Judgement { failure: None, warnings: std::mem::take(&mut self.unreadable) };
+        let mut judgement = Findings { failure: None, warnings: std::mem::take(&mut self.unreadable) };
         let passed = tests.saturating_sub(failed).saturating_sub(skipped);
         let failing = failed.max(failures);
         if failing == 0 && self.failures > 0 {

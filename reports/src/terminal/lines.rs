@@ -8,7 +8,7 @@ use super::{
     runners, templates,
 };
 use crate::{
-    Attempt, CellRun, Event, EventKind, Outcome, Phase, Run, Trouble, clean, evidence, fold::THEN, human,
+    Attempt, CellRun, Event, EventKind, Outcome, Phase, Run, Trouble, clean, evidence, fold::SIGNAL_SEPARATOR, human,
     run::ImageState,
 };
 
@@ -69,7 +69,7 @@ pub(super) fn about(run: &Run, event: &Event, paint: Paint, logs: Option<&Path>,
             None => Vec::new(),
         },
         EventKind::RunInterrupted { signal } => {
-            let again = run.interrupted.as_deref().is_some_and(|signals| signals.contains(THEN));
+            let again = run.interrupted.as_deref().is_some_and(|signals| signals.contains(SIGNAL_SEPARATOR));
             let what = if signal == "SIGINT" && !again {
                 "no new cells start, running cells finish; interrupt again to end them now"
             } else {

@@ -196,15 +196,15 @@ mod tests {
 
     /// A terminal that records its text.
     #[derive(Clone, Debug, Default)]
-    struct Paper(Arc<Mutex<String>>);
+    struct RecordingTerm(Arc<Mutex<String>>);
 
-    impl Paper {
+    impl RecordingTerm {
         fn text(&self) -> String {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
         }
     }
 
-    impl TermLike for Paper {
+    impl TermLike for RecordingTerm {
         fn width(&self) -> u16 {
             100
         }
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn a_row_shows_the_phase_and_its_limit_and_rows_end_with_the_screen() {
         let plan = plan();
-        let paper = Paper::default();
+        let paper = RecordingTerm::default();
         let target = ProgressDrawTarget::term_like(Box::new(paper.clone()));
         let mut live = Live::new(target, 100, Paint::new(false));
         let mut run = Run::new(&plan);
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn a_runner_in_the_making_is_a_row_with_the_last_that_was_said_of_it() {
         let plan = plan();
-        let paper = Paper::default();
+        let paper = RecordingTerm::default();
         let target = ProgressDrawTarget::term_like(Box::new(paper.clone()));
         let mut live = Live::new(target, 100, Paint::new(false));
         let mut run = Run::new(&plan);
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn a_template_in_the_making_is_a_row_until_it_or_its_runner_comes_to_an_end() {
         let plan = plan();
-        let paper = Paper::default();
+        let paper = RecordingTerm::default();
         let target = ProgressDrawTarget::term_like(Box::new(paper.clone()));
         let mut live = Live::new(target, 100, Paint::new(false));
         let mut run = Run::new(&plan);

@@ -80,7 +80,7 @@ fn told(plan: &Plan, endings: &[Ending], interrupted: bool, finished: bool) -> V
             Ending::CutOff(phase) => {
                 story.attempt(id, 1);
                 let (cell, phase) = (id.clone(), *phase);
-                story.tell(EventKind::PhaseStarted { cell, attempt: 1, phase, timeout_ms: None });
+                story.emit(EventKind::PhaseStarted { cell, attempt: 1, phase, timeout_ms: None });
             }
             Ending::Ends(verdict, cases, retried) => {
                 let mut attempt = 1;
@@ -98,7 +98,7 @@ fn told(plan: &Plan, endings: &[Ending], interrupted: bool, finished: bool) -> V
         }
     }
     if interrupted {
-        story.tell(EventKind::RunInterrupted { signal: "SIGINT".to_owned() });
+        story.emit(EventKind::RunInterrupted { signal: "SIGINT".to_owned() });
     }
     if finished {
         story.finish();

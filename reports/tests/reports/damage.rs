@@ -63,12 +63,12 @@ fn resumed() -> Recorded {
     let mut story = Story::new();
     story.start(&plan);
     story.pass(&plan.cells[0].id);
-    story.tell(EventKind::RunInterrupted { signal: "SIGINT".to_owned() });
+    story.emit(EventKind::RunInterrupted { signal: "SIGINT".to_owned() });
     for cell in &plan.cells[1..] {
         story.end(&cell.id, Verdict::NotRun { reason: "interrupted before it started".to_owned() });
     }
     story.finish();
-    story.tell(EventKind::RunResumed { version: "0.1.0".to_owned() });
+    story.emit(EventKind::RunResumed { version: "0.1.0".to_owned() });
     story.boot_runner(2);
     plan.cells[2..].iter().for_each(|cell| story.pass(&cell.id));
     let cell = &plan.cells[1].id;

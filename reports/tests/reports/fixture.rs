@@ -151,7 +151,7 @@ impl Story {
         }
     }
 
-    pub(crate) fn tell(&mut self, kind: EventKind) {
+    pub(crate) fn emit(&mut self, kind: EventKind) {
         let began = self.events.first().map_or(self.now, |event| event.at);
         let clock_ms = Some(12 + self.now.duration_since(began).as_millis() as u64);
         self.events.push(Event { at: self.now, clock_ms, kind });
@@ -165,33 +165,33 @@ impl Story {
     pub(crate) fn start(&mut self, plan: &Plan) {
         self.start_run(plan);
         let reason = "this machine is a virtual machine already";
-        self.tell(EventKind::RunnerStarted { runner: 1, kind: "host".to_owned(), reason: reason.to_owned() });
-        self.tell(EventKind::RunnerReady { runner: runner_facts(1, "host", reason) });
+        self.emit(EventKind::RunnerStarted { runner: 1, kind: "host".to_owned(), reason: reason.to_owned() });
+        self.emit(EventKind::RunnerReady { runner: runner_facts(1, "host", reason) });
         self.runner = 1;
     }
 
     pub(crate) fn start_run(&mut self, plan: &Plan) {
         let run = "20261122-103000-k3x9".to_owned();
-        self.tell(EventKind::RunStarted { run, plan: plan.digest, version: "0.1.0".to_owned() });
+        self.emit(EventKind::RunStarted { run, plan: plan.digest, version: "0.1.0".to_owned() });
     }
 
     /// Boots an L1 to run guests in.
     pub(crate) fn boot_runner(&mut self, runner: u32) {
         let reason = "the matrix asks for a virtual machine of its own";
-        self.tell(EventKind::RunnerStarted { runner, kind: "qemu".to_owned(), reason: reason.to_owned() });
+        self.emit(EventKind::RunnerStarted { runner, kind: "qemu".to_owned(), reason: reason.to_owned() });
         for (message, ms) in [("booting debian-13-runner under tcg", 14_500), ("uploading nestmatrix", 1_200)] {
-            self.tell(EventKind::RunnerProgress { runner, message: message.to_owned() });
+            self.emit(EventKind::RunnerProgress { runner, message: message.to_owned() });
             self.wait(ms);
         }
-        self.tell(EventKind::RunnerProgress { runner, message: "proving that guests run on it".to_owned() });
+        self.emit(EventKind::RunnerProgress { runner, message: "proving that guests run on it".to_owned() });
         self.wait(9_000);
-        self.tell(EventKind::RunnerReady { runner: l1_facts(runner, reason) });
+        self.emit(EventKind::RunnerReady { runner: l1_facts(runner, reason) });
         (self.runner, self.accelerator) = (runner, "kvm");
     }
 
     pub(crate) fn lose_runner(&mut self, runner: u32) {
         let tail = ["[  131.402] Out of memory: Killed process 812 (qemu-system-x86)", "[  131.911] EXT4-fs error"];
-        self.tell(EventKind::RunnerLost {
+        self.emit(EventKind::RunnerLost {
             runner,
             trouble: Trouble::new(TroubleKind::RunnerLost, Phase::Runner, "it no longer answers: no heartbeat for 30s")
                 .with_evidence(tail.map(str::to_owned).into())
@@ -202,39 +202,39 @@ impl Story {
     /// Freezes a template of an image; guests are forked from it from here on.
     pub(crate) fn freeze(&mut self, image: &str, ms: u64) {
         let (runner, template) = (self.runner, template(image));
-        self.tell(EventKind::TemplateStarted { runner, template, image: image.to_owned() });
+        self.emit(EventKind::TemplateStarted { runner, template, image: image.to_owned() });
         self.wait(ms as i64);
         let (cached, cost) = (false, 61 << 20);
-        self.tell(EventKind::TemplateReady { runner, template, cached, elapsed_ms: ms, cost });
+        self.emit(EventKind::TemplateReady { runner, template, cached, elapsed_ms: ms, cost });
         self.boot = Boot::Forked { template };
     }
 
     /// Fails to freeze one; guests are booted from here on.
     pub(crate) fn fail_to_freeze(&mut self, image: &str, ms: u64, reason: &str) {
         let (runner, template) = (self.runner, template(image));
-        self.tell(EventKind::TemplateStarted { runner, template, image: image.to_owned() });
+        self.emit(EventKind::TemplateStarted { runner, template, image: image.to_owned() });
         self.wait(ms as i64);
         let trouble = Trouble::new(TroubleKind::NoTemplate, Phase::Prepare, reason)
             .with_help("raise timeout.boot in the matrix file");
-        self.tell(EventKind::TemplateFailed { runner, template, trouble, elapsed_ms: ms, bootable: true });
+        self.emit(EventKind::TemplateFailed { runner, template, trouble, elapsed_ms: ms, bootable: true });
         self.boot = Boot::Cold { reason: Some(format!("no template of {image}: {reason}")) };
     }
 
     pub(crate) fn image(&mut self, name: &str, ms: u64, cached: bool) {
         let image = name.to_owned();
-        self.tell(EventKind::ImageStarted { image: image.clone() });
+        self.emit(EventKind::ImageStarted { image: image.clone() });
         self.wait(ms as i64);
         let digest = Digest::of(name.as_bytes());
-        self.tell(EventKind::ImageReady { image, digest, cached, elapsed_ms: ms });
+        self.emit(EventKind::ImageReady { image, digest, cached, elapsed_ms: ms });
     }
 
     pub(crate) fn attempt(&mut self, cell: &CellId, attempt: u32) {
-        self.tell(EventKind::AttemptStarted { cell: cell.clone(), attempt });
+        self.emit(EventKind::AttemptStarted { cell: cell.clone(), attempt });
     }
 
     pub(crate) fn phase(&mut self, cell: &CellId, attempt: u32, phase: Phase, ms: u64) {
         let timeout_ms = Some(if phase == Phase::Boot { 810_000 } else { 600_000 });
-        self.tell(EventKind::PhaseStarted { cell: cell.clone(), attempt, phase, timeout_ms });
+        self.emit(EventKind::PhaseStarted { cell: cell.clone(), attempt, phase, timeout_ms });
         if phase == Phase::Boot {
             let guest = GuestFacts {
                 runner: self.runner,
@@ -244,17 +244,17 @@ impl Story {
                 pid: 4711,
                 boot: self.boot.clone(),
             };
-            self.tell(EventKind::GuestStarted { cell: cell.clone(), attempt, guest });
+            self.emit(EventKind::GuestStarted { cell: cell.clone(), attempt, guest });
         }
         self.wait(ms as i64);
-        self.tell(EventKind::PhaseFinished { cell: cell.clone(), attempt, phase, elapsed_ms: ms });
+        self.emit(EventKind::PhaseFinished { cell: cell.clone(), attempt, phase, elapsed_ms: ms });
     }
 
     pub(crate) fn case(&mut self, cell: &CellId, attempt: u32, name: &str, verdict: CaseVerdict, elapsed_ms: u64) {
         let name = name.to_owned();
-        self.tell(EventKind::TestStarted { cell: cell.clone(), attempt, name: name.clone() });
+        self.emit(EventKind::TestStarted { cell: cell.clone(), attempt, name: name.clone() });
         let case = TestCase { name, verdict, elapsed_ms, file: None, line: None };
-        self.tell(EventKind::TestFinished { cell: cell.clone(), attempt, case });
+        self.emit(EventKind::TestFinished { cell: cell.clone(), attempt, case });
     }
 
     pub(crate) fn end_attempt(&mut self, cell: &CellId, verdict: &Verdict, tail: &[&str], help: Option<&str>) {
@@ -270,7 +270,7 @@ impl Story {
         tail: &[&str],
         help: Option<&str>,
     ) {
-        self.tell(EventKind::AttemptFinished {
+        self.emit(EventKind::AttemptFinished {
             cell: cell.clone(),
             attempt,
             ending: ending(verdict, tail, help),
@@ -279,7 +279,7 @@ impl Story {
     }
 
     pub(crate) fn end(&mut self, cell: &CellId, verdict: Verdict) {
-        self.tell(EventKind::CellFinished { cell: cell.clone(), verdict });
+        self.emit(EventKind::CellFinished { cell: cell.clone(), verdict });
     }
 
     /// The end of a cell, after the suite ran in this attempt.
@@ -300,7 +300,7 @@ impl Story {
     pub(crate) fn finish(&mut self) {
         let first = self.events.first().map_or(self.now, |event| event.at);
         let elapsed_ms = self.now.duration_since(first).as_millis() as u64;
-        self.tell(EventKind::RunFinished { elapsed_ms });
+        self.emit(EventKind::RunFinished { elapsed_ms });
     }
 
     /// Boots a guest and uploads the payload.
@@ -312,7 +312,7 @@ impl Story {
         let known = SYSTEMS.iter().find(|(image, ..)| cell.as_str().starts_with(image));
         if let Some((_, version, name, kernel, libc, init)) = known {
             let facts = system(version, name, kernel, libc, init);
-            self.tell(EventKind::SystemSeen { cell: cell.clone(), attempt, facts });
+            self.emit(EventKind::SystemSeen { cell: cell.clone(), attempt, facts });
         }
     }
 
@@ -336,10 +336,10 @@ pub(crate) fn story(plan: &Plan) -> Story {
     story.image("debian-12-minimal", 400, true);
     story.image("debian-13-minimal", 41_200, false);
     let image = || "debian-sid-minimal".to_owned();
-    story.tell(EventKind::ImageStarted { image: image() });
-    story.tell(EventKind::ImageProgress { image: image(), message: "unpacking 112 packages".to_owned() });
+    story.emit(EventKind::ImageStarted { image: image() });
+    story.emit(EventKind::ImageProgress { image: image(), message: "unpacking 112 packages".to_owned() });
     story.wait(9_000);
-    story.tell(EventKind::ImageReady { image: image(), digest: Digest::of(b"sid"), cached: false, elapsed_ms: 9_000 });
+    story.emit(EventKind::ImageReady { image: image(), digest: Digest::of(b"sid"), cached: false, elapsed_ms: 9_000 });
     story.boot_runner(1);
 
     // debian-11: does not install.
@@ -368,7 +368,7 @@ pub(crate) fn story(plan: &Plan) -> Story {
     story.phase(cells[2], 1, Phase::Test, 1_200);
     story.phase(cells[2], 1, Phase::Collect, 200);
     let path = "results/tests.xml".to_owned();
-    story.tell(EventKind::ArtifactCollected { cell: cells[2].clone(), attempt: 1, path, bytes: 2_113 });
+    story.emit(EventKind::ArtifactCollected { cell: cells[2].clone(), attempt: 1, path, bytes: 2_113 });
     story.end_attempt(cells[2], &Verdict::Passed, &[], None);
     story.end(cells[2], Verdict::Passed);
 
@@ -404,7 +404,7 @@ pub(crate) fn story(plan: &Plan) -> Story {
     story.end(cells[5], verdict);
     // debian-sid: one is skipped, one never ran.
     story.skip(cells[6], "sid is only tried at night");
-    story.tell(EventKind::Warning { cell: None, message: "little disk space left: 1.2 GiB".to_owned() });
+    story.emit(EventKind::Warning { cell: None, message: "little disk space left: 1.2 GiB".to_owned() });
     story.end(cells[7], Verdict::NotRun { reason: "the run's time was up".to_owned() });
     story.finish();
     story

@@ -24,7 +24,7 @@ fn a_cell_cut_off_by_a_crash_names_the_phase_it_was_in() {
     let mut story = Story::new();
     story.start(&plan);
     story.boot(cell, 1);
-    story.tell(EventKind::PhaseStarted { cell: cell.clone(), attempt: 1, phase: Phase::Install, timeout_ms: None });
+    story.emit(EventKind::PhaseStarted { cell: cell.clone(), attempt: 1, phase: Phase::Install, timeout_ms: None });
     let run = Run::fold(&plan, &story.events);
     assert_eq!(reason(&run, 0), "interrupted in phase install");
     assert_eq!(run.exit_code(), 3);
@@ -60,7 +60,7 @@ fn a_test_that_was_killed_is_named() {
     let mut story = Story::new();
     story.start(&plan);
     story.boot(cell, 1);
-    story.tell(EventKind::TestStarted { cell: cell.clone(), attempt: 1, name: "eats memory".to_owned() });
+    story.emit(EventKind::TestStarted { cell: cell.clone(), attempt: 1, name: "eats memory".to_owned() });
     let verdict = Verdict::Failed { phase: Phase::Test, reason: "the guest ran out of memory".to_owned() };
     story.end_attempt(cell, &verdict, &[], None);
     story.end(cell, verdict);
@@ -167,7 +167,7 @@ fn the_state_of_an_image_is_known_by_its_name_in_the_matrix() {
     story.start(&plan);
     let image = "debian-11-minimal".to_owned();
     let tail = vec!["E: no space left".to_owned()];
-    story.tell(EventKind::ImageFailed {
+    story.emit(EventKind::ImageFailed {
         image,
         trouble: Trouble::new(TroubleKind::ImageMissing, Phase::Image, "mmdebstrap exited with 1").with_evidence(tail),
     });
@@ -191,11 +191,11 @@ fn text_from_guests_is_clean_and_bounded_once_it_is_in_the_run() {
         file: Some("a\nb".to_owned()),
         line: None,
     };
-    story.tell(EventKind::TestFinished { cell: cell.clone(), attempt: 1, case });
+    story.emit(EventKind::TestFinished { cell: cell.clone(), attempt: 1, case });
     let bytes = 1;
     for path in ["../../etc/passwd", "/etc/passwd", "ok/a b<.txt"] {
         let path = path.to_owned();
-        story.tell(EventKind::ArtifactCollected { cell: cell.clone(), attempt: 1, path, bytes });
+        story.emit(EventKind::ArtifactCollected { cell: cell.clone(), attempt: 1, path, bytes });
     }
     let run = Run::fold(&plan, &story.events);
     let text = serde_json::to_string(&run).expect("JSON");

@@ -16,7 +16,7 @@ fn what_a_guest_says_it_installed_is_on_the_page_in_run_json_and_in_junit() {
     story.attempt(&cell, 1);
     let package = |name: &str, version: &str| InstalledPackage { name: name.to_owned(), version: version.to_owned() };
     let packages = vec![package("hello", "1:2.12-1"), package("lib\u{1b}[1m<hello>", "2.12-1\n")];
-    story.tell(EventKind::PackagesInstalled { cell, attempt: 1, packages });
+    story.emit(EventKind::PackagesInstalled { cell, attempt: 1, packages });
     story.finish();
 
     let run = Run::fold(&plan, &story.events);

@@ -295,7 +295,7 @@ fn neither_a_reason_nor_the_name_of_an_artifact_attaches_other_files() {
     // A folder may be called so; without the invisible mark its name leads up.
     for path in ["artifacts/.\u{200e}./.\u{200e}./secret", "artifacts/good"] {
         let (cell, path) = (cell.clone(), path.to_owned());
-        story.tell(EventKind::ArtifactCollected { cell, attempt: 1, path, bytes: 1 });
+        story.emit(EventKind::ArtifactCollected { cell, attempt: 1, path, bytes: 1 });
     }
     let verdict = Verdict::Failed { phase: Phase::Test, reason };
     story.end_attempt(cell, &verdict, &[], None);

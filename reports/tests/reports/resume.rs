@@ -20,8 +20,8 @@ fn interrupted(plan: &matrix::Plan) -> Story {
     story.pass(&plan.cells[0].id);
     let cell = plan.cells[1].id.clone();
     story.attempt(&cell, 1);
-    story.tell(EventKind::PhaseStarted { cell, attempt: 1, phase: Phase::Boot, timeout_ms: None });
-    story.tell(EventKind::RunInterrupted { signal: "SIGINT".to_owned() });
+    story.emit(EventKind::PhaseStarted { cell, attempt: 1, phase: Phase::Boot, timeout_ms: None });
+    story.emit(EventKind::RunInterrupted { signal: "SIGINT".to_owned() });
     for cell in &plan.cells[2..] {
         story.end(&cell.id, Verdict::NotRun { reason: "interrupted before it started".to_owned() });
     }
@@ -32,7 +32,7 @@ fn interrupted(plan: &matrix::Plan) -> Story {
 /// Goes on a day later, on a runner of its own.
 fn resume(story: &mut Story, runner: u32) {
     story.wait(24 * 3_600_000);
-    story.tell(resumed());
+    story.emit(resumed());
     story.boot_runner(runner);
 }
 
@@ -53,7 +53,7 @@ fn cells_without_a_verdict_report_again_and_the_others_do_not() {
     story.case(&plan.cells[1].id, 2, "a", reports::CaseVerdict::Passed, 1);
     story.conclude(&plan.cells[1].id, 2, Verdict::Passed);
     plan.cells[2..].iter().for_each(|cell| story.pass(&cell.id));
-    story.tell(EventKind::RunFinished { elapsed_ms: 60_000 });
+    story.emit(EventKind::RunFinished { elapsed_ms: 60_000 });
     let run = Run::fold(&plan, &story.events);
     assert_eq!(run.problems(), [""; 0]);
     assert_eq!(run.exit_code(), 0);
@@ -84,7 +84,7 @@ fn the_time_of_a_resumed_run_is_wall_time_and_that_of_its_cells_is_not() {
     resume(&mut story, 2);
     story.boot(&plan.cells[1].id, 2);
     story.end(&plan.cells[1].id, Verdict::Error { phase: Phase::Boot, reason: "no".to_owned() });
-    story.tell(EventKind::RunFinished { elapsed_ms: 60_000 });
+    story.emit(EventKind::RunFinished { elapsed_ms: 60_000 });
     let run = Run::fold(&plan, &story.events);
     let [.., last] = &story.events[..] else { panic!("events") };
     let wall = last.at.duration_since(story.events[0].at).as_millis() as u64;
@@ -112,11 +112,11 @@ fn a_resumed_run_contradicts_itself_like_any_other() {
         ("reported twice", &|story| story.end(cell, Verdict::Passed)),
         ("attempt 1 started after attempt 1", &|story| story.attempt(&plan.cells[1].id, 1)),
         ("runner 1 started twice", &|story| {
-            story.tell(EventKind::RunnerStarted { runner: 1, kind: "host".to_owned(), reason: "so".to_owned() });
+            story.emit(EventKind::RunnerStarted { runner: 1, kind: "host".to_owned(), reason: "so".to_owned() });
         }),
         ("an event after the end of the run", &|story| {
             story.finish();
-            story.tell(EventKind::Warning { cell: None, message: "late".to_owned() });
+            story.emit(EventKind::Warning { cell: None, message: "late".to_owned() });
         }),
     ];
     for (expected, twist) in twists {

@@ -52,7 +52,7 @@ fn a_runner_that_could_not_be_made_ready_is_no_contradiction() {
     let mut story = Story::new();
     story.start_run(&plan);
     for event in [started(1), progress(1), lost(1), started(2), ready(2)] {
-        story.tell(event);
+        story.emit(event);
     }
     let run = Run::fold(&plan, &story.events);
     assert_eq!(run.contradictions, [""; 0]);
@@ -76,7 +76,7 @@ fn a_stream_that_contradicts_itself_about_runners_is_not_green() {
     for (expected, events) in cases {
         let mut story = Story::new();
         story.start_run(&plan);
-        events.into_iter().for_each(|event| story.tell(event));
+        events.into_iter().for_each(|event| story.emit(event));
         let run = Run::fold(&plan, &story.events);
         assert_eq!(run.contradictions.len(), 1, "{expected}: {:?}", run.contradictions);
         assert!(run.contradictions[0].contains(expected), "{expected}: {:?}", run.contradictions);
@@ -91,7 +91,7 @@ fn a_guest_can_only_be_where_guests_can_run() {
         let fits = before.len() == 2;
         let mut story = Story::new();
         story.start_run(&plan);
-        before.into_iter().for_each(|event| story.tell(event));
+        before.into_iter().for_each(|event| story.emit(event));
         story.attempt(cell, 1);
         story.phase(cell, 1, Phase::Boot, 1);
         let run = Run::fold(&plan, &story.events);
@@ -108,8 +108,8 @@ fn text_from_a_runner_is_clean_and_bounded_once_it_is_in_the_run() {
     let mut story = Story::new();
     story.start_run(&plan);
     let evil = || EVIL.to_owned();
-    story.tell(EventKind::RunnerStarted { runner: 1, kind: evil(), reason: evil() });
-    story.tell(EventKind::RunnerProgress { runner: 1, message: evil() });
+    story.emit(EventKind::RunnerStarted { runner: 1, kind: evil(), reason: evil() });
+    story.emit(EventKind::RunnerProgress { runner: 1, message: evil() });
     let mut facts = fixture::l1_facts(1, EVIL);
     let l1 = facts.l1.as_mut().expect("an L1");
     for text in
@@ -122,15 +122,15 @@ fn text_from_a_runner_is_clean_and_bounded_once_it_is_in_the_run() {
     }
     facts.kernel = "x".repeat(1 << 20);
     facts.steps = vec![StepTime { step: evil(), elapsed_ms: u64::MAX }; 5_000];
-    story.tell(EventKind::RunnerReady { runner: facts });
+    story.emit(EventKind::RunnerReady { runner: facts });
     story.attempt(cell, 1);
     let image = plan.digest;
     let guest = GuestFacts { runner: 1, image, accelerator: evil(), machine: evil(), pid: 1, boot: Boot::default() };
-    story.tell(EventKind::GuestStarted { cell: cell.clone(), attempt: 1, guest });
+    story.emit(EventKind::GuestStarted { cell: cell.clone(), attempt: 1, guest });
     let trouble = Trouble::new(TroubleKind::RunnerLost, Phase::Runner, evil())
         .with_evidence(vec![evil(); 5_000])
         .with_help(evil());
-    story.tell(EventKind::RunnerLost { runner: 1, trouble });
+    story.emit(EventKind::RunnerLost { runner: 1, trouble });
     let verdict = Verdict::Error { phase: Phase::Runner, reason: evil() };
     story.end_attempt(cell, &verdict, &[], Some(EVIL));
     story.end(cell, verdict);
@@ -159,14 +159,14 @@ fn every_output_names_the_machine_and_how_it_was_lost() {
     story.boot_runner(1);
     story.pass(&plan.cells[0].id);
     story.boot(&plan.cells[1].id, 1);
-    story.tell(lost(1));
+    story.emit(lost(1));
     let gone = Verdict::Error { phase: Phase::Runner, reason: "runner 1 was lost".to_owned() };
     story.end_attempt(&plan.cells[1].id, &gone, &[], Some("start again"));
     story.end(&plan.cells[1].id, gone.clone());
     // The next one never comes up: no cell gets to a guest.
-    story.tell(started(2));
-    story.tell(progress(2));
-    story.tell(lost(2));
+    story.emit(started(2));
+    story.emit(progress(2));
+    story.emit(lost(2));
     plan.cells[2..].iter().for_each(|cell| story.end(&cell.id, gone.clone()));
     story.finish();
     let text = shown(&plan, &story.events, dir.path());

@@ -15,7 +15,7 @@ fn two(kernels: [&str; 2]) -> (matrix::Plan, Story) {
     for (cell, kernel) in plan.cells.iter().zip(kernels) {
         story.attempt(&cell.id, 1);
         let facts = fixture::system("12", "Debian <12> | \u{1b}[1mbookworm", kernel, "glibc 2.36", "systemd 252");
-        story.tell(EventKind::SystemSeen { cell: cell.id.clone(), attempt: 1, facts });
+        story.emit(EventKind::SystemSeen { cell: cell.id.clone(), attempt: 1, facts });
     }
     story.finish();
     (plan, story)
@@ -84,7 +84,7 @@ fn facts_of_an_attempt_that_never_started_are_a_contradiction() {
     let (plan, mut story) = two(["1", "1"]);
     let cell: CellId = plan.cells[0].id.clone();
     let end = story.events.pop().unwrap();
-    story.tell(EventKind::SystemSeen { cell, attempt: 7, facts: SystemFacts::default() });
+    story.emit(EventKind::SystemSeen { cell, attempt: 7, facts: SystemFacts::default() });
     story.events.push(end);
     assert_eq!(Run::fold(&plan, &story.events).contradictions.len(), 1);
 }

@@ -38,7 +38,7 @@ fn story(plan: &Plan, events: Vec<EventKind>) -> Story {
     let mut story = Story::new();
     story.start(plan);
     story.attempt(&plan.cells[0].id, 1);
-    events.into_iter().for_each(|event| story.tell(event));
+    events.into_iter().for_each(|event| story.emit(event));
     story
 }
 
@@ -102,10 +102,10 @@ fn a_template_that_came_to_an_end_may_be_made_again_and_each_runner_has_its_own(
     let plan = fixture::plan();
     let mut story = story(&plan, vec![started(1), failed(1), started(1), ready(1), failed(1)]);
     // A guest that was forked before others found the template wanting.
-    story.tell(guest(&plan, Boot::Forked { template: template(IMAGE) }));
-    story.tell(lost(1));
+    story.emit(guest(&plan, Boot::Forked { template: template(IMAGE) }));
+    story.emit(lost(1));
     story.boot_runner(2);
-    story.tell(started(2));
+    story.emit(started(2));
     let run = Run::fold(&plan, &story.events);
     assert_eq!(run.contradictions, [""; 0]);
     assert_eq!(run.templates.len(), 3);
@@ -145,10 +145,10 @@ fn text_about_a_template_is_clean_and_bounded_once_it_is_in_the_run() {
     let mut story = story(&plan, vec![guest(&plan, cold(&EVIL.repeat(5_000)))]);
     for number in 0..5_000_u32 {
         let template = Digest::of(&number.to_le_bytes());
-        story.tell(EventKind::TemplateStarted { runner: 1, template, image: IMAGE.to_owned() });
+        story.emit(EventKind::TemplateStarted { runner: 1, template, image: IMAGE.to_owned() });
         let trouble = Trouble::new(TroubleKind::NoTemplate, Phase::Prepare, evil()).with_help(evil());
         let (runner, elapsed_ms) = (1, u64::MAX);
-        story.tell(EventKind::TemplateFailed { runner, template, trouble, elapsed_ms, bootable: true });
+        story.emit(EventKind::TemplateFailed { runner, template, trouble, elapsed_ms, bootable: true });
     }
     let run = Run::fold(&plan, &story.events);
     assert_eq!(run.templates.len(), 1_000);

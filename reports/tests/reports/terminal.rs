@@ -176,7 +176,7 @@ fn an_interrupted_run_counts_what_never_ran_instead_of_listing_it() {
     let mut story = Story::new();
     story.start(&plan);
     story.pass(&plan.cells[0].id);
-    story.tell(EventKind::RunInterrupted { signal: "SIGINT".to_owned() });
+    story.emit(EventKind::RunInterrupted { signal: "SIGINT".to_owned() });
     for cell in &plan.cells[1..] {
         story.end(&cell.id, Verdict::NotRun { reason: "interrupted".to_owned() });
     }
@@ -195,19 +195,19 @@ fn nothing_a_guest_prints_reaches_the_terminal_as_a_control_character() {
     let mut story = Story::new();
     story.start(&plan);
     let image = "debian-11-minimal".to_owned();
-    story.tell(EventKind::ImageProgress { image: image.clone(), message: evil.to_owned() });
-    story.tell(EventKind::ImageFailed {
+    story.emit(EventKind::ImageProgress { image: image.clone(), message: evil.to_owned() });
+    story.emit(EventKind::ImageFailed {
         image,
         trouble: Trouble::new(TroubleKind::ImageMissing, Phase::Image, evil).with_evidence(vec![evil.to_owned()]),
     });
-    story.tell(EventKind::Warning { cell: Some(cell.clone()), message: evil.to_owned() });
+    story.emit(EventKind::Warning { cell: Some(cell.clone()), message: evil.to_owned() });
     story.boot(cell, 1);
     story.case(cell, 1, evil, CaseVerdict::Failed { message: evil.to_owned(), detail: evil.to_owned() }, 1);
-    story.tell(EventKind::GuestKept { cell: cell.clone(), attempt: 1, ssh: evil.to_owned(), stop: evil.to_owned() });
+    story.emit(EventKind::GuestKept { cell: cell.clone(), attempt: 1, ssh: evil.to_owned(), stop: evil.to_owned() });
     let verdict = Verdict::Failed { phase: Phase::Test, reason: evil.to_owned() };
     story.end_attempt(cell, &verdict, &[evil], Some(evil));
     story.end(cell, verdict);
-    story.tell(EventKind::RunInterrupted { signal: evil.to_owned() });
+    story.emit(EventKind::RunInterrupted { signal: evil.to_owned() });
     let text = shown(&plan, &story.events, Path::new("/nowhere"));
     assert!(text.contains("evil"));
     let bad: Vec<char> = text.chars().filter(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}').collect();
@@ -231,7 +231,7 @@ fn whoever_interrupts_a_run_is_told_what_becomes_of_what_runs() {
     let mut story = Story::new();
     story.start(&plan);
     for _ in 0..3 {
-        story.tell(EventKind::RunInterrupted { signal: "SIGINT".to_owned() });
+        story.emit(EventKind::RunInterrupted { signal: "SIGINT".to_owned() });
     }
     assert_eq!(Run::fold(&plan, &story.events).interrupted.as_deref(), Some("SIGINT, then SIGINT"));
     let text = shown(&plan, &story.events, Path::new("nowhere"));

@@ -34,7 +34,7 @@ pub(super) fn measure(bench: &Workbench, forks: usize) -> Result<Report, Failure
         let folder = format!("cells/{}/attempt-{}", attempt.cell, attempt.number);
         // A guest that never got so far has no output.
         let text = fs::read_to_string(ran.folder.join(folder).join("stdout.log")).unwrap_or_default();
-        told.extend(attempt.phase("test").zip(Told::read(&text)).map(|(suite, told)| (suite.clone(), told)));
+        told.extend(attempt.phase("test").zip(Output::read(&text)).map(|(suite, told)| (suite.clone(), told)));
     }
     Ok(report(forks, &ran, &told))
 }
@@ -60,13 +60,13 @@ inline = '''
 
 /// The output of a fork.
 #[derive(Clone, Debug, PartialEq)]
-struct Told {
+struct Output {
     /// Seconds since 1970.
     clock: f64,
     random: String,
 }
 
-impl Told {
+impl Output {
     fn read(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let clock = lines.next()?.trim().parse().ok()?;
@@ -76,7 +76,7 @@ impl Told {
 }
 
 /// Minimum error of its clock: it showed a time before the suite began, or after it had ended.
-fn surely_off(suite: &Phase, clock: f64) -> f64 {
+fn min_clock_error(suite: &Phase, clock: f64) -> f64 {
     let end = suite.finished.unwrap_or(f64::INFINITY);
     (suite.started - clock).max(clock - end).max(0.0)
 }
@@ -87,12 +87,12 @@ fn off(suite: &Phase, clock: f64) -> f64 {
     (clock - suite.started).abs().max((end - clock).abs())
 }
 
-fn report(forks: usize, ran: &Ran, told: &[(Phase, Told)]) -> Report {
+fn report(forks: usize, ran: &Ran, told: &[(Phase, Output)]) -> Report {
     let journal = &ran.journal;
     let passed = journal.verdicts.values().filter(|verdict| *verdict == "passed").count();
     let forked = journal.attempts.iter().filter(|attempt| attempt.is_forked()).count();
     let worst = told.iter().map(|(suite, told)| off(suite, told.clock)).fold(0.0, f64::max);
-    let surely = told.iter().map(|(suite, told)| surely_off(suite, told.clock)).fold(0.0, f64::max);
+    let surely = told.iter().map(|(suite, told)| min_clock_error(suite, told.clock)).fold(0.0, f64::max);
     let distinct = told.iter().map(|(_, told)| told.random.as_str()).collect::<BTreeSet<_>>().len();
     let failures = forks.saturating_sub(passed);
     let cell = median(journal.attempts.iter().filter_map(super::journal::Attempt::took));
@@ -141,19 +141,19 @@ mod tests {
         Ran { folder: "run".into(), wall: 6.0, journal }
     }
 
-    fn told(clock: f64, random: &str) -> (Phase, Told) {
-        (Phase::over("test", 100.0, 100.25), Told { clock, random: random.to_owned() })
+    fn told(clock: f64, random: &str) -> (Phase, Output) {
+        (Phase::over("test", 100.0, 100.25), Output { clock, random: random.to_owned() })
     }
 
     #[test]
     fn a_fork_tells_its_time_and_a_random_number_of_sixteen_bytes() {
         let random = " 9c 00 11 22 33 44 55 66 77 88 99 aa bb cc dd ee";
         assert_eq!(
-            Told::read(&format!("1795545208.5\n{random}\n")),
-            Some(Told { clock: 1_795_545_208.5, random: random.replace(' ', "") })
+            Output::read(&format!("1795545208.5\n{random}\n")),
+            Some(Output { clock: 1_795_545_208.5, random: random.replace(' ', "") })
         );
         for text in ["", "1795545208.5\n", "1795545208.5\n 9c 00\n", &format!("noon\n{random}\n")] {
-            assert_eq!(Told::read(text), None, "{text}");
+            assert_eq!(Output::read(text), None, "{text}");
         }
     }
 
