@@ -60,7 +60,7 @@ pub(super) enum Verb {
     },
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 all passed (or were skipped for a stated reason); 1 a test failed; 2 usage, matrix or \
+const EXIT_CODES: &str = "Exit codes: 0 all passed or skipped; 1 a test failed or the package does not install; 2 usage, matrix or \
                           configuration error, nothing was started; 3 no test failed, but not every cell got a verdict; 130 \
                           interrupted.";
 

@@ -91,7 +91,7 @@ fn asked_for_qemu(nesting: &Nesting, kvm_proved: Option<bool>) -> String {
     let nests = nesting.hardware.as_ref().is_some_and(Hardware::nests) && kvm_proved == Some(true);
     let mut reason = "it was asked for".to_owned();
     if nesting.is_virtual {
-        reason += "; this machine is a virtual machine already, so guests lie three deep";
+        reason += "; this machine is itself a VM, so guests are nested three levels deep";
     }
     if !nests {
         reason += "; its KVM does not work or does not nest, so the CPU of the L1 is emulated, which is slow";
@@ -223,7 +223,7 @@ mod tests {
         let costs =
             |is_virtual, at: usize, proved| choose(Some(RunnerChoice::Qemu), &machines(is_virtual)[at], proved).reason;
         assert_eq!(costs(false, 3, Some(true)), "it was asked for");
-        let (deep, slow) = ("three deep", "CPU of the L1 is emulated");
+        let (deep, slow) = ("three levels deep", "CPU of the L1 is emulated");
         let of = |reason: String| (reason.contains(deep), reason.contains(slow));
         assert_eq!(of(costs(true, 3, Some(true))), (true, false));
         assert_eq!(of(costs(false, 3, Some(false))), (false, true));

@@ -164,7 +164,7 @@ impl Story {
     /// The beginning of a run on the machine it was started on.
     pub(crate) fn start(&mut self, plan: &Plan) {
         self.start_run(plan);
-        let reason = "this machine is a virtual machine already";
+        let reason = "this machine is itself a VM";
         self.emit(EventKind::RunnerStarted { runner: 1, kind: "host".to_owned(), reason: reason.to_owned() });
         self.emit(EventKind::RunnerReady { runner: runner_facts(1, "host", reason) });
         self.runner = 1;
