@@ -1,4 +1,4 @@
-//! What arrives as it should.
+//! Successful downloads.
 
 use std::{
     fs,
@@ -147,7 +147,7 @@ fn what_is_there_needs_no_network_and_what_is_not_names_whom_it_would_ask() {
     ");
     assert_eq!(server.seen().len(), 0);
 
-    // All came, but it was not unpacked any more: there is no room where it is to go.
+    // Everything arrived, but was not unpacked: the target disk is full.
     fs::remove_dir(place.folder()).expect("folder");
     place.fetch(&want, &quick()).expect_err("no folder");
     fs::create_dir(place.folder()).expect("folder");

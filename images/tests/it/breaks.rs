@@ -1,4 +1,4 @@
-//! Connections that end too early, and what is made of what had come.
+//! Connections that end too early, and the use of the bytes that had arrived.
 
 use std::{
     fs,
@@ -218,7 +218,7 @@ proptest! {
         let want = if has_digest { exactly(&body, &urls) } else { anything(&urls) };
         let want = Want { bytes: has_digest.then_some(SIZE as u64), ..want };
         let limits = Limits { tries: 10, ..quick() };
-        // As if the process had ended after so many requests, and another one had come.
+        // As if the process had ended after so many requests, and another one had started.
         if let Some(requests) = splits {
             let _ = place.fetch(&want, &Limits { requests: requests as u32, ..limits });
         }

@@ -1,4 +1,4 @@
-//! Downloads from a server of our own that does all that servers do wrong.
+//! Downloads from a test server that does everything servers do wrong.
 
 mod arrivals;
 mod breaks;

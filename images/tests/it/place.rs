@@ -1,4 +1,4 @@
-//! A folder to download into, and what a test wants to know of it afterwards.
+//! A folder to download into, and its state afterwards.
 
 use std::{
     fs,
@@ -18,17 +18,17 @@ use images::{
 use matrix::{Checksum, Digest};
 use tempfile::TempDir;
 
-/// A file that is no text and does not repeat itself.
+/// A file that is not text and does not repeat itself.
 pub(crate) fn noise(bytes: usize) -> Arc<[u8]> {
     let numbers = 1..=(bytes as u64).div_ceil(8);
     let mixed = numbers.flat_map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).to_le_bytes());
     mixed.take(bytes).collect::<Vec<u8>>().into()
 }
 
-/// As in earnest, only faster.
+/// Realistic limits, only shorter.
 pub(crate) fn quick() -> Limits {
     Limits {
-        // Long enough for a machine with much else to do: a test that wants less says so.
+        // Long enough for a busy machine; tests that want less set it.
         connect: Duration::from_secs(30),
         idle: Duration::from_secs(30),
         slow_bytes: 0,
@@ -40,7 +40,7 @@ pub(crate) fn quick() -> Limits {
     }
 }
 
-/// A file at these addresses, of which nothing else is known.
+/// A file at these addresses, without further facts.
 pub(crate) fn anything(urls: &[String]) -> Want {
     Want { urls: urls.to_vec(), digest: None, bytes: None }
 }
@@ -102,7 +102,7 @@ impl Place {
         fetched
     }
 
-    /// Fetches it and looks at every byte.
+    /// Downloads it and compares every byte.
     pub(crate) fn fetch_right(&self, body: &[u8], want: &Want) -> Fetched {
         self.fetch_right_within(body, want, &quick())
     }
@@ -115,7 +115,7 @@ impl Place {
         fetched
     }
 
-    /// Fetches it in vain; what is said then, with the server's port masked.
+    /// Expects a failure; returns the message, with the server's port masked.
     pub(crate) fn error(&self, want: &Want) -> String {
         self.error_within(want, &quick())
     }
@@ -126,12 +126,12 @@ impl Place {
         masked(&format!("{error}{help}"))
     }
 
-    /// What people were told.
+    /// The progress messages.
     pub(crate) fn progress_lines(&self) -> Vec<String> {
         self.told.lock().expect("lines").clone()
     }
 
-    /// Names of what was kept for later.
+    /// Names of the kept files.
     pub(crate) fn kept(&self) -> Vec<String> {
         let entries = fs::read_dir(self.root.path()).expect("folder");
         let names = entries.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned());

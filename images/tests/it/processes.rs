@@ -1,4 +1,4 @@
-//! What outlives a process, and what one is told by its environment: each process here is this test program once more.
+//! Effects across processes, and of environment variables: each process is this test program again.
 
 use std::{
     env, fs,
@@ -22,7 +22,7 @@ use crate::{
 const URL: &str = "NESTMATRIX_TEST_URL";
 const PLACE: &str = "NESTMATRIX_TEST_PLACE";
 
-/// Not a test, but what another process of a test does.
+/// Not a test: the body of another process of a test.
 #[test]
 #[ignore = "only the other tests start it, with an address in its environment"]
 fn downloads() {

@@ -1,4 +1,4 @@
-//! What does not arrive, and what is said of it.
+//! Failed downloads, and their messages.
 
 use std::{
     io::Read as _,
@@ -14,7 +14,7 @@ use crate::{
     server::{Act, Served, Server, answer},
 };
 
-/// What is said of a server that always does this, where a file of no known content is asked for.
+/// The message about a server that always does this, for a file of unknown content.
 fn said(act: impl Into<Act>) -> String {
     let act = act.into();
     let server = Server::start(move |_| act.clone());
@@ -192,7 +192,7 @@ fn a_file_that_is_too_large_is_not_downloaded() {
     http://SERVER/disk.img has a file that is too large: the limit is 100000 bytes
     help: the published file is damaged, or not a disk: ask its publisher
     ");
-    // Less than was promised is noticed in other ways, more than was expected here.
+    // Fewer bytes than promised are noticed elsewhere; here it is more.
     let want = Want { bytes: Some(100_000), ..anything(&[endless.url("/disk.img")]) };
     insta::assert_snapshot!(Place::new().error(&want), @r"
     http://SERVER/disk.img has a file that is too large: the limit is 100000 bytes
@@ -229,7 +229,7 @@ fn a_server_that_falls_silent_is_asked_again_and_then_given_up() {
     let body = noise(100_000);
     let server = Server::of(Served::new(&body).stalling_after(60_000));
     let place = Place::new();
-    // The rest comes with the second request: what is left of it is less than what it stalls after.
+    // The rest comes with the second request: what is left is less than the stall threshold.
     place.fetch_right_within(&body, &exactly(&body, &[server.url("/")]), &limits);
     assert_eq!(server.sent(), 100_000);
 

@@ -1,4 +1,4 @@
-//! A web server on the loopback that does what it is told: one answer for each connection.
+//! A web server on the loopback with scripted behaviour: one answer per connection.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -11,31 +11,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// No answer lasts longer than this, whatever the client does.
+/// Maximum duration of an answer.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Seen {
-    /// `GET`, or what a proxy gets.
+    /// `GET`, or a proxy's method.
     pub(crate) method: String,
-    /// Path, or what a proxy gets instead.
+    /// Path, or a proxy's target.
     pub(crate) path: String,
-    /// How many requests for the same path there were before.
+    /// Number of earlier requests for the same path.
     pub(crate) number: usize,
-    /// The first byte that is wanted.
+    /// The first requested byte.
     pub(crate) range: Option<usize>,
     pub(crate) if_range: Option<String>,
 }
 
-/// What to answer.
+/// The answer.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     /// These bytes, then the end of the connection.
     Raw(Vec<u8>),
     /// A file.
     File(Served),
-    /// Nothing, for as long as the client stays.
+    /// Nothing, until the client leaves.
     Silence,
 }
 
@@ -62,7 +62,7 @@ enum Length {
 }
 
 impl Served {
-    /// As it should be.
+    /// Correct behaviour.
     pub(crate) fn new(body: &Arc<[u8]>) -> Self {
         Self {
             body: Arc::clone(body),
@@ -89,7 +89,7 @@ impl Served {
         Self { ignores_ranges: true, ..self }
     }
 
-    /// Instead of the right header.
+    /// Replaces the correct header.
     pub(crate) fn content_range(self, text: impl Into<String>) -> Self {
         Self { content_range: Some(text.into()), ..self }
     }
@@ -111,12 +111,12 @@ impl Served {
         Self { breaks_after: Some(bytes), ..self }
     }
 
-    /// Nothing more comes after this many bytes.
+    /// Silence after this many bytes.
     pub(crate) fn stalling_after(self, bytes: usize) -> Self {
         Self { stalls_after: Some(bytes), ..self }
     }
 
-    /// So many bytes at once, and then a pause.
+    /// This many bytes at once, and then a pause.
     pub(crate) fn pace(self, bytes: usize, pause: Duration) -> Self {
         Self { pace: Some((bytes, pause)), ..self }
     }

@@ -1,4 +1,4 @@
-//! What a matrix expands to: which cells, in which order, with which names and values.
+//! The expansion of a matrix: which cells, in which order, with which names and values.
 
 use std::{collections::HashSet, time::Duration};
 

@@ -38,7 +38,7 @@ impl Folder {
         self.try_load().unwrap_or_else(|error| panic!("{}", self.shown(&error)))
     }
 
-    /// What a person sees of the error; the folder is left out.
+    /// The error as drawn for people, without the folder.
     pub(crate) fn error(&self) -> String {
         self.shown(&self.try_load().expect_err("a mistake"))
     }
@@ -49,7 +49,7 @@ impl Folder {
         self.anywhere(&error.problems().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     }
 
-    /// What a person sees of a warning.
+    /// A warning as drawn for people.
     pub(crate) fn shown(&self, diagnostic: &dyn Diagnostic) -> String {
         let mut text = String::new();
         GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor())

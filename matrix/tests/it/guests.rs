@@ -1,11 +1,11 @@
-//! What a matrix says of how its guests come to be, and what is said when that is wrong.
+//! Keys about guests: valid values, and the messages for invalid ones.
 
 use insta::assert_snapshot;
 use matrix::{ByteSize, DataDisk, DiskInterface, Firmware};
 
 use crate::folder::Folder;
 
-/// A matrix whose one image is prepared by a table with these lines, its header at line 4.
+/// A matrix whose one image has a `prepare` table with these lines, its header at line 4.
 fn prepared(lines: &str) -> Folder {
     Folder::with(&format!(
         "package = {{ name = \"hello\" }}\n[[image]]\nname = \"debian-12-minimal\"\n[image.prepare]\n{lines}\n[[suite]]\nname = \"a\"\ninline = \"true\"\n"
@@ -135,7 +135,7 @@ fn how_a_guest_comes_to_be_and_whose_it_is_are_choices() {
     "#);
 }
 
-/// A matrix whose guests have these, each at line 4 and what follows.
+/// A matrix with these lines in its guest table, from line 4 on.
 fn guests(lines: &str) -> Folder {
     Folder::with(&format!(
         "images = [\"debian-12-minimal\"]\nsuite = [{{ name = \"a\", inline = \"true\" }}]\n[guest]\n{lines}\n"

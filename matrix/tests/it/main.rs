@@ -1,8 +1,9 @@
-//! The matrix file as its author meets it: what it expands to, and what is said when it is wrong.
+//! The matrix file from its author's view: its expansion, and its error messages.
 
 mod expansion;
 mod folder;
 mod guests;
+mod manual;
 mod mistakes;
 mod mutations;
 mod payload;

@@ -1,4 +1,4 @@
-//! What is said when a matrix file is wrong: the place, what is wrong, and what to do. Nothing is ever started then.
+//! The messages for a wrong matrix file: place, mistake and remedy. Nothing is started.
 
 use insta::assert_snapshot;
 
@@ -492,7 +492,7 @@ fn the_image_of_a_runner_is_looked_up_like_any_other() {
     assert!(error.contains("m.toml:5") && error.contains("unknown image `debian-13-runer`"), "{error}");
 }
 
-/// What is wrong with these steps of a suite, which has something to install.
+/// The mistake in these steps of a suite, which has something to install.
 fn wrong_steps(steps: &str, more: &str) -> String {
     let text = format!(
         "images = [\"debian-12-minimal\"]\npackage = {{ name = \"a\", artifacts = [\"*.deb\"] }}\n[[suite]]\nname = \"a\"\ninline = \"true\"\nsteps = [{steps}]\n{more}"

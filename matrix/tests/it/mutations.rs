@@ -1,5 +1,5 @@
-//! Matrix files as typing slips, broken editors and bad merges leave them: whatever is in one, the answer is a plan or a mistake with
-//! its place, soon and in bounds.
+//! Matrix files damaged by typing errors, editors and merges: the result is always a plan or a mistake with its place, within
+//! bounded time and size.
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
@@ -71,15 +71,15 @@ reboot = true
     "images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\ninline = \"echo ZWNobyBoZWxsbyB3b3JsZA== | base64 -d | sh\"\n",
 ];
 
-/// One slip.
+/// One mutation.
 #[derive(Clone, Debug)]
 enum Slip {
     Replace(u8),
     Insert(&'static str),
     Remove(usize),
-    /// A piece of so many bytes, so often, at another place.
+    /// A piece of this many bytes, repeated, at another place.
     Repeat(usize, usize, prop::sample::Index),
-    /// The rest is gone.
+    /// The rest is removed.
     Cut,
 }
 
@@ -140,7 +140,7 @@ fn slipped(mut text: Vec<u8>, slips: &[(prop::sample::Index, Slip)]) -> Vec<u8> 
     text
 }
 
-/// As it is drawn for people, on terminals of two widths.
+/// As drawn for people, on terminals of two widths.
 #[track_caller]
 fn drawn(diagnostic: &dyn Diagnostic) -> String {
     let mut text = String::new();

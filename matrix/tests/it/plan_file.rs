@@ -1,4 +1,4 @@
-//! A plan as a value: its digest, `plan.json`, parts of it.
+//! A plan as a value: its digest, `plan.json`, partial plans.
 
 use std::fs;
 
@@ -74,7 +74,7 @@ fn a_plan_read_back_holds_every_script_and_no_package_that_is_an_option() {
     let read = |change: &dyn Fn(&mut Plan)| {
         let mut plan = whole.clone();
         change(&mut plan);
-        // Under the digest of its own content, as whoever forges one would write it.
+        // With the digest of its own content, as a forger would write it.
         let kind = if plan.runner.kind == RunnerKind::Auto { RunnerKind::Host } else { RunnerKind::Auto };
         plan.on(kind).write(&file).expect("written");
         Plan::read(&file)
@@ -131,7 +131,7 @@ fn what_a_preparation_does_has_an_identity_of_its_own() {
     ] {
         assert_ne!(prepare(from, to).digest(), usual, "{from} -> {to}");
     }
-    // How long it may take changes nothing in what it does, nor does where its text comes from.
+    // Its time limit does not change what it does, nor does the origin of its text.
     assert_eq!(prepare("\"3m\"", "\"4m\"").digest(), usual);
     let mut moved = prepare("", "");
     moved.script_origin = Some("prepare.sh".to_owned());
@@ -228,7 +228,7 @@ proptest! {
         prop_assert_ne!(folder(&other, &data).load().plan.digest, digest);
     }
 
-    /// What decides the work is under the digest, and what does not is where things lie.
+    /// The digest covers what decides the work, but not paths.
     #[test]
     fn a_damaged_plan_file_is_never_another_plan(at in any::<prop::sample::Index>(), byte in any::<u8>(), length in 0usize..40) {
         let folder = folder(b"deb", b"data");

@@ -1,4 +1,4 @@
-//! The JSON Schema that editors read.
+//! The JSON Schema for editors.
 
 use serde_json::Value;
 

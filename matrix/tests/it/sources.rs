@@ -1,4 +1,4 @@
-//! Where an image of the matrix's own comes from, and what is said when that is not clear.
+//! Sources of a matrix's own images, and the messages for unclear ones.
 
 use insta::assert_snapshot;
 use matrix::{Arch, Firmware, ImageSource, Location};

@@ -1,4 +1,4 @@
-//! What is said when a key has a value that it cannot take: globs, sizes, durations, templates.
+//! The messages for invalid values: globs, sizes, durations, templates.
 
 use insta::assert_snapshot;
 

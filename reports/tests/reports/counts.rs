@@ -1,4 +1,4 @@
-//! Everything counts the same, whatever happened.
+//! All outputs have the same counts.
 
 use matrix::Plan;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use reports::{CaseVerdict, Counts, Event, EventKind, Outcome, Phase, Run, Tally,
 
 use crate::fixture::{self, Story};
 
-/// What junit.xml says: tests, failures, errors, skipped.
+/// The counts of junit.xml: tests, failures, errors, skipped.
 pub(crate) fn junit_counts(xml: &str) -> (usize, usize, usize, usize) {
     let mut reader = quick_xml::Reader::from_str(xml);
     let (mut tests, mut failures, mut errors, mut skipped) = (0, 0, 0, 0);
@@ -31,7 +31,7 @@ pub(crate) fn expected_junit(tests: &Tally) -> (usize, usize, usize, usize) {
     (tests.total, tests.failed, tests.error + tests.not_run, tests.skipped)
 }
 
-/// How a cell ends in a made-up run, and with which cases.
+/// The end of a cell in a made-up run, with its cases.
 #[derive(Clone, Debug)]
 enum Ending {
     Silent,

@@ -1,8 +1,8 @@
-//! Journals that were damaged: whatever is dropped, doubled, moved, cut off or changed, no cell that was not green becomes green,
-//! and a run whose journal is not the one that was written is not green and says why.
+//! Damaged journals: whatever is dropped, duplicated, moved, cut off or changed, no cell that was not green becomes green, and a
+//! run with a changed journal is not green and gives the reason.
 //!
-//! A journal with checksums is not green after any change at all. One without (of an earlier version) has what its events say
-//! of each other: a good verdict is told by a cell, its last attempt and its test cases, so no single change makes one.
+//! A journal with checksums is not green after any change at all. For one without (of an earlier version) the events must agree:
+//! a good verdict is confirmed by a cell, its last attempt and its test cases, so no single change makes one.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::fixture::{self, Story};
 
-/// A run with a cell of every kind, all of it on record.
+/// A run with a cell of every kind, completely recorded.
 struct Recorded {
     plan: Plan,
     dir: tempfile::TempDir,
@@ -37,7 +37,7 @@ fn mixed() -> Recorded {
     record(plan, &events)
 }
 
-/// A plan of three cells: what holds for a few lines holds for many.
+/// A plan of three cells; the results hold for larger ones.
 fn small() -> Plan {
     let image = |name: &str| format!("[[image]]\nname = \"{name}\"\n");
     let images = ["debian-11-minimal", "debian-12-minimal", "debian-13-minimal"].map(image).concat();
@@ -74,14 +74,14 @@ fn resumed() -> Recorded {
     let cell = &plan.cells[1].id;
     story.boot(cell, 1);
     story.case(cell, 1, "smoke", CaseVerdict::Passed, 1);
-    // Its script passed, and then its results could not be fetched: only two events tell.
+    // Its script passed, and then its results could not be fetched: only two events show that.
     story.conclude(cell, 1, Verdict::Error { phase: Phase::Collect, reason: "lost".to_owned() });
     story.finish();
     record(plan, &story.events)
 }
 
 impl Recorded {
-    /// What the run is with these lines as its journal.
+    /// The run with these lines as its journal.
     fn with(&self, lines: &[String]) -> Run {
         self.with_bytes(lines.iter().flat_map(|line| [line.as_bytes(), b"\n"].concat()).collect::<Vec<u8>>().as_slice())
     }
@@ -125,7 +125,7 @@ impl Recorded {
     }
 }
 
-/// Everything that can be made of one JSON value by changing one thing in it: other words, other numbers, fields gone.
+/// All single changes of a JSON value: other words, other numbers, missing fields.
 fn changes(value: &Value, words: &[&str]) -> Vec<Value> {
     match value {
         Value::Object(fields) => {
@@ -174,7 +174,7 @@ fn no_single_change_of_a_journal_without_checksums_turns_a_cell_green() {
         for (at, line) in lines.iter().enumerate() {
             let value: Value = serde_json::from_str(line).expect("JSON");
             for change in changes(&value, &words) {
-                // What is no event any more is the same as one that was dropped.
+                // A line that is no event any more is equivalent to a dropped one.
                 let Ok(event) = serde_json::from_value::<Event>(change.clone()) else { continue };
                 let mut events = events.clone();
                 events[at] = event;
@@ -214,7 +214,7 @@ fn every_change_of_a_journal_is_noticed() {
     }
 }
 
-/// One thing that happens to the lines of a journal.
+/// A change of a journal's lines.
 #[derive(Clone, Debug)]
 enum Accident {
     Drop(prop::sample::Index),
@@ -287,7 +287,7 @@ fn every_report_says_what_was_not_understood() {
     let at = lines.iter().position(|line| line.contains("\"runner-ready\"")).expect("one") + 1;
     lines.insert(at, r#"{"at":"2026-11-22T10:30:00Z","event":"cell-weighed","cell":"x","grams":3}"#.to_owned());
     let run = recorded.with(&lines);
-    // Verdicts are as they were; whether they can be trusted is another matter.
+    // Verdicts are unchanged; whether they can be trusted is another question.
     assert_eq!(run.counts().cells, recorded.run.counts().cells);
     assert_eq!(run.exit_code(), 3);
     assert_eq!(run.conclusion(), "no test failed, but the event log cannot be trusted");

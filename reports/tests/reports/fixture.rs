@@ -1,4 +1,4 @@
-//! A run as it could have happened: a package over four systems, with one cell of every kind.
+//! A made-up run: a package on four systems, with one cell of every kind.
 
 use std::{fs, path::Path};
 
@@ -102,7 +102,7 @@ pub(crate) fn template(image: &str) -> Digest {
     Digest::of(format!("template of {image}").as_bytes())
 }
 
-/// What systems of this name are: image, version, name, kernel, libc, init.
+/// The facts of this system: image, version, name, kernel, libc, init.
 const SYSTEMS: [(&str, &str, &str, &str, &str, &str); 2] = [
     ("debian-11", "11", "Debian GNU/Linux 11 (bullseye)", "5.10.0-35-cloud-amd64", "glibc 2.31", "systemd 247"),
     ("debian-12", "12", "Debian GNU/Linux 12 (bookworm)", "6.1.0-39-cloud-amd64", "glibc 2.36", "systemd 252"),
@@ -134,9 +134,9 @@ pub(crate) struct Story {
     now: Timestamp,
     /// The runner guests are started on.
     pub(crate) runner: u32,
-    /// What they are run with there.
+    /// Their accelerator.
     accelerator: &'static str,
-    /// How they come to be.
+    /// How they are started.
     pub(crate) boot: Boot,
 }
 
@@ -261,7 +261,7 @@ impl Story {
         self.tell_end(cell, 1, verdict, tail, help);
     }
 
-    /// The end of an attempt with a number; without help it is tried again.
+    /// The end of a numbered attempt; without help it is retried.
     pub(crate) fn tell_end(
         &mut self,
         cell: &CellId,
@@ -327,7 +327,7 @@ impl Story {
     }
 }
 
-/// What happened to [`plan`].
+/// The events of [`plan`].
 pub(crate) fn story(plan: &Plan) -> Story {
     let mut story = Story::new();
     let cells: Vec<&CellId> = plan.cells.iter().map(|cell| &cell.id).collect();
@@ -458,7 +458,7 @@ const CONSOLE: &str = "\
 [\u{1b}[0;32m  OK  \u{1b}[0m] Reached target Multi-User System.\r
 ";
 
-/// An attempt that came to this.
+/// An attempt with this ending.
 pub(crate) fn ending(verdict: &Verdict, tail: &[&str], help: Option<&str>) -> Ending {
     let (kind, phase, reason) = match verdict {
         Verdict::Passed => return Ending::Passed,

@@ -1,4 +1,4 @@
-//! What a stream of events says about a plan.
+//! The run of a plan after a stream of events.
 
 use reports::{CaseVerdict, EventKind, ImageState, Outcome, Phase, Run, TestCase, Trouble, TroubleKind, Verdict};
 

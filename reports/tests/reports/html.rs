@@ -1,4 +1,4 @@
-//! report.html: one file, nothing from outside, and nothing of a guest's acts in it.
+//! report.html: self-contained, and no text of a guest is active in it.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What was installed in a guest stands in the reports.
+//! Installed packages appear in the reports.
 
 use reports::{EventKind, InstalledPackage, Run};
 

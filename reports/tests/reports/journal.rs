@@ -1,4 +1,4 @@
-//! The journal is the truth: what survives a crash, and what is refused.
+//! The journal: what survives a crash, and what is refused.
 
 use std::{fs, path::Path};
 
@@ -48,7 +48,7 @@ fn a_torn_last_line_is_left_out() {
         assert_eq!(read, events[..events.len() - 1], "cut at {cut}");
         assert!(damage.len() == 1 && damage[0].to_string().contains("cut off while it was written"), "{damage:?}");
     }
-    // Whole but for its line end: nothing is lost.
+    // Complete except for its line end: nothing is lost.
     fs::write(&path, &whole[..whole.len() - 1]).expect("writable");
     assert_eq!(read(dir.path()), events);
 }
@@ -166,7 +166,7 @@ fn a_torn_last_line_is_cut_off_before_the_journal_is_continued() {
     let whole = fs::read(&path).expect("readable");
     let last_line = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').expect("many lines") + 1;
     let kept = &events[..events.len() - 1];
-    // What was written of it, and blocks that the file system had set aside but not yet filled.
+    // The written part, and blocks that the file system had reserved but not yet filled.
     for torn in [&whole[last_line..=last_line], &whole[last_line..whole.len() - 2], &[0; 600], &[0, b'\n']] {
         fs::write(&path, [&whole[..last_line], torn].concat()).expect("writable");
         let mut journal = Journal::resume(dir.path()).expect("nobody writes it");
@@ -217,14 +217,14 @@ fn a_damaged_journal_is_not_continued_and_a_missing_one_not_made() {
     assert!(Journal::resume(dir.path()).is_err() && !path.exists());
 }
 
-/// What is in a journal in which everything is understood.
+/// The events of a journal without damage.
 fn read(dir: &Path) -> Vec<Event> {
     let (events, damage) = with_damage(dir).expect("readable");
     assert_eq!(damage, []);
     events
 }
 
-/// What of a journal can be understood, and what not.
+/// The events and the damage of a journal.
 fn with_damage(dir: &Path) -> Result<(Vec<Event>, Vec<Damage>), JournalError> {
     let mut events = Vec::new();
     let damage = journal::for_each(dir, |event| events.push(event))?;

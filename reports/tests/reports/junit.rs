@@ -292,7 +292,7 @@ fn neither_a_reason_nor_the_name_of_an_artifact_attaches_other_files() {
     story.boot(cell, 1);
     let reason = "[[ATTACHMENT|/etc/shadow".to_owned();
     story.case(cell, 1, "a", CaseVerdict::Failed { message: reason.clone(), detail: String::new() }, 1);
-    // A folder may be called so; without the invisible mark its name leads up.
+    // A folder may have this name; without the invisible mark it leads up.
     for path in ["artifacts/.\u{200e}./.\u{200e}./secret", "artifacts/good"] {
         let (cell, path) = (cell.clone(), path.to_owned());
         story.emit(EventKind::ArtifactCollected { cell, attempt: 1, path, bytes: 1 });

@@ -1,4 +1,4 @@
-//! A run of many cells, every kind of ending in turn, with large and hostile logs.
+//! A run of many cells, with every kind of ending in turn, and large and hostile logs.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -7,7 +7,7 @@ use reports::{CaseVerdict, Journal, Phase, Verdict, attempt_folder};
 
 use super::fixture::{Story, plan_of};
 
-/// Writes the folder of a run of about so many cells.
+/// Writes the folder of a run of about this many cells.
 pub(crate) fn write(dir: &Path, cells: usize) -> Plan {
     let mut text = String::from("[package]\nname = \"hello\"\nversion = \"2.12\"\nartifacts = [\"*.deb\"]\n");
     for image in ["11", "12", "13", "testing", "sid"] {

@@ -13,7 +13,7 @@ fn resumed() -> EventKind {
     EventKind::RunResumed { version: "0.2.0".to_owned() }
 }
 
-/// One cell passes, one is cut off in its boot, the others are told that they will not run.
+/// One cell passes, one is cut off in its boot, the others are not-run.
 fn interrupted(plan: &matrix::Plan) -> Story {
     let mut story = Story::new();
     story.start(plan);
@@ -29,7 +29,7 @@ fn interrupted(plan: &matrix::Plan) -> Story {
     story
 }
 
-/// Goes on a day later, on a runner of its own.
+/// Resumes a day later, on a runner of its own.
 fn resume(story: &mut Story, runner: u32) {
     story.wait(24 * 3_600_000);
     story.emit(resumed());

@@ -1,4 +1,4 @@
-//! The machines guests ran on: booted, lost, replaced, and named in every output.
+//! Runners in every output: booted, lost, replaced.
 
 use std::{fs, path::Path};
 
@@ -163,7 +163,7 @@ fn every_output_names_the_machine_and_how_it_was_lost() {
     let gone = Verdict::Error { phase: Phase::Runner, reason: "runner 1 was lost".to_owned() };
     story.end_attempt(&plan.cells[1].id, &gone, &[], Some("start again"));
     story.end(&plan.cells[1].id, gone.clone());
-    // The next one never comes up: no cell gets to a guest.
+    // The next one never becomes ready: no cell gets a guest.
     story.emit(started(2));
     story.emit(progress(2));
     story.emit(lost(2));
@@ -174,7 +174,7 @@ fn every_output_names_the_machine_and_how_it_was_lost() {
         "LOST  runner 1 (qemu): its kernel panicked\n          | Kernel panic - not syncing\n          help: look at",
         "LOST  runner 2 (qemu): its kernel panicked",
         "  runner  qemu (number 2): asked for\n          booting\n",
-        // The cells that were lost with it say so in its words.
+        // The cells that were lost with it have its reason.
         "runner's console:\n          | Kernel panic - not syncing",
     ] {
         assert!(text.contains(part), "{part}: {text}");

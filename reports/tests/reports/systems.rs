@@ -1,11 +1,11 @@
-//! What the systems of guests are told to be.
+//! Facts about the systems of guests, in the reports.
 
 use matrix::CellId;
 use reports::{Event, EventKind, Journal, Run, SystemFacts};
 
 use crate::fixture::{self, Story, plan_of};
 
-/// Two cells of one image, whose guests say these kernels.
+/// Two cells of one image, whose guests have these kernels.
 fn two(kernels: [&str; 2]) -> (matrix::Plan, Story) {
     let plan = plan_of(
         "images = ['debian-12-minimal']\n[[suite]]\nname = 'a'\ninline = ':'\n[[suite]]\nname = 'b'\ninline = ':'\n",

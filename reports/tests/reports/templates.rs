@@ -1,4 +1,4 @@
-//! The templates guests are forked from, and how every output says whether a guest was forked.
+//! Templates, and forked or booted guests, in every output.
 
 use std::path::Path;
 
@@ -42,7 +42,7 @@ fn story(plan: &Plan, events: Vec<EventKind>) -> Story {
     story
 }
 
-/// A run in which the guests of the cells came to be in these ways, in turn.
+/// A run whose guests are started in these ways, in turn.
 fn run_of(plan: &Plan, boots: &[Boot]) -> Story {
     let mut story = Story::new();
     story.start(plan);
@@ -101,7 +101,7 @@ fn an_event_about_a_template_is_read_back_as_it_was_written() {
 fn a_template_that_came_to_an_end_may_be_made_again_and_each_runner_has_its_own() {
     let plan = fixture::plan();
     let mut story = story(&plan, vec![started(1), failed(1), started(1), ready(1), failed(1)]);
-    // A guest that was forked before others found the template wanting.
+    // A guest that was forked before others found the template useless.
     story.emit(guest(&plan, Boot::Forked { template: template(IMAGE) }));
     story.emit(lost(1));
     story.boot_runner(2);

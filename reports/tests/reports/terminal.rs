@@ -1,4 +1,4 @@
-//! What a person reads while a run goes on and when it is over.
+//! The terminal output during and after a run.
 
 use std::{
     io,
@@ -32,7 +32,7 @@ impl io::Write for Sink {
     }
 }
 
-/// Everything that is printed about these events, without colour.
+/// The plain output for these events.
 pub(crate) fn shown(plan: &Plan, events: &[Event], run_dir: &Path) -> String {
     let sink = Sink::default();
     let style = TerminalStyle { live: false, color: false, width: 100 };
