@@ -68,7 +68,7 @@ pub(super) struct Admission {
 pub(super) struct Request {
     /// That of its admission.
     pub(super) process: Arc<GuestProcess>,
-    /// ImportedResults when it fits; false: it never will.
+    /// Completed when it fits; false: it never will.
     pub(super) fits: oneshot::Sender<bool>,
 }
 

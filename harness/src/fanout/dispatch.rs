@@ -64,7 +64,7 @@ struct Running {
     /// `None`: it has given back what it had and waits until its guest can be booted.
     cost: Option<Cost>,
     guest: matrix::Guest,
-    /// ImportedResults when its guest can be booted.
+    /// Completed when its guest can be booted.
     fits: Option<oneshot::Sender<bool>>,
     process: Arc<GuestProcess>,
     /// What its guest is a fork of, and the way to have that make room for others.

@@ -1,9 +1,18 @@
 //! Fan-out: every cell of a plan on a guest of its own, as many at once as the machine can carry.
 //!
-//! This code always runs on the L1, beside its guests. `budget` decides who may start, `attempt` takes one cell through its
-//! steps on one fresh guest (`arrive` boots it to a session, `deliver` brings the payload into it, `suite` runs it; `power` makes it, a fork where it can: `warm` knows the templates,
-//! `machine` what both are (`image`: what an image makes of them), `emulation` what runs guests of another kind of CPU; `harvest` fetches what is left in it, `judge` says what
-//! it means; `answers` notices guests that no longer answer; `world` is what all of them need of QEMU and SSH), `dispatch` does that for all cells. All results leave as events.
+//! This code always runs on the L1, beside its guests. All results leave as events.
+//!
+//! ```text
+//! dispatch   all cells of a plan      (budget: which may start; disk_space: is there room; crew: what it needs to run them)
+//! attempt    one cell on one guest, step by step
+//!   start    makes the guest, a fork where possible        arrive     from power-on to a session, after reboots too
+//!   install  sends the payload, installs the package       suite      runs the suite
+//!   results  fetches results and artifacts                 verdict    decides what they mean
+//!   answers  guests that no longer answer                  world      what all of these need of QEMU and SSH
+//! context    what is the same for every cell of a run
+//! plan_templates, template_cache   which templates there are       machine, image   which machine a guest is
+//! emulation  guests of another kind of CPU                         panicked         tasks that panicked
+//! ```
 
 mod answers;
 mod arrive;

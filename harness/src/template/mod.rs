@@ -6,11 +6,11 @@
 //! from that.
 //!
 //! ```text
-//! key     what decides a template, as one digest
-//! obtain  finds one in the store, or has one made that is put there    (wanted: what it is to be)
-//! freeze  makes one            (idle: how a guest is known to be at rest)
-//! fork    makes a guest of one (resume_agent: the first thing that runs in it: clock and randomness, then SSH)
-//! failures   what a template is worth after what became of its forks
+//! key      what decides a template, as one digest
+//! obtain   finds one in the store, or has one made and put there    (spec: what it is to be)
+//! freeze   makes one                                                (idle: when a guest is at rest)
+//! fork     resumes a guest from one    (resume_agent: runs first in it: sets clock and randomness, then starts SSH)
+//! failure_counter   when a template is given up because its forks fail
 //! ```
 
 mod failure_counter;
