@@ -192,7 +192,7 @@ pub(super) enum Receive {
     /// The files of an image, into a folder of this name below the shared folder.
     Image { shared: PathBuf, name: String },
     /// The bundle of a run, as an archive.
-    JobBundle { shared: PathBuf, run: String },
+    Bundle { shared: PathBuf, run: String },
     /// Nothing: waits until the run has ended and removes what it left.
     End { shared: PathBuf, run: String },
 }

@@ -109,7 +109,7 @@ async fn verb(args: Args) -> Outcome {
         Verb::Receive { what } => {
             let (shared, what) = match what {
                 args::Receive::Image { shared, name } => (shared, Received::Image(name)),
-                args::Receive::JobBundle { shared, run } => (shared, Received::JobBundle(run)),
+                args::Receive::Bundle { shared, run } => (shared, Received::JobBundle(run)),
                 args::Receive::End { shared, run } => (shared, Received::End(run)),
             };
             match crate::agent::receive::receive(&shared, &what) {
