@@ -11,9 +11,11 @@ use super::{
     wire::Wire,
 };
 
-/// An agent from which nothing has come for so many looks is given up. A look is a second at least: should *we* stand still, no
-/// time passes.
-const PATIENCE: u32 = 10;
+/// An agent from which nothing has come for so long is given up: several heartbeats, for a machine that is fully loaded misses some ...
+const PATIENCE: Duration = Duration::from_secs(15);
+/// ... and two or three of them as a slow machine sends them: this is scaled. The longer of both holds.
+const SLOW_PATIENCE: Duration = Duration::from_secs(5);
+/// Silence is counted in samples of a second at least: should *we* stand still, no time passes.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest message: half of what a line of the journal may have, in which it is written with more around it.
 const LONGEST: usize = 32 << 20;
@@ -27,15 +29,17 @@ pub(crate) struct Remote {
     searched: usize,
     looks: Interval,
     silent: u32,
-    /// Looks without a word before the agent is given up.
+    /// Samples without a word before the agent is given up.
     patience: u32,
+    /// What time limits on that machine are multiplied by.
+    speed: f64,
     /// When we last said that we are here; `None`: it has not greeted, and knows of no heartbeats.
     beaten: Option<Instant>,
 }
 
 impl Remote {
-    /// Greets the agent at the other end; it may take `greeting` to answer.
-    pub(super) fn greet(wire: Wire, greeting: Duration) -> Self {
+    /// Greets the agent at the other end; it may take `greeting` to answer. Time limits are multiplied by `speed`.
+    pub(super) fn greet(wire: Wire, greeting: Duration, speed: f64) -> Self {
         let mut looks = interval(SAMPLE_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let remote = Self {
@@ -44,7 +48,8 @@ impl Remote {
             searched: 0,
             looks,
             silent: 0,
-            patience: u32::try_from(greeting.as_secs()).unwrap_or(u32::MAX),
+            patience: samples_in(greeting.mul_f64(speed)),
+            speed,
             beaten: None,
         };
         remote.say(&ToAgent::Hello(Hello::ours()));
@@ -63,7 +68,7 @@ impl Remote {
     pub(super) async fn greeted(&mut self) -> Result<(), Broken> {
         match self.next().await? {
             FromAgent::Hello(hello) => {
-                (self.patience, self.beaten) = (PATIENCE, Some(Instant::now()));
+                (self.patience, self.beaten) = (samples_in(patience(self.speed)), Some(Instant::now()));
                 hello.check().map_err(Broken::Version)
             }
             other => Err(Broken::Garbage(format!("{other:?} instead of a greeting"))),
@@ -113,6 +118,47 @@ impl Remote {
                 self.beaten = Some(Instant::now());
                 self.say(&ToAgent::Heartbeat);
             }
+        }
+    }
+}
+
+/// How long an agent may be silent on a machine whose time limits are multiplied by `speed`.
+fn patience(speed: f64) -> Duration {
+    PATIENCE.max(SLOW_PATIENCE.mul_f64(speed))
+}
+
+/// Samples in this time.
+fn samples_in(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// An agent that greets and says one thing more, and then nothing: how long it takes until it is given up, and why.
+    async fn given_up_after(speed: f64) -> (Duration, String) {
+        let (says, pieces) = mpsc::channel(2);
+        for message in [FromAgent::Hello(Hello::ours()), FromAgent::Progress { message: "it works".to_owned() }] {
+            says.send([serde_json::to_vec(&message).unwrap(), vec![b'\n']].concat()).await.unwrap();
+        }
+        let wire = Wire { send: Box::new(drop), pieces, over: tokio::spawn(std::future::pending()) };
+        let began = tokio::time::Instant::now();
+        let mut remote = Remote::greet(wire, Duration::from_secs(20), speed);
+        remote.greeted().await.unwrap();
+        assert!(matches!(remote.next().await, Ok(FromAgent::Progress { .. })));
+        let broken = remote.next().await.unwrap_err();
+        drop(says);
+        (began.elapsed(), broken.to_string())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_machine_may_be_silent_for_longer_than_a_fast_one() {
+        for (speed, seconds) in [(1.0, 15), (2.5, 15), (10.0, 50)] {
+            let (silence, why) = given_up_after(speed).await;
+            assert_eq!((silence.as_secs(), why), (seconds, format!("nothing was heard from it for {seconds} s")));
         }
     }
 }

@@ -435,7 +435,7 @@ impl L1Spec<'_> {
         let command = format!("exec /scratch/bundle/{program} agent /scratch/bundle");
         let wire =
             Wire::over_session(session, command).map_err(|error| host(format!("no thread for the L1: {error}")))?;
-        Link::remote(wire, GREETING.mul_f64(self.speed)).await.map_err(|error| broken(&error))
+        Link::remote(wire, GREETING, self.speed).await.map_err(|error| broken(&error))
     }
 }
 

@@ -131,7 +131,8 @@ impl<'a> SshPlace<'a> {
         let script = "exec \"$1\" agent --shared \"$2\" \"$3\"";
         let agent = engine.connection.run(script, &[program, root, &engine.run]).await?;
         let wire = agent.into_wire().map_err(|error| local("a thread", &error))?;
-        let mut link = match Link::remote(wire, GREETING).await {
+        // How slow it is shows only later.
+        let mut link = match Link::remote(wire, GREETING, 1.0).await {
             Ok(link) => link,
             Err(broken) => {
                 let trouble = engine.explained(&broken).await;
