@@ -37,6 +37,8 @@ use std::{
     time::Duration,
 };
 
+/// What a kernel runs that is to prove that it runs programs: nothing.
+const TRUE: &str = "/bin/true";
 /// The login shell in the server's root.
 const ENTER: &str = "enter";
 /// The server, as a process inside the guest starts another one.
@@ -112,6 +114,9 @@ fn main() {
     let mut args = env::args_os();
     let name = args.next().unwrap_or_default();
     let name = name.to_string_lossy();
+    if name == TRUE {
+        std::process::exit(0);
+    }
     if std::process::id() == 1 {
         let error = match boot() {
             Ok(never) => match never {},
