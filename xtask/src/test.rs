@@ -20,7 +20,7 @@ pub(crate) fn run(mut args: Vec<OsString>) -> Result<(), Failure> {
     tests.args(["test", "--workspace"]).args(openssl::features(openssl::is_there())).args(args);
     if env::var_os(THREADS).is_none() {
         let cpus = thread::available_parallelism().map_or(1, usize::from);
-        tests.env(THREADS, (2 * cpus).to_string());
+        tests.env(THREADS, (4 * cpus).to_string());
     }
     Err(command::exec(&mut tests))
 }

@@ -38,7 +38,7 @@ inline = "ssh-keyscan -T 120 127.0.0.1 | cut -d' ' -f2-"
 "#;
 
 #[test]
-#[ignore = "on request: two templates and two cold guests; what servers take is tried with a server here (ssh_session)"]
+#[ignore = "on request: two templates and two cold guests; what servers take is tried with a server here (`over_ssh`)"]
 fn guests_whose_server_takes_keys_of_one_kind_only_are_prepared_forked_booted_and_made_unique() {
     let lab = Lab::warm();
     let run = lab.run(MATRIX, "out", &[]);

@@ -8,7 +8,7 @@ use std::{
 
 use nestmatrix::{payload::SuiteOutcome, ssh::SshError};
 
-use crate::guest::{Guest, upload_file};
+use super::guest::{Guest, upload_file};
 
 /// Kills the watcher and says so. A suite knows its own mark, which the watcher carries on its command line.
 const KILL_WATCHER: &str = "said=

@@ -4,10 +4,8 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use nestmatrix::payload::{self, SuiteOutcome};
 
-use crate::{
-    guest::Guest,
-    sshd::{Tools, within},
-};
+use super::guest::Guest;
+use crate::sshd::{Tools, within};
 
 #[tokio::test]
 async fn result_files_come_into_memory_under_their_path_in_the_guest() {

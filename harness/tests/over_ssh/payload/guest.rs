@@ -23,7 +23,7 @@ pub(crate) struct Guest {
 
 impl Guest {
     pub(crate) async fn start() -> Self {
-        let busybox = env!("CARGO_CRATE_NAME") == "payload_busybox";
+        let busybox = module_path!().contains("busybox");
         Self::start_with(if busybox { Tools::Busybox } else { Tools::Own }).await
     }
 

@@ -4,10 +4,8 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use nestmatrix::payload::{self, Limits};
 
-use crate::{
-    guest::Guest,
-    sshd::{Tools, within},
-};
+use super::guest::Guest;
+use crate::sshd::{Tools, within};
 
 #[tokio::test]
 async fn artifacts_come_back_under_their_paths_and_what_is_missing_or_too_large_is_said() {

@@ -1,17 +1,14 @@
 //! SSH sessions against a real OpenSSH server on loopback.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod sshd;
-
 use std::{
     io::Write as _,
     time::{Duration, Instant},
 };
 
 use nestmatrix::ssh::{End, Exec, Exit, Keys, Open, Session, Sink, SshError, Stdin, Until};
-use sshd::{Server, Tools, within};
 use tokio_util::sync::CancellationToken;
+
+use crate::sshd::{Server, Tools, within};
 
 const MIB: u64 = 1024 * 1024;
 /// What was left behind is not waited for after so much silence.

@@ -6,10 +6,8 @@ use indexmap::IndexMap;
 use matrix::{Arch, Artifact, Digest, PackageFamily};
 use nestmatrix::payload::{self, SuiteOutcome, Upload, UploadError};
 
-use crate::{
-    guest::{Guest, upload_file},
-    sshd::{Tools, within},
-};
+use super::guest::{Guest, upload_file};
+use crate::sshd::{Tools, within};
 
 #[tokio::test]
 async fn a_second_upload_starts_from_an_empty_folder() {

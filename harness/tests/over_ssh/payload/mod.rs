@@ -1,0 +1,7 @@
+//! Upload, suite and collection.
+
+mod collecting;
+mod endings;
+mod guest;
+mod results;
+mod uploads;
