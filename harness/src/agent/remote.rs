@@ -158,7 +158,7 @@ mod tests {
     async fn a_slow_machine_may_be_silent_for_longer_than_a_fast_one() {
         for (speed, seconds) in [(1.0, 15), (2.5, 15), (10.0, 50)] {
             let (silence, why) = given_up_after(speed).await;
-            assert_eq!((silence.as_secs(), why), (seconds, format!("nothing was heard from it for {seconds} s")));
+            assert_eq!((silence.as_secs(), why), (seconds, format!("timeout: no message from it for {seconds} s")));
         }
     }
 }

@@ -134,10 +134,12 @@ fn run(lab: &Lab, images: &str, expected: &[(&str, &str, &str)]) {
 
 #[test]
 fn a_published_disk_is_downloaded_from_a_server_that_breaks_started_by_uefi_prepared_and_forked() {
+    // Others run guests while it is made.
+    let made = disk("qcow2");
     let lab = Lab::without_images();
     // What is downloaded is packed, and the server breaks off in the middle, once.
     let packed = lab.path("cloud.qcow2.zst");
-    sh("zstd -q -1 -f -o \"$2\" \"$1\"", &[&disk("qcow2"), &packed]);
+    sh("zstd -q -1 -f -o \"$2\" \"$1\"", &[&made, &packed]);
     let body: std::sync::Arc<[u8]> = fs::read(&packed).unwrap().into();
     let half = body.len() / 2;
     let server = Server::start(move |seen| {

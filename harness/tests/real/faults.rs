@@ -5,14 +5,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::lab::Lab;
+use crate::{lab::Lab, rootfs::alpine};
 
 const BROKEN: &str = r#"
 [runner]
 retries = 1
 
 [timeout]
-boot = "8s"
+boot = "5s"
 
 [[image]]
 name = "panics"
@@ -57,12 +57,15 @@ fn a_guest_that_does_not_come_up_is_an_error_of_phase_boot_and_is_tried_again() 
     lab.assert_nothing_left();
 }
 
-const LONG: &str = r#"
-images = ["debian-12-minimal"]
-[[suite]]
-name = "long"
-inline = "echo running; sleep 60"
-"#;
+/// One cell; no guest is up sooner than its.
+fn long() -> String {
+    alpine() + "[[suite]]\nname = 'long'\ninline = 'echo running; sleep 60'\n"
+}
+
+/// The same with a suite that ends at once.
+fn short() -> String {
+    long().replace("sleep 60", "true")
+}
 
 fn pid_of_guest(event: &str) -> i32 {
     let event: serde_json::Value = serde_json::from_str(event).unwrap();
@@ -76,12 +79,12 @@ fn kill(pid: u32, signal: &str) {
 #[test]
 fn qemu_killed_while_booting_is_tried_again_and_the_cell_still_gets_its_verdict() {
     let lab = Lab::open();
-    let child = lab.start(&LONG.replace("sleep 60", "true"), "out", &[]);
+    let child = lab.start(&short(), "out", &[]);
     let guest = lab.wait_for_event("out", "guest-started");
     kill(pid_of_guest(&guest) as u32, "-KILL");
     let run = lab.finish(child, "out");
     run.assert_code(0);
-    let cell = run.cell("debian-12-minimal.long");
+    let cell = run.cell("alpine.long");
     assert_eq!(cell["attempts"].as_array().unwrap().len(), 2);
     assert_eq!(cell["attempts"][0]["outcome"]["verdict"], "error");
     assert!(run.file("junit.xml").contains("attempt 1"), "a retry is visible in every report");
@@ -93,7 +96,7 @@ fn after_kill_9_of_nestmatrix_its_guests_are_gone_and_the_next_start_cleans_up()
     let lab = Lab::forking();
     for keep in ["never", "failed"] {
         let out = format!("killed-{keep}");
-        let mut child = lab.start(LONG, &out, &["--keep", keep]);
+        let mut child = lab.start(&long(), &out, &["--keep", keep]);
         lab.wait_for_event(&out, "test-started");
         kill(child.id(), "-KILL");
         child.wait().unwrap();
@@ -112,7 +115,7 @@ fn after_kill_9_of_nestmatrix_its_guests_are_gone_and_the_next_start_cleans_up()
         let record = fs::read_to_string(lab.path(&out).join("run.json")).unwrap();
         assert!(record.contains("not-run"), "{record}");
 
-        let next = lab.run(&LONG.replace("sleep 60", "true"), &format!("next-{keep}"), &[]);
+        let next = lab.run(&short(), &format!("next-{keep}"), &[]);
         next.assert_code(0);
         assert!(next.stderr.contains("dead run"), "it says what it removed: {}", next.stderr);
         lab.assert_nothing_left();
@@ -122,7 +125,7 @@ fn after_kill_9_of_nestmatrix_its_guests_are_gone_and_the_next_start_cleans_up()
 #[test]
 fn two_runs_at_once_share_one_store() {
     let lab = Lab::forking();
-    let matrix = LONG.replace("sleep 60", "true");
+    let matrix = short();
     let (one, two) = (lab.start(&matrix, "one", &[]), lab.start(&matrix, "two", &[]));
     lab.finish(one, "one").assert_code(0);
     lab.finish(two, "two").assert_code(0);
@@ -133,11 +136,9 @@ fn two_runs_at_once_share_one_store() {
 fn run_with_small_scratch(lab: &Lab, size: &str, out: &str) -> crate::lab::Finished {
     let scratch = lab.store().join("scratch");
     fs::create_dir_all(&scratch).unwrap();
-    let matrix = lab.write(
-        "fill.toml",
-        "images = [\"debian-12-minimal\"]\n[runner]\nretries = 0\n[[suite]]\nname = \"fill\"\n\
-         inline = \"head -c 100000000 /dev/zero > /big; sync; sleep 600\"\n",
-    );
+    let fill = "[runner]\nretries = 0\n[[suite]]\nname = 'fill'\n\
+                inline = 'head -c 100000000 /dev/zero > /big; sync; sleep 600'\n";
+    let matrix = lab.write("fill.toml", &(alpine() + fill));
     let script = format!(
         "mount -t tmpfs -o size={size} tmpfs '{}' && exec '{}' run '{}' --out '{}'",
         scratch.display(),
@@ -160,7 +161,7 @@ fn run_with_small_scratch(lab: &Lab, size: &str, out: &str) -> crate::lab::Finis
 #[test]
 fn a_store_on_a_full_disk_is_the_machines_fault_and_says_where_room_is_needed() {
     let lab = Lab::open();
-    let id = "debian-12-minimal.fill";
+    let id = "alpine.fill";
     let at_once = run_with_small_scratch(&lab, "100k", "at-once");
     at_once.assert_code(3);
     assert_eq!(at_once.verdict(id), "error(runner)");

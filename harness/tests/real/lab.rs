@@ -55,6 +55,23 @@ impl Lab {
         }
     }
 
+    /// With the templates of this matrix, made already, and nobody else's: whatever happens to them, and comes to them, is the test's.
+    pub(crate) fn with_templates_of_its_own(matrix: &str) -> Self {
+        let mut shared = Self::forking();
+        let made = shared.run(matrix, "made", &[]).assert_code(0).json()["templates"].clone();
+        let own = LabStore::with_images();
+        for template in made.as_array().unwrap() {
+            own.take_template(template["template"].as_str().unwrap());
+        }
+        let place = shared._place.take();
+        Self { cold: false, folder: tempfile::tempdir().unwrap(), store: own, _place: place }
+    }
+
+    /// For what starts no guest: it waits for nobody, but knows every image.
+    pub(crate) fn resting() -> Self {
+        Self { cold: true, folder: tempfile::tempdir().unwrap(), store: LabStore::with_images(), _place: None }
+    }
+
     /// Its store has no image yet: what comes into it is the test's.
     pub(crate) fn without_images() -> Self {
         let place = Place::take();

@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::symlink};
 use crate::{
     cloud,
     lab::{Finished, Lab},
+    store,
 };
 
 /// What is seen of disks and cards: serial number and size of each disk, which is empty, and the name of each card. Then each disk is
@@ -64,6 +65,7 @@ fn more_disks_and_network_cards_are_there_in_forked_and_in_booted_guests() {
 #[test]
 #[ignore = "on request: an emulated L1 and a first boot in it take minutes"]
 fn the_same_parts_are_there_in_an_l1() {
+    store::the_rest();
     let lab = Lab::warm();
     let matrix = format!(
         "images = ['debian-12-minimal']\n[[suite]]\nname = 'one'\nguest = {{ nics = 2, tpm = true, \
@@ -110,7 +112,7 @@ inline = "head -c 5 /dev/vdb; test -b /dev/nvme0n1 && test $(cat /sys/class/tpm/
 
 #[test]
 fn a_part_that_this_machine_has_not_is_named_and_no_guest_is_started() {
-    let lab = Lab::open();
+    let lab = Lab::resting();
     // All that is needed but the TPM.
     let programs = lab.path("programs");
     fs::create_dir(&programs).unwrap();

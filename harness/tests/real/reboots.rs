@@ -1,6 +1,9 @@
 //! Guests that reboot: by their suite, by a step, by what prepares their image; announced and not.
 
-use crate::lab::{Finished, Lab};
+use crate::{
+    lab::{Finished, Lab},
+    store,
+};
 
 /// Reboots twice, each time in another way, and sees what it left before.
 const TWICE: &str = r#"
@@ -115,6 +118,7 @@ fn a_suite_that_may_reboot_its_guest_goes_on_after_it_and_one_that_may_not_has_f
 #[test]
 #[ignore = "on request: 18 boots and three templates"]
 fn a_suite_that_reboots_goes_on_in_every_debian_forked_and_booted() {
+    store::the_rest();
     for lab in [Lab::forking(), Lab::open()] {
         for image in ["debian-11-minimal", "debian-12-minimal", "debian-13-minimal"] {
             assert_survived(&lab.run(&TWICE.replace("IMAGE", image), image, &[]), image);

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::{endings::assert_counts_agree, lab::Lab};
+use crate::{endings::assert_counts_agree, lab::Lab, store};
 
 /// Builds a package that needs a newer C library than Debian 11 has.
 fn package(lab: &Lab) {
@@ -20,6 +20,7 @@ fn package(lab: &Lab) {
 
 #[test]
 fn a_package_that_needs_a_newer_libc_is_red_where_it_is_too_old_and_green_elsewhere() {
+    store::the_rest();
     let lab = Lab::forking();
     package(&lab);
     let matrix = r#"
@@ -50,6 +51,7 @@ test "$WANTED" = "1.0 on debian-12-minimal"
 
 #[test]
 fn the_matrix_that_nestmatrix_ships_is_green() {
+    store::the_rest();
     let lab = Lab::forking();
     let child = lab.nestmatrix().args(["run", "release", "--out"]).arg(lab.path("out")).spawn().unwrap();
     let run = lab.finish(child, "out");

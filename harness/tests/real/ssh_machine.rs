@@ -11,7 +11,10 @@ use std::{
 
 use nestmatrix::ssh::Keys;
 
-use crate::lab::{Finished, Lab};
+use crate::{
+    lab::{Finished, Lab},
+    store,
+};
 
 /// What makes the machine ready: KVM, and a disk for the cache.
 const SET_UP: &str = "set -e; modprobe kvm_amd; disk=/dev/$(grep -l cache /sys/class/block/*/serial | cut -d/ -f5); mkfs.ext4 -q $disk; \
@@ -138,6 +141,7 @@ impl Drop for Machine {
 #[test]
 #[ignore = "takes ten minutes where the machine's CPU is emulated"]
 fn a_virtual_machine_runs_guests_of_its_own_forks_them_the_second_time_and_may_be_full() {
+    store::the_rest();
     let lab = Lab::warm();
     let machine = Machine::boot(&lab, "debian-13-runner");
     machine.does(SET_UP);

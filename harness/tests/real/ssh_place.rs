@@ -12,20 +12,17 @@ use nestmatrix::ssh::Keys;
 use crate::{
     endings::assert_counts_agree,
     lab::{Finished, Lab},
+    rootfs::alpine,
     sshd::{Server, Tools},
 };
 
-const MATRIX: &str = "
-images = ['debian-12-minimal']
-[[suite]]
-name = 'passes'
-inline = 'true'
-[[suite]]
-name = 'fails'
-inline = 'exit 3'
-";
+fn passes_and_fails() -> String {
+    alpine() + "[[suite]]\nname = 'passes'\ninline = 'true'\n[[suite]]\nname = 'fails'\ninline = 'exit 3'\n"
+}
 
-const ONE: &str = "images = ['debian-12-minimal']\n[[suite]]\nname = 's'\ninline = 'true'\n";
+fn one() -> String {
+    alpine() + "[[suite]]\nname = 's'\ninline = 'true'\n"
+}
 
 /// How a lab reaches a server: by the user's own configuration of `ssh`.
 struct Way<'a> {
@@ -139,12 +136,12 @@ async fn a_machine_over_ssh_gives_the_same_verdicts_keeps_what_the_next_run_need
     is_proved(&lab, &server);
     let way = Way::new(&lab, &server, &server.host);
 
-    let runs = ["first", "second"].map(|out| way.run(MATRIX, out));
+    let runs = ["first", "second"].map(|out| way.run(&passes_and_fails(), out));
     for run in &runs {
         run.assert_code(1);
-        assert_eq!(run.verdict("debian-12-minimal.passes"), "passed", "{}", run.stderr);
-        assert_eq!(run.verdict("debian-12-minimal.fails"), "failed(test)", "{}", run.stderr);
-        assert!(run.file("cells/debian-12-minimal.fails/attempt-1/stderr.log").is_empty());
+        assert_eq!(run.verdict("alpine.passes"), "passed", "{}", run.stderr);
+        assert_eq!(run.verdict("alpine.fails"), "failed(test)", "{}", run.stderr);
+        assert!(run.file("cells/alpine.fails/attempt-1/stderr.log").is_empty());
         assert_counts_agree(run);
         let record = run.json();
         let facts = &record["runners"][0]["facts"];
@@ -152,7 +149,7 @@ async fn a_machine_over_ssh_gives_the_same_verdicts_keeps_what_the_next_run_need
         assert!(facts["reason"].as_str().unwrap().contains(&server.addr.to_string()), "{facts}");
     }
     let [first, second] = runs;
-    assert!(said(&first, "uploading the agent") && said(&first, "uploading debian-12-minimal"));
+    assert!(said(&first, "uploading the agent") && said(&first, "uploading alpine"));
     assert!(!said(&second, "uploading"), "what is there is not sent again");
     let record = second.json();
     for cell in record["cells"].as_array().unwrap() {
@@ -161,13 +158,13 @@ async fn a_machine_over_ssh_gives_the_same_verdicts_keeps_what_the_next_run_need
     assert_eq!(record["templates"][0]["cached"], true, "{record}");
     assert_eq!((left(&server), guests(&server)), (Vec::new(), 0));
 
-    let slow = ONE.replace("'true'", "'sleep 10'");
+    let slow = one().replace("'true'", "'sleep 10'");
     let child = way.start(&slow, "cut", &user(), &[]);
     lab.wait_for_event("cut", "test-started");
     kill(&connection(&child));
     let run = lab.finish(child, "cut");
     run.assert_code(0);
-    assert_eq!(run.verdict("debian-12-minimal.s"), "passed", "{}", run.stderr);
+    assert_eq!(run.verdict("alpine.s"), "passed", "{}", run.stderr);
     let runners = run.json()["runners"].as_array().unwrap().clone();
     assert_eq!(runners.len(), 2, "{runners:?}");
     assert!(runners[0]["lost"]["reason"].as_str().unwrap().contains("connection was lost"), "{runners:?}");
@@ -177,12 +174,12 @@ async fn a_machine_over_ssh_gives_the_same_verdicts_keeps_what_the_next_run_need
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_cannot_be_used_is_an_error_that_says_what_to_do() {
-    let lab = Lab::open();
+    let lab = Lab::resting();
     let server = Server::start().await;
     let refused = |way: &Way<'_>, out: &str, user: &str, words: &[&str]| {
-        let run = lab.finish(way.start(ONE, out, user, &[]), out);
+        let run = lab.finish(way.start(&one(), out, user, &[]), out);
         run.assert_code(3);
-        assert_eq!(run.verdict("debian-12-minimal.s"), "error(runner)", "{}", run.stderr);
+        assert_eq!(run.verdict("alpine.s"), "error(runner)", "{}", run.stderr);
         assert_eq!(run.json()["runners"].as_array().unwrap().len(), 1, "it is not tried again: {}", run.stderr);
         let (code, doctor) = way.doctor(user);
         assert_eq!(code, Some(3), "{doctor}");
@@ -219,11 +216,11 @@ async fn what_such_a_machine_cannot_do_is_refused_before_anything_starts() {
         ("option", &["--runner", "ssh:-oProxyCommand=true"], "not the name of a host"),
         ("kind", &["--runner", "sssh"], "ssh:user@host:port"),
     ] {
-        let run = lab.run(ONE, out, args);
+        let run = lab.run(&one(), out, args);
         run.assert_code(2);
         assert!(run.stderr.contains(words), "{}", run.stderr);
     }
-    let matrix = format!("runner = {{ kind = 'qemu', disk = '1GiB' }}\n{ONE}");
+    let matrix = format!("runner = {{ kind = 'qemu', disk = '1GiB' }}\n{}", one());
     let run = lab.run(&matrix, "disk", &["--runner", "ssh:lab"]);
     run.assert_code(2);
     assert!(run.stderr.contains("runner.disk"), "{}", run.stderr);

@@ -1,7 +1,7 @@
 //! The store that is kept between test runs, and what each lab sees of it.
 //!
 //! ```text
-//! images/ recipes/ lock     built once, before the first guest; every lab's store has links to these
+//! images/ recipes/ lock     built once: most guests' before the first guest, the rest meanwhile; every lab's store has links to these
 //! probe.json                the proof of the accelerator, made once and alone; every lab's store has a copy
 //! templates/                made by the first test that needs one; the stores of tests that are about neither booting nor templates have a
 //!                           link to it
@@ -14,49 +14,66 @@ use std::{
     fs::{self, File},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::LazyLock,
+    process::{Command, Output, Stdio},
+    sync::{LazyLock, Once},
 };
 
 use tempfile::TempDir;
 
-/// Every image a test boots, but for that of another kind of CPU ([`also`]).
-const IMAGES: [&str; 4] = ["debian-11-minimal", "debian-12-minimal", "debian-13-minimal", "debian-13-runner"];
+/// What most tests boot.
+const FIRST: &str = "debian-12-minimal";
+/// What some tests boot besides ([`the_rest`]); that of another kind of CPU is one test's alone ([`also`]).
+const REST: [&str; 3] = ["debian-13-runner", "debian-11-minimal", "debian-13-minimal"];
 
-/// `NESTMATRIX_TEST_STORE`, else `target/<triple>/test-store`; with all images in it. If they cannot be built every test fails at once.
+/// It, with what most tests boot. If that cannot be built every test fails at once.
 static KEPT: LazyLock<PathBuf> = LazyLock::new(|| {
-    let store = match std::env::var_os("NESTMATRIX_TEST_STORE") {
-        Some(store) => std::path::absolute(store).unwrap(),
-        None => Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("test-store"),
-    };
-    let nestmatrix = |args: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nestmatrix"));
-        command.args(args).env("NESTMATRIX_STORE", &store).env("NO_COLOR", "1").stdin(Stdio::null()).output().unwrap()
-    };
-    let prepared = nestmatrix(&[&["images", "prepare"], &IMAGES[..]].concat());
-    assert!(prepared.status.success(), "the images: {}", String::from_utf8_lossy(&prepared.stderr));
+    // One image by itself leaves a CPU idle; and the tests that need none of the rest go on when theirs is there.
+    std::thread::spawn(the_rest);
+    prepare(&[FIRST]);
+    // And the small system that is up soonest: for tests that need a guest, whichever.
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    fs::write(file.path(), crate::rootfs::alpine() + "[[suite]]\nname = 's'\ninline = 'true'\n").unwrap();
+    prepare(&["--matrix", file.path().to_str().unwrap()]);
     // It proves the accelerator if that is not on record, and says whether this machine is fit. That is for the tests to find
     // out: where it is not, they fail with better words.
     nestmatrix(&["doctor"]);
     for folder in ["labs", "templates"] {
-        fs::create_dir_all(store.join(folder)).unwrap();
+        fs::create_dir_all(folder_of_all().join(folder)).unwrap();
     }
     // As guests have it on their command lines.
-    let store = store.canonicalize().unwrap();
+    let store = folder_of_all().canonicalize().unwrap();
     remove_dead_labs(&store.join("labs"));
     store
 });
 
+/// `NESTMATRIX_TEST_STORE`, else `target/<triple>/test-store`.
+fn folder_of_all() -> PathBuf {
+    match std::env::var_os("NESTMATRIX_TEST_STORE") {
+        Some(store) => std::path::absolute(store).unwrap(),
+        None => Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("test-store"),
+    }
+}
+
+/// Waits until the images are there that most tests do without: of the L1, and of other releases of Debian. To be called before a place is taken.
+pub(crate) fn the_rest() {
+    static BUILT: Once = Once::new();
+    BUILT.call_once(|| prepare(&REST));
+}
+
 /// Builds another image into it, for the one test that boots it: that takes minutes, in which others can go on.
 pub(crate) fn also(image: &str) {
+    prepare(&[image]);
+}
+
+fn prepare(images: &[&str]) {
+    let prepared = nestmatrix(&[&["images", "prepare"], images].concat());
+    assert!(prepared.status.success(), "{images:?}: {}", String::from_utf8_lossy(&prepared.stderr));
+}
+
+fn nestmatrix(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nestmatrix"));
-    command
-        .args(["images", "prepare", image])
-        .env("NESTMATRIX_STORE", kept())
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::null());
-    let prepared = command.output().unwrap();
-    assert!(prepared.status.success(), "{image}: {}", String::from_utf8_lossy(&prepared.stderr));
+    command.args(args).env("NESTMATRIX_STORE", folder_of_all()).env("NO_COLOR", "1").stdin(Stdio::null());
+    command.output().unwrap()
 }
 
 /// The folder that is kept.
@@ -88,6 +105,15 @@ impl LabStore {
         let own = Self::with_images();
         symlink(KEPT.join("templates"), own.path().join("templates")).unwrap();
         own
+    }
+
+    /// A copy of one that other tests have made.
+    pub(crate) fn take_template(&self, digest: &str) {
+        let key = digest.strip_prefix("sha256:").unwrap();
+        let (from, to) = (KEPT.join("templates").join(key), self.path().join("templates"));
+        fs::create_dir_all(&to).unwrap();
+        let copied = Command::new("cp").args(["-a", "--sparse=always"]).arg(from).arg(to).status().unwrap();
+        assert!(copied.success());
     }
 
     /// With the proof, and no image: for tests of how images come into a store.
