@@ -58,6 +58,7 @@ impl Scratch {
         private_folder(&path).map_err(at("create", &path))?;
         let lock = File::create(path.join(LOCK)).map_err(at("write into", &path))?;
         lock.lock().map_err(at("lock", &path))?;
+        note(&path.join(LOCK), std::process::id()).map_err(at("write into", &path))?;
         Ok(Self { path, _lock: lock })
     }
 
@@ -75,8 +76,23 @@ impl Drop for Scratch {
 
 /// Notes a guest that is left to a person: no sweep ends it.
 pub fn note_kept(folder: &Path, pid: u32) -> io::Result<()> {
-    let started = process_start_time(pid).ok_or_else(|| io::Error::other("the guest is gone"))?;
-    fs::write(folder.join(KEPT), serde_json::to_vec(&Note { pid, started })?)
+    note(&folder.join(KEPT), pid)
+}
+
+fn note(file: &Path, pid: u32) -> io::Result<()> {
+    let started = process_start_time(pid).ok_or_else(|| io::Error::other("the process is gone"))?;
+    fs::write(file, serde_json::to_vec(&Note { pid, started })?)
+}
+
+/// Kills the process whose run has this folder, if it lives. Its guests die with it.
+pub fn end_owner(run: &Path) {
+    let owner = fs::read(run.join(LOCK)).ok().and_then(|note| serde_json::from_slice::<Note>(&note).ok());
+    let Some(Note { pid, started }) = owner else { return };
+    let handle = Pid::from_raw(pid as i32).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    // Compared behind the handle: from here on the number cannot pass to another process.
+    if let Some(handle) = handle.filter(|_| process_alive(pid, started)) {
+        let _ = pidfd_send_signal(&handle, Signal::KILL);
+    }
 }
 
 /// Ends and removes what dead runs left. Says what it did, a line for each.

@@ -1,17 +1,19 @@
 //! Takes files on a machine where guests are to run: images, with resume, and the bundle of a run.
 //!
-//! The sender is told first what is there already. Then each file comes as a header, pieces with the place they belong to (what is left out
+//! The sender is told first what is there already, and meanwhile that it has to wait for another run. Then each file comes as a header, pieces with the place they belong to (what is left out
 //! is a hole), an empty piece, and the digest of the whole. Nothing has its name before its digest was compared.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufRead as _, Read as _, Seek as _, SeekFrom},
-    os::unix::fs::{DirBuilderExt as _, FileExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
 use matrix::Digest;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
@@ -29,6 +31,12 @@ const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 const USED: &str = "used";
 /// Longest header.
 const LONGEST: u64 = 4096;
+/// A sender from which nothing has come for so long is gone: a connection that was cut may stand here for hours.
+const SENDER_TIMEOUT: Timespec = Timespec { tv_sec: 120, tv_nsec: 0 };
+/// How often a lock is tried that another process holds, and the sender told.
+const LOCK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a run may take to end by itself before its agent is ended.
+const AGENT_END: Duration = Duration::from_secs(5);
 
 /// What is to be received.
 #[derive(Clone, Debug)]
@@ -37,7 +45,7 @@ pub(crate) enum Received {
     Image(String),
     /// The bundle of this run, as an archive.
     JobBundle(String),
-    /// Nothing: waits until this run has ended and removes what it left.
+    /// Nothing: ends this run and removes what it left.
     End(String),
 }
 
@@ -48,7 +56,9 @@ pub(crate) struct There {
     pub(crate) whole: bool,
     /// So many bytes of each file are.
     pub(crate) bytes: [u64; 3],
-    /// So many more have room.
+    /// Disk space that these files take, in bytes: their holes take none.
+    pub(crate) allocated: u64,
+    /// Free disk space, in bytes.
     pub(crate) free: u64,
 }
 
@@ -63,10 +73,14 @@ pub(crate) struct Header {
     pub(crate) from: u64,
 }
 
-/// What the sender is told at the end.
+/// What the sender is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Outcome {
+pub(crate) enum Reply {
+    /// Another run is sending the same image, or the run is still ending. Said again and again.
+    Waiting,
+    /// What is there.
+    There(There),
     /// It is there.
     Done,
     /// The disk is full.
@@ -80,18 +94,58 @@ pub(crate) const FILES: [&str; 3] = [KERNEL, INITRD, DISK];
 
 /// Receives from standard input, into what is below `root`.
 pub(crate) fn receive(root: &Path, what: &Received) -> io::Result<()> {
-    let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
-    let outcome = match what {
+    let (mut input, mut output) = (io::BufReader::with_capacity(BLOCK, Sender), io::stdout().lock());
+    let received = match what {
         Received::Image(name) => image(root, name, &mut input, &mut output),
-        Received::JobBundle(run) => tar::Archive::new(&mut input).unpack(shared::bundle(root, run)),
-        Received::End(run) => end(&shared::store(root), run),
+        Received::JobBundle(run) => {
+            name(run).and_then(|run| tar::Archive::new(&mut input).unpack(shared::bundle(root, run)))
+        }
+        Received::End(run) => end(&shared::store(root), run, &mut output),
     };
-    let outcome = match outcome {
-        Ok(()) => Outcome::Done,
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => Outcome::Full(error.to_string()),
-        Err(error) => Outcome::Failed(error.to_string()),
+    let reply = match received {
+        Ok(()) => Reply::Done,
+        Err(error) if is_full(&error) => Reply::Full(error.to_string()),
+        Err(error) => Reply::Failed(error.to_string()),
     };
-    say(&mut output, &outcome)
+    say(&mut output, &reply)
+}
+
+fn is_full(error: &io::Error) -> bool {
+    // What unpacks an archive wraps it.
+    let source =
+        error.get_ref().and_then(|source| source.source()).and_then(|source| source.downcast_ref::<io::Error>());
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    full.contains(&error.kind()) || source.is_some_and(is_full)
+}
+
+/// Standard input.
+struct Sender;
+
+impl io::Read for Sender {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let stdin = io::stdin();
+        let ready = poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&SENDER_TIMEOUT))?;
+        if ready == 0 {
+            let reason = format!("timeout: nothing came from the sender for {} s", SENDER_TIMEOUT.tv_sec);
+            return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+        }
+        Ok(rustix::io::read(&stdin, buffer)?)
+    }
+}
+
+/// Waits for a lock that other processes release when they end. The sender is told of it; without one there is no use in waiting.
+fn locked(lock: &File, output: &mut impl io::Write, waiting: &mut dyn FnMut()) -> io::Result<()> {
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+            Err(fs::TryLockError::WouldBlock) => {
+                say(output, &Reply::Waiting)?;
+                waiting();
+                thread::sleep(LOCK_INTERVAL);
+            }
+        }
+    }
 }
 
 fn say(output: &mut impl io::Write, message: &impl Serialize) -> io::Result<()> {
@@ -101,9 +155,17 @@ fn say(output: &mut impl io::Write, message: &impl Serialize) -> io::Result<()> 
 }
 
 /// The folder is locked for as long as its run lives.
-fn end(store: &Path, run: &str) -> io::Result<()> {
-    match File::open(store.join("scratch").join(name(run)?).join("lock")) {
-        Ok(lock) => lock.lock()?,
+fn end(store: &Path, run: &str, output: &mut impl io::Write) -> io::Result<()> {
+    let folder = store.join("scratch").join(name(run)?);
+    match File::open(folder.join("lock")) {
+        Ok(lock) => {
+            let began = Instant::now();
+            locked(&lock, output, &mut || {
+                if began.elapsed() >= AGENT_END {
+                    scratch::end_owner(&folder);
+                }
+            })?;
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
@@ -123,29 +185,40 @@ fn image(root: &Path, folder: &str, input: &mut impl io::BufRead, output: &mut i
     let (place, part) = (images.join(name(folder)?), images.join(format!("{folder}.part")));
     // Another run may be sending the same: then it is there, or goes on from there.
     let lock = File::create(images.join(format!("{folder}.lock")))?;
-    lock.lock()?;
+    locked(&lock, output, &mut || {})?;
     if place.is_dir() {
         File::create(place.join(USED))?.set_modified(SystemTime::now())?;
-        return say(output, &There { whole: true, bytes: [0; 3], free: 0 });
+        return say(output, &Reply::There(There { whole: true, bytes: [0; 3], allocated: 0, free: 0 }));
     }
     remove_unused(&images);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&part)?;
-    let size = |name: &str| fs::metadata(part.join(name)).map_or(0, |file| file.len());
+    let files = FILES.map(|name| fs::metadata(part.join(name)).ok());
+    let bytes = files.each_ref().map(|file| file.as_ref().map_or(0, fs::Metadata::len));
+    let allocated = files.iter().flatten().map(|file| file.blocks() * 512).sum();
     let free = host::free_bytes(&part)?.bytes();
-    say(output, &There { whole: false, bytes: FILES.map(size), free })?;
+    say(output, &Reply::There(There { whole: false, bytes, allocated, free }))?;
+    let taken = files_of_image(&part, input);
+    if taken.as_ref().is_err_and(is_full) {
+        // Others need the room that it takes.
+        fs::remove_dir_all(&part)?;
+    }
+    taken?;
+    File::create(part.join(USED))?;
+    fs::rename(&part, &place)?;
+    File::open(&images)?.sync_all()
+}
+
+fn files_of_image(part: &Path, input: &mut impl io::BufRead) -> io::Result<()> {
     loop {
         let header = header(input)?;
         if header.name.is_empty() {
-            break;
+            return Ok(());
         }
         if !FILES.contains(&header.name.as_str()) {
             return Err(io::Error::other("a file that no image has"));
         }
         file(&part.join(&header.name), &header, input)?;
     }
-    File::create(part.join(USED))?;
-    fs::rename(&part, &place)?;
-    File::open(&images)?.sync_all()
 }
 
 fn header(input: &mut impl io::BufRead) -> io::Result<Header> {
@@ -264,7 +337,7 @@ mod tests {
         bytes
     }
 
-    const NOTHING: There = There { whole: false, bytes: [0; 3], free: 0 };
+    const NOTHING: There = There { whole: false, bytes: [0; 3], allocated: 0, free: 0 };
 
     fn made(folder: &Path) {
         let mut disk = vec![0; 3 * BLOCK + 7];
@@ -278,7 +351,9 @@ mod tests {
     fn take(root: &Path, mut input: &[u8]) -> (io::Result<()>, There) {
         let mut said = Vec::new();
         let taken = image(root, "abc", &mut input, &mut said);
-        (taken, serde_json::from_slice(said.split(|byte| *byte == b'\n').next().unwrap()).unwrap())
+        let said = said.split(|byte| *byte == b'\n').next().unwrap();
+        let Ok(Reply::There(there)) = serde_json::from_slice(said) else { panic!("{said:?}") };
+        (taken, there)
     }
 
     #[test]

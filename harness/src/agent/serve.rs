@@ -35,6 +35,8 @@ use crate::{
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A machine with an emulated CPU is slow; one whose nested virtualization hangs does not come to an end at all.
 const PROOF_LIMIT: Duration = Duration::from_secs(240);
+/// How long an agent whose orchestrator is gone may take to end: there may be nobody who reads its last words.
+const END_TIMEOUT: Duration = Duration::from_secs(60);
 const DISK_HELP: &str = "raise `runner.disk`, or run fewer guests at once (`--jobs`)";
 
 /// How the agent is to be on a machine.
@@ -75,10 +77,25 @@ pub async fn serve(ground: Ground<'_>) -> io::Result<()> {
         }
     };
     let stop = Stop::default();
-    let served = match (ground, &shared) {
-        (Ground::Own(folder), _) => Agent { folder, spawner: &spawner, say: &say, stop: &stop }.run(work, orders).await,
-        (_, Some(shared)) => shared.run(work, orders, &spawner, &say, &stop).await,
-        _ => Ok(()),
+    let serving = async {
+        match (ground, &shared) {
+            (Ground::Own(folder), _) => {
+                Agent { folder, spawner: &spawner, say: &say, stop: &stop }.run(work, orders).await
+            }
+            (_, Some(shared)) => shared.run(work, orders, &spawner, &say, &stop).await,
+            _ => Ok(()),
+        }
+    };
+    let overdue = async {
+        stop.kill.cancelled().await;
+        tokio::time::sleep(END_TIMEOUT).await;
+    };
+    let served = tokio::select! {
+        served = serving => served,
+        () = overdue => {
+            crate::blocking::blocking(|| drop(shared));
+            return Err(io::Error::other("the orchestrator does not read what the agent says"));
+        }
     };
     if let Err(trouble) = served {
         say.message(FromAgent::Failed { trouble }).await;

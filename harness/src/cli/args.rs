@@ -222,6 +222,9 @@ pub(super) struct Doctor {
     /// Ask another machine instead: `ssh:user@host:port`.
     #[arg(long, value_name = "RUNNER", conflicts_with = "fresh")]
     pub(super) runner: Option<Runner>,
+    /// The private key to log in there with, as `runner.identity` in a matrix. Default: what `ssh` finds by itself.
+    #[arg(long, value_name = "FILE", requires = "runner")]
+    pub(super) identity: Option<PathBuf>,
 }
 
 #[derive(Debug, Arguments)]

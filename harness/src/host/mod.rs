@@ -14,4 +14,4 @@ pub use firmware::{NoPart, swtpm, uefi};
 pub use machine::{Machine, free_bytes};
 pub use nesting::{Extension, Hardware, KvmDevice, Nesting};
 pub use probe::{ProbeError, Proof, Target, known, kvm_opens, measure, measured, prove, prove_kvm};
-pub use tools::{Qemu, ToolError, Version, find};
+pub use tools::{Qemu, ToolError, Version, find, too_old};

@@ -135,6 +135,15 @@ fn machine(arch: Arch, version: Version) -> String {
     }
 }
 
+/// Why a QEMU that says this of its version is not new enough; `None`: it is.
+pub fn too_old(line: &str) -> Option<String> {
+    match parse_version(line) {
+        Some((_, version)) if version >= OLDEST => None,
+        Some((_, version)) => Some(format!("version {version}, but at least {OLDEST} is needed")),
+        None => Some(format!("`--version` does not say a version: {line}")),
+    }
+}
+
 /// Looks a program up in `PATH`.
 pub fn find(program: &str) -> Option<PathBuf> {
     // Administration tools are not in an ordinary user's PATH on Debian.
@@ -178,6 +187,9 @@ mod tests {
         assert_eq!(version("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)"), expect("10.0.2", "10.0"));
         assert_eq!(version("QEMU emulator version 8.2.2 (Debian 1:8.2.2+ds-0ubuntu1)"), expect("8.2.2", "8.2"));
         assert_eq!(version("command not found"), None);
+        assert_eq!(too_old("QEMU emulator version 8.2.2 (Debian 1:8.2.2+ds-0ubuntu1)"), None);
+        assert!(too_old("QEMU emulator version 7.2.9 (Debian)").unwrap().contains("7.2, but at least 8.2"));
+        assert!(too_old("").is_some());
     }
 
     #[test]

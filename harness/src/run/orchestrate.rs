@@ -8,7 +8,7 @@ use std::{
 };
 
 use images::{Catalog, Entry, PreparedImage, Source, Store};
-use matrix::{Arch, Plan};
+use matrix::{Arch, Plan, RunnerKind};
 use reports::{EventKind, ImageState, StepTime};
 
 use super::{
@@ -65,10 +65,11 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     let started = Instant::now();
     let machine_error = |what| move |error: std::io::Error| RunError::Machine { what, why: error.to_string() };
     let Begun { plan, resumed } = begin(start)?;
-    let qemu = Qemu::find().await?;
+    // Guests on another machine need none here.
+    let qemu = if plan.runner.kind == RunnerKind::Ssh { None } else { Some(Qemu::find().await?) };
     let machine = Machine::read().map_err(machine_error("read the size of this machine"))?;
     let nesting = Nesting::read(Path::new("/")).map_err(machine_error("read what this machine can virtualize"))?;
-    let place = Place { plan: &plan, options, qemu: &qemu, machine: &machine, nesting: &nesting };
+    let place = Place { plan: &plan, options, qemu: qemu.as_ref(), machine: &machine, nesting: &nesting };
     place.check()?;
     let store = open_store(&options.store).await?;
     let swept = blocking(|| scratch::sweep(store.root()));
@@ -118,7 +119,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
         events.send(EventKind::Warning { cell: None, message });
     }
 
-    let proof_is_known = !place.is_elsewhere() && host::known(store.root(), &qemu, &machine).is_some();
+    let proof_is_known = qemu.as_ref().is_some_and(|qemu| host::known(store.root(), qemu, &machine).is_some());
     let mut entries = entries(&ledger, &plan, &options.catalog, place.l1_image(), proof_is_known);
     let emulators = Emulators::find(&entries).await;
     let refused = emulators.refuse(&mut entries, &events);
@@ -129,8 +130,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     // wait for the last.
     let at_once = place.l1_image().is_none() && emulators.are_unneeded();
     let own = |image: &PreparedImage| image.arch == Arch::here() && (proof_is_known || image.kernel.is_some());
-    let elsewhere = place.is_elsewhere();
-    while !(elsewhere || at_once && images.prepared().values().flatten().any(|image| own(image)))
+    while !(qemu.is_none() || at_once && images.prepared().values().flatten().any(|image| own(image)))
         && images.next().await.is_some()
     {}
     let (mut emulations, mut proved) = (Emulations::new(), Vec::new());
@@ -139,10 +139,8 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
         let mut took = |step: &str, since: Instant| {
             proved.push(StepTime { step: step.to_owned(), elapsed_ms: since.elapsed().as_millis() as u64 });
         };
-        if elsewhere {
-            return Ok(Proof::unneeded());
-        }
-        let proof = prove(images.prepared(), &store, &qemu, &machine, spawner, scratch.path()).await;
+        let Some(qemu) = &qemu else { return Ok(Proof::unneeded()) };
+        let proof = prove(images.prepared(), &store, qemu, &machine, spawner, scratch.path()).await;
         took("proof of the accelerator", began);
         let (began, own) = (Instant::now(), proof.as_ref().map_or(1.0, |proof| proof.speed));
         emulations = emulators.measure(images.prepared(), &store, &machine, spawner, (scratch.path(), own)).await;

@@ -31,7 +31,8 @@ use crate::{
 pub(super) struct Place<'a> {
     pub(super) plan: &'a Plan,
     pub(super) options: &'a Options,
-    pub(super) qemu: &'a Qemu,
+    /// That of this machine; `None`: guests run on another one, and what this one can do decides nothing.
+    pub(super) qemu: Option<&'a Qemu>,
     pub(super) machine: &'a Machine,
     pub(super) nesting: &'a Nesting,
 }
@@ -81,7 +82,7 @@ impl Place<'_> {
             let cells: Vec<&str> = foreign.iter().map(|(cell, _)| cell.id.as_str()).collect();
             return Err(RunError::ForeignInL1 { cells: cells.join(", "), arch: *arch });
         }
-        if self.is_elsewhere() {
+        if self.qemu.is_none() {
             let runner = &self.plan.runner;
             let of_an_l1 = runner.image.is_some() || !runner.kernel_args.is_empty() || runner.disk.is_some();
             return if of_an_l1 { Err(RunError::BootedElsewhere) } else { Ok(()) };
@@ -98,11 +99,6 @@ impl Place<'_> {
     /// Guests are left to a person.
     fn keeps(&self) -> bool {
         self.options.keep != Keep::Never || self.options.purpose == Purpose::Shell
-    }
-
-    /// Guests run on another machine: what this one can do decides nothing.
-    pub(super) fn is_elsewhere(&self) -> bool {
-        self.plan.runner.kind == RunnerKind::Ssh
     }
 
     fn may_nest(&self) -> bool {
@@ -146,13 +142,14 @@ impl Place<'_> {
 
     /// Runs every open cell of the ledger where it is best run.
     pub(super) async fn run_cells(&self, to: &Where<'_>, images: &mut Arriving, ledger: &mut Ledger) {
-        if let (true, Some(host)) = (self.is_elsewhere(), &self.plan.runner.host) {
-            return self.over_ssh(to, host, images, ledger).await;
-        }
         let choice = self.choose(to.proof.accelerator);
-        match choice.kind {
-            RunnerChoice::Host => self.on_this_machine(to, &choice.reason, images, ledger).await,
-            RunnerChoice::Qemu => self.in_an_l1(to, &choice.reason, images, ledger).await,
+        match (self.qemu, &self.plan.runner.host, choice.kind) {
+            (Some(qemu), _, RunnerChoice::Host) => {
+                self.on_this_machine(to, (&choice.reason, qemu), images, ledger).await;
+            }
+            (Some(qemu), _, RunnerChoice::Qemu) => self.in_an_l1(to, (&choice.reason, qemu), images, ledger).await,
+            (None, Some(host), _) => self.over_ssh(to, host, images, ledger).await,
+            (None, None, _) => to.refuse(ledger, &unusable("no machine is named (`runner.host`)".to_owned())),
         }
     }
 
@@ -168,7 +165,13 @@ impl Place<'_> {
         }
     }
 
-    async fn on_this_machine(&self, to: &Where<'_>, reason: &str, images: &mut Arriving, ledger: &mut Ledger) {
+    async fn on_this_machine(
+        &self,
+        to: &Where<'_>,
+        (reason, qemu): (&str, &Qemu),
+        images: &mut Arriving,
+        ledger: &mut Ledger,
+    ) {
         let limits = match limits::on_this_machine(self.plan, self.machine.spare(), self.machine.cpus) {
             Ok(limits) => limits,
             Err(error) => return to.refuse(ledger, &unusable(error.to_string())),
@@ -176,13 +179,13 @@ impl Place<'_> {
         let place = HostPlace {
             plan: self.plan,
             reason,
-            qemu: self.qemu,
+            qemu,
             machine: self.machine,
             spawner: to.spawner,
             proof: to.proof,
             emulations: &to.emulations,
             proved: &to.proved,
-            freezing: self.freezing(to, to.proof.accelerator),
+            freezing: self.freezing(to, qemu, to.proof.accelerator),
             cold: self.options.cold,
             budget: Budget::new(limits.memory, limits.cpus, self.options.jobs.unwrap_or(usize::MAX)),
             keep: self.options.keep,
@@ -204,13 +207,19 @@ impl Place<'_> {
     }
 
     /// Where guests that are run here with this accelerator are frozen.
-    fn freezing(&self, to: &Where<'_>, accelerator: Accelerator) -> Freezing {
+    fn freezing(&self, to: &Where<'_>, qemu: &Qemu, accelerator: Accelerator) -> Freezing {
         let templates = to.templates.clone()?;
-        let host_fingerprint = HostFingerprint::new(self.qemu, self.machine, accelerator);
-        Ok((templates, host_fingerprint.map_err(|error| format!("{}: {error}", self.qemu.system.display()))?))
+        let host_fingerprint = HostFingerprint::new(qemu, self.machine, accelerator);
+        Ok((templates, host_fingerprint.map_err(|error| format!("{}: {error}", qemu.system.display()))?))
     }
 
-    async fn in_an_l1(&self, to: &Where<'_>, reason: &str, arriving: &mut Arriving, ledger: &mut Ledger) {
+    async fn in_an_l1(
+        &self,
+        to: &Where<'_>,
+        (reason, qemu): (&str, &Qemu),
+        arriving: &mut Arriving,
+        ledger: &mut Ledger,
+    ) {
         // All are attached to it when it starts.
         while arriving.next().await.is_some() {}
         let prepared = arriving.prepared();
@@ -272,11 +281,7 @@ impl Place<'_> {
             }
             let key = format!(
                 "{} | {:?} | {accelerator} | qemu {} | {} | {}",
-                image.facts.digest,
-                self.plan.runner.kernel_args,
-                self.qemu.words,
-                self.machine.kernel,
-                self.machine.cpu
+                image.facts.digest, self.plan.runner.kernel_args, qemu.words, self.machine.kernel, self.machine.cpu
             );
             let place = QemuPlace {
                 spec: L1Spec {
@@ -285,7 +290,7 @@ impl Place<'_> {
                     image: &image,
                     image_name: name,
                     images: &images,
-                    qemu: self.qemu,
+                    qemu,
                     speed: if emulated { to.proof.speed.max(EMULATION) } else { to.proof.speed },
                     nesting,
                     accelerator,
@@ -295,7 +300,7 @@ impl Place<'_> {
                 spawner: to.spawner,
                 jobs: self.options.jobs,
                 cold: self.options.cold,
-                freezing: self.freezing(to, accelerator),
+                freezing: self.freezing(to, qemu, accelerator),
                 proofs: Proofs::new(to.store, key),
                 depth: self.depth(),
             };

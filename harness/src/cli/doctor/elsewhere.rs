@@ -20,6 +20,11 @@ pub(super) fn findings(found: &Found) -> Vec<Finding> {
         judged("QEMU", found.qemu.clone().unwrap_or_default()),
         judged("qemu-img", "it is there".to_owned()),
         judged("sha256sum", "it is there".to_owned()),
+        Finding::new(
+            "swtpm",
+            State::Plain,
+            if found.has_swtpm { "it is there" } else { "it is not there: guests have no TPM (`guest.tpm`)" },
+        ),
         kvm(found.kvm),
         Finding::new(
             "runs",
@@ -69,6 +74,7 @@ mod tests {
             has_program: false,
             has_sha256sum: true,
             has_qemu_img: false,
+            has_swtpm: false,
             qemu: None,
             kvm: Kvm::Denied,
             is_virtual: false,

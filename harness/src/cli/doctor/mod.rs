@@ -18,7 +18,7 @@ use crate::guest::Spawner;
 
 pub(super) async fn doctor(args: &args::Doctor) -> Outcome {
     match &args.runner {
-        Some(args::Runner::Ssh(host)) => return another(host).await,
+        Some(args::Runner::Ssh(host)) => return another(host, args.identity.as_deref()).await,
         Some(args::Runner::Here(_)) => {
             return Err(Failure::message(
                 2,
@@ -38,9 +38,9 @@ pub(super) async fn doctor(args: &args::Doctor) -> Outcome {
     Ok(if findings.iter().any(|finding| finding.state == State::Bad) { 3 } else { 0 })
 }
 
-async fn another(host: &matrix::SshHost) -> Outcome {
+async fn another(host: &matrix::SshHost, identity: Option<&std::path::Path>) -> Outcome {
     let spawner = Spawner::start().map_err(|error| Failure::message(2, error))?;
-    let found = crate::runner::look(host, None, &spawner).await.map_err(|trouble| Failure {
+    let found = crate::runner::look(host, identity, &spawner).await.map_err(|trouble| Failure {
         report: match trouble.help {
             Some(help) => miette::miette!(help = help, "{}", trouble.reason),
             None => miette::miette!("{}", trouble.reason),

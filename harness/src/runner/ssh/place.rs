@@ -3,13 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use images::Kernel;
@@ -22,7 +22,7 @@ use super::{
         place::{About, Engine, Opened, Opening, Place},
         qemu::{Steps, interrupted, unsendable},
     },
-    client::{Access, Connection, Running},
+    client::{Access, Connection, Output, Running},
     probe::Found,
     words,
 };
@@ -31,7 +31,7 @@ use crate::{
         Broken, Link,
         job_bundle::{self, BundleError, PROGRAM, StoredImage},
         protocol::{ToAgent, Work},
-        receive::{Outcome, There},
+        receive::Reply,
         send_image,
         shared::{IMAGES, PROGRAMS},
     },
@@ -49,6 +49,8 @@ const EXPLANATION: Duration = Duration::from_secs(2);
 const SPARE: u64 = 256 << 20;
 /// How often an upload is told of.
 const TOLD: Duration = Duration::from_secs(10);
+/// How long the other end may say nothing when it has nothing to wait for: it reads a whole image in that time, from a slow disk.
+const SILENCE: Duration = Duration::from_secs(600);
 /// Receives the program of the digest `$2` below `$1`: nothing has its name before it was checked, and the oldest others go.
 const UPLOAD: &str = include_str!("upload.sh");
 const ROOM: &str = "make room on that machine's disk, below ~/.cache/nestmatrix";
@@ -105,7 +107,8 @@ impl<'a> SshPlace<'a> {
         Self { plan, host, reason, spawner, jobs, cold, templates, depth: AtomicU32::new(1) }
     }
 
-    async fn start(&self, opening: &Opening<'_>, steps: &mut Steps) -> Result<(SshEngine, Link), Trouble> {
+    /// Connects, looks at the machine and sends it the agent's program.
+    async fn connect(&self, opening: &Opening<'_>, steps: &mut Steps) -> Result<SshEngine, Trouble> {
         let &Opening { scratch, logs, progress, number, .. } = opening;
         for folder in [scratch, logs] {
             std::fs::create_dir_all(folder).map_err(|error| local(&folder.display().to_string(), &error))?;
@@ -121,12 +124,20 @@ impl<'a> SshPlace<'a> {
         let there = Folders { program: format!("{programs}/{digest}/{PROGRAM}"), root: found.root };
         if !found.has_program {
             progress(format!("uploading the agent to {}", self.host));
-            self.upload_program(&connection, &programs, &digest).await?;
+            self.upload_program(&connection, (&programs, &digest), progress).await?;
             steps.done("upload the agent");
         }
-        let of_run = scratch.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-        let run = format!("{of_run}-{number}");
-        let engine = SshEngine { connection, host: self.host.clone(), there, run };
+        Ok(SshEngine { connection, host: self.host.clone(), there, run: name_there(scratch, number) })
+    }
+
+    /// Starts the agent and tells it what to do.
+    async fn start(&self, engine: &SshEngine, opening: &Opening<'_>, steps: &mut Steps) -> Result<Link, Trouble> {
+        if opening.after_loss {
+            // Its guests take memory, and it may not know yet that nobody listens.
+            (opening.progress)(format!("ending what the lost connection left on {}", self.host));
+            engine.end(&name_there(opening.scratch, opening.number.saturating_sub(1))).await?;
+            steps.done("end the lost agent");
+        }
         let Folders { root, program } = &engine.there;
         let script = "exec \"$1\" agent --shared \"$2\" \"$3\"";
         let agent = engine.connection.run(script, &[program, root, &engine.run]).await?;
@@ -148,7 +159,7 @@ impl<'a> SshPlace<'a> {
             }
         };
         steps.done("agent");
-        let bundle = self.send_brief(&engine);
+        let bundle = self.send_brief(engine);
         tokio::select! {
             sent = bundle => sent?,
             // Listened to meanwhile, so that each knows that the other is there.
@@ -162,7 +173,7 @@ impl<'a> SshPlace<'a> {
         }
         steps.done("plan");
         link.say(ToAgent::Work(Work {
-            runner: number,
+            runner: opening.number,
             emulated: false,
             cpus: self.plan.runner.cpus.unwrap_or(u32::MAX),
             jobs: self.jobs,
@@ -172,17 +183,37 @@ impl<'a> SshPlace<'a> {
             templates: self.templates,
             known: None,
         }));
-        Ok((engine, link))
+        Ok(link)
     }
 
-    async fn upload_program(&self, connection: &Connection, programs: &str, digest: &str) -> Result<(), Trouble> {
+    async fn upload_program(
+        &self,
+        connection: &Connection,
+        (programs, digest): (&str, &str),
+        progress: &(dyn Fn(String) + Sync),
+    ) -> Result<(), Trouble> {
+        let failed = format!("{}: the agent was not uploaded", self.host);
         let Running { mut stdin, mut output, mut end } =
             connection.run(&UPLOAD.replace('\n', " "), &[programs, digest]).await?;
+        let sent = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&sent);
         let sending = tokio::task::spawn_blocking(move || {
-            io::copy(&mut std::fs::File::open("/proc/self/exe")?, &mut stdin)?;
-            stdin.flush()
+            let mut program = std::fs::File::open("/proc/self/exe")?;
+            let mut piece = vec![0; 256 << 10];
+            loop {
+                let read = program.read(&mut piece)?;
+                if read == 0 {
+                    return stdin.flush();
+                }
+                stdin.write_all(&piece[..read])?;
+                count.fetch_add(read as u64, Ordering::Relaxed);
+            }
         });
-        let said = output.line().await;
+        let tell =
+            |sent| progress(format!("uploading the agent to {}: {} MiB", self.host, ByteSize::from_bytes(sent).mib()));
+        let Some(said) = answer(&mut output, &sent, &tell).await else {
+            return Err(silent(self.host, "the agent was not uploaded"));
+        };
         let sent = finished(sending).await;
         if said.as_deref() == Some("done\n") {
             return Ok(());
@@ -191,7 +222,7 @@ impl<'a> SshPlace<'a> {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => error.to_string(),
             _ => end.last_words().await,
         };
-        Err(refused(&format!("{}: the agent was not uploaded", self.host), &words))
+        Err(refused(&failed, &words))
     }
 
     async fn send_brief(&self, engine: &SshEngine) -> Result<(), Trouble> {
@@ -206,14 +237,16 @@ impl<'a> SshPlace<'a> {
             let buffer = tar.into_inner().map_err(unwritable)?;
             buffer.into_inner().map(drop).map_err(|error| unwritable(error.into_error()))
         });
-        let said = output.line().await;
+        let what = "the plan was not sent";
+        let said = answer(&mut output, &AtomicU64::new(0), &|_| {}).await;
+        let Some(said) = said else { return Err(silent(&engine.host, what)) };
         match sending.await {
             // Writing is reading, on the other end: that one says what is wrong with it.
             Ok(Ok(()) | Err(BundleError::Write { .. })) => {}
             Ok(Err(error)) => return Err(unsendable(&error)),
             Err(error) => return Err(local("the plan", &error)),
         }
-        outcome(&engine.host, "the plan was not sent", said.as_deref(), &mut end).await
+        outcome(&engine.host, what, said.as_deref(), &mut end).await
     }
 }
 
@@ -227,12 +260,23 @@ impl Place for SshPlace<'_> {
 
     async fn open(&self, opening: Opening<'_>) -> Result<Opened<SshEngine>, Trouble> {
         let mut steps = Steps::start();
-        let (engine, link) = tokio::select! {
+        let engine = tokio::select! {
             biased;
             () = opening.cancel.cancelled() => return Err(interrupted()),
-            started = self.start(&opening, &mut steps) => started?,
+            engine = self.connect(&opening, &mut steps) => engine?,
         };
-        Ok(Opened { engine, link, l1: None, steps: steps.0, give_up: None })
+        let started = tokio::select! {
+            biased;
+            () = opening.cancel.cancelled() => Err(interrupted()),
+            started = self.start(&engine, &opening, &mut steps) => started,
+        };
+        match started {
+            Ok(link) => Ok(Opened { engine, link, l1: None, steps: steps.0, give_up: None }),
+            Err(trouble) => {
+                engine.close().await;
+                Err(trouble)
+            }
+        }
     }
 }
 
@@ -240,6 +284,21 @@ impl SshEngine {
     /// Runs a script with the program, the shared folder and this word.
     async fn run(&self, script: &str, word: &str) -> Result<Running, Trouble> {
         self.connection.run(script, &[&self.there.program, &self.there.root, word]).await
+    }
+
+    /// Ends a run on the machine and removes what it left there.
+    async fn end(&self, run: &str) -> Result<(), Trouble> {
+        let what = "what a run left was not removed";
+        let ending = async {
+            let mut running = self.run("exec \"$1\" receive end \"$2\" \"$3\"", run).await?;
+            loop {
+                let line = running.output.line().await;
+                if reply(line.as_deref()) != Some(Reply::Waiting) {
+                    return outcome(&self.host, what, line.as_deref(), &mut running.end).await;
+                }
+            }
+        };
+        tokio::time::timeout(ENDING, ending).await.unwrap_or_else(|_| Err(silent(&self.host, what)))
     }
 
     async fn upload(
@@ -252,9 +311,20 @@ impl SshEngine {
         let failed = format!("the image {name} was not uploaded");
         let script = "exec \"$1\" receive image \"$2\" \"$3\"";
         let Running { stdin, mut output, mut end } = self.run(script, folder).await?;
-        let there = output.line().await;
-        let Some(there) = there.as_deref().and_then(|line| serde_json::from_str::<There>(line).ok()) else {
-            return outcome(&self.host, &failed, there.as_deref(), &mut end).await;
+        let mut told = None;
+        let there = loop {
+            let line =
+                answer(&mut output, &AtomicU64::new(0), &|_| {}).await.ok_or_else(|| silent(&self.host, &failed))?;
+            match reply(line.as_deref()) {
+                Some(Reply::Waiting) => {
+                    if told.is_none_or(|told: Instant| told.elapsed() >= TOLD) {
+                        progress(format!("waiting for another run that uploads {name} to {}", self.host));
+                        told = Some(Instant::now());
+                    }
+                }
+                Some(Reply::There(there)) => break there,
+                _ => return outcome(&self.host, &failed, line.as_deref(), &mut end).await,
+            }
         };
         if there.whole {
             return Ok(());
@@ -269,17 +339,16 @@ impl SshEngine {
             metadata.map_or(0, |metadata| std::os::unix::fs::MetadataExt::blocks(&metadata) * 512)
         };
         let all: u64 = files.iter().map(size).sum();
-        let missing = all.saturating_sub(there.bytes.iter().fold(0, |sum, bytes| sum.saturating_add(*bytes)));
+        let missing = all.saturating_sub(there.allocated);
         let mib = |bytes: u64| ByteSize::from_bytes(bytes).mib();
         if missing.saturating_add(SPARE) > there.free {
-            let reason = format!(
-                "{}: disk full: the image {name} needs {} MiB more there and guests {} MiB, and {} MiB are free",
-                self.host,
-                mib(missing),
+            let why = format!(
+                "{} MiB are needed there, {} MiB of them for guests, and {} MiB are free",
+                mib(missing.saturating_add(SPARE)),
                 mib(SPARE),
                 mib(there.free)
             );
-            return Err(Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, reason).with_help(ROOM));
+            return Err(disk_full(&format!("{}: {failed}", self.host), &why));
         }
         progress(format!("uploading {name} to {}: {} MiB", self.host, mib(missing)));
         let sent = Arc::new(AtomicU64::new(0));
@@ -290,16 +359,8 @@ impl SshEngine {
                 send_image(&mut stdin, &files, there, &|bytes| sent.store(bytes, Ordering::Relaxed))
             })
         };
-        let mut ticks = tokio::time::interval(TOLD);
-        ticks.tick().await;
-        let said = loop {
-            tokio::select! {
-                said = output.line() => break said,
-                _ = ticks.tick() => {
-                    progress(format!("uploading {name} to {}: {} of {} MiB", self.host, mib(sent.load(Ordering::Relaxed)), mib(all)));
-                }
-            }
-        };
+        let tell = |sent| progress(format!("uploading {name} to {}: {} of {} MiB", self.host, mib(sent), mib(all)));
+        let Some(said) = answer(&mut output, &sent, &tell).await else { return Err(silent(&self.host, &failed)) };
         if let Err(error) = finished(sending).await
             && error.kind() != io::ErrorKind::BrokenPipe
         {
@@ -350,17 +411,18 @@ impl Engine for SshEngine {
 
     /// When this returns, nothing of the run is there any more, unless the connection was lost: then the agent sees to that by itself.
     async fn close(self) {
-        let ending = async {
-            if let Ok(mut running) = self.run("exec \"$1\" receive end \"$2\" \"$3\"", &self.run).await {
-                running.output.line().await;
-            }
-        };
         tokio::select! {
-            _ = tokio::time::timeout(ENDING, ending) => {}
+            _ = self.end(&self.run) => {}
             _ = self.connection.ended() => {}
         }
         self.connection.close().await;
     }
+}
+
+/// A run's name on the machine, its own for each connection.
+fn name_there(scratch: &Path, number: u32) -> String {
+    let of_run = scratch.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    format!("{of_run}-{number}")
 }
 
 /// Digest of this program.
@@ -373,16 +435,39 @@ async fn finished<T>(task: JoinHandle<io::Result<T>>) -> io::Result<T> {
     task.await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
+/// The other end's next line, `Some(None)` if it has ended; `None`: it neither says anything nor takes more of what is `sent`.
+async fn answer(output: &mut Output, sent: &AtomicU64, tell: &(dyn Fn(u64) + Sync)) -> Option<Option<String>> {
+    let mut ticks = tokio::time::interval(TOLD);
+    ticks.tick().await;
+    let (mut most, mut grown) = (0, Instant::now());
+    loop {
+        tokio::select! {
+            said = output.line() => return Some(said),
+            _ = ticks.tick() => {
+                let sent = sent.load(Ordering::Relaxed);
+                if sent != most {
+                    (most, grown) = (sent, Instant::now());
+                } else if grown.elapsed() >= SILENCE {
+                    return None;
+                }
+                tell(sent);
+            }
+        }
+    }
+}
+
+fn reply(line: Option<&str>) -> Option<Reply> {
+    line.and_then(|line| serde_json::from_str(line).ok())
+}
+
 /// What the other end says of what it received.
 async fn outcome(host: &SshHost, what: &str, said: Option<&str>, end: &mut super::client::End) -> Result<(), Trouble> {
     let what = format!("{host}: {what}");
-    match said.and_then(|line| serde_json::from_str(line).ok()) {
-        Some(Outcome::Done) => Ok(()),
-        Some(Outcome::Full(why)) => {
-            Err(Trouble::new(TroubleKind::HostDiskFull, Phase::Runner, format!("{what}: disk full: {why}"))
-                .with_help(ROOM))
-        }
-        Some(Outcome::Failed(why)) => Err(refused(&what, &why)),
+    match reply(said) {
+        Some(Reply::Done) => Ok(()),
+        Some(Reply::Full(why)) => Err(disk_full(&what, &why)),
+        Some(Reply::Failed(why)) => Err(refused(&what, &why)),
+        Some(Reply::Waiting | Reply::There(_)) => Err(refused(&what, "it answered something else")),
         None => Err(refused(&what, &end.last_words().await)),
     }
 }
@@ -392,10 +477,21 @@ fn refused(what: &str, words: &str) -> Trouble {
     let words = words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing was said");
     let words = reports::clean::line(words);
     if words.contains("No space left on device") || words.contains("Disk quota exceeded") {
-        return Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, format!("{what}: disk full: {words}"))
-            .with_help(ROOM);
+        return disk_full(what, &words);
     }
     Trouble::new(TroubleKind::Unexpected, Phase::Runner, format!("{what}: {words}"))
+}
+
+/// The other machine has no room. A fresh connection finds no more of it.
+fn disk_full(what: &str, words: &str) -> Trouble {
+    Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, format!("{what}: disk full: {words}")).with_help(ROOM)
+}
+
+/// The other machine says nothing although the connection stands.
+fn silent(host: &SshHost, what: &str) -> Trouble {
+    let reason = format!("{host}: {what}: timeout: nothing came from it");
+    Trouble::new(TroubleKind::Timeout, Phase::Runner, reason)
+        .with_help("see whether that machine or its disk is overloaded")
 }
 
 /// This machine failed to do its part.

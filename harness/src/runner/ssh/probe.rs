@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use matrix::{Arch, ByteSize};
 use reports::{Phase, Trouble, TroubleKind, clean};
 
+use crate::host;
+
 /// Run there at the beginning of a connection.
 pub(super) const SCRIPT: &str = include_str!("probe.sh");
 const BEGIN: &str = "nestmatrix-probe-begin\n";
@@ -33,6 +35,8 @@ pub(crate) struct Found {
     pub(crate) has_sha256sum: bool,
     /// `qemu-img` is.
     pub(crate) has_qemu_img: bool,
+    /// `swtpm` is.
+    pub(crate) has_swtpm: bool,
     /// The first line of QEMU's `--version`.
     pub(crate) qemu: Option<String>,
     /// What can be done with `/dev/kvm`.
@@ -87,6 +91,7 @@ pub(super) fn read(text: &str) -> Result<Found, String> {
         has_program: yes("program")?,
         has_sha256sum: yes("sha256sum")?,
         has_qemu_img: yes("qemu-img")?,
+        has_swtpm: yes("swtpm")?,
         qemu: if yes("qemu")? { Some(text("qemu-version")?) } else { None },
         kvm: match text("kvm")?.as_str() {
             "opens" => Kvm::Opens,
@@ -120,6 +125,9 @@ impl Found {
         if self.qemu.is_none() {
             let why = format!("it has no `qemu-system-{}`", self.arch);
             lack("QEMU", why, "install it there: `sudo apt-get install qemu-system-x86 qemu-utils`".to_owned());
+        } else if let Some(why) = self.qemu.as_deref().and_then(host::too_old) {
+            let help = "install a newer one there (Debian: from the backports suite)".to_owned();
+            lack("QEMU", format!("its `qemu-system-{}` is {why}", self.arch), help);
         } else if !self.has_qemu_img {
             lack("qemu-img", "it has no `qemu-img`".to_owned(), "install it there: package `qemu-utils`".to_owned());
         }
@@ -153,6 +161,7 @@ mod tests {
             ("program", "no"),
             ("sha256sum", "/usr/bin/sha256sum"),
             ("qemu-img", "/usr/bin/qemu-img"),
+            ("swtpm", ""),
             ("qemu", "/usr/bin/qemu-system-x86_64"),
             ("qemu-version", "QEMU emulator version 10.0.2"),
             ("kvm", "opens"),
@@ -180,6 +189,8 @@ mod tests {
             (("arch", "riscv64"), "riscv64", "Linux"),
             (("writable", "no Read-only file system"), "Read-only file system", "XDG_CACHE_HOME"),
             (("qemu", ""), "qemu-system", "install"),
+            (("qemu-version", "QEMU emulator version 7.2.9"), "7.2, but at least 8.2", "newer"),
+            (("qemu-version", "cannot execute"), "does not say a version", "newer"),
             (("qemu-img", ""), "qemu-img", "qemu-utils"),
             (("sha256sum", ""), "sha256sum", "coreutils"),
         ] {

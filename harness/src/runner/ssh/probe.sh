@@ -21,7 +21,7 @@ if [ -x "$program" ] && sum=$(sha256sum <"$program") && [ "${sum%% *}" = "$1" ];
 else
     say program no
 fi
-for tool in sha256sum qemu-img; do
+for tool in sha256sum qemu-img swtpm; do
     say "$tool" "$(command -v "$tool")"
 done
 qemu=$(command -v "qemu-system-$(uname -m)")
