@@ -166,6 +166,24 @@ fn a_virtual_machine_runs_guests_of_its_own_forks_them_the_second_time_and_may_b
     assert_eq!(run.verdict("debian-12-minimal.passes"), "error(runner)", "{}", run.stderr);
     assert!(run.stderr.contains("disk full") && run.stderr.contains("make room"), "{}", run.stderr);
     machine.has_nothing_left();
+    machine.does("rm /root/.cache/full");
+    for (out, change, words, back) in [
+        ("noexec", "mount -o remount,noexec /root/.cache", "mounted noexec", "mount -o remount,exec /root/.cache"),
+        (
+            "qemu",
+            "mv /usr/bin/qemu-system-x86_64 /root",
+            "no `qemu-system-x86_64`",
+            "mv /root/qemu-system-x86_64 /usr/bin",
+        ),
+    ] {
+        machine.does(change);
+        let run = machine.run(&lab, TWO, out);
+        run.assert_code(3);
+        assert_eq!(run.verdict("debian-12-minimal.passes"), "error(runner)", "{}", run.stderr);
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+        machine.does(back);
+        machine.has_nothing_left();
+    }
     drop(machine);
     lab.assert_nothing_left();
 }

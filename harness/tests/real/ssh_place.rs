@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command},
+    time::{Duration, Instant},
 };
 
 use nestmatrix::ssh::Keys;
@@ -14,6 +15,7 @@ use crate::{
     lab::{Finished, Lab},
     rootfs::alpine,
     sshd::{Server, Tools},
+    stops::interrupt,
 };
 
 fn passes_and_fails() -> String {
@@ -169,7 +171,64 @@ async fn a_machine_over_ssh_gives_the_same_verdicts_keeps_what_the_next_run_need
     assert_eq!(runners.len(), 2, "{runners:?}");
     assert!(runners[0]["lost"]["reason"].as_str().unwrap().contains("connection was lost"), "{runners:?}");
     assert_eq!((left(&server), guests(&server)), (Vec::new(), 0), "the agent that was left alone ended itself");
+    silence_is_a_loss_and_the_agent_that_was_lost_is_ended(&way);
+    what_is_interrupted_or_killed_leaves_nothing_there(&way);
+    two_runs_at_once_share_the_machine(&way);
     lab.assert_nothing_left();
+}
+
+/// Its servers stand still: the connection stands, nobody answers, and the agent at its end does not know.
+fn silence_is_a_loss_and_the_agent_that_was_lost_is_ended(way: &Way<'_>) {
+    let Way { lab, server, .. } = way;
+    let child = way.start(&one().replace("'true'", "'sleep 25'"), "silent", &user(), &[]);
+    lab.wait_for_event("silent", "test-started");
+    server.freeze();
+    let run = lab.finish(child, "silent");
+    run.assert_code(0);
+    assert_eq!(run.verdict("alpine.s"), "passed", "{}", run.stderr);
+    let runners = run.json()["runners"].as_array().unwrap().clone();
+    assert_eq!(runners.len(), 2, "{runners:?}");
+    assert!(runners[0]["lost"]["reason"].as_str().unwrap().contains("connection was lost"), "{runners:?}");
+    let steps: Vec<_> =
+        runners[1]["facts"]["steps"].as_array().unwrap().iter().map(|step| step["step"].clone()).collect();
+    assert!(steps.contains(&"end the lost agent".into()), "{steps:?}");
+    assert_eq!((left(server), guests(server)), (Vec::new(), 0));
+    server.kill();
+}
+
+fn what_is_interrupted_or_killed_leaves_nothing_there(way: &Way<'_>) {
+    let Way { lab, server, .. } = way;
+    let long = one().replace("'true'", "'sleep 6000'");
+    let child = way.start(&long, "stopped", &user(), &[]);
+    lab.wait_for_event("stopped", "test-started");
+    interrupt(child.id());
+    lab.wait_for_event("stopped", "run-interrupted");
+    interrupt(child.id());
+    let run = lab.finish(child, "stopped");
+    run.assert_code(130);
+    assert_eq!(run.verdict("alpine.s"), "not-run", "{}", run.stderr);
+    assert_eq!((left(server), guests(server)), (Vec::new(), 0));
+
+    let mut child = way.start(&long, "killed", &user(), &[]);
+    lab.wait_for_event("killed", "test-started");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let killed = Instant::now();
+    while (left(server), guests(server)) != (Vec::new(), 0) {
+        assert!(killed.elapsed() < Duration::from_secs(20), "the agent ends with its connection: {:?}", left(server));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn two_runs_at_once_share_the_machine(way: &Way<'_>) {
+    let Way { lab, server, .. } = way;
+    let runs = ["one", "two"].map(|out| (way.start(&one(), out, &user(), &[]), out));
+    for (child, out) in runs {
+        let run = lab.finish(child, out);
+        run.assert_code(0);
+        assert_eq!(run.verdict("alpine.s"), "passed", "{}", run.stderr);
+    }
+    assert_eq!((left(server), guests(server)), (Vec::new(), 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
