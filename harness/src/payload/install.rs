@@ -10,12 +10,11 @@ use std::{
 use matrix::{Arch, PackageFamily};
 
 use super::{
-    adapter::Adapter,
-    family,
+    family::{self, Adapter, reasons},
     guarded::{self, Ended, Guarded},
     installed::{self, Discrepancy, Installed},
-    inventory::{self, Inventory, NoAnswer},
-    reasons, words,
+    inventory::{self, ARTIFACTS, Inventory, NoAnswer, PACKAGES},
+    words,
 };
 use crate::ssh::{DEFAULT_CAP, End, Exit, Session, Sink, SshError};
 
@@ -134,7 +133,7 @@ pub struct Survey(Inventory);
 /// [`InstallError::Unknown`], the connection or the deadline.
 pub async fn survey(session: &Session, family: PackageFamily, deadline: Instant) -> Result<Survey, InstallError> {
     let adapter = family::of(family);
-    Ok(Survey(inventory::ask(session, &[adapter.artifacts, adapter.packages], &[], deadline).await?))
+    Ok(Survey(inventory::ask(session, adapter.functions, &[ARTIFACTS, PACKAGES], &[], deadline).await?))
 }
 
 /// Installs the uploaded artifacts, all at once, so that they may depend on each other.
@@ -181,13 +180,14 @@ pub async fn install(
     let deadline = install.deadline.max(Instant::now()) + install.grace * 4 + ANSWER;
     if !before.unread.is_empty() {
         // The package manager itself may have been among the artifacts.
-        let Inventory { artifacts, unread, .. } = inventory::ask(session, &[adapter.artifacts], &[], deadline).await?;
+        let Inventory { artifacts, unread, .. } =
+            inventory::ask(session, adapter.functions, &[ARTIFACTS], &[], deadline).await?;
         if let Some(file) = unread.first() {
             return Err(InstallError::Unknown { why: format!("the package manager says nothing of {file}") });
         }
         before.artifacts = artifacts;
     }
-    let after = inventory::ask(session, &[adapter.packages], &before.artifacts, deadline).await?;
+    let after = inventory::ask(session, adapter.functions, &[PACKAGES], &before.artifacts, deadline).await?;
     match installed::compare(&before.artifacts, &before.packages, &after) {
         Ok(mut installed) => {
             let others =
@@ -197,7 +197,7 @@ pub async fn install(
             Ok(installed)
         }
         Err(Discrepancy::Missing(mut words)) => {
-            words.extend((adapter.words)(&exit.stdout_tail));
+            words.extend(adapter.words(&exit.stdout_tail));
             words.truncate(reasons::MOST);
             Err(InstallError::Refused { words })
         }
@@ -238,7 +238,7 @@ fn check_end(adapter: &Adapter, exit: &Exit) -> Result<(), InstallError> {
     if exit.success() {
         return Ok(());
     }
-    let mut words = (adapter.words)(&exit.stdout_tail);
+    let mut words = adapter.words(&exit.stdout_tail);
     match &exit.end {
         End::Killed(signal) => {
             words.push(format!("the package manager was killed by signal {}", reports::clean::line(signal)));
@@ -264,7 +264,7 @@ async fn check_scripts(adapter: &'static Adapter, exit: &Exit, log: &Path) -> Re
     if failed.is_empty() {
         return Ok(());
     }
-    let mut words = (adapter.words)(&exit.stdout_tail);
+    let mut words = adapter.words(&exit.stdout_tail);
     if !words.iter().any(|word| unsaid(word)) {
         words = failed;
     }

@@ -10,6 +10,11 @@ use tokio::sync::mpsc;
 use super::{quote, words};
 use crate::ssh::{End, Exec, Session, Sink, SshError, Stdin, Until};
 
+/// Asks what the artifacts are.
+pub(super) const ARTIFACTS: &str = "list_artifacts\n";
+/// Asks what is installed.
+pub(super) const PACKAGES: &str = "list_packages\n";
+
 /// How every question begins.
 const BEGINNING: &str = include_str!("inventory.sh");
 /// How every question ends.
@@ -69,17 +74,19 @@ pub(super) enum NoAnswer {
     Ssh(SshError),
 }
 
-/// Asks a guest with a family's scripts, one after the other; `of` these packages the last one is to say what proves their content.
+/// Asks a guest with its family's functions, one question after the other; `of` these packages the last one is to say what proves their
+/// content.
 pub(super) async fn ask(
     session: &Session,
-    scripts: &[&str],
+    functions: &str,
+    questions: &[&str],
     of: &[Artifact],
     deadline: Instant,
 ) -> Result<Inventory, NoAnswer> {
     let mark = format!("nestmatrix-{:032x}", rand::random::<u128>());
     let (pieces, mut taken) = mpsc::channel::<Vec<u8>>(16);
     let exec = session.exec(Exec {
-        command: quote::script_with(&script(scripts), &[&mark]),
+        command: quote::script_with(&script(functions, questions), &[&mark]),
         stdin: Stdin::Bytes(named(of).into_bytes()),
         stdout: Sink::Pieces(pieces),
         stderr: Sink::Tail,
@@ -115,8 +122,8 @@ fn named(of: &[Artifact]) -> String {
 }
 
 /// One script; its first argument is the mark.
-pub(super) fn script(scripts: &[&str]) -> String {
-    [&[BEGINNING], scripts, &[END]].concat().concat()
+pub(super) fn script(functions: &str, questions: &[&str]) -> String {
+    [&[BEGINNING, functions], questions, &[END]].concat().concat()
 }
 
 /// Reads an answer whose lines begin with `mark`. Others are somebody else's.

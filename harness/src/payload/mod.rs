@@ -2,13 +2,10 @@
 //!
 //! Everything is plain `sh` over one SSH session and needs nothing in the guest but a POSIX shell, `cat`, `chmod`, `ls`, `mkdir` and
 //! `rm`. Everything that comes back is untrusted: sizes are bounded, and nothing a guest sends can name a place outside the folder it is
-//! collected into. What differs between systems is in one file per family of package managers (`family` says what such a file has).
+//! collected into. What differs between package managers is in `family`.
 
-mod adapter;
-mod apk;
 mod boot_over;
 mod collect;
-mod deb;
 mod facts;
 mod family;
 mod file_name;
@@ -20,14 +17,8 @@ mod installed;
 mod interpreter;
 mod inventory;
 mod network;
-mod pacman;
-mod pkg;
 mod quote;
-mod reasons;
 mod reboot;
-mod rpm;
-#[cfg(test)]
-mod scripts_tests;
 mod suite;
 mod upload;
 #[cfg(test)]

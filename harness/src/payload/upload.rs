@@ -254,7 +254,7 @@ impl Parcel {
             text(&format!("work/{SCRIPT}"), upload.script),
         ];
         if let Some(family) = upload.family {
-            files.push(text("install", family::of(family).install));
+            files.push(text("install", &family::of(family).install()));
         }
         if upload.network.is_some() {
             files.push(text(network::NAME, network::SCRIPT));

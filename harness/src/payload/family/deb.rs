@@ -4,11 +4,8 @@ use matrix::Arch;
 
 use super::{
     adapter::Adapter,
-    reasons::{self, Grammar, starts},
+    reasons::{Grammar, starts},
 };
-
-/// Installs everything in the folder `$root/artifacts`.
-const SCRIPT: &str = include_str!("deb.sh");
 
 /// apt's caches of what there is and what is installed, and the files of its programs. Where there is no apt, nothing.
 const REHEARSAL: &str = "\
@@ -31,24 +28,16 @@ pub(super) const ADAPTER: Adapter = Adapter {
         Arch::X86_64 => &["i386"],
         Arch::Aarch64 => &["armhf"],
     },
-    install: SCRIPT,
-    artifacts: include_str!("deb-artifacts.sh"),
-    packages: include_str!("deb-packages.sh"),
+    functions: include_str!("deb.sh"),
     by_name: BY_NAME,
     rehearsal: REHEARSAL,
-    words,
+    grammar: GRAMMAR,
     // dpkg's exit code tells.
     unsaid: None,
 };
 
-/// The lines of apt's and dpkg's output that say why it failed.
-///
 /// Unmet dependencies, because they name the package and the version that are missing; what a maintainer script said before
 /// dpkg gave up on it; the error lines themselves.
-fn words(output: &[u8]) -> Vec<String> {
-    reasons::of(output, &GRAMMAR)
-}
-
 const GRAMMAR: Grammar = Grammar {
     reason: |line| is_reason(line).then_some(line),
     blames: |line| line.starts_with("dpkg: error"),
@@ -86,10 +75,10 @@ fn is_progress(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::reasons::MOST, *};
 
     fn shown(output: &str) -> String {
-        words(output.as_bytes()).join("\n")
+        ADAPTER.words(output.as_bytes()).join("\n")
     }
 
     #[test]
@@ -172,6 +161,6 @@ E: Sub-process /usr/bin/dpkg returned an error code (1)
 
     #[test]
     fn a_flood_of_errors_is_cut() {
-        assert_eq!(words("E: again\nE: other\n".repeat(1000).as_bytes()).len(), reasons::MOST);
+        assert_eq!(ADAPTER.words("E: again\nE: other\n".repeat(1000).as_bytes()).len(), MOST);
     }
 }

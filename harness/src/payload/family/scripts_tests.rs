@@ -4,9 +4,9 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use matrix::PackageFamily;
 
-use super::{
+use crate::payload::{
     family,
-    inventory::{self, Inventory},
+    inventory::{self, ARTIFACTS, Inventory, PACKAGES},
 };
 
 /// A folder for a payload, and one of programs that are found before all others.
@@ -61,19 +61,19 @@ impl Guest {
     }
 }
 
-fn install(family: PackageFamily) -> &'static str {
-    family::of(family).install
+fn install(family: PackageFamily) -> String {
+    family::of(family).install()
 }
 
 impl Guest {
     /// Its answer to a question that names this package, if any.
-    fn answer(&self, scripts: &[&str], named: &str) -> Inventory {
+    fn answer(&self, functions: &str, question: &str, named: &str) -> Inventory {
         let mark = "nestmatrix-5eed";
         let bin = self.root.path().join("bin");
         let named_in = self.root.path().join("named");
         fs::write(&named_in, named).unwrap();
         let path = format!("PATH={}; : PATH=", bin.display());
-        let script = inventory::script(scripts).replace("PATH=/usr/local/sbin:", &path);
+        let script = inventory::script(functions, &[question]).replace("PATH=/usr/local/sbin:", &path);
         let script = format!("NESTMATRIX_ROOT=$root\nset -- {mark}\nexec <{}\n{script}", named_in.display());
         let ran = self.run(&script);
         assert_eq!(ran.code, 0, "{}", ran.said);
@@ -82,12 +82,12 @@ impl Guest {
 
     /// What it says that the files in its folder are.
     fn artifacts(&self, family: PackageFamily) -> Inventory {
-        self.answer(&[family::of(family).artifacts], "")
+        self.answer(family::of(family).functions, ARTIFACTS, "")
     }
 
     /// What it says is installed, and what proves the content of this package, if any.
     fn packages(&self, family: PackageFamily, of: &str) -> Inventory {
-        self.answer(&[family::of(family).packages], of)
+        self.answer(family::of(family).functions, PACKAGES, of)
     }
 }
 
@@ -119,9 +119,7 @@ fn shown(inventory: &Inventory) -> String {
 
 #[test]
 fn files_of_other_families_are_no_artifacts() {
-    for family in
-        [PackageFamily::Deb, PackageFamily::Rpm, PackageFamily::Apk, PackageFamily::Pacman, PackageFamily::Pkg]
-    {
+    for family in PackageFamily::ALL {
         let guest = Guest::new(&["hello.tar.gz", "hello.pkg.tar.zst.sig"]).with("dpkg", "").with("rpm", "");
         assert_eq!(shown(&guest.artifacts(family)), "", "{family:?}");
     }
@@ -163,7 +161,7 @@ printf '%shello\\t1.0\\tall\\t%s\\n' \"${format%%'${Package}'*}\" \"$state\"";
 fn what_apt_takes_from_a_repository_instead_is_installed_by_dpkg() {
     let apt = "cd \"$root/artifacts\" && echo \"$PWD/a.deb\" >>\"$root/tmp/given-to-dpkg\"";
     let guest = Guest::new(&["a.deb", "a b.deb"]).with("apt-get", apt).with("dpkg", "exit 7");
-    let ran = guest.run(install(PackageFamily::Deb));
+    let ran = guest.run(&install(PackageFamily::Deb));
     assert_eq!(ran.code, 7);
     let asked: Vec<_> = ran.asked.lines().collect();
     assert!(
@@ -174,10 +172,10 @@ fn what_apt_takes_from_a_repository_instead_is_installed_by_dpkg() {
 
     let apt = "for file in \"$root\"/artifacts/*; do echo \"$file\"; done >>\"$root/tmp/given-to-dpkg\"";
     let guest = Guest::new(&["a.deb", "a b.deb"]).with("apt-get", apt).with("dpkg", "");
-    assert_eq!(guest.run(install(PackageFamily::Deb)).asked.lines().count(), 1, "dpkg has nothing to do");
+    assert_eq!(guest.run(&install(PackageFamily::Deb)).asked.lines().count(), 1, "dpkg has nothing to do");
 
     let guest = Guest::new(&["a.deb"]).with("apt-get", "exit 100").with("dpkg", "");
-    let ran = guest.run(install(PackageFamily::Deb));
+    let ran = guest.run(&install(PackageFamily::Deb));
     assert_eq!((ran.code, ran.asked.lines().count()), (100, 1));
 }
 
@@ -188,7 +186,7 @@ const RPM: &str = "echo a 1 1 noarch 5eed 5eed";
 fn of_the_installers_of_rpm_packages_the_first_that_is_there_gets_all_of_them_without_repositories() {
     let guest = || Guest::new(&["a.rpm", "b.rpm"]).with("rpm", RPM);
     let first =
-        |guest: Guest| guest.run(install(PackageFamily::Rpm)).asked.lines().next().unwrap_or_default().to_owned();
+        |guest: Guest| guest.run(&install(PackageFamily::Rpm)).asked.lines().next().unwrap_or_default().to_owned();
     let all = guest().with("dnf", "").with("zypper", "").with("yum", "");
     insta::assert_snapshot!(first(all), @"dnf install --assumeyes --setopt=*.enabled=0 --setopt=gpgcheck=0 --setopt=localpkg_gpgcheck=0 --setopt=install_weak_deps=0 ./a.rpm ./b.rpm");
     insta::assert_snapshot!(first(guest().with("zypper", "").with("yum", "")), @"zypper --non-interactive --no-refresh --no-gpg-checks --reposd-dir ROOT/tmp/repositories install --allow-unsigned-rpm --no-recommends --oldpackage ./a.rpm ./b.rpm");
@@ -200,7 +198,7 @@ fn of_the_installers_of_rpm_packages_the_first_that_is_there_gets_all_of_them_wi
 fn what_zypper_adds_to_a_success_is_no_failure_and_everything_else_is() {
     for (code, expected) in [(0, 0), (102, 0), (103, 0), (106, 0), (4, 4), (8, 8), (107, 107)] {
         let guest = Guest::new(&["a.rpm"]).with("rpm", RPM).with("zypper", &format!("exit {code}"));
-        assert_eq!(guest.run(install(PackageFamily::Rpm)).code, expected, "zypper exits with {code}");
+        assert_eq!(guest.run(&install(PackageFamily::Rpm)).code, expected, "zypper exits with {code}");
     }
 }
 
@@ -210,12 +208,12 @@ fn rpm_replaces_what_was_installed_with_the_same_version_or_a_newer_one() {
         let rpm = "case $* in *' --package ./b.rpm') echo b 1 1 noarch 5eed 5eed ;; *' b') echo b 1 1 noarch 01d 01d ;; *'./c.rpm') echo c 1 1 noarch 5eed 5eed ;;
             *' c') exit 1 ;; *--query*) echo a 1 1 noarch 5eed 5eed ;; *) exit 3 ;; esac";
         let guest = Guest::new(&["a.rpm", "b.rpm", "c.rpm"]).with("rpm", rpm).with(installer, "");
-        let ran = guest.run(install(PackageFamily::Rpm));
+        let ran = guest.run(&install(PackageFamily::Rpm));
         assert_eq!(ran.asked.lines().last().unwrap(), "rpm --upgrade --oldpackage --replacepkgs ./b.rpm");
         assert_eq!(ran.code, 3);
     }
     let guest = Guest::new(&["a.rpm"]).with("rpm", RPM).with("dnf", "");
-    assert!(!guest.run(install(PackageFamily::Rpm)).asked.contains("--upgrade"), "dnf did it");
+    assert!(!guest.run(&install(PackageFamily::Rpm)).asked.contains("--upgrade"), "dnf did it");
 }
 
 #[test]
@@ -249,7 +247,7 @@ fn rpm_packages_are_told_apart_by_their_digests() {
 #[test]
 fn apk_gets_all_of_them_without_signatures_and_without_a_network() {
     let guest = Guest::new(&["a.apk", "b-1 2.apk"]).with("apk", "exit 3");
-    let ran = guest.run(install(PackageFamily::Apk));
+    let ran = guest.run(&install(PackageFamily::Apk));
     insta::assert_snapshot!(ran.asked, @"apk add --allow-untrusted --no-network --repositories-file ROOT/tmp/repositories --no-progress --wait 60 ./a.apk ./b-1 2.apk");
     assert_eq!(ran.code, 3);
 }
@@ -292,9 +290,9 @@ fn apk_packages_are_told_apart_by_the_digest_of_their_control_segment() {
     let packages =
         packages.map(|(name, flags, digest)| format!("C:{digest}\nP:{name}\nV:1-r0\nA:noarch\n{flags}F:opt\n\n"));
     fs::write(&database, packages.concat().trim_end()).unwrap();
-    let script = family::of(PackageFamily::Apk).packages.replace("/etc/apk/world", &world.display().to_string());
+    let script = family::of(PackageFamily::Apk).functions.replace("/etc/apk/world", &world.display().to_string());
     let script = script.replace("database=/lib/apk/db/installed", &format!("database={}", database.display()));
-    insta::assert_snapshot!(shown(&guest.answer(&[&script], "")), @r"
+    insta::assert_snapshot!(shown(&guest.answer(&script, PACKAGES, "")), @r"
     hello 1-r0 noarch broken
     new 1-r0 noarch installed
     moved 1-r0 noarch installed
@@ -309,10 +307,11 @@ fn apk_packages_are_told_apart_by_the_digest_of_their_control_segment() {
 fn pkg_is_not_fetched_from_the_network_and_one_that_was_brought_along_comes_first() {
     // What stands in for pkg where there is none.
     let bootstrap = "case $1 in -N) exit 1 ;; query) echo some-1 ;; info) exit 1 ;; esac";
-    let ran = Guest::new(&["hello-2.12.pkg"]).with("pkg", bootstrap).run(install(PackageFamily::Pkg));
+    let ran = Guest::new(&["hello-2.12.pkg"]).with("pkg", bootstrap).run(&install(PackageFamily::Pkg));
     insta::assert_snapshot!(ran.said, @"pkg: it is not installed on this system, and not among the artifacts");
     assert_eq!(ran.code, 1);
-    let ran = Guest::new(&["hello-2.12.pkg", "pkg-1.21.3.pkg"]).with("pkg", bootstrap).run(install(PackageFamily::Pkg));
+    let ran =
+        Guest::new(&["hello-2.12.pkg", "pkg-1.21.3.pkg"]).with("pkg", bootstrap).run(&install(PackageFamily::Pkg));
     let added: Vec<_> = ran.asked.lines().filter(|line| line.starts_with("pkg add")).collect();
     assert_eq!(added, ["pkg add ./pkg-1.21.3.pkg", "pkg add ./hello-2.12.pkg", "pkg add ./pkg-1.21.3.pkg"]);
 }
@@ -323,7 +322,7 @@ fn a_freebsd_package_that_is_installed_is_replaced_only_if_its_files_are_others(
         let pkg = format!(
             "case $* in 'query -F ./hello.pkg %n') echo hello ;; 'query -F '*) echo 2.12 /f 5eed ;; query*) echo {installed} ;; esac"
         );
-        let ran = Guest::new(&["hello.pkg"]).with("pkg", &pkg).run(install(PackageFamily::Pkg));
+        let ran = Guest::new(&["hello.pkg"]).with("pkg", &pkg).run(&install(PackageFamily::Pkg));
         assert_eq!(ran.code, 0);
         ran.asked.lines().filter(|line| line.starts_with("pkg add")).collect::<Vec<_>>().join("\n")
     };
@@ -375,8 +374,8 @@ fn pacman_packages_are_told_apart_by_their_lists_of_files() {
     fs::write(entry.join("mtree"), "5eed\n").unwrap();
     let conf = guest.root.path().join("conf");
     fs::write(&conf, format!("[options]\nDBPath = {}\n", guest.root.path().join("db").display())).unwrap();
-    let script = family::of(PackageFamily::Pacman).packages.replace("/etc/pacman.conf", &conf.display().to_string());
-    insta::assert_snapshot!(shown(&guest.answer(&[&script], "hello\t2.12-1\tany\n")), @r"
+    let script = family::of(PackageFamily::Pacman).functions.replace("/etc/pacman.conf", &conf.display().to_string());
+    insta::assert_snapshot!(shown(&guest.answer(&script, PACKAGES, "hello\t2.12-1\tany\n")), @r"
     base 1-1 any installed
     hello 2.12-1 any installed
     hello 2.12-1: 63b0cdd80b27

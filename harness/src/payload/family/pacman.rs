@@ -2,7 +2,7 @@
 
 use super::{
     adapter::Adapter,
-    reasons::{self, Grammar, starts},
+    reasons::{Grammar, starts},
 };
 
 /// pacman's database.
@@ -17,12 +17,10 @@ const BY_NAME: &str = "exec pacman --sync --refresh --needed --noconfirm --nopro
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "Arch packages (.pkg.tar.*)",
     also: |_| &[],
-    install: include_str!("pacman.sh"),
-    artifacts: include_str!("pacman-artifacts.sh"),
-    packages: include_str!("pacman-packages.sh"),
+    functions: include_str!("pacman.sh"),
     by_name: BY_NAME,
     rehearsal: REHEARSAL,
-    words: |output| reasons::of(output, &GRAMMAR),
+    grammar: GRAMMAR,
     unsaid: Some(is_failed_script),
 };
 
@@ -71,7 +69,7 @@ mod tests {
     use super::*;
 
     fn shown(output: &str) -> String {
-        (ADAPTER.words)(output.as_bytes()).join("\n")
+        ADAPTER.words(output.as_bytes()).join("\n")
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     adapter::Adapter,
-    reasons::{self, Grammar, starts},
+    reasons::{Grammar, starts},
 };
 
 /// apk's database, and what it works out of it.
@@ -17,12 +17,10 @@ const BY_NAME: &str = "exec apk add --update-cache --no-progress --wait 60 -- \"
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "Alpine packages (.apk)",
     also: |_| &[],
-    install: include_str!("apk.sh"),
-    artifacts: include_str!("apk-artifacts.sh"),
-    packages: include_str!("apk-packages.sh"),
+    functions: include_str!("apk.sh"),
     by_name: BY_NAME,
     rehearsal: REHEARSAL,
-    words: |output| reasons::of(output, &GRAMMAR),
+    grammar: GRAMMAR,
     unsaid: Some(is_failed_script),
 };
 
@@ -43,7 +41,7 @@ mod tests {
     use super::*;
 
     fn shown(output: &str) -> String {
-        (ADAPTER.words)(output.as_bytes()).join("\n")
+        ADAPTER.words(output.as_bytes()).join("\n")
     }
 
     #[test]

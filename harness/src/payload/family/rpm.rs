@@ -2,7 +2,7 @@
 
 use super::{
     adapter::Adapter,
-    reasons::{self, Grammar, starts},
+    reasons::{Grammar, starts},
 };
 
 /// dnf reads its caches and zypper its own; rpm its database.
@@ -39,12 +39,10 @@ done
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "RPM packages (.rpm)",
     also: |_| &[],
-    install: include_str!("rpm.sh"),
-    artifacts: concat!(include_str!("rpm-format.sh"), include_str!("rpm-artifacts.sh")),
-    packages: concat!(include_str!("rpm-format.sh"), include_str!("rpm-packages.sh")),
+    functions: include_str!("rpm.sh"),
     by_name: BY_NAME,
     rehearsal: REHEARSAL,
-    words: |output| reasons::of(output, &GRAMMAR),
+    grammar: GRAMMAR,
     unsaid: Some(is_failed_script),
 };
 
@@ -144,7 +142,7 @@ mod tests {
     use super::*;
 
     fn shown(output: &str) -> String {
-        (ADAPTER.words)(output.as_bytes()).join("\n")
+        ADAPTER.words(output.as_bytes()).join("\n")
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     adapter::Adapter,
-    reasons::{self, Grammar, starts},
+    reasons::{Grammar, starts},
 };
 
 /// pkg's database. Where only the program that fetches pkg is there, nothing.
@@ -17,12 +17,10 @@ const BY_NAME: &str = "export ASSUME_ALWAYS_YES=yes\nexec pkg install -y -- \"$@
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "FreeBSD packages (.pkg)",
     also: |_| &[],
-    install: include_str!("pkg.sh"),
-    artifacts: include_str!("pkg-artifacts.sh"),
-    packages: include_str!("pkg-packages.sh"),
+    functions: include_str!("pkg.sh"),
     by_name: BY_NAME,
     rehearsal: REHEARSAL,
-    words: |output| reasons::of(output, &GRAMMAR),
+    grammar: GRAMMAR,
     unsaid: Some(is_failed_script),
 };
 
@@ -45,7 +43,7 @@ mod tests {
     use super::*;
 
     fn shown(output: &str) -> String {
-        (ADAPTER.words)(output.as_bytes()).join("\n")
+        ADAPTER.words(output.as_bytes()).join("\n")
     }
 
     #[test]

@@ -1,10 +1,22 @@
-//! What is known of each family of package managers: one table, filled by one file per family.
+//! What is known of each family of package managers: one table. Each family has a file of what is said of it (`adapter` has what that
+//! is), and one of what is run in its guests.
+
+mod adapter;
+mod apk;
+mod deb;
+mod pacman;
+mod pkg;
+pub(super) mod reasons;
+mod rpm;
+#[cfg(test)]
+mod scripts_tests;
 
 use std::time::Instant;
 
 use matrix::{Arch, PackageFamily};
 
-use super::{adapter::Adapter, apk, deb, pacman, pkg, quote, rpm, words};
+pub(super) use self::adapter::Adapter;
+use super::{quote, words};
 use crate::ssh::{Exec, Session, SshError, Stdin};
 
 /// The adapter of a family.
@@ -109,8 +121,8 @@ pub fn rehearsal(family: PackageFamily) -> &'static str {
 }
 
 /// Those of all families.
-pub fn rehearsals() -> [&'static str; 5] {
-    PackageFamily::ALL.map(rehearsal)
+pub fn rehearsals() -> impl Iterator<Item = &'static str> {
+    PackageFamily::ALL.into_iter().map(rehearsal)
 }
 
 /// A script with its arguments.
@@ -251,8 +263,8 @@ mod tests {
     #[test]
     fn every_script_of_every_family_is_one_for_a_posix_shell() {
         for family in PackageFamily::ALL {
-            let Adapter { install, artifacts, packages, by_name, rehearsal, .. } = of(family);
-            for script in [install, artifacts, packages, by_name, rehearsal] {
+            let Adapter { functions, by_name, rehearsal, .. } = of(family);
+            for script in [functions, by_name, rehearsal] {
                 for shell in [&["sh"][..], &["bash", "--posix"], &["busybox", "sh"]] {
                     let run = Command::new(shell[0]).args(&shell[1..]).args(["-n", "-c", script]).output();
                     let Ok(output) = run else { continue };

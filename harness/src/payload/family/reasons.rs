@@ -1,9 +1,9 @@
 //! Why a package manager failed, out of everything it said.
 
-use super::words;
+use crate::payload::words;
 
 /// Most lines that are shown of a failure.
-pub(super) const MOST: usize = 12;
+pub(crate) const MOST: usize = 12;
 /// Most lines that are shown of what a package's script said before it failed.
 const MOST_SAID: usize = 5;
 
@@ -52,6 +52,6 @@ pub(super) fn of(output: &[u8], grammar: &Grammar) -> Vec<String> {
 }
 
 /// Whether the line begins with one of these.
-pub(super) fn starts(line: &str, with: &[&str]) -> bool {
+pub(crate) fn starts(line: &str, with: &[&str]) -> bool {
     with.iter().any(|start| line.starts_with(start))
 }

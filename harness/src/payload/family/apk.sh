@@ -1,0 +1,76 @@
+# Packages of which a script has failed, whenever that was.
+broken() {
+    for database in /lib/apk/db/installed /usr/lib/apk/db/installed; do
+        if [ -e "$database" ]; then awk '/^P:/ { name = $0 } /^f:.*[fsx]/ { print name }' "$database"; fi
+    done
+}
+
+# Installs every package of this folder, offline, with nobody to answer questions.
+install_artifacts() {
+    cd "$root/artifacts" || exit
+    # One stream: what is said on both only makes sense in its order.
+    exec 2>&1
+    export LC_ALL=C.UTF-8
+    before=$(broken)
+
+    # All at once, so that they may depend on each other; nobody has to have signed them; without any repository, so that what is
+    # missing is said to be missing instead of being looked for on the network. apk-tools 2 and 3 have the same names for all of it.
+    echo "# none" >"$root/tmp/repositories" || exit
+    set -- ./*.apk
+    apk add --allow-untrusted --no-network --repositories-file "$root/tmp/repositories" --no-progress --wait 60 "$@"
+    code=$?
+
+    # It exits with the number of packages that are broken: some may have been before.
+    now=$(broken)
+    if [ $code -ne 0 ] && [ -n "$before" ] && [ "$before" = "$now" ] && [ $code -eq "$(echo "$now" | wc -l)" ]; then
+        echo "apk counts packages that were broken before: $(echo $now)"
+        exit 0
+    fi
+    exit $code
+}
+
+# Says what the packages of the folder are.
+list_artifacts() {
+    for file in ./*.apk; do
+        [ -e "$file" ] || continue
+        rm -f "$root/tmp/index"
+        if apk index --allow-untrusted --output "$root/tmp/index" "$file" >/dev/null 2>&1; then
+            said=$(tar -xzOf "$root/tmp/index" APKINDEX 2>/dev/null | awk -v OFS="$tab" '
+                /^[PVAC]:/ { field[substr($0, 1, 1)] = substr($0, 3) }
+                END { print field["P"], field["V"], field["A"], field["C"] }')
+        else
+            # A package of apk-tools 3: what was asked for is pinned by its digest then.
+            said=$(apk adbdump "$file" 2>/dev/null | awk -v OFS="$tab" '
+                /^[a-z]/ { part = $1 }
+                part == "info:" && /^  (name|version|arch): / { field[$1] = $2 }
+                END { print field["name:"], field["version:"], field["arch:"], "pinned" }')
+        fi
+        case $said in
+        "$tab"* | '') record unread "$file" ;;
+        *) record file "$said" "$file" ;;
+        esac
+    done
+    rm -f "$root/tmp/index"
+}
+
+# Says what is installed, and of each package what proves its content.
+list_packages() {
+    database=/lib/apk/db/installed
+    if [ ! -e "$database" ]; then database=/usr/lib/apk/db/installed; fi
+    awk -v mark="$mark" -v OFS="$tab" '
+        function done() {
+            if ("P" in field) {
+                state = field["f"] ~ /[fsx]/ ? "broken" : "installed"
+                print mark, "have", field["P"], field["V"], field["A"], state
+                print mark, "proof", field["P"], field["V"], field["A"], field["C"]
+                # A version that was asked for by its file.
+                if (pins[field["P"] "><" field["C"]]) print mark, "proof", field["P"], field["V"], field["A"], "pinned"
+            }
+            split("", field)
+        }
+        FILENAME ~ /world$/ { pins[$0] = 1; next }
+        /^[PVACf]:/ { field[substr($0, 1, 1)] = substr($0, 3) }
+        /^$/ { done() }
+        END { done() }
+    ' /etc/apk/world "$database" || exit
+}

@@ -1,0 +1,83 @@
+# Sets what rpm is asked for: $fields, name, version and CPU; $identity, what proves the content. Old ones know no SHA-256.
+rpm_format() {
+    fields="%{NAME}$tab%|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}$tab%{ARCH}"
+    identity='%{SIGMD5}.%{SHA1HEADER}'
+    if rpm --querytags | grep -qx SHA256HEADER; then identity=$identity.%{SHA256HEADER}; fi
+}
+
+# Installs every package of this folder, offline, with nobody to answer questions, by the installer this system has.
+install_artifacts() {
+    cd "$root/artifacts" || exit
+    # One stream: what is said on both only makes sense in its order.
+    exec 2>&1
+    # Not C.UTF-8: systems of before 2020 do not have it, and say so in every line.
+    export LC_ALL=C ZYPP_LOCK_TIMEOUT=60
+
+    set -- ./*.rpm
+
+    # All at once, so that they may depend on each other; nobody has to have signed them; without any repository, so that what is
+    # missing is said to be missing instead of being looked for on the network.
+    if command -v dnf >/dev/null; then
+        # By settings, because dnf 5 has other options for them than dnf 4.
+        dnf install --assumeyes --setopt='*.enabled=0' --setopt=gpgcheck=0 --setopt=localpkg_gpgcheck=0 \
+            --setopt=install_weak_deps=0 "$@" || exit
+    elif command -v zypper >/dev/null; then
+        mkdir -p "$root/tmp/repositories" || exit
+        zypper --non-interactive --no-refresh --no-gpg-checks --reposd-dir "$root/tmp/repositories" \
+            install --allow-unsigned-rpm --no-recommends --oldpackage "$@"
+        code=$?
+        rm -rf "$root/tmp/repositories"
+        case $code in
+        # Done, and the system or zypper itself should be started again, or there was no repository.
+        0 | 102 | 103 | 106) ;;
+        *) exit "$code" ;;
+        esac
+    elif command -v yum >/dev/null; then
+        yum install --assumeyes --disablerepo='*' --nogpgcheck "$@" || exit
+    else
+        exec rpm --upgrade --oldpackage --replacepkgs "$@"
+    fi
+
+    # An installer that finds the same or a newer version installed has nothing to do, and does not fail. rpm replaces it.
+    left=
+    what='%{NAME} %{VERSION} %{RELEASE} %{ARCH} %{SIGMD5} %{SHA1HEADER}\n'
+    for file; do
+        wanted=$(rpm --query --nosignature --qf "$what" --package "$file") || exit
+        # What is not there at all was refused for a reason.
+        found=$(rpm --query --qf "$what" "${wanted%% *}") || continue
+        case "
+$found
+" in
+        *"
+$wanted
+"*) continue ;;
+        esac
+        if [ -z "$left" ]; then set --; fi
+        left=yes
+        set -- "$@" "$file"
+    done
+    if [ -n "$left" ]; then
+        echo "another content or version of these was installed and is replaced by rpm: $*"
+        exec rpm --upgrade --oldpackage --replacepkgs "$@"
+    fi
+}
+
+# Says what the packages of the folder are.
+list_artifacts() {
+    rpm_format
+    for file in ./*.rpm; do
+        [ -e "$file" ] || continue
+        if said=$(rpm --query --nosignature --nodigest --qf "$fields$tab$identity" --package "$file" 2>/dev/null); then
+            record file "$said" "$file"
+        else
+            record unread "$file"
+        fi
+    done
+}
+
+# Says what is installed, and of each package what proves its content.
+list_packages() {
+    rpm_format
+    rpm --query --all --nosignature --nodigest \
+        --qf "$mark${tab}have$tab$fields${tab}installed\\n$mark${tab}proof$tab$fields$tab$identity\\n" || exit
+}
