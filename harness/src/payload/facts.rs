@@ -2,10 +2,12 @@
 
 use reports::SystemFacts;
 
-use super::words;
+use super::{family, words};
 
 /// Asks. It writes to standard output what [`read`] reads, and always exits with 0.
-pub const SCRIPT: &str = include_str!("facts.sh");
+pub fn script() -> String {
+    format!("package_managers() {{{}}}\n{}", family::facts(), include_str!("facts.sh"))
+}
 
 /// Most lines that are read: the script has some twenty.
 const MOST: usize = 60;
@@ -39,10 +41,6 @@ pub fn read(output: &[u8]) -> SystemFacts {
             "init.name" => (&mut facts.init, text(value)),
             "package" => {
                 facts.package_managers.extend(value.strip_suffix(" installed").and_then(text));
-                continue;
-            }
-            "apk" => {
-                facts.package_managers.extend(value.split(',').next().and_then(text));
                 continue;
             }
             "cgroups" => {
@@ -163,7 +161,7 @@ os.PRETTY_NAME="Alpine Linux v3.20"
 uname=Linux 6.6.54-0-virt x86_64
 libc=musl 1.2.5
 init.openrc=openrc (OpenRC) 0.54
-apk=apk-tools 2.14.4, compiled for x86_64.
+package=apk-tools 2.14.4 installed
 cgroups=v2
 selinux=absent
 apparmor=N
@@ -267,7 +265,9 @@ apparmor=N
     #[test]
     fn this_machine_says_what_it_is_to_every_shell_there_is() {
         for shell in [&["sh"][..], &["bash", "--posix"], &["busybox", "sh"]] {
-            let Ok(output) = Command::new(shell[0]).args(&shell[1..]).args(["-c", SCRIPT]).output() else { continue };
+            let Ok(output) = Command::new(shell[0]).args(&shell[1..]).args(["-c", &script()]).output() else {
+                continue;
+            };
             assert!(output.status.success(), "{shell:?}: {output:?}");
             let facts = read(&output.stdout);
             let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();

@@ -1,4 +1,5 @@
-# Says what this system is, one fact a line, read by facts.rs. With few processes: guests may be emulated.
+# Says what this system is, one fact a line, read by facts.rs, which defines package_managers before. With few processes: guests may be
+# emulated.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 LC_ALL=C
 export PATH LC_ALL
@@ -64,21 +65,7 @@ else
 fi
 
 # Into variables: a program that hangs is not to hold our output open.
-if has dpkg-query; then
-    said=$(dpkg-query -W -f 'package=${Package} ${Version} ${db:Status-Status}\n' apt dpkg)
-    printf '%s\n' "$said"
-fi
-if has rpm; then
-    # Those that are not there say so in lines that are no facts.
-    said=$(rpm -q --qf 'package=%{NAME} %{VERSION} installed\n' dnf dnf5 yum zypper rpm)
-    printf '%s\n' "$said"
-fi
-if has apk; then say apk "$(first apk --version)"; fi
-if has pacman; then
-    said=$(pacman --query pacman) && say package "$said installed"
-fi
-# Not the one that only fetches pkg.
-if [ -x /usr/local/sbin/pkg ]; then say package "pkg $(first /usr/local/sbin/pkg -v) installed"; fi
+package_managers
 
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
     say cgroups v2

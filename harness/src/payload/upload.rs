@@ -260,7 +260,7 @@ impl Parcel {
             files.push(text(network::NAME, network::SCRIPT));
         }
         if upload.facts {
-            files.push(text("facts", facts::SCRIPT));
+            files.push(text("facts", &facts::script()));
         }
         for file in upload.files {
             let name = |reason: &str| UploadError::Name { name: file.relative.clone(), reason: reason.to_owned() };

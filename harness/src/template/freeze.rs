@@ -308,7 +308,7 @@ async fn steps(
     match &wanted.work {
         Work::Preparation(_) => {
             // Forks are not asked again. If it does not say, they are.
-            let said = sh(&session, payload::FACTS, &[], Vec::new(), scaled(STEP)).await;
+            let said = sh(&session, &payload::facts_script(), &[], Vec::new(), scaled(STEP)).await;
             let said = said.ok().map(|exit| payload::read_facts(&exit.stdout_tail));
             so_far.system = said.filter(|facts| !facts.is_empty());
         }

@@ -63,7 +63,8 @@ pub fn key(host_fingerprint: &HostFingerprint, spec: &MachineSpec, parts: &[(&st
     let machine = ("machine", serde_json::to_string(spec).unwrap_or_default());
     let seed = (spec.seed == Some(Seed::CloudInit)).then(|| ("seed", seed_recipe().to_string()));
     let resume_agent = ("resume_agent", Digest::of(resume_agent::PROGRAM).to_string());
-    let scripts = [super::freeze::RESUME_AGENT, super::freeze::QUIESCE, payload::FACTS].into_iter();
+    let facts = payload::facts_script();
+    let scripts = [super::freeze::RESUME_AGENT, super::freeze::QUIESCE, &facts].into_iter();
     // Of all families: which one a guest is of may be known only when it runs.
     let scripts = scripts.chain(payload::rehearsals());
     let scripts = scripts.map(|script| ("script", Digest::of(script.as_bytes()).to_string()));

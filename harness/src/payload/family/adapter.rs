@@ -4,16 +4,25 @@ use matrix::Arch;
 
 use super::reasons::{self, Grammar};
 
+/// How the functions are called to install the artifacts.
+const INSTALL: &str = "\
+# Physical: apt names files by their real paths.
+cd -P \"$root/artifacts\" || exit
+# One stream: what is said on both only makes sense in its order.
+exec 2>&1
+install_artifacts
+";
+
 /// A family. Its scripts are for any POSIX shell, and say everything on standard output, in order.
 pub(crate) struct Adapter {
     /// What it takes, for people.
     pub(crate) takes: &'static str,
     /// CPUs besides its own whose packages such a system may have been told to take: its package manager knows.
     pub(super) also: fn(Arch) -> &'static [&'static str],
-    /// Functions of a shell whose `root` is the payload's folder; none has arguments:
+    /// Functions without arguments; `$root` is the payload's folder, and they start in its folder `artifacts`:
     ///
-    /// - `install_artifacts` installs everything in the folder `$root/artifacts`, offline.
-    /// - `list_artifacts` answers what the files in that folder are; see `inventory` for answers. Those for other systems it renames.
+    /// - `install_artifacts` installs everything in there, offline and with nobody to answer questions.
+    /// - `list_artifacts` answers what the files in there are; see `inventory` for answers. Those for other systems it renames.
     /// - `list_packages` answers what is installed; and of the packages that its input names, a line for each with name, version and
     ///   CPU, what is known of their content.
     pub(crate) functions: &'static str,
@@ -21,6 +30,8 @@ pub(crate) struct Adapter {
     pub(super) by_name: &'static str,
     /// Does what a payload does, without doing anything.
     pub(super) rehearsal: &'static str,
+    /// Says `package`, of each of its programs that is there: name, version and `installed`. Has the functions of `facts.sh`.
+    pub(super) facts: &'static str,
     /// How its output reads.
     pub(super) grammar: Grammar,
     /// Whether a line of its output says that a package's own script failed, where it exits with 0 all the same; `None`: it does not.
@@ -30,7 +41,7 @@ pub(crate) struct Adapter {
 impl Adapter {
     /// A script that installs the artifacts.
     pub(crate) fn install(&self) -> String {
-        format!("{}install_artifacts\n", self.functions)
+        format!("{}{INSTALL}", self.functions)
     }
 
     /// The lines of its output that say why it failed.

@@ -13,6 +13,14 @@ const REHEARSAL: &str = "\
 
 const BY_NAME: &str = "exec apk add --update-cache --no-progress --wait 60 -- \"$@\"\n";
 
+/// `apk-tools 2.14.4, compiled for x86_64.`
+const FACTS: &str = r#"
+if has apk; then
+    said=$(first apk --version)
+    say package "${said:+${said%%,*} installed}"
+fi
+"#;
+
 /// apk.
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "Alpine packages (.apk)",
@@ -20,6 +28,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     functions: include_str!("apk.sh"),
     by_name: BY_NAME,
     rehearsal: REHEARSAL,
+    facts: FACTS,
     grammar: GRAMMAR,
     unsaid: Some(is_failed_script),
 };

@@ -5,11 +5,7 @@ broken() {
     done
 }
 
-# Installs every package of this folder, offline, with nobody to answer questions.
 install_artifacts() {
-    cd "$root/artifacts" || exit
-    # One stream: what is said on both only makes sense in its order.
-    exec 2>&1
     export LC_ALL=C.UTF-8
     before=$(broken)
 
@@ -29,7 +25,6 @@ install_artifacts() {
     exit $code
 }
 
-# Says what the packages of the folder are.
 list_artifacts() {
     for file in ./*.apk; do
         [ -e "$file" ] || continue
@@ -53,7 +48,6 @@ list_artifacts() {
     rm -f "$root/tmp/index"
 }
 
-# Says what is installed, and of each package what proves its content.
 list_packages() {
     database=/lib/apk/db/installed
     if [ ! -e "$database" ]; then database=/usr/lib/apk/db/installed; fi

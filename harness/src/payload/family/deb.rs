@@ -21,6 +21,14 @@ apt-get update -o Acquire::Retries=2
 exec apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 -- \"$@\"
 ";
 
+/// Those that are not there have another state.
+const FACTS: &str = r#"
+if has dpkg-query; then
+    said=$(dpkg-query -W -f 'package=${Package} ${Version} ${db:Status-Status}\n' apt dpkg)
+    printf '%s\n' "$said"
+fi
+"#;
+
 /// dpkg and apt.
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "Debian packages (.deb)",
@@ -31,6 +39,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     functions: include_str!("deb.sh"),
     by_name: BY_NAME,
     rehearsal: REHEARSAL,
+    facts: FACTS,
     grammar: GRAMMAR,
     // dpkg's exit code tells.
     unsaid: None,

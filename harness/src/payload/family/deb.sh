@@ -1,9 +1,4 @@
-# Installs every package of this folder that is for this system, offline, with nobody to answer questions.
 install_artifacts() {
-    # Physical: apt names files by their real paths.
-    cd -P "$root/artifacts" || exit
-    # One stream: what apt and dpkg say on both only makes sense in its order.
-    exec 2>&1
     # Words a person and a program can read; no questions; no service manager of services that asks some of its own.
     export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true
     export APT_LISTCHANGES_FRONTEND=none NEEDRESTART_SUSPEND=1
@@ -37,7 +32,6 @@ install_artifacts() {
     fi
 }
 
-# Says what the packages of the folder are, and puts aside those for other systems.
 list_artifacts() {
     ours=" all $(dpkg --print-architecture) $(dpkg --print-foreign-architectures | tr '\n' ' ') "
     control=$root/tmp/control
@@ -75,7 +69,6 @@ list_artifacts() {
     rm -rf "$control"
 }
 
-# Says what is installed, and of each package named what proves its content.
 list_packages() {
     # Not db:Status-Status, the last word of this alone: dpkg of before 2014 does not know it.
     dpkg-query --show --showformat "$mark${tab}have$tab\${Package}$tab\${Version}$tab\${Architecture}$tab\${Status}\\n" || exit

@@ -125,6 +125,11 @@ pub fn rehearsals() -> impl Iterator<Item = &'static str> {
     PackageFamily::ALL.into_iter().map(rehearsal)
 }
 
+/// What says the package managers that are there, of all families.
+pub(super) fn facts() -> String {
+    PackageFamily::ALL.map(|family| of(family).facts).concat()
+}
+
 /// A script with its arguments.
 fn with(names: &[String], script: &str) -> String {
     let names: Vec<String> = names.iter().map(|name| quote::word(name)).collect();

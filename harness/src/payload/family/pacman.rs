@@ -13,6 +13,12 @@ const REHEARSAL: &str = "\
 
 const BY_NAME: &str = "exec pacman --sync --refresh --needed --noconfirm --noprogressbar -- \"$@\"\n";
 
+const FACTS: &str = r#"
+if has pacman; then
+    said=$(pacman --query pacman) && say package "$said installed"
+fi
+"#;
+
 /// pacman.
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "Arch packages (.pkg.tar.*)",
@@ -20,6 +26,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     functions: include_str!("pacman.sh"),
     by_name: BY_NAME,
     rehearsal: REHEARSAL,
+    facts: FACTS,
     grammar: GRAMMAR,
     unsaid: Some(is_failed_script),
 };

@@ -1,8 +1,4 @@
-# Installs every package of this folder, offline, with nobody to answer questions.
 install_artifacts() {
-    cd "$root/artifacts" || exit
-    # One stream: what is said on both only makes sense in its order.
-    exec 2>&1
     export LC_ALL=C
 
     set --
@@ -25,7 +21,6 @@ install_artifacts() {
     exec pacman --upgrade --noconfirm --noprogressbar --config "$settings" "$@"
 }
 
-# Says what the packages of the folder are.
 list_artifacts() {
     for file in ./*.pkg.tar*; do
         case $file in *.sig) continue ;; esac
@@ -42,7 +37,6 @@ list_artifacts() {
     rm -f "$root/tmp/mtree"
 }
 
-# Says what is installed, and of each package named what proves its content.
 list_packages() {
     said=$(pacman --query) || [ -z "$said" ] || exit
     while read -r name version; do

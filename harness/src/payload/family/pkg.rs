@@ -13,6 +13,11 @@ const REHEARSAL: &str = "\
 
 const BY_NAME: &str = "export ASSUME_ALWAYS_YES=yes\nexec pkg install -y -- \"$@\"\n";
 
+/// Not of the one that only fetches pkg.
+const FACTS: &str = r#"
+if [ -x /usr/local/sbin/pkg ]; then say package "pkg $(first /usr/local/sbin/pkg -v) installed"; fi
+"#;
+
 /// pkg.
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "FreeBSD packages (.pkg)",
@@ -20,6 +25,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     functions: include_str!("pkg.sh"),
     by_name: BY_NAME,
     rehearsal: REHEARSAL,
+    facts: FACTS,
     grammar: GRAMMAR,
     unsaid: Some(is_failed_script),
 };

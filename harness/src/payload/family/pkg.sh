@@ -1,8 +1,4 @@
-# Installs every package of this folder, offline, with nobody to answer questions.
 install_artifacts() {
-    cd "$root/artifacts" || exit
-    # One stream: what is said on both only makes sense in its order.
-    exec 2>&1
     export LC_ALL=C.UTF-8 ASSUME_ALWAYS_YES=yes
 
     # FreeBSD comes without pkg, with a program of that name that fetches it: from the network, unless it is among these.
@@ -28,7 +24,7 @@ install_artifacts() {
     done
 }
 
-# Says what the packages of the folder are. Where pkg is yet to be installed, what stands in for it would fetch it.
+# Where pkg is yet to be installed, what stands in for it would fetch it.
 list_artifacts() {
     for file in ./*.pkg; do
         [ -e "$file" ] || continue
@@ -41,7 +37,7 @@ list_artifacts() {
     done
 }
 
-# Says what is installed, and of each package named whether it is what came: registered since then, or with the same files.
+# A package is what came if it was registered since then, or has the same files.
 list_packages() {
     if pkg -N >/dev/null 2>&1; then
         pkg query "$mark${tab}have$tab%n$tab%v$tab%q${tab}installed" || exit

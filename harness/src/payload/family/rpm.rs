@@ -35,6 +35,14 @@ for name; do
 done
 ";
 
+/// Those that are not there say so in lines that are no facts.
+const FACTS: &str = r#"
+if has rpm; then
+    said=$(rpm -q --qf 'package=%{NAME} %{VERSION} installed\n' dnf dnf5 yum zypper rpm)
+    printf '%s\n' "$said"
+fi
+"#;
+
 /// dnf, zypper, yum and rpm.
 pub(super) const ADAPTER: Adapter = Adapter {
     takes: "RPM packages (.rpm)",
@@ -42,6 +50,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     functions: include_str!("rpm.sh"),
     by_name: BY_NAME,
     rehearsal: REHEARSAL,
+    facts: FACTS,
     grammar: GRAMMAR,
     unsaid: Some(is_failed_script),
 };

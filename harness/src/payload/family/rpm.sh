@@ -5,11 +5,7 @@ rpm_format() {
     if rpm --querytags | grep -qx SHA256HEADER; then identity=$identity.%{SHA256HEADER}; fi
 }
 
-# Installs every package of this folder, offline, with nobody to answer questions, by the installer this system has.
 install_artifacts() {
-    cd "$root/artifacts" || exit
-    # One stream: what is said on both only makes sense in its order.
-    exec 2>&1
     # Not C.UTF-8: systems of before 2020 do not have it, and say so in every line.
     export LC_ALL=C ZYPP_LOCK_TIMEOUT=60
 
@@ -62,7 +58,6 @@ $wanted
     fi
 }
 
-# Says what the packages of the folder are.
 list_artifacts() {
     rpm_format
     for file in ./*.rpm; do
@@ -75,7 +70,6 @@ list_artifacts() {
     done
 }
 
-# Says what is installed, and of each package what proves its content.
 list_packages() {
     rpm_format
     rpm --query --all --nosignature --nodigest \

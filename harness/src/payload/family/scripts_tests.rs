@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 use matrix::PackageFamily;
 
 use crate::payload::{
-    family,
+    facts, family,
     inventory::{self, ARTIFACTS, Inventory, PACKAGES},
 };
 
@@ -115,6 +115,22 @@ fn shown(inventory: &Inventory) -> String {
         .iter()
         .map(|(id, proof)| format!("{} {}: {}", id.name, id.version, &proof[..proof.len().min(12)]));
     artifacts.chain(left).chain(unread).chain(packages).chain(proofs).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn package_managers_say_their_versions() {
+    let facts = |guest: Guest| {
+        let script = facts::script().replace("PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin", "");
+        facts::read(guest.run(&format!("exec 2>/dev/null\n{script}")).said.as_bytes()).package_managers
+    };
+    let dpkg = "printf 'package=apt  not-installed\\npackage=dpkg 1.21.22 installed\\n'";
+    let rpm = "printf 'package=dnf 4.14.0 installed\\npackage yum is not installed\\npackage=rpm 4.18.0 installed\\n'";
+    let guest = Guest::new(&[]).with("dpkg-query", dpkg).with("rpm", rpm);
+    let guest =
+        guest.with("apk", "echo 'apk-tools 2.14.4, compiled for x86_64.'").with("pacman", "echo pacman 6.0.2-1");
+    assert_eq!(facts(guest), ["dpkg 1.21.22", "dnf 4.14.0", "rpm 4.18.0", "apk-tools 2.14.4", "pacman 6.0.2-1"]);
+    let guest = Guest::new(&[]).with("dpkg-query", "exit 2").with("rpm", "exit 1");
+    assert_eq!(facts(guest.with("apk", "").with("pacman", "exit 1")), [""; 0]);
 }
 
 #[test]
