@@ -48,6 +48,8 @@ pub enum InstallError {
     Refused {
         /// Its own words, the lines that matter.
         words: Vec<String>,
+        /// It misses a package that the artifacts depend on.
+        is_of_dependencies: bool,
     },
     /// It did not come to an end: the package's fault (a maintainer script hangs or waits for an answer).
     #[error("the package manager did not come to an end in time; it last said: {last}")]
@@ -94,21 +96,12 @@ pub enum InstallError {
 impl InstallError {
     /// The package manager misses a package that the artifacts depend on.
     pub fn is_of_dependencies(&self) -> bool {
-        const MISSING: [&str; 8] = [
-            "Depends: ",
-            "is not installed.",
-            "Requires: ",
-            "is needed by ",
-            "nothing provides ",
-            "(no such package)",
-            "unable to satisfy dependency ",
-            "Missing dependency ",
-        ];
-        const NOT_MISSING: [&str; 4] =
-            ["conflicts with ", "is obsoleted by ", "subprocess returned", "scriptlet failed"];
-        let Self::Refused { words } = self else { return false };
-        let any = |of: &[&str]| words.iter().any(|line| of.iter().any(|word| line.contains(word)));
-        any(&MISSING) && !any(&NOT_MISSING)
+        matches!(self, Self::Refused { is_of_dependencies: true, .. })
+    }
+
+    fn refused(adapter: &Adapter, words: Vec<String>) -> Self {
+        let is_of_dependencies = adapter.misses_packages(&words);
+        Self::Refused { words, is_of_dependencies }
     }
 }
 
@@ -171,7 +164,7 @@ pub async fn install(
             return Err(InstallError::Timeout { last: last.unwrap_or_else(|| "nothing".to_owned()) });
         }
     };
-    if let Some(line) = locked(&exit) {
+    if let Some(line) = locked(adapter, &exit) {
         return Err(InstallError::Locked { line });
     }
     check_end(adapter, &exit)?;
@@ -199,38 +192,18 @@ pub async fn install(
         Err(Discrepancy::Missing(mut words)) => {
             words.extend(adapter.words(&exit.stdout_tail));
             words.truncate(reasons::MOST);
-            Err(InstallError::Refused { words })
+            Err(InstallError::refused(adapter, words))
         }
         Err(Discrepancy::OtherContent(which)) => Err(InstallError::OtherContent { which }),
     }
 }
 
 /// The line with which a package manager failed because another program held its lock, unless a script of a package ran into that.
-fn locked(exit: &Exit) -> Option<String> {
-    const LOCKED: [&str; 12] = [
-        "E: Could not get lock ",
-        "E: Unable to lock ",
-        "E: Unable to acquire the dpkg frontend lock",
-        "Error: Could not get lock ",
-        "Error: Unable to acquire the dpkg frontend lock",
-        "dpkg: error: dpkg frontend lock ",
-        "dpkg: error: dpkg status database is locked ",
-        "error: can't create transaction lock on ",
-        "System management is locked by ",
-        "error: failed to init transaction (unable to lock database)",
-        "ERROR: Unable to lock database: ",
-        "pkg: Cannot get an exclusive lock ",
-    ];
-    // Said once a package is being worked on, whose scripts may call a package manager.
-    const BEGUN: [&str; 7] =
-        ["Preparing to unpack ", "Unpacking ", "Setting up ", "dpkg: error processing ", "(1/", "[1/", "%pre"];
+fn locked(adapter: &Adapter, exit: &Exit) -> Option<String> {
     if exit.success() || exit.stdout_bytes > exit.stdout_tail.len() as u64 {
         return None;
     }
-    let lines = words::lines_in_full(&exit.stdout_tail);
-    let line = lines.iter().find(|line| reasons::starts(line, &LOCKED))?;
-    let begun = lines.iter().any(|line| reasons::starts(line.trim_start(), &BEGUN) || line.contains("scriptlet"));
-    (!begun).then(|| line.clone())
+    adapter.locked(&words::lines_in_full(&exit.stdout_tail))
 }
 
 /// The package manager must exit with 0.
@@ -246,7 +219,7 @@ fn check_end(adapter: &Adapter, exit: &Exit) -> Result<(), InstallError> {
         end if words.is_empty() => words.push(format!("the package manager ended without a word: {end}")),
         _ => {}
     }
-    Err(InstallError::Refused { words })
+    Err(InstallError::refused(adapter, words))
 }
 
 /// No line of the package manager's output may say that a package's script failed, where it exits with 0 all the same: of the whole
@@ -268,7 +241,7 @@ async fn check_scripts(adapter: &'static Adapter, exit: &Exit, log: &Path) -> Re
     if !words.iter().any(|word| unsaid(word)) {
         words = failed;
     }
-    Err(InstallError::Refused { words })
+    Err(InstallError::refused(adapter, words))
 }
 
 /// The line of a package manager's output, which lies in this file, that says a package's script failed: some exit with 0 all the same.
@@ -328,23 +301,27 @@ mod tests {
     fn a_lock_of_another_program_is_told_apart_from_one_that_a_package_runs_into() {
         let ended = |code, said: &str| exit(End::Exited(code), said, said.len() as u64);
         let apt = "Reading package lists...\nE: Could not get lock /var/lib/dpkg/lock - open (11)\nE: Unable to lock the administration directory\n";
-        let line = locked(&ended(100, apt));
+        let locked = |family, exit: &Exit| super::locked(family::of(family), exit);
+        let line = locked(PackageFamily::Deb, &ended(100, apt));
         assert_eq!(line.as_deref(), Some("E: Could not get lock /var/lib/dpkg/lock - open (11)"));
         let rpm = "error: can't create transaction lock on /var/lib/rpm/.rpm.lock (Resource temporarily unavailable)\n";
-        assert!(locked(&ended(1, rpm)).is_some());
-        assert_eq!(locked(&ended(0, apt)), None, "it was waited for");
+        assert!(locked(PackageFamily::Rpm, &ended(1, rpm)).is_some());
+        assert_eq!(locked(PackageFamily::Deb, &ended(0, apt)), None, "it was waited for");
         // A script of the package calls apt.
         let script = format!(
             "Unpacking x (1) ...\nSetting up x (1) ...\n{apt}dpkg: error processing package x (--configure):\n"
         );
-        assert_eq!(locked(&ended(100, &script)), None);
+        assert_eq!(locked(PackageFamily::Deb, &ended(100, &script)), None);
         assert_eq!(
-            locked(&ended(1, &format!("{rpm}error: %prein(x-1-1.noarch) scriptlet failed, exit status 1\n"))),
+            locked(
+                PackageFamily::Rpm,
+                &ended(1, &format!("{rpm}error: %prein(x-1-1.noarch) scriptlet failed, exit status 1\n"))
+            ),
             None
         );
-        assert_eq!(locked(&ended(100, "E: Unable to correct problems\n")), None);
+        assert_eq!(locked(PackageFamily::Deb, &ended(100, "E: Unable to correct problems\n")), None);
         let cut = Exit { stdout_bytes: 1 << 30, ..ended(100, apt) };
-        assert_eq!(locked(&cut), None, "what came before is not known");
+        assert_eq!(locked(PackageFamily::Deb, &cut), None, "what came before is not known");
     }
 
     #[test]
@@ -354,7 +331,10 @@ mod tests {
             " hello : Depends: libc6 (>= 2.34) but 2.31-13+deb11u14 is to be installed",
             "E: Unable to correct problems, you have held broken packages.",
         ];
-        let error = InstallError::Refused { words: words.map(str::to_owned).to_vec() };
+        let refused = |family, words: &[&str]| {
+            InstallError::refused(family::of(family), words.iter().map(|word| (*word).to_owned()).collect())
+        };
+        let error = refused(PackageFamily::Deb, &words);
         assert!(error.is_of_dependencies());
         let script = [
             "dpkg: error processing package b (--configure):",
@@ -363,9 +343,9 @@ mod tests {
             " a depends on b; however:",
             "  Package b is not configured yet.",
         ];
-        assert!(!InstallError::Refused { words: script.map(str::to_owned).to_vec() }.is_of_dependencies());
-        let conflict = "error: Failed dependencies: hello conflicts with goodbye".to_owned();
-        assert!(!InstallError::Refused { words: vec![conflict] }.is_of_dependencies());
+        assert!(!refused(PackageFamily::Deb, &script).is_of_dependencies());
+        let conflict = "error: Failed dependencies: hello conflicts with goodbye";
+        assert!(!refused(PackageFamily::Rpm, &[conflict]).is_of_dependencies());
         insta::assert_snapshot!(error, @"The following packages have unmet dependencies: hello : Depends: libc6 (>= 2.34) but 2.31-13+deb11u14 is to be installed; E: Unable to correct problems, you have held broken packages.");
     }
 

@@ -66,7 +66,7 @@ pub fn key(host_fingerprint: &HostFingerprint, spec: &MachineSpec, parts: &[(&st
     let facts = payload::facts_script();
     let scripts = [super::freeze::RESUME_AGENT, super::freeze::QUIESCE, &facts].into_iter();
     // Of all families: which one a guest is of may be known only when it runs.
-    let scripts = scripts.chain(payload::rehearsals());
+    let scripts = scripts.chain(payload::rehearsals().map(|script| -> &str { script }));
     let scripts = scripts.map(|script| ("script", Digest::of(script.as_bytes()).to_string()));
     let own = [("host_fingerprint", host_fingerprint.0.clone()), resume_agent, machine].into_iter().chain(seed);
     let parts = parts.iter().cloned().chain(own).chain(scripts).chain(args);

@@ -48,4 +48,18 @@ impl Adapter {
     pub(crate) fn words(&self, output: &[u8]) -> Vec<String> {
         reasons::of(output, &self.grammar)
     }
+
+    /// The line that says that another program held its lock, unless a script of a package ran into that.
+    pub(crate) fn locked(&self, lines: &[String]) -> Option<String> {
+        let line = lines.iter().find(|line| reasons::starts(line, self.grammar.locked))?;
+        let begun =
+            |line: &String| reasons::starts(line.trim_start(), self.grammar.begun) || line.contains("scriptlet");
+        (!lines.iter().any(begun)).then(|| line.clone())
+    }
+
+    /// Whether these words say that a package is missing which others depend on.
+    pub(crate) fn misses_packages(&self, words: &[String]) -> bool {
+        let any = |of: &[&str]| words.iter().any(|line| of.iter().any(|word| line.contains(word)));
+        any(self.grammar.missing) && !any(self.grammar.not_missing)
+    }
 }

@@ -38,6 +38,10 @@ const GRAMMAR: Grammar = Grammar {
     blames: is_failed_script,
     progress: |line| starts(line, &["(", "Executing "]),
     noise: |_| false,
+    locked: &["ERROR: Unable to lock database: "],
+    begun: &["(1/"],
+    missing: &["(no such package)", "(missing):"],
+    not_missing: &[],
 };
 
 fn is_failed_script(line: &str) -> bool {

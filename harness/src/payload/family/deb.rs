@@ -53,6 +53,18 @@ const GRAMMAR: Grammar = Grammar {
     progress: is_progress,
     // apt 3 tells the same again, in the terms of its solver.
     noise: |line| line.contains("The following information from --solver"),
+    locked: &[
+        "E: Could not get lock ",
+        "E: Unable to lock ",
+        "E: Unable to acquire the dpkg frontend lock",
+        "Error: Could not get lock ",
+        "Error: Unable to acquire the dpkg frontend lock",
+        "dpkg: error: dpkg frontend lock ",
+        "dpkg: error: dpkg status database is locked ",
+    ],
+    begun: &["Preparing to unpack ", "Unpacking ", "Setting up ", "dpkg: error processing "],
+    missing: &["Depends: ", "is not installed."],
+    not_missing: &["subprocess returned"],
 };
 
 fn is_reason(line: &str) -> bool {

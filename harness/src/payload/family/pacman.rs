@@ -49,6 +49,10 @@ const GRAMMAR: Grammar = Grammar {
         )
     },
     noise: |_| false,
+    locked: &["error: failed to init transaction (unable to lock database)"],
+    begun: &["(1/"],
+    missing: &["unable to satisfy dependency "],
+    not_missing: &[],
 };
 
 /// pacman counts a package as installed although its script or a hook failed. What a script said last may have no end of line.

@@ -35,6 +35,10 @@ const GRAMMAR: Grammar = Grammar {
     blames: is_failed_script,
     progress: |line| starts(line, &["Installing ", "Extracting ", "===> ", "Upgrading "]),
     noise: |_| false,
+    locked: &["pkg: Cannot get an exclusive lock "],
+    begun: &["[1/"],
+    missing: &["Missing dependency "],
+    not_missing: &[],
 };
 
 /// pkg counts a package as installed although its last script failed; and where it replaces one, although it is for another system.

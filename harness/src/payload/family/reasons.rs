@@ -17,6 +17,14 @@ pub(super) struct Grammar {
     pub(super) progress: fn(&str) -> bool,
     /// Lines that are left out, with the indented ones that follow: advice, or the same once more.
     pub(super) noise: fn(&str) -> bool,
+    /// How lines begin that say that another program holds the package manager's lock.
+    pub(super) locked: &'static [&'static str],
+    /// How lines begin, indented or not, that say that a package is being worked on: its scripts may call a package manager.
+    pub(super) begun: &'static [&'static str],
+    /// What stands in lines that say that a package is missing.
+    pub(super) missing: &'static [&'static str],
+    /// What stands in lines that say that it is something else.
+    pub(super) not_missing: &'static [&'static str],
 }
 
 /// The lines that say why it failed; if nothing looks like one, the last lines.

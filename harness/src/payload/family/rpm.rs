@@ -60,6 +60,10 @@ const GRAMMAR: Grammar = Grammar {
     blames: |line| is_failed_script(line) && !is_announced(line),
     progress: is_progress,
     noise: is_noise,
+    locked: &["error: can't create transaction lock on ", "System management is locked by "],
+    begun: &["(1/", "[1/", "%pre"],
+    missing: &["Requires: ", "is needed by ", "nothing provides "],
+    not_missing: &["conflicts with ", "is obsoleted by ", "scriptlet failed"],
 };
 
 /// rpm counts a package as installed although its last script failed, and everybody above it does, too.
