@@ -62,7 +62,7 @@ impl Known {
             return Ok(());
         }
         let (matrix, names) = (plan.matrix.display(), names.join(", "));
-        let error = format!("{matrix}: the catalog has no digest of {names}: anything could come from there");
+        let error = format!("{matrix}: no digest in the catalog for {names}: what is downloaded could not be checked");
         let lock = self.lock.display();
         let help = format!("`nestmatrix images update {matrix}` pins what their publisher states, in {lock}");
         Err(with_help(&error, &help))

@@ -32,9 +32,9 @@ pub(super) fn settle(
                     _ if kernel_args && found.kernel.is_none() => Trouble::new(
                         TroubleKind::ImageUnusable,
                         Phase::Image,
-                        "its boot loader chooses the words for its kernel: `kernel_args` cannot be given",
+                        "its boot loader sets the kernel command line: `kernel_args` has no effect",
                     )
-                    .with_help("remove them; change them in `prepare`, and boot with `boot = \"cold\"`"),
+                    .with_help("remove it; change the command line in `prepare`, and boot with `boot = \"cold\"`"),
                     (Ok(()), Some(Err(reason))) => runner(reason.clone()),
                     (Ok(()), Some(Ok(_)) | None) => continue,
                     (Err(Some(error)), _) => runner(error.to_string()),
