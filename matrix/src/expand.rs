@@ -350,7 +350,7 @@ impl<'a> Expansion<'a> {
         }
         let files = &self.payload.suites[group.suite_index].files;
         let texts = env.iter().chain(&axes).map(|(name, value)| name.len() + value.len());
-        let texts = texts.chain(suite.artifacts.iter().map(String::len));
+        let texts = texts.chain(suite.options.artifacts.iter().map(String::len));
         let files_text = files.iter().map(|file| file.relative.len() + file.path.as_os_str().len());
         self.text += texts.chain(files_text).map(|length| length + OWN).sum::<usize>();
         let Some(script) = script else { return };
@@ -361,17 +361,12 @@ impl<'a> Expansion<'a> {
             suite: suite.name.text().to_owned(),
             axes,
             guest: group.guest.clone(),
-            boot: suite.boot,
-            identity: suite.identity,
             timeouts: group.timeouts.clone(),
             script,
             script_origin: suite.script.origin(),
             env,
             files: files.clone(),
-            steps: suite.steps.clone(),
-            reboot: suite.reboot,
-            results: suite.results.clone(),
-            artifacts: suite.artifacts.clone(),
+            options: suite.options.clone(),
         });
     }
 

@@ -6,7 +6,7 @@ use sha2::Digest as _;
 use crate::{Artifact, Cell, Digest, Image, ImageSource, Location, Package, Plan, Prepare, Runner, UploadFile};
 
 /// Raised with every change of the form below, so that equal digests of different versions mean equal work.
-const FORM: u32 = 5;
+const FORM: u32 = 6;
 
 impl Plan {
     /// The digest that this plan should carry.
@@ -54,27 +54,10 @@ fn without_paths(source: &ImageSource) -> ImageSource {
 }
 
 fn decisive(cell: &Cell) -> impl Serialize + '_ {
-    let Cell {
-        id,
-        image,
-        suite,
-        axes,
-        guest,
-        boot,
-        identity,
-        timeouts,
-        script,
-        script_origin: _,
-        env,
-        files,
-        steps,
-        reboot,
-        results,
-        artifacts,
-    } = cell;
+    let Cell { id, image, suite, axes, guest, timeouts, script, script_origin: _, env, files, options } = cell;
     let files: Vec<_> =
         files.iter().map(|UploadFile { path: _, relative, bytes, digest }| (relative, bytes, digest)).collect();
-    ((id, image, suite, axes, guest, boot, identity, timeouts), (script, env, files, steps, reboot, results, artifacts))
+    (id, image, suite, axes, guest, timeouts, script, env, files, options)
 }
 
 /// Hashes a value by its JSON.

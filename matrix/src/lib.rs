@@ -59,7 +59,7 @@ pub use load::{Loaded, load};
 pub use near::help as near_help;
 pub use plan::{
     Artifact, Boot, Cell, CellId, DataDisk, Guest, Identity, Image, ImageSource, Location, Network, Package, Plan,
-    Prepare, Results, Runner, RunnerKind, Timeouts, UploadFile,
+    Prepare, Results, Runner, RunnerKind, SuiteOptions, Timeouts, UploadFile,
 };
 pub use schema::schema;
 pub use select::SelectError;

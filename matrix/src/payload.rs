@@ -177,9 +177,9 @@ fn report_non_packages(names: &[String], glob: &At<String>, is_mistake: bool, mi
         1 => format!("`{first}` is not a package: no guest installs it"),
         several => format!("{several} artifacts are not packages: no guest installs them; the first is `{first}`"),
     };
-    let problem = mistakes.at(glob.span(), message, "names it").with_help(
-        "packages end in .deb, .rpm, .apk, .pkg.tar.* or .pkg; what a suite itself needs goes into its `files`",
-    );
+    let endings = PackageFamily::ALL.map(PackageFamily::ending).join(", ");
+    let help = format!("packages end in one of {endings}; what a suite itself needs goes into its `files`");
+    let problem = mistakes.at(glob.span(), message, "names it").with_help(help);
     if is_mistake { mistakes.push(problem) } else { mistakes.warn(problem) }
 }
 

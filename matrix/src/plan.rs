@@ -115,6 +115,13 @@ pub enum RunnerKind {
     Ssh,
 }
 
+impl RunnerKind {
+    /// Guests run on another machine than this one.
+    pub const fn is_elsewhere(self) -> bool {
+        matches!(self, Self::Ssh)
+    }
+}
+
 /// One operating system of the matrix.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Image {
@@ -215,10 +222,6 @@ pub struct Cell {
     pub axes: IndexMap<String, String>,
     /// The virtual machine to run it in.
     pub guest: Guest,
-    /// How that machine is started.
-    pub boot: Boot,
-    /// Whose machine-id and host key it has.
-    pub identity: Identity,
     /// Time limits, before scaling by the measured speed.
     pub timeouts: Timeouts,
     /// The script to run: a key of [`Plan::scripts`].
@@ -229,7 +232,19 @@ pub struct Cell {
     pub env: IndexMap<String, String>,
     /// More files the script wants beside it.
     pub files: Vec<UploadFile>,
-    /// What is done with its guest, in this order.
+    /// What its suite says of it beyond that.
+    #[serde(flatten)]
+    pub options: SuiteOptions,
+}
+
+/// What a suite says of its cells, the same for each; all of it decides their work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SuiteOptions {
+    /// How the guest is started.
+    pub boot: Boot,
+    /// Whose machine-id and host key it has.
+    pub identity: Identity,
+    /// What is done with the guest, in this order.
     pub steps: Vec<Step>,
     /// The suite may reboot its guest; it is then run again.
     pub reboot: bool,
@@ -242,19 +257,20 @@ pub struct Cell {
 impl Cell {
     /// True if the package is installed in its guest.
     pub fn installs(&self) -> bool {
-        self.steps.contains(&Step::Install)
+        self.options.steps.contains(&Step::Install)
     }
 
     /// Its steps for people, `prepare, install, reboot, run`; `None`: they are the default. `installable`: the plan has
     /// artifacts.
     pub fn unusual_steps(&self, installable: bool) -> Option<String> {
-        let collects = self.results.is_some() || !self.artifacts.is_empty();
+        let SuiteOptions { steps, reboot, results, artifacts, .. } = &self.options;
+        let collects = results.is_some() || !artifacts.is_empty();
         let word = |step: &Step| match step {
-            Step::Run if self.reboot => "run (may reboot)",
+            Step::Run if *reboot => "run (may reboot)",
             step => step.name(),
         };
-        let is_usual = !self.reboot && self.steps == Step::usual(installable, collects);
-        (!is_usual).then(|| self.steps.iter().map(word).collect::<Vec<_>>().join(", "))
+        let is_usual = !reboot && *steps == Step::usual(installable, collects);
+        (!is_usual).then(|| steps.iter().map(word).collect::<Vec<_>>().join(", "))
     }
 }
 

@@ -92,7 +92,7 @@ fn check(plan: &Plan) -> Result<(), PlanFileErrorKind> {
     if let Some(missing) = plan.script_uses().collect::<BTreeSet<_>>().into_iter().find(|digest| !is_text(digest)) {
         return Err(PlanFileErrorKind::Script(missing));
     }
-    if let Some((cell, fault)) = plan.cells.iter().find_map(|cell| Some((cell, step::fault(&cell.steps)?))) {
+    if let Some((cell, fault)) = plan.cells.iter().find_map(|cell| Some((cell, step::fault(&cell.options.steps)?))) {
         return Err(PlanFileErrorKind::Steps(cell.id.clone(), fault.message));
     }
     let mut packages =

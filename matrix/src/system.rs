@@ -24,18 +24,26 @@ impl PackageFamily {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Deb, Self::Rpm, Self::Apk, Self::Pacman, Self::Pkg];
 
+    /// How a package's file ends, for people.
+    pub const fn ending(self) -> &'static str {
+        match self {
+            Self::Deb => ".deb",
+            Self::Rpm => ".rpm",
+            Self::Apk => ".apk",
+            Self::Pacman => ".pkg.tar.*",
+            Self::Pkg => ".pkg",
+        }
+    }
+
     /// The name of a package's file without its ending; `None`: it is not a package of this family.
     pub fn stem(self, file_name: &str) -> Option<&str> {
         match self {
-            Self::Deb => file_name.strip_suffix(".deb"),
-            Self::Rpm => file_name.strip_suffix(".rpm"),
-            Self::Apk => file_name.strip_suffix(".apk"),
             Self::Pacman => {
                 // Excludes the signature beside it.
                 let (stem, packed) = file_name.rsplit_once(".pkg.tar")?;
                 ["", ".zst", ".xz", ".gz", ".bz2", ".lz4", ".lrz", ".lzo", ".Z"].contains(&packed).then_some(stem)
             }
-            Self::Pkg => file_name.strip_suffix(".pkg"),
+            other => file_name.strip_suffix(other.ending()),
         }
     }
 }

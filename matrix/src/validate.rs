@@ -7,7 +7,7 @@ use std::{collections::HashMap, ops::Range};
 use indexmap::IndexMap;
 
 use crate::{
-    Boot, Identity, Image, ImageSource, Results, Runner, Step,
+    Image, ImageSource, Results, Runner, SuiteOptions,
     error::Mistakes,
     exclude::Excludes,
     file::{ImageTable, MatrixFile, PackageTable, SuiteTable},
@@ -49,12 +49,7 @@ pub(crate) struct Suite {
     pub(crate) script: Script,
     pub(crate) env: Vec<(String, At<String>)>,
     pub(crate) files: Vec<At<String>>,
-    pub(crate) results: Option<Results>,
-    pub(crate) artifacts: Vec<String>,
-    pub(crate) steps: Vec<Step>,
-    pub(crate) reboot: bool,
-    pub(crate) boot: Boot,
-    pub(crate) identity: Identity,
+    pub(crate) options: SuiteOptions,
     pub(crate) guest: GuestSize,
     pub(crate) limits: Limits,
 }
@@ -234,12 +229,14 @@ fn suite(table: &SuiteTable, file: &MatrixFile, installable: bool, mistakes: &mu
         script,
         env: table.env.iter().map(|(name, value)| (name.text().to_owned(), value.clone())).collect(),
         files: table.files.clone(),
-        results,
-        artifacts: table.artifacts.iter().map(|glob| glob.text().to_owned()).collect(),
-        steps,
-        reboot: table.reboot,
-        boot: table.boot.unwrap_or_default(),
-        identity: table.identity.unwrap_or_default(),
+        options: SuiteOptions {
+            boot: table.boot.unwrap_or_default(),
+            identity: table.identity.unwrap_or_default(),
+            steps,
+            reboot: table.reboot,
+            results,
+            artifacts: table.artifacts.iter().map(|glob| glob.text().to_owned()).collect(),
+        },
         guest,
         limits,
     })

@@ -40,7 +40,7 @@ impl Run {
             image: cell.image.clone(),
             suite: cell.suite.clone(),
             axes: cell.axes.iter().map(|(axis, value)| (clean::line(axis), clean::line(value))).collect(),
-            steps: cell.steps.clone(),
+            steps: cell.options.steps.clone(),
             verdict: Verdict::NotRun { reason: "never reported".to_owned() },
             finished: false,
             started: None,

@@ -215,7 +215,11 @@ impl<W: World> Attempt<'_, W> {
 
     /// How long QEMU has to say why a session was lost, before scaling: a suite that may reboot its guest is shut down with all that runs there.
     fn patience(&self, phase: Phase) -> Duration {
-        if phase == Phase::Test && self.cell.reboot { self.cell.timeouts.boot.max(EXPLANATION) } else { EXPLANATION }
+        if phase == Phase::Test && self.cell.options.reboot {
+            self.cell.timeouts.boot.max(EXPLANATION)
+        } else {
+            EXPLANATION
+        }
     }
 
     /// A script was killed by a signal: why the guest is going down, if it is.

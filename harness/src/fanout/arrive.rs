@@ -32,7 +32,7 @@ impl<W: World> Attempt<'_, W> {
                 Some(connection) => self.open(running, connection, Phase::Connect).await?,
                 None => self.booted(running, Phase::Boot).await?,
             };
-            if running.of_template && self.cell.identity == Identity::Unique {
+            if running.of_template && self.cell.options.identity == Identity::Unique {
                 self.make_unique(running, &session, Phase::Connect).await?;
             }
             Ok(session)

@@ -118,7 +118,7 @@ impl<W: World> Attempt<'_, W> {
     async fn inside(&self, running: &mut RunningGuest<W>, logs: &Path) -> Outcome<Ending> {
         let mut session = self.awake(running).await?;
         let (mut package, mut exit, mut told) = (None, None, None);
-        for (at, step) in self.cell.steps.iter().enumerate() {
+        for (at, step) in self.cell.options.steps.iter().enumerate() {
             let done = match step {
                 Step::Prepare => self.prepare(running, &session).await.map(|found| package = found),
                 Step::Install => self.install(running, &session, package.take(), logs).await,
@@ -127,7 +127,8 @@ impl<W: World> Attempt<'_, W> {
                 }
                 Step::Run => self.test(running, &mut session, logs).await.map(|case| exit = Some(case)),
                 Step::Reboot => {
-                    let touched = self.cell.steps[..at].iter().any(|step| matches!(step, Step::Install | Step::Run));
+                    let touched =
+                        self.cell.options.steps[..at].iter().any(|step| matches!(step, Step::Install | Step::Run));
                     self.reboot(running, &mut session, touched).await
                 }
                 Step::Collect => {
@@ -158,7 +159,7 @@ impl<W: World> Attempt<'_, W> {
     /// What the cell came to: its test cases, reported.
     fn judged(&self, exit: Option<TestCase>, told: Option<verdict::ImportedResults>) -> Outcome<Ending> {
         let exit = exit.ok_or_else(|| Trouble::new(TroubleKind::Defect, Phase::Test, "the cell has no step `run`"))?;
-        if self.cell.results.is_some() && told.is_none() && !is_red(&exit) {
+        if self.cell.options.results.is_some() && told.is_none() && !is_red(&exit) {
             return Err(Trouble::new(TroubleKind::Defect, Phase::Collect, "the cell's results were not fetched"));
         }
         let judged = verdict::judged(&self.cell.suite, exit, told);

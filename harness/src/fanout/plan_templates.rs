@@ -28,7 +28,7 @@ impl RunContext {
 
     /// The cell's guest is to be forked, if it can be.
     pub(super) fn forks(&self, cell: &Cell) -> bool {
-        cell.boot == Boot::Warm && !self.template_cache.cold && self.is_booted(cell).is_none()
+        cell.options.boot == Boot::Warm && !self.template_cache.cold && self.is_booted(cell).is_none()
     }
 
     /// Why guests of the cell are booted, whatever it says; `None`: they can be forked.

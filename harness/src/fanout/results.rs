@@ -28,11 +28,11 @@ impl<W: World> Attempt<'_, W> {
         let until = deadline(limit);
         let folder = logs.join("artifacts");
         let collecting = async {
-            let results = match &cell.results {
+            let results = match &cell.options.results {
                 Some(Results::Junit { glob }) => Some(self.results(session, glob, until).await),
                 None => None,
             };
-            let artifacts = session.artifacts(&cell.artifacts, &folder, until).await;
+            let artifacts = session.artifacts(&cell.options.artifacts, &folder, until).await;
             (results, artifacts)
         };
         let (results, artifacts) = self.phase(Phase::Collect, Some(guest), Some(limit), collecting).await?;
@@ -114,7 +114,7 @@ impl<W: World> Attempt<'_, W> {
 
     /// Removes what lies where the suite is to leave its results: what is there afterwards is its own.
     pub(super) async fn remove_old_results(&self, guest: &W::Guest, session: &Talker<W>) -> Outcome<()> {
-        let Some(Results::Junit { glob }) = &self.cell.results else { return Ok(()) };
+        let Some(Results::Junit { glob }) = &self.cell.options.results else { return Ok(()) };
         // Not the suite's time. A guest that goes down meanwhile is the package's doing, if that is in it already.
         let phase = if self.cell.installs() { Phase::Test } else { Phase::Prepare };
         let limit = self.scaled(self.cell.timeouts.prepare);

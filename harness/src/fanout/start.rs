@@ -154,7 +154,7 @@ impl World for Qemu<'_> {
             Err(none) => Ok(Source::Boot { prepared: None, reason: (!unasked).then_some(none.reason) }),
         }
         .map(|source| match source {
-            Source::Boot { prepared, reason: None } if cell.boot == matrix::Boot::Warm => {
+            Source::Boot { prepared, reason: None } if cell.options.boot == matrix::Boot::Warm => {
                 let reason = if context.template_cache.cold { Some("--cold") } else { context.is_booted(cell) };
                 Source::Boot { prepared, reason: reason.map(str::to_owned) }
             }
@@ -224,7 +224,7 @@ impl World for Qemu<'_> {
         let disks = disks.map_err(|failure| {
             error(failure.to_string(), Some(format!("make room below {}", context.scratch.display())))
         })?;
-        let hostname = match self.cell.identity {
+        let hostname = match self.cell.options.identity {
             Identity::Shared => machine::hostname(&self.cell.image),
             Identity::Unique => machine::hostname(self.cell.id.as_str()),
         };

@@ -72,8 +72,10 @@ impl<W: World> Attempt<'_, W> {
                     if trouble.kind == TroubleKind::Timeout { trouble.with_help(payload::NO_REBOOT) } else { trouble }
                 }
             };
-            let ended =
-                running.guest.has_ended().filter(|_| self.cell.reboot && trouble.kind == TroubleKind::GuestRebooted);
+            let ended = running
+                .guest
+                .has_ended()
+                .filter(|_| self.cell.options.reboot && trouble.kind == TroubleKind::GuestRebooted);
             match ended.map_or(Next::Ended, |ended| reboots.next(&ended)) {
                 Next::Boots => {
                     *session = self.comes_back(running).await?;
@@ -95,7 +97,7 @@ impl<W: World> Attempt<'_, W> {
 
     /// Whether this was not its last run: it has announced a reboot, or its guest is going down although it has not. Both are waited for.
     async fn goes_on(&self, running: &RunningGuest<W>, session: &Talker<W>, run: &SuiteRun) -> Outcome<bool> {
-        if !self.cell.reboot || !run.outcome.may_be_a_reboot() {
+        if !self.cell.options.reboot || !run.outcome.may_be_a_reboot() {
             return Ok(false);
         }
         if self.is_announced(running, session).await? {
@@ -127,7 +129,7 @@ impl<W: World> Attempt<'_, W> {
         let guest = &running.guest;
         let (stdout, stderr) = (logs.join("stdout.log"), logs.join("stderr.log"));
         let (deadline, grace) = (deadline(limit), self.scaled(GRACE));
-        let reboots = self.cell.reboot.then_some(reboots);
+        let reboots = self.cell.options.reboot.then_some(reboots);
         let suite = Suite { stdout: &stdout, stderr: &stderr, deadline, grace, reboots };
         let started = Instant::now();
         let ran = self.supervised(running, Phase::Test, limit, session.run(&suite)).await;

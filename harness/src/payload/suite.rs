@@ -31,7 +31,12 @@ pub struct Suite<'a> {
     pub reboots: Option<u32>,
 }
 
-impl Suite<'_> {
+impl<'a> Suite<'a> {
+    /// One that is just run.
+    pub const fn new((stdout, stderr): (&'a Path, &'a Path), deadline: Instant, grace: Duration) -> Self {
+        Self { stdout, stderr, deadline, grace, reboots: None }
+    }
+
     fn sink(&self, path: &Path) -> Sink {
         let run = self.reboots.filter(|reboots| *reboots > 0);
         let after = run.map(|run| format!("[nestmatrix: the guest was rebooted, run {} follows]", run + 1));

@@ -8,7 +8,7 @@ use std::{
 };
 
 use images::{Catalog, Entry, PreparedImage, Source, Store};
-use matrix::{Arch, Plan, RunnerKind};
+use matrix::{Arch, Plan};
 use reports::{EventKind, ImageState, StepTime};
 
 use super::{
@@ -66,7 +66,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     let machine_error = |what| move |error: std::io::Error| RunError::Machine { what, why: error.to_string() };
     let Begun { plan, resumed } = begin(start)?;
     // Guests on another machine need none here.
-    let qemu = if plan.runner.kind == RunnerKind::Ssh { None } else { Some(Qemu::find().await?) };
+    let qemu = if plan.runner.kind.is_elsewhere() { None } else { Some(Qemu::find().await?) };
     let machine = Machine::read().map_err(machine_error("read the size of this machine"))?;
     let nesting = Nesting::read(Path::new("/")).map_err(machine_error("read what this machine can virtualize"))?;
     let place = Place { plan: &plan, options, qemu: qemu.as_ref(), machine: &machine, nesting: &nesting };

@@ -325,7 +325,7 @@ impl L1Spec<'_> {
         let words = image.map(|image| image.kernel_args.as_slice());
         // What they may reach is not frozen with them.
         let guest = matrix::Guest { network: Network::Isolated, ..cell.guest.clone() };
-        format!("{from:?} {} {guest:?} {words:?} {prepare:?} {:?}", cell.image, cell.boot)
+        format!("{from:?} {} {guest:?} {words:?} {prepare:?} {:?}", cell.image, cell.options.boot)
     }
 
     /// Sends the plan and its files into the bundle of an earlier run.

@@ -420,7 +420,7 @@ async fn run(
     let (stdout, stderr) =
         (builder.logs.join(format!("{what}.stdout.log")), builder.logs.join(format!("{what}.stderr.log")));
     let grace = GRACE.mul_f64(builder.speed);
-    let suite = Suite { stdout: &stdout, stderr: &stderr, deadline: Instant::now() + limit, grace, reboots };
+    let suite = Suite { reboots, ..Suite::new((&stdout, &stderr), Instant::now() + limit, grace) };
     let running = async {
         let ran = payload::run(session, &suite).await?;
         // What reboots its guest need not wait for it.

@@ -117,7 +117,7 @@ fn an_image_is_pinned_downloaded_found_checked_and_removed() {
     desk.images(&["prepare", "ours-x86_64"]).expect(3, &["no digest", "images update"]);
     for args in [&["plan", "m.toml"][..], &["run", "m.toml"], &["shell", "ours-x86_64.s", "m.toml"]] {
         let refused = said(desk.lab.nestmatrix().args(args));
-        refused.expect(2, &["m.toml: the catalog has no digest of ours-x86_64", "images update m.toml", "images.lock"]);
+        refused.expect(2, &["m.toml: no digest in the catalog for ours-x86_64", "images update m.toml", "images.lock"]);
     }
     desk.images(&["list"]).expect(0, &["ours", "not pinned"]);
     assert_eq!(count(desk.lab.store()), 0, "nothing is downloaded that nobody vouches for");

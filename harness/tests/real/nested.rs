@@ -127,7 +127,10 @@ fn a_frozen_l1_is_forked_to_the_same_verdicts_survives_what_its_forks_die_of_and
 
 fn assert_forked(run: &Finished, step: &str) {
     let record = run.json();
-    assert_eq!(record["warnings"], Value::Array(Vec::new()), "nothing was booted instead");
+    // Orchestrators that were killed leave their runs.
+    let is_of_dead_run = |warning: &&Value| warning.as_str().unwrap().starts_with("removed what the dead run ");
+    let others = record["warnings"].as_array().unwrap().iter().filter(|warning| !is_of_dead_run(warning));
+    assert_eq!(others.count(), 0, "nothing was booted instead: {record}");
     let runner = record["runners"].as_array().unwrap().last().unwrap().clone();
     let steps = runner["facts"]["steps"].as_array().unwrap();
     let names: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();

@@ -186,8 +186,8 @@ fn what_is_not_written_has_a_default() {
     assert_eq!((cell.guest.disk, cell.guest.network), (ByteSize::from_mib(4096), Network::Isolated));
     assert_eq!(cell.timeouts.boot, Duration::from_secs(60));
     assert_eq!((plan.runner.retries, plan.runner.memory, plan.runner.cpus), (2, None, None));
-    assert_eq!(cell.steps, [Step::Prepare, Step::Run]);
-    assert!(!cell.reboot && cell.results.is_none() && plan.package.is_none());
+    assert_eq!(cell.options.steps, [Step::Prepare, Step::Run]);
+    assert!(!cell.options.reboot && cell.options.results.is_none() && plan.package.is_none());
 }
 
 #[test]
@@ -258,7 +258,7 @@ identity = "shared"
     );
     let cells = folder.load().plan.cells;
     let usual = (Boot::Warm, Identity::Shared);
-    let said: Vec<_> = cells.iter().map(|cell| (cell.boot, cell.identity)).collect();
+    let said: Vec<_> = cells.iter().map(|cell| (cell.options.boot, cell.options.identity)).collect();
     assert_eq!(said, [usual, (Boot::Cold, Identity::Unique), usual]);
 }
 
@@ -398,7 +398,7 @@ fn steps(package: &str, suite: &str) -> Vec<Step> {
     let text =
         format!("images = [\"debian-12-minimal\"]\n{package}\n[[suite]]\nname = \"a\"\ninline = \"true\"\n{suite}");
     let plan = Folder::with(&text).file("a.deb", "not really").load().plan;
-    plan.cells[0].steps.clone()
+    plan.cells[0].options.steps.clone()
 }
 
 #[test]

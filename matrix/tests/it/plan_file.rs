@@ -109,7 +109,7 @@ fn a_plan_without_steps_or_with_steps_that_cannot_be_taken_is_not_taken() {
     let error = Plan::read(&file).expect_err("an old plan").to_string();
     assert!(error.contains("not a plan written by this version of nestmatrix: missing field `steps`"), "{error}");
 
-    plan.cells[0].steps = vec![Step::Run];
+    plan.cells[0].options.steps = vec![Step::Run];
     plan.on(RunnerKind::Host).write(&file).expect("written");
     let error = Plan::read(&file).expect_err("no prepare").to_string();
     assert!(error.ends_with("cell debian-11-minimal.smoke.locale=C: `steps` must begin with `prepare`"), "{error}");

@@ -53,7 +53,7 @@ impl Guest {
         let (stdout, stderr) = (self.here("stdout.log"), self.here("stderr.log"));
         let deadline = Instant::now() + limit;
         let grace = Duration::from_secs(2);
-        let suite = Suite { stdout: &stdout, stderr: &stderr, deadline, grace, reboots: None };
+        let suite = Suite::new((&stdout, &stderr), deadline, grace);
         payload::run(&self.session, &suite).await
     }
 
