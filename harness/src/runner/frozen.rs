@@ -224,7 +224,6 @@ impl QemuPlace<'_> {
         let mut images = BTreeMap::new();
         let (most, each) = (spec.guests().len(), spec.each());
         let (mut heard, mut news) = (Instant::now(), 0);
-        let (mut proof, mut is_proved) = (None, false);
         loop {
             let message = tokio::time::timeout_at((heard + each).into(), link.next()).await;
             let late = |_| no_template(format!("no guest was frozen in it for {:.0} s", each.as_secs_f64()));
@@ -247,8 +246,6 @@ impl QemuPlace<'_> {
             match message {
                 FromAgent::Done => break,
                 FromAgent::Failed { trouble } => return Err(failed(trouble)),
-                FromAgent::Ready(ready) => proof = Some(ready.proof),
-                FromAgent::Event { event: EventKind::TemplateReady { .. } } => is_proved = true,
                 FromAgent::Event { event: EventKind::TemplateStarted { template, image, .. } } => {
                     progress(format!("a frozen L1: freezing {} in it", reports::clean::line(&image)));
                     images.insert(template, image);
@@ -266,10 +263,6 @@ impl QemuPlace<'_> {
             }
         }
         drop(link);
-        // A guest was booted and another one forked in it: the forks of this L1 need not prove once more that guests run.
-        if is_proved && let Some(proof) = proof {
-            self.proofs.remember(&proof);
-        }
         let clean = "rm -rf /scratch/cells /scratch/guests /scratch/templates";
         match run(&session, clean.to_owned(), Stdin::None, DELIVERY.mul_f64(spec.speed)).await {
             Ok(()) => Ok(()),
