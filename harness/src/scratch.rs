@@ -160,7 +160,7 @@ fn has_kept(run: &Path) -> bool {
 ///
 /// They are found by what they were started with: QEMUs with a file of that run on their command line. Nothing need have been
 /// written down for that, so there is no moment at which a killed run leaves a guest that is not found.
-fn end_guests(run: &Path) -> usize {
+pub fn end_guests(run: &Path) -> usize {
     let spared: Vec<u32> = attempts(run)
         .iter()
         .filter(|attempt| is_kept(attempt))

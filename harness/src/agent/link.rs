@@ -35,9 +35,9 @@ pub(crate) struct Local {
 }
 
 impl Link {
-    /// Greets the agent at the other end; it may take `greeting` to answer. Time limits are multiplied by `speed`.
-    pub(crate) async fn remote(wire: Wire, greeting: Duration, speed: f64) -> Result<Self, Broken> {
-        let mut remote = Remote::greet(wire, greeting, speed);
+    /// Greets the agent at the other end; it may take `greeting` to answer, and later be silent for `silence`.
+    pub(crate) async fn remote(wire: Wire, greeting: Duration, silence: Duration) -> Result<Self, Broken> {
+        let mut remote = Remote::greet(wire, greeting, silence);
         remote.greeted().await?;
         Ok(Self::Remote(Box::new(remote)))
     }

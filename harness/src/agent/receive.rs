@@ -27,6 +27,8 @@ use crate::{host, scratch};
 pub(crate) const BLOCK: usize = 256 << 10;
 /// An image that no run used for so long is removed.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The place of an empty piece that only says that the sender is there.
+pub(crate) const ALIVE: u64 = u64::MAX;
 /// Marks the last use of an image.
 const USED: &str = "used";
 /// Longest header.
@@ -170,7 +172,10 @@ fn end(store: &Path, run: &str, output: &mut impl io::Write) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     scratch::sweep(store);
-    Ok(())
+    match folder.try_exists()? {
+        false => Ok(()),
+        true => Err(io::Error::other(format!("{} is still there", folder.display()))),
+    }
 }
 
 /// What comes over the line leads nowhere else.
@@ -200,7 +205,7 @@ fn image(root: &Path, folder: &str, input: &mut impl io::BufRead, output: &mut i
     let taken = files_of_image(&part, input);
     if taken.as_ref().is_err_and(is_full) {
         // Others need the room that it takes.
-        fs::remove_dir_all(&part)?;
+        let _ = fs::remove_dir_all(&part);
     }
     taken?;
     File::create(part.join(USED))?;
@@ -241,8 +246,10 @@ fn file(path: &PathBuf, header: &Header, input: &mut impl io::BufRead) -> io::Re
         let mut number = [0; 4];
         input.read_exact(&mut number)?;
         let length = u32::from_le_bytes(number) as usize;
-        if length == 0 {
-            break;
+        match (at, length) {
+            (ALIVE, 0) => continue,
+            (_, 0) => break,
+            _ => {}
         }
         if length > BLOCK || at.saturating_add(length as u64) > header.bytes {
             return Err(io::Error::other("a piece that does not belong to the file"));
@@ -264,21 +271,27 @@ fn file(path: &PathBuf, header: &Header, input: &mut impl io::BufRead) -> io::Re
 }
 
 /// A file's digest: over its size, and its blocks that are not all zeros, each after its place. Holes cost no time.
-pub(crate) fn content(file: &mut File) -> io::Result<[u8; 32]> {
-    let mut hasher = sha2::Sha256::new();
-    hasher.update(file.metadata()?.len().to_le_bytes());
-    blocks(file, 0, &mut |at, block| {
-        hasher.update(at.to_le_bytes());
-        hasher.update(block);
+fn content(file: &mut File) -> io::Result<[u8; 32]> {
+    let mut hasher = hasher(file.metadata()?.len());
+    blocks(file, &mut |at, block| {
+        if !block.is_empty() {
+            hasher.update(at.to_le_bytes());
+            hasher.update(block);
+        }
         Ok(())
     })?;
     Ok(hasher.finalize().into())
 }
 
-/// Shows every block from this place on that is not all zeros.
-pub(crate) fn blocks(file: &mut File, from: u64, show: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
+/// What becomes the digest of a file of this size.
+pub(super) fn hasher(bytes: u64) -> sha2::Sha256 {
+    sha2::Sha256::new().chain_update(bytes.to_le_bytes())
+}
+
+/// Shows every block that is no hole; one of zeros as an empty one.
+pub(super) fn blocks(file: &mut File, show: &mut dyn FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(BLOCK);
-    let mut at = from;
+    let mut at = 0;
     loop {
         // Past the end, or where there are no holes, the answer is no offset.
         match rustix::fs::seek(&*file, rustix::fs::SeekFrom::Data(at)) {
@@ -292,9 +305,8 @@ pub(crate) fn blocks(file: &mut File, from: u64, show: &mut dyn FnMut(u64, &[u8]
         if bytes.is_empty() {
             return Ok(());
         }
-        if bytes.iter().any(|byte| *byte != 0) {
-            show(at, &bytes)?;
-        }
+        let is_zero = bytes.iter().all(|byte| *byte == 0);
+        show(at, if is_zero { &[] } else { &bytes })?;
         at += bytes.len() as u64;
     }
 }

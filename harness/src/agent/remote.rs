@@ -11,10 +11,6 @@ use super::{
     wire::Wire,
 };
 
-/// An agent from which nothing has come for so long is given up: several heartbeats, for a machine that is fully loaded misses some ...
-const PATIENCE: Duration = Duration::from_secs(15);
-/// ... and two or three of them as a slow machine sends them: this is scaled. The longer of both holds.
-const SLOW_PATIENCE: Duration = Duration::from_secs(5);
 /// Silence is counted in samples of a second at least: should *we* stand still, no time passes.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest message: half of what a line of the journal may have, in which it is written with more around it.
@@ -31,15 +27,15 @@ pub(crate) struct Remote {
     silent: u32,
     /// Samples without a word before the agent is given up.
     patience: u32,
-    /// What time limits on that machine are multiplied by.
-    speed: f64,
+    /// The same once it has greeted.
+    patience_at_work: u32,
     /// When we last said that we are here; `None`: it has not greeted, and knows of no heartbeats.
     beaten: Option<Instant>,
 }
 
 impl Remote {
-    /// Greets the agent at the other end; it may take `greeting` to answer. Time limits are multiplied by `speed`.
-    pub(super) fn greet(wire: Wire, greeting: Duration, speed: f64) -> Self {
+    /// Greets the agent at the other end; it may take `greeting` to answer, and later be silent for `silence`.
+    pub(super) fn greet(wire: Wire, greeting: Duration, silence: Duration) -> Self {
         let mut looks = interval(SAMPLE_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let remote = Self {
@@ -48,8 +44,8 @@ impl Remote {
             searched: 0,
             looks,
             silent: 0,
-            patience: samples_in(greeting.mul_f64(speed)),
-            speed,
+            patience: samples_in(greeting),
+            patience_at_work: samples_in(silence),
             beaten: None,
         };
         remote.say(&ToAgent::Hello(Hello::ours()));
@@ -68,7 +64,7 @@ impl Remote {
     pub(super) async fn greeted(&mut self) -> Result<(), Broken> {
         match self.next().await? {
             FromAgent::Hello(hello) => {
-                (self.patience, self.beaten) = (samples_in(patience(self.speed)), Some(Instant::now()));
+                (self.patience, self.beaten) = (self.patience_at_work, Some(Instant::now()));
                 hello.check().map_err(Broken::Version)
             }
             other => Err(Broken::Garbage(format!("{other:?} instead of a greeting"))),
@@ -122,11 +118,6 @@ impl Remote {
     }
 }
 
-/// How long an agent may be silent on a machine whose time limits are multiplied by `speed`.
-fn patience(speed: f64) -> Duration {
-    PATIENCE.max(SLOW_PATIENCE.mul_f64(speed))
-}
-
 /// Samples in this time.
 fn samples_in(time: Duration) -> u32 {
     u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
@@ -139,14 +130,14 @@ mod tests {
     use super::*;
 
     /// An agent that greets and says one thing more, and then nothing: how long it takes until it is given up, and why.
-    async fn given_up_after(speed: f64) -> (Duration, String) {
+    async fn given_up_after(silence: u64) -> (Duration, String) {
         let (says, pieces) = mpsc::channel(2);
         for message in [FromAgent::Hello(Hello::ours()), FromAgent::Progress { message: "it works".to_owned() }] {
             says.send([serde_json::to_vec(&message).unwrap(), vec![b'\n']].concat()).await.unwrap();
         }
         let wire = Wire { send: Box::new(drop), pieces, over: tokio::spawn(std::future::pending()) };
         let began = tokio::time::Instant::now();
-        let mut remote = Remote::greet(wire, Duration::from_secs(20), speed);
+        let mut remote = Remote::greet(wire, Duration::from_secs(20), Duration::from_secs(silence));
         remote.greeted().await.unwrap();
         assert!(matches!(remote.next().await, Ok(FromAgent::Progress { .. })));
         let broken = remote.next().await.unwrap_err();
@@ -155,9 +146,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_machine_may_be_silent_for_longer_than_a_fast_one() {
-        for (speed, seconds) in [(1.0, 15), (2.5, 15), (10.0, 50)] {
-            let (silence, why) = given_up_after(speed).await;
+    async fn an_agent_is_given_up_when_it_has_been_silent_for_as_long_as_its_place_allows() {
+        for seconds in [15, 50] {
+            let (silence, why) = given_up_after(seconds).await;
             assert_eq!((silence.as_secs(), why), (seconds, format!("timeout: no message from it for {seconds} s")));
         }
     }

@@ -35,7 +35,7 @@ use crate::{
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A machine with an emulated CPU is slow; one whose nested virtualization hangs does not come to an end at all.
 const PROOF_LIMIT: Duration = Duration::from_secs(240);
-/// How long an agent whose orchestrator is gone may take to end: there may be nobody who reads its last words.
+/// How long an agent may take to end that was told to, or whose orchestrator is gone: there may be nobody who reads its last words.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 const DISK_HELP: &str = "raise `runner.disk`, or run fewer guests at once (`--jobs`)";
 
@@ -93,8 +93,9 @@ pub async fn serve(ground: Ground<'_>) -> io::Result<()> {
     let served = tokio::select! {
         served = serving => served,
         () = overdue => {
-            crate::blocking::blocking(|| drop(shared));
-            return Err(io::Error::other("the orchestrator does not read what the agent says"));
+            crate::blocking::blocking(|| shared.map(Shared::end));
+            let reason = format!("timeout: the agent did not end within {} s of its stop", END_TIMEOUT.as_secs());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
         }
     };
     if let Err(trouble) = served {

@@ -73,6 +73,11 @@ impl Shared {
         Ok(Self { store, scratch, swept })
     }
 
+    /// Ends the run's guests, and removes all that it has here.
+    pub(super) fn end(self) {
+        scratch::end_guests(self.scratch.path());
+    }
+
     /// Runs what the orchestrator orders.
     pub(super) async fn run(
         &self,

@@ -139,8 +139,8 @@ fn machine(arch: Arch, version: Version) -> String {
 pub fn too_old(line: &str) -> Option<String> {
     match parse_version(line) {
         Some((_, version)) if version >= OLDEST => None,
-        Some((_, version)) => Some(format!("version {version}, but at least {OLDEST} is needed")),
-        None => Some(format!("`--version` does not say a version: {line}")),
+        Some((_, version)) => Some(format!("is version {version}, but at least {OLDEST} is needed")),
+        None => Some(format!("does not say a version with `--version`, but: {line}")),
     }
 }
 

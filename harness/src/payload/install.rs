@@ -320,6 +320,17 @@ mod tests {
             None
         );
         assert_eq!(locked(PackageFamily::Deb, &ended(100, "E: Unable to correct problems\n")), None);
+        for (family, line) in [
+            (PackageFamily::Rpm, "System management is locked by the application with pid 7 (zypper)."),
+            (PackageFamily::Apk, "ERROR: Unable to lock database: Resource temporarily unavailable"),
+            (PackageFamily::Pacman, "error: failed to init transaction (unable to lock database)"),
+            (PackageFamily::Pkg, "pkg: Cannot get an exclusive lock on a database, it is locked by another process"),
+        ] {
+            assert_eq!(locked(family, &ended(1, &format!("{line}\n"))).as_deref(), Some(line));
+        }
+        let script =
+            "Installing x-1...\npkg: Cannot get an exclusive lock on a database\npkg: POST-INSTALL script failed\n";
+        assert_eq!(locked(PackageFamily::Pkg, &ended(3, script)), None);
         let cut = Exit { stdout_bytes: 1 << 30, ..ended(100, apt) };
         assert_eq!(locked(PackageFamily::Deb, &cut), None, "what came before is not known");
     }
@@ -344,6 +355,15 @@ mod tests {
             "  Package b is not configured yet.",
         ];
         assert!(!refused(PackageFamily::Deb, &script).is_of_dependencies());
+        for (family, line) in [
+            (PackageFamily::Rpm, "nothing provides libx needed by hello-2.12-1.noarch"),
+            (PackageFamily::Apk, "  so:libnothere.so.2 (no such package):"),
+            (PackageFamily::Apk, "  libnothere (missing):"),
+            (PackageFamily::Pacman, ":: unable to satisfy dependency 'x' required by hello"),
+            (PackageFamily::Pkg, "pkg: Missing dependency 'gettext-runtime'"),
+        ] {
+            assert!(refused(family, &[line]).is_of_dependencies(), "{line}");
+        }
         let conflict = "error: Failed dependencies: hello conflicts with goodbye";
         assert!(!refused(PackageFamily::Rpm, &[conflict]).is_of_dependencies());
         insta::assert_snapshot!(error, @"The following packages have unmet dependencies: hello : Depends: libc6 (>= 2.34) but 2.31-13+deb11u14 is to be installed; E: Unable to correct problems, you have held broken packages.");

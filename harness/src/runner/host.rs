@@ -138,5 +138,7 @@ impl Engine for HostEngine {
         Ok(None)
     }
 
-    async fn close(self) {}
+    async fn close(self) -> Option<String> {
+        None
+    }
 }

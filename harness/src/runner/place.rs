@@ -94,8 +94,8 @@ pub(crate) trait Engine: Sync {
         progress: &(dyn Fn(String) + Sync),
     ) -> impl Future<Output = Result<Option<ToAgent>, Trouble>>;
 
-    /// Ends it and all that runs on it.
-    fn close(self) -> impl Future<Output = ()>;
+    /// Ends it and all that runs on it. Returns what it may have left, for people.
+    fn close(self) -> impl Future<Output = Option<String>>;
 }
 
 /// What cells need before they can be started on a machine: images as they come in.

@@ -149,7 +149,7 @@ impl<P: Place> RunnerPool<'_, P> {
             self.events.send(EventKind::RunnerLost { runner: number, trouble: trouble.clone() });
         }
         if let Some(engine) = engine {
-            engine.close().await;
+            engine.close().await.into_iter().for_each(warn);
         }
         // Its disks may be large, and the next one needs the room.
         let _ = tokio::fs::remove_dir_all(&scratch).await;

@@ -41,6 +41,10 @@ const BOOT: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(30);
 const UNPACK: Duration = Duration::from_secs(120);
 const GREETING: Duration = Duration::from_secs(20);
+/// An agent from which nothing has come for so long is given up: several heartbeats, for a machine that is fully loaded misses some ...
+const SILENCE: Duration = Duration::from_secs(15);
+/// ... and two or three of them as a slow machine sends them: this is scaled. The longer of both holds.
+const SLOW_SILENCE: Duration = Duration::from_secs(5);
 /// How long a lost connection waits for QEMU's word on why.
 const EXPLANATION: Duration = Duration::from_secs(2);
 /// Console lines that go with a loss.
@@ -158,8 +162,9 @@ impl Engine for L1 {
         Ok(None)
     }
 
-    async fn close(self) {
+    async fn close(self) -> Option<String> {
         self.0.kill().await;
+        None
     }
 }
 
@@ -435,7 +440,7 @@ impl L1Spec<'_> {
         let command = format!("exec /scratch/bundle/{program} agent /scratch/bundle");
         let wire =
             Wire::over_session(session, command).map_err(|error| host(format!("no thread for the L1: {error}")))?;
-        Link::remote(wire, GREETING, self.speed).await.map_err(|error| broken(&error))
+        Link::remote(wire, GREETING.mul_f64(self.speed), silence(self.speed)).await.map_err(|error| broken(&error))
     }
 }
 
@@ -451,4 +456,20 @@ pub(super) fn died(ended: &Ended) -> Trouble {
         _ => "its last words are in console.log in the runner's folder",
     };
     Trouble::new(ended.kind(), Phase::Runner, format!("the L1 was lost: {}", ended.of("it"))).with_help(help)
+}
+/// How long an agent may be silent on a machine whose time limits are multiplied by `speed`.
+fn silence(speed: f64) -> Duration {
+    SILENCE.max(SLOW_SILENCE.mul_f64(speed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_machine_may_be_silent_for_longer_than_a_fast_one() {
+        for (speed, seconds) in [(1.0, 15), (2.5, 15), (10.0, 50)] {
+            assert_eq!(silence(speed), Duration::from_secs(seconds));
+        }
+    }
 }

@@ -64,7 +64,7 @@ const GRAMMAR: Grammar = Grammar {
     ],
     begun: &["Preparing to unpack ", "Unpacking ", "Setting up ", "dpkg: error processing "],
     missing: &["Depends: ", "is not installed."],
-    not_missing: &["subprocess returned"],
+    not_missing: &["conflicts with ", "subprocess returned"],
 };
 
 fn is_reason(line: &str) -> bool {

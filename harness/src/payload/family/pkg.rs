@@ -36,9 +36,9 @@ const GRAMMAR: Grammar = Grammar {
     progress: |line| starts(line, &["Installing ", "Extracting ", "===> ", "Upgrading "]),
     noise: |_| false,
     locked: &["pkg: Cannot get an exclusive lock "],
-    begun: &["[1/"],
+    begun: &["[1/", "Installing ", "Extracting "],
     missing: &["Missing dependency "],
-    not_missing: &[],
+    not_missing: &["conflicts with "],
 };
 
 /// pkg counts a package as installed although its last script failed; and where it replaces one, although it is for another system.

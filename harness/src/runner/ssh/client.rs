@@ -97,9 +97,9 @@ impl Access<'_> {
             "BatchMode=yes",
             "StrictHostKeyChecking=yes",
             "UpdateHostKeys=no",
-            // A connection that was cut is known after 12 s: before the agent at its end is given up for its silence.
-            "ServerAliveInterval=4",
-            "ServerAliveCountMax=2",
+            // A connection that was cut is known after 25 s: before the agent at its end is given up for its silence.
+            "ServerAliveInterval=5",
+            "ServerAliveCountMax=4",
             "ConnectTimeout=20",
             "ControlPersist=no",
             "ClearAllForwardings=yes",

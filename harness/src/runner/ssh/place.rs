@@ -6,7 +6,7 @@ use std::{
     io::{self, Read as _, Write as _},
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -41,6 +41,9 @@ use crate::{
 
 /// How long the agent may take to greet.
 const GREETING: Duration = Duration::from_secs(60);
+/// An agent from which nothing has come for so long is given up: longer than a connection that was cut takes to be known as such, and
+/// long enough for a slow machine that is fully loaded.
+const AGENT_SILENCE: Duration = Duration::from_secs(60);
 /// How long what a run left may take to be removed.
 const ENDING: Duration = Duration::from_secs(20);
 /// How long a lost connection may take to be known as such.
@@ -69,7 +72,11 @@ pub(crate) struct SshPlace<'a> {
     templates: ByteSize,
     /// How many virtual machines its guests lie in: known when it was asked.
     depth: AtomicU32,
+    /// Names of the runs whose agent was started there and is not known to have ended.
+    begun: Names,
 }
+
+type Names = Arc<Mutex<Vec<String>>>;
 
 /// Such a machine at work.
 pub(crate) struct SshEngine {
@@ -77,6 +84,8 @@ pub(crate) struct SshEngine {
     host: SshHost,
     there: Folders,
     run: String,
+    /// See [`SshPlace`].
+    begun: Names,
 }
 
 /// What is where on the machine.
@@ -103,8 +112,8 @@ impl<'a> SshPlace<'a> {
         cold: bool,
         templates: ByteSize,
     ) -> Self {
-        let reason = format!("it was asked for: {host}");
-        Self { plan, host, reason, spawner, jobs, cold, templates, depth: AtomicU32::new(1) }
+        let (reason, depth) = (format!("it was asked for: {host}"), AtomicU32::new(1));
+        Self { plan, host, reason, spawner, jobs, cold, templates, depth, begun: Names::default() }
     }
 
     /// Connects, looks at the machine and sends it the agent's program.
@@ -127,23 +136,28 @@ impl<'a> SshPlace<'a> {
             self.upload_program(&connection, (&programs, &digest), progress).await?;
             steps.done("upload the agent");
         }
-        Ok(SshEngine { connection, host: self.host.clone(), there, run: name_there(scratch, number) })
+        let of_run = scratch.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+        let run = format!("{of_run}-{number}");
+        Ok(SshEngine { connection, host: self.host.clone(), there, run, begun: Arc::clone(&self.begun) })
     }
 
     /// Starts the agent and tells it what to do.
     async fn start(&self, engine: &SshEngine, opening: &Opening<'_>, steps: &mut Steps) -> Result<Link, Trouble> {
-        if opening.after_loss {
+        let before = names(&self.begun).clone();
+        for run in &before {
             // Its guests take memory, and it may not know yet that nobody listens.
-            (opening.progress)(format!("ending what the lost connection left on {}", self.host));
-            engine.end(&name_there(opening.scratch, opening.number.saturating_sub(1))).await?;
+            (opening.progress)(format!("ending what a lost connection left on {}", self.host));
+            engine.end(run).await?;
+        }
+        if !before.is_empty() {
             steps.done("end the lost agent");
         }
+        names(&self.begun).push(engine.run.clone());
         let Folders { root, program } = &engine.there;
         let script = "exec \"$1\" agent --shared \"$2\" \"$3\"";
         let agent = engine.connection.run(script, &[program, root, &engine.run]).await?;
         let wire = agent.into_wire().map_err(|error| local("a thread", &error))?;
-        // How slow it is shows only later.
-        let mut link = match Link::remote(wire, GREETING, 1.0).await {
+        let mut link = match Link::remote(wire, GREETING, AGENT_SILENCE).await {
             Ok(link) => link,
             Err(broken) => {
                 let trouble = engine.explained(&broken).await;
@@ -273,7 +287,7 @@ impl Place for SshPlace<'_> {
         match started {
             Ok(link) => Ok(Opened { engine, link, l1: None, steps: steps.0, give_up: None }),
             Err(trouble) => {
-                engine.close().await;
+                engine.close().await.into_iter().for_each(opening.warn);
                 Err(trouble)
             }
         }
@@ -298,7 +312,13 @@ impl SshEngine {
                 }
             }
         };
-        tokio::time::timeout(ENDING, ending).await.unwrap_or_else(|_| Err(silent(&self.host, what)))
+        let late = |_| {
+            let reason = format!("{}: {what}: timeout: the run did not end within {} s", self.host, ENDING.as_secs());
+            Err(Trouble::new(TroubleKind::RunnerLost, Phase::Runner, reason))
+        };
+        tokio::time::timeout(ENDING, ending).await.unwrap_or_else(late)?;
+        names(&self.begun).retain(|begun| begun != run);
+        Ok(())
     }
 
     async fn upload(
@@ -359,7 +379,7 @@ impl SshEngine {
                 send_image(&mut stdin, &files, there, &|bytes| sent.store(bytes, Ordering::Relaxed))
             })
         };
-        let tell = |sent| progress(format!("uploading {name} to {}: {} of {} MiB", self.host, mib(sent), mib(all)));
+        let tell = |sent| progress(format!("uploading {name} to {}: {} of {} MiB", self.host, mib(sent), mib(missing)));
         let Some(said) = answer(&mut output, &sent, &tell).await else { return Err(silent(&self.host, &failed)) };
         if let Err(error) = finished(sending).await
             && error.kind() != io::ErrorKind::BrokenPipe
@@ -410,19 +430,18 @@ impl Engine for SshEngine {
     }
 
     /// When this returns, nothing of the run is there any more, unless the connection was lost: then the agent sees to that by itself.
-    async fn close(self) {
-        tokio::select! {
-            _ = self.end(&self.run) => {}
-            _ = self.connection.ended() => {}
-        }
+    async fn close(self) -> Option<String> {
+        let ended = tokio::select! {
+            ended = self.end(&self.run) => ended,
+            _ = self.connection.ended() => Ok(()),
+        };
         self.connection.close().await;
+        ended.err().map(|trouble| trouble.reason)
     }
 }
 
-/// A run's name on the machine, its own for each connection.
-fn name_there(scratch: &Path, number: u32) -> String {
-    let of_run = scratch.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-    format!("{of_run}-{number}")
+fn names(names: &Names) -> std::sync::MutexGuard<'_, Vec<String>> {
+    names.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Digest of this program.
@@ -479,7 +498,7 @@ fn refused(what: &str, words: &str) -> Trouble {
     if words.contains("No space left on device") || words.contains("Disk quota exceeded") {
         return disk_full(what, &words);
     }
-    Trouble::new(TroubleKind::Unexpected, Phase::Runner, format!("{what}: {words}"))
+    Trouble::new(TroubleKind::RunnerLost, Phase::Runner, format!("{what}: {words}"))
 }
 
 /// The other machine has no room. A fresh connection finds no more of it.
@@ -489,8 +508,8 @@ fn disk_full(what: &str, words: &str) -> Trouble {
 
 /// The other machine says nothing although the connection stands.
 fn silent(host: &SshHost, what: &str) -> Trouble {
-    let reason = format!("{host}: {what}: timeout: nothing came from it");
-    Trouble::new(TroubleKind::Timeout, Phase::Runner, reason)
+    let reason = format!("{host}: {what}: timeout: no message and no progress for {} s", SILENCE.as_secs());
+    Trouble::new(TroubleKind::RunnerLost, Phase::Runner, reason)
         .with_help("see whether that machine or its disk is overloaded")
 }
 

@@ -127,7 +127,7 @@ impl Found {
             lack("QEMU", why, "install it there: `sudo apt-get install qemu-system-x86 qemu-utils`".to_owned());
         } else if let Some(why) = self.qemu.as_deref().and_then(host::too_old) {
             let help = "install a newer one there (Debian: from the backports suite)".to_owned();
-            lack("QEMU", format!("its `qemu-system-{}` is {why}", self.arch), help);
+            lack("QEMU", format!("its `qemu-system-{}` {why}", self.arch), help);
         } else if !self.has_qemu_img {
             lack("qemu-img", "it has no `qemu-img`".to_owned(), "install it there: package `qemu-utils`".to_owned());
         }

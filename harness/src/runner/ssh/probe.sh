@@ -26,7 +26,7 @@ for tool in sha256sum qemu-img swtpm; do
 done
 qemu=$(command -v "qemu-system-$(uname -m)")
 say qemu "$qemu"
-[ -z "$qemu" ] || say qemu-version "$("$qemu" --version 2>&1 | head -n 1)"
+[ -z "$qemu" ] || say qemu-version "$("$qemu" --version 2>/dev/null | head -n 1)"
 if [ ! -e /dev/kvm ]; then
     say kvm missing
 elif [ -r /dev/kvm ] && [ -w /dev/kvm ]; then

@@ -247,8 +247,9 @@ impl Engine for FakeEngine {
         Ok(Some(ToAgent::Heartbeat))
     }
 
-    async fn close(self) {
+    async fn close(self) -> Option<String> {
         self.closed.lock().unwrap().push(self.number);
+        None
     }
 }
 
