@@ -12,7 +12,7 @@ const BROKEN: &str = r#"
 retries = 1
 
 [timeout]
-boot = "5s"
+boot = "8s"
 
 [[image]]
 name = "panics"

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! images/ recipes/ lock     built once: most guests' before the first guest, the rest meanwhile; every lab's store has links to these
-//! probe.json                the proof of the accelerator, made once and alone; every lab's store has a copy
+//! probe.json                the proof of the accelerator, made once; every lab's store has a copy
 //! templates/                made by the first test that needs one; the stores of tests that are about neither booting nor templates have a
 //!                           link to it
 //! labs/<lab>/               the store of one test: with links and copy, and with a `scratch/` and a `builds/` of its own
@@ -15,9 +15,10 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::{LazyLock, Once},
+    sync::LazyLock,
 };
 
+use matrix::Digest;
 use tempfile::TempDir;
 
 /// What most tests boot.
@@ -27,13 +28,16 @@ const REST: [&str; 3] = ["debian-13-runner", "debian-11-minimal", "debian-13-min
 
 /// It, with what most tests boot. If that cannot be built every test fails at once.
 static KEPT: LazyLock<PathBuf> = LazyLock::new(|| {
-    // One image by itself leaves a CPU idle; and the tests that need none of the rest go on when theirs is there.
-    std::thread::spawn(the_rest);
-    prepare(&[FIRST]);
+    // One image by itself leaves a CPU idle; and the tests that need none of the rest go on when theirs is there. Where only some tests are
+    // run, those that need it build it.
+    if std::env::args().len() == 1 {
+        std::thread::spawn(|| LazyLock::force(&BUILT));
+    }
+    prepare(&[FIRST]).unwrap();
     // And the small system that is up soonest: for tests that need a guest, whichever.
     let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     fs::write(file.path(), crate::rootfs::alpine() + "[[suite]]\nname = 's'\ninline = 'true'\n").unwrap();
-    prepare(&["--matrix", file.path().to_str().unwrap()]);
+    prepare(&["--matrix", file.path().to_str().unwrap()]).unwrap();
     // It proves the accelerator if that is not on record, and says whether this machine is fit. That is for the tests to find
     // out: where it is not, they fail with better words.
     nestmatrix(&["doctor"]);
@@ -42,6 +46,7 @@ static KEPT: LazyLock<PathBuf> = LazyLock::new(|| {
     }
     // As guests have it on their command lines.
     let store = folder_of_all().canonicalize().unwrap();
+    remove_templates_of_others(&store);
     remove_dead_labs(&store.join("labs"));
     store
 });
@@ -56,18 +61,35 @@ fn folder_of_all() -> PathBuf {
 
 /// Waits until the images are there that most tests do without: of the L1, and of other releases of Debian. To be called before a place is taken.
 pub(crate) fn the_rest() {
-    static BUILT: Once = Once::new();
-    BUILT.call_once(|| prepare(&REST));
+    if let Err(why) = &*BUILT {
+        panic!("{why}");
+    }
+}
+
+static BUILT: LazyLock<Result<(), String>> = LazyLock::new(|| prepare(&REST));
+
+/// Removes what another build of nestmatrix has frozen: a template's key has all that goes into it, but not how it is made.
+fn remove_templates_of_others(store: &Path) {
+    let (made_by, program) = (store.join("made-by"), Digest::of_file(Path::new(env!("CARGO_BIN_EXE_nestmatrix"))));
+    let program = program.unwrap().to_string();
+    if fs::read_to_string(&made_by).is_ok_and(|made_by| made_by == program) {
+        return;
+    }
+    let templates = store.join("templates");
+    fs::remove_dir_all(&templates).unwrap();
+    fs::create_dir(&templates).unwrap();
+    fs::write(made_by, program).unwrap();
 }
 
 /// Builds another image into it, for the one test that boots it: that takes minutes, in which others can go on.
 pub(crate) fn also(image: &str) {
-    prepare(&[image]);
+    prepare(&[image]).unwrap();
 }
 
-fn prepare(images: &[&str]) {
+fn prepare(images: &[&str]) -> Result<(), String> {
     let prepared = nestmatrix(&[&["images", "prepare"], images].concat());
-    assert!(prepared.status.success(), "{images:?}: {}", String::from_utf8_lossy(&prepared.stderr));
+    let failed = || format!("{images:?}: {}", String::from_utf8_lossy(&prepared.stderr));
+    prepared.status.success().then_some(()).ok_or_else(failed)
 }
 
 fn nestmatrix(args: &[&str]) -> Output {
