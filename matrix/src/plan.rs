@@ -44,9 +44,10 @@ impl Plan {
         self
     }
 
-    /// The same plan for this SSH host, under its own digest.
-    pub fn on_host(mut self, host: SshHost) -> Self {
+    /// The same plan for this SSH host, under its own digest; with this file's private key, else that of the matrix.
+    pub fn on_host(mut self, host: SshHost, identity: Option<PathBuf>) -> Self {
         self.runner.host = Some(host);
+        self.runner.identity = identity.or(self.runner.identity);
         self.on(RunnerKind::Ssh)
     }
 }

@@ -62,6 +62,7 @@ impl Run {
             clock: Default::default(),
             damage: Vec::new(),
             matrix: plan.matrix.clone(),
+            host: plan.runner.host.clone(),
             package,
             resumed: 0,
             runners: Vec::new(),

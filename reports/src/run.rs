@@ -8,7 +8,7 @@ use std::{collections::HashMap, path::PathBuf};
 
 use indexmap::IndexMap;
 use jiff::Timestamp;
-use matrix::{CellId, Digest, Step};
+use matrix::{CellId, Digest, SshHost, Step};
 use serde::Serialize;
 
 use crate::{
@@ -30,6 +30,9 @@ pub struct Run {
     pub(crate) clock: Clock,
     /// The matrix file, as the user named it.
     pub matrix: PathBuf,
+    /// The machine that its guests run on, where that is reached with `ssh`.
+    #[serde(skip)]
+    pub(crate) host: Option<SshHost>,
     /// The package under test.
     pub package: Option<PackageName>,
     /// How often another process resumed it after a crash or an interrupt.

@@ -201,11 +201,12 @@ impl TroubleKind {
     /// The next step, if nothing more specific is known.
     const fn help(self) -> Option<&'static str> {
         Some(match self {
-            Self::GuestPanicked
-            | Self::GuestPoweredOff
-            | Self::GuestRebooted
-            | Self::GuestHalted
-            | Self::GuestUnreachable => "see the end of console.log, and screen.png",
+            Self::GuestPanicked | Self::GuestPoweredOff | Self::GuestHalted | Self::GuestUnreachable => {
+                "see the end of console.log, and screen.png"
+            }
+            Self::GuestRebooted => {
+                "see the end of console.log; a suite that is meant to reboot its guest says so with `reboot = true`"
+            }
             Self::QemuGone => "see qemu.log; was QEMU killed, or out of memory?",
             Self::QemuSilent => "see qemu.log; was QEMU stopped, or is this machine overloaded?",
             Self::HostDiskFull => "make room on the host's disk",

@@ -71,7 +71,7 @@ pub(crate) fn nestmatrix(profile: Profile) -> Result<PathBuf, Failure> {
     eprintln!("xtask: building nestmatrix{}", expectation(profile, binary.is_file(), !features.is_empty(), cpus));
     let began = Instant::now();
     run(build.stdout(Stdio::null()))?;
-    eprintln!("xtask: nestmatrix is built, after {} s", began.elapsed().as_secs());
+    eprintln!("xtask: nestmatrix is built, after {} s: {}", began.elapsed().as_secs(), binary.display());
     if binary.is_file() { Ok(binary) } else { Err(Failure::NotBuilt(binary)) }
 }
 

@@ -120,6 +120,9 @@ pub(super) struct Run {
     /// or `auto` (choose `host` or `qemu` and say why) [default: what the matrix says, else `auto`].
     #[arg(long, value_name = "RUNNER")]
     pub(super) runner: Option<Runner>,
+    /// The private key to log in to the machine of `--runner ssh:...` with [default: what the matrix says, else what `ssh` finds by itself].
+    #[arg(long, value_name = "FILE", requires = "runner")]
+    pub(super) identity: Option<PathBuf>,
     /// Continue a run that died or was interrupted: only cells without a verdict run. Its folder, its name, or `latest`.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["matrix", "cells", "out", "runner"])]
     pub(super) resume: Option<PathBuf>,

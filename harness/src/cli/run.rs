@@ -22,7 +22,7 @@ pub(super) async fn run(args: args::Run) -> Outcome {
             let notes = known.unpinned(&plan).into_iter().collect();
             let plan = match args.runner {
                 Some(args::Runner::Here(kind)) => plan.on(kind),
-                Some(args::Runner::Ssh(host)) => plan.on_host(host),
+                Some(args::Runner::Ssh(host)) => plan.on_host(host, args.identity),
                 None => plan,
             };
             (Start::Plan(Box::new(plan)), known, notes)

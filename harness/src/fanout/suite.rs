@@ -61,15 +61,22 @@ impl<W: World> Attempt<'_, W> {
             let ran = self.run_once(running, session, logs, &mut elapsed, reboots.count()).await;
             let goes_on = match &ran {
                 Ok(run) => self.goes_on(running, session, run).await,
-                Err(_) => Ok(false),
+                Err(_) => Ok(None),
             };
             let trouble = match (ran, goes_on) {
                 (Err(trouble), _) | (_, Err(trouble)) => trouble,
-                (Ok(run), Ok(false)) => return Ok(SuiteRun { elapsed: before + run.elapsed, ..run }),
-                (Ok(_), Ok(true)) => {
+                (Ok(run), Ok(None)) => return Ok(SuiteRun { elapsed: before + run.elapsed, ..run }),
+                (Ok(_), Ok(Some(why))) => {
                     let limit = self.scaled(self.cell.timeouts.boot);
                     let trouble = self.goes_down(&running.guest, Phase::Reboot, limit).await;
-                    if trouble.kind == TroubleKind::Timeout { trouble.with_help(payload::NO_REBOOT) } else { trouble }
+                    match trouble.kind {
+                        TroubleKind::Timeout => {
+                            let seconds = limit.as_secs_f64();
+                            let reason = format!("timeout: {why}, and its guest was still up {seconds:.0} s later");
+                            Trouble { reason, ..trouble }.with_help(payload::NO_REBOOT)
+                        }
+                        _ => trouble,
+                    }
                 }
             };
             let ended = running
@@ -95,18 +102,24 @@ impl<W: World> Attempt<'_, W> {
         }
     }
 
-    /// Whether this was not its last run: it has announced a reboot, or its guest is going down although it has not. Both are waited for.
-    async fn goes_on(&self, running: &RunningGuest<W>, session: &Talker<W>, run: &SuiteRun) -> Outcome<bool> {
+    /// Why this was not its last run: it has announced a reboot, or its guest is going down although it has not. Both are waited for.
+    async fn goes_on(
+        &self,
+        running: &RunningGuest<W>,
+        session: &Talker<W>,
+        run: &SuiteRun,
+    ) -> Outcome<Option<&'static str>> {
         if !self.cell.options.reboot || !run.outcome.may_be_a_reboot() {
-            return Ok(false);
+            return Ok(None);
         }
         if self.is_announced(running, session).await? {
-            return Ok(true);
+            return Ok(Some("the suite ended after it had announced a reboot (it wrote to NESTMATRIX_MARK)"));
         }
         let limit = self.scaled(self.cell.timeouts.boot);
         let asking = session.boot_over(self.context.speed(self.cell));
         let after = self.phase(Phase::Reboot, Some(&running.guest), Some(limit), asking).await?;
-        Ok(self.going(self.explained(&running.guest, Phase::Reboot, after).await?).is_some())
+        let going = self.going(self.explained(&running.guest, Phase::Reboot, after).await?);
+        Ok(going.map(|_| "the suite ended while its guest was going down"))
     }
 
     async fn is_announced(&self, running: &RunningGuest<W>, session: &Talker<W>) -> Outcome<bool> {

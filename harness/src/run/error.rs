@@ -88,8 +88,14 @@ pub enum RunError {
     #[error("{}", no_such_run(.0))]
     NoSuchRun(std::path::PathBuf),
     /// Nothing to resume.
-    #[error("the run in {} has a verdict for every cell: there is nothing to resume (`nestmatrix report` shows it)", .0.display())]
+    #[error(
+        "every cell of the run in {} has ended, passed, failed or with an error: there is nothing to resume; errors are tried again by a \
+         new run (`nestmatrix report` shows the command)", .0.display()
+    )]
     NothingToResume(std::path::PathBuf),
+    /// What the run tests is not what it began with.
+    #[error("{} has changed since the run began or is gone: restore it, or start a new run", .0.display())]
+    ChangedSince(std::path::PathBuf),
     /// A guest's disk would cut its image short.
     #[error(
         "cell {cell} gives its guest a disk of {asked}, but the image itself has {least}: raise `disk`, or leave it out"

@@ -8,7 +8,7 @@ use std::{
 };
 
 use images::{Catalog, Entry, PreparedImage, Source, Store};
-use matrix::{Arch, Plan};
+use matrix::{Arch, Digest, Plan};
 use reports::{EventKind, ImageState, StepTime};
 
 use super::{
@@ -213,7 +213,19 @@ fn begin(start: Start) -> Result<Begun, RunError> {
     if Ledger::resume(&plan, &run).0.todo().is_empty() && run.elapsed_ms.is_some() {
         return Err(RunError::NothingToResume(folder));
     }
+    if let Some(path) = blocking(|| changed(&plan)) {
+        return Err(RunError::ChangedSince(path));
+    }
     Ok(Begun { plan, resumed: Some(folder) })
+}
+
+/// A file of the package or of a suite that is not what it was when the plan was made.
+fn changed(plan: &Plan) -> Option<PathBuf> {
+    let package = plan.package.iter().flat_map(|package| &package.artifacts).map(|file| (&file.path, file.digest));
+    let beside = plan.cells.iter().flat_map(|cell| &cell.files).map(|file| (&file.path, file.digest));
+    let files: HashMap<_, _> = package.chain(beside).collect();
+    let mut changed = files.into_iter().filter(|(path, digest)| !Digest::of_file(path).is_ok_and(|now| now == *digest));
+    changed.next().map(|(path, _)| path.clone())
 }
 
 async fn open_store(root: &Path) -> Result<Arc<Store>, RunError> {

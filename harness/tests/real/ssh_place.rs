@@ -267,6 +267,12 @@ async fn a_machine_that_cannot_be_used_is_an_error_that_says_what_to_do() {
     fs::write(lab.path("ssh/known_hosts"), "").unwrap();
     refused(&way, "unknown", &user(), &["not in known_hosts", "compare the fingerprint"]);
 
+    // A port where nobody listens: said once, and not tried again.
+    let run = lab.run(&one(), "port", &["--runner", "ssh:root@127.0.0.1:1"]);
+    run.assert_code(3);
+    assert_eq!(run.json()["runners"].as_array().unwrap().len(), 1, "{}", run.stderr);
+    assert!(run.stderr.contains("the connection was refused"), "{}", run.stderr);
+
     // No folder can be made below a file.
     let way = Way::new(&lab, &server, &server.host);
     fs::write(server.dir.path().join("cache"), "").unwrap();

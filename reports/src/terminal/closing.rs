@@ -128,8 +128,17 @@ fn again(run: &Run) -> Option<String> {
     let cells: Vec<String> = bad.iter().take(MAX_AGAIN).map(|cell| format!(" --cell {}", cell.id)).collect();
     let more = if bad.len() > MAX_AGAIN { format!("   (and {} more)", bad.len() - MAX_AGAIN) } else { String::new() };
     // The runner is repeated, whether it was requested or chosen: the cells were bad there.
-    let runner = if run.runners.iter().any(|runner| runner.kind == "qemu") { " --runner qemu" } else { "" };
-    Some(format!("nestmatrix run {matrix}{runner}{}{more}", cells.concat()))
+    let runner = match &run.host {
+        Some(host) => format!(" --runner ssh:{host}"),
+        None if run.runners.iter().any(|runner| runner.kind == "qemu") => " --runner qemu".to_owned(),
+        None => String::new(),
+    };
+    // And a guest that was booted may fail where a fork does not.
+    let is_asked =
+        |boot: &crate::Boot| matches!(boot, crate::Boot::Cold { reason: Some(reason) } if reason == "--cold");
+    let guests = bad.iter().flat_map(|cell| &cell.attempts).filter_map(|attempt| attempt.guest.as_ref());
+    let cold = if guests.into_iter().any(|guest| is_asked(&guest.boot)) { " --cold" } else { "" };
+    Some(format!("nestmatrix run {matrix}{runner}{cold}{}{more}", cells.concat()))
 }
 
 /// A word quoted for a shell.

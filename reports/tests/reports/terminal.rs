@@ -7,7 +7,9 @@ use std::{
 };
 
 use matrix::Plan;
-use reports::{CaseVerdict, Event, EventKind, Phase, Run, Terminal, TerminalStyle, Trouble, TroubleKind, Verdict};
+use reports::{
+    Boot, CaseVerdict, Event, EventKind, Phase, Run, Terminal, TerminalStyle, Trouble, TroubleKind, Verdict,
+};
 
 use crate::fixture::{self, Story};
 
@@ -240,4 +242,24 @@ fn whoever_interrupts_a_run_is_told_what_becomes_of_what_runs() {
         "STOP  interrupted by SIGINT: no new cells start, running cells finish; interrupt again to end them now";
     let again = "STOP  interrupted by SIGINT: running cells are ended";
     assert_eq!(told, [first, again, again]);
+}
+
+#[test]
+fn what_retries_bad_cells_retries_them_where_they_were_bad_and_booted_if_that_was_asked_for() {
+    let mut plan = fixture::plan();
+    plan.runner.host = Some("me@lab:22".parse().unwrap());
+    let mut story = fixture::story(&plan);
+    let again = |story: &Story| {
+        let text = shown(&plan, &story.events, Path::new("nowhere"));
+        text.lines().find(|line| line.trim_start().starts_with("again ")).unwrap().to_owned()
+    };
+    let line = again(&story);
+    assert!(line.contains("--runner ssh:me@lab:22 --cell"), "{line}");
+    for event in &mut story.events {
+        if let EventKind::GuestStarted { guest, .. } = &mut event.kind {
+            guest.boot = Boot::Cold { reason: Some("--cold".to_owned()) };
+        }
+    }
+    let line = again(&story);
+    assert!(line.contains("--runner ssh:me@lab:22 --cold --cell"), "{line}");
 }

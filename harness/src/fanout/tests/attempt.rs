@@ -346,7 +346,10 @@ async fn an_announced_reboot_that_does_not_come_is_no_pass() {
         .with("run", [exits(0)])
         .with("announced", [Ends(SuiteOutcome::Exited(0), Duration::ZERO)]);
     let told = stage.play().await.told();
-    assert_eq!(told, "error(reboot) never Timeout: timeout: the guest was about to go down, and did not within 60 s");
+    assert_eq!(
+        told,
+        "error(reboot) never Timeout: timeout: the suite ended after it had announced a reboot (it wrote to NESTMATRIX_MARK), and its guest was still up 60 s later"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -141,7 +141,7 @@ impl Access<'_> {
             && let Err(error) = std::fs::File::open(identity)
         {
             let reason = format!("the key file {} cannot be read: {error}", identity.display());
-            return Err(unusable(reason).with_help("correct `runner.identity`, or leave it out"));
+            return Err(unusable(reason).with_help("correct `runner.identity` or `--identity`, or leave it out"));
         }
         let (socket, folder) = socket(scratch).map_err(|error| {
             Trouble::new(TroubleKind::Host, Phase::Runner, format!("no folder for the connection's socket: {error}"))

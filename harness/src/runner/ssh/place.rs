@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -56,6 +56,8 @@ pub(crate) struct SshPlace<'a> {
     templates: ByteSize,
     /// How many virtual machines its guests lie in: known when it was asked.
     depth: AtomicU32,
+    /// It was connected to in this run.
+    reached: AtomicBool,
     /// Names of the runs whose agent was started there and is not known to have ended.
     begun: Names,
 }
@@ -89,7 +91,18 @@ impl<'a> SshPlace<'a> {
         templates: ByteSize,
     ) -> Self {
         let (reason, depth) = (format!("it was asked for: {host}"), AtomicU32::new(1));
-        Self { plan, host, reason, spawner, jobs, cold, templates, depth, begun: Names::default() }
+        Self {
+            plan,
+            host,
+            reason,
+            spawner,
+            jobs,
+            cold,
+            templates,
+            depth,
+            reached: AtomicBool::new(false),
+            begun: Names::default(),
+        }
     }
 
     /// Connects, looks at the machine and sends it the agent's program.
@@ -101,7 +114,11 @@ impl<'a> SshPlace<'a> {
         let access = Access { spawner: self.spawner, host: self.host, identity: self.plan.runner.identity.as_deref() };
         let digest = own_digest().await?;
         progress(format!("connecting to {}", self.host));
-        let (connection, found) = access.connect(scratch, &digest).await?;
+        let connected = access.connect(scratch, &digest).await;
+        if connected.is_ok() {
+            self.reached.store(true, Ordering::Relaxed);
+        }
+        let (connection, found) = connected.map_err(|trouble| self.not_reached(trouble))?;
         found.check().map_err(|trouble| trouble.within(&self.host.to_string()))?;
         self.depth.store(1 + u32::from(found.is_virtual), Ordering::Relaxed);
         steps.done("connect");
@@ -116,6 +133,15 @@ impl<'a> SshPlace<'a> {
         let of_run = scratch.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
         let run = format!("{of_run}-{number}");
         Ok(SshEngine { machine, run, begun: Arc::clone(&self.begun) })
+    }
+
+    /// A machine that was never reached is not lost: its name or port is wrong, or it is down, and waiting does not help.
+    fn not_reached(&self, trouble: Trouble) -> Trouble {
+        let may_pass = matches!(trouble.kind, TroubleKind::RunnerLost | TroubleKind::Timeout);
+        match may_pass && !self.reached.load(Ordering::Relaxed) {
+            true => Trouble { kind: TroubleKind::RunnerUnusable, ..trouble },
+            false => trouble,
+        }
     }
 
     /// Starts the agent and tells it what to do.

@@ -37,7 +37,7 @@ pub(super) fn trouble(host: &SshHost, said: &str, was_up: bool) -> Trouble {
         };
         (TroubleKind::RunnerUnusable, "its host key is not in known_hosts", help)
     } else if says("Permission denied") || says("Too many authentication failures") {
-        let help = "check the user's name; add its key to your agent (`ssh-add`) or name the file in `runner.identity`: \
+        let help = "check the user's name; add its key to your agent (`ssh-add`) or name the file with `--identity` or `runner.identity`: \
                     no password is asked for";
         (TroubleKind::RunnerUnusable, "the login was refused", help.to_owned())
     } else if says("Temporary failure in name resolution") {
