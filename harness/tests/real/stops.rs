@@ -11,7 +11,8 @@ name = "first"
 inline = "sleep 8"
 [[suite]]
 name = "second"
-inline = "true"
+files = ["note"]
+inline = "test $(cat note) = first"
 "#;
 
 pub(crate) fn interrupt(pid: u32) {
@@ -19,8 +20,9 @@ pub(crate) fn interrupt(pid: u32) {
 }
 
 #[test]
-fn the_first_ctrl_c_lets_running_cells_finish_and_starts_no_more() {
+fn the_first_ctrl_c_lets_running_cells_finish_and_starts_no_more_and_the_rest_is_resumed_with_the_same_files() {
     let lab = Lab::forking();
+    lab.write("note", "first");
     let child = lab.start(TWO, "out", &["--jobs", "1"]);
     lab.wait_for_event("out", "test-started");
     interrupt(child.id());
@@ -29,12 +31,22 @@ fn the_first_ctrl_c_lets_running_cells_finish_and_starts_no_more() {
     assert_eq!(run.verdict("debian-12-minimal.first"), "passed");
     assert_eq!(run.verdict("debian-12-minimal.second"), "not-run");
     assert!(run.file("junit.xml").contains("interrupted"));
+
+    let resume = || lab.nestmatrix().args(["run", "--resume"]).arg(lab.path("out")).output().unwrap();
+    lab.write("note", "other");
+    let refused = resume();
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("has changed since the run began"), "{refused:?}");
+    lab.write("note", "first");
+    let resumed = resume();
+    assert_eq!(resumed.status.code(), Some(0), "{resumed:?}");
     lab.assert_nothing_left();
 }
 
 #[test]
 fn the_second_ctrl_c_ends_everything_at_once() {
     let lab = Lab::forking();
+    lab.write("note", "first");
     let child = lab.start(&TWO.replace("sleep 8", "sleep 6000"), "out", &["--jobs", "1"]);
     lab.wait_for_event("out", "test-started");
     interrupt(child.id());
