@@ -387,6 +387,18 @@ mod tests {
     }
 
     #[test]
+    fn a_sender_may_say_that_it_is_there_between_two_pieces() {
+        let (from, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        made(from.path());
+        let mut all = sent(from.path(), NOTHING);
+        let header = all.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        let alive: Vec<u8> = ALIVE.to_le_bytes().into_iter().chain([0; 4]).collect();
+        all.splice(header..header, alive.repeat(2));
+        take(root.path(), &all).0.unwrap();
+        assert_eq!(fs::read(root.path().join("images/abc").join(KERNEL)).unwrap(), b"kernel");
+    }
+
+    #[test]
     fn what_breaks_off_goes_on_from_where_it_was() {
         let (from, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         made(from.path());

@@ -3,3 +3,4 @@
 mod attempt;
 mod dispatch;
 mod fake;
+mod stage;

@@ -89,8 +89,7 @@ pub enum RunError {
     NoSuchRun(std::path::PathBuf),
     /// Nothing to resume.
     #[error(
-        "every cell of the run in {} has ended, passed, failed or with an error: there is nothing to resume; errors are tried again by a \
-         new run (`nestmatrix report` shows the command)", .0.display()
+        "nothing to resume: every cell of the run in {} has a result; errors are tried again by a new run", .0.display()
     )]
     NothingToResume(std::path::PathBuf),
     /// What the run tests is not what it began with.

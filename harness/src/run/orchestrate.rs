@@ -1,7 +1,7 @@
 //! The order of things in a run.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     blocking::blocking,
     events::Events,
-    fanout::{Purpose, Stop},
+    fanout::{Purpose, QueuedCell, Stop},
     guest::Spawner,
     host::{self, Machine, Nesting, ProbeError, Proof, Qemu},
     runner::Ledger,
@@ -210,22 +210,25 @@ fn begin(start: Start) -> Result<Begun, RunError> {
     let folder = folder.canonicalize().map_err(RunError::Folder)?;
     let plan = Plan::read(&folder.join("plan.json"))?;
     let run = reports::render::fold(&folder).map_err(RunError::Unreadable)?;
-    if Ledger::resume(&plan, &run).0.todo().is_empty() && run.elapsed_ms.is_some() {
+    let todo = Ledger::resume(&plan, &run).0.todo();
+    if todo.is_empty() && run.elapsed_ms.is_some() {
         return Err(RunError::NothingToResume(folder));
     }
-    if let Some(path) = blocking(|| changed(&plan)) {
+    if let Some(path) = blocking(|| changed(&plan, &todo)) {
         return Err(RunError::ChangedSince(path));
     }
     Ok(Begun { plan, resumed: Some(folder) })
 }
 
-/// A file of the package or of a suite that is not what it was when the plan was made.
-fn changed(plan: &Plan) -> Option<PathBuf> {
-    let package = plan.package.iter().flat_map(|package| &package.artifacts).map(|file| (&file.path, file.digest));
-    let beside = plan.cells.iter().flat_map(|cell| &cell.files).map(|file| (&file.path, file.digest));
-    let files: HashMap<_, _> = package.chain(beside).collect();
-    let mut changed = files.into_iter().filter(|(path, digest)| !Digest::of_file(path).is_ok_and(|now| now == *digest));
-    changed.next().map(|(path, _)| path.clone())
+/// The first file that open cells need which is not what it was when the plan was made.
+fn changed(plan: &Plan, todo: &[QueuedCell]) -> Option<PathBuf> {
+    let installed = todo.iter().any(|todo| todo.cell.installs());
+    let package = plan.package.iter().filter(|_| installed).flat_map(|package| &package.artifacts);
+    let package = package.map(|file| (&file.path, file.digest));
+    let beside = todo.iter().flat_map(|todo| &todo.cell.files).map(|file| (&file.path, file.digest));
+    let files: BTreeMap<_, _> = package.chain(beside).collect();
+    let is_same = |path: &Path, digest| Digest::of_file(path).is_ok_and(|now| now == digest);
+    files.into_iter().find(|(path, digest)| !is_same(path, *digest)).map(|(path, _)| path.clone())
 }
 
 async fn open_store(root: &Path) -> Result<Arc<Store>, RunError> {

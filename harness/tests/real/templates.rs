@@ -214,7 +214,7 @@ fn a_template_that_is_damaged_is_made_anew_and_that_is_said() {
     flip_a_bit(&only_kept(&lab).join("ram"));
     let damaged = lab.run(&one(), "damaged", &[]);
     damaged.assert_code(0);
-    assert_eq!(template(&damaged), (key, false), "it was made anew: {}", damaged.stderr);
+    assert_eq!(template(&damaged), (key, false), "a damaged template is replaced: {}", damaged.stderr);
     assert_forked(&damaged, ONE_ID);
     let warnings = damaged.json()["warnings"].clone();
     let [warning] = warnings.as_array().unwrap().as_slice() else { panic!("one warning: {warnings}") };

@@ -4,9 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use reports::{Ending, Phase, Trouble, TroubleKind};
 
-use super::fake::{
-    Does::{self, *},
-    FakeTemplate, Stage,
+use super::{
+    fake::{
+        Does::{self, *},
+        FakeTemplate,
+    },
+    stage::Stage,
 };
 use crate::{guest::Ended, payload::SuiteOutcome};
 
