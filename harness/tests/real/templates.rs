@@ -203,7 +203,7 @@ fn forks_share_nothing_but_what_they_were_frozen_with_and_know_what_time_it_is()
 }
 
 #[test]
-fn a_template_that_is_damaged_is_made_anew_and_that_is_said() {
+fn a_template_that_is_damaged_is_replaced_and_that_is_said() {
     let lab = Lab::with_templates_of_its_own(&one());
     let this = lab.run(&one(), "this", &[]);
     this.assert_code(0);
