@@ -20,6 +20,7 @@ mod blocking;
 pub mod cli;
 pub mod events;
 pub mod fanout;
+mod gce;
 pub mod guest;
 pub mod host;
 pub mod payload;

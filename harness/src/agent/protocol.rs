@@ -9,7 +9,7 @@ use super::job_bundle::StoredImage;
 use crate::guest::Accelerator;
 
 /// Raised whenever a message changes.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// Who speaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +87,8 @@ pub struct Work {
     pub freeze: bool,
     /// Every byte of the machine's disks was checked before it was started.
     pub checked: bool,
+    /// Guests run under KVM there, or not at all.
+    pub kvm: bool,
     /// What templates may take there together.
     pub templates: ByteSize,
     /// What was proved in an earlier L1 of the same kind.

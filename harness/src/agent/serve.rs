@@ -33,8 +33,6 @@ use crate::{
 
 /// How often the agent says that it is there.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
-/// A machine with an emulated CPU is slow; one whose nested virtualization hangs does not come to an end at all.
-const PROOF_LIMIT: Duration = Duration::from_secs(240);
 /// How long an agent may take to end that was told to, or whose orchestrator is gone: there may be nobody who reads its last words.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 const DISK_HELP: &str = "raise `runner.disk`, or run fewer guests at once (`--jobs`)";
@@ -165,7 +163,7 @@ impl Agent<'_> {
                 let kernel = own.into_iter().find_map(|image| image.kernel.as_ref()).unwrap_or(&ours);
                 let target = host::Target { kernel, scratch: &scratch };
                 let proof = tokio::select! {
-                    proof = host::prove_kvm(&qemu, &machine, self.spawner, &target, PROOF_LIMIT) => proof,
+                    proof = host::prove_kvm(&qemu, &machine, self.spawner, &target) => proof,
                     () = self.stop.drain.cancelled() => {
                         self.say.message(FromAgent::Done).await;
                         return Ok(());

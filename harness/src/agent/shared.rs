@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use images::Store;
+use images::{Kernel, Store};
 use matrix::Arch;
 use reports::{Phase, StepTime, Trouble, TroubleKind};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -30,7 +30,7 @@ use crate::{
     blocking::blocking,
     events::Events,
     fanout::{BootImage, BootImages, Budget, Cost, Keep, Purpose, RunContext, Stop, TemplateCache},
-    guest::Spawner,
+    guest::{Accelerator, Spawner},
     host::{self, Machine, Proof, Qemu},
     scratch::{self, Scratch},
     ssh::Keys,
@@ -94,12 +94,12 @@ impl Shared {
         let bundle = JobBundle::read(&own.join(JOB)).map_err(|error| unusable(format!("no bundle: {error}")))?;
         let plan = Arc::new(bundle.plan);
         let (arrive, arriving) = unbounded_channel();
-        let known = Arc::new(BootImages::of(&plan));
+        let boot_images = Arc::new(BootImages::of(&plan));
         let (arrival, mut came) = unbounded_channel();
         let take: TakeImage = {
-            let known = Arc::clone(&known);
+            let boot_images = Arc::clone(&boot_images);
             Box::new(move |name, image| {
-                known.add(name, image.here());
+                boot_images.add(name, image.here());
                 // Once guests are proved to run, nobody waits for one.
                 let _ = arrival.send(image.here());
             })
@@ -126,10 +126,17 @@ impl Shared {
         }
 
         let began = Instant::now();
-        let proof = match host::known(self.store.root(), &qemu, &machine) {
+        let known = host::known(self.store.root(), &qemu, &machine);
+        let proof = match known.filter(|proof| !work.kvm || proof.accelerator == Accelerator::Kvm) {
             Some(proof) => proof,
             None => {
-                let proof = async { self.prove(&mut came, &qemu, &machine, spawner, (&scratch, say)).await };
+                let prover = Prover { qemu: &qemu, machine: &machine, spawner, scratch: &scratch, say };
+                let proof = async {
+                    match work.kvm {
+                        true => prover.prove_kvm(&mut came).await,
+                        false => prover.prove(self.store.root(), &mut came).await,
+                    }
+                };
                 tokio::select! {
                     biased;
                     () = stop.drain.cancelled() => {
@@ -157,7 +164,7 @@ impl Shared {
         let context = RunContext {
             runner: work.runner,
             plan,
-            images: known,
+            images: boot_images,
             spawner: spawner.clone(),
             template_cache: TemplateCache::new(
                 self.templates(&qemu, &machine, &proof, &work),
@@ -183,34 +190,77 @@ impl Shared {
         Ok(())
     }
 
-    /// Proves with the first image there is that guests run.
-    async fn prove(
-        &self,
-        came: &mut UnboundedReceiver<BootImage>,
-        qemu: &Qemu,
-        machine: &Machine,
-        spawner: &Spawner,
-        (scratch, say): (&Path, &Say),
-    ) -> Result<Proof, Trouble> {
-        loop {
-            let Some(image) = came.recv().await else {
-                let help = "add one that nestmatrix builds, such as `debian-12-minimal`, to the matrix";
-                return Err(unusable("none of the images has a kernel of its own to prove with that guests run")
-                    .with_help(help));
-            };
-            let Some(kernel) = image.kernel.as_ref().filter(|_| image.facts.arch == Arch::here()) else { continue };
-            let message = "proving that guests run there".to_owned();
-            say.message(FromAgent::Progress { message }).await;
-            let target = host::Target { kernel, scratch };
-            let proof = host::prove(self.store.root(), qemu, machine, spawner, &target).await;
-            return proof.map_err(|error| unusable(error.to_string()));
-        }
-    }
-
     fn templates(&self, qemu: &Qemu, machine: &Machine, proof: &Proof, work: &Work) -> Freezing {
         let templates = blocking(|| self.store.templates(work.templates)).map_err(|error| error.to_string())?;
         let host_fingerprint = HostFingerprint::new(qemu, machine, proof.accelerator);
         Ok((templates, host_fingerprint.map_err(|error| format!("{}: {error}", qemu.system.display()))?))
+    }
+}
+
+/// What it takes to prove that guests run.
+struct Prover<'a> {
+    qemu: &'a Qemu,
+    machine: &'a Machine,
+    spawner: &'a Spawner,
+    /// A folder for its logs.
+    scratch: &'a Path,
+    say: &'a Say,
+}
+
+impl Prover<'_> {
+    /// With the first image there is, under whatever works.
+    async fn prove(&self, store: &Path, came: &mut UnboundedReceiver<BootImage>) -> Result<Proof, Trouble> {
+        let kernel = first_kernel(came).await?;
+        self.tell("proving that guests run there").await;
+        let target = host::Target { kernel: &kernel, scratch: self.scratch };
+        let proof = host::prove(store, self.qemu, self.machine, self.spawner, &target).await;
+        proof.map_err(|error| unusable(error.to_string()))
+    }
+
+    /// Under KVM and nothing else, with the machine's own kernel where it can be read: nothing need be sent for that.
+    async fn prove_kvm(&self, came: &mut UnboundedReceiver<BootImage>) -> Result<Proof, Trouble> {
+        let no_kvm = |why| {
+            let reason = format!("guests cannot run under KVM there: {why}");
+            Trouble::new(TroubleKind::KvmUnusable, Phase::Runner, reason)
+        };
+        host::kvm_opens().map_err(no_kvm)?;
+        let kernel = match own_kernel(&self.machine.kernel) {
+            Some(kernel) => kernel,
+            None => first_kernel(came).await?,
+        };
+        self.tell("proving that guests run under KVM there").await;
+        let target = host::Target { kernel: &kernel, scratch: self.scratch };
+        host::prove_kvm(self.qemu, self.machine, self.spawner, &target).await.map_err(no_kvm)
+    }
+
+    async fn tell(&self, message: &str) {
+        self.say.message(FromAgent::Progress { message: message.to_owned() }).await;
+    }
+}
+
+/// The machine's own kernel and initial file system, where distributions have them.
+fn own_kernel(release: &str) -> Option<Kernel> {
+    let boot = Path::new("/boot");
+    let places = [
+        (boot.join(format!("vmlinuz-{release}")), boot.join(format!("initrd.img-{release}"))),
+        (PathBuf::from("/vmlinuz"), PathBuf::from("/initrd.img")),
+    ];
+    let readable = |path: &Path| std::fs::File::open(path).is_ok();
+    let (kernel, initrd) = places.into_iter().find(|(kernel, initrd)| readable(kernel) && readable(initrd))?;
+    Some(Kernel { kernel, initrd })
+}
+
+/// That of the first image that has one of its own.
+async fn first_kernel(came: &mut UnboundedReceiver<BootImage>) -> Result<Kernel, Trouble> {
+    loop {
+        let Some(image) = came.recv().await else {
+            let help = "add one that nestmatrix builds, such as `debian-12-minimal`, to the matrix";
+            let reason = "none of the images has a kernel of its own to prove with that guests run";
+            return Err(unusable(reason).with_help(help));
+        };
+        if let Some(kernel) = image.kernel.filter(|_| image.facts.arch == Arch::here()) {
+            return Ok(kernel);
+        }
     }
 }
 

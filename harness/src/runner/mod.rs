@@ -12,6 +12,7 @@
 
 mod conduct;
 mod frozen;
+mod gce;
 mod host;
 mod ledger;
 mod place;
@@ -36,4 +37,4 @@ pub(crate) use proof::Proofs;
 pub(crate) use qemu::{L1Spec, QemuPlace};
 pub(crate) use session::longest_silence;
 pub(crate) use size::{Supply, TooLarge, size};
-pub(crate) use ssh::{Found, Kvm, SshPlace, look};
+pub(crate) use ssh::{Found, Kvm, SshPlace, Way, look};

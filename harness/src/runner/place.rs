@@ -29,6 +29,13 @@ pub(crate) struct Opening<'a> {
     pub(crate) cancel: &'a CancellationToken,
 }
 
+impl Opening<'_> {
+    /// The same for one more try.
+    pub(crate) fn again(&self) -> Opening<'_> {
+        Opening { ..*self }
+    }
+}
+
 /// What can be said of a place before it is opened.
 #[derive(Clone, Copy)]
 pub(crate) struct About<'a> {
@@ -82,6 +89,11 @@ pub(crate) trait Engine: Sync {
 
     /// Why nothing more comes from its agent.
     fn explained(&self, broken: &Broken) -> impl Future<Output = Trouble>;
+
+    /// A trouble that its agent has reported, with what can be found out about it from outside.
+    fn examined(&self, trouble: Trouble) -> impl Future<Output = Trouble> {
+        std::future::ready(trouble)
+    }
 
     /// Its last words.
     fn evidence(&self) -> Vec<String>;

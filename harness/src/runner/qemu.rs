@@ -126,6 +126,7 @@ impl QemuPlace<'_> {
             cold: false,
             freeze: false,
             checked: false,
+            kvm: true,
             // What there is room for is looked at each time one is made; and what was made there ends with it.
             templates: matrix::ByteSize::from_bytes(u64::MAX),
             known: self.proofs.known(),

@@ -242,7 +242,12 @@ impl<'a, P: Place> AgentSession<'a, P> {
             }
             match message {
                 FromAgent::Done => return End::Done,
-                FromAgent::Failed { trouble } if is_remote => return gone(engine, told(trouble, self.proof.is_some())),
+                FromAgent::Failed { trouble } if is_remote => {
+                    let trouble = told(trouble, self.proof.is_some());
+                    // What was found out is the better evidence.
+                    let evidence = engine.evidence();
+                    return End::Gone(engine.examined(trouble.with_evidence(evidence)).await);
+                }
                 FromAgent::Failed { trouble } => return gone(engine, trouble),
                 FromAgent::Progress { message } => {
                     self.said += message.len() as u64 + ENVELOPE;

@@ -62,6 +62,35 @@ pub(crate) struct Supply {
     pub(crate) emulated: bool,
 }
 
+/// What the guests of a plan cost, the largest first.
+fn costs(plan: &Plan) -> Vec<u64> {
+    let mut costs: Vec<u64> = plan.cells.iter().map(|cell| Cost::of(&cell.guest).memory().bytes()).collect();
+    costs.sort_unstable_by(|one, other| other.cmp(one));
+    costs
+}
+
+/// What the largest of them that can run at once take together.
+fn together(costs: &[u64], guest_cpus: u32, jobs: Option<usize>) -> u64 {
+    let at_once = usize::try_from(guest_cpus).unwrap_or(usize::MAX).min(jobs.unwrap_or(usize::MAX)).max(1);
+    costs.iter().take(at_once).fold(0_u64, |sum, cost| sum.saturating_add(*cost))
+}
+
+/// Memory of an L1 whose guests take so many bytes.
+fn with_own(bytes: u64) -> ByteSize {
+    ByteSize::from_bytes(bytes.saturating_add(bytes / RECORDS).saturating_add(OWN.bytes()))
+}
+
+/// Memory of an L1 with so many CPUs for this plan: what the matrix asks for, else what can run at once takes.
+pub(crate) fn memory(plan: &Plan, cpus: u32, jobs: Option<usize>) -> ByteSize {
+    with_own(plan.runner.memory.map_or_else(|| together(&costs(plan), cpus, jobs), |memory| memory.bytes()))
+}
+
+/// The least memory of an L1 for this plan, and the cell that needs it.
+pub(crate) fn least_memory(plan: &Plan) -> Option<(ByteSize, &matrix::CellId)> {
+    let cell = plan.cells.iter().max_by_key(|cell| Cost::of(&cell.guest).memory())?;
+    Some((with_own(Cost::of(&cell.guest).memory().bytes()), &cell.id))
+}
+
 /// The size of the L1 for this plan.
 pub(crate) fn size(plan: &Plan, jobs: Option<usize>, supply: Supply) -> Result<Size, TooLarge> {
     let Supply { spare, cpus, emulated } = supply;
@@ -73,11 +102,8 @@ pub(crate) fn size(plan: &Plan, jobs: Option<usize>, supply: Supply) -> Result<S
         if emulated { (1, EMULATED_GUESTS.max(plan.runner.cpus.unwrap_or(0))) } else { (asked, asked) };
     let warning = (emulated && plan.runner.cpus.is_some_and(|asked| asked > 1))
         .then(|| format!("the L1 has 1 CPU and not {asked}: emulated nested virtualization is not reliable with more"));
-    let mut costs: Vec<u64> = plan.cells.iter().map(|cell| Cost::of(&cell.guest).memory().bytes()).collect();
-    costs.sort_unstable_by(|one, other| other.cmp(one));
-    let at_once = usize::try_from(guest_cpus).unwrap_or(usize::MAX).min(jobs.unwrap_or(usize::MAX)).max(1);
-    let wanted = costs.iter().take(at_once).fold(0_u64, |sum, cost| sum.saturating_add(*cost));
-    let with_own = |bytes: u64| ByteSize::from_bytes(bytes.saturating_add(bytes / RECORDS).saturating_add(OWN.bytes()));
+    let costs = costs(plan);
+    let wanted = together(&costs, guest_cpus, jobs);
     let memory = match plan.runner.memory {
         Some(memory) if with_own(memory.bytes()) > spare => {
             return Err(TooLarge::Asked { asked: with_own(memory.bytes()) });

@@ -140,6 +140,8 @@ fn client(limits: &Limits, shared: &Arc<Shared>) -> Result<Client, reqwest::Erro
     // Proxies come from the environment, certificates from OpenSSL's variables or the system. No encoding is requested: the
     // digest is of the published bytes.
     let made = Client::builder()
+        // What else is compiled in depends on who uses this crate.
+        .tls_backend_native()
         .user_agent(concat!("nestmatrix/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(limits.connect)
         // Limits the head, and then each read.

@@ -39,8 +39,9 @@ pub(super) async fn doctor(args: &args::Doctor) -> Outcome {
 }
 
 async fn another(host: &matrix::SshHost, identity: Option<&std::path::Path>) -> Outcome {
+    let way = crate::runner::Way::Users { identity: identity.map(std::path::Path::to_owned) };
     let spawner = Spawner::start().map_err(|error| Failure::message(2, error))?;
-    let found = crate::runner::look(host, identity, &spawner).await.map_err(|trouble| Failure {
+    let found = crate::runner::look(host, &way, &spawner).await.map_err(|trouble| Failure {
         report: match trouble.help {
             Some(help) => miette::miette!(help = help, "{}", trouble.reason),
             None => miette::miette!("{}", trouble.reason),

@@ -45,20 +45,44 @@ const BEGIN: &str = "\nnestmatrix-begin\n";
 /// Most that they may print.
 const LONGEST_NOISE: usize = 256 << 10;
 
-/// How a machine is reached.
+/// How a machine is reached, and how it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// As the user's own configuration and known_hosts say.
+    Users {
+        /// The file with the private key; `None`: what `ssh` finds by itself.
+        identity: Option<PathBuf>,
+    },
+    /// As is said here, whatever the user's configuration is: the machine was made for this run.
+    Pinned(Pinned),
+}
+
+/// Where a machine is, and the keys on both sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pinned {
+    /// An address.
+    pub(crate) address: String,
+    /// The file with its host keys, under the name of the host.
+    pub(crate) known_hosts: PathBuf,
+    /// The files with the private keys that it takes.
+    pub(crate) identities: Vec<PathBuf>,
+    /// What connects to it (ssh_config: ProxyCommand; `%n` is its name, `%h` its address, `%p` the port).
+    pub(crate) proxy_command: Option<String>,
+}
+
+/// A machine and how it is reached.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Access<'a> {
     pub(super) spawner: &'a Spawner,
     pub(super) host: &'a SshHost,
-    /// The file with the private key; `None`: what `ssh` finds by itself.
-    pub(super) identity: Option<&'a Path>,
+    pub(super) way: &'a Way,
 }
 
 /// A connection that stands.
 pub(super) struct Connection {
     spawner: Spawner,
     host: SshHost,
-    identity: Option<PathBuf>,
+    way: Way,
     socket: PathBuf,
     /// The folder of the socket where the run's own has too long a path.
     _folder: Option<tempfile::TempDir>,
@@ -85,6 +109,28 @@ pub(super) struct End {
     process: Process,
     said: Arc<Mutex<Vec<u8>>>,
     quiet: Option<oneshot::Receiver<()>>,
+}
+
+impl Pinned {
+    fn add_to(&self, command: &mut Command) {
+        // Nothing of the user's is asked, and nothing of ours left there.
+        command.args(["-F", "none", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"]);
+        for (option, value) in [
+            ("GlobalKnownHostsFile", "none".to_owned()),
+            ("UserKnownHostsFile", quoted(&self.known_hosts)),
+            ("HostName", self.address.clone()),
+            // Its address is somebody else's tomorrow.
+            ("CheckHostIP", "no".to_owned()),
+        ] {
+            command.arg("-o").arg(format!("{option}={value}"));
+        }
+        for identity in &self.identities {
+            command.arg("-i").arg(identity);
+        }
+        if let Some(proxy) = &self.proxy_command {
+            command.arg("-o").arg(format!("ProxyCommand={proxy}"));
+        }
+    }
 }
 
 impl Access<'_> {
@@ -120,8 +166,12 @@ impl Access<'_> {
         ] {
             command.args(["-o", option]);
         }
-        if let Some(identity) = self.identity {
-            command.args(["-o", "IdentitiesOnly=yes"]).arg("-i").arg(identity);
+        match self.way {
+            Way::Users { identity: None } => {}
+            Way::Users { identity: Some(identity) } => {
+                command.args(["-o", "IdentitiesOnly=yes"]).arg("-i").arg(identity);
+            }
+            Way::Pinned(pinned) => pinned.add_to(&mut command),
         }
         if let Some(user) = self.host.user() {
             command.args(["-l", user]);
@@ -135,9 +185,9 @@ impl Access<'_> {
 
     /// Connects and asks the machine what it is; `digest` names the program that is to be there.
     pub(super) async fn connect(self, scratch: &Path, digest: &str) -> Result<(Connection, Found), Trouble> {
-        let Self { spawner, host, identity } = self;
+        let Self { spawner, host, way } = self;
         let unusable = |reason: String| Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, reason);
-        if let Some(identity) = identity
+        if let Way::Users { identity: Some(identity) } = way
             && let Err(error) = std::fs::File::open(identity)
         {
             let reason = format!("the key file {} cannot be read: {error}", identity.display());
@@ -183,7 +233,7 @@ impl Access<'_> {
         let connection = Connection {
             spawner: spawner.clone(),
             host: host.clone(),
-            identity: identity.map(Path::to_owned),
+            way: way.clone(),
             socket,
             _folder: folder,
             master: end,
@@ -196,7 +246,7 @@ impl Access<'_> {
 impl Connection {
     /// Runs a script of one line, with arguments, on the other machine.
     pub(super) async fn run(&self, script: &str, arguments: &[&str]) -> Result<Running, Trouble> {
-        let access = Access { spawner: &self.spawner, host: &self.host, identity: self.identity.as_deref() };
+        let access = Access { spawner: &self.spawner, host: &self.host, way: &self.way };
         let mut command = access.client(&self.socket);
         let script = format!("echo; echo {}; {script}", BEGIN.trim());
         let words: String = arguments.iter().map(|argument| format!(" {}", word(argument))).collect();
@@ -345,6 +395,11 @@ fn socket(scratch: &Path) -> io::Result<(PathBuf, Option<tempfile::TempDir>)> {
     Ok((folder.path().join("ssh"), Some(folder)))
 }
 
+/// A path as one word of an option's value.
+fn quoted(path: &Path) -> String {
+    format!("\"{}\"", escaped(path))
+}
+
 /// Without characters that mean something in such a path (ssh_config: TOKENS).
 fn escaped(path: &Path) -> String {
     AsRef::<OsStr>::as_ref(path).to_string_lossy().replace('%', "%%")
@@ -387,9 +442,28 @@ mod tests {
     fn the_client_asks_nobody_and_trusts_no_key_it_does_not_know() {
         let spawner = Spawner::start().unwrap();
         let host: SshHost = "me@lab:2222".parse().unwrap();
-        let access = Access { spawner: &spawner, host: &host, identity: Some(Path::new("/keys/lab")) };
-        let command = access.client(Path::new("/run/x"));
-        let text = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
+        let text = |way: &Way| {
+            let command = Access { spawner: &spawner, host: &host, way }.client(Path::new("/run/x"));
+            command.get_args().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        let pinned = Pinned {
+            address: "192.0.2.7".into(),
+            known_hosts: "/run/a b/known".into(),
+            identities: vec!["/run/key".into()],
+            proxy_command: Some("tunnel %n %p".into()),
+        };
+        let pinned = text(&Way::Pinned(pinned));
+        for words in [
+            "StrictHostKeyChecking=yes",
+            "-F none",
+            "HostName=192.0.2.7",
+            "UserKnownHostsFile=\"/run/a b/known\"",
+            "-i /run/key",
+            "ProxyCommand=tunnel %n %p",
+        ] {
+            assert!(pinned.contains(words), "`{words}` is missing in {pinned}");
+        }
+        let text = text(&Way::Users { identity: Some("/keys/lab".into()) });
         for words in ["BatchMode=yes", "StrictHostKeyChecking=yes", "-l me", "-p 2222", "-i /keys/lab", "-S /run/x"] {
             assert!(text.contains(words), "`{words}` is missing in {text}");
         }

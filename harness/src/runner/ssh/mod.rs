@@ -12,5 +12,6 @@ mod place;
 mod probe;
 mod words;
 
-pub(crate) use place::{SshPlace, look};
+pub(crate) use client::{Pinned, Way};
+pub(crate) use place::{SshEngine, SshPlace, look};
 pub(crate) use probe::{Found, Kvm};

@@ -18,7 +18,7 @@ use super::{
         place::{About, Engine, Opened, Opening, Place},
         qemu::{Steps, interrupted},
     },
-    client::Access,
+    client::{Access, Way},
     machine::{Machine, finished, local},
     probe::Found,
     words,
@@ -39,6 +39,8 @@ const GREETING: Duration = Duration::from_secs(60);
 /// An agent from which nothing has come for so long is given up: longer than a connection that was cut takes to be known as such, and
 /// long enough for a slow machine that is fully loaded.
 const AGENT_SILENCE: Duration = Duration::from_secs(60);
+/// Longest answer to a question.
+const LONGEST_REPLY: usize = 64 << 10;
 /// How long a lost connection may take to be known as such.
 const EXPLANATION: Duration = Duration::from_secs(2);
 
@@ -46,6 +48,7 @@ const EXPLANATION: Duration = Duration::from_secs(2);
 pub(crate) struct SshPlace<'a> {
     plan: &'a Plan,
     host: &'a SshHost,
+    way: Way,
     reason: String,
     spawner: &'a Spawner,
     /// At most so many guests at once.
@@ -54,6 +57,8 @@ pub(crate) struct SshPlace<'a> {
     cold: bool,
     /// What templates may take there.
     templates: ByteSize,
+    /// Guests run under KVM there, or not at all.
+    kvm: bool,
     /// How many virtual machines its guests lie in: known when it was asked.
     depth: AtomicU32,
     /// It was connected to in this run.
@@ -73,10 +78,10 @@ pub(crate) struct SshEngine {
 }
 
 /// Looks at a machine, and at nothing else.
-pub(crate) async fn look(host: &SshHost, identity: Option<&Path>, spawner: &Spawner) -> Result<Found, Trouble> {
+pub(crate) async fn look(host: &SshHost, way: &Way, spawner: &Spawner) -> Result<Found, Trouble> {
     let folder = tempfile::tempdir().map_err(|error| local("a folder", &error))?;
     let digest = own_digest().await?;
-    let (connection, found) = Access { spawner, host, identity }.connect(folder.path(), &digest).await?;
+    let (connection, found) = Access { spawner, host, way }.connect(folder.path(), &digest).await?;
     connection.close().await;
     Ok(found)
 }
@@ -90,19 +95,28 @@ impl<'a> SshPlace<'a> {
         cold: bool,
         templates: ByteSize,
     ) -> Self {
+        let way = Way::Users { identity: plan.runner.identity.clone() };
         let (reason, depth) = (format!("it was asked for: {host}"), AtomicU32::new(1));
         Self {
             plan,
             host,
+            way,
             reason,
             spawner,
             jobs,
             cold,
             templates,
+            kvm: false,
             depth,
             reached: AtomicBool::new(false),
             begun: Names::default(),
         }
+    }
+
+    /// The same where the machine was made for this run: how it is reached is known, and guests that are emulated are not what it was made
+    /// for.
+    pub(crate) fn of_this_run(self, way: Way) -> Self {
+        Self { way, kvm: true, ..self }
     }
 
     /// Connects, looks at the machine and sends it the agent's program.
@@ -111,7 +125,7 @@ impl<'a> SshPlace<'a> {
         for folder in [scratch, logs] {
             std::fs::create_dir_all(folder).map_err(|error| local(&folder.display().to_string(), &error))?;
         }
-        let access = Access { spawner: self.spawner, host: self.host, identity: self.plan.runner.identity.as_deref() };
+        let access = Access { spawner: self.spawner, host: self.host, way: &self.way };
         let digest = own_digest().await?;
         progress(format!("connecting to {}", self.host));
         let connected = access.connect(scratch, &digest).await;
@@ -197,6 +211,7 @@ impl<'a> SshPlace<'a> {
             cold: self.cold,
             freeze: false,
             checked: false,
+            kvm: self.kvm,
             templates: self.templates,
             known: None,
         }));
@@ -285,6 +300,24 @@ impl Engine for SshEngine {
         };
         self.machine.connection.close().await;
         ended.err().map(|trouble| trouble.reason)
+    }
+}
+
+impl SshEngine {
+    /// What a script of one line prints there, within a limit; `None`: nothing that is whole.
+    pub(crate) async fn ask(&self, script: &str, limit: Duration) -> Option<String> {
+        let asking = async {
+            let mut running = self.machine.connection.run(script, &[]).await.ok()?;
+            let mut text = String::new();
+            while let Some(line) = running.output.line().await {
+                text += &line;
+                if text.len() > LONGEST_REPLY {
+                    return None;
+                }
+            }
+            Some(text)
+        };
+        tokio::time::timeout(limit, asking).await.ok().flatten()
     }
 }
 

@@ -1,0 +1,63 @@
+//! Who we are to Google: Application Default Credentials, in whatever form they are there (a person's, a service account's, workload
+//! identity federation, the metadata server).
+
+use std::time::Duration;
+
+use google_cloud_auth::credentials::{AccessTokenCredentials, Builder};
+use tokio::sync::Mutex;
+
+/// The whole of Google Cloud: what may be done is said by roles, not by scopes.
+const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
+/// How long a token may take. Where there are no credentials at all the metadata server is looked for, which is nowhere but on Google's
+/// machines.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// No token can be had; for people.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct AuthError(pub(super) String);
+
+/// Credentials, looked for when they are first needed.
+#[derive(Default)]
+pub(super) struct Auth(Mutex<Option<AccessTokenCredentials>>);
+
+impl Auth {
+    /// A token that was not known to be expired a moment ago.
+    pub(super) async fn token(&self) -> Result<String, AuthError> {
+        let mut credentials = self.0.lock().await;
+        let credentials = match &mut *credentials {
+            Some(credentials) => credentials,
+            none => none.insert(find()?),
+        };
+        match tokio::time::timeout(TIMEOUT, credentials.access_token()).await {
+            Ok(Ok(token)) => Ok(token.token),
+            Ok(Err(error)) => Err(AuthError(chain(&error))),
+            Err(_) => Err(AuthError(format!("timeout: no token was given within {} s", TIMEOUT.as_secs()))),
+        }
+    }
+
+    /// The next token is a new one: the last was refused, whatever our clock says of it.
+    pub(super) async fn forget(&self) {
+        *self.0.lock().await = None;
+    }
+}
+
+fn find() -> Result<AccessTokenCredentials, AuthError> {
+    // The crate speaks TLS through rustls, which wants to be told by what. An error says that it has been told.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Builder::default().with_scopes([SCOPE]).build_access_token_credentials().map_err(|error| AuthError(chain(&error)))
+}
+
+/// An error with its causes, each once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    reports::clean::line(&text)
+}

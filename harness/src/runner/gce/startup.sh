@@ -1,0 +1,67 @@
+#!/bin/bash
+# Run by the L1 as root when it is up: the start-up script of its metadata. What it says is read on the serial port and in the guest attributes
+# (namespace `nestmatrix`).
+user=nestmatrix
+
+# put KEY VALUE: a guest attribute. Without a program that speaks HTTP: not every image has one.
+put() {
+    exec 9<>/dev/tcp/169.254.169.254/80 || return
+    printf 'PUT /computeMetadata/v1/instance/guest-attributes/nestmatrix/%s HTTP/1.0\r\nHost: metadata.google.internal\r\nMetadata-Flavor: Google\r\nContent-Length: %s\r\n\r\n%s' "$1" "${#2}" "$2" >&9
+    timeout 10 cat <&9 >/dev/null
+    exec 9>&-
+} 2>/dev/null
+say() {
+    printf 'nestmatrix-%s: %s\n' "$1" "$2" >/dev/console 2>/dev/null || printf 'nestmatrix-%s: %s\n' "$1" "$2"
+    [ "$1" != state ] || put state "$2"
+}
+failed() {
+    say state "failed: $1"
+    exit 1
+}
+# within SECONDS COMMAND...: waits until it succeeds.
+within() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ "$SECONDS" -lt "$end" ] || return 1
+        sleep 1
+    done
+}
+
+qemu=qemu-system-$(uname -m)
+if ! command -v "$qemu" >/dev/null || ! command -v qemu-img >/dev/null; then
+    command -v apt-get >/dev/null || failed "this image has no QEMU, and no apt-get to install it: name an image family that has it"
+    say state "installing QEMU"
+    export DEBIAN_FRONTEND=noninteractive
+    options='-o Acquire::Retries=3 -o DPkg::Lock::Timeout=300'
+    # Debian 12 has a QEMU that is too old; its backports have another.
+    . /etc/os-release
+    release=
+    [ "$VERSION_CODENAME" != bookworm ] || release="-t bookworm-backports"
+    words=$(apt-get $options -qq update 2>&1) || failed "apt-get update: ${words##*$'\n'}"
+    words=$(apt-get $options -qq install -y --no-install-recommends $release qemu-system-x86 qemu-utils ovmf swtpm 2>&1) ||
+        failed "apt-get install: ${words##*$'\n'}"
+fi
+
+# The module that fits the CPU; that guests run with it is proved later. Nobody but us is on this machine.
+modprobe -q kvm_intel || modprobe -q kvm_amd || :
+echo 'KERNEL=="kvm", MODE="0666"' >/etc/udev/rules.d/99-nestmatrix.rules
+[ ! -e /dev/kvm ] || chmod 0666 /dev/kvm
+[ ! -w /sys/module/kvm/parameters/halt_poll_ns ] || echo 0 >/sys/module/kvm/parameters/halt_poll_ns
+
+within 120 getent passwd "$user" >/dev/null || failed "the guest agent did not create the user of the metadata's ssh-keys"
+home=$(getent passwd "$user" | cut -d: -f6)
+cache=/dev/disk/by-id/google-nestmatrix-cache
+if [ -e "$cache" ]; then
+    say state "mounting the cache disk"
+    [ -n "$(blkid -o value -s TYPE "$cache")" ] || mkfs.ext4 -q -m 0 -E lazy_itable_init=1,nodiscard "$cache" || failed "mkfs.ext4 on the cache disk"
+    mkdir -p "$home/.cache"
+    words=$(mount -o noatime,discard "$cache" "$home/.cache" 2>&1) || failed "mount the cache disk: $words"
+    chown "$user:" "$home/.cache"
+fi
+
+within 60 ls /etc/ssh/ssh_host_*_key.pub >/dev/null 2>&1 || failed "the machine has no SSH host keys"
+for key in /etc/ssh/ssh_host_*_key.pub; do
+    say host-key "$(cut -d' ' -f1-2 "$key")"
+done
+say state ready
