@@ -90,12 +90,37 @@ pub(crate) struct RunnerTable {
     /// How often a failure of the infrastructure (never of a test) is retried on a fresh guest, 0 to 10; default: 2.
     #[schemars(with = "Option<u32>", range(min = 0, max = 10))]
     pub(crate) retries: Option<At<i64>>,
-    /// The catalog entry an L1 is booted from (kind `qemu`); default: `debian-13-runner`.
+    /// What an L1 is made from. Kind `qemu`: a catalog entry; default: `debian-13-runner`. Kind `gce`: an image family, `FAMILY` or
+    /// `PROJECT/FAMILY`; default: `debian-cloud/debian-13`.
     pub(crate) image: Option<At<String>>,
     /// Words to add to an L1 kernel's command line.
     pub(crate) kernel_args: Option<At<String>>,
-    /// Size of an L1's scratch disk, which holds the guests' overlays; default: 64GiB. It takes only the room that is written to.
+    /// Kind `qemu`: size of an L1's scratch disk, which holds the guests' overlays; default: 64GiB. It takes only the room that is written
+    /// to. Kind `gce`: size of the instance's boot disk, whole gibibytes, at least 10GiB.
     pub(crate) disk: Option<At<SizeText>>,
+    /// Kind `gce`: id of the project that the instance belongs to; default: that of the credentials.
+    pub(crate) project: Option<At<String>>,
+    /// Kind `gce`: the zones to create the instance in, such as `us-central1-a`, in the order they are tried; at most 32, each once.
+    pub(crate) zones: Option<At<Vec<At<String>>>>,
+    /// Kind `gce`: the machine type of the instance, such as `n2-standard-8`. Its series must have nested virtualization.
+    pub(crate) machine_type: Option<At<String>>,
+    /// Kind `gce`: create a Spot VM, which is cheaper and may be taken back at any time; default: no.
+    pub(crate) spot: Option<At<bool>>,
+    /// Kind `gce`: the network of the instance: a name, or `projects/P/global/networks/N`.
+    pub(crate) network: Option<At<String>>,
+    /// Kind `gce`: the subnet of the instance: a name, or `projects/P/regions/R/subnetworks/S`.
+    pub(crate) subnet: Option<At<String>>,
+    /// Kind `gce`: the instance has an address of its own on the internet; default: yes.
+    pub(crate) external_ip: Option<At<bool>>,
+    /// Kind `gce`: the command that connects to the instance's SSH server, as `ProxyCommand` of ssh_config; default: `ssh` connects by
+    /// itself.
+    pub(crate) proxy_command: Option<At<String>>,
+    /// Kind `gce`: labels of the instance, at most 50; keys that begin with `nestmatrix` are reserved.
+    pub(crate) labels: Option<At<IndexMap<At<String>, At<String>>>>,
+    /// Kind `gce`: name of a persistent disk that keeps images and templates between runs; default: none.
+    pub(crate) cache_disk: Option<At<String>>,
+    /// Kind `gce`: Compute Engine deletes the instance after so long, whatever happens; from `10m` to `7d`, default: 4h.
+    pub(crate) max_duration: Option<At<DurationText>>,
 }
 
 /// Size and connectivity of a guest.

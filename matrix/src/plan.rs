@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::{Arch, ByteSize, Checksum, Digest, DiskInterface, Firmware, PackageFamily, SshHost, Step};
+use crate::{
+    Arch, ByteSize, Checksum, Digest, DiskInterface, Firmware, GceOverrides, GceRunner, GceValueError, PackageFamily,
+    SshHost, Step,
+};
 
 /// Everything a run needs to know of the matrix file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +43,7 @@ impl Plan {
     /// The same plan for another kind of runner, under its own digest.
     pub fn on(mut self, kind: RunnerKind) -> Self {
         self.runner.kind = kind;
+        self.runner.gce = (kind == RunnerKind::Gce).then(|| self.runner.gce.unwrap_or_default());
         self.digest = self.fingerprint();
         self
     }
@@ -49,6 +53,16 @@ impl Plan {
         self.runner.host = Some(host);
         self.runner.identity = identity.or(self.runner.identity);
         self.on(RunnerKind::Ssh)
+    }
+
+    /// The same plan for a machine on Compute Engine, under its own digest: that of the matrix, but for these values.
+    ///
+    /// # Errors
+    ///
+    /// A value, or all zones or labels together, are not what Compute Engine takes.
+    pub fn on_gce(mut self, overrides: GceOverrides) -> Result<Self, GceValueError> {
+        self.runner.gce = Some(self.runner.gce.unwrap_or_default().with(overrides)?);
+        Ok(self.on(RunnerKind::Gce))
     }
 }
 
@@ -91,7 +105,7 @@ pub struct Runner {
     pub memory: Option<ByteSize>,
     /// Virtual CPUs of all guests together; `None`: as many as the machine has.
     pub cpus: Option<u32>,
-    /// Catalog entry that an L1 is booted from; `None`: `debian-13-runner`.
+    /// Catalog entry that an L1 of kind `qemu` is booted from; `None`: `debian-13-runner`.
     pub image: Option<String>,
     /// Words added to an L1 kernel's command line.
     pub kernel_args: Vec<String>,
@@ -99,6 +113,9 @@ pub struct Runner {
     pub disk: Option<ByteSize>,
     /// How often a failure of an infrastructure phase is retried on a fresh guest.
     pub retries: u32,
+    /// The machine of kind `gce`; `Some` exactly then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gce: Option<GceRunner>,
 }
 
 /// The kinds of runner.
@@ -114,12 +131,14 @@ pub enum RunnerKind {
     Qemu,
     /// The L1 is a machine that is reached with `ssh`.
     Ssh,
+    /// The L1 is an instance that is created on Compute Engine.
+    Gce,
 }
 
 impl RunnerKind {
     /// Guests run on another machine than this one.
     pub const fn is_elsewhere(self) -> bool {
-        matches!(self, Self::Ssh)
+        matches!(self, Self::Ssh | Self::Gce)
     }
 }
 

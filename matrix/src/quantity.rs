@@ -6,21 +6,16 @@ use std::{
 };
 
 use crate::{
-    ByteSize, Guest, Runner, Timeouts,
+    ByteSize, Guest, Timeouts,
     error::Mistakes,
-    file::{RunnerTable, TimeoutTable},
+    file::TimeoutTable,
     located::At,
     scalar::{DurationText, SizeText},
-    ssh_runner,
 };
-
-const RETRIES: u32 = 2;
 
 pub(crate) const MEMORY_RANGE: RangeInclusive<ByteSize> = ByteSize::from_mib(128)..=ByteSize::from_mib(16 << 20);
 pub(crate) const DISK_RANGE: RangeInclusive<ByteSize> = ByteSize::from_mib(64)..=ByteSize::from_mib(64 << 20);
 pub(crate) const DATA_DISK_RANGE: RangeInclusive<ByteSize> = ByteSize::from_mib(1)..=ByteSize::from_mib(64 << 20);
-const RUNNER_CPU_RANGE: RangeInclusive<u32> = 1..=4096;
-const RETRY_RANGE: RangeInclusive<u32> = 0..=10;
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A timeout table.
@@ -57,21 +52,6 @@ impl Limits {
             suite: pick(|limits| limits.suite, 10),
             collect: pick(|limits| limits.collect, 2),
         }
-    }
-}
-
-/// The runner of the file; its image and kernel words are checked elsewhere.
-pub(crate) fn runner(table: &RunnerTable, mistakes: &mut Mistakes) -> Runner {
-    Runner {
-        kind: table.kind.as_ref().map(|kind| *kind.get()).unwrap_or_default(),
-        host: ssh_runner::check(table, mistakes),
-        identity: table.identity.as_ref().map(|file| file.text().into()),
-        memory: table.memory.as_ref().and_then(|memory| size_at(memory, MEMORY_RANGE, mistakes)),
-        cpus: table.cpus.as_ref().and_then(|cpus| count(cpus, RUNNER_CPU_RANGE, mistakes)),
-        retries: table.retries.as_ref().and_then(|retries| count(retries, RETRY_RANGE, mistakes)).unwrap_or(RETRIES),
-        image: table.image.as_ref().map(|image| image.text().to_owned()),
-        kernel_args: words(table.kernel_args.as_ref()),
-        disk: table.disk.as_ref().and_then(|disk| size_at(disk, DISK_RANGE, mistakes)),
     }
 }
 

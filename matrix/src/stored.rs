@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{CellId, Digest, Plan, read::read_file, step, text};
+use crate::{CellId, Digest, GceValueError, Plan, RunnerKind, read::read_file, step, text};
 
 /// Maximum length of `plan.json`, in bytes.
 const MAX_PLAN_BYTES: u64 = 4 << 30;
@@ -49,6 +49,12 @@ pub enum PlanFileErrorKind {
     /// A package to install has an invalid name: it could be an option of the package manager.
     #[error("{0:?} is not the name of a package")]
     Package(String),
+    /// Its runner `gce` is described for another kind, or not at all.
+    #[error("`runner.gce` and `runner.kind` contradict each other")]
+    Runner,
+    /// A value of its runner `gce` is invalid: it could end up in another request than the one meant.
+    #[error("`runner.gce`: {0}")]
+    Gce(#[from] GceValueError),
 }
 
 impl Plan {
@@ -95,6 +101,10 @@ fn check(plan: &Plan) -> Result<(), PlanFileErrorKind> {
     if let Some((cell, fault)) = plan.cells.iter().find_map(|cell| Some((cell, step::fault(&cell.options.steps)?))) {
         return Err(PlanFileErrorKind::Steps(cell.id.clone(), fault.message));
     }
+    if plan.runner.gce.is_some() != (plan.runner.kind == RunnerKind::Gce) {
+        return Err(PlanFileErrorKind::Runner);
+    }
+    plan.runner.gce.as_ref().map_or(Ok(()), |gce| gce.check())?;
     let mut packages =
         plan.images.iter().filter_map(|image| image.prepare.as_ref()).flat_map(|prepare| &prepare.packages);
     match packages.find(|name| !text::is_package(name)) {

@@ -7,7 +7,7 @@ use std::{collections::HashMap, ops::Range};
 use indexmap::IndexMap;
 
 use crate::{
-    Image, ImageSource, Results, Runner, SuiteOptions,
+    Image, ImageSource, Results, Runner, RunnerKind, SuiteOptions,
     error::Mistakes,
     exclude::Excludes,
     file::{ImageTable, MatrixFile, PackageTable, SuiteTable},
@@ -16,6 +16,7 @@ use crate::{
     prepare::{self, ImagePrepare},
     quantity::{self, Limits},
     rules::{self, Include},
+    runner,
     script::{Script, two_scripts},
     source, steps, text,
 };
@@ -77,12 +78,9 @@ pub(crate) fn validate(file: MatrixFile, catalog: &[&str], mistakes: &mut Mistak
     let excludes = Excludes::new(&file.exclude, &dimensions, mistakes);
     let includes = rules::includes(&file.include, &dimensions, mistakes);
     let guest = GuestSize::check(&file.guest, &file.runner, mistakes);
-    let runner = quantity::runner(&file.runner, mistakes);
-    if let Some(image) = &file.runner.image {
+    let runner = runner::check(&file.runner, mistakes);
+    if let Some(image) = file.runner.image.as_ref().filter(|_| runner.kind != RunnerKind::Gce) {
         source::check_in_catalog(image, catalog, mistakes);
-    }
-    if let Some(words) = &file.runner.kernel_args {
-        text::check_no_nul(words, mistakes);
     }
     if let (Some(budget), Some(at)) = (runner.memory, &file.runner.memory) {
         let usual = crate::Guest::default().memory;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args as Arguments, Parser, Subcommand, ValueEnum};
 
+use super::gce_flags::GceFlags;
 use crate::{fanout::Keep, run::MessageFormat};
 
 /// Prove a software release on every operating system it claims to support.
@@ -18,7 +19,7 @@ pub(super) struct Args {
 pub(super) enum Verb {
     /// Run a matrix: every cell on a virtual machine of its own.
     #[command(after_help = EXIT_CODES)]
-    Run(Run),
+    Run(Box<Run>),
     /// Show what a matrix would run, and run nothing.
     Plan(Plan),
     /// Check this machine: tools, size, virtualization, which runner `auto` chooses; say what to do about what is missing.
@@ -117,14 +118,17 @@ pub(super) struct Run {
     #[command(flatten)]
     pub(super) limit: TemplateLimit,
     /// Where guests run: `host` (on this machine), `qemu` (in an L1 booted on it), `ssh:user@host:port` (on a machine you can log in to),
-    /// or `auto` (choose `host` or `qemu` and say why) [default: what the matrix says, else `auto`].
+    /// `gce` (on an instance that is created on Google Compute Engine), or `auto` (choose `host` or `qemu` and say why) [default: what the matrix says, else `auto`].
     #[arg(long, value_name = "RUNNER")]
     pub(super) runner: Option<Runner>,
     /// The private key to log in to the machine of `--runner ssh:...` with [default: what the matrix says, else what `ssh` finds by itself].
     #[arg(long, value_name = "FILE", requires = "runner")]
     pub(super) identity: Option<PathBuf>,
+    /// With the runner `gce`: show what would be created there, and create nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
     /// Continue a run that died or was interrupted: only cells without a verdict run. Its folder, its name, or `latest`.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["matrix", "cells", "out", "runner"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["matrix", "cells", "out", "runner", "dry_run", "GceFlags"])]
     pub(super) resume: Option<PathBuf>,
     /// Boot every guest; fork none from a frozen one.
     #[arg(long, env = "NESTMATRIX_COLD", value_parser = yes_or_no, action = ArgAction::SetTrue)]
@@ -144,6 +148,9 @@ pub(super) struct Run {
     /// What is printed while it runs.
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub(super) message_format: MessageFormat,
+    // Last: its heading holds for whatever follows.
+    #[command(flatten)]
+    pub(super) gce: GceFlags,
 }
 
 /// What an environment variable says that is a switch.
@@ -162,6 +169,8 @@ pub(super) enum Runner {
     Here(matrix::RunnerKind),
     /// A machine one can log in to.
     Ssh(matrix::SshHost),
+    /// One that is created on Compute Engine.
+    Gce,
 }
 
 impl std::str::FromStr for Runner {
@@ -172,9 +181,10 @@ impl std::str::FromStr for Runner {
             "auto" => Ok(Self::Here(matrix::RunnerKind::Auto)),
             "host" => Ok(Self::Here(matrix::RunnerKind::Host)),
             "qemu" => Ok(Self::Here(matrix::RunnerKind::Qemu)),
+            "gce" => Ok(Self::Gce),
             _ => match text.strip_prefix("ssh:") {
                 Some(host) => host.parse().map(Self::Ssh).map_err(|error| error.to_string()),
-                None => Err("write `auto`, `host`, `qemu` or `ssh:user@host:port`".to_owned()),
+                None => Err("write `auto`, `host`, `qemu`, `gce` or `ssh:user@host:port`".to_owned()),
             },
         }
     }

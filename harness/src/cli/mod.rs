@@ -4,6 +4,7 @@ mod args;
 mod bench_nesting;
 mod catalog;
 mod doctor;
+mod gce_flags;
 mod images;
 mod limits;
 mod matrix_file;
@@ -87,7 +88,7 @@ pub fn main() -> ExitCode {
 
 async fn verb(args: Args) -> Outcome {
     match args.verb {
-        Verb::Run(args) => run::run(args).await,
+        Verb::Run(args) => run::run(*args).await,
         Verb::Plan(args) => plan::plan(&args),
         Verb::Doctor(args) => doctor::doctor(&args).await,
         Verb::BenchNesting(args) => bench_nesting::bench_nesting(args).await,

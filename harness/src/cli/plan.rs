@@ -34,10 +34,29 @@ fn text(plan: &Plan) -> String {
     if let (matrix::RunnerKind::Ssh, Some(host)) = (plan.runner.kind, &plan.runner.host) {
         text += &format!("\nguests run on {host}, over SSH\n");
     }
+    if let Some(gce) = &plan.runner.gce {
+        text += &format!("\nguests run on Compute Engine: {}\n", machine(gce));
+    }
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let (cells, images) = (count(plan.cells.len(), "cell"), count(plan.images.len(), "image"));
     text += &format!("\n{cells} on {images}; plan {}\n", plan.digest.short());
     text
+}
+
+/// The machine on Compute Engine, as far as the matrix says.
+fn machine(gce: &matrix::GceRunner) -> String {
+    let mut text = gce.machine_type.clone().unwrap_or_else(|| "an instance".to_owned());
+    if gce.spot {
+        text += " (Spot)";
+    }
+    if !gce.zones.is_empty() {
+        text += &format!(" in {}", gce.zones.join(", else "));
+    }
+    if let Some(project) = &gce.project {
+        text += &format!(", project {project}");
+    }
+    let at_most = jiff::SignedDuration::try_from(gce.max_duration).unwrap_or(jiff::SignedDuration::MAX);
+    text + &format!(", {}; deleted after {at_most:#} at the latest", gce.image)
 }
 
 fn row(cell: &Cell) -> Vec<String> {
@@ -62,5 +81,18 @@ mod tests {
         let text = text(&matrix::load(&file, &["a", "b"]).unwrap().plan);
         assert!(text.contains("\nsteps of own: prepare, reboot, run (may reboot)\n"), "{text}");
         assert_eq!(text.matches("steps of").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_machine_on_compute_engine_is_shown_as_far_as_the_matrix_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("m.toml");
+        let gce = "kind = 'gce'\nproject = 'my-project'\nzones = ['us-central1-a', 'us-east1-b']\nspot = true\nmax_duration = '90m'\n";
+        let suite = "suite = [{ name = 'a', inline = 'true' }]";
+        std::fs::write(&file, format!("images = ['a']\n{suite}\n[runner]\n{gce}")).unwrap();
+        let text = text(&matrix::load(&file, &["a"]).unwrap().plan);
+        let line = "guests run on Compute Engine: an instance (Spot) in us-central1-a, else us-east1-b, project my-project, \
+                    debian-cloud/debian-13; deleted after 1h 30m at the latest\n";
+        assert!(text.contains(line), "{text}");
     }
 }

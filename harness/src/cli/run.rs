@@ -1,8 +1,14 @@
 //! `run`: a matrix from plan to exit code.
 
-use matrix::Plan;
+use std::path::PathBuf;
 
-use super::{Failure, Outcome, args, catalog, matrix_file};
+use matrix::{GceOverrides, Plan, RunnerKind};
+
+use super::{
+    Failure, Outcome, args,
+    catalog::{self, with_help},
+    matrix_file,
+};
 use crate::{
     fanout::Purpose,
     guest::Spawner,
@@ -20,11 +26,7 @@ pub(super) async fn run(args: args::Run) -> Outcome {
         None => {
             let matrix_file::Loaded { plan, known } = matrix_file::load_to_run(&args.which)?;
             let notes = known.unpinned(&plan).into_iter().collect();
-            let plan = match args.runner {
-                Some(args::Runner::Here(kind)) => plan.on(kind),
-                Some(args::Runner::Ssh(host)) => plan.on_host(host, args.identity),
-                None => plan,
-            };
+            let plan = on_runner(plan, args.runner, args.identity, args.gce.overrides(), args.dry_run)?;
             (Start::Plan(Box::new(plan)), known, notes)
         }
     };
@@ -48,8 +50,125 @@ pub(super) async fn run(args: args::Run) -> Outcome {
     Ok(finished.run.exit_code())
 }
 
+/// The same plan for the runner that the command line asks for, if it does.
+fn on_runner(
+    plan: Plan,
+    runner: Option<args::Runner>,
+    identity: Option<PathBuf>,
+    gce: GceOverrides,
+    dry_run: bool,
+) -> Result<Plan, Failure> {
+    if identity.is_some() && !matches!(runner, Some(args::Runner::Ssh(_))) {
+        let help = "leave it out, or name a machine to log in to: `--runner ssh:user@host:port`";
+        return Err(with_help(&"`--identity` applies to `--runner ssh:...` only", help));
+    }
+    if matches!((&runner, plan.runner.kind), (Some(args::Runner::Gce), _) | (None, RunnerKind::Gce)) {
+        let help = "change the options `--gce-...`, or `[runner]` in the matrix";
+        return plan.on_gce(gce).map_err(|error| with_help(&format!("the runner `gce`: {error}"), help));
+    }
+    if gce != GceOverrides::default() {
+        let help = "add `--runner gce`, or leave them out";
+        return Err(with_help(&"the options `--gce-...` apply to the runner `gce` only", help));
+    }
+    if dry_run {
+        let help = "`nestmatrix plan` shows what would run; `--runner gce --dry-run` shows what would be created";
+        return Err(with_help(&"`--dry-run` applies to the runner `gce` only", help));
+    }
+    Ok(match runner {
+        Some(args::Runner::Here(kind)) => plan.on(kind),
+        Some(args::Runner::Ssh(host)) => plan.on_host(host, identity),
+        Some(args::Runner::Gce) | None => plan,
+    })
+}
+
 /// A run that could not be started or recorded.
 pub(super) fn failure(error: RunError) -> Failure {
     let code = error.exit_code();
     Failure::caused(code, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    /// What becomes of a matrix with this `[runner]` with these options: the plan, or what is wrong.
+    fn with(runner: &str, options: &[&str]) -> Result<Plan, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("m.toml");
+        let text = format!("images = ['a']\nsuite = [{{ name = 'a', inline = 'true' }}]\n[runner]\n{runner}");
+        std::fs::write(&file, text).unwrap();
+        let plan = matrix::load(&file, &["a"]).unwrap().plan;
+        let args = args::Args::try_parse_from(["nestmatrix", "run"].iter().chain(options));
+        let args::Verb::Run(args) = args.map_err(|error| error.to_string())?.verb else { panic!("it is `run`") };
+        on_runner(plan, args.runner, args.identity, args.gce.overrides(), args.dry_run)
+            .map_err(|failure| format!("{:?}", failure.report))
+    }
+
+    #[test]
+    fn options_of_compute_engine_win_over_the_matrix_and_need_its_runner() {
+        let matrix = "kind = 'gce'\nzones = ['us-east1-b']\nspot = true\nlabels = { team = 'qa' }\n";
+        let untouched = with(matrix, &["--dry-run"]).unwrap().digest;
+        assert_eq!(untouched, with(matrix, &["--runner", "gce"]).unwrap().digest);
+        let options = [
+            "--gce-project=my-project",
+            "--gce-zone=us-central1-a,us-central1-b",
+            "--gce-zone=us-central1-f",
+            "--gce-machine-type=n2-standard-4",
+            "--gce-disk=20GiB",
+            "--gce-spot=false",
+            "--gce-image=my-family",
+            "--gce-network=default",
+            "--gce-subnet=tests",
+            "--gce-external-ip=false",
+            "--gce-proxy-command=nc %h %p",
+            "--gce-label=run=7",
+            "--gce-cache-disk=cache",
+            "--gce-max-duration=1d",
+        ];
+        let gce = with(matrix, &options).unwrap().runner.gce.unwrap();
+        let json = serde_json::to_value(&gce).unwrap();
+        let expected = serde_json::json!({
+            "project": "my-project",
+            "zones": ["us-central1-a", "us-central1-b", "us-central1-f"],
+            "machine_type": "n2-standard-4",
+            "spot": false,
+            "image": "my-family",
+            "network": "default",
+            "subnet": "tests",
+            "external_ip": false,
+            "proxy_command": "nc %h %p",
+            "labels": { "run": "7", "team": "qa" },
+            "cache_disk": "cache",
+            "max_duration": { "secs": 86400, "nanos": 0 },
+            "disk": "20GiB",
+        });
+        assert_eq!(json, expected);
+        let spot = with("kind = 'host'", &["--runner", "gce", "--gce-spot"]).unwrap();
+        assert!(spot.runner.gce.is_some_and(|gce| gce.spot && gce.external_ip));
+        assert_eq!(with(matrix, &["--runner", "host"]).unwrap().runner.gce, None);
+    }
+
+    #[test]
+    fn options_that_cannot_be_meant_are_refused_with_what_to_do() {
+        let gce = "kind = 'gce'\n";
+        for (matrix, options, words) in [
+            ("", &["--gce-spot"][..], &["apply to the runner `gce` only", "--runner gce"][..]),
+            (gce, &["--runner", "qemu", "--gce-zone", "us-east1-b"], &["apply to the runner `gce` only"]),
+            ("", &["--dry-run"], &["`--dry-run` applies", "`nestmatrix plan`"]),
+            (gce, &["--runner", "gce", "--identity", "key"], &["`--identity` applies", "--runner ssh:"]),
+            (gce, &["--gce-zone", "us-east1"], &["--gce-zone", "write a region and the letter of a zone"]),
+            (gce, &["--gce-zone=us-east1-b,us-east1-b"], &["named twice"]),
+            (gce, &["--gce-label", "nestmatrix-run=1"], &["--gce-label", "set by nestmatrix itself"]),
+            (gce, &["--gce-max-duration", "5m"], &["--gce-max-duration", "from `10m` to `7d`"]),
+            (gce, &["--resume", "latest", "--gce-spot"], &["cannot be used with"]),
+            (gce, &["--resume", "latest", "--dry-run"], &["cannot be used with"]),
+        ] {
+            let error = with(matrix, options).expect_err("refused");
+            for word in words {
+                assert!(error.contains(word), "{options:?}: `{word}` is missing in {error}");
+            }
+        }
+    }
 }

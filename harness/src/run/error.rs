@@ -81,9 +81,13 @@ pub enum RunError {
     },
     /// A machine that is not booted here has none of this.
     #[error(
-        "a runner of kind `ssh` is not booted here: leave out `runner.image`, `runner.kernel_args` and `runner.disk`"
+        "the matrix describes an L1 that is booted here, and guests are to run elsewhere: leave out `runner.image`, `runner.kernel_args` \
+         and `runner.disk`"
     )]
     BootedElsewhere,
+    /// Not built yet.
+    #[error("the runner `gce` is not built yet: choose another one, for example `--runner host`")]
+    GceIsNotBuilt,
     /// There is no such run.
     #[error("{}", no_such_run(.0))]
     NoSuchRun(std::path::PathBuf),

@@ -71,7 +71,7 @@ impl Place<'_> {
     pub(super) fn check(&self) -> Result<(), RunError> {
         limits::check_guests(self.plan, &self.options.catalog)?;
         let (spare, cpus) = (self.machine.spare(), self.machine.cpus);
-        if !matches!(self.plan.runner.kind, RunnerKind::Qemu | RunnerKind::Ssh) {
+        if !matches!(self.plan.runner.kind, RunnerKind::Qemu | RunnerKind::Ssh | RunnerKind::Gce) {
             return limits::on_this_machine(self.plan, spare, cpus).map(drop);
         }
         if self.keeps() {
@@ -85,7 +85,11 @@ impl Place<'_> {
         if self.qemu.is_none() {
             let runner = &self.plan.runner;
             let of_an_l1 = runner.image.is_some() || !runner.kernel_args.is_empty() || runner.disk.is_some();
-            return if of_an_l1 { Err(RunError::BootedElsewhere) } else { Ok(()) };
+            return match runner.kind {
+                _ if of_an_l1 => Err(RunError::BootedElsewhere),
+                RunnerKind::Gce => Err(RunError::GceIsNotBuilt),
+                _ => Ok(()),
+            };
         }
         let name = self.plan.runner.image.as_deref().unwrap_or(L1_IMAGE);
         let entry = self.options.catalog.get(name);
@@ -108,7 +112,7 @@ impl Place<'_> {
     /// Catalog name of the image an L1 is booted from; `None`: no L1 will be.
     pub(super) fn l1_image(&self) -> Option<&str> {
         let wanted = match self.plan.runner.kind {
-            RunnerKind::Host | RunnerKind::Ssh => false,
+            RunnerKind::Host | RunnerKind::Ssh | RunnerKind::Gce => false,
             RunnerKind::Qemu => true,
             RunnerKind::Auto => self.choose(Accelerator::Kvm).kind == RunnerChoice::Qemu,
         };
@@ -126,7 +130,7 @@ impl Place<'_> {
                 return Choice { kind: RunnerChoice::Host, reason };
             }
             RunnerKind::Auto => None,
-            RunnerKind::Host | RunnerKind::Ssh => Some(RunnerChoice::Host),
+            RunnerKind::Host | RunnerKind::Ssh | RunnerKind::Gce => Some(RunnerChoice::Host),
             RunnerKind::Qemu => Some(RunnerChoice::Qemu),
         };
         let choice = host::choose(asked, self.nesting, Some(accelerator == Accelerator::Kvm));

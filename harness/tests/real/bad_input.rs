@@ -102,7 +102,11 @@ fn a_runner_that_does_not_exist_or_is_larger_than_this_machine_is_refused_before
     let lab = Lab::without_guests();
     let unknown = lab.run(GOOD, "unknown", &["--runner", "cloud"]);
     assert_eq!(unknown.code, 2, "{}", unknown.stderr);
-    assert!(unknown.stderr.contains("write `auto`, `host`, `qemu` or `ssh:user@host:port`"), "{}", unknown.stderr);
+    assert!(
+        unknown.stderr.contains("write `auto`, `host`, `qemu`, `gce` or `ssh:user@host:port`"),
+        "{}",
+        unknown.stderr
+    );
     let keep = lab.run(&qemu, "keep", &["--keep", "failed"]);
     assert_eq!(keep.code, 2, "{}", keep.stderr);
     assert!(keep.stderr.contains("--runner host"), "{}", keep.stderr);

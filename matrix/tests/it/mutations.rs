@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::folder::Folder;
 
-const VALID: [&str; 3] = [
+const VALID: [&str; 4] = [
     r#"
 images = ["debian-11-minimal"]
 package = { name = "hello", version = "2.12", artifacts = ["*.deb"] }
@@ -69,6 +69,20 @@ reboot = true
 "#,
     "images=[\"debian-12-minimal\"]\r\nsuite=[{name=\"a\",inline=\"\"\"\r\ntrue\r\n\"\"\"}]\r\n",
     "images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\ninline = \"echo ZWNobyBoZWxsbyB3b3JsZA== | base64 -d | sh\"\n",
+    r#"
+images = ["debian-12-minimal"]
+suite = [{ name = "a", inline = "true" }]
+[runner]
+kind = "gce"
+project = "example.com:tests"
+zones = ["us-central1-a", "europe-west4-b"]
+disk = "20GiB"
+spot = true
+image = "debian-cloud/debian-13"
+subnet = "projects/host-project/regions/us-central1/subnetworks/tests"
+labels = { team = "qa", empty = "" }
+max_duration = "1d 2h"
+"#,
 ];
 
 /// One mutation.

@@ -1,9 +1,9 @@
 //! A plan as a value: its digest, `plan.json`, partial plans.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use insta::assert_snapshot;
-use matrix::{CellId, Digest, Plan, RunnerKind, SelectError, Step};
+use matrix::{ByteSize, CellId, Digest, GceOverrides, GceRunner, Plan, RunnerKind, SelectError, Step};
 use proptest::prelude::*;
 
 use crate::folder::Folder;
@@ -92,6 +92,81 @@ fn a_plan_read_back_holds_every_script_and_no_package_that_is_an_option() {
     });
     let option = option.expect_err("an option").to_string();
     assert!(option.ends_with("\"--allow-unauthenticated\" is not the name of a package"), "{option}");
+}
+
+const ON_GCE: &str = r#"
+[runner]
+kind = "gce"
+memory = "8GiB"
+project = "example.com:tests"
+zones = ["us-central1-a", "europe-west4-b"]
+machine_type = "n2-standard-8"
+disk = "20GiB"
+spot = true
+image = "my-images/runner"
+network = "projects/host-project/global/networks/shared"
+subnet = "tests"
+external_ip = false
+proxy_command = "ssh -W %h:%p bastion"
+labels = { team = "qa", empty = "" }
+cache_disk = "nm-cache"
+max_duration = "1d"
+"#;
+
+#[test]
+fn a_machine_on_compute_engine_is_read_back_as_the_matrix_describes_it() {
+    let folder = folder(b"deb", b"data").file("m.toml", format!("{MATRIX}{ON_GCE}"));
+    let plan = folder.load().plan;
+    let text = |text: &str| Some(text.to_owned());
+    let expected = GceRunner {
+        project: text("example.com:tests"),
+        zones: ["us-central1-a", "europe-west4-b"].map(str::to_owned).to_vec(),
+        machine_type: text("n2-standard-8"),
+        spot: true,
+        image: "my-images/runner".parse().expect("an image"),
+        network: text("projects/host-project/global/networks/shared"),
+        subnet: text("tests"),
+        external_ip: false,
+        proxy_command: text("ssh -W %h:%p bastion"),
+        labels: [("team", "qa"), ("empty", "")].map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        cache_disk: text("nm-cache"),
+        max_duration: Duration::from_secs(24 * 60 * 60),
+        disk: Some(ByteSize::from_mib(20 << 10)),
+    };
+    let runner = &plan.runner;
+    assert_eq!((runner.kind, runner.gce.as_ref()), (RunnerKind::Gce, Some(&expected)));
+    assert_eq!((&runner.image, runner.disk), (&None, None), "they are those of another kind");
+    let file = folder.path("plan.json");
+    plan.write(&file).expect("written");
+    assert_eq!(Plan::read(&file).expect("read"), plan);
+
+    let elsewhere = plan.clone().on(RunnerKind::Host);
+    assert_eq!(elsewhere.runner.gce, None);
+    let cheaper = GceOverrides { machine_type: text("n2-standard-4"), ..GceOverrides::default() };
+    let cheaper = plan.clone().on_gce(cheaper).expect("it may be");
+    assert_ne!(cheaper.digest, plan.digest);
+    let usual = elsewhere.on_gce(GceOverrides::default()).expect("it may be").runner.gce.expect("described");
+    assert_eq!(
+        (usual.image.to_string().as_str(), usual.max_duration.as_secs()),
+        ("debian-cloud/debian-13", 4 * 60 * 60)
+    );
+}
+
+#[test]
+fn a_plan_whose_machine_on_compute_engine_could_be_another_one_is_not_taken() {
+    let folder = folder(b"deb", b"data").file("m.toml", format!("{MATRIX}{ON_GCE}"));
+    let file = folder.path("plan.json");
+    let read = |change: &dyn Fn(&mut GceRunner)| {
+        let mut plan = folder.load().plan;
+        change(plan.runner.gce.as_mut().expect("described"));
+        plan.on(RunnerKind::Gce).write(&file).expect("written");
+        Plan::read(&file)
+    };
+    assert!(read(&|_| {}).is_ok());
+    let path = read(&|gce| gce.zones.push("us-central1-a/instances/x".to_owned())).expect_err("a path").to_string();
+    assert!(path.contains("`runner.gce`: write a region and the letter of a zone"), "{path}");
+    read(&|gce| gce.max_duration = Duration::from_secs(0)).expect_err("no time");
+    read(&|gce| gce.image.project = Some("a/b".to_owned())).expect_err("no image");
 }
 
 #[test]

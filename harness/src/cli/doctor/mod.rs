@@ -19,7 +19,7 @@ use crate::guest::Spawner;
 pub(super) async fn doctor(args: &args::Doctor) -> Outcome {
     match &args.runner {
         Some(args::Runner::Ssh(host)) => return another(host, args.identity.as_deref()).await,
-        Some(args::Runner::Here(_)) => {
+        Some(args::Runner::Here(_) | args::Runner::Gce) => {
             return Err(Failure::message(
                 2,
                 "`doctor` looks at this machine, or with `--runner ssh:user@host:port` at another",
