@@ -95,6 +95,16 @@ pub fn end_owner(run: &Path) {
     }
 }
 
+/// Whether the run of this name lives.
+pub fn is_alive(store: &Path, name: &str) -> bool {
+    // What is no name of a run is the name of none of ours.
+    if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        return false;
+    }
+    let Ok(lock) = File::open(store.join("scratch").join(name).join(LOCK)) else { return false };
+    matches!(lock.try_lock(), Err(TryLockError::WouldBlock))
+}
+
 /// Ends and removes what dead runs left. Says what it did, a line for each.
 pub fn sweep(store: &Path) -> Vec<String> {
     let Ok(root) = store.join("scratch").canonicalize() else { return Vec::new() };

@@ -39,6 +39,12 @@ pub(super) enum Verb {
         #[command(flatten)]
         catalog: CatalogFile,
     },
+    /// Compute Engine: what the runner `gce` has there, and what dead runs left.
+    #[command(after_help = GCE_EXIT_CODES)]
+    Gce {
+        #[command(subcommand)]
+        verb: Gce,
+    },
     /// Rebuild the reports of a run from its journal.
     Report(Report),
     /// Boot a cell's guest, install the package, and give a shell in it.
@@ -68,8 +74,63 @@ const EXIT_CODES: &str = "Exit codes: 0 all passed or skipped; 1 a test failed o
 const BENCH_EXIT_CODES: &str = "Exit codes: 0 the work was done in all three places; 2 usage or configuration error, nothing was \
                                 started; 3 one place has no figures, and why is said; 130 interrupted.";
 
+const GCE_EXIT_CODES: &str = "Exit codes: 0 done; 2 usage or configuration error; 3 Compute Engine could not be asked, or an instance was \
+                              not deleted.";
+
 const IMAGES_EXIT_CODES: &str = "Exit codes: 0 done; 1 `verify` found damage, or `update --check` a difference; 2 usage or \
                                  configuration error; 3 an image could not be had, or is not in the store; 130 interrupted.";
+
+/// What can be done on Compute Engine.
+#[derive(Debug, Subcommand)]
+pub(super) enum Gce {
+    /// Show the instances of nestmatrix in a project, and whether their runs live.
+    List(GceProject),
+    /// Make an image family with QEMU in it, from which L1s are ready in seconds: `image = "FAMILY"` in `[runner]`, or `--gce-image`.
+    Bake(Bake),
+    /// Delete the instances that dead runs of this machine left.
+    Cleanup {
+        #[command(flatten)]
+        of: GceProject,
+        /// Also those of other machines and stores, whose runs may live.
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// What an image for L1s is made from, and where.
+#[derive(Debug, Arguments)]
+pub(super) struct Bake {
+    #[command(flatten)]
+    pub(super) of: GceProject,
+    /// The zone it is made in [default: that of `gcloud`: CLOUDSDK_COMPUTE_ZONE, or its configuration].
+    #[arg(long, value_name = "ZONE", value_parser = matrix::gce_value::zone)]
+    pub(super) zone: Option<String>,
+    /// The family that the image joins.
+    #[arg(long, value_name = "FAMILY", default_value = "nestmatrix-l1", value_parser = matrix::gce_value::name)]
+    pub(super) family: String,
+    /// The image family it is made from: `FAMILY` or `PROJECT/FAMILY`; it must have apt.
+    #[arg(long, value_name = "FAMILY", default_value = "debian-cloud/debian-13")]
+    pub(super) from: matrix::GceImage,
+    /// The network of the machine it is made on; it must reach the package mirrors.
+    #[arg(long, value_name = "NETWORK", value_parser = matrix::gce_value::network)]
+    pub(super) network: Option<String>,
+    /// Its subnet.
+    #[arg(long, value_name = "SUBNET", value_parser = matrix::gce_value::subnet)]
+    pub(super) subnet: Option<String>,
+    /// Whether it has an external address.
+    #[arg(long, value_name = "BOOL", default_value = "true", action = ArgAction::Set)]
+    pub(super) external_ip: bool,
+}
+
+/// Which project.
+#[derive(Debug, Arguments)]
+pub(super) struct GceProject {
+    /// The project [default: that of `gcloud`: CLOUDSDK_CORE_PROJECT, its configuration, or GOOGLE_CLOUD_PROJECT].
+    #[arg(long, value_name = "ID", value_parser = matrix::gce_value::project)]
+    pub(super) project: Option<String>,
+    #[command(flatten)]
+    pub(super) store: StoreRoot,
+}
 
 /// Images of one's own.
 #[derive(Clone, Debug, Arguments)]

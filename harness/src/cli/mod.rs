@@ -4,6 +4,8 @@ mod args;
 mod bench_nesting;
 mod catalog;
 mod doctor;
+mod dry_run;
+mod gce;
 mod gce_flags;
 mod images;
 mod limits;
@@ -94,6 +96,7 @@ async fn verb(args: Args) -> Outcome {
         Verb::BenchNesting(args) => bench_nesting::bench_nesting(args).await,
         Verb::BenchWork(args) => bench_nesting::bench_work(&args),
         Verb::Images { verb, catalog } => images::images(verb, &catalog).await,
+        Verb::Gce { verb } => gce::gce(verb).await,
         Verb::Report(args) => report::report(&args),
         Verb::Shell(args) => shell::shell(args).await,
         Verb::Agent(args::Agent { bundle, shared }) => {

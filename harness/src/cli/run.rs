@@ -7,6 +7,7 @@ use matrix::{GceOverrides, Plan, RunnerKind};
 use super::{
     Failure, Outcome, args,
     catalog::{self, with_help},
+    dry_run,
     matrix_file,
 };
 use crate::{
@@ -27,6 +28,9 @@ pub(super) async fn run(args: args::Run) -> Outcome {
             let matrix_file::Loaded { plan, known } = matrix_file::load_to_run(&args.which)?;
             let notes = known.unpinned(&plan).into_iter().collect();
             let plan = on_runner(plan, args.runner, args.identity, args.gce.overrides(), args.dry_run)?;
+            if args.dry_run {
+                return dry_run::dry_run(&plan, args.jobs.map(usize::from));
+            }
             (Start::Plan(Box::new(plan)), known, notes)
         }
     };

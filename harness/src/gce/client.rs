@@ -35,13 +35,13 @@ const SKEW: Duration = Duration::from_secs(120);
 
 /// What is to be asked.
 #[derive(Clone, Debug)]
-pub(super) struct Call<'a> {
+pub(crate) struct Call<'a> {
     /// As a fragment: `create the instance nm-1`.
-    pub(super) what: String,
-    pub(super) method: Method,
-    pub(super) url: String,
-    pub(super) query: Vec<(&'static str, String)>,
-    pub(super) body: Option<Value>,
+    pub(crate) what: String,
+    pub(crate) method: Method,
+    pub(crate) url: String,
+    pub(crate) query: Vec<(&'static str, String)>,
+    pub(crate) body: Option<Value>,
     pub(super) needs: Needs<'a>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! settings  project, zone and endpoints as `gcloud` has them    auth     Application Default Credentials
-//! client    requests: retried, recorded, explained (error)      compute  the calls, typed (resource)
+//! client    requests: retried, recorded, explained (error)      calls    which ones there are; compute makes them (resource)
 //! series    which machine types can nest (data: series.toml)    choose   the machine type for a plan
 //! request   the body that creates an L1; pure                 
 //! ```
@@ -10,6 +10,7 @@
 //! Nothing here knows of runners, plans or guests.
 
 mod auth;
+mod calls;
 mod choose;
 mod client;
 mod compute;
@@ -19,11 +20,14 @@ mod resource;
 mod series;
 mod settings;
 
-pub(crate) use choose::{MachineShape, choose};
-pub(crate) use client::Client;
-pub(crate) use compute::{Compute, Enforced, InZone};
+pub(crate) use choose::choose;
+pub(crate) use calls::{Calls, InZone};
+pub(crate) use client::{Call, Client};
+pub(crate) use compute::{Compute, Enforced};
 pub(crate) use error::{ApiError, ApiErrorKind};
-pub(crate) use request::{InstanceSpec, OWNER_LABEL, RUN_LABEL};
-pub(crate) use resource::{Instance, Operation};
+pub(crate) use request::{InstanceSpec, OURS, OWNER_LABEL, RUN_LABEL};
+pub(crate) use resource::{GuestAttribute, Instance};
 pub(crate) use series::{Series, Suitability, series};
+#[cfg(test)]
+pub(crate) use settings::Endpoints;
 pub(crate) use settings::Settings;

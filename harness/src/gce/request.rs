@@ -8,6 +8,8 @@ use super::series::series;
 
 /// Label of every instance of ours: whose store its run has, so that only its own machine takes it for a dead run's.
 pub(crate) const OWNER_LABEL: &str = "nestmatrix-owner";
+/// Instances that have it.
+pub(crate) const OURS: &str = "labels.nestmatrix-owner:*";
 /// Label with the name of its run.
 pub(crate) const RUN_LABEL: &str = "nestmatrix-run";
 /// What the boot disk is called in the machine: `/dev/disk/by-id/google-...`.
@@ -173,6 +175,11 @@ mod tests {
         let value = |key: &str| items.iter().find(|item| item["key"] == key).unwrap()["value"].clone();
         assert_eq!(value("ssh-keys"), "nestmatrix:ssh-ed25519 AAAA one\nnestmatrix:ecdsa BBBB two");
         assert_eq!(value("enable-oslogin"), "FALSE");
+    }
+
+    #[test]
+    fn instances_of_ours_are_found_by_their_label() {
+        assert_eq!(OURS, format!("labels.{OWNER_LABEL}:*"));
     }
 
     #[test]

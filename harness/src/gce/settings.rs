@@ -22,7 +22,6 @@ pub(crate) struct Endpoints {
     pub(crate) compute: String,
     pub(crate) org_policy: String,
     pub(crate) resource_manager: String,
-    pub(crate) billing: String,
 }
 
 impl Settings {
@@ -69,7 +68,6 @@ impl Settings {
                 compute: endpoint("compute", "https://compute.googleapis.com/compute/v1/"),
                 org_policy: endpoint("orgpolicy", "https://orgpolicy.googleapis.com/"),
                 resource_manager: endpoint("cloudresourcemanager", "https://cloudresourcemanager.googleapis.com/"),
-                billing: endpoint("cloudbilling", "https://cloudbilling.googleapis.com/"),
             },
         }
     }

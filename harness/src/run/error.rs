@@ -85,9 +85,9 @@ pub enum RunError {
          and `runner.disk`"
     )]
     BootedElsewhere,
-    /// Not built yet.
-    #[error("the runner `gce` is not built yet: choose another one, for example `--runner host`")]
-    GceIsNotBuilt,
+    /// No instance can be created from what was said.
+    #[error("{0}")]
+    Gce(String),
     /// There is no such run.
     #[error("{}", no_such_run(.0))]
     NoSuchRun(std::path::PathBuf),

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use images::{Source, Templates};
 use matrix::{Arch, Network, Plan, RunnerKind, SshHost};
 use reports::{EventKind, Phase, StepTime, Trouble, TroubleKind};
+use tokio::sync::OnceCell;
 
 use super::{
     arriving::Arriving,
@@ -18,11 +19,12 @@ use super::{
 use crate::{
     events::Events,
     fanout::{BootImage, Budget, Emulation, Keep, Purpose, Stop},
+    gce::{Client, Settings},
     guest::{Accelerator, Spawner},
     host::{self, Choice, Machine, Nesting, Proof, Qemu, RunnerChoice},
     runner::{
-        Forked, HostPlace, L1_IMAGE, L1Spec, Ledger, Proofs, QemuPlace, RunnerPool, SshPlace, Supply, longest_silence,
-        size,
+        Cloud, Forked, GcePlace, HostPlace, L1_IMAGE, L1Spec, Ledger, Proofs, QemuPlace, RunnerPool, SshPlace, Supply,
+        intend, longest_silence, owner, size, sweep,
     },
     template::{Freezing, HostFingerprint},
 };
@@ -87,7 +89,13 @@ impl Place<'_> {
             let of_an_l1 = runner.image.is_some() || !runner.kernel_args.is_empty() || runner.disk.is_some();
             return match runner.kind {
                 _ if of_an_l1 => Err(RunError::BootedElsewhere),
-                RunnerKind::Gce => Err(RunError::GceIsNotBuilt),
+                RunnerKind::Gce => match intend(self.plan, self.options.jobs, &Settings::read()) {
+                    Ok(_) => Ok(()),
+                    Err(Trouble { reason, help, .. }) => Err(RunError::Gce(match help {
+                        Some(help) => format!("{reason}: {help}"),
+                        None => reason,
+                    })),
+                },
                 _ => Ok(()),
             };
         }
@@ -148,6 +156,11 @@ impl Place<'_> {
     pub(super) async fn run_cells(&self, to: &Where<'_>, images: &mut Arriving, ledger: &mut Ledger) {
         let choice = self.choose(to.proof.accelerator);
         match (self.qemu, &self.plan.runner.host, choice.kind) {
+            (None, ..) if self.plan.runner.kind == RunnerKind::Gce => {
+                if let Err(trouble) = self.on_compute_engine(to, images, ledger).await {
+                    to.refuse(ledger, &trouble);
+                }
+            }
             (Some(qemu), _, RunnerChoice::Host) => {
                 self.on_this_machine(to, (&choice.reason, qemu), images, ledger).await;
             }
@@ -208,6 +221,44 @@ impl Place<'_> {
             SshPlace::new(self.plan, host, to.spawner, self.options.jobs, self.options.cold, self.options.templates);
         let mut images = Images { plan: self.plan, arriving: images, events: to.events };
         self.pool(to, place).run(to.number, true, ledger, &mut images).await;
+    }
+
+    async fn on_compute_engine(
+        &self,
+        to: &Where<'_>,
+        images: &mut Arriving,
+        ledger: &mut Ledger,
+    ) -> Result<(), Trouble> {
+        let settings = Settings::read();
+        let intended = intend(self.plan, self.options.jobs, &settings)?;
+        let client = Client::new(&settings).map_err(|error| unusable(error.to_string()))?;
+        let cloud = Arc::new(Cloud { client, settings, project: intended.project.clone() });
+        let owner = owner(to.store).map_err(|error| unusable(format!("{}: {error}", to.store.display())))?;
+        // What a run left that was killed costs money.
+        let swept = tokio::select! {
+            () = to.stop.drain.cancelled() => Vec::new(),
+            swept = sweep(&cloud, to.store, &owner) => swept,
+        };
+        for message in swept {
+            to.events.send(EventKind::Warning { cell: None, message });
+        }
+        let reason = format!("it was asked for: {} in {}", intended.machine_type, intended.zones.join(", else "));
+        let place = GcePlace {
+            intended,
+            cloud,
+            owner,
+            run: to.scratch.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            spawner: to.spawner,
+            events: to.events.clone(),
+            jobs: self.options.jobs,
+            cold: self.options.cold,
+            templates: self.options.templates,
+            reason,
+            checked: OnceCell::new(),
+        };
+        let mut images = Images { plan: self.plan, arriving: images, events: to.events };
+        self.pool(to, place).run(to.number, true, ledger, &mut images).await;
+        Ok(())
     }
 
     /// Where guests that are run here with this accelerator are frozen.

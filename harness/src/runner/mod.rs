@@ -3,7 +3,7 @@
 //! ```text
 //! place    what every kind of machine can do: open, engine, close
 //! host     this machine            qemu    an L1 that is booted on it (size: how large it is)
-//! ssh      a machine that one can log in to
+//! ssh      a machine that one can log in to           gce   one that is created on Compute Engine
 //! frozen   any place whose machines can be frozen: forked instead of booted
 //! pool     all cells on one machine after another     session  the time with one machine's agent
 //! conduct  judges what an agent says                  ledger   knows which cells still have to report
@@ -29,6 +29,9 @@ mod tests;
 pub(crate) const L1_IMAGE: &str = "debian-13-runner";
 
 pub(crate) use frozen::Forked;
+pub(crate) use gce::{
+    CacheDisk, Cloud, Found as FoundInstance, GcePlace, Mark, Recipe, Whose, bake, census, delete as delete_instance, intend, owner, sweep,
+};
 pub(crate) use host::HostPlace;
 pub(crate) use ledger::Ledger;
 pub(crate) use place::Feed;

@@ -27,12 +27,29 @@ pub(super) struct Reachable {
     pub(super) keys: Vec<String>,
 }
 
-/// Waits until the machine says that it is ready. Must be given up from outside when the run is stopped.
-pub(super) async fn ready(
+/// Waits until the machine can be logged in to. Must be given up from outside when the run is stopped.
+pub(super) async fn reachable(
     compute: &Compute<'_>,
     at: InZone<'_>,
     progress: &(dyn Fn(String) + Sync),
 ) -> Result<Reachable, Trouble> {
+    let (instance, said) = ready(compute, at, progress).await?;
+    let keys = compute.guest_attributes(at, "hostkeys").await.map(|items| host_key::of_attributes(&items));
+    let keys = keys.ok().filter(|keys| !keys.is_empty()).unwrap_or_else(|| said.keys().to_vec());
+    if keys.is_empty() {
+        let help = "guest attributes and the serial port are both closed by a policy: nestmatrix accepts no host key that it cannot check";
+        return Err(unusable(format!("{} does not say its SSH host keys", at.name)).with_help(help));
+    }
+    let address = instance.address().ok_or_else(|| unusable(format!("{} has no address", at.name)))?.to_owned();
+    Ok(Reachable { address, keys })
+}
+
+/// Waits until the start-up script says that it is done.
+pub(super) async fn ready(
+    compute: &Compute<'_>,
+    at: InZone<'_>,
+    progress: &(dyn Fn(String) + Sync),
+) -> Result<(Instance, Said), Trouble> {
     let (began, mut said, mut told) = (Instant::now(), Said::default(), None);
     let (mut from, mut tail, mut serial_is_readable) = ("0".to_owned(), String::new(), true);
     loop {
@@ -59,16 +76,7 @@ pub(super) async fn ready(
             (state, None) => state.clone(),
         };
         match state.as_deref() {
-            Some("ready") => {
-                let keys = compute.guest_attributes(at, "hostkeys").await.map(|items| host_key::of_attributes(&items));
-                let keys = keys.ok().filter(|keys| !keys.is_empty()).unwrap_or_else(|| said.keys().to_vec());
-                if keys.is_empty() {
-                    let help = "guest attributes and the serial port are both closed by a policy: nestmatrix accepts no host key that it cannot check";
-                    return Err(unusable(format!("{} does not say its SSH host keys", at.name)).with_help(help));
-                }
-                let address = instance.address().ok_or_else(|| unusable(format!("{} has no address", at.name)))?.to_owned();
-                return Ok(Reachable { address, keys });
-            }
+            Some("ready") => return Ok((instance, said)),
             Some(state) if state.starts_with("failed: ") => {
                 let reason = format!("the start-up script of {} {state}", at.name);
                 let help = "the machine must reach Debian's package mirrors (an external address, or Cloud NAT), or boot from an image that has QEMU (`nestmatrix gce bake`)";

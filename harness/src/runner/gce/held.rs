@@ -13,7 +13,7 @@ use reports::EventKind;
 
 use crate::{
     events::Events,
-    gce::{ApiErrorKind, Client, Compute, InZone, Settings},
+    gce::{ApiErrorKind, Calls, Client, Compute, InZone, Settings},
 };
 
 /// How long deleting may take: an operating system has up to 120 s to shut down.
@@ -33,8 +33,12 @@ pub(crate) struct Cloud {
 }
 
 impl Cloud {
+    pub(crate) fn calls(&self) -> Calls<'_> {
+        Calls { endpoints: &self.settings.endpoints, project: &self.project }
+    }
+
     pub(crate) fn compute(&self) -> Compute<'_> {
-        Compute { client: &self.client, endpoints: &self.settings.endpoints, project: &self.project }
+        Compute { client: &self.client, calls: self.calls() }
     }
 }
 

@@ -1,7 +1,5 @@
 //! What is to be created, from the plan and from what the Google Cloud CLI is set to. Pure.
 
-use std::collections::BTreeMap;
-
 use matrix::{GceRunner, Plan};
 use reports::Trouble;
 
@@ -20,8 +18,7 @@ const LEAST_CPUS: u32 = 2;
 const DISK_GIB: u64 = 64;
 /// The same of a disk that is made to stay.
 const CACHE_GIB: u64 = 128;
-const IMAGE: (&str, &str) = ("debian-cloud", "debian-13");
-const STARTUP: &str = include_str!("startup.sh");
+pub(super) const STARTUP: &str = include_str!("startup.sh");
 
 /// An L1 that could be created in one of these zones.
 #[derive(Clone, Debug)]
@@ -123,10 +120,10 @@ pub(crate) enum CacheDisk {
 impl Intended<'_> {
     /// The body that creates it in a zone.
     pub(crate) fn body(&self, zone: &str, mark: Mark<'_>, cache: CacheDisk, keys: &[String]) -> serde_json::Value {
-        let mut labels: BTreeMap<String, String> = self.gce.labels.clone().into_iter().collect();
+        let mut labels = self.gce.labels.clone();
         labels.insert(OWNER_LABEL.to_owned(), mark.owner.to_owned());
         labels.insert(RUN_LABEL.to_owned(), mark.run.to_owned());
-        let disk = self.plan.runner.disk.map_or(DISK_GIB, |disk| disk.mib().div_ceil(1024));
+        let disk = self.gce.disk.map_or(DISK_GIB, |disk| disk.mib().div_ceil(1024));
         InstanceSpec {
             name: &mark.name(),
             project: &self.project,
@@ -154,10 +151,7 @@ impl Intended<'_> {
 
     /// What it boots from.
     pub(crate) fn image(&self) -> String {
-        let (project, family) = match &self.gce.image {
-            Some(image) => (image.project.as_deref().unwrap_or(&self.project), image.family.as_str()),
-            None => IMAGE,
-        };
-        format!("projects/{project}/global/images/family/{family}")
+        let image = &self.gce.image;
+        format!("projects/{}/global/images/family/{}", image.project.as_deref().unwrap_or(&self.project), image.family)
     }
 }

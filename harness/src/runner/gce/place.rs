@@ -24,7 +24,7 @@ use super::{
     intended::{CacheDisk, Intended, Mark, USER},
 };
 use crate::{
-    agent::{Broken, Link, protocol::ToAgent},
+    agent::{Broken, protocol::ToAgent},
     events::Events,
     fanout::BootImage,
     gce::{ApiErrorKind, InZone},
@@ -130,7 +130,7 @@ impl GcePlace<'_> {
             gone: false,
         };
         // It is not given up in the middle: whether there is an instance then, nobody would know.
-        let inserted = compute.insert(held.at(), &body, &request_id()).await;
+        let inserted = compute.insert(held.at(), body, &request_id()).await;
         let created = match inserted {
             Ok(operation) => {
                 held.unsure = false;
@@ -205,7 +205,7 @@ impl GcePlace<'_> {
         steps: &mut Steps,
     ) -> Result<Opened<SshEngine>, Trouble> {
         let compute = self.cloud.compute();
-        let ready = await_l1::ready(&compute, held.at(), opening.progress);
+        let ready = await_l1::reachable(&compute, held.at(), opening.progress);
         let Reachable { address, keys } = or_interrupted(opening, ready, interrupted).await?;
         steps.done("boot and set up");
         let known_hosts = opening.scratch.join("known_hosts");

@@ -1,6 +1,8 @@
 #!/bin/bash
 # Run by the L1 as root when it is up: the start-up script of its metadata. What it says is read on the serial port and in the guest attributes
 # (namespace `nestmatrix`).
+# It is to run guests (`run`), or to become an image of such machines (`bake`).
+purpose=run
 user=nestmatrix
 
 # put KEY VALUE: a guest attribute. Without a program that speaks HTTP: not every image has one.
@@ -41,6 +43,15 @@ if ! command -v "$qemu" >/dev/null || ! command -v qemu-img >/dev/null; then
     words=$(apt-get $options -qq update 2>&1) || failed "apt-get update: ${words##*$'\n'}"
     words=$(apt-get $options -qq install -y --no-install-recommends $release qemu-system-x86 qemu-utils ovmf swtpm 2>&1) ||
         failed "apt-get install: ${words##*$'\n'}"
+fi
+
+if [ "$purpose" = bake ]; then
+    # Each machine of the image makes keys of its own.
+    rm -f /etc/ssh/ssh_host_*
+    apt-get clean
+    sync
+    say state ready
+    exit 0
 fi
 
 # The module that fits the CPU; that guests run with it is proved later. Nobody but us is on this machine.

@@ -1,0 +1,74 @@
+//! Instances of nestmatrix that a project has, and whose they are: what dead runs left is found by its labels, and deleted.
+
+use std::path::Path;
+
+use super::held::{Cloud, deleted};
+use crate::{
+    gce::{ApiError, InZone, Instance, OURS, OWNER_LABEL, RUN_LABEL},
+    scratch,
+};
+
+/// Whose an instance is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// A run of this machine's store, which lives.
+    Alive,
+    /// A run of this machine's store, which is dead.
+    Dead,
+    /// Another machine's, or another store's: whether its run lives cannot be seen from here.
+    Elsewhere,
+}
+
+/// An instance of ours.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) instance: Instance,
+    pub(crate) whose: Whose,
+}
+
+impl Found {
+    /// Name of its run.
+    pub(crate) fn run(&self) -> &str {
+        self.instance.labels.get(RUN_LABEL).map_or("", String::as_str)
+    }
+}
+
+/// All of them, but those that are going already. `store` is that of `owner`.
+pub(crate) async fn census(cloud: &Cloud, store: &Path, owner: &str) -> Result<Vec<Found>, ApiError> {
+    let instances = cloud.compute().instances(OURS).await?;
+    let there = instances.into_iter().filter(|instance| instance.status != "STOPPING" && instance.labels.contains_key(OWNER_LABEL));
+    let found = there.map(|instance| {
+        let of_ours = instance.labels.get(OWNER_LABEL).is_some_and(|label| label == owner);
+        let run = instance.labels.get(RUN_LABEL).map_or("", String::as_str);
+        let whose = match of_ours {
+            false => Whose::Elsewhere,
+            true if scratch::is_alive(store, run) => Whose::Alive,
+            true => Whose::Dead,
+        };
+        Found { instance, whose }
+    });
+    Ok(found.collect())
+}
+
+/// Deletes one of them and waits until it is gone; else why not.
+pub(crate) async fn delete(cloud: &Cloud, found: &Found) -> Result<(), String> {
+    let at = InZone { zone: found.instance.zone(), name: &found.instance.name };
+    deleted(cloud, at, false).await
+}
+
+/// Deletes what dead runs of this store left. Says what it did, a line for each.
+pub(crate) async fn sweep(cloud: &Cloud, store: &Path, owner: &str) -> Vec<String> {
+    let found = match census(cloud, store, owner).await {
+        Ok(found) => found,
+        Err(error) => return vec![format!("what dead runs left on Compute Engine was not looked for: {error}")],
+    };
+    let mut said = Vec::new();
+    for dead in found.iter().filter(|found| found.whose == Whose::Dead) {
+        let (name, zone) = (&dead.instance.name, dead.instance.zone());
+        said.push(match delete(cloud, dead).await {
+            Ok(()) => format!("deleted the instance {name} in {zone}, which the dead run {} had left", dead.run()),
+            Err(why) => format!("the instance {name} in {zone}, which the dead run {} left, was not deleted: {why}", dead.run()),
+        });
+    }
+    said
+}
