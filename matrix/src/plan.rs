@@ -43,6 +43,9 @@ impl Plan {
     /// The same plan for another kind of runner, under its own digest.
     pub fn on(mut self, kind: RunnerKind) -> Self {
         self.runner.kind = kind;
+        if kind != RunnerKind::Ssh {
+            (self.runner.host, self.runner.identity) = (None, None);
+        }
         self.runner.gce = (kind == RunnerKind::Gce).then(|| self.runner.gce.unwrap_or_default());
         self.digest = self.fingerprint();
         self

@@ -6,7 +6,7 @@
 use matrix::{CellId, Digest};
 use serde::{Deserialize, Serialize};
 
-use crate::{Ending, Phase, SystemFacts, TestCase, Trouble, Verdict};
+use crate::{CloudFacts, Ending, Phase, SystemFacts, TestCase, Trouble, Verdict};
 
 /// Something that happened, with its time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ pub enum EventKind {
     RunnerStarted {
         /// Counts the run's runners, from 1.
         runner: u32,
-        /// `host`, `qemu` or `ssh`.
+        /// `host`, `qemu`, `ssh` or `gce`.
         kind: String,
         /// Why this kind.
         reason: String,
@@ -70,6 +70,20 @@ pub enum EventKind {
         runner: u32,
         /// The message.
         message: String,
+    },
+    /// The machine of a runner that is created in a cloud exists, and costs money. At most once for a runner, before it is ready.
+    MachineCreated {
+        /// Which.
+        runner: u32,
+        /// What it is.
+        machine: CloudFacts,
+    },
+    /// That machine is known to be gone. May come after the runner was lost. Without this event nobody knows that it is gone.
+    MachineDeleted {
+        /// Which.
+        runner: u32,
+        /// How long it existed, in milliseconds.
+        held_ms: u64,
     },
     /// The machine that runs the guests is ready.
     RunnerReady {
@@ -292,7 +306,7 @@ pub enum EventKind {
 pub struct RunnerFacts {
     /// Counts the run's runners, from 1.
     pub number: u32,
-    /// `host`, `qemu` or `ssh`.
+    /// `host`, `qemu`, `ssh` or `gce`.
     pub kind: String,
     /// Why this kind.
     pub reason: String,

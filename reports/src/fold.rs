@@ -5,6 +5,7 @@
 
 mod cell;
 pub(crate) mod clock;
+mod machines;
 mod runners;
 mod templates;
 
@@ -63,6 +64,7 @@ impl Run {
             damage: Vec::new(),
             matrix: plan.matrix.clone(),
             host: plan.runner.host.clone(),
+            gce: plan.runner.gce.clone(),
             package,
             resumed: 0,
             runners: Vec::new(),
@@ -111,6 +113,8 @@ impl Run {
             EventKind::RunResumed { version } => self.resume(version),
             EventKind::RunnerStarted { .. }
             | EventKind::RunnerProgress { .. }
+            | EventKind::MachineCreated { .. }
+            | EventKind::MachineDeleted { .. }
             | EventKind::RunnerReady { .. }
             | EventKind::RunnerLost { .. } => {
                 if let Err(contradiction) = self.fold_runner(moment, &event.kind) {
@@ -154,10 +158,12 @@ impl Run {
                     return self.contradict(format!("an event about {}, which is not in the plan", clean_id(id)));
                 };
                 let folded = cell.fold_one(moment, &event.kind);
-                if let Err(contradiction) =
-                    folded.and_then(|()| self.check_runner(&event.kind)).and_then(|()| self.check_template(&event.kind))
+                match folded
+                    .and_then(|()| self.check_runner(&event.kind))
+                    .and_then(|()| self.check_template(&event.kind))
                 {
-                    self.contradict(format!("{}: {contradiction}", clean_id(id)));
+                    Ok(()) => self.note_guest(moment, &event.kind),
+                    Err(contradiction) => self.contradict(format!("{}: {contradiction}", clean_id(id))),
                 }
             }
         }

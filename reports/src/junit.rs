@@ -151,6 +151,13 @@ fn system_out(run: &Run, cell: &CellRun, run_dir: &Path, budget: u64) -> String 
     let runner = cell.last_attempt().and_then(|attempt| run.runner(attempt.guest.as_ref()?.runner));
     if let Some(runner) = runner {
         property("runner", &format!("{} ({})", runner.number, runner.kind));
+        if let Some(machine) = &runner.machine {
+            property("runner-machine", &format!("{}: {}", machine.facts.provider, machine.facts.words()));
+            property("runner-image", &machine.facts.image);
+            if let Some(platform) = &machine.facts.cpu_platform {
+                property("runner-cpu", platform);
+            }
+        }
         if let Some(facts) = &runner.facts {
             property("runner-kernel", &facts.kernel);
             property("runner-accelerator", &facts.accelerator);

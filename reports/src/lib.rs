@@ -8,6 +8,7 @@
 //! outputs can disagree.
 
 pub mod clean;
+mod cloud;
 mod counts;
 mod event;
 pub mod evidence;
@@ -35,6 +36,7 @@ mod terminal;
 mod trouble;
 mod verdict;
 
+pub use cloud::{CloudFacts, MachineRun};
 pub use counts::{Counts, Outcome, ReportedCase, Tally};
 pub use event::{Boot, Event, EventKind, GuestFacts, InstalledPackage, L1Facts, RunnerFacts, StepTime};
 pub use journal::{Damage, Journal, JournalError, JournalErrorKind};

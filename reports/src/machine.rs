@@ -32,8 +32,9 @@ pub(crate) fn state(runner: &RunnerRun) -> String {
 }
 
 /// The nesting depth of a guest, in words.
-pub(crate) fn depth(facts: &RunnerFacts) -> String {
+pub(crate) fn depth(runner: &RunnerRun, facts: &RunnerFacts) -> String {
     let inside = match (facts.l1.is_some(), facts.depth) {
+        _ if runner.machine.is_some() => "guests in the instance, which is itself a VM",
         (false, 0 | 1) => "guests on bare metal",
         (false, _) => "guests on this machine, which is itself a VM",
         (true, 0..=2) => "guests in the L1, the L1 on bare metal",
@@ -58,14 +59,16 @@ pub(crate) fn l1(l1: &L1Facts) -> String {
 }
 
 /// Where an attempt's guest ran: `runner 2 (qemu): a virtual machine of image debian-13-runner`. `None` if that is obvious: there
-/// was only one machine, and nothing was booted for it.
+/// was only one machine, and nothing was booted or created for it.
 pub(crate) fn of_attempt(run: &Run, attempt: &Attempt) -> Option<String> {
     let runner = run.runner(attempt.guest.as_ref()?.runner)?;
     let l1 = runner.facts.as_ref().and_then(|facts| facts.l1.as_ref());
-    if run.runners.len() < 2 && l1.is_none() {
-        return None;
-    }
-    let what = l1.map(|l1| format!(": a virtual machine of image {}", l1.image)).unwrap_or_default();
+    let what = match (l1, &runner.machine) {
+        (Some(l1), _) => format!(": a virtual machine of image {}", l1.image),
+        (None, Some(machine)) => format!(": {}", machine.facts.words()),
+        (None, None) if run.runners.len() < 2 => return None,
+        (None, None) => String::new(),
+    };
     // An attempt that was over by then was not affected.
     let lost = runner
         .lost

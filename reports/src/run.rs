@@ -8,12 +8,12 @@ use std::{collections::HashMap, path::PathBuf};
 
 use indexmap::IndexMap;
 use jiff::Timestamp;
-use matrix::{CellId, Digest, SshHost, Step};
+use matrix::{CellId, Digest, GceRunner, SshHost, Step};
 use serde::Serialize;
 
 use crate::{
-    GuestFacts, InstalledPackage, Phase, RunnerFacts, SystemFacts, TestCase, Trouble, Verdict, fold::clock::Clock,
-    human,
+    GuestFacts, InstalledPackage, MachineRun, Phase, RunnerFacts, SystemFacts, TestCase, Trouble, Verdict,
+    fold::clock::Clock, human,
 };
 
 /// A run: the plan as a ledger, with its entries.
@@ -33,6 +33,9 @@ pub struct Run {
     /// The machine that its guests run on, where that is reached with `ssh`.
     #[serde(skip)]
     pub(crate) host: Option<SshHost>,
+    /// The machine that was asked for on Compute Engine, where its guests run on one.
+    #[serde(skip)]
+    pub(crate) gce: Option<GceRunner>,
     /// The package under test.
     pub package: Option<PackageName>,
     /// How often another process resumed it after a crash or an interrupt.
@@ -79,7 +82,7 @@ pub struct PackageName {
 pub struct RunnerRun {
     /// Counts the run's runners, from 1.
     pub number: u32,
-    /// `host`, `qemu` or `ssh`.
+    /// `host`, `qemu`, `ssh` or `gce`.
     pub kind: String,
     /// Why this kind.
     pub reason: String,
@@ -90,6 +93,8 @@ pub struct RunnerRun {
     pub(crate) began: u64,
     /// The last progress message.
     pub progress: Option<String>,
+    /// The machine that was created for it; `None`: none was, as far as the journal says.
+    pub machine: Option<MachineRun>,
     /// When it was ready; `None`: it never was.
     pub ready: Option<Timestamp>,
     /// From its start until it was ready.

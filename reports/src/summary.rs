@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, path::Path};
 
 use crate::{
-    CellRun, Outcome, Run, RunnerRun,
+    CellRun, MachineRun, Outcome, Run, RunnerRun,
     failures::{Failure, failures},
     grid::Grid,
     guests, human, installed, machine, system,
@@ -114,10 +114,18 @@ fn write_systems(run: &Run, md: &mut String) -> std::fmt::Result {
 
 /// A runner.
 fn write_runner(runner: &RunnerRun, md: &mut String) -> std::fmt::Result {
+    let instance = runner.machine.as_ref().map(|machine| {
+        let MachineRun { facts, .. } = machine;
+        let platform = facts.cpu_platform.as_ref().map(|platform| format!(", {platform}")).unwrap_or_default();
+        let what = format!("{}, {}{platform}", facts.words(), facts.image);
+        let words = format!("{what}; {}; {}", facts.limit(), machine.usage());
+        format!(" It is an instance of {}: {}.", escape(&facts.provider), escape(&words))
+    });
+    let instance = instance.unwrap_or_default();
     let Some(facts) = &runner.facts else {
         return writeln!(
             md,
-            "\n<sub>No guest ran on {}: {}.</sub>",
+            "\n<sub>No guest ran on {}: {}.{instance}</sub>",
             escape(&machine::name(runner)),
             escape(&machine::state(runner))
         );
@@ -130,12 +138,13 @@ fn write_runner(runner: &RunnerRun, md: &mut String) -> std::fmt::Result {
         escape(&facts.accelerator_reason),
         escape(&facts.qemu),
         escape(&facts.kernel),
-        machine::depth(facts),
+        machine::depth(runner, facts),
         machine::limits(facts),
     )?;
     if let Some(l1) = &facts.l1 {
         write!(md, " The L1 is a virtual machine of image {}: {}.", escape(&l1.image), escape(&machine::l1(l1)))?;
     }
+    md.push_str(&instance);
     if let Some(lost) = &runner.lost {
         write!(md, " It was lost: {}.", escape(&lost.trouble.reason))?;
     }

@@ -109,6 +109,8 @@ impl Ledger {
             | EventKind::RunResumed { .. }
             | EventKind::RunnerStarted { .. }
             | EventKind::RunnerProgress { .. }
+            | EventKind::MachineCreated { .. }
+            | EventKind::MachineDeleted { .. }
             | EventKind::RunnerReady { .. }
             | EventKind::RunnerLost { .. }
             | EventKind::ImageStarted { .. }

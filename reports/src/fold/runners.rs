@@ -15,6 +15,8 @@ impl Run {
                 self.known_runner(*runner)?.progress = Some(clean::line(message));
                 Ok(())
             }
+            EventKind::MachineCreated { runner, machine } => self.known_runner(*runner)?.create_machine(now, machine),
+            EventKind::MachineDeleted { runner, held_ms } => self.known_runner(*runner)?.delete_machine(*held_ms),
             EventKind::RunnerReady { runner: facts } => {
                 let runner = self.known_runner(facts.number)?;
                 if runner.lost.is_some() {
@@ -65,6 +67,7 @@ impl Run {
             started: now.at,
             began: now.ms,
             progress: None,
+            machine: None,
             ready: None,
             ready_after_ms: None,
             facts: None,

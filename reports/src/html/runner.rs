@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::budget::last_lines;
-use crate::{L1Facts, RunnerRun, human, machine, run::RunnerLoss};
+use crate::{L1Facts, MachineRun, RunnerRun, human, machine, run::RunnerLoss};
 
 /// Maximum number of runners with details.
 pub(super) const MAX_RUNNERS: usize = 20;
@@ -23,6 +23,7 @@ pub(super) struct RunnerView<'a> {
     ready_after: Option<String>,
     guests: Option<GuestsView<'a>>,
     l1: Option<L1View<'a>>,
+    cloud: Option<CloudView<'a>>,
     steps: Vec<StepView<'a>>,
     lost: Option<LossView<'a>>,
 }
@@ -53,6 +54,25 @@ struct L1View<'a> {
     host_kernel: &'a str,
     memory: String,
     cpus: String,
+}
+
+/// The machine that was created for it.
+#[derive(Debug, Serialize)]
+struct CloudView<'a> {
+    provider: &'a str,
+    project: &'a str,
+    zone: &'a str,
+    machine_type: &'a str,
+    spot: bool,
+    name: &'a str,
+    image: &'a str,
+    cpu_platform: Option<&'a str>,
+    limit: String,
+    held: String,
+    /// It is not known to be deleted.
+    left: bool,
+    first_guest: Option<String>,
+    cost: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -93,9 +113,10 @@ impl<'a> RunnerView<'a> {
                 limits: machine::limits(facts),
                 memory: human::bytes(facts.memory),
                 cpus: human::count(facts.cpus as usize, "CPU"),
-                depth: machine::depth(facts),
+                depth: machine::depth(runner, facts),
             }),
             l1: facts.and_then(|facts| facts.l1.as_ref()).map(L1View::new),
+            cloud: runner.machine.as_ref().map(CloudView::new),
             steps: facts.map(|facts| steps(&facts.steps)).unwrap_or_default(),
             lost: runner.lost.as_ref().map(LossView::new),
         }
@@ -115,6 +136,27 @@ impl<'a> L1View<'a> {
             host_kernel: &l1.host_kernel,
             memory: human::bytes(l1.memory),
             cpus: human::count(l1.cpus as usize, "CPU"),
+        }
+    }
+}
+
+impl<'a> CloudView<'a> {
+    fn new(machine: &'a MachineRun) -> Self {
+        let facts = &machine.facts;
+        Self {
+            provider: &facts.provider,
+            project: &facts.project,
+            zone: &facts.zone,
+            machine_type: &facts.machine_type,
+            spot: facts.spot,
+            name: &facts.name,
+            image: &facts.image,
+            cpu_platform: facts.cpu_platform.as_deref(),
+            limit: facts.limit(),
+            held: machine.held(),
+            left: machine.held_ms.is_none(),
+            first_guest: machine.insert_to_first_guest_ms().map(human::duration),
+            cost: machine.cost(),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use matrix::GceRunner;
+
 use super::paint::Paint;
 use crate::{Outcome, Phase, Run, clean, guests, human, installed};
 
@@ -32,6 +34,7 @@ pub(super) fn lines(run: &Run, run_dir: &Path, paint: Paint) -> Vec<String> {
     ];
     let guests = guests::summary(run);
     lines.extend(guests.iter().enumerate().map(|(index, text)| row(if index == 0 { "guests" } else { "" }, text)));
+    lines.extend(machines(run, paint));
     lines.extend(installed::by_image(run).iter().take(MAX_NAMED).map(|text| row("package", text)));
     lines.extend(match run.every_warning().as_slice() {
         [] => None,
@@ -61,6 +64,17 @@ pub(super) fn lines(run: &Run, run_dir: &Path, paint: Paint) -> Vec<String> {
 
 fn row(title: &str, text: &str) -> String {
     format!("  {title:<8} {text}")
+}
+
+/// What the machines took that were created for the run.
+fn machines(run: &Run, paint: Paint) -> Vec<String> {
+    let machines = run.runners.iter().filter_map(|runner| runner.machine.as_ref());
+    let shown = machines.take(MAX_NAMED).enumerate().map(|(index, machine)| {
+        let text = format!("{}: {}", machine.facts.name, machine.usage());
+        let text = if machine.held_ms.is_some() { text } else { paint.notice(&text) };
+        row(if index == 0 { "cloud" } else { "" }, &text)
+    });
+    shown.collect()
 }
 
 /// The phases of all cells by their share of time, largest first.
@@ -128,10 +142,11 @@ fn again(run: &Run) -> Option<String> {
     let cells: Vec<String> = bad.iter().take(MAX_AGAIN).map(|cell| format!(" --cell {}", cell.id)).collect();
     let more = if bad.len() > MAX_AGAIN { format!("   (and {} more)", bad.len() - MAX_AGAIN) } else { String::new() };
     // The runner is repeated, whether it was requested or chosen: the cells were bad there.
-    let runner = match &run.host {
-        Some(host) => format!(" --runner ssh:{host}"),
-        None if run.runners.iter().any(|runner| runner.kind == "qemu") => " --runner qemu".to_owned(),
-        None => String::new(),
+    let runner = match (&run.host, &run.gce) {
+        (_, Some(gce)) => on_gce(gce),
+        (Some(host), None) => format!(" --runner ssh:{host}"),
+        (None, None) if run.runners.iter().any(|runner| runner.kind == "qemu") => " --runner qemu".to_owned(),
+        (None, None) => String::new(),
     };
     // And a guest that was booted may fail where a fork does not.
     let is_asked =
@@ -139,6 +154,29 @@ fn again(run: &Run) -> Option<String> {
     let guests = bad.iter().flat_map(|cell| &cell.attempts).filter_map(|attempt| attempt.guest.as_ref());
     let cold = if guests.into_iter().any(|guest| is_asked(&guest.boot)) { " --cold" } else { "" };
     Some(format!("nestmatrix run {matrix}{runner}{cold}{}{more}", cells.concat()))
+}
+
+/// The options that ask for this machine on Compute Engine: whatever is not the default.
+fn on_gce(gce: &GceRunner) -> String {
+    let usual = GceRunner::default();
+    let mut options = vec![("runner", "gce".to_owned())];
+    let mut add = |name, value: Option<String>| options.extend(value.map(|value| (name, value)));
+    add("gce-project", gce.project.clone());
+    add("gce-zone", (!gce.zones.is_empty()).then(|| gce.zones.join(",")));
+    add("gce-machine-type", gce.machine_type.clone());
+    add("gce-disk", gce.disk.map(|disk| disk.to_string()));
+    add("gce-image", (gce.image != usual.image).then(|| gce.image.to_string()));
+    add("gce-network", gce.network.clone());
+    add("gce-subnet", gce.subnet.clone());
+    add("gce-external-ip", (gce.external_ip != usual.external_ip).then(|| gce.external_ip.to_string()));
+    add("gce-proxy-command", gce.proxy_command.clone());
+    add("gce-cache-disk", gce.cache_disk.clone());
+    let seconds = gce.max_duration.as_secs();
+    add("gce-max-duration", (gce.max_duration != usual.max_duration).then(|| format!("{seconds}s")));
+    gce.labels.iter().for_each(|(key, value)| add("gce-label", Some(format!("{key}={value}"))));
+    let spot = if gce.spot { " --gce-spot" } else { "" };
+    let options: Vec<String> = options.iter().map(|(name, value)| format!(" --{name} {}", quote(value))).collect();
+    options.concat() + spot
 }
 
 /// A word quoted for a shell.

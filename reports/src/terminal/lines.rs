@@ -30,6 +30,7 @@ pub(super) fn about(run: &Run, event: &Event, paint: Paint, logs: Option<&Path>,
         }
         EventKind::RunnerStarted { runner, .. } => runners::started(run, *runner),
         EventKind::RunnerProgress { message, .. } if plain => runners::progress(message),
+        EventKind::MachineCreated { runner, .. } => runners::created(run, *runner),
         EventKind::RunnerReady { runner } => runners::ready(run, runner.number),
         EventKind::RunnerLost { runner, .. } => runners::lost(run, *runner, paint),
         EventKind::TemplateStarted { runner, template, .. } if plain => {

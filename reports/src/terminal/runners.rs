@@ -18,6 +18,13 @@ pub(super) fn progress(message: &str) -> Vec<String> {
     vec![format!("{INDENT}{}", clean::line(message))]
 }
 
+/// The machine that was created for it.
+pub(super) fn created(run: &Run, number: u32) -> Vec<String> {
+    let machine = run.runner(number).and_then(|runner| runner.machine.as_ref());
+    let facts = machine.map(|machine| &machine.facts);
+    facts.map(|facts| format!("  cloud   {}; {}", facts.words(), facts.limit())).into_iter().collect()
+}
+
 /// Its facts, and how its guests run.
 pub(super) fn ready(run: &Run, number: u32) -> Vec<String> {
     let Some(runner) = run.runner(number) else { return Vec::new() };
@@ -43,7 +50,7 @@ pub(super) fn ready(run: &Run, number: u32) -> Vec<String> {
         human::bytes(facts.memory),
         machine::limits(facts),
     ));
-    lines.push(format!("{INDENT}{}", machine::depth(facts)));
+    lines.push(format!("{INDENT}{}", machine::depth(runner, facts)));
     lines
 }
 

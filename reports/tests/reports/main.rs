@@ -9,6 +9,7 @@ mod installed;
 mod journal;
 mod junit;
 mod large;
+mod machines;
 mod render;
 mod resume;
 mod runners;
