@@ -115,6 +115,11 @@ pub(crate) fn image(text: &str) -> Result<(Option<String>, String), GceValueErro
     Ok((project.map(str::to_owned), family.to_owned()))
 }
 
+/// A family of images that are named after it and the time they were made at: at most 47 of an image name's 63 characters.
+pub fn family(text: &str) -> Result<String, GceValueError> {
+    accept(is_name(text) && text.len() <= 47, text, "write a name of at most 47 letters, digits and dashes")
+}
+
 /// A network: its name, or its path with the project it belongs to.
 pub fn network(text: &str) -> Result<String, GceValueError> {
     let is_right = match text.split('/').collect::<Vec<_>>()[..] {
@@ -214,7 +219,7 @@ mod tests {
     fn each_value_is_taken_by_the_rules_of_compute_engine() {
         let long = "a".repeat(63);
         let longer = "a".repeat(64);
-        let table: [(&str, Check, &[&str], &[&str]); 11] = [
+        let table: [(&str, Check, &[&str], &[&str]); 12] = [
             (
                 "project",
                 |text| project(text).is_ok(),
@@ -273,6 +278,12 @@ mod tests {
                     "global/images/family/debian-13",
                     "Debian",
                 ],
+            ),
+            (
+                "family",
+                |text| family(text).is_ok(),
+                &["nestmatrix-l1"],
+                &["", "Debian", "a/b", "a23456789-123456789-123456789-123456789-12345678"],
             ),
             (
                 "network",

@@ -106,7 +106,7 @@ pub(super) struct Bake {
     #[arg(long, value_name = "ZONE", value_parser = matrix::gce_value::zone)]
     pub(super) zone: Option<String>,
     /// The family that the image joins.
-    #[arg(long, value_name = "FAMILY", default_value = "nestmatrix-l1", value_parser = matrix::gce_value::name)]
+    #[arg(long, value_name = "FAMILY", default_value = "nestmatrix-l1", value_parser = matrix::gce_value::family)]
     pub(super) family: String,
     /// The image family it is made from: `FAMILY` or `PROJECT/FAMILY`; it must have apt.
     #[arg(long, value_name = "FAMILY", default_value = "debian-cloud/debian-13")]

@@ -31,10 +31,10 @@ fn text(plan: &Plan, jobs: Option<usize>, settings: &Settings) -> Result<String,
         all.iter().for_each(|call| text += &shown(call));
     };
     add("what did dead runs of this machine leave?", vec![calls.instances(OURS)]);
-    add("does an organization policy forbid it? (the second only where the first cannot be asked)", vec![
-        calls.policy_v2(),
-        calls.policy_v1(),
-    ]);
+    add(
+        "does an organization policy forbid it? (the second only where the first cannot be asked)",
+        vec![calls.policy_v2(), calls.policy_v1()],
+    );
     for zone in &intended.zones {
         let in_zone = |name| InZone { zone, name };
         let cache = intended.gce.cache_disk.as_deref();
@@ -43,16 +43,22 @@ fn text(plan: &Plan, jobs: Option<usize>, settings: &Settings) -> Result<String,
         add(&format!("can {zone} do it?"), looks);
         let disk = if cache.is_some() { CacheDisk::There } else { CacheDisk::None };
         let body = intended.body(zone, mark, disk, &KEYS.map(str::to_owned));
-        add("create it; quota and stock-out: the next zone", vec![
-            calls.insert(in_zone(&name), body, "REQUEST"),
-            calls.wait(&format!("create the instance {name} in {zone}"), Some(zone), "OPERATION"),
-        ]);
-        add("until it is ready, every 7 s; then its host keys, once", vec![
-            calls.instance(in_zone(&name)),
-            calls.serial(in_zone(&name), "0"),
-            calls.guest_attributes(in_zone(&name), "nestmatrix"),
-            calls.guest_attributes(in_zone(&name), "hostkeys"),
-        ]);
+        add(
+            "create it; quota and stock-out: the next zone",
+            vec![
+                calls.insert(in_zone(&name), body, "REQUEST"),
+                calls.wait(&format!("create the instance {name} in {zone}"), Some(zone), "OPERATION"),
+            ],
+        );
+        add(
+            "until it is ready, every 7 s; then its host keys, once",
+            vec![
+                calls.instance(in_zone(&name)),
+                calls.serial(in_zone(&name), "0"),
+                calls.guest_attributes(in_zone(&name), "nestmatrix"),
+                calls.guest_attributes(in_zone(&name), "hostkeys"),
+            ],
+        );
         add("in the end, whatever happens", vec![calls.delete(in_zone(&name), "REQUEST")]);
     }
     Ok(text)

@@ -111,7 +111,9 @@ async fn cleanup(of: &args::GceProject, all: bool) -> Outcome {
         text = format!("no dead run of this machine has left an instance in the project {}\n", cloud.project);
     }
     if others > 0 {
-        text += &format!("{others} of other machines or stores are there, and their runs may live: `nestmatrix gce list` shows them, `--all` deletes them\n");
+        text += &format!(
+            "{others} of other machines or stores are there, and their runs may live: `nestmatrix gce list` shows them, `--all` deletes them\n"
+        );
     }
     super::print(&text)?;
     Ok(if left { 3 } else { 0 })

@@ -7,8 +7,7 @@ use matrix::{GceOverrides, Plan, RunnerKind};
 use super::{
     Failure, Outcome, args,
     catalog::{self, with_help},
-    dry_run,
-    matrix_file,
+    dry_run, matrix_file,
 };
 use crate::{
     fanout::Purpose,

@@ -71,7 +71,11 @@ impl<'a> Calls<'a> {
     }
 
     pub(crate) fn disk(&self, InZone { zone, name }: InZone<'_>) -> Call<'a> {
-        self.get(format!("look up the disk {name} in {zone}"), &format!("zones/{zone}/disks/{name}"), "compute.disks.get")
+        self.get(
+            format!("look up the disk {name} in {zone}"),
+            &format!("zones/{zone}/disks/{name}"),
+            "compute.disks.get",
+        )
     }
 
     /// Creates an instance. `request` is an id of its own: asked twice, one is created.
@@ -84,7 +88,8 @@ impl<'a> Calls<'a> {
     /// Deletes an instance.
     pub(crate) fn delete(&self, InZone { zone, name }: InZone<'_>, request: &str) -> Call<'a> {
         let what = format!("delete the instance {name} in {zone}");
-        let call = self.call(Method::DELETE, what, &format!("zones/{zone}/instances/{name}"), "compute.instances.delete");
+        let call =
+            self.call(Method::DELETE, what, &format!("zones/{zone}/instances/{name}"), "compute.instances.delete");
         Call { query: vec![("requestId", request.to_owned())], ..call }
     }
 
@@ -100,7 +105,8 @@ impl<'a> Calls<'a> {
     /// Shuts an instance down.
     pub(crate) fn stop(&self, InZone { zone, name }: InZone<'_>, request: &str) -> Call<'a> {
         let what = format!("stop the instance {name} in {zone}");
-        let call = self.call(Method::POST, what, &format!("zones/{zone}/instances/{name}/stop"), "compute.instances.stop");
+        let call =
+            self.call(Method::POST, what, &format!("zones/{zone}/instances/{name}/stop"), "compute.instances.stop");
         Call { query: vec![("requestId", request.to_owned())], ..call }
     }
 

@@ -137,7 +137,8 @@ impl Client {
         let token = match self.auth.token().await {
             Ok(token) => token,
             Err(error) => {
-                let error = ApiError::new(&call.what, ApiErrorKind::Unauthenticated, format!("no credentials: {error}"));
+                let error =
+                    ApiError::new(&call.what, ApiErrorKind::Unauthenticated, format!("no credentials: {error}"));
                 return Attempt::Failed(self.with_clock(error.with_help(CREDENTIALS)).await);
             }
         };

@@ -10,7 +10,8 @@ use super::{
     client::{Call, Client},
     error::{ApiError, ApiErrorKind},
     resource::{
-        AggregatedPage, Disk, GuestAttribute, GuestAttributes, Instance, MachineType, Operation, Page, Policy, SerialOutput, Zone,
+        AggregatedPage, Disk, GuestAttribute, GuestAttributes, Instance, MachineType, Operation, Page, Policy,
+        SerialOutput, Zone,
     },
 };
 

@@ -69,7 +69,8 @@ pub(super) struct ErrorDetail {
 
 impl ErrorText {
     fn reasons(&self) -> impl Iterator<Item = &str> {
-        let (old, new) = (self.errors.iter().map(|item| &item.reason), self.details.iter().map(|detail| &detail.reason));
+        let (old, new) =
+            (self.errors.iter().map(|item| &item.reason), self.details.iter().map(|detail| &detail.reason));
         old.chain(new).map(String::as_str)
     }
 
@@ -112,7 +113,8 @@ impl ApiError {
         let message = if text.message.is_empty() { format!("HTTP {status}") } else { text.message.clone() };
         let names_constraint = message.contains("constraints/") || message.contains("Constraint ");
         let (kind, help) = if text.is(&["accessNotConfigured", "SERVICE_DISABLED"]) {
-            let help = format!("enable the API: `gcloud services enable {service} --project {project}`, and wait a minute");
+            let help =
+                format!("enable the API: `gcloud services enable {service} --project {project}`, and wait a minute");
             (ApiErrorKind::Forbidden, help)
         } else if names_constraint {
             let help = format!(
@@ -125,7 +127,9 @@ impl ApiError {
                 401 => (ApiErrorKind::Unauthenticated, CREDENTIALS.to_owned()),
                 _ if text.is(&["quotaExceeded", "QUOTA_EXCEEDED"]) => (ApiErrorKind::Quota, quota(project)),
                 403 => {
-                    let help = format!("it needs the permission `{permission}`, which the role `{role}` on the project {project} has");
+                    let help = format!(
+                        "it needs the permission `{permission}`, which the role `{role}` on the project {project} has"
+                    );
                     (ApiErrorKind::Forbidden, help)
                 }
                 404 => {
@@ -157,7 +161,9 @@ impl ApiError {
         let error = Self::new(what, kind, message);
         match kind {
             ApiErrorKind::Quota => error.with_help(quota(project)),
-            ApiErrorKind::StockOut => error.with_help("name more zones (`runner.zones`, `--gce-zone`), or another machine type"),
+            ApiErrorKind::StockOut => {
+                error.with_help("name more zones (`runner.zones`, `--gce-zone`), or another machine type")
+            }
             _ => error,
         }
     }
@@ -169,12 +175,13 @@ impl ApiError {
 }
 
 /// What helps whoever is nobody to Google.
-pub(super) const CREDENTIALS: &str =
-    "log in with `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a credentials file; credentials that \
+pub(super) const CREDENTIALS: &str = "log in with `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a credentials file; credentials that \
      were good must be renewed";
 
 fn quota(project: &str) -> String {
-    format!("ask for more on the quotas page of the project {project}, name more zones in other regions (`runner.zones`, `--gce-zone`), or a smaller machine type")
+    format!(
+        "ask for more on the quotas page of the project {project}, name more zones in other regions (`runner.zones`, `--gce-zone`), or a smaller machine type"
+    )
 }
 
 #[cfg(test)]

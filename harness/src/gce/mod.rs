@@ -20,8 +20,8 @@ mod resource;
 mod series;
 mod settings;
 
-pub(crate) use choose::choose;
 pub(crate) use calls::{Calls, InZone};
+pub(crate) use choose::choose;
 pub(crate) use client::{Call, Client};
 pub(crate) use compute::{Compute, Enforced};
 pub(crate) use error::{ApiError, ApiErrorKind};

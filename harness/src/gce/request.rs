@@ -195,12 +195,16 @@ mod tests {
         assert!(network.get("accessConfigs").is_none() && network.get("network").is_none(), "{network}");
         let shared = InstanceSpec { network: Some("projects/host/global/networks/n"), ..usual.clone() }.body();
         assert_eq!(shared["networkInterfaces"][0]["network"], "projects/host/global/networks/n");
-        let cached = InstanceSpec { cache_disk: Some(("cache", None)), machine_type: "n4-standard-4", ..usual.clone() }.body();
+        let cached =
+            InstanceSpec { cache_disk: Some(("cache", None)), machine_type: "n4-standard-4", ..usual.clone() }.body();
         assert_eq!(cached["disks"][1]["source"], "projects/p/zones/us-central1-a/disks/cache");
         assert_eq!(cached["disks"][1]["autoDelete"], false);
         let made = InstanceSpec { cache_disk: Some(("cache", Some(128))), ..usual }.body();
         assert_eq!(made["disks"][1]["initializeParams"]["diskName"], "cache");
         assert_eq!(made["disks"][1]["autoDelete"], false, "it stays");
-        assert_eq!(cached["disks"][0]["initializeParams"]["diskType"], "zones/us-central1-a/diskTypes/hyperdisk-balanced");
+        assert_eq!(
+            cached["disks"][0]["initializeParams"]["diskType"],
+            "zones/us-central1-a/diskTypes/hyperdisk-balanced"
+        );
     }
 }

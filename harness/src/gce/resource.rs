@@ -62,13 +62,17 @@ impl Instance {
     /// The address it is reached at from outside; else the one inside its network.
     pub(crate) fn address(&self) -> Option<&str> {
         let network = self.network_interfaces.first()?;
-        let outside = network.access_configs.iter().map(|access| access.nat_ip.as_str()).find(|address| !address.is_empty());
+        let outside =
+            network.access_configs.iter().map(|access| access.nat_ip.as_str()).find(|address| !address.is_empty());
         outside.or(Some(network.network_ip.as_str())).filter(|address| !address.is_empty())
     }
 
     /// It takes no more part in anything.
     pub(crate) fn is_ending(&self) -> bool {
-        matches!(self.status.as_str(), "PENDING_STOP" | "STOPPING" | "STOPPED" | "TERMINATED" | "DEPROVISIONING" | "SUSPENDING" | "SUSPENDED")
+        matches!(
+            self.status.as_str(),
+            "PENDING_STOP" | "STOPPING" | "STOPPED" | "TERMINATED" | "DEPROVISIONING" | "SUSPENDING" | "SUSPENDED"
+        )
     }
 
     /// Name of its zone.

@@ -51,7 +51,11 @@ impl Settings {
         let configured = |section: &str, key: &str| {
             let name = format!("CLOUDSDK_{section}_{key}").to_uppercase();
             variable(&name).or_else(|| {
-                configuration.as_ref()?.get_from(Some(section), key).filter(|value| !value.is_empty()).map(str::to_owned)
+                configuration
+                    .as_ref()?
+                    .get_from(Some(section), key)
+                    .filter(|value| !value.is_empty())
+                    .map(str::to_owned)
             })
         };
         let endpoint = |service: &str, usual: &str| {
@@ -104,7 +108,10 @@ mod tests {
             ("GOOGLE_CLOUD_PROJECT", "last"),
         ];
         let settings = read(&variables, &files);
-        assert_eq!((settings.project.as_deref(), settings.zone.as_deref()), (Some("from-variable"), Some("europe-west4-b")));
+        assert_eq!(
+            (settings.project.as_deref(), settings.zone.as_deref()),
+            (Some("from-variable"), Some("europe-west4-b"))
+        );
     }
 
     #[test]

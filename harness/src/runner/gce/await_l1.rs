@@ -62,13 +62,16 @@ pub(super) async fn ready(
                     said.hear(&piece.contents);
                     keep(&mut tail, &piece.contents);
                 }
-                Err(error) if matches!(error.kind, ApiErrorKind::Unavailable | ApiErrorKind::Unauthenticated) => return Err(failed(error)),
+                Err(error) if matches!(error.kind, ApiErrorKind::Unavailable | ApiErrorKind::Unauthenticated) => {
+                    return Err(failed(error));
+                }
                 // Forbidden, or not there: then there are the guest attributes alone.
                 Err(_) => serial_is_readable = false,
             }
         }
         let attributes = compute.guest_attributes(at, "nestmatrix").await.unwrap_or_default();
-        let attribute = attributes.into_iter().find(|item| item.key == "state").map(|item| reports::clean::line(&item.value));
+        let attribute =
+            attributes.into_iter().find(|item| item.key == "state").map(|item| reports::clean::line(&item.value));
         // What is over is over, whichever of the two says it.
         let state = match (&said.state, attribute) {
             (Some(state), _) if is_over(state) => Some(state.clone()),
@@ -86,8 +89,11 @@ pub(super) async fn ready(
         }
         if began.elapsed() > READY {
             let reason = format!("timeout: {} was not ready within {} s", at.name, READY.as_secs());
-            let help = "does its image run start-up scripts (Google's guest environment)? See the lines of its serial port";
-            return Err(Trouble::new(TroubleKind::Timeout, Phase::Runner, reason).with_help(help).with_evidence(lines(&tail)));
+            let help =
+                "does its image run start-up scripts (Google's guest environment)? See the lines of its serial port";
+            return Err(Trouble::new(TroubleKind::Timeout, Phase::Runner, reason)
+                .with_help(help)
+                .with_evidence(lines(&tail)));
         }
         if state.is_some() && state != told {
             progress(format!("{}: {}", at.name, state.as_deref().unwrap_or_default()));

@@ -36,7 +36,9 @@ impl Found {
 /// All of them, but those that are going already. `store` is that of `owner`.
 pub(crate) async fn census(cloud: &Cloud, store: &Path, owner: &str) -> Result<Vec<Found>, ApiError> {
     let instances = cloud.compute().instances(OURS).await?;
-    let there = instances.into_iter().filter(|instance| instance.status != "STOPPING" && instance.labels.contains_key(OWNER_LABEL));
+    let there = instances
+        .into_iter()
+        .filter(|instance| instance.status != "STOPPING" && instance.labels.contains_key(OWNER_LABEL));
     let found = there.map(|instance| {
         let of_ours = instance.labels.get(OWNER_LABEL).is_some_and(|label| label == owner);
         let run = instance.labels.get(RUN_LABEL).map_or("", String::as_str);
@@ -67,7 +69,9 @@ pub(crate) async fn sweep(cloud: &Cloud, store: &Path, owner: &str) -> Vec<Strin
         let (name, zone) = (&dead.instance.name, dead.instance.zone());
         said.push(match delete(cloud, dead).await {
             Ok(()) => format!("deleted the instance {name} in {zone}, which the dead run {} had left", dead.run()),
-            Err(why) => format!("the instance {name} in {zone}, which the dead run {} left, was not deleted: {why}", dead.run()),
+            Err(why) => {
+                format!("the instance {name} in {zone}, which the dead run {} left, was not deleted: {why}", dead.run())
+            }
         });
     }
     said

@@ -45,7 +45,9 @@ pub(super) fn policy(enforced: Enforced, project: &str) -> Result<Option<String>
     match enforced {
         Enforced::No => Ok(None),
         Enforced::Yes => {
-            let reason = format!("nested virtualization is forbidden in the project {project} by the organization policy constraints/compute.disableNestedVirtualization");
+            let reason = format!(
+                "nested virtualization is forbidden in the project {project} by the organization policy constraints/compute.disableNestedVirtualization"
+            );
             let help = "ask whoever administers the organization for an exception for this project, or name another project (`runner.project`, `--gce-project`)";
             Err(unusable(reason).with_help(help))
         }
@@ -63,9 +65,9 @@ pub(super) fn rules(machine_type: &str) -> Result<Option<String>, Trouble> {
             let help = "name a type of an Intel series that nests, such as `n2-standard-4` (`runner.machine_type`, `--gce-machine-type`), or none";
             Err(unusable(format!("the machine type {machine_type} cannot be an L1: {why}")).with_help(help))
         }
-        Suitability::Unknown => {
-            Ok(Some(format!("it is not known whether machines of type {machine_type} nest: that is proved when one is up")))
-        }
+        Suitability::Unknown => Ok(Some(format!(
+            "it is not known whether machines of type {machine_type} nest: that is proved when one is up"
+        ))),
     }
 }
 
@@ -84,7 +86,9 @@ pub(super) async fn zone(compute: &Compute<'_>, zone: &str, wanted: Wanted<'_>) 
         return Err(Unfit::Zone(why));
     }
     let shape = compute.machine_type(InZone { zone, name: machine_type }).await.map_err(|error| match error.kind {
-        ApiErrorKind::NotFound | ApiErrorKind::Invalid => Unfit::Zone(format!("there is no machine type {machine_type} ({})", error.message)),
+        ApiErrorKind::NotFound | ApiErrorKind::Invalid => {
+            Unfit::Zone(format!("there is no machine type {machine_type} ({})", error.message))
+        }
         _ => Unfit::All(failed(error)),
     })?;
     if !shape.architecture.is_empty() && shape.architecture != "X86_64" {
@@ -92,7 +96,10 @@ pub(super) async fn zone(compute: &Compute<'_>, zone: &str, wanted: Wanted<'_>) 
         return Err(Unfit::All(unusable(reason).with_help("name a type of an Intel series that nests")));
     }
     if u64::from(shape.memory_mb) < memory_mib {
-        let reason = format!("the machine type {machine_type} has {} MiB of memory, but {memory_for} needs {memory_mib} MiB", shape.memory_mb);
+        let reason = format!(
+            "the machine type {machine_type} has {} MiB of memory, but {memory_for} needs {memory_mib} MiB",
+            shape.memory_mb
+        );
         let help = "name a larger type (`runner.machine_type`, `--gce-machine-type`), or none: then one that is large enough is chosen";
         return Err(Unfit::All(unusable(reason).with_help(help)));
     }
@@ -104,7 +111,12 @@ fn lacks_platform(series: Option<&Series>, there: &[String]) -> Option<String> {
     let series = series?;
     let has = there.is_empty() || series.platforms.iter().any(|platform| there.contains(platform));
     (!has).then(|| {
-        format!("it has no CPU platform of the series {} ({}): it has {}", series.title, series.platforms.join(", "), there.join(", "))
+        format!(
+            "it has no CPU platform of the series {} ({}): it has {}",
+            series.title,
+            series.platforms.join(", "),
+            there.join(", ")
+        )
     })
 }
 

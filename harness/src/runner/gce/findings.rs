@@ -89,7 +89,11 @@ fn findings(seen: &Seen) -> Vec<Finding> {
         format!("its kernel {} KVM", if module { "has loaded" } else { "has not loaded" }),
         "the image's kernel has no KVM module: name another image family (`runner.image`, `--gce-image`)",
     );
-    add(device, format!("/dev/kvm {}", if device { "exists" } else { "does not exist" }), "load the module kvm_intel in the image");
+    add(
+        device,
+        format!("/dev/kvm {}", if device { "exists" } else { "does not exist" }),
+        "load the module kvm_intel in the image",
+    );
     all
 }
 

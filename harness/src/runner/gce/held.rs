@@ -125,7 +125,10 @@ impl Drop for Held {
         let (zone, name) = (self.zone.clone(), self.name.clone());
         let last = move || {
             // Connections and tokens belong to the runtime that made them.
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| error.to_string())?;
             let client = Client::new(&settings).map_err(|error| error.to_string())?;
             let cloud = Cloud { client, settings, project };
             runtime.block_on(async {

@@ -55,7 +55,9 @@ fn key_of(text: &str) -> Option<String> {
     let key = text.trim();
     let mut words = key.split(' ');
     let (kind, body) = (words.next()?, words.next()?);
-    let plain = |word: &str, more: &str| word.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c)) && !word.is_empty();
+    let plain = |word: &str, more: &str| {
+        word.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c)) && !word.is_empty()
+    };
     (key.len() <= LONGEST && plain(kind, "-@.") && plain(body, "+/=")).then(|| format!("{kind} {body}"))
 }
 
@@ -73,7 +75,9 @@ mod tests {
         let mut said = Said::default();
         said.hear("[    1.0] Linux version 6\r\nnestmatrix-state: installing QEMU\r\nnoise nestmatrix-host-key: ssh-ed25519 AAA");
         assert_eq!((said.state.as_deref(), said.keys().len()), (Some("installing QEMU"), 0), "the line is not whole");
-        said.hear("AC3/x+\r\nnestmatrix-host-key: ssh-rsa AAAA\nnestmatrix-host-key: $(reboot)\nnestmatrix-state: ready\n");
+        said.hear(
+            "AC3/x+\r\nnestmatrix-host-key: ssh-rsa AAAA\nnestmatrix-host-key: $(reboot)\nnestmatrix-state: ready\n",
+        );
         assert_eq!(said.state.as_deref(), Some("ready"));
         assert_eq!(said.keys(), ["ssh-ed25519 AAAAC3/x+", "ssh-rsa AAAA"]);
         said.hear(&"x".repeat(3 * LONGEST));

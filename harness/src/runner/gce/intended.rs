@@ -39,9 +39,11 @@ pub(crate) struct Intended<'a> {
 
 /// Resolves what the plan leaves open. The error is a mistake of the user's: nothing was asked of anybody.
 pub(crate) fn intend<'a>(plan: &'a Plan, jobs: Option<usize>, settings: &Settings) -> Result<Intended<'a>, Trouble> {
-    let gce = plan.runner.gce.as_ref().ok_or_else(|| unusable("the runner `gce` has no settings: a defect of nestmatrix"))?;
+    let gce =
+        plan.runner.gce.as_ref().ok_or_else(|| unusable("the runner `gce` has no settings: a defect of nestmatrix"))?;
     let project = gce.project.clone().or_else(|| settings.project.clone()).ok_or_else(|| {
-        let help = "add `project` to `[runner]` or `--gce-project`, set CLOUDSDK_CORE_PROJECT, or `gcloud config set project`";
+        let help =
+            "add `project` to `[runner]` or `--gce-project`, set CLOUDSDK_CORE_PROJECT, or `gcloud config set project`";
         unusable("the runner `gce` has no project").with_help(help)
     })?;
     let zones = match (gce.zones.is_empty(), &settings.zone) {
@@ -59,7 +61,9 @@ pub(crate) fn intend<'a>(plan: &'a Plan, jobs: Option<usize>, settings: &Setting
     };
     check::rules(&machine_type)?;
     let (memory, memory_for) = match plan.runner.memory {
-        Some(asked) => (size::memory(plan, 1, jobs), format!("`runner.memory` of {asked} with what the L1 needs itself")),
+        Some(asked) => {
+            (size::memory(plan, 1, jobs), format!("`runner.memory` of {asked} with what the L1 needs itself"))
+        }
         None => (least, format!("cell {cell} in an L1")),
     };
     Ok(Intended { plan, gce, project, zones, machine_type, why, memory_mib: memory.mib(), memory_for })

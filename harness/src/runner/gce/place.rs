@@ -102,7 +102,8 @@ impl GcePlace<'_> {
             (opening.progress)(format!("no instance in {zone}: {why}"));
             refused.push(format!("{zone}: {why}"));
         }
-        let reason = format!("no zone has an instance of type {} for us: {}", self.intended.machine_type, refused.join("; "));
+        let reason =
+            format!("no zone has an instance of type {} for us: {}", self.intended.machine_type, refused.join("; "));
         let help = "name more zones (`runner.zones`, `--gce-zone`), another machine type, or ask for more quota";
         Err(unusable(reason).with_help(help))
     }
@@ -166,7 +167,9 @@ impl GcePlace<'_> {
         match self.cloud.compute().disk(InZone { zone, name }).await {
             Ok(disk) if disk.users.is_empty() => Ok(CacheDisk::There),
             Ok(_) => {
-                let message = format!("the cache disk {name} in {zone} is attached to another instance: this run goes without it");
+                let message = format!(
+                    "the cache disk {name} in {zone} is attached to another instance: this run goes without it"
+                );
                 (opening.warn)(message);
                 Ok(CacheDisk::None)
             }
@@ -232,7 +235,11 @@ impl GcePlace<'_> {
                 // Its SSH server may be a moment behind.
                 Err(trouble) if tries > 1 && is_not_reached(&trouble) => {
                     tries -= 1;
-                    or_interrupted(opening, async { Ok(tokio::time::sleep(LOGIN_PAUSE).await) }, interrupted).await?;
+                    let pause = async {
+                        tokio::time::sleep(LOGIN_PAUSE).await;
+                        Ok(())
+                    };
+                    or_interrupted(opening, pause, interrupted).await?;
                 }
                 Err(trouble) if is_not_reached(&trouble) => return Err(self.not_reached(trouble)),
                 Err(trouble) => return Err(trouble),
@@ -264,7 +271,11 @@ fn is_not_reached(trouble: &Trouble) -> bool {
 }
 
 /// What `doing` comes to, unless the run is stopped before.
-async fn or_interrupted<T, E>(opening: &Opening<'_>, doing: impl Future<Output = Result<T, E>>, stopped: impl Fn() -> E) -> Result<T, E> {
+async fn or_interrupted<T, E>(
+    opening: &Opening<'_>,
+    doing: impl Future<Output = Result<T, E>>,
+    stopped: impl Fn() -> E,
+) -> Result<T, E> {
     tokio::select! {
         biased;
         () = opening.cancel.cancelled() => Err(stopped()),
@@ -281,7 +292,14 @@ impl Place for GcePlace<'_> {
 
     fn about(&self) -> About<'_> {
         // The machine below it, it, and the guest.
-        About { kind: "gce", reason: &self.reason, depth: 2, needs_all_images: false, is_one_machine: false, proofs: None }
+        About {
+            kind: "gce",
+            reason: &self.reason,
+            depth: 2,
+            needs_all_images: false,
+            is_one_machine: false,
+            proofs: None,
+        }
     }
 
     async fn open(&self, opening: Opening<'_>) -> Result<Opened<GceEngine>, Trouble> {
@@ -292,8 +310,10 @@ impl Place for GcePlace<'_> {
         self.cloud.client.record_in(&opening.logs.join(RECORD));
         or_interrupted(&opening, self.check(&opening), interrupted).await?;
         steps.done("check policy and rules");
-        let keys = Keys::generate("nestmatrix").map_err(|error| unusable(format!("could not make a login key: {error}")))?;
-        let identities = keys.write_private(opening.scratch, LOGIN_FILES).map_err(|error| local(opening.scratch, &error))?;
+        let keys =
+            Keys::generate("nestmatrix").map_err(|error| unusable(format!("could not make a login key: {error}")))?;
+        let identities =
+            keys.write_private(opening.scratch, LOGIN_FILES).map_err(|error| local(opening.scratch, &error))?;
         let mut held = self.create(&opening, &keys.public().map(str::to_owned)).await?;
         steps.done("create the instance");
         let opened = self.enter(&opening, &held, identities.to_vec(), &mut steps).await;
@@ -360,7 +380,10 @@ impl Watched {
             return lost(format!("Compute Engine took back the Spot instance {name} in {zone}"), help);
         }
         if self.since.elapsed() + NEARLY >= self.longest {
-            let reason = format!("the instance {name} has reached its longest time of {} s (`max_duration`)", self.longest.as_secs());
+            let reason = format!(
+                "the instance {name} has reached its longest time of {} s (`max_duration`)",
+                self.longest.as_secs()
+            );
             return lost(reason, "raise `runner.max_duration` (`--gce-max-duration`)");
         }
         let help = "was it stopped or deleted by somebody? See the activity log of the project";
