@@ -1,11 +1,13 @@
-//! `run --dry-run`: every request that creating an L1 on Compute Engine would take, as it would be sent. Nothing is sent.
+//! `run --dry-run`: every request that creating an L1 on Compute Engine would take, as it would be sent. Only the price list is asked.
+
+use std::{path::Path, time::Duration};
 
 use matrix::Plan;
 use serde_json::Value;
 
 use super::{Failure, Outcome, catalog::with_help};
 use crate::{
-    gce::{Call, Calls, InZone, OURS, Settings},
+    gce::{Call, Calls, Client, InZone, OURS, Priced, Settings, series, shape},
     runner::{CacheDisk, Mark, intend},
 };
 
@@ -13,8 +15,33 @@ use crate::{
 const RUN: &str = "RUN";
 const KEYS: [&str; 2] = ["ecdsa-sha2-nistp256 KEY", "ssh-ed25519 KEY"];
 
-pub(super) fn dry_run(plan: &Plan, jobs: Option<usize>) -> Outcome {
-    super::print(&text(plan, jobs, &Settings::read())?)
+/// How long the price list may take.
+const PRICE: Duration = Duration::from_secs(20);
+
+pub(super) async fn dry_run(plan: &Plan, jobs: Option<usize>, store: &Path) -> Outcome {
+    let settings = Settings::read();
+    let mut text = text(plan, jobs, &settings)?;
+    let intended = intend(plan, jobs, &settings).map_err(|trouble| Failure::message(2, trouble.reason))?;
+    for zone in &intended.zones {
+        let price =
+            tokio::time::timeout(PRICE, price(&settings, store, (&intended.machine_type, zone), intended.gce.spot));
+        text += &match price.await.ok().flatten() {
+            Some(usd) => format!(
+                "\n{} in {zone}: about ${usd:.4} an hour, without its disk and its address\n",
+                intended.machine_type
+            ),
+            None => format!("\n{} in {zone}: its price could not be looked up\n", intended.machine_type),
+        };
+    }
+    super::print(&text)
+}
+
+/// US dollars an hour.
+async fn price(settings: &Settings, store: &Path, (machine_type, zone): (&str, &str), spot: bool) -> Option<f64> {
+    let shape = shape(machine_type)?;
+    let client = Client::new(settings).ok()?;
+    let priced = Priced::new(&series(machine_type)?.title, zone, spot);
+    Some(priced.rate(&client, settings, store).await?.of(shape.cpus, shape.memory_mib))
 }
 
 fn text(plan: &Plan, jobs: Option<usize>, settings: &Settings) -> Result<String, Failure> {
@@ -102,6 +129,7 @@ mod tests {
             compute: "https://compute.example/compute/v1/".into(),
             org_policy: "https://policy.example/".into(),
             resource_manager: "https://manager.example/".into(),
+            billing: "https://billing.example/".into(),
         };
         let settings = Settings { project: None, zone: None, endpoints };
         let text = text(&plan, None, &settings).unwrap_or_else(|failure| panic!("{:?}", failure.report));

@@ -28,7 +28,7 @@ pub(super) async fn run(args: args::Run) -> Outcome {
             let notes = known.unpinned(&plan).into_iter().collect();
             let plan = on_runner(plan, args.runner, args.identity, args.gce.overrides(), args.dry_run)?;
             if args.dry_run {
-                return dry_run::dry_run(&plan, args.jobs.map(usize::from));
+                return dry_run::dry_run(&plan, args.jobs.map(usize::from), &args.which.store.path()?).await;
             }
             (Start::Plan(Box::new(plan)), known, notes)
         }

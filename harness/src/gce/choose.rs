@@ -33,6 +33,14 @@ pub(crate) fn choose(cpus: u32, memory_mib: u64) -> Option<MachineShape> {
     fits.min_by_key(|shape| u64::from(shape.cpus) * CPU_COST + shape.memory_mib / 1024 * GIB_COST)
 }
 
+/// The size of a type that [`choose`] may return; `None`: of another.
+pub(crate) fn shape(machine_type: &str) -> Option<MachineShape> {
+    let (kind, cpus) = machine_type.strip_prefix("n2-")?.split_once('-')?;
+    let (_, each, _) = KINDS.iter().find(|(name, ..)| *name == kind)?;
+    let cpus: u32 = cpus.parse().ok()?;
+    Some(MachineShape { name: machine_type.to_owned(), cpus, memory_mib: each * u64::from(cpus) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +66,7 @@ mod tests {
             assert_eq!(shape.as_ref().map(|shape| shape.name.as_str()), chosen, "{cpus} CPUs, {memory} MiB");
             if let Some(shape) = shape {
                 assert_eq!(Suitability::of(&shape.name), Suitability::Nests);
+                assert_eq!(super::shape(&shape.name), Some(shape));
             }
         }
     }

@@ -103,10 +103,22 @@ impl Client {
     /// The answer to a call.
     pub(super) async fn call<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ApiError> {
         let body = self.bytes(call).await?;
-        serde_json::from_slice(&body).map_err(|error| {
-            let message = format!("the answer is not what the service promises: {error}");
-            ApiError::new(&call.what, ApiErrorKind::Invalid, message)
-        })
+        parsed(call, &body)
+    }
+
+    /// A question that is not worth a second try.
+    pub(super) async fn once<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        url: String,
+        query: Vec<(&'static str, String)>,
+    ) -> Result<T, ApiError> {
+        let needs = Needs { project: "", service: "cloudbilling.googleapis.com", permission: "", role: "" };
+        let call = Call { what: what.to_owned(), method: Method::GET, url, query, body: None, needs };
+        match self.attempt(&call).await {
+            Attempt::Answer(body) => parsed(&call, &body),
+            Attempt::Again(error, _) | Attempt::Unauthenticated(error) | Attempt::Failed(error) => Err(error),
+        }
     }
 
     async fn bytes(&self, call: &Call<'_>) -> Result<Vec<u8>, ApiError> {
@@ -218,6 +230,13 @@ impl Client {
             let _ = writeln!(file, "{line}");
         }
     }
+}
+
+fn parsed<T: DeserializeOwned>(call: &Call<'_>, body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        let message = format!("the answer is not what the service promises: {error}");
+        ApiError::new(&call.what, ApiErrorKind::Invalid, message)
+    })
 }
 
 async fn read(mut answer: reqwest::Response) -> Result<Vec<u8>, String> {

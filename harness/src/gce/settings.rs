@@ -22,6 +22,7 @@ pub(crate) struct Endpoints {
     pub(crate) compute: String,
     pub(crate) org_policy: String,
     pub(crate) resource_manager: String,
+    pub(crate) billing: String,
 }
 
 impl Settings {
@@ -72,6 +73,7 @@ impl Settings {
                 compute: endpoint("compute", "https://compute.googleapis.com/compute/v1/"),
                 org_policy: endpoint("orgpolicy", "https://orgpolicy.googleapis.com/"),
                 resource_manager: endpoint("cloudresourcemanager", "https://cloudresourcemanager.googleapis.com/"),
+                billing: endpoint("cloudbilling", "https://cloudbilling.googleapis.com/"),
             },
         }
     }

@@ -248,6 +248,7 @@ impl Place<'_> {
             cloud,
             owner,
             run: to.scratch.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            store: to.store.to_owned(),
             spawner: to.spawner,
             events: to.events.clone(),
             jobs: self.options.jobs,

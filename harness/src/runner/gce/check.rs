@@ -2,7 +2,7 @@
 
 use reports::{Phase, Trouble, TroubleKind};
 
-use crate::gce::{ApiError, ApiErrorKind, Compute, Enforced, InZone, Series, Suitability, series};
+use crate::gce::{ApiError, ApiErrorKind, Compute, Enforced, InZone, MachineType, Series, Suitability, series};
 
 /// What a machine is to be.
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +71,8 @@ pub(super) fn rules(machine_type: &str) -> Result<Option<String>, Trouble> {
     }
 }
 
-/// Whether such a machine is to be had in a zone.
-pub(super) async fn zone(compute: &Compute<'_>, zone: &str, wanted: Wanted<'_>) -> Result<(), Unfit> {
+/// Whether such a machine is to be had in a zone; then its size.
+pub(super) async fn zone(compute: &Compute<'_>, zone: &str, wanted: Wanted<'_>) -> Result<MachineType, Unfit> {
     let Wanted { machine_type, memory_mib, memory_for } = wanted;
     let there = compute.zone(zone).await.map_err(|error| match error.kind {
         // The project would be missing for every other call, too.
@@ -103,7 +103,7 @@ pub(super) async fn zone(compute: &Compute<'_>, zone: &str, wanted: Wanted<'_>) 
         let help = "name a larger type (`runner.machine_type`, `--gce-machine-type`), or none: then one that is large enough is chosen";
         return Err(Unfit::All(unusable(reason).with_help(help)));
     }
-    Ok(())
+    Ok(shape)
 }
 
 /// Why a zone with these CPU platforms has no machine of a series. Zones that name none are believed to have all.

@@ -27,7 +27,7 @@ use crate::{
     agent::{Broken, protocol::ToAgent},
     events::Events,
     fanout::BootImage,
-    gce::{ApiErrorKind, InZone},
+    gce::{ApiErrorKind, InZone, MachineType, Priced, series},
     guest::Spawner,
     ssh::{Keys, LOGIN_FILES},
 };
@@ -50,6 +50,8 @@ pub(crate) struct GcePlace<'a> {
     /// See [`super::owner`].
     pub(crate) owner: String,
     pub(crate) run: String,
+    /// The store's folder: prices are remembered there.
+    pub(crate) store: PathBuf,
     pub(crate) spawner: &'a Spawner,
     pub(crate) events: Events,
     /// At most so many guests at once.
@@ -113,10 +115,11 @@ impl GcePlace<'_> {
         let Intended { machine_type, memory_mib, memory_for, .. } = intended;
         let wanted = Wanted { machine_type, memory_mib: *memory_mib, memory_for };
         let look = async {
-            check::zone(&compute, zone, wanted).await?;
-            self.cache_disk(zone, opening).await.map_err(Unfit::All)
+            let shape = check::zone(&compute, zone, wanted).await?;
+            Ok((shape, self.cache_disk(zone, opening).await.map_err(Unfit::All)?))
         };
-        let cache = or_interrupted(opening, look, || Unfit::All(interrupted())).await?;
+        let (shape, cache) = or_interrupted(opening, look, || Unfit::All(interrupted())).await?;
+        let price = self.price(zone, &shape);
         let mark = Mark { owner: &self.owner, run: &self.run, number: opening.number };
         let body = intended.body(zone, mark, cache, keys);
         (opening.progress)(format!("creating {} in {zone}: {machine_type}, {}", mark.name(), intended.why));
@@ -151,7 +154,7 @@ impl GcePlace<'_> {
         };
         match created {
             Ok(()) => {
-                self.tell(&mut held, opening.number).await;
+                self.tell(&mut held, opening.number, price).await;
                 Ok(held)
             }
             Err(unfit) => {
@@ -178,9 +181,23 @@ impl GcePlace<'_> {
         }
     }
 
+    /// Looks up what such a machine costs an hour, while others wait for it.
+    fn price(&self, zone: &str, shape: &MachineType) -> tokio::task::JoinHandle<Option<f64>> {
+        let (cloud, store) = (Arc::clone(&self.cloud), self.store.clone());
+        let (cpus, memory) = (shape.guest_cpus, u64::from(shape.memory_mb));
+        let priced =
+            series(&self.intended.machine_type).map(|series| Priced::new(&series.title, zone, self.intended.gce.spot));
+        tokio::spawn(async move {
+            let rate = priced?.rate(&cloud.client, &cloud.settings, &store).await?;
+            Some(rate.of(cpus, memory))
+        })
+    }
+
     /// Reports that it exists.
-    async fn tell(&self, held: &mut Held, runner: u32) {
+    async fn tell(&self, held: &mut Held, runner: u32, price: tokio::task::JoinHandle<Option<f64>>) {
         let creating_ms = held.since.elapsed().as_millis() as u64;
+        // The run does not wait for it; the next one finds it in the store.
+        let usd_per_hour = if price.is_finished() { price.await.ok().flatten() } else { None };
         let instance = self.cloud.compute().instance(held.at()).await.unwrap_or_default();
         let machine = CloudFacts {
             provider: "Compute Engine".to_owned(),
@@ -192,7 +209,7 @@ impl GcePlace<'_> {
             cpu_platform: Some(instance.cpu_platform).filter(|platform| !platform.is_empty()),
             spot: self.intended.gce.spot,
             max_seconds: held.longest.as_secs(),
-            usd_per_hour: None,
+            usd_per_hour,
             creating_ms,
         };
         self.events.send(EventKind::MachineCreated { runner, machine });
