@@ -1,0 +1,207 @@
+//! The stand-in for Compute Engine holds what the tests of the runner `gce` rely on.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../gce/mod.rs"]
+mod gce_server;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+use gce_server::{Cloud, Fault, Machines, Refusal, Setup};
+use serde_json::{Value, json};
+
+const ID: &str = "7d444840-9dc0-11d1-b245-5ffdce74fad2";
+const ZONE: &str = "projects/nestmatrix-test/zones/europe-west1-b";
+
+/// A client that knows nothing.
+struct Client {
+    host: String,
+    token: String,
+}
+
+impl Client {
+    fn new(cloud: &Cloud) -> Self {
+        let environment = cloud.environment();
+        let value = |name: &str| environment.iter().find(|(other, _)| other == name).unwrap().1.clone();
+        let credentials: Value =
+            serde_json::from_slice(&std::fs::read(value("GOOGLE_APPLICATION_CREDENTIALS")).unwrap()).unwrap();
+        let subject = std::fs::read_to_string(credentials["credential_source"]["file"].as_str().unwrap()).unwrap();
+        let token_type = "urn:ietf:params:oauth:token-type:";
+        let form = form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
+            .append_pair("audience", credentials["audience"].as_str().unwrap())
+            .append_pair("subject_token_type", &format!("{token_type}jwt"))
+            .append_pair("requested_token_type", &format!("{token_type}access_token"))
+            .append_pair("subject_token", &subject)
+            .finish();
+        let host = value("CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE");
+        let host = host.strip_prefix("http://").and_then(|rest| rest.split('/').next()).unwrap().to_owned();
+        let mut client = Self { host, token: String::new() };
+        let (status, answer) = client.send("POST", "/sts/token", "application/x-www-form-urlencoded", &form).unwrap();
+        assert_eq!(status, 200, "{answer}");
+        client.token = answer["access_token"].as_str().unwrap().to_owned();
+        client
+    }
+
+    fn send(&self, verb: &str, path: &str, kind: &str, body: &str) -> Option<(u16, Value)> {
+        let mut stream = TcpStream::connect(&self.host).unwrap();
+        let length = body.len();
+        write!(
+            stream,
+            "{verb} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\nconnection: close\r\ncontent-type: {kind}\r\n\
+             content-length: {length}\r\n\r\n{body}",
+            self.host, self.token
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_str(body).unwrap()))
+    }
+
+    fn get(&self, path: &str) -> (u16, Value) {
+        self.send("GET", &format!("/compute/v1/{path}"), "", "").unwrap()
+    }
+
+    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.send("POST", &format!("/compute/v1/{path}"), "application/json", &body).unwrap()
+    }
+
+    /// Waits for the operation that was answered.
+    fn done(&self, operation: &Value) -> Value {
+        loop {
+            let name = operation["name"].as_str().unwrap();
+            let (status, now) = self.post(&format!("{ZONE}/operations/{name}/wait"), &Value::Null);
+            assert_eq!(status, 200, "{now}");
+            if now["status"] == "DONE" {
+                return now;
+            }
+        }
+    }
+
+    /// The reason of a refusal.
+    fn reason(answer: &Value) -> &str {
+        answer["error"]["errors"][0]["reason"].as_str().unwrap()
+    }
+}
+
+fn instance(name: &str, run: &str) -> Value {
+    json!({
+        "name": name,
+        "machineType": "zones/europe-west1-b/machineTypes/n2-standard-4",
+        "labels": { "nestmatrix-run": run, "nestmatrix": "1" },
+        "disks": [{ "boot": true, "autoDelete": true, "initializeParams": {
+            "sourceImage": "projects/debian-cloud/global/images/family/debian-13", "diskSizeGb": "20",
+        } }],
+        "networkInterfaces": [{ "accessConfigs": [{ "type": "ONE_TO_ONE_NAT" }] }],
+        "advancedMachineFeatures": { "enableNestedVirtualization": true },
+        "scheduling": { "maxRunDuration": { "seconds": "3600" }, "instanceTerminationAction": "DELETE" },
+    })
+}
+
+#[test]
+fn what_is_not_in_the_contract_is_refused_and_remembered() {
+    let cloud = Cloud::start(Setup::new(Machines::None));
+    let client = Client::new(&cloud);
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut body = instance("box", "a");
+        change(&mut body);
+        body
+    };
+    let insert = format!("{ZONE}/instances");
+    for (path, body, what) in [
+        (insert.clone(), with(&|body| body["machine"] = "n2".into()), "unknown property 'resource.machine'"),
+        (insert.clone(), with(&|body| body["scheduling"]["maxRunDuration"]["seconds"] = 3600.into()), "no string"),
+        (
+            insert.clone(),
+            with(&|body| body["scheduling"]["instanceTerminationAction"] = "KILL".into()),
+            "none of its values",
+        ),
+        (insert.clone(), with(&|body| body["disks"][0]["initializeParams"]["diskSizeGb"] = "20GB".into()), "no int64"),
+        (insert.clone(), with(&|body| body["id"] = "17".into()), "output only"),
+        (insert.clone(), with(&|body| body["name"] = "Box".into()), "not of the form"),
+        (format!("{insert}?dryRun=true"), instance("box", "a"), "unknown query parameter 'dryRun'"),
+        (format!("{ZONE}/instances/box/reset"), Value::Null, "no such method"),
+    ] {
+        let before = cloud.violations().len();
+        let (status, answer) = client.post(&path, &body);
+        assert!(status == 400 || status == 404, "{what}: {answer}");
+        let violations = cloud.violations();
+        assert!(violations.len() == before + 1 && violations[before].contains(what), "{what}: {violations:?}");
+    }
+    assert_eq!(cloud.instances(), Vec::<Value>::new());
+}
+
+#[test]
+fn an_insert_is_repeated_without_effect_and_a_name_is_taken_once() {
+    let cloud = Cloud::start(Setup::new(Machines::None));
+    let client = Client::new(&cloud);
+    let path = format!("{ZONE}/instances?requestId={ID}");
+    // The work is done, the answer is lost.
+    let lost = Refusal::new(500, "backendError", "Internal error");
+    cloud.fault("compute.instances.insert", [1], Fault::DoAndRefuse(lost));
+    assert_eq!(client.post(&path, &instance("box", "a")).0, 500);
+    let (status, operation) = client.post(&path, &instance("box", "a"));
+    assert_eq!((status, operation["operationType"].as_str()), (200, Some("insert")), "{operation}");
+    let (status, refused) = client.post(&format!("{ZONE}/instances"), &instance("box", "a"));
+    assert_eq!((status, Client::reason(&refused)), (409, "alreadyExists"));
+    assert!(client.done(&operation)["error"].is_null());
+    let (_, running) = client.get(&format!("{ZONE}/instances/box"));
+    assert_eq!(running["status"], "RUNNING");
+    assert!(running["networkInterfaces"][0]["accessConfigs"][0]["natIP"].as_str().unwrap().starts_with("127.43.0."));
+
+    cloud.shortage("europe-west1-b", Some("ZONE_RESOURCE_POOL_EXHAUSTED"));
+    let (_, operation) = client.post(&format!("{ZONE}/instances"), &instance("other", "a"));
+    assert_eq!(client.done(&operation)["error"]["errors"][0]["code"], "ZONE_RESOURCE_POOL_EXHAUSTED");
+    assert_eq!(cloud.instances().len(), 1, "nothing came of it");
+
+    let (_, operation) = client.send("DELETE", &format!("/compute/v1/{ZONE}/instances/box"), "", "").unwrap();
+    client.done(&operation);
+    assert_eq!((cloud.instances(), cloud.disks()), (Vec::new(), Vec::new()));
+    cloud.revoke_tokens();
+    assert_eq!(client.get(ZONE).0, 401);
+    cloud.assert_no_violations();
+}
+
+#[test]
+fn lists_are_filtered_by_labels_and_come_in_pages() {
+    let cloud = Cloud::start(Setup::new(Machines::None).largest_page(2));
+    let client = Client::new(&cloud);
+    for (name, run) in [("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b")] {
+        assert_eq!(client.post(&format!("{ZONE}/instances"), &instance(name, run)).0, 200);
+    }
+    let everywhere = "projects/nestmatrix-test/aggregated/instances";
+    let named = |filter: &str| {
+        let (mut names, mut token) = (Vec::new(), String::new());
+        loop {
+            let query = form_urlencoded::Serializer::new(String::new())
+                .append_pair("filter", filter)
+                .extend_pairs((!token.is_empty()).then_some(("pageToken", &token)))
+                .finish();
+            let (status, page) = client.get(&format!("{everywhere}?{query}"));
+            assert_eq!(status, 200, "{page}");
+            let here = page["items"]["zones/europe-west1-b"]["instances"].as_array().cloned().unwrap_or_default();
+            assert!(here.len() <= 2);
+            names.extend(here.iter().map(|instance| instance["name"].as_str().unwrap().to_owned()));
+            match page["nextPageToken"].as_str() {
+                Some(next) => token = next.to_owned(),
+                None => return names.join(" "),
+            }
+        }
+    };
+    for (filter, names) in [
+        ("labels.nestmatrix-run=a", "a1 a2 a3"),
+        ("(labels.nestmatrix=1) AND (labels.nestmatrix-run=b)", "b1"),
+        ("labels.nestmatrix-run:*", "a1 a2 a3 b1"),
+        ("labels.nothing:*", ""),
+        ("status=RUNNING labels.nestmatrix-run!=a", ""),
+    ] {
+        assert_eq!(named(filter), names, "{filter}");
+    }
+    cloud.assert_no_violations();
+    assert_eq!(client.get(&format!("{everywhere}?filter=labels")).0, 400);
+}
