@@ -187,7 +187,7 @@ impl Client {
         let text = serde_json::from_slice::<ErrorBody>(&body).unwrap_or_default().error;
         let error = ApiError::of_status(&call.what, status.as_u16(), &text, call.needs);
         match status {
-            _ if text.is_rate_limit() => Attempt::Again(error, least),
+            _ if text.may_pass() => Attempt::Again(error, least),
             StatusCode::UNAUTHORIZED => Attempt::Unauthenticated(error),
             _ if error.kind == ApiErrorKind::Unavailable => Attempt::Again(error, least),
             _ => Attempt::Failed(error),

@@ -79,9 +79,9 @@ impl ErrorText {
         self.reasons().any(|reason| reasons.iter().any(|known| known.eq_ignore_ascii_case(reason)))
     }
 
-    /// The service has had too much of us: whatever the status is, a pause helps.
-    pub(super) fn is_rate_limit(&self) -> bool {
-        self.is(&["rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED"])
+    /// The service has had too much of us, or is not done with what it was asked for before: whatever the status is, a pause helps.
+    pub(super) fn may_pass(&self) -> bool {
+        self.is(&["rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED", "resourceNotReady"])
     }
 }
 
@@ -240,6 +240,7 @@ mod tests {
     #[test]
     fn a_body_that_is_none_is_no_second_error() {
         assert!(serde_json::from_str::<ErrorBody>("{}").unwrap().error.message.is_empty());
-        assert!(text("slow down", "rateLimitExceeded").is_rate_limit());
+        assert!(text("slow down", "rateLimitExceeded").may_pass());
+        assert!(!text("no", "forbidden").may_pass());
     }
 }

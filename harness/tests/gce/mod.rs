@@ -119,6 +119,8 @@ impl Cloud {
             ("CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE", self.url("compute/v1/")),
             ("CLOUDSDK_API_ENDPOINT_OVERRIDES_ORGPOLICY", self.url("orgpolicy/")),
             ("CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDRESOURCEMANAGER", self.url("crm/")),
+            // There is no price list.
+            ("CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDBILLING", "http://127.0.0.1:9/".to_owned()),
             ("CLOUDSDK_CORE_PROJECT", self.shared.world().setup.project.clone()),
             ("CLOUDSDK_CONFIG", path("config")),
             ("GOOGLE_APPLICATION_CREDENTIALS", path("credentials/application_default_credentials.json")),

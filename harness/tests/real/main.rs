@@ -14,6 +14,7 @@ mod endings;
 mod environments;
 mod families;
 mod faults;
+mod gce;
 mod handover;
 mod hardened;
 mod images;
@@ -31,6 +32,10 @@ mod ssh_place;
 mod stops;
 mod store;
 mod templates;
+
+/// What stands in for Compute Engine.
+#[path = "../gce/mod.rs"]
+mod gce_server;
 
 /// A private SSH server on this machine.
 #[path = "../sshd/mod.rs"]
