@@ -472,6 +472,7 @@ pub(super) fn image(world: &mut World, call: &Call) -> Result<Value, Refusal> {
     if world.images.iter().any(|image| image["selfLink"] == link(&at)) {
         return Err(Refusal::exists(&at));
     }
+    let mut source = None;
     let size = match (&body["sourceDisk"], &body["rawDisk"]["source"]) {
         (Value::String(disk), Value::Null) => {
             let address = below(world, disk);
@@ -485,6 +486,7 @@ pub(super) fn image(world: &mut World, call: &Call) -> Result<Value, Refusal> {
                 let message = format!("The disk resource '{}' is already being used", path(world, &place, "disks"));
                 return Err(Refusal::new(400, "resourceInUseByAnotherResource", message));
             }
+            source = Some(known.clone());
             known["sizeGb"].clone()
         }
         (Value::Null, Value::String(archive)) if archive.starts_with("https://storage.googleapis.com/") => "10".into(),
@@ -498,6 +500,10 @@ pub(super) fn image(world: &mut World, call: &Call) -> Result<Value, Refusal> {
     });
     for (name, more) in more.as_object().into_iter().flatten() {
         image[name] = more.clone();
+    }
+    if let (Some(parts), Some(disk)) = (&world.parts, &source) {
+        let failed = |error: std::io::Error| Refusal::new(500, "backendError", error.to_string());
+        parts.capture(disk, &image).map_err(failed)?;
     }
     world.images.push(image);
     let target = Target { zone: None, path: &format!("images/{name}"), id: &id };

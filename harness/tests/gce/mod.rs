@@ -4,6 +4,7 @@
 //! http       requests and answers; a thread per connection
 //! contract   is a request what the contract says? is the answer?
 //! compute    create, policy, tokens: what the methods do to the world
+//! machine    what QEMU runs behind an instance; guest: what is in it; metadata: the server it asks
 //! world      instances, disks, operations, and what time does to them: a thread advances it
 //! faults     what goes wrong, as the test wants it
 //! ```
@@ -19,7 +20,10 @@ mod contract;
 mod create;
 mod faults;
 mod filter;
+mod guest;
 mod http;
+mod machine;
+mod metadata;
 mod operation;
 mod policy;
 mod record;
@@ -31,6 +35,7 @@ mod tokens;
 mod world;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::{
@@ -83,6 +88,7 @@ impl Cloud {
     pub(crate) fn start(setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut world = World::new(setup);
+        world.parts = machine::Parts::find(&world.setup.machines, folder.path()).map(Arc::new);
         world.tokens.subject = format!("subject-{:032x}", rand::random::<u128>());
         let shared =
             Arc::new(Shared { world: Mutex::new(world), changed: Condvar::new(), ends: AtomicBool::new(false) });
@@ -94,8 +100,11 @@ impl Cloud {
             let shared = Arc::clone(&shared);
             move || {
                 while !shared.ends.load(Ordering::SeqCst) {
-                    shared.world().advance();
+                    let starting = shared.world().advance();
                     shared.changed.notify_all();
+                    for place in starting {
+                        start(&shared, &place);
+                    }
                     thread::sleep(TICK);
                 }
             }
@@ -229,6 +238,24 @@ impl Cloud {
         self.with(name, |instance| instance.serial.text())
     }
 
+    /// The port on this machine's loopback at which the SSH server of an instance is reached, if its machine runs.
+    pub(crate) fn ssh_port(&self, name: &str) -> Option<u16> {
+        ssh_port(&self.shared.world(), name)
+    }
+
+    /// The process that is an instance's machine.
+    pub(crate) fn pid(&self, name: &str) -> Option<u32> {
+        self.with(name, |instance| match &instance.machine {
+            world::Slot::Empty => None,
+            world::Slot::On(machine) => Some(machine.pid()),
+        })
+    }
+
+    /// What a guest says of itself, by namespace and key.
+    pub(crate) fn guest_attributes(&self, name: &str) -> BTreeMap<(String, String), String> {
+        self.with(name, |instance| instance.attributes.clone())
+    }
+
     fn with<T>(&self, name: &str, act: impl FnOnce(&mut world::Instance) -> T) -> T {
         let mut world = self.shared.world();
         let place = world.place(name).unwrap_or_else(|| panic!("no instance {name}"));
@@ -236,6 +263,22 @@ impl Cloud {
         drop(world);
         self.shared.changed.notify_all();
         result
+    }
+}
+
+fn ssh_port(world: &World, name: &str) -> Option<u16> {
+    match &world.instances.get(&world.place(name)?)?.machine {
+        world::Slot::Empty => None,
+        world::Slot::On(machine) => Some(machine.ssh_port),
+    }
+}
+
+/// Starts a machine. By the thread that lives as long as the cloud, since machines do not outlive the thread that started them.
+fn start(shared: &Arc<Shared>, place: &world::Place) {
+    let parts = shared.world().parts.clone();
+    if let Some(parts) = parts {
+        let machine = machine::Machine::start(shared, &parts, place);
+        shared.world().started(place, machine);
     }
 }
 

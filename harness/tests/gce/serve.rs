@@ -24,8 +24,14 @@ const WAIT: f64 = 120.0;
 /// And now and then much sooner.
 const SHORT_WAIT: Duration = Duration::from_millis(20);
 const TOKENS: &str = "/sts/token";
+/// Followed by an instance's name: where its SSH server is. No part of the contract, and open to everybody.
+const PORT: &str = "/test/ssh-port/";
 
 pub(super) fn serve(shared: &Shared, request: &Request) -> Reply {
+    if let Some(name) = request.path.strip_prefix(PORT) {
+        let port = super::ssh_port(&shared.world(), name);
+        return port.map_or_else(|| Answer::text(404, ""), |port| Answer::text(200, port.to_string())).into();
+    }
     let found = contract::find(&request.verb, &request.segments());
     let is_exchange = request.verb == "POST" && request.path == TOKENS;
     let method = match &found {

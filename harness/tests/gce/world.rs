@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
+    sync::Arc,
     time::Instant,
 };
 
@@ -10,10 +11,11 @@ use serde_json::{Value, json};
 
 use super::{
     faults::Faults,
+    machine::{Machine, Parts},
     operation::{Failure, Operation, Target, Work, seconds},
     record::Record,
     serial::Serial,
-    setup::{Machines, Setup},
+    setup::Setup,
 };
 
 /// Seconds between the notice of a preemption and its end.
@@ -42,6 +44,8 @@ pub(super) struct World {
     pub(super) tokens: Tokens,
     pub(super) faults: Faults,
     pub(super) record: Record,
+    /// What machines are started from; `None`: there are none.
+    pub(super) parts: Option<Arc<Parts>>,
     last: u64,
 }
 
@@ -76,6 +80,7 @@ pub(super) struct Instance {
 /// What runs behind an instance.
 pub(super) enum Slot {
     Empty,
+    On(Box<Machine>),
 }
 
 /// An instance is about to end.
@@ -107,6 +112,7 @@ impl World {
             tokens: Tokens::default(),
             faults: Faults::default(),
             record: Record::default(),
+            parts: None,
             last: 4_000_000_000_000_000_000,
             setup,
         };
@@ -164,6 +170,9 @@ impl World {
         let Some(instance) = self.instances.get_mut(place) else { return };
         instance.value["status"] = "STOPPING".into();
         instance.ending = Some(ending);
+        if let Slot::On(machine) = &mut instance.machine {
+            machine.power_down();
+        }
     }
 
     /// What the instance is to come to when Compute Engine ends it.
@@ -179,7 +188,7 @@ impl World {
         let now = Instant::now();
         let latest = now + seconds(&self.setup, PREEMPTION);
         // Nobody is there who could be done sooner.
-        let earliest = if matches!(self.setup.machines, Machines::None) { latest } else { now };
+        let earliest = if self.parts.is_none() { latest } else { now };
         let then = self.termination(place);
         if let Some(instance) = self.instances.get_mut(place) {
             instance.preempted = true;
@@ -200,21 +209,23 @@ impl World {
         operation.done(None);
     }
 
-    /// Does what is due.
-    pub(super) fn advance(&mut self) {
+    /// Does what is due, and answers whose machines are to be started.
+    pub(super) fn advance(&mut self) -> Vec<Place> {
         let now = Instant::now();
+        let mut starting = Vec::new();
         for index in 0..self.operations.len() {
-            self.advance_operation(index, now);
+            starting.extend(self.advance_operation(index, now));
         }
         for place in self.instances.keys().cloned().collect::<Vec<_>>() {
             self.advance_instance(&place, now);
         }
+        starting
     }
 
-    fn advance_operation(&mut self, index: usize, now: Instant) {
+    fn advance_operation(&mut self, index: usize, now: Instant) -> Option<Place> {
         let operation = &mut self.operations[index];
         if operation.is_done() || now < operation.starts {
-            return;
+            return None;
         }
         if operation.value["status"] == "PENDING" {
             operation.run();
@@ -226,50 +237,77 @@ impl World {
             }
         }
         if now < operation.ends {
-            return;
+            return None;
         }
         match &operation.work {
-            Work::End => {}
+            Work::End => return None,
             Work::Insert(place, Some(failure)) => {
                 let (place, failure) = (place.clone(), failure.clone());
                 operation.done(Some(&failure));
                 self.remove(&place);
+                return None;
             }
             Work::Insert(place, None) => {
                 if let Some(instance) = self.instances.get_mut(place)
                     && instance.ending.is_none()
                 {
+                    if self.parts.is_some() && matches!(instance.machine, Slot::Empty) {
+                        return Some(place.clone());
+                    }
                     instance.run(&self.setup, now);
                 }
-                operation.done(None);
             }
             Work::Disk(place) => {
                 if let Some(disk) = self.disks.get_mut(place) {
                     disk["status"] = "READY".into();
                 }
-                operation.done(None);
             }
             Work::Image(name) => {
                 for image in self.images.iter_mut().filter(|image| image["name"] == name.as_str()) {
                     image["status"] = "READY".into();
                 }
-                operation.done(None);
             }
-            Work::Nothing => operation.done(None),
+            Work::Nothing => {}
+        }
+        operation.done(None);
+        None
+    }
+
+    /// The machine of an instance has been started, or could not be.
+    pub(super) fn started(&mut self, place: &Place, machine: std::io::Result<Option<Machine>>) {
+        match (machine, self.instances.get_mut(place)) {
+            (Ok(Some(machine)), Some(instance)) => instance.machine = Slot::On(Box::new(machine)),
+            (Ok(_), _) => {}
+            (Err(error), _) => {
+                self.record.violations.push(format!("{}: no machine: {error}", place.name));
+                self.remove(place);
+            }
         }
     }
 
     fn advance_instance(&mut self, place: &Place, now: Instant) {
-        let instance = &self.instances[place];
-        match &instance.ending {
-            Some(ending) if now >= ending.earliest && (now >= ending.latest || !instance.is_on()) => {
+        let Some(instance) = self.instances.get_mut(place) else { return };
+        let ended = match &mut instance.machine {
+            Slot::Empty => None,
+            Slot::On(machine) => machine.ended(),
+        };
+        let is_on = matches!(instance.machine, Slot::On(_)) && ended.is_none();
+        match (&instance.ending, ended) {
+            (Some(ending), _) if now >= ending.earliest && (now >= ending.latest || !is_on) => {
                 let (then, operation) = (ending.then, ending.operation.clone());
                 self.ended(place, then);
                 if let Some(operation) = operation.and_then(|name| self.operation(&name)) {
                     operation.done(None);
                 }
             }
-            None if instance.expires.is_some_and(|expires| now >= expires) => {
+            (None, Some(status)) => {
+                match status.success() {
+                    true => self.note("compute.instances.guestTerminate", place, "Guest OS initiated shutdown."),
+                    false => self.note("compute.instances.hostError", place, "Instance terminated by host error."),
+                }
+                self.ended(place, Then::Stop);
+            }
+            (None, None) if instance.expires.is_some_and(|expires| now >= expires) => {
                 self.end(place, self.termination(place), None);
             }
             _ => {}
@@ -307,12 +345,6 @@ impl World {
 }
 
 impl Instance {
-    fn is_on(&self) -> bool {
-        match self.machine {
-            Slot::Empty => false,
-        }
-    }
-
     /// It runs from now on.
     fn run(&mut self, setup: &Setup, at: Instant) {
         self.value["status"] = "RUNNING".into();

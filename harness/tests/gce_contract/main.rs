@@ -8,9 +8,12 @@ mod gce_server;
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
+    process::Command,
+    time::{Duration, Instant},
 };
 
 use gce_server::{Cloud, Fault, Machines, Refusal, Setup};
+use nestmatrix::ssh::Keys;
 use serde_json::{Value, json};
 
 const ID: &str = "7d444840-9dc0-11d1-b245-5ffdce74fad2";
@@ -204,4 +207,77 @@ fn lists_are_filtered_by_labels_and_come_in_pages() {
     }
     cloud.assert_no_violations();
     assert_eq!(client.get(&format!("{everywhere}?filter=labels")).0, 400);
+}
+
+/// Waits for what an emulated guest takes minutes for.
+fn eventually<T>(what: &str, cloud: &Cloud, look: impl Fn() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert_eq!(cloud.violations(), Vec::<String>::new());
+        assert!(began.elapsed() < Duration::from_secs(600), "no {what}: {}", cloud.serial("box"));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+#[ignore = "boots a virtual machine"]
+fn a_real_instance_tells_its_host_keys_lets_in_the_user_of_its_metadata_and_ends() {
+    let store =
+        std::env::var_os("NESTMATRIX_TEST_STORE").expect("NESTMATRIX_TEST_STORE: a store with debian-13-runner");
+    let cloud = Cloud::start(Setup::new(Machines::Qemu(store.into())));
+    let client = Client::new(&cloud);
+    let keys = Keys::generate("tester").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let [_, key] = keys.write_private(folder.path(), ["id_ecdsa", "id_ed25519"]).unwrap();
+    let mut body = instance("box", "a");
+    body["metadata"] = json!({ "items": [
+        { "key": "enable-guest-attributes", "value": "TRUE" },
+        { "key": "enable-oslogin", "value": "FALSE" },
+        { "key": "ssh-keys", "value": keys.public().map(|key| format!("tester:{key}")).join("\n") },
+        { "key": "startup-script", "value": "echo started by $(id -un)" },
+    ] });
+    let (_, operation) = client.post(&format!("{ZONE}/instances"), &body);
+    assert!(client.done(&operation)["error"].is_null(), "{:?}", cloud.violations());
+
+    let attributes = format!("{ZONE}/instances/box/getGuestAttributes?queryPath=hostkeys/");
+    let host_keys = eventually("host keys", &cloud, || {
+        let (status, answer) = client.get(&attributes);
+        let items = answer["queryValue"]["items"].as_array().cloned().unwrap_or_default();
+        (status == 200 && items.len() == 2).then_some(items)
+    });
+    let port = cloud.ssh_port("box").unwrap();
+    let known: String = host_keys
+        .iter()
+        .map(|key| format!("[127.0.0.1]:{port} {} {}\n", key["key"].as_str().unwrap(), key["value"].as_str().unwrap()))
+        .collect();
+    std::fs::write(folder.path().join("known_hosts"), known).unwrap();
+    let ssh = |command: &str| {
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-F", "none", "-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=60", "-o", "BatchMode=yes", "-i"]);
+        ssh.arg(&key).args(["-o", "StrictHostKeyChecking=yes", "-o"]);
+        ssh.arg(format!("UserKnownHostsFile={}", folder.path().join("known_hosts").display()));
+        ssh.args(["-p", &port.to_string(), "tester@127.0.0.1", command]).output().unwrap()
+    };
+    let debug = eventually("login", &cloud, || { let o = ssh("sudo -n id -un; id; ls -la /usr/bin/sudo /etc/sudoers* /etc/pam.d/sudo*; cat /etc/sudoers.d/*; cat /proc/cmdline|wc -c; ls -la /dev/disk/by-id; df -h /; hostname; systemctl --failed --no-pager; ip a"); o.status.success().then_some(o) });
+    println!("{}\n{}", String::from_utf8_lossy(&debug.stdout), String::from_utf8_lossy(&debug.stderr));
+    println!("SERIAL {}", cloud.serial("box"));
+    let said = eventually("login", &cloud, || {
+        let output = ssh("id -un; sudo -n id -un; grep -c svm /proc/cpuinfo; getent hosts metadata.google.internal");
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    });
+    assert_eq!(said.split_whitespace().take(4).collect::<Vec<_>>(), ["tester", "root", "1", "169.254.169.254"]);
+    eventually("startup script", &cloud, || cloud.serial("box").contains("started by root").then_some(()));
+
+    // Its guest shuts down by itself.
+    let pid = cloud.pid("box").unwrap();
+    let began = Instant::now();
+    let (_, operation) = client.send("DELETE", &format!("/compute/v1/{ZONE}/instances/box"), "", "").unwrap();
+    client.done(&operation);
+    assert!(began.elapsed() < Duration::from_secs(80), "{:?}", began.elapsed());
+    assert_eq!(cloud.instances(), Vec::<Value>::new());
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    cloud.assert_no_violations();
 }
