@@ -12,6 +12,10 @@ const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 /// machines.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The first pause before it is asked for again where that may help, twice as long each time, and the longest.
+const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
 /// No token can be had; for people.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
@@ -24,16 +28,26 @@ pub(super) struct Auth(Mutex<Option<AccessTokenCredentials>>);
 impl Auth {
     /// A token that was not known to be expired a moment ago.
     pub(super) async fn token(&self) -> Result<String, AuthError> {
-        let mut credentials = self.0.lock().await;
-        let credentials = match &mut *credentials {
-            Some(credentials) => credentials,
-            none => none.insert(find()?),
+        let mut pause = PAUSE;
+        let token = async {
+            loop {
+                let mut credentials = self.0.lock().await;
+                let found = match &mut *credentials {
+                    Some(credentials) => credentials,
+                    none => none.insert(find()?),
+                };
+                match found.access_token().await {
+                    Ok(token) => return Ok(token.token),
+                    Err(error) if error.is_transient() && pause <= LONGEST_PAUSE => *credentials = None,
+                    Err(error) => return Err(AuthError(chain(&error))),
+                }
+                drop(credentials);
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
         };
-        match tokio::time::timeout(TIMEOUT, credentials.access_token()).await {
-            Ok(Ok(token)) => Ok(token.token),
-            Ok(Err(error)) => Err(AuthError(chain(&error))),
-            Err(_) => Err(AuthError(format!("timeout: no token was given within {} s", TIMEOUT.as_secs()))),
-        }
+        let late = |_| Err(AuthError(format!("timeout: no token was given within {} s", TIMEOUT.as_secs())));
+        tokio::time::timeout(TIMEOUT, token).await.unwrap_or_else(late)
     }
 
     /// The next token is a new one: the last was refused, whatever our clock says of it.

@@ -408,7 +408,7 @@ fn interfaces(world: &mut World, zone: &str, body: &Value) -> Result<(Vec<Value>
         value["name"] = format!("nic{index}").into();
         value["networkIP"] = format!("10.132.{index}.{number}").into();
         value["fingerprint"] = fingerprint(id).into();
-        for access in value["accessConfigs"].as_array_mut().into_iter().flatten() {
+        for access in value.get_mut("accessConfigs").and_then(Value::as_array_mut).into_iter().flatten() {
             let address = *nat.get_or_insert_with(|| external(&world.instances));
             let more = json!({
                 "kind": "compute#accessConfig", "type": "ONE_TO_ONE_NAT", "natIP": address.to_string(), "networkTier": "PREMIUM",

@@ -13,12 +13,11 @@ use base64::Engine as _;
 use matrix::Digest;
 
 /// What Google's images have besides, from this machine's own Debian.
-const PACKAGES: [&str; 2] = ["google-guest-agent", "sudo"];
+const PACKAGES: [&str; 1] = ["google-guest-agent"];
 /// What of them is run from the disk.
 const PROGRAMS: [&str; 2] = ["usr/bin/google_guest_agent", "usr/bin/google_metadata_script_runner"];
 /// What of them is copied into the system.
-const FILES: [&str; 5] =
-    ["etc/default/instance_configs.cfg", "usr/bin/sudo", "usr/libexec/sudo", "etc/pam.d", "etc/sudoers"];
+const FILES: [&str; 1] = ["etc/default/instance_configs.cfg"];
 /// Beside what belongs to them.
 const SCRIPTS: [(&str, &str); 2] =
     [("setup.sh", include_str!("guest/setup.sh")), ("power-button.sh", include_str!("guest/power-button.sh"))];
@@ -41,7 +40,7 @@ pub(super) fn kernel_words(image: &str, hostname: &str, disks: &[(String, String
     // Without it, a kernel whose emulated CPU has to wait for a real one panics (see `guest/command.rs`).
     let mut words = format!("no_timer_check {image} systemd.hostname={hostname}");
     for (name, unit) in UNITS {
-        let unit = base64::prelude::BASE64_STANDARD_NO_PAD.encode(unit);
+        let unit = base64::prelude::BASE64_STANDARD.encode(unit);
         words += &format!(
             " systemd.wants={name}.service systemd.set_credential_binary=systemd.extra-unit.{name}.service:{unit}"
         );

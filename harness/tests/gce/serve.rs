@@ -54,6 +54,8 @@ pub(super) fn serve(shared: &Shared, request: &Request) -> Reply {
     let answer = || match &found {
         Some((method, path)) => of_contract(shared, request, method, path.clone()),
         None if is_exchange => shared.world().tokens.exchange(request),
+        // Whoever has no token yet looks here at the clock.
+        None if request.path == "/compute/v1/" => Refusal::not_found("").answer(),
         None => {
             let what = format!("{} {}: no such method", request.verb, request.path);
             shared.world().record.violations.push(what.clone());

@@ -42,11 +42,15 @@ const fn machine_type(
     MachineType { name, cpus, memory_mb, platform, nests }
 }
 
-pub(super) const MACHINE_TYPES: [MachineType; 16] = [
+pub(super) const MACHINE_TYPES: [MachineType; 20] = [
     machine_type("n1-standard-1", 1, 3840, "Intel Haswell", true),
     machine_type("n1-standard-2", 2, 7680, "Intel Haswell", true),
     machine_type("n1-standard-4", 4, 15360, "Intel Haswell", true),
     machine_type("n1-standard-8", 8, 30720, "Intel Haswell", true),
+    machine_type("n2-highcpu-2", 2, 2048, "Intel Cascade Lake", true),
+    machine_type("n2-highcpu-4", 4, 4096, "Intel Cascade Lake", true),
+    machine_type("n2-highcpu-8", 8, 8192, "Intel Cascade Lake", true),
+    machine_type("n2-highmem-2", 2, 16384, "Intel Cascade Lake", true),
     machine_type("n2-standard-2", 2, 8192, "Intel Cascade Lake", true),
     machine_type("n2-standard-4", 4, 16384, "Intel Cascade Lake", true),
     machine_type("n2-standard-8", 8, 32768, "Intel Cascade Lake", true),

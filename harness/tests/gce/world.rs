@@ -324,7 +324,13 @@ impl World {
         instance.expires = None;
         instance.value["status"] = "TERMINATED".into();
         instance.value["lastStopTimestamp"] = now().into();
-        for access in instance.value["networkInterfaces"][0]["accessConfigs"].as_array_mut().into_iter().flatten() {
+        for access in instance
+            .value
+            .pointer_mut("/networkInterfaces/0/accessConfigs")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             access.as_object_mut().unwrap().remove("natIP");
         }
     }

@@ -15,6 +15,7 @@ mod environments;
 mod families;
 mod faults;
 mod gce;
+mod gce_l1;
 mod handover;
 mod hardened;
 mod images;
