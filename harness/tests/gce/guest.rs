@@ -41,7 +41,7 @@ pub(super) fn kernel_words(image: &str, hostname: &str, disks: &[(String, String
     // Without it, a kernel whose emulated CPU has to wait for a real one panics (see `guest/command.rs`).
     let mut words = format!("no_timer_check {image} systemd.hostname={hostname}");
     for (name, unit) in UNITS {
-        let unit = base64::prelude::BASE64_STANDARD_NO_PAD.encode(unit);
+        let unit = base64::prelude::BASE64_STANDARD.encode(unit);
         words += &format!(
             " systemd.wants={name}.service systemd.set_credential_binary=systemd.extra-unit.{name}.service:{unit}"
         );
@@ -59,7 +59,7 @@ pub(super) fn disk(store: &Path) -> PathBuf {
     fs::create_dir_all(&folder).unwrap();
     let lock = File::create(folder.join("lock")).unwrap();
     lock.lock().unwrap();
-    let recipe = format!("{SCRIPTS:?}{PROGRAMS:?}{FILES:?}{PACKAGES:?}");
+    let recipe = format!("2{SCRIPTS:?}{PROGRAMS:?}{FILES:?}{PACKAGES:?}");
     let disk = folder.join(format!("{}.ext4", &Digest::of(recipe.as_bytes()).to_string()[7..23]));
     if disk.exists() {
         return disk;
@@ -75,9 +75,10 @@ pub(super) fn disk(store: &Path) -> PathBuf {
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         run(Command::new("cp").arg("-r").arg(all.join(file)).arg(to));
     }
-    // RSA takes an emulated guest half a minute, and the image's SSH server does not use it.
+    // RSA takes an emulated guest half a minute, and the image's SSH server does not use it. The network is set up already.
     let settings = whole.join("tree/etc/default/instance_configs.cfg");
-    let text = fs::read_to_string(&settings).unwrap().replace("ecdsa,ed25519,rsa", "ecdsa,ed25519");
+    let text = fs::read_to_string(&settings).unwrap();
+    let text = text.replace("ecdsa,ed25519,rsa", "ecdsa,ed25519").replace("\nsetup = true", "\nsetup = false");
     fs::write(settings, text).unwrap();
     for (name, text) in SCRIPTS {
         fs::write(whole.join(name), text).unwrap();

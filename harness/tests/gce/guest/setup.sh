@@ -18,6 +18,7 @@ echo "127.0.0.1 localhost
 
 if ! [ -e /usr/bin/sudo ]; then
     cp -r "$here/tree/etc" "$here/tree/usr" /
+    mkdir /etc/sudoers.d
     chown -R root:root /etc/sudo* /etc/pam.d /usr/bin/sudo /usr/libexec/sudo
     chmod 440 /etc/sudoers
     chmod 4755 /usr/bin/sudo
