@@ -59,7 +59,7 @@ pub(super) fn disk(store: &Path) -> PathBuf {
     fs::create_dir_all(&folder).unwrap();
     let lock = File::create(folder.join("lock")).unwrap();
     lock.lock().unwrap();
-    let recipe = format!("2{SCRIPTS:?}{PROGRAMS:?}{FILES:?}{PACKAGES:?}");
+    let recipe = format!("{}{SCRIPTS:?}", include_str!("guest.rs"));
     let disk = folder.join(format!("{}.ext4", &Digest::of(recipe.as_bytes()).to_string()[7..23]));
     if disk.exists() {
         return disk;
