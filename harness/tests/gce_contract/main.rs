@@ -251,7 +251,7 @@ fn eventually<T>(what: &str, cloud: &Cloud, look: impl Fn() -> Option<T>) -> T {
 }
 
 #[test]
-#[ignore = "boots a virtual machine"]
+#[ignore = "on request: boots a virtual machine from an image of NESTMATRIX_TEST_STORE"]
 fn a_real_instance_tells_its_host_keys_lets_in_the_user_of_its_metadata_and_ends() {
     let store =
         std::env::var_os("NESTMATRIX_TEST_STORE").expect("NESTMATRIX_TEST_STORE: a store with debian-13-runner");
