@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     call::{Call, path},
-    create,
+    create, disks,
     operation::{Target, Work, region},
     refusal::Refusal,
     setup::{MACHINE_TYPES, Zone},
@@ -15,10 +15,10 @@ use super::{
 pub(super) fn serve(world: &mut World, call: &Call) -> Result<Value, Refusal> {
     match call.method {
         "compute.disks.get" => disk(world, call),
-        "compute.disks.insert" => create::disk(world, call),
+        "compute.disks.insert" => disks::create(world, call),
         "compute.globalOperations.get" | "compute.zoneOperations.get" => operation(world, call),
         "compute.images.getFromFamily" => image(world, call),
-        "compute.images.insert" => create::image(world, call),
+        "compute.images.insert" => disks::create_image(world, call),
         "compute.instances.aggregatedList" => every_instance(world, call),
         "compute.instances.delete" => end(world, call, "delete", Then::Delete),
         "compute.instances.get" => Ok(world.instances[&call.instance(world)?].value.clone()),
@@ -84,7 +84,7 @@ fn machine_type(world: &World, call: &Call) -> Result<Value, Refusal> {
 
 fn image(world: &World, call: &Call) -> Result<Value, Refusal> {
     let (project, family) = (call.at("project"), call.at("family"));
-    create::newest(world, project, family)
+    disks::newest(world, project, family)
         .cloned()
         .ok_or_else(|| Refusal::not_found(&format!("projects/{project}/global/images/family/{family}")))
 }

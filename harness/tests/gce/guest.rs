@@ -13,11 +13,12 @@ use base64::Engine as _;
 use matrix::Digest;
 
 /// What Google's images have besides, from this machine's own Debian.
-const PACKAGES: [&str; 1] = ["google-guest-agent"];
+const PACKAGES: [&str; 2] = ["google-guest-agent", "sudo"];
 /// What of them is run from the disk.
 const PROGRAMS: [&str; 2] = ["usr/bin/google_guest_agent", "usr/bin/google_metadata_script_runner"];
 /// What of them is copied into the system.
-const FILES: [&str; 1] = ["etc/default/instance_configs.cfg"];
+const FILES: [&str; 5] =
+    ["etc/default/instance_configs.cfg", "usr/bin/sudo", "usr/libexec/sudo", "etc/pam.d", "etc/sudoers"];
 /// Beside what belongs to them.
 const SCRIPTS: [(&str, &str); 2] =
     [("setup.sh", include_str!("guest/setup.sh")), ("power-button.sh", include_str!("guest/power-button.sh"))];
@@ -58,7 +59,7 @@ pub(super) fn disk(store: &Path) -> PathBuf {
     fs::create_dir_all(&folder).unwrap();
     let lock = File::create(folder.join("lock")).unwrap();
     lock.lock().unwrap();
-    let recipe = format!("{SCRIPTS:?}{PROGRAMS:?}{FILES:?}{PACKAGES:?}");
+    let recipe = format!("{}{SCRIPTS:?}", include_str!("guest.rs"));
     let disk = folder.join(format!("{}.ext4", &Digest::of(recipe.as_bytes()).to_string()[7..23]));
     if disk.exists() {
         return disk;
@@ -74,9 +75,10 @@ pub(super) fn disk(store: &Path) -> PathBuf {
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         run(Command::new("cp").arg("-r").arg(all.join(file)).arg(to));
     }
-    // RSA takes an emulated guest half a minute, and the image's SSH server does not use it.
+    // RSA takes an emulated guest half a minute, and the image's SSH server does not use it. The network is set up already.
     let settings = whole.join("tree/etc/default/instance_configs.cfg");
-    let text = fs::read_to_string(&settings).unwrap().replace("ecdsa,ed25519,rsa", "ecdsa,ed25519");
+    let text = fs::read_to_string(&settings).unwrap();
+    let text = text.replace("ecdsa,ed25519,rsa", "ecdsa,ed25519").replace("\nsetup = true", "\nsetup = false");
     fs::write(settings, text).unwrap();
     for (name, text) in SCRIPTS {
         fs::write(whole.join(name), text).unwrap();

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -98,12 +98,14 @@ impl Machine {
         }
         let metadata = metadata::serve(Arc::clone(shared), place.clone());
         let socket = parts.folder.join(format!("{}.qmp", plan.id));
+        let log = parts.folder.join(format!("{}.log", plan.id));
+        // It is killed when the thread ends that starts it (prctl(2), PR_SET_PDEATHSIG), so also with this process.
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"])
             .args(plan.arguments(parts, &socket, metadata.address.port()))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(fs::File::create(&log)?)
             .spawn()?;
         let console = child.stdout.take();
         thread::spawn({
@@ -114,9 +116,8 @@ impl Machine {
             Ok((qmp, ssh_port)) => Ok(Some(Self { child, qmp, ssh_port, _metadata: metadata })),
             Err(error) => {
                 let _ = child.kill();
-                let mut said = String::new();
-                let _ = child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said));
                 let _ = child.wait();
+                let said = fs::read_to_string(&log).unwrap_or_default();
                 Err(io::Error::other(format!("{error}: {}", said.trim())))
             }
         }

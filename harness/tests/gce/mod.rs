@@ -3,7 +3,7 @@
 //! ```text
 //! http       requests and answers; a thread per connection
 //! contract   is a request what the contract says? is the answer?
-//! compute    create, policy, tokens: what the methods do to the world
+//! compute    create, disks, policy, tokens: what the methods do to the world
 //! machine    what QEMU runs behind an instance; guest: what is in it; metadata: the server it asks
 //! world      instances, disks, operations, and what time does to them: a thread advances it
 //! faults     what goes wrong, as the test wants it
@@ -18,6 +18,7 @@ mod call;
 mod compute;
 mod contract;
 mod create;
+mod disks;
 mod faults;
 mod filter;
 mod guest;

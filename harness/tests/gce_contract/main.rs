@@ -209,6 +209,34 @@ fn lists_are_filtered_by_labels_and_come_in_pages() {
     assert_eq!(client.get(&format!("{everywhere}?filter=labels")).0, 400);
 }
 
+#[test]
+fn spot_instances_are_taken_away_and_those_with_a_time_limit_end() {
+    // A second of this cloud takes a millisecond.
+    let cloud = Cloud::start(Setup::new(Machines::None).second(Duration::from_millis(1)));
+    let client = Client::new(&cloud);
+    let started = |name: &str, scheduling: Value| {
+        let mut body = instance(name, "a");
+        body["scheduling"] = scheduling;
+        let (_, operation) = client.post(&format!("{ZONE}/instances"), &body);
+        assert!(client.done(&operation)["error"].is_null());
+    };
+    let gone = |name: &str| cloud.instances().iter().all(|instance| instance["name"] != name);
+    started("short", json!({ "maxRunDuration": { "seconds": "300" }, "instanceTerminationAction": "DELETE" }));
+    started("spot", json!({ "provisioningModel": "SPOT", "instanceTerminationAction": "STOP" }));
+    cloud.preempt("spot");
+    eventually("end", &cloud, || (gone("short") && cloud.instances()[0]["status"] == "TERMINATED").then_some(()));
+    let filter = "operationType=compute.instances.preempted";
+    let (_, list) = client.get(&format!("{ZONE}/operations?filter={filter}"));
+    assert!(list["items"][0]["targetLink"].as_str().unwrap().ends_with("/spot"), "{list}");
+    assert!(cloud.disks().iter().all(|disk| disk["name"] == "spot"), "{:?}", cloud.disks());
+    cloud.assert_no_violations();
+}
+
+fn printed(cloud: &Cloud) -> String {
+    let names = cloud.instances().into_iter().filter_map(|instance| Some(instance["name"].as_str()?.to_owned()));
+    names.map(|name| format!("{name} printed {}\n", cloud.serial(&name))).collect()
+}
+
 /// Waits for what an emulated guest takes minutes for.
 fn eventually<T>(what: &str, cloud: &Cloud, look: impl Fn() -> Option<T>) -> T {
     let began = Instant::now();
@@ -217,13 +245,13 @@ fn eventually<T>(what: &str, cloud: &Cloud, look: impl Fn() -> Option<T>) -> T {
             return found;
         }
         assert_eq!(cloud.violations(), Vec::<String>::new());
-        assert!(began.elapsed() < Duration::from_secs(300), "no {what}: {}", cloud.serial("box"));
+        assert!(began.elapsed() < Duration::from_secs(600), "no {what}: {}", printed(cloud));
         std::thread::sleep(Duration::from_millis(200));
     }
 }
 
 #[test]
-#[ignore = "boots a virtual machine"]
+#[ignore = "on request: boots a virtual machine from an image of NESTMATRIX_TEST_STORE"]
 fn a_real_instance_tells_its_host_keys_lets_in_the_user_of_its_metadata_and_ends() {
     let store =
         std::env::var_os("NESTMATRIX_TEST_STORE").expect("NESTMATRIX_TEST_STORE: a store with debian-13-runner");
@@ -262,10 +290,22 @@ fn a_real_instance_tells_its_host_keys_lets_in_the_user_of_its_metadata_and_ends
         ssh.args(["-p", &port.to_string(), "tester@127.0.0.1", command]).output().unwrap()
     };
     let said = eventually("login", &cloud, || {
-        let output = ssh("id -un; grep -c svm /proc/cpuinfo; getent hosts metadata.google.internal");
+        let output = ssh("id -un; sudo -n id -un; grep -c svm /proc/cpuinfo; getent hosts metadata.google.internal");
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     });
-    assert_eq!(said.split_whitespace().take(3).collect::<Vec<_>>(), ["tester", "1", "169.254.169.254"]);
+    assert_eq!(said.split_whitespace().take(4).collect::<Vec<_>>(), ["tester", "root", "1", "169.254.169.254"]);
+    let (_, shown) = client.get(&format!("{ZONE}/instances/box"));
+    let address = shown["networkInterfaces"][0]["accessConfigs"][0]["natIP"].as_str().unwrap();
+    // Only root may serve the port of SSH.
+    if rustix::process::geteuid().is_root() {
+        // The agent makes the server read its settings again once it has created users: connections fail meanwhile.
+        eventually("banner", &cloud, || {
+            let mut banner = [0; 4];
+            TcpStream::connect((address, 22)).ok()?.read_exact(&mut banner).ok()?;
+            (&banner == b"SSH-").then_some(())
+        });
+    }
+    assert_eq!(client.send("GET", "/test/ssh-port/box", "", "").unwrap(), (200, port.into()));
     eventually("startup script", &cloud, || cloud.serial("box").contains("started by root").then_some(()));
 
     // Its guest shuts down by itself.

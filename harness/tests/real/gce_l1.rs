@@ -17,8 +17,11 @@ use crate::{
 const PROXY: &str = r#"#!/bin/bash
 # Connects to the SSH server of the instance $1: asks the cloud for its port.
 exec 3<>"/dev/tcp/${CLOUD%:*}/${CLOUD#*:}" || exit 1
-printf 'GET /test/ssh-port/%s HTTP/1.0\r\n\r\n' "$1" >&3
-port=$(tail -n 1 <&3)
+printf 'GET /test/ssh-port/%s HTTP/1.1\r\nHost: cloud\r\n\r\n' "$1" >&3
+while read -r name value <&3; [ "${name%$'\r'}" ]; do
+    [ "${name,,}" != content-length: ] || length=${value%$'\r'}
+done
+read -r -N "$length" port <&3
 exec 3>&-
 set -- "$port"
 "#;

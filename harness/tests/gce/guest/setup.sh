@@ -16,7 +16,13 @@ echo "127.0.0.1 localhost
 # Nobody answers; without a server look-ups fail at once.
 : >/etc/resolv.conf
 
-[ -e /etc/default/instance_configs.cfg ] || cp -r "$here/tree/etc" /
+if ! [ -e /usr/bin/sudo ]; then
+    cp -r "$here/tree/etc" "$here/tree/usr" /
+    mkdir /etc/sudoers.d
+    chown -R root:root /etc/sudo* /etc/pam.d /usr/bin/sudo /usr/libexec/sudo
+    chmod 440 /etc/sudoers
+    chmod 4755 /usr/bin/sudo
+fi
 
 # As google-compute-engine's rules for udev name disks; the kernel's command line says what they are called.
 mkdir -p /dev/disk/by-id
