@@ -112,13 +112,14 @@ pub(super) struct End {
 }
 
 impl Pinned {
-    fn add_to(&self, command: &mut Command) {
+    fn add_to(&self, command: &mut Command, name: &str) {
         // Nothing of the user's is asked, and nothing of ours left there.
         command.args(["-F", "none", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"]);
         for (option, value) in [
             ("GlobalKnownHostsFile", "none".to_owned()),
             ("UserKnownHostsFile", quoted(&self.known_hosts)),
             ("HostName", self.address.clone()),
+            ("HostKeyAlias", name.to_owned()),
             // Its address is somebody else's tomorrow.
             ("CheckHostIP", "no".to_owned()),
         ] {
@@ -171,7 +172,7 @@ impl Access<'_> {
             Way::Users { identity: Some(identity) } => {
                 command.args(["-o", "IdentitiesOnly=yes"]).arg("-i").arg(identity);
             }
-            Way::Pinned(pinned) => pinned.add_to(&mut command),
+            Way::Pinned(pinned) => pinned.add_to(&mut command, self.host.name()),
         }
         if let Some(user) = self.host.user() {
             command.args(["-l", user]);
@@ -457,6 +458,7 @@ mod tests {
             "StrictHostKeyChecking=yes",
             "-F none",
             "HostName=192.0.2.7",
+            "HostKeyAlias=lab",
             "UserKnownHostsFile=\"/run/a b/known\"",
             "-i /run/key",
             "ProxyCommand=tunnel %n %p",
