@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ini::Ini;
+use configparser::ini::Ini;
 
 /// Project, zone and endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,18 +46,15 @@ impl Settings {
             if name.contains('/') {
                 return None;
             }
-            Ini::load_from_str(&file(&folder.join("configurations").join(format!("config_{name}")))?).ok()
+            let mut settings = Ini::new();
+            settings.set_inline_comment_symbols(Some(&[]));
+            settings.read(file(&folder.join("configurations").join(format!("config_{name}")))?).ok()?;
+            Some(settings)
         };
         let configuration = active();
         let configured = |section: &str, key: &str| {
             let name = format!("CLOUDSDK_{section}_{key}").to_uppercase();
-            variable(&name).or_else(|| {
-                configuration
-                    .as_ref()?
-                    .get_from(Some(section), key)
-                    .filter(|value| !value.is_empty())
-                    .map(str::to_owned)
-            })
+            variable(&name).or_else(|| configuration.as_ref()?.get(section, key).filter(|value| !value.is_empty()))
         };
         let endpoint = |service: &str, usual: &str| {
             let mut base = configured("api_endpoint_overrides", service).unwrap_or_else(|| usual.to_owned());

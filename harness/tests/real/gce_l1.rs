@@ -51,7 +51,7 @@ fn start(lab: &Lab, cloud: &Cloud, matrix: &str, out: &str, args: &[&str]) -> Ch
 
 /// The conversation without what is different each time, and without what is said again and again.
 fn conversation(cloud: &Cloud, run: &Finished) -> String {
-    let instance = run.json()["runners"][0]["machine"]["name"].as_str().unwrap().to_owned();
+    let instance = run.json()["runners"][0]["machine"]["facts"]["name"].as_str().unwrap().to_owned();
     let run_name = run.json()["run"].as_str().unwrap_or_default().to_owned();
     let mut lines: Vec<String> = Vec::new();
     for request in cloud.requests() {
@@ -98,7 +98,7 @@ fn an_l1_on_compute_engine_gives_the_verdicts_of_every_other_and_is_gone_afterwa
     let run = lab.finish(child, "out");
     run.assert_code(1);
     assert_eq!(run.verdict("alpine.passes"), "passed", "{}", run.stderr);
-    assert_eq!(run.verdict("alpine.fails"), "failed", "{}", run.stderr);
+    assert_eq!(run.verdict("alpine.fails"), "failed(test)", "{}", run.stderr);
     assert_counts_agree(&run);
     let runner = run.json()["runners"][0].clone();
     assert_eq!(
@@ -198,4 +198,60 @@ fn ctrl_c_and_a_kill_while_guests_run_leave_nothing_that_cleanup_does_not_find()
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     until("it is gone", || cloud.instances().is_empty().then_some(()));
     cloud.assert_no_violations();
+}
+
+#[test]
+#[ignore = "boots several L1s: run it with `--ignored`"]
+fn a_baked_family_is_booted_from_and_a_cache_disk_keeps_what_the_next_run_needs() {
+    let setup = setup();
+    let lab = Lab::warm();
+    let cloud = Cloud::start(setup);
+    let baked = in_cloud(&lab, &cloud).args(["gce", "bake", "--family", "ours"]).output().unwrap();
+    assert_eq!(baked.status.code(), Some(0), "{baked:?}");
+    assert_nothing_is_left(&cloud);
+    let args = ["--gce-image", "ours", "--gce-cache-disk", "cache"];
+    let matrix = alpine() + "[[suite]]\nname = 's'\ninline = 'true'\n";
+    for (out, uploads) in [("first", true), ("second", false)] {
+        let child = start(&lab, &cloud, &matrix, out, &args);
+        let instance = running(&cloud);
+        assert_eq!(instance["disks"].as_array().unwrap().len(), 2, "{instance}");
+        let run = lab.finish(child, out);
+        run.assert_code(0);
+        assert_eq!(run.file("events.jsonl").contains("uploading alpine"), uploads, "{out}: {}", run.stderr);
+        assert_eq!(run.file("events.jsonl").contains("template-started"), uploads, "{out}: {}", run.stderr);
+        assert_nothing_is_left(&cloud);
+    }
+    assert!(cloud.disks().iter().any(|disk| disk["name"] == "cache"), "it stays: {:?}", cloud.disks());
+}
+
+/// On a stock system, with the packages of its distribution. No instance: what Compute Engine has around it does not matter here.
+#[test]
+#[ignore = "installs QEMU in a guest from the package mirror: run it with `--ignored`"]
+fn the_start_up_script_installs_qemu_on_a_stock_system() {
+    store::the_rest();
+    let lab = Lab::open();
+    lab.write("startup.sh", include_str!("../../src/runner/gce/startup.sh"));
+    let matrix = r#"
+images = ["debian-13-minimal"]
+guest = { network = "open", memory = "1GiB", disk = "6GiB" }
+timeout = { suite = "30m" }
+[[suite]]
+name = "s"
+files = ["startup.sh"]
+inline = """
+set -e
+useradd -m nestmatrix
+bash ./startup.sh
+qemu-system-x86_64 --version
+qemu-img --version
+test -e /etc/udev/rules.d/99-nestmatrix.rules
+"""
+"#;
+    let child = lab.start(matrix, "out", &[]);
+    let run = lab.finish(child, "out");
+    run.assert_code(0);
+    let console = run.file("cells/debian-13-minimal.s/attempt-1/console.log");
+    for line in ["nestmatrix-state: installing QEMU", "nestmatrix-host-key: ssh-ed25519 ", "nestmatrix-state: ready"] {
+        assert!(console.contains(line), "`{line}` is not in {console}");
+    }
 }
