@@ -75,7 +75,9 @@ pub(super) fn fetch(
     create(&whole)?;
     fs::rename(&image.disk, whole.join(DISK))?;
     coming.is_whole(&whole)?;
-    remove(&coming.part)
+    // It is of no use any more, and of no harm.
+    let _ = remove(&coming.part);
+    Ok(())
 }
 
 /// The folder of a fetch; nothing of it stays.
@@ -106,7 +108,9 @@ fn prepared(store: &Path, entry: &Entry, output: &mut impl io::Write) -> io::Res
     thread::scope(|scope| {
         let (done, result) = mpsc::channel();
         let control = Control { refresh: false, cancel: &cancel, progress: &note };
-        scope.spawn(move || done.send(prepare(store, entry, &control)));
+        scope.spawn(move || {
+            let _ = done.send(prepare(store, entry, &control));
+        });
         let mut stopped = None;
         loop {
             match result.recv_timeout(SAID) {
@@ -211,7 +215,7 @@ mod tests {
         run(root.path(), &wanted, &mut io::sink()).unwrap();
         run(root.path(), &wanted, &mut io::sink()).unwrap();
         assert_eq!(server.seen().len(), 1);
-        assert_eq!(left(root.path()), [folder.clone()]);
+        assert_eq!(left(root.path()).join(" "), folder);
         let files = fs::read_dir(root.path().join("images").join(&folder)).unwrap();
         let mut files: Vec<_> = files.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         files.sort();
@@ -235,7 +239,7 @@ mod tests {
             assert_eq!(left(root.path()), [""; 0], "{words}");
         };
         fails(&wanted(&server.url("/gone")), "404");
-        fails(&wanted(&server.url("/other")), "checksum");
+        fails(&wanted(&server.url("/other")), "digest mismatch");
         let mut another = wanted(&server.url("/debian.raw"));
         another.facts.login_user = "root".into();
         fails(&another, "makes another image");
