@@ -59,6 +59,7 @@ impl StoredImage {
             facts: self.facts.clone(),
             disk: DiskFile { file: self.folder.join(DISK), format: self.format },
             kernel: matches!(self.facts.start, Start::Kernel(_)).then(kernel),
+            source: None,
             lease: None,
         }
     }
@@ -199,6 +200,7 @@ pub(crate) fn here(folder: &Path, facts: &ImageFacts) -> io::Result<BootImage> {
         facts: facts.clone(),
         disk: DiskFile { file: disk, format: DiskFormat::Raw },
         kernel: matches!(facts.start, Start::Kernel(_)).then(kernel),
+        source: None,
         lease: None,
     })
 }
@@ -263,6 +265,7 @@ mod tests {
             },
             disk: DiskFile { file: path("disk"), format: DiskFormat::Qcow2 },
             kernel: Some(Kernel { kernel: path("kernel"), initrd: path("initrd") }),
+            source: None,
             lease: None,
         };
         let facts = image.facts.clone();

@@ -14,10 +14,11 @@ use std::{
 
 use matrix::Digest;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::Digest as _;
 
 use super::{
+    fetch::{self, fetch},
     job_bundle::{DISK, INITRD, KERNEL},
     shared,
 };
@@ -45,6 +46,8 @@ const AGENT_END: Duration = Duration::from_secs(5);
 pub(crate) enum Received {
     /// The files of an image, into the folder of this name.
     Image(String),
+    /// Where an image is published: it is fetched, into the folder of this name.
+    Fetch(String),
     /// The bundle of this run, as an archive.
     JobBundle(String),
     /// Nothing: ends this run and removes what it left.
@@ -79,8 +82,10 @@ pub(crate) struct Header {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Reply {
-    /// Another run is sending the same image, or the run is still ending. Said again and again.
+    /// Another run is bringing the same image, or the run is still ending. Said again and again.
     Waiting,
+    /// It is being fetched, so many bytes so far. Said again and again.
+    Fetching(u64),
     /// What is there.
     There(There),
     /// It is there.
@@ -99,6 +104,7 @@ pub(crate) fn receive(root: &Path, what: &Received) -> io::Result<()> {
     let (mut input, mut output) = (io::BufReader::with_capacity(BLOCK, Sender), io::stdout().lock());
     let received = match what {
         Received::Image(name) => image(root, name, &mut input, &mut output),
+        Received::Fetch(name) => fetch(root, name, &mut input, &mut output),
         Received::JobBundle(run) => {
             name(run).and_then(|run| tar::Archive::new(&mut input).unpack(shared::bundle(root, run)))
         }
@@ -150,7 +156,7 @@ fn locked(lock: &File, output: &mut impl io::Write, waiting: &mut dyn FnMut()) -
     }
 }
 
-fn say(output: &mut impl io::Write, message: &impl Serialize) -> io::Result<()> {
+pub(super) fn say(output: &mut impl io::Write, message: &impl Serialize) -> io::Result<()> {
     let line = serde_json::to_string(message)?;
     writeln!(output, "{line}")?;
     output.flush()
@@ -184,38 +190,77 @@ fn name(text: &str) -> io::Result<&str> {
     if plain && !text.is_empty() && !text.starts_with('.') { Ok(text) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
-fn image(root: &Path, folder: &str, input: &mut impl io::BufRead, output: &mut impl io::Write) -> io::Result<()> {
-    let images = root.join(shared::IMAGES);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&images)?;
-    let (place, part) = (images.join(name(folder)?), images.join(format!("{folder}.part")));
-    // Another run may be sending the same: then it is there, or goes on from there.
-    let lock = File::create(images.join(format!("{folder}.lock")))?;
-    locked(&lock, output, &mut || {})?;
-    if place.is_dir() {
-        File::create(place.join(USED))?.set_modified(SystemTime::now())?;
-        return say(output, &Reply::There(There { whole: true, bytes: [0; 3], allocated: 0, free: 0 }));
+/// An image that is not there, and that nobody else brings while this lives.
+pub(super) struct Coming {
+    images: PathBuf,
+    place: PathBuf,
+    /// What an upload has left, or leaves.
+    pub(super) part: PathBuf,
+    /// What a fetch leaves.
+    pub(super) fetched: PathBuf,
+    _lock: File,
+}
+
+impl Coming {
+    /// `None`: it is there.
+    pub(super) fn new(root: &Path, folder: &str, output: &mut impl io::Write) -> io::Result<Option<Self>> {
+        let images = root.join(shared::IMAGES);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&images)?;
+        let place = images.join(name(folder)?);
+        let below = |kind: &str| images.join(format!("{folder}.{kind}"));
+        // Another run may be bringing the same: then it is there, or goes on from there.
+        let lock = File::create(below("lock"))?;
+        locked(&lock, output, &mut || {})?;
+        if place.is_dir() {
+            File::create(place.join(USED))?.set_modified(SystemTime::now())?;
+            return Ok(None);
+        }
+        remove_unused(&images);
+        let (part, fetched) = (below("part"), below(fetch::FOLDER));
+        remove(&fetched)?;
+        Ok(Some(Self { images, place, part, fetched, _lock: lock }))
     }
-    remove_unused(&images);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&part)?;
+
+    /// It has come, into this folder: it gets its name.
+    pub(super) fn is_whole(&self, folder: &Path) -> io::Result<()> {
+        File::create(folder.join(USED))?;
+        File::open(folder)?.sync_all()?;
+        fs::rename(folder, &self.place)?;
+        File::open(&self.images)?.sync_all()
+    }
+}
+
+/// Removes a folder, if there is one.
+pub(super) fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn image(root: &Path, folder: &str, input: &mut impl io::BufRead, output: &mut impl io::Write) -> io::Result<()> {
+    let Some(coming) = Coming::new(root, folder, output)? else {
+        return say(output, &Reply::There(There { whole: true, bytes: [0; 3], allocated: 0, free: 0 }));
+    };
+    let part = &coming.part;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(part)?;
     let files = FILES.map(|name| fs::metadata(part.join(name)).ok());
     let bytes = files.each_ref().map(|file| file.as_ref().map_or(0, fs::Metadata::len));
     let allocated = files.iter().flatten().map(|file| file.blocks() * 512).sum();
-    let free = host::free_bytes(&part)?.bytes();
+    let free = host::free_bytes(part)?.bytes();
     say(output, &Reply::There(There { whole: false, bytes, allocated, free }))?;
-    let taken = files_of_image(&part, input);
+    let taken = files_of_image(part, input);
     if taken.as_ref().is_err_and(is_full) {
         // Others need the room that it takes.
-        let _ = fs::remove_dir_all(&part);
+        let _ = remove(part);
     }
     taken?;
-    File::create(part.join(USED))?;
-    fs::rename(&part, &place)?;
-    File::open(&images)?.sync_all()
+    coming.is_whole(part)
 }
 
 fn files_of_image(part: &Path, input: &mut impl io::BufRead) -> io::Result<()> {
     loop {
-        let header = header(input)?;
+        let header: Header = line(input, LONGEST)?;
         if header.name.is_empty() {
             return Ok(());
         }
@@ -226,9 +271,10 @@ fn files_of_image(part: &Path, input: &mut impl io::BufRead) -> io::Result<()> {
     }
 }
 
-fn header(input: &mut impl io::BufRead) -> io::Result<Header> {
+/// A line of JSON of at most so many bytes.
+pub(super) fn line<T: DeserializeOwned>(input: &mut impl io::BufRead, longest: u64) -> io::Result<T> {
     let mut line = Vec::new();
-    input.take(LONGEST).read_until(b'\n', &mut line)?;
+    input.take(longest).read_until(b'\n', &mut line)?;
     if !line.ends_with(b"\n") {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -316,7 +362,7 @@ pub(crate) const fn resume_from(there: u64, bytes: u64) -> u64 {
     if there > bytes { 0 } else { there / BLOCK as u64 * BLOCK as u64 }
 }
 
-/// Images that nobody used for long, whole or not.
+/// Images that nobody used for long, whole or not, and what is left of fetches that were killed.
 fn remove_unused(images: &Path) {
     let old = |path: &Path| {
         let used = fs::metadata(path.join(USED)).or_else(|_| fs::metadata(path));
@@ -326,7 +372,8 @@ fn remove_unused(images: &Path) {
     for entry in fs::read_dir(images).into_iter().flatten().flatten() {
         let path = entry.path();
         let lock = path.with_extension("lock");
-        if !path.is_dir() || !old(&path) {
+        let is_rest = path.extension().is_some_and(|kind| kind == fetch::FOLDER);
+        if !path.is_dir() || !(is_rest || old(&path)) {
             continue;
         }
         if let Ok(lock) = File::create(&lock)

@@ -265,6 +265,8 @@ pub(super) struct Agent {
 pub(super) enum Receive {
     /// The files of an image, into a folder of this name below the shared folder.
     Image { shared: PathBuf, name: String },
+    /// Where an image is published: it is fetched, into a folder of this name below the shared folder.
+    Fetch { shared: PathBuf, name: String },
     /// The bundle of a run, as an archive.
     Bundle { shared: PathBuf, run: String },
     /// Nothing: waits until the run has ended and removes what it left.

@@ -113,6 +113,7 @@ async fn verb(args: Args) -> Outcome {
         Verb::Receive { what } => {
             let (shared, what) = match what {
                 args::Receive::Image { shared, name } => (shared, Received::Image(name)),
+                args::Receive::Fetch { shared, name } => (shared, Received::Fetch(name)),
                 args::Receive::Bundle { shared, run } => (shared, Received::JobBundle(run)),
                 args::Receive::End { shared, run } => (shared, Received::End(run)),
             };

@@ -2,14 +2,18 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use images::{Kernel, PreparedImage, Start};
-use matrix::{Arch, ByteSize, Digest, Firmware, PackageFamily};
+use images::{Entry, Kernel, Origin, PreparedImage, Published, Source, Start};
+use matrix::{Arch, ByteSize, Checksum, Digest, Firmware, PackageFamily};
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     guest::{Accelerator, BootFiles, Cpu, Disk, DiskFile, Launch, MachineSpec, Seed, Uefi},
     host::{self, NoPart, Qemu},
 };
+
+/// Most addresses of a file that are passed on.
+const MOST_URLS: usize = 32;
 
 /// How often an image may reboot itself at its first boot (to relabel its files, to switch kernels).
 const MOST_REBOOTS: u32 = 3;
@@ -31,6 +35,59 @@ pub struct ImageFacts {
     pub login_user: String,
 }
 
+/// Where another machine can fetch the disk that an image was made of, and what decides, beside [`ImageFacts`], what is made of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FetchSource {
+    /// The same file at each, tried in this order; `http` or `https`, without a password.
+    urls: Vec<String>,
+    /// Its stated digest.
+    checksum: Checksum,
+    /// What starts its boot loader; `None`: read from the disk.
+    firmware: Option<Firmware>,
+}
+
+impl FetchSource {
+    /// That of an entry; `None`: it is built, a file of this machine, or at addresses that are not everybody's.
+    pub fn of(entry: &Entry) -> Option<Self> {
+        let Source::Disk { file: Published { origin: Origin::Urls(urls), digest: Some(checksum) }, firmware } =
+            &entry.source
+        else {
+            return None;
+        };
+        let source = Self { urls: urls.clone(), checksum: *checksum, firmware: *firmware };
+        source.is_for_others().then_some(source)
+    }
+
+    /// All addresses are of the web, and none has a user's name or password.
+    fn is_for_others(&self) -> bool {
+        let is_for_others = |text: &String| {
+            Url::parse(text).is_ok_and(|url| {
+                matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none()
+            })
+        };
+        (1..=MOST_URLS).contains(&self.urls.len()) && self.urls.iter().all(is_for_others)
+    }
+
+    /// The entry of which the same image is made under another name; `None`: something in this does not lead to a publisher.
+    pub(crate) fn entry(self, name: &str, facts: &ImageFacts) -> Option<Entry> {
+        if !self.is_for_others() {
+            return None;
+        }
+        let file = Published { origin: Origin::Urls(self.urls), digest: Some(self.checksum) };
+        Some(Entry {
+            name: name.to_owned(),
+            title: String::new(),
+            arch: facts.arch,
+            family: facts.family,
+            login_user: facts.login_user.clone(),
+            end_of_life: None,
+            source: Source::Disk { file, firmware: self.firmware },
+            upstream: images::Upstream::default(),
+        })
+    }
+}
+
 /// An image as guests are started from it here.
 #[derive(Clone, Debug)]
 pub struct BootImage {
@@ -40,6 +97,8 @@ pub struct BootImage {
     pub disk: DiskFile,
     /// The kernel its guests are started with, if they do not come with a boot loader.
     pub kernel: Option<Kernel>,
+    /// Where other machines can fetch it; `None`: it is only here.
+    pub source: Option<FetchSource>,
     /// Keeps the files where they are; `None`: nobody takes them away here.
     #[expect(dead_code, reason = "it is held, not read")]
     pub(crate) lease: Option<Arc<PreparedImage>>,
@@ -47,7 +106,7 @@ pub struct BootImage {
 
 impl BootImage {
     /// The image as it is in the store.
-    pub fn of(image: Arc<PreparedImage>) -> Self {
+    pub fn of(image: Arc<PreparedImage>, source: Option<FetchSource>) -> Self {
         Self {
             facts: ImageFacts {
                 digest: image.digest,
@@ -59,6 +118,7 @@ impl BootImage {
             },
             disk: DiskFile { file: image.disk.clone(), format: image.format },
             kernel: image.kernel.clone(),
+            source,
             lease: Some(image),
         }
     }

@@ -43,6 +43,6 @@ pub use budget::{Budget, Cost};
 pub use context::{BootImages, Emulation, Keep, Purpose, RunContext};
 pub use disk_space::LEAST_ROOM;
 pub use dispatch::{Incoming, QueuedCell, Stop, at_once, dispatch, freeze};
-pub use image::{BootImage, ImageFacts};
+pub use image::{BootImage, FetchSource, ImageFacts};
 pub(crate) use panicked::words as panic_words;
 pub use template_cache::TemplateCache;

@@ -2,11 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use images::PreparedImage;
+use images::{Entry, PreparedImage};
 use matrix::Digest;
 use reports::Trouble;
 
 use super::image_phase::{Prepared, Preparing, missing};
+use crate::fanout::{BootImage, FetchSource};
 
 /// Images that are there or unavailable, and those that are still being prepared.
 pub(super) struct Arriving {
@@ -14,12 +15,21 @@ pub(super) struct Arriving {
     prepared: Prepared,
     /// What a run that is resumed began with.
     began_with: HashMap<String, Digest>,
+    /// Where others can fetch them.
+    sources: HashMap<String, FetchSource>,
 }
 
 impl Arriving {
-    /// `refused` are unavailable, whatever is prepared.
-    pub(super) fn new(preparing: Preparing, refused: Prepared, began_with: HashMap<String, Digest>) -> Self {
-        Self { preparing, prepared: refused, began_with }
+    /// `refused` are unavailable, whatever is prepared of `entries`.
+    pub(super) fn new(
+        preparing: Preparing,
+        entries: &[(String, Entry)],
+        refused: Prepared,
+        began_with: HashMap<String, Digest>,
+    ) -> Self {
+        let sources =
+            entries.iter().filter_map(|(name, entry)| Some((name.clone(), FetchSource::of(entry)?))).collect();
+        Self { preparing, prepared: refused, began_with, sources }
     }
 
     /// Waits for the next one, by name; `None`: all are in. Cancel safe.
@@ -38,6 +48,14 @@ impl Arriving {
     /// Those that are in.
     pub(super) fn prepared(&self) -> &Prepared {
         &self.prepared
+    }
+
+    /// Those that are there, as guests are started from them.
+    pub(super) fn boot_images(&self) -> impl Iterator<Item = (String, BootImage)> {
+        self.prepared.iter().filter_map(|(name, image)| {
+            let image = Arc::clone(image.as_ref().ok()?);
+            Some((name.clone(), BootImage::of(image, self.sources.get(name).cloned())))
+        })
     }
 
     /// Not an image that the run did not begin with: verdicts of two systems must not stand in one report as if of one.

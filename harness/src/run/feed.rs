@@ -1,6 +1,6 @@
 //! The images of a run as what cells wait for.
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use matrix::{Cell, Plan};
 
@@ -20,10 +20,7 @@ pub(super) struct Images<'a> {
 
 impl Feed for Images<'_> {
     fn images(&self) -> Vec<(String, BootImage)> {
-        let prepared = self.arriving.prepared().iter();
-        let booted =
-            prepared.filter_map(|(name, image)| Some((name.clone(), BootImage::of(Arc::clone(image.as_ref().ok()?)))));
-        booted.collect()
+        self.arriving.boot_images().collect()
     }
 
     fn is_in(&self, cell: &Cell, brought: &HashSet<String>) -> bool {

@@ -125,7 +125,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     let refused = emulators.refuse(&mut entries, &events);
     let way = if options.offline { FetchPolicy::Offline } else { FetchPolicy::Usual };
     let preparing = Preparing::start(&store, &entries, plan.runner.retries, way, &events, &stop.drain);
-    let mut images = Arriving::new(preparing, refused, began_with);
+    let mut images = Arriving::new(preparing, &entries, refused, began_with);
     // An L1 is started with all of them, and guests of other kinds of CPU are measured with theirs; else guests of the first one need not
     // wait for the last.
     let at_once = place.l1_image().is_none() && emulators.are_unneeded();

@@ -281,7 +281,7 @@ impl Place<'_> {
         let prepared = arriving.prepared();
         let name = self.plan.runner.image.as_deref().unwrap_or(L1_IMAGE);
         let image = match prepared.get(name) {
-            Some(Ok(image)) => Ok(BootImage::of(Arc::clone(image))),
+            Some(Ok(image)) => Ok(BootImage::of(Arc::clone(image), None)),
             Some(Err(trouble)) => Err(trouble.clone()),
             None => Err(missing("it was never prepared")),
         };
@@ -293,10 +293,7 @@ impl Place<'_> {
             }
         };
         let used = |name: &str| self.plan.images.iter().any(|image| image.from == name);
-        let images = prepared.iter().filter(|(name, _)| used(name));
-        let images = images
-            .filter_map(|(name, image)| Some((name.clone(), BootImage::of(Arc::clone(image.as_ref().ok()?)))))
-            .collect();
+        let images = arriving.boot_images().filter(|(name, _)| used(name)).collect();
         // Where KVM does not let virtual machines be run in virtual machines, whatever it says, a CPU that does is emulated.
         let mut kinds = vec![(Accelerator::Tcg, "emulated AMD SVM")];
         if to.proof.accelerator == Accelerator::Kvm && self.may_nest() {

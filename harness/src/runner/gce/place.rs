@@ -471,7 +471,7 @@ impl Engine for GceEngine {
         image: &BootImage,
         progress: &(dyn Fn(String) + Sync),
     ) -> Result<Option<ToAgent>, Trouble> {
-        self.ssh.bring(name, image, progress).await
+        self.ssh.fetch_or_bring(name, image, progress).await
     }
 
     async fn close(mut self) -> Option<String> {

@@ -21,11 +21,12 @@ use super::{
 };
 use crate::{
     agent::{
+        fetch::{self, Wanted},
         job_bundle::{self, BundleError},
         receive::Reply,
         send_image,
     },
-    fanout::BootImage,
+    fanout::{BootImage, FetchSource},
 };
 
 /// How long what a run left may take to be removed.
@@ -36,6 +37,10 @@ const SPARE: u64 = 256 << 20;
 const TOLD: Duration = Duration::from_secs(10);
 /// How long the other end may say nothing when it has nothing to wait for: it reads a whole image in that time, from a slow disk.
 const SILENCE: Duration = Duration::from_secs(600);
+/// How long the other end may say nothing while it fetches an image.
+const FETCH_SILENCE: Duration = Duration::from_secs(60);
+/// How long an image may take to be fetched by another run, and then by this one. The other end keeps to that by itself.
+const LONGEST_FETCH: Duration = fetch::LONGEST.saturating_mul(2).saturating_add(FETCH_SILENCE);
 /// Receives the program of the digest `$2` below `$1`: nothing has its name before it was checked, and the oldest others go.
 const UPLOAD: &str = include_str!("upload.sh");
 const ROOM: &str = "make room on that machine's disk, below ~/.cache/nestmatrix";
@@ -139,6 +144,46 @@ impl Machine {
         outcome(&self.host, what, said.as_deref(), &mut end).await
     }
 
+    /// Has the machine fetch an image from its publisher, unless it is there; else why that did not succeed.
+    pub(super) async fn fetch_image(
+        &self,
+        (name, image): (&str, &BootImage),
+        source: &FetchSource,
+        progress: &(dyn Fn(String) + Sync),
+    ) -> Result<(), String> {
+        let what = format!("{name} was not fetched");
+        let timeout = |why: String| format!("{}: {what}: timeout: {why}", self.host);
+        let script = "exec \"$1\" receive fetch \"$2\" \"$3\"";
+        let fetching = async {
+            let running = self.run(script, &image.facts.digest.hex()).await.map_err(|trouble| trouble.reason)?;
+            let Running { mut stdin, mut output, mut end } = running;
+            let wanted = Wanted { facts: image.facts.clone(), source: source.clone() };
+            // Whether it arrives, the other end says.
+            drop(tokio::task::spawn_blocking(move || {
+                let line = serde_json::to_string(&wanted)?;
+                writeln!(stdin, "{line}")
+            }));
+            let (mut waiting, mut fetching) = (Rarely::default(), Rarely::default());
+            loop {
+                let said = tokio::time::timeout(FETCH_SILENCE, output.line()).await;
+                let said = said.map_err(|_| timeout(format!("no message for {} s", FETCH_SILENCE.as_secs())))?;
+                match reply(said.as_deref()) {
+                    Some(Reply::Waiting) => waiting.tell(&|| progress(waits_for(name, &self.host))),
+                    Some(Reply::Fetching(bytes)) => fetching.tell(&|| {
+                        let mib = ByteSize::from_bytes(bytes).mib();
+                        progress(format!("fetching {name} on {}: {mib} MiB", self.host.name()));
+                    }),
+                    _ => {
+                        let outcome = outcome(&self.host, &what, said.as_deref(), &mut end).await;
+                        return outcome.map_err(|trouble| trouble.reason);
+                    }
+                }
+            }
+        };
+        let late = |_| Err(timeout(format!("longer than {} s", LONGEST_FETCH.as_secs())));
+        tokio::time::timeout(LONGEST_FETCH, fetching).await.unwrap_or_else(late)
+    }
+
     /// Sends an image, or what is missing of it there.
     pub(super) async fn send_image(
         &self,
@@ -149,17 +194,12 @@ impl Machine {
         let failed = format!("the image {name} was not uploaded");
         let script = "exec \"$1\" receive image \"$2\" \"$3\"";
         let Running { stdin, mut output, mut end } = self.run(script, folder).await?;
-        let mut told = None;
+        let mut waiting = Rarely::default();
         let there = loop {
             let line =
                 answer(&mut output, &AtomicU64::new(0), &|_| {}).await.ok_or_else(|| silent(&self.host, &failed))?;
             match reply(line.as_deref()) {
-                Some(Reply::Waiting) => {
-                    if told.is_none_or(|told: Instant| told.elapsed() >= TOLD) {
-                        progress(format!("waiting for another run that uploads {name} to {}", self.host));
-                        told = Some(Instant::now());
-                    }
-                }
+                Some(Reply::Waiting) => waiting.tell(&|| progress(waits_for(name, &self.host))),
                 Some(Reply::There(there)) => break there,
                 _ => return outcome(&self.host, &failed, line.as_deref(), &mut end).await,
             }
@@ -208,6 +248,23 @@ impl Machine {
     }
 }
 
+/// What is said again and again is told now and then.
+#[derive(Default)]
+struct Rarely(Option<Instant>);
+
+impl Rarely {
+    fn tell(&mut self, tell: &(dyn Fn() + Sync)) {
+        if self.0.is_none_or(|told| told.elapsed() >= TOLD) {
+            tell();
+            self.0 = Some(Instant::now());
+        }
+    }
+}
+
+fn waits_for(name: &str, host: &SshHost) -> String {
+    format!("waiting for another run that brings {name} to {host}")
+}
+
 pub(super) async fn finished<T>(task: JoinHandle<io::Result<T>>) -> io::Result<T> {
     task.await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
@@ -244,7 +301,9 @@ async fn outcome(host: &SshHost, what: &str, said: Option<&str>, end: &mut End) 
         Some(Reply::Done) => Ok(()),
         Some(Reply::Full(why)) => Err(disk_full(&what, &why)),
         Some(Reply::Failed(why)) => Err(refused(&what, &why)),
-        Some(Reply::Waiting | Reply::There(_)) => Err(refused(&what, "it answered something else")),
+        Some(Reply::Waiting | Reply::Fetching(_) | Reply::There(_)) => {
+            Err(refused(&what, "it answered something else"))
+        }
         None => Err(refused(&what, &end.last_words().await)),
     }
 }

@@ -277,11 +277,7 @@ impl Engine for SshEngine {
     ) -> Result<Option<ToAgent>, Trouble> {
         let folder = image.facts.digest.hex();
         if let Err(trouble) = self.machine.send_image((name, image), &folder, progress).await {
-            // Whatever was being done when the connection broke, that is what happened.
-            return match tokio::time::timeout(EXPLANATION, self.machine.connection.ended()).await {
-                Ok(ended) => Err(ended),
-                Err(_) => Err(trouble),
-            };
+            return Err(self.broken().await.unwrap_or(trouble));
         }
         let folder = format!("{}/{IMAGES}/{folder}", self.machine.root).into();
         let stored = StoredImage { facts: image.facts.clone(), folder, format: image.disk.format };
@@ -304,6 +300,28 @@ impl Engine for SshEngine {
 }
 
 impl SshEngine {
+    /// The same over a network that is ours to use: the machine fetches the image from its publisher, if it has one.
+    pub(crate) async fn fetch_or_bring(
+        &self,
+        name: &str,
+        image: &BootImage,
+        progress: &(dyn Fn(String) + Sync),
+    ) -> Result<Option<ToAgent>, Trouble> {
+        if let Some(source) = &image.source {
+            let fetched = self.machine.fetch_image((name, image), source, progress).await;
+            if let Some(why) = not_fetched(fetched, self.broken()).await? {
+                progress(format!("{why}; uploading it"));
+            }
+        }
+        // What is there now is not uploaded.
+        self.bring(name, image, progress).await
+    }
+
+    /// Whatever was being done when the connection broke, that is what happened.
+    async fn broken(&self) -> Option<Trouble> {
+        tokio::time::timeout(EXPLANATION, self.machine.connection.ended()).await.ok()
+    }
+
     /// What a script of one line prints there, within a limit; `None`: nothing that is whole.
     pub(crate) async fn ask(&self, script: &str, limit: Duration) -> Option<String> {
         let asking = async {
@@ -321,6 +339,18 @@ impl SshEngine {
     }
 }
 
+/// Why an image is to be uploaded that could have been fetched, unless the connection is broken.
+async fn not_fetched(
+    fetched: Result<(), String>,
+    broken: impl Future<Output = Option<Trouble>>,
+) -> Result<Option<String>, Trouble> {
+    let Err(why) = fetched else { return Ok(None) };
+    match broken.await {
+        Some(trouble) => Err(trouble),
+        None => Ok(Some(why)),
+    }
+}
+
 fn names(names: &Names) -> std::sync::MutexGuard<'_, Vec<String>> {
     names.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -329,4 +359,20 @@ fn names(names: &Names) -> std::sync::MutexGuard<'_, Vec<String>> {
 async fn own_digest() -> Result<String, Trouble> {
     let digest = tokio::task::spawn_blocking(|| Digest::of_file(Path::new("/proc/self/exe")));
     Ok(finished(digest).await.map_err(|error| local("this program", &error))?.hex())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_could_not_be_fetched_is_uploaded_unless_the_connection_broke() {
+        let failed = || Err("a: b was not fetched: 404".to_owned());
+        let lost = || Trouble::new(TroubleKind::RunnerLost, Phase::Runner, "the connection was lost");
+        assert_eq!(not_fetched(Ok(()), async { Some(lost()) }).await.unwrap(), None);
+        let why = not_fetched(failed(), async { None }).await.unwrap();
+        assert_eq!(why.as_deref(), Some("a: b was not fetched: 404"));
+        let trouble = not_fetched(failed(), async { Some(lost()) }).await.unwrap_err();
+        assert_eq!(trouble.reason, "the connection was lost");
+    }
 }

@@ -543,6 +543,7 @@ async fn an_agent_is_listened_to_while_an_image_is_on_its_way_and_gets_its_cells
         },
         disk: DiskFile { file: "/disk".into(), format: DiskFormat::Raw },
         kernel: None,
+        source: None,
         lease: None,
     };
     let played = Stage::new(1, 0).play_with(place, true, FakeFeed::of("a", image)).await;
