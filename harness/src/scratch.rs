@@ -102,7 +102,7 @@ pub fn is_alive(store: &Path, name: &str) -> bool {
         return false;
     }
     let Ok(lock) = File::open(store.join("scratch").join(name).join(LOCK)) else { return false };
-    matches!(lock.try_lock(), Err(TryLockError::WouldBlock))
+    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
 /// Ends and removes what dead runs left. Says what it did, a line for each.

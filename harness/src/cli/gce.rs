@@ -10,7 +10,9 @@ use reports::TroubleKind;
 use super::{Failure, Outcome, args};
 use crate::{
     gce::{ApiError, Client, Settings},
-    runner::{Cloud, FoundInstance, Recipe, Whose, bake, census, delete_instance, owner},
+    run::RunFolder,
+    runner::{Cloud, FoundInstance, Mark, Recipe, Whose, bake, census, delete_instance, owner},
+    scratch::Scratch,
 };
 
 pub(super) async fn gce(verb: args::Gce) -> Outcome {
@@ -66,8 +68,11 @@ async fn bake_family(args: args::Bake) -> Outcome {
             std::future::pending::<()>().await;
         }
     };
+    let run = format!("bake-{}", RunFolder::new_name());
+    let _alive = Scratch::create(&store, &run).map_err(|error| Failure::message(2, error))?;
+    let mark = Mark { owner: &owner, run: &run, number: 1 };
     let progress = |message: String| say!("{message}");
-    match bake(&Arc::new(cloud), &recipe, &owner, stop, &progress).await {
+    match bake(&Arc::new(cloud), &recipe, mark, stop, &progress).await {
         Ok(name) => super::print(&format!(
             "made the image {name}; L1s boot from it with `image = \"{family}\"` in `[runner]`, or `--gce-image {family}`",
             family = recipe.family

@@ -237,7 +237,7 @@ impl Place<'_> {
         // What a run left that was killed costs money.
         let swept = tokio::select! {
             () = to.stop.drain.cancelled() => Vec::new(),
-            swept = sweep(&cloud, to.store, &owner) => swept,
+            swept = sweep(&cloud, to.store, &owner) => swept?,
         };
         for message in swept {
             to.events.send(EventKind::Warning { cell: None, message });

@@ -201,7 +201,12 @@ pub(super) fn create_image(world: &mut World, call: &Call) -> Result<Value, Refu
                 _ => return Err(field("sourceDisk", &body["sourceDisk"], "The URL is malformed.")),
             };
             let known = world.disks.get(&place).ok_or_else(|| Refusal::not_found(&path(world, &place, "disks")))?;
-            let is_used = known["users"].as_array().is_some_and(|users| !users.is_empty());
+            // A disk of a machine that is stopped is at rest.
+            let runs = |user: &Value| {
+                let mut instances = world.instances.values().map(|instance| &instance.value);
+                instances.any(|instance| instance["selfLink"] == *user && instance["status"] != "TERMINATED")
+            };
+            let is_used = known["users"].as_array().is_some_and(|users| users.iter().any(runs));
             if is_used && call.parameter("forceCreate") != Some("true") {
                 let message = format!("The disk resource '{}' is already being used", path(world, &place, "disks"));
                 return Err(Refusal::new(400, "resourceInUseByAnotherResource", message));

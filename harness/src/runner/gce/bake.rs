@@ -17,7 +17,7 @@ use super::{
     await_l1,
     check::failed,
     held::{Cloud, Held, request_id},
-    intended::STARTUP,
+    intended::{Mark, STARTUP},
 };
 use crate::gce::{InstanceSpec, OWNER_LABEL, RUN_LABEL};
 
@@ -39,11 +39,12 @@ const DISK_GIB: u64 = 10;
 /// The machine goes after so long, whatever happens here.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Bakes it; the name of the image. Must be raced with nothing: it deletes its machine when `stop` is done.
+/// Bakes it; the name of the image. Must be raced with nothing: it deletes its machine when `stop` is done. The run of `mark` must live: else
+/// another run of the store takes the machine for a dead run's.
 pub(crate) async fn bake(
     cloud: &Arc<Cloud>,
     recipe: &Recipe,
-    owner: &str,
+    mark: Mark<'_>,
     stop: impl Future<Output = ()>,
     progress: &(dyn Fn(String) + Sync),
 ) -> Result<String, Trouble> {
@@ -51,7 +52,7 @@ pub(crate) async fn bake(
     let mut held = Held {
         cloud: Arc::clone(cloud),
         zone: recipe.zone.clone(),
-        name: format!("nestmatrix-{}", jiff::Timestamp::now().strftime("bake-%Y%m%d-%H%M%S")),
+        name: mark.name(),
         since: Instant::now(),
         longest: LONGEST,
         told: None,
@@ -59,7 +60,7 @@ pub(crate) async fn bake(
         gone: false,
     };
     let baked = tokio::select! {
-        baked = baked(cloud, recipe, owner, (&held, &name), progress) => baked,
+        baked = baked(cloud, recipe, mark, (&held, &name), progress) => baked,
         () = stop => Err(super::super::qemu::interrupted()),
     };
     progress(format!("deleting the instance {}", held.name));
@@ -70,12 +71,13 @@ pub(crate) async fn bake(
 async fn baked(
     cloud: &Cloud,
     recipe: &Recipe,
-    owner: &str,
+    mark: Mark<'_>,
     (held, name): (&Held, &str),
     progress: &(dyn Fn(String) + Sync),
 ) -> Result<(), Trouble> {
     let (compute, at) = (cloud.compute(), held.at());
-    let labels = [(OWNER_LABEL, owner), (RUN_LABEL, "bake")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let labels =
+        [(OWNER_LABEL, mark.owner), (RUN_LABEL, mark.run)].map(|(key, value)| (key.to_owned(), value.to_owned()));
     let labels = BTreeMap::from(labels);
     let project = recipe.from.project.as_deref().unwrap_or(&cloud.project);
     let body = InstanceSpec {

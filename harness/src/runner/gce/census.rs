@@ -2,9 +2,14 @@
 
 use std::path::Path;
 
-use super::held::{Cloud, deleted};
+use reports::Trouble;
+
+use super::{
+    check::failed,
+    held::{Cloud, deleted},
+};
 use crate::{
-    gce::{ApiError, InZone, Instance, OURS, OWNER_LABEL, RUN_LABEL},
+    gce::{ApiError, ApiErrorKind, InZone, Instance, OURS, OWNER_LABEL, RUN_LABEL},
     scratch,
 };
 
@@ -58,11 +63,16 @@ pub(crate) async fn delete(cloud: &Cloud, found: &Found) -> Result<(), String> {
     deleted(cloud, at, false).await
 }
 
-/// Deletes what dead runs of this store left. Says what it did, a line for each.
-pub(crate) async fn sweep(cloud: &Cloud, store: &Path, owner: &str) -> Vec<String> {
+/// Deletes what dead runs of this store left. Says what it did, a line for each. The error: Compute Engine cannot be spoken with at all.
+pub(crate) async fn sweep(cloud: &Cloud, store: &Path, owner: &str) -> Result<Vec<String>, Trouble> {
     let found = match census(cloud, store, owner).await {
         Ok(found) => found,
-        Err(error) => return vec![format!("what dead runs left on Compute Engine was not looked for: {error}")],
+        Err(error) if matches!(error.kind, ApiErrorKind::Unavailable | ApiErrorKind::Unauthenticated) => {
+            return Err(failed(error));
+        }
+        Err(error) => {
+            return Ok(vec![format!("what dead runs left on Compute Engine was not looked for: {error}")]);
+        }
     };
     let mut said = Vec::new();
     for dead in found.iter().filter(|found| found.whose == Whose::Dead) {
@@ -74,5 +84,5 @@ pub(crate) async fn sweep(cloud: &Cloud, store: &Path, owner: &str) -> Vec<Strin
             }
         });
     }
-    said
+    Ok(said)
 }

@@ -147,8 +147,8 @@ impl GcePlace<'_> {
                 }
             }
             Err(error) => {
-                // Refused at once is not created.
-                held.unsure = error.kind == ApiErrorKind::Unavailable;
+                // Refused at once is not created; of a service that failed nobody knows; and the name is ours alone.
+                held.gone = !matches!(error.kind, ApiErrorKind::Unavailable | ApiErrorKind::Exists);
                 Err(if error.is_of_zone() { Unfit::Zone(error.message) } else { Unfit::All(failed(error)) })
             }
         };
@@ -158,7 +158,9 @@ impl GcePlace<'_> {
                 Ok(held)
             }
             Err(unfit) => {
-                held.delete().await.into_iter().for_each(opening.warn);
+                if !held.gone {
+                    held.delete().await.into_iter().for_each(opening.warn);
+                }
                 Err(unfit)
             }
         }
