@@ -95,14 +95,20 @@ pub fn end_owner(run: &Path) {
     }
 }
 
-/// Whether the run of this name lives.
-pub fn is_alive(store: &Path, name: &str) -> bool {
-    // What is no name of a run is the name of none of ours.
+/// Whether the run of this name is dead; `None`: nobody can tell.
+pub fn is_dead(store: &Path, name: &str) -> Option<bool> {
     if name.is_empty() || name.contains('/') || name.starts_with('.') {
-        return false;
+        return None;
     }
-    let Ok(lock) = File::open(store.join("scratch").join(name).join(LOCK)) else { return false };
-    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
+    let root = store.join("scratch");
+    // A store that cannot be looked into says nothing of its runs.
+    fs::read_dir(&root).ok()?;
+    match File::open(root.join(name).join(LOCK)).map(|lock| lock.try_lock_shared()) {
+        Ok(Ok(())) => Some(true),
+        Ok(Err(TryLockError::WouldBlock)) => Some(false),
+        Ok(Err(TryLockError::Error(_))) => None,
+        Err(error) => (error.kind() == io::ErrorKind::NotFound).then_some(true),
+    }
 }
 
 /// Ends and removes what dead runs left. Says what it did, a line for each.

@@ -123,10 +123,14 @@ impl Client {
 
     async fn bytes(&self, call: &Call<'_>) -> Result<Vec<u8>, ApiError> {
         let (began, mut pause, mut renewed) = (Instant::now(), FIRST_PAUSE, false);
+        // An earlier try may have been served although no answer came.
+        let mut is_first = true;
         loop {
-            let (error, least) = match self.attempt(call).await {
+            let attempt = self.attempt(call).await;
+            let was_first = std::mem::replace(&mut is_first, false);
+            let (error, least) = match attempt {
                 Attempt::Answer(body) => return Ok(body),
-                Attempt::Failed(error) => return Err(error),
+                Attempt::Failed(error) => return Err(ApiError { refused: was_first, ..error }),
                 Attempt::Unauthenticated(_) if !renewed => {
                     renewed = true;
                     self.auth.forget().await;

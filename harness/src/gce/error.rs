@@ -14,6 +14,8 @@ pub(crate) struct ApiError {
     pub(crate) kind: ApiErrorKind,
     /// What to do about it.
     pub(crate) help: Option<String>,
+    /// The service has refused it at the first try: nothing was done.
+    pub(crate) refused: bool,
 }
 
 /// What a failed call means.
@@ -100,7 +102,7 @@ pub(super) struct Needs<'a> {
 impl ApiError {
     pub(super) fn new(what: &str, kind: ApiErrorKind, message: impl Into<String>) -> Self {
         let message = reports::clean::line(&message.into());
-        Self { what: what.to_owned(), message, kind, help: None }
+        Self { what: what.to_owned(), message, kind, help: None, refused: false }
     }
 
     pub(super) fn with_help(self, help: impl Into<String>) -> Self {

@@ -49,8 +49,11 @@ pub(crate) async fn census(cloud: &Cloud, store: &Path, owner: &str) -> Result<V
         let run = instance.labels.get(RUN_LABEL).map_or("", String::as_str);
         let whose = match of_ours {
             false => Whose::Elsewhere,
-            true if scratch::is_alive(store, run) => Whose::Alive,
-            true => Whose::Dead,
+            true => match scratch::is_dead(store, run) {
+                Some(true) => Whose::Dead,
+                Some(false) => Whose::Alive,
+                None => Whose::Elsewhere,
+            },
         };
         Found { instance, whose }
     });

@@ -148,7 +148,10 @@ impl Intended<'_> {
             max_seconds: self.gce.max_duration.as_secs(),
             user: USER,
             keys,
-            startup: STARTUP,
+            startup: &match cache {
+                CacheDisk::New => STARTUP.replacen("format=no", "format=yes", 1),
+                CacheDisk::None | CacheDisk::There => STARTUP.to_owned(),
+            },
         }
         .body()
     }

@@ -137,7 +137,6 @@ impl GcePlace<'_> {
         let inserted = compute.insert(held.at(), body, &request_id()).await;
         let created = match inserted {
             Ok(operation) => {
-                held.unsure = false;
                 let what = format!("create the instance {} in {zone}", held.name);
                 let done = compute.done(&what, Some(zone), operation);
                 tokio::select! {
@@ -147,13 +146,14 @@ impl GcePlace<'_> {
                 }
             }
             Err(error) => {
-                // Refused at once is not created; of a service that failed nobody knows; and the name is ours alone.
-                held.gone = !matches!(error.kind, ApiErrorKind::Unavailable | ApiErrorKind::Exists);
+                // Refused at the first try is not created; whatever else happened, nobody knows. And the name is ours alone.
+                held.gone = error.refused && error.kind != ApiErrorKind::Exists;
                 Err(if error.is_of_zone() { Unfit::Zone(error.message) } else { Unfit::All(failed(error)) })
             }
         };
         match created {
             Ok(()) => {
+                held.unsure = false;
                 self.tell(&mut held, opening.number, price).await;
                 Ok(held)
             }
@@ -403,7 +403,9 @@ impl Watched {
                 "the instance {name} has reached its longest time of {} s (`max_duration`)",
                 self.longest.as_secs()
             );
-            return lost(reason, "raise `runner.max_duration` (`--gce-max-duration`)");
+            // Another one would be held for as long again.
+            let trouble = Trouble::new(TroubleKind::RunnerUnusable, Phase::Runner, reason);
+            return Some(trouble.with_help("raise `runner.max_duration` (`--gce-max-duration`)"));
         }
         let help = "was it stopped or deleted by somebody? See the activity log of the project";
         lost(format!("the instance {name} in {zone} is {state}"), help)

@@ -3,6 +3,8 @@
 # (namespace `nestmatrix`).
 # It is to run guests (`run`), or to become an image of such machines (`bake`).
 purpose=run
+# The cache disk is new.
+format=no
 user=nestmatrix
 
 # put KEY VALUE: a guest attribute. Without a program that speaks HTTP: not every image has one.
@@ -54,9 +56,12 @@ if [ "$purpose" = bake ]; then
     exit 0
 fi
 
-# The module that fits the CPU; that guests run with it is proved later. Nobody but us is on this machine.
-modprobe -q kvm_intel || modprobe -q kvm_amd || :
+# The module that fits the CPU; that guests run with it is proved later. Nobody but us is on this machine. The rule comes first, and what udev
+# is about to do is waited for: else it takes the rights back.
 echo 'KERNEL=="kvm", MODE="0666"' >/etc/udev/rules.d/99-nestmatrix.rules
+udevadm control --reload 2>/dev/null
+modprobe -q kvm_intel || modprobe -q kvm_amd || :
+udevadm settle --timeout=60 2>/dev/null
 [ ! -e /dev/kvm ] || chmod 0666 /dev/kvm
 [ ! -w /sys/module/kvm/parameters/halt_poll_ns ] || echo 0 >/sys/module/kvm/parameters/halt_poll_ns
 
@@ -65,7 +70,11 @@ home=$(getent passwd "$user" | cut -d: -f6)
 cache=/dev/disk/by-id/google-nestmatrix-cache
 if [ -e "$cache" ]; then
     say state "mounting the cache disk"
-    [ -n "$(blkid -o value -s TYPE "$cache")" ] || mkfs.ext4 -q -m 0 -E lazy_itable_init=1,nodiscard "$cache" || failed "mkfs.ext4 on the cache disk"
+    # Only one that was made along with this machine is formatted: whatever is on another one is somebody's.
+    if [ "$format" = yes ]; then
+        mkfs.ext4 -q -m 0 -L nestmatrix-cache -E lazy_itable_init=1,nodiscard "$cache" || failed "mkfs.ext4 on the cache disk"
+    fi
+    [ "$(blkid -o value -s LABEL "$cache")" = nestmatrix-cache ] || failed "the cache disk was not made by nestmatrix: name another one"
     mkdir -p "$home/.cache"
     words=$(mount -o noatime,discard "$cache" "$home/.cache" 2>&1) || failed "mount the cache disk: $words"
     chown "$user:" "$home/.cache"

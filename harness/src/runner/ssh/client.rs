@@ -126,7 +126,7 @@ impl Pinned {
             command.arg("-o").arg(format!("{option}={value}"));
         }
         for identity in &self.identities {
-            command.arg("-i").arg(identity);
+            command.arg("-i").arg(escaped(identity));
         }
         if let Some(proxy) = &self.proxy_command {
             command.arg("-o").arg(format!("ProxyCommand={proxy}"));
