@@ -113,7 +113,8 @@ impl<'a> Calls<'a> {
     /// Makes an image.
     pub(crate) fn insert_image(&self, name: &str, body: Value, request: &str) -> Call<'a> {
         let call = self.call(Method::POST, format!("make the image {name}"), "global/images", "compute.images.create");
-        Call { query: vec![("requestId", request.to_owned())], body: Some(body), ..call }
+        let needs = Needs { role: "roles/compute.storageAdmin", ..call.needs };
+        Call { query: vec![("requestId", request.to_owned())], body: Some(body), needs, ..call }
     }
 
     pub(crate) fn instance(&self, InZone { zone, name }: InZone<'_>) -> Call<'a> {

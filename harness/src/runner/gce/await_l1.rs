@@ -83,7 +83,14 @@ pub(super) async fn ready(
             Some(state) if state.starts_with("failed: ") => {
                 let reason = format!("the start-up script of {} {state}", at.name);
                 let help = "the machine must reach Debian's package mirrors (an external address, or Cloud NAT), or boot from an image that has QEMU (`nestmatrix gce bake`)";
-                return Err(unusable(reason).with_help(help).with_evidence(lines(&tail)));
+                // Mirrors have bad moments.
+                let kind = if state.contains("apt-get ") && !state.contains("no apt-get") {
+                    TroubleKind::RunnerLost
+                } else {
+                    TroubleKind::RunnerUnusable
+                };
+                let trouble = Trouble::new(kind, Phase::Runner, reason);
+                return Err(trouble.with_help(help).with_evidence(lines(&tail)));
             }
             _ => {}
         }

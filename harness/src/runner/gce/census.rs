@@ -6,7 +6,7 @@ use reports::Trouble;
 
 use super::{
     check::failed,
-    held::{Cloud, deleted},
+    held::{Cloud, DELETE, deleted},
 };
 use crate::{
     gce::{ApiError, ApiErrorKind, InZone, Instance, OURS, OWNER_LABEL, RUN_LABEL},
@@ -38,12 +38,10 @@ impl Found {
     }
 }
 
-/// All of them, but those that are going already. `store` is that of `owner`.
+/// All of them. `store` is that of `owner`.
 pub(crate) async fn census(cloud: &Cloud, store: &Path, owner: &str) -> Result<Vec<Found>, ApiError> {
     let instances = cloud.compute().instances(OURS).await?;
-    let there = instances
-        .into_iter()
-        .filter(|instance| instance.status != "STOPPING" && instance.labels.contains_key(OWNER_LABEL));
+    let there = instances.into_iter().filter(|instance| instance.labels.contains_key(OWNER_LABEL));
     let found = there.map(|instance| {
         let of_ours = instance.labels.get(OWNER_LABEL).is_some_and(|label| label == owner);
         let run = instance.labels.get(RUN_LABEL).map_or("", String::as_str);
@@ -63,7 +61,8 @@ pub(crate) async fn census(cloud: &Cloud, store: &Path, owner: &str) -> Result<V
 /// Deletes one of them and waits until it is gone; else why not.
 pub(crate) async fn delete(cloud: &Cloud, found: &Found) -> Result<(), String> {
     let at = InZone { zone: found.instance.zone(), name: &found.instance.name };
-    deleted(cloud, at, false).await
+    let late = |_| Err(format!("timeout: it was not deleted within {} s", DELETE.as_secs()));
+    tokio::time::timeout(DELETE, deleted(cloud, at, false)).await.unwrap_or_else(late)
 }
 
 /// Deletes what dead runs of this store left. Says what it did, a line for each. The error: Compute Engine cannot be spoken with at all.

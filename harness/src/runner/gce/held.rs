@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long deleting may take: an operating system has up to 120 s to shut down.
-const DELETE: Duration = Duration::from_secs(240);
+pub(super) const DELETE: Duration = Duration::from_secs(240);
 /// The same where nobody is left who could wait.
 const LAST_DELETE: Duration = Duration::from_secs(30);
 /// An instance whose insert may still be on its way is looked for so often ...

@@ -54,6 +54,12 @@ pub(crate) fn intend<'a>(plan: &'a Plan, jobs: Option<usize>, settings: &Setting
             return Err(unusable("the runner `gce` has no zone").with_help(help));
         }
     };
+    // What comes from the environment goes into addresses, too.
+    let wrong = |error: matrix::GceValueError| unusable(error.to_string());
+    matrix::gce_value::project(&project).map_err(wrong)?;
+    for zone in &zones {
+        matrix::gce_value::zone(zone).map_err(wrong)?;
+    }
     let (least, cell) = size::least_memory(plan).ok_or_else(|| unusable("the plan has no cells"))?;
     let (machine_type, why) = match &gce.machine_type {
         Some(machine_type) => (machine_type.clone(), "it was asked for".to_owned()),
