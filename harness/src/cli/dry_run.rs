@@ -40,7 +40,7 @@ pub(super) async fn dry_run(plan: &Plan, jobs: Option<usize>, store: &Path) -> O
 async fn price(settings: &Settings, store: &Path, (machine_type, zone): (&str, &str), spot: bool) -> Option<f64> {
     let shape = shape(machine_type)?;
     let client = Client::new(settings).ok()?;
-    let priced = Priced::new(&series(machine_type)?.title, zone, spot);
+    let priced = Priced::new(series(machine_type)?.priced_as()?, zone, spot);
     Some(priced.rate(&client, settings, store).await?.of(shape.cpus, shape.memory_mib))
 }
 

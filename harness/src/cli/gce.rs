@@ -11,7 +11,7 @@ use super::{Failure, Outcome, args};
 use crate::{
     gce::{ApiError, Client, Settings},
     run::RunFolder,
-    runner::{Cloud, FoundInstance, Mark, Recipe, Whose, bake, census, delete_instance, owner},
+    runner::{Baked, Cloud, FoundInstance, Mark, Recipe, Whose, bake, census, delete_instance, note, owner},
     scratch::Scratch,
 };
 
@@ -62,21 +62,24 @@ async fn bake_family(args: args::Bake) -> Outcome {
         subnet: args.subnet,
         external_ip: args.external_ip,
     };
-    let stop = async {
-        // Where signals cannot be listened to, nothing stops it but its end.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
+    let stop = crate::run::interruption().map_err(|error| Failure::message(2, format!("signals: {error}")))?;
     let run = format!("bake-{}", RunFolder::new_name());
     let _alive = Scratch::create(&store, &run).map_err(|error| Failure::message(2, error))?;
+    note(&store, &run).map_err(|error| Failure::message(2, format!("{}: {error}", store.display())))?;
     let mark = Mark { owner: &owner, run: &run, number: 1 };
     let progress = |message: String| say!("{message}");
-    match bake(&Arc::new(cloud), &recipe, mark, stop, &progress).await {
-        Ok(name) => super::print(&format!(
-            "made the image {name}; L1s boot from it with `image = \"{family}\"` in `[runner]`, or `--gce-image {family}`",
-            family = recipe.family
-        )),
+    let Baked { image, left } = bake(&Arc::new(cloud), &recipe, mark, stop, &progress).await;
+    if let Some(left) = &left {
+        say!("{left}");
+    }
+    match image {
+        Ok(name) => {
+            super::print(&format!(
+                "made the image {name}; L1s boot from it with `image = \"{family}\"` in `[runner]`, or `--gce-image {family}`",
+                family = recipe.family
+            ))?;
+            Ok(if left.is_some() { 3 } else { 0 })
+        }
         Err(trouble) if trouble.kind == TroubleKind::Interrupted => Ok(130),
         Err(trouble) => Err(match trouble.help {
             Some(help) => Failure { report: miette::miette!(help = help, "{}", trouble.reason), code: 3 },

@@ -102,19 +102,16 @@ impl<'a> Calls<'a> {
         self.call(Method::POST, what.to_owned(), &format!("{place}/operations/{name}/wait"), permission)
     }
 
-    /// Shuts an instance down.
-    pub(crate) fn stop(&self, InZone { zone, name }: InZone<'_>, request: &str) -> Call<'a> {
-        let what = format!("stop the instance {name} in {zone}");
-        let call =
-            self.call(Method::POST, what, &format!("zones/{zone}/instances/{name}/stop"), "compute.instances.stop");
-        Call { query: vec![("requestId", request.to_owned())], ..call }
-    }
-
-    /// Makes an image.
+    /// Makes an image, of a disk that is in use as well: what is written is in it.
     pub(crate) fn insert_image(&self, name: &str, body: Value, request: &str) -> Call<'a> {
         let call = self.call(Method::POST, format!("make the image {name}"), "global/images", "compute.images.create");
         let needs = Needs { role: "roles/compute.storageAdmin", ..call.needs };
-        Call { query: vec![("requestId", request.to_owned())], body: Some(body), needs, ..call }
+        Call {
+            query: vec![("forceCreate", "true".to_owned()), ("requestId", request.to_owned())],
+            body: Some(body),
+            needs,
+            ..call
+        }
     }
 
     pub(crate) fn instance(&self, InZone { zone, name }: InZone<'_>) -> Call<'a> {

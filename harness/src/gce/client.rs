@@ -30,6 +30,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Most bytes of an answer: serial output has up to 1 MiB.
 const LONGEST_ANSWER: usize = 16 << 20;
+/// Most requests that are remembered until they can be recorded.
+const MOST_EARLY: usize = 1000;
 /// A clock that is further off than this makes Google refuse what we sign.
 const SKEW: Duration = Duration::from_secs(120);
 
@@ -51,8 +53,15 @@ pub(crate) struct Client {
     auth: Auth,
     /// An address of Google's that answers whoever asks: what the time is there.
     clock: String,
-    /// Receives a line for each request.
-    record: Mutex<Option<File>>,
+    record: Mutex<Log>,
+}
+
+/// Receives a line for each request.
+#[derive(Default)]
+struct Log {
+    file: Option<File>,
+    /// Those that came before there was a file.
+    early: Vec<String>,
 }
 
 /// What is recorded of a request: nothing that is secret.
@@ -95,9 +104,13 @@ impl Client {
         Ok(Self { http, auth: Auth::default(), clock, record: Mutex::default() })
     }
 
-    /// Records each request from now on in a new file. Not being able to costs nobody a run.
+    /// Records each request in a new file, from the first one that is not in another. Not being able to costs nobody a run.
     pub(crate) fn record_in(&self, path: &Path) {
-        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = File::create(path).ok();
+        let mut log = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        log.file = File::create(path).ok();
+        for line in std::mem::take(&mut log.early) {
+            log.write(line);
+        }
     }
 
     /// The answer to a call.
@@ -171,7 +184,7 @@ impl Client {
             Err(error) => {
                 let words = reports::clean::line(&root(&error));
                 self.note(call, &words, began);
-                let error = ApiError::new(&call.what, ApiErrorKind::Unavailable, words)
+                let error = ApiError::new(&call.what, ApiErrorKind::Unreachable, words)
                     .with_help("check this machine's network, and its proxy if it has one (HTTPS_PROXY)");
                 return Attempt::Again(error, Duration::ZERO);
             }
@@ -219,8 +232,6 @@ impl Client {
     }
 
     fn note(&self, call: &Call<'_>, answer: &str, began: Instant) {
-        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(file) = &mut *record else { return };
         let line = serde_json::to_string(&Record {
             at: jiff::Timestamp::now(),
             method: call.method.as_str(),
@@ -231,7 +242,17 @@ impl Client {
             elapsed_ms: began.elapsed().as_millis() as u64,
         });
         if let Ok(line) = line {
-            let _ = writeln!(file, "{line}");
+            self.record.lock().unwrap_or_else(PoisonError::into_inner).write(line);
+        }
+    }
+}
+
+impl Log {
+    fn write(&mut self, line: String) {
+        match &mut self.file {
+            Some(file) => drop(writeln!(file, "{line}")),
+            None if self.early.len() < MOST_EARLY => self.early.push(line),
+            None => {}
         }
     }
 }

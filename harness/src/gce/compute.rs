@@ -95,13 +95,6 @@ impl Compute<'_> {
         Err(ApiError::new(what, ApiErrorKind::Unavailable, "timeout: the operation did not end"))
     }
 
-    /// Shuts an instance down, and waits until it is.
-    pub(crate) async fn stop(&self, at: InZone<'_>, request: &str) -> Result<(), ApiError> {
-        let call = self.calls.stop(at, request);
-        let operation = self.client.call(&call).await?;
-        self.done(&call.what, Some(at.zone), operation).await
-    }
-
     /// Makes an image, and waits until it is there.
     pub(crate) async fn insert_image(&self, name: &str, body: Value, request: &str) -> Result<(), ApiError> {
         let call = self.calls.insert_image(name, body, request);

@@ -31,14 +31,18 @@ pub(crate) enum ApiErrorKind {
     NotFound,
     /// There is such a thing already.
     Exists,
+    /// Somebody else uses it.
+    InUse,
     /// The project has no more of it.
     Quota,
     /// The zone has no more of it.
     StockOut,
     /// The request is wrong.
     Invalid,
-    /// It may pass: the service or the network failed for as long as we tried.
+    /// It may pass: the service failed for as long as we tried.
     Unavailable,
+    /// No answer came for as long as we tried.
+    Unreachable,
 }
 
 /// The body of a failed call (Google's API design guide: errors; the older form has `errors[]`).
@@ -128,6 +132,7 @@ impl ApiError {
             match status {
                 401 => (ApiErrorKind::Unauthenticated, CREDENTIALS.to_owned()),
                 _ if text.is(&["quotaExceeded", "QUOTA_EXCEEDED"]) => (ApiErrorKind::Quota, quota(project)),
+                _ if text.is(&["resourceInUseByAnotherResource"]) => (ApiErrorKind::InUse, String::new()),
                 403 => {
                     let help = format!(
                         "it needs the permission `{permission}`, which the role `{role}` on the project {project} has"
@@ -155,6 +160,7 @@ impl ApiError {
             _ if code.starts_with("ZONE_RESOURCE_POOL_EXHAUSTED") || code == "STOCKOUT" => ApiErrorKind::StockOut,
             "RESOURCE_NOT_FOUND" => ApiErrorKind::NotFound,
             "RESOURCE_ALREADY_EXISTS" => ApiErrorKind::Exists,
+            "RESOURCE_IN_USE_BY_ANOTHER_RESOURCE" => ApiErrorKind::InUse,
             "CONDITION_NOT_MET" if message.contains("onstraint") => ApiErrorKind::Policy,
             "PERMISSIONS_ERROR" | "FORBIDDEN" => ApiErrorKind::Forbidden,
             "INTERNAL_ERROR" | "BACKEND_ERROR" | "SERVICE_UNAVAILABLE" | "TIMEOUT" => ApiErrorKind::Unavailable,
@@ -168,6 +174,16 @@ impl ApiError {
             }
             _ => error,
         }
+    }
+
+    /// What was asked for is there already, or somebody else's.
+    pub(crate) fn is_taken(&self) -> bool {
+        matches!(self.kind, ApiErrorKind::Exists | ApiErrorKind::InUse)
+    }
+
+    /// Nothing was learnt by it.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self.kind, ApiErrorKind::Unavailable | ApiErrorKind::Unreachable | ApiErrorKind::Unauthenticated)
     }
 
     /// Another zone may do.
@@ -204,7 +220,7 @@ mod tests {
 
     #[test]
     fn each_refusal_means_something_and_says_what_helps() {
-        use ApiErrorKind::{Exists, Forbidden, Invalid, NotFound, Policy, Quota, Unauthenticated, Unavailable};
+        use ApiErrorKind::{Exists, Forbidden, InUse, Invalid, NotFound, Policy, Quota, Unauthenticated, Unavailable};
         for (status, message, reason, kind, help) in [
             (401, "Request had invalid authentication credentials.", "authError", Unauthenticated, "gcloud auth"),
             (403, "Required 'compute.instances.create' permission", "forbidden", Forbidden, "instanceAdmin"),
@@ -214,6 +230,7 @@ mod tests {
             (409, "The resource already exists", "alreadyExists", Exists, ""),
             (412, "Constraint constraints/compute.requireOsLogin violated", "conditionNotMet", Policy, "exception"),
             (400, "Invalid value for field", "invalid", Invalid, ""),
+            (400, "The disk resource is already being used", "resourceInUseByAnotherResource", InUse, ""),
             (503, "", "backendError", Unavailable, "later"),
         ] {
             let error = ApiError::of_status("create it", status, &text(message, reason), NEEDS);
@@ -230,6 +247,7 @@ mod tests {
             ("ZONE_RESOURCE_POOL_EXHAUSTED", ApiErrorKind::StockOut, true),
             ("ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS", ApiErrorKind::StockOut, true),
             ("RESOURCE_NOT_FOUND", ApiErrorKind::NotFound, false),
+            ("RESOURCE_IN_USE_BY_ANOTHER_RESOURCE", ApiErrorKind::InUse, false),
             ("INTERNAL_ERROR", ApiErrorKind::Unavailable, false),
             ("SOMETHING_NEW", ApiErrorKind::Invalid, false),
         ] {

@@ -28,7 +28,7 @@ pub(crate) use compute::{Compute, Enforced};
 pub(crate) use error::{ApiError, ApiErrorKind};
 pub(crate) use price::Priced;
 pub(crate) use request::{InstanceSpec, OURS, OWNER_LABEL, RUN_LABEL};
-pub(crate) use resource::{GuestAttribute, Instance, MachineType};
+pub(crate) use resource::{GuestAttribute, Instance, MachineType, Operation};
 pub(crate) use series::{Series, Suitability, series};
 #[cfg(test)]
 pub(crate) use settings::Endpoints;

@@ -23,6 +23,9 @@ pub(crate) struct Series {
     /// The oldest CPU platform that is asked for.
     #[serde(default)]
     pub(crate) minimum: Option<String>,
+    /// Its machines have some, which cost more than CPUs and memory do.
+    #[serde(default)]
+    accelerators: bool,
     /// The type of its boot disk.
     #[serde(default)]
     pub(crate) disk: Option<String>,
@@ -54,6 +57,13 @@ pub(crate) fn series(machine_type: &str) -> Option<&'static Series> {
     let prefix = machine_type.split('-').next().unwrap_or_default();
     let prefix = if prefix == "custom" { "n1" } else { prefix };
     RULES.iter().find(|series| series.name.as_deref() == Some(prefix) || series.names.iter().any(|name| name == prefix))
+}
+
+impl Series {
+    /// What it is called in the price list, where its CPUs and its memory are all that is paid for.
+    pub(crate) fn priced_as(&self) -> Option<&str> {
+        (!self.accelerators).then_some(self.title.as_str())
+    }
 }
 
 impl Suitability {
@@ -104,5 +114,7 @@ mod tests {
         }
         assert_eq!(series("custom-8-16384").and_then(|series| series.minimum.as_deref()), Some("Intel Haswell"));
         assert_eq!(Suitability::of("q9-standard-4"), Suitability::Unknown);
+        let priced_as = |machine_type| series(machine_type).and_then(Series::priced_as);
+        assert_eq!(["n2-standard-4", "a2-highgpu-1g", "g2-standard-4"].map(priced_as), [Some("N2"), None, None]);
     }
 }

@@ -23,4 +23,5 @@ pub use image_phase::{FetchPolicy, Prepared, Preparing};
 pub use options::Options;
 pub use orchestrate::{Finished, Start, run};
 pub use recorder::{MessageFormat, Recorder, style as terminal_style};
+pub(crate) use signals::interruption;
 pub use signals::listen;

@@ -24,7 +24,7 @@ use crate::{
     host::{self, Choice, Machine, Nesting, Proof, Qemu, RunnerChoice},
     runner::{
         Cloud, Forked, GcePlace, HostPlace, L1_IMAGE, L1Spec, Ledger, Proofs, QemuPlace, RunnerPool, SshPlace, Supply,
-        intend, longest_silence, owner, size, sweep,
+        intend, longest_silence, note, owner, size, sweep,
     },
     template::{Freezing, HostFingerprint},
 };
@@ -242,12 +242,14 @@ impl Place<'_> {
         for message in swept {
             to.events.send(EventKind::Warning { cell: None, message });
         }
+        let run = to.scratch.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        note(to.store, &run).map_err(|error| unusable(format!("{}: {error}", to.store.display())))?;
         let reason = format!("it was asked for: {} in {}", intended.machine_type, intended.zones.join(", else "));
         let place = GcePlace {
             intended,
             cloud,
             owner,
-            run: to.scratch.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            run,
             store: to.store.to_owned(),
             spawner: to.spawner,
             events: to.events.clone(),

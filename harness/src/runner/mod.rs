@@ -30,8 +30,8 @@ pub(crate) const L1_IMAGE: &str = "debian-13-runner";
 
 pub(crate) use frozen::Forked;
 pub(crate) use gce::{
-    CacheDisk, Cloud, Found as FoundInstance, GcePlace, Mark, Recipe, Whose, bake, census, delete as delete_instance,
-    intend, owner, sweep,
+    Baked, CacheDisk, Cloud, Found as FoundInstance, GcePlace, Mark, Recipe, Whose, bake, census,
+    delete as delete_instance, intend, note, owner, still_held, sweep,
 };
 pub(crate) use host::HostPlace;
 pub(crate) use ledger::Ledger;

@@ -50,7 +50,7 @@ impl Call {
     /// The instance it is about, which exists.
     pub(super) fn instance(&self, world: &World) -> Result<Place, Refusal> {
         let place = Place::from((self.zone(world)?, self.at("instance")));
-        match world.instances.contains_key(&place) {
+        match world.instances.contains_key(&place) && !(world.setup.hides_new && world.is_pending(&place)) {
             true => Ok(place),
             false => Err(Refusal::not_found(&path(world, &place, "instances"))),
         }

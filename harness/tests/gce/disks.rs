@@ -8,7 +8,7 @@ use super::{
     operation::{Target, Work},
     refusal::Refusal,
     setup::MachineType,
-    world::{Place, World, link, now},
+    world::{Place, Slot, World, link, now},
 };
 
 /// Disk types that zones have.
@@ -228,7 +228,14 @@ pub(super) fn create_image(world: &mut World, call: &Call) -> Result<Value, Refu
     }
     if let (Some(parts), Some(disk)) = (&world.parts, &source) {
         let failed = |error: std::io::Error| Refusal::new(500, "backendError", error.to_string());
-        parts.capture(disk, &image).map_err(failed)?;
+        let user = disk["users"][0].clone();
+        let machine = world.instances.values_mut().find(|instance| instance.value["selfLink"] == user);
+        let capture = || parts.capture(disk, &image);
+        match machine.map(|instance| &mut instance.machine) {
+            Some(Slot::On(machine)) => machine.paused(capture),
+            _ => capture(),
+        }
+        .map_err(failed)?;
     }
     world.images.push(image);
     let target = Target { zone: None, path: &format!("images/{name}"), id: &id };

@@ -15,6 +15,10 @@ pub(crate) enum Fault {
     Cut,
     /// It is done, and then the connection ends.
     DoAndCut,
+    /// It is done, and then answered with what is no answer.
+    DoAndGarble,
+    /// It is done, and answered later.
+    DoAndDelay(Duration),
     /// It is served later.
     Delay(Duration),
 }

@@ -133,6 +133,22 @@ impl Machine {
         let _ = self.qmp.write_all(b"{\"execute\":\"system_powerdown\"}\n");
     }
 
+    /// Does something while it stands still, with everything on its disks that it has written.
+    pub(super) fn paused<T>(&mut self, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.qmp.write_all(b"{\"execute\":\"stop\"}\n")?;
+        let mut lines = BufReader::new(self.qmp.try_clone()?).lines();
+        // Answers to what was asked before are there, too.
+        loop {
+            let line = lines.next().ok_or(io::ErrorKind::UnexpectedEof)??;
+            if serde_json::from_str::<Value>(&line)?["event"] == "STOP" {
+                break;
+            }
+        }
+        let done = act();
+        self.qmp.write_all(b"{\"execute\":\"cont\"}\n")?;
+        done
+    }
+
     /// How it ended; `None`: it runs.
     pub(super) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()

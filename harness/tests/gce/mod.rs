@@ -210,6 +210,12 @@ impl Cloud {
         self.shared.world().tokens.valid.clear();
     }
 
+    /// What nobody is to write down: the tokens that are good, and what they were got for.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let tokens = &self.shared.world().tokens;
+        tokens.valid.iter().chain([&tokens.subject]).cloned().collect()
+    }
+
     /// Whether the token service takes the caller's clock for wrong.
     pub(crate) fn clock_skew(&self, skewed: bool) {
         self.shared.world().tokens.refusal = skewed.then(|| tokens::CLOCK_SKEW.to_owned());

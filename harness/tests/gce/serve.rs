@@ -74,6 +74,15 @@ pub(super) fn serve(shared: &Shared, request: &Request) -> Reply {
             answer();
             Reply::Cut
         }
+        Some(Fault::DoAndGarble) => {
+            answer();
+            Answer::text(200, "<html>").into()
+        }
+        Some(Fault::DoAndDelay(time)) => {
+            let answer = answer();
+            thread::sleep(time);
+            answer.into()
+        }
         Some(Fault::Delay(time)) => {
             thread::sleep(time);
             answer().into()

@@ -104,6 +104,7 @@ pub(crate) struct Setup {
     pub(super) operations_take: Duration,
     pub(super) largest_page: usize,
     pub(super) ignores_nested: bool,
+    pub(super) hides_new: bool,
     pub(super) memory_mib: u64,
     pub(super) families: Vec<String>,
 }
@@ -124,6 +125,7 @@ impl Setup {
             operations_take: Duration::from_millis(200),
             largest_page: 500,
             ignores_nested: false,
+            hides_new: false,
             memory_mib: 3072,
             families: Vec::new(),
         }
@@ -161,6 +163,11 @@ impl Setup {
     /// `enableNestedVirtualization` is accepted and without effect, on every machine type.
     pub(crate) fn ignores_nested(self) -> Self {
         Self { ignores_nested: true, ..self }
+    }
+
+    /// A new instance is not found for as long as the operation that creates it has not begun.
+    pub(crate) fn hides_new(self) -> Self {
+        Self { hides_new: true, ..self }
     }
 
     /// Memory of emulated machines, whatever their type says.

@@ -154,6 +154,13 @@ impl World {
         self.operations.iter_mut().find(|operation| operation.name() == name)
     }
 
+    /// The operation that creates this instance has not begun.
+    pub(super) fn is_pending(&self, place: &Place) -> bool {
+        self.operations.iter().any(|operation| {
+            operation.value["status"] == "PENDING" && matches!(&operation.work, Work::Insert(of, _) if of == place)
+        })
+    }
+
     /// The one instance of this name, in whichever zone.
     pub(super) fn place(&self, name: &str) -> Option<Place> {
         self.instances.keys().find(|place| place.name == name).cloned()

@@ -242,11 +242,7 @@ fn ctrl_c_in_every_step_leaves_nothing() {
 #[test]
 fn what_a_killed_run_left_is_found_and_deleted_by_cleanup_by_the_next_run_or_by_its_longest_time() {
     let (lab, cloud) = (Lab::resting(), Cloud::start(setup()));
-    let verb = |args: &[&str]| {
-        let output = in_cloud(&lab, &cloud).arg("gce").args(args).output().unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
-    };
+    let verb = |args: &[&str]| verb(&lab, &cloud, args);
     let mut child = start(&lab, &cloud, "killed", &[]);
     let first = name(&running(&cloud));
     let (code, text) = verb(&["list"]);
@@ -299,4 +295,164 @@ fn a_machine_that_goes_before_it_is_ready_is_a_lost_one_and_the_next_is_tried() 
     let said = run.file("events.jsonl");
     assert!(said.contains("took back the Spot instance"), "{said}");
     assert_nothing_is_left(&cloud);
+}
+
+/// What a verb of `gce` came to, and said.
+fn verb(lab: &Lab, cloud: &Cloud, args: &[&str]) -> (Option<i32>, String) {
+    let output = in_cloud(lab, cloud).arg("gce").args(args).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn denied() -> Refusal {
+    Refusal::new(403, "forbidden", "Required 'compute.instances.create' permission for it")
+}
+
+#[test]
+fn an_instance_that_may_have_been_created_is_looked_for_until_it_is_gone() {
+    let hiding = setup().operations_take(Duration::from_secs(6)).hides_new();
+    let (lab, cloud) = (Lab::resting(), Cloud::start(setup()));
+    // It was created, but what came back says otherwise.
+    cloud.fault("compute.instances.insert", [1], Fault::DoAndCut);
+    cloud.fault("compute.instances.insert", [2], Fault::Refuse(denied()));
+    assert_error(&run(&lab, &cloud, &[]), "compute.instances.create");
+    cloud.fault("compute.instances.insert", [1], Fault::DoAndGarble);
+    assert_error(&run(&lab, &cloud, &[]), "not what the service promises");
+    assert_eq!(count(&cloud, "compute.instances.delete"), 2);
+    assert_nothing_is_left(&cloud);
+
+    // It is stopped before anybody can see what it asked for.
+    let cloud = Cloud::start(hiding);
+    for fault in [None, Some(Fault::DoAndDelay(Duration::from_millis(900)))] {
+        let (out, before) = (format!("stopped-{}", fault.is_some()), count(&cloud, "compute.instances.insert"));
+        fault.into_iter().for_each(|fault| cloud.fault("compute.instances.insert", [1], fault));
+        let child = start(&lab, &cloud, &out, &[]);
+        until("an insert", || (count(&cloud, "compute.instances.insert") > before).then_some(()));
+        until("an instance", || (!cloud.instances().is_empty()).then_some(()));
+        interrupt(child.id());
+        lab.finish(child, &out).assert_code(130);
+        assert_nothing_is_left(&cloud);
+    }
+    let missed =
+        cloud.requests().iter().filter(|request| request.method.ends_with("delete") && request.status == 404).count();
+    assert!(missed > 0, "it was looked for before it could be seen");
+}
+
+#[test]
+fn whoever_leaves_at_once_is_told_what_may_be_left() {
+    let (lab, cloud) = (Lab::resting(), Cloud::start(setup()));
+    let child = start(&lab, &cloud, "out", &[]);
+    let instance = name(&running(&cloud));
+    cloud.fault("compute.instances.delete", [1], Fault::Delay(Duration::from_secs(20)));
+    for _ in 0..4 {
+        interrupt(child.id());
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let began = Instant::now();
+    let run = lab.finish(child, "out");
+    assert!(began.elapsed() < Duration::from_secs(15), "it leaves at once");
+    run.assert_code(130);
+    assert!(run.stderr.contains(&format!("{instance} in {ZONE} may still be there")), "{}", run.stderr);
+    let (code, text) = verb(&lab, &cloud, &["cleanup"]);
+    assert!(code == Some(0) && text.contains(&format!("deleted {instance}")), "{text}");
+    assert_nothing_is_left(&cloud);
+}
+
+#[test]
+fn a_disk_that_another_run_takes_first_is_done_without() {
+    let (lab, cloud) = (Lab::resting(), Cloud::start(setup()));
+    let taken = [
+        Refusal::new(
+            409,
+            "alreadyExists",
+            "The resource 'projects/nestmatrix-test/zones/z/disks/cache' already exists",
+        ),
+        Refusal::new(400, "resourceInUseByAnotherResource", "The disk resource is already being used"),
+    ];
+    for (number, refusal) in taken.into_iter().enumerate() {
+        cloud.fault("compute.instances.insert", [1], Fault::Refuse(refusal));
+        let out = format!("out-{number}");
+        let child = start(&lab, &cloud, &out, &["--gce-cache-disk", "cache"]);
+        let instance = running(&cloud);
+        assert_eq!(instance["disks"].as_array().unwrap().len(), 1, "{instance}");
+        interrupt(child.id());
+        let run = lab.finish(child, &out);
+        assert!(run.file("events.jsonl").contains("this run goes without it"), "{}", run.stderr);
+        assert_nothing_is_left(&cloud);
+    }
+}
+
+#[test]
+fn a_bake_leaves_an_image_or_nothing_and_says_so_if_it_cannot() {
+    let (lab, cloud) = (Lab::resting(), Cloud::start(setup().operations_take(Duration::from_secs(1))));
+    let bake = || in_cloud(&lab, &cloud).args(["gce", "bake"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let signal = |child: &Child, name: &str| {
+        assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+    };
+    // Stopped while it asks for its machine, while that is made, and while it is set up: by whatever stops programs.
+    for (method, name) in [
+        ("compute.instances.insert", "-INT"),
+        ("compute.zoneOperations.wait", "-HUP"),
+        ("compute.instances.getSerialPortOutput", "-TERM"),
+    ] {
+        let before = count(&cloud, method);
+        cloud.fault(method, [1], Fault::DoAndDelay(Duration::from_millis(700)));
+        let child = bake();
+        until(method, || (count(&cloud, method) > before).then_some(()));
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{method}: {output:?}");
+        assert_nothing_is_left(&cloud);
+    }
+    // One that lives keeps its machine, one that is dead does not.
+    let mut child = bake();
+    let machine = name(&running(&cloud));
+    let (code, text) = verb(&lab, &cloud, &["cleanup", "--all"]);
+    assert!(code == Some(0) && cloud.instances().len() == 1, "{text}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (code, text) = verb(&lab, &cloud, &["cleanup"]);
+    assert!(code == Some(0) && text.contains(&format!("deleted {machine}")), "{text}");
+    assert_nothing_is_left(&cloud);
+    assert_eq!(count(&cloud, "compute.images.insert"), 0);
+    // Its image is made, but its machine may not be deleted.
+    cloud.fault("compute.instances.delete", [1], Fault::Refuse(denied()));
+    let child = bake();
+    let machine = name(&running(&cloud));
+    cloud.print(&machine, "nestmatrix-state: ready\n");
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains(&format!("{machine} in {ZONE} may still be there")), "{said}");
+    let of_disk = cloud.requests().into_iter().find(|request| request.method == "compute.images.insert").unwrap();
+    assert_eq!(of_disk.status, 200);
+    let (code, _) = verb(&lab, &cloud, &["cleanup"]);
+    assert_eq!(code, Some(0));
+    assert_nothing_is_left(&cloud);
+}
+
+#[test]
+fn what_dead_runs_left_is_not_worth_a_run_where_google_is_there_but_its_list_is_not() {
+    let (lab, cloud) = (Lab::resting(), Cloud::start(setup()));
+    cloud.fault("compute.instances.aggregatedList", [1], Fault::Refuse(denied()));
+    cloud.shortage(ZONE, Some("QUOTA_EXCEEDED"));
+    let run = run(&lab, &cloud, &[]);
+    assert_error(&run, "QUOTA_EXCEEDED");
+    assert!(run.file("events.jsonl").contains("was not looked for"), "{}", run.stderr);
+    // The first request of all is in the record, too; and nothing in it is secret.
+    let record = run.file("runners/1/requests.jsonl");
+    assert!(record.lines().next().unwrap().contains("aggregated/instances"), "{record}");
+    assert_no_secrets(&cloud, &run);
+}
+
+/// None of the cloud's secrets is in what the run wrote down.
+#[track_caller]
+pub(crate) fn assert_no_secrets(cloud: &Cloud, run: &Finished) {
+    let secrets = cloud.secrets();
+    assert!(secrets.len() > 1, "there are some");
+    let words = secrets.iter().map(String::as_str).chain(["PRIVATE KEY", "Bearer "]);
+    for words in words {
+        let found = Command::new("grep").args(["-r", "-l", "-F", "-a", "-e", words]).arg(&run.out).output().unwrap();
+        assert_eq!(found.status.code(), Some(1), "`{words}` is in {}", String::from_utf8_lossy(&found.stdout));
+    }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     endings::assert_counts_agree,
-    gce::{assert_nothing_is_left, in_cloud, running, until},
+    gce::{assert_no_secrets, assert_nothing_is_left, in_cloud, running, until},
     gce_server::{Cloud, Machines, Setup},
     lab::{Finished, Lab},
     rootfs::alpine,
@@ -111,6 +111,7 @@ fn an_l1_on_compute_engine_gives_the_verdicts_of_every_other_and_is_gone_afterwa
     assert!(machine["held_ms"].as_u64().is_some_and(|held| held > 10_000), "{machine}");
     assert!(machine["first_guest_after_ms"].as_u64().is_some(), "{machine}");
     assert_nothing_is_left(&cloud);
+    assert_no_secrets(&cloud, &run);
     lab.assert_nothing_left();
     insta::assert_snapshot!(conversation(&cloud, &run));
 }
@@ -173,6 +174,8 @@ fn an_instance_that_reaches_its_longest_time_says_so() {
     let run = lab.finish(child, "out");
     run.assert_code(3);
     assert!(run.json()["runners"][0]["lost"].to_string().contains("longest time of 600 s"), "{}", run.stderr);
+    let inserts = cloud.requests().iter().filter(|request| request.method == "compute.instances.insert").count();
+    assert_eq!(inserts, 1, "another one would be held for as long");
     assert_nothing_is_left(&cloud);
 }
 
@@ -223,6 +226,22 @@ fn a_baked_family_is_booted_from_and_a_cache_disk_keeps_what_the_next_run_needs(
         assert_nothing_is_left(&cloud);
     }
     assert!(cloud.disks().iter().any(|disk| disk["name"] == "cache"), "it stays: {:?}", cloud.disks());
+}
+
+#[test]
+#[ignore = "boots an L1, and needs the right to serve port 22 of loopback addresses: run it with `--ignored`"]
+fn an_instance_with_an_external_address_is_logged_in_to_there() {
+    let setup = setup();
+    let lab = Lab::open();
+    let cloud = Cloud::start(setup);
+    let file = lab.write("direct.toml", &passes_and_fails());
+    let mut command = in_cloud(&lab, &cloud);
+    let child =
+        command.arg("run").arg(file).args(["--runner", "gce", "--out"]).arg(lab.path("direct")).spawn().unwrap();
+    let run = lab.finish(child, "direct");
+    run.assert_code(1);
+    assert_eq!(run.verdict("alpine.passes"), "passed", "{}", run.stderr);
+    assert_nothing_is_left(&cloud);
 }
 
 /// On a stock system, with the packages of its distribution. No instance: what Compute Engine has around it does not matter here.

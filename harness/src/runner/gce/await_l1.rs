@@ -8,7 +8,7 @@ use super::{
     check::{failed, unusable},
     host_key::{self, Said},
 };
-use crate::gce::{ApiErrorKind, Compute, InZone, Instance};
+use crate::gce::{Compute, InZone, Instance};
 
 /// How long a machine may take until it is ready: a stock image installs QEMU first.
 const READY: Duration = Duration::from_secs(900);
@@ -62,9 +62,7 @@ pub(super) async fn ready(
                     said.hear(&piece.contents);
                     keep(&mut tail, &piece.contents);
                 }
-                Err(error) if matches!(error.kind, ApiErrorKind::Unavailable | ApiErrorKind::Unauthenticated) => {
-                    return Err(failed(error));
-                }
+                Err(error) if error.is_silence() => return Err(failed(error)),
                 // Forbidden, or not there: then there are the guest attributes alone.
                 Err(_) => serial_is_readable = false,
             }

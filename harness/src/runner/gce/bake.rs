@@ -1,22 +1,21 @@
 //! An image family for L1s: a stock image with QEMU in it, so that a run's machine is ready when it is up.
 //!
-//! It is made where it is used: a machine is created, installs QEMU with the same start-up script as an L1, is stopped, and its disk becomes
-//! the image. Nothing is uploaded, no bucket is needed, and Google's guest environment stays as its publisher made it. An image needs no licence
-//! for nesting: that is a flag of each instance (Google's page on enabling nested virtualization).
+//! It is made where it is used: a machine is created, installs QEMU with the same start-up script as an L1, writes everything to its disk,
+//! and that becomes the image. Nothing is uploaded, no bucket is needed, and Google's guest environment stays as its publisher made it. An
+//! image needs no licence for nesting: that is a flag of each instance (Google's page on enabling nested virtualization).
+//!
+//! The machine is not stopped for it: one that is stopped has no longest time any more, and would stay if nobody were there to delete it.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use reports::Trouble;
 use serde_json::json;
 
 use super::{
+    super::qemu::interrupted,
     await_l1,
     check::failed,
-    held::{Cloud, Held, request_id},
+    held::{Cloud, Held, Uncreated, request_id},
     intended::{Mark, STARTUP},
 };
 use crate::gce::{InstanceSpec, OWNER_LABEL, RUN_LABEL};
@@ -39,49 +38,49 @@ const DISK_GIB: u64 = 10;
 /// The machine goes after so long, whatever happens here.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Bakes it; the name of the image. Must be raced with nothing: it deletes its machine when `stop` is done. The run of `mark` must live: else
-/// another run of the store takes the machine for a dead run's.
+/// What came of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Baked {
+    /// The image's name; or why there is none.
+    pub(crate) image: Result<String, Trouble>,
+    /// What may be left, for people.
+    pub(crate) left: Option<String>,
+}
+
+/// Bakes it. Must be raced with nothing: it deletes its machine when `stop` is done. The run of `mark` must live, and be noted: else
+/// another run of the store takes the machine for a dead run's, or nobody does.
 pub(crate) async fn bake(
     cloud: &Arc<Cloud>,
     recipe: &Recipe,
     mark: Mark<'_>,
     stop: impl Future<Output = ()>,
     progress: &(dyn Fn(String) + Sync),
-) -> Result<String, Trouble> {
+) -> Baked {
     let name = format!("{}-{}", recipe.family, jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S"));
-    let mut held = Held {
-        cloud: Arc::clone(cloud),
-        zone: recipe.zone.clone(),
-        name: mark.name(),
-        since: Instant::now(),
-        longest: LONGEST,
-        told: None,
-        unsure: true,
-        gone: false,
-    };
-    let baked = tokio::select! {
-        baked = baked(cloud, recipe, mark, (&held, &name), progress) => baked,
-        () = stop => Err(super::super::qemu::interrupted()),
+    let mut held = Held::new(cloud, &recipe.zone, mark.name(), LONGEST);
+    tokio::pin!(stop);
+    progress(format!("creating the instance {} in {}", held.name, recipe.zone));
+    let image = match held.create(body(cloud, recipe, mark, &held.name), &mut stop).await {
+        Err(Uncreated::Stopped) => Err(interrupted()),
+        Err(Uncreated::Failed(error)) => Err(failed(error)),
+        Ok(()) => tokio::select! {
+            biased;
+            () = stop => Err(interrupted()),
+            made = make(cloud, recipe, (&held, &name), progress) => made,
+        },
     };
     progress(format!("deleting the instance {}", held.name));
-    held.delete().await.into_iter().for_each(progress);
-    baked.map(|()| name)
+    let left = held.delete().await;
+    Baked { image: image.map(|()| name), left }
 }
 
-async fn baked(
-    cloud: &Cloud,
-    recipe: &Recipe,
-    mark: Mark<'_>,
-    (held, name): (&Held, &str),
-    progress: &(dyn Fn(String) + Sync),
-) -> Result<(), Trouble> {
-    let (compute, at) = (cloud.compute(), held.at());
+/// What creates its machine.
+fn body(cloud: &Cloud, recipe: &Recipe, mark: Mark<'_>, name: &str) -> serde_json::Value {
     let labels =
         [(OWNER_LABEL, mark.owner), (RUN_LABEL, mark.run)].map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let labels = BTreeMap::from(labels);
     let project = recipe.from.project.as_deref().unwrap_or(&cloud.project);
-    let body = InstanceSpec {
-        name: &held.name,
+    InstanceSpec {
+        name,
         project: &cloud.project,
         zone: &recipe.zone,
         machine_type: MACHINE_TYPE,
@@ -92,20 +91,23 @@ async fn baked(
         network: recipe.network.as_deref(),
         subnet: recipe.subnet.as_deref(),
         external_ip: recipe.external_ip,
-        labels: &labels,
+        labels: &BTreeMap::from(labels),
         max_seconds: LONGEST.as_secs(),
         user: "nobody",
         keys: &[],
         startup: &STARTUP.replacen("purpose=run", "purpose=bake", 1),
     }
-    .body();
-    progress(format!("creating the instance {} in {}", held.name, recipe.zone));
-    let operation = compute.insert(at, body, &request_id()).await.map_err(failed)?;
-    let what = format!("create the instance {}", held.name);
-    compute.done(&what, Some(&recipe.zone), operation).await.map_err(failed)?;
-    await_l1::ready(&compute, at, progress).await?;
-    progress(format!("stopping the instance {}", held.name));
-    compute.stop(at, &request_id()).await.map_err(failed)?;
+    .body()
+}
+
+async fn make(
+    cloud: &Cloud,
+    recipe: &Recipe,
+    (held, name): (&Held, &str),
+    progress: &(dyn Fn(String) + Sync),
+) -> Result<(), Trouble> {
+    let compute = cloud.compute();
+    await_l1::ready(&compute, held.at(), progress).await?;
     progress(format!("making the image {name}"));
     let body = json!({
         "name": name,

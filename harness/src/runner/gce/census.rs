@@ -6,23 +6,10 @@ use reports::Trouble;
 
 use super::{
     check::failed,
-    held::{Cloud, DELETE, deleted},
+    held::{Cloud, Created, DELETE, deleted},
+    owner::{Whose, whose},
 };
-use crate::{
-    gce::{ApiError, ApiErrorKind, InZone, Instance, OURS, OWNER_LABEL, RUN_LABEL},
-    scratch,
-};
-
-/// Whose an instance is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Whose {
-    /// A run of this machine's store, which lives.
-    Alive,
-    /// A run of this machine's store, which is dead.
-    Dead,
-    /// Another machine's, or another store's: whether its run lives cannot be seen from here.
-    Elsewhere,
-}
+use crate::gce::{ApiError, ApiErrorKind, InZone, Instance, OURS, OWNER_LABEL, RUN_LABEL};
 
 /// An instance of ours.
 #[derive(Clone, Debug)]
@@ -43,17 +30,9 @@ pub(crate) async fn census(cloud: &Cloud, store: &Path, owner: &str) -> Result<V
     let instances = cloud.compute().instances(OURS).await?;
     let there = instances.into_iter().filter(|instance| instance.labels.contains_key(OWNER_LABEL));
     let found = there.map(|instance| {
-        let of_ours = instance.labels.get(OWNER_LABEL).is_some_and(|label| label == owner);
+        let is_ours = instance.labels.get(OWNER_LABEL).is_some_and(|label| label == owner);
         let run = instance.labels.get(RUN_LABEL).map_or("", String::as_str);
-        let whose = match of_ours {
-            false => Whose::Elsewhere,
-            true => match scratch::is_dead(store, run) {
-                Some(true) => Whose::Dead,
-                Some(false) => Whose::Alive,
-                None => Whose::Elsewhere,
-            },
-        };
-        Found { instance, whose }
+        Found { whose: if is_ours { whose(store, run) } else { Whose::Elsewhere }, instance }
     });
     Ok(found.collect())
 }
@@ -62,14 +41,14 @@ pub(crate) async fn census(cloud: &Cloud, store: &Path, owner: &str) -> Result<V
 pub(crate) async fn delete(cloud: &Cloud, found: &Found) -> Result<(), String> {
     let at = InZone { zone: found.instance.zone(), name: &found.instance.name };
     let late = |_| Err(format!("timeout: it was not deleted within {} s", DELETE.as_secs()));
-    tokio::time::timeout(DELETE, deleted(cloud, at, false)).await.unwrap_or_else(late)
+    tokio::time::timeout(DELETE, deleted(cloud, at, &Created::Yes)).await.unwrap_or_else(late)
 }
 
 /// Deletes what dead runs of this store left. Says what it did, a line for each. The error: Compute Engine cannot be spoken with at all.
 pub(crate) async fn sweep(cloud: &Cloud, store: &Path, owner: &str) -> Result<Vec<String>, Trouble> {
     let found = match census(cloud, store, owner).await {
         Ok(found) => found,
-        Err(error) if matches!(error.kind, ApiErrorKind::Unavailable | ApiErrorKind::Unauthenticated) => {
+        Err(error) if matches!(error.kind, ApiErrorKind::Unreachable | ApiErrorKind::Unauthenticated) => {
             return Err(failed(error));
         }
         Err(error) => {

@@ -30,7 +30,7 @@ pub(super) fn unusable(reason: impl Into<String>) -> Trouble {
 /// A call that failed, as what happened to the runner.
 pub(super) fn failed(error: ApiError) -> Trouble {
     let kind = match error.kind {
-        ApiErrorKind::Unavailable => TroubleKind::RunnerLost,
+        ApiErrorKind::Unavailable | ApiErrorKind::Unreachable => TroubleKind::RunnerLost,
         _ => TroubleKind::RunnerUnusable,
     };
     let trouble = Trouble::new(kind, Phase::Runner, error.to_string());

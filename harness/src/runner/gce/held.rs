@@ -2,28 +2,42 @@
 //! Engine itself after its longest time.
 
 use std::{
-    io,
-    path::Path,
-    sync::Arc,
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use matrix::Digest;
 use reports::EventKind;
+use serde_json::Value;
 
 use crate::{
     events::Events,
-    gce::{ApiErrorKind, Calls, Client, Compute, InZone, Settings},
+    gce::{ApiError, ApiErrorKind, Calls, Client, Compute, InZone, Operation, Settings},
 };
 
 /// How long deleting may take: an operating system has up to 120 s to shut down.
 pub(super) const DELETE: Duration = Duration::from_secs(240);
-/// The same where nobody is left who could wait.
+/// The same where nobody is left who could wait: it need not be gone, only be going.
 const LAST_DELETE: Duration = Duration::from_secs(30);
-/// An instance whose insert may still be on its way is looked for so often ...
-const UNSURE: u32 = 4;
+/// How long the answer to a request for an instance is awaited when the run is stopped meanwhile.
+const ANSWER: Duration = Duration::from_secs(20);
+/// An instance that was asked for without an answer is looked for so long ...
+const UNSURE: Duration = Duration::from_secs(60);
 /// ... with this between.
 const UNSURE_PAUSE: Duration = Duration::from_secs(3);
+
+/// Names of the instances that this process holds now, and their zones: for the last words of one that is not let finish.
+static HELD: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
+
+/// A line for each instance that this process holds now.
+pub(crate) fn still_held() -> Vec<String> {
+    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.iter().map(|(name, zone)| left(name, zone, "nobody waited for its end")).collect()
+}
+
+fn left(name: &str, zone: &str, why: &str) -> String {
+    format!("the instance {name} in {zone} may still be there: {why}; `nestmatrix gce cleanup` deletes it")
+}
 
 /// A project of Compute Engine, and how it is spoken with.
 pub(crate) struct Cloud {
@@ -42,6 +56,22 @@ impl Cloud {
     }
 }
 
+/// What is known of an instance's creation.
+#[derive(Clone, Debug)]
+pub(super) enum Created {
+    /// It was asked for, or is about to be, and there was no answer.
+    Unknown,
+    /// This operation creates it, or fails.
+    Asked(String),
+    Yes,
+}
+
+/// Why an instance was not created.
+pub(super) enum Uncreated {
+    Stopped,
+    Failed(ApiError),
+}
+
 /// An instance of ours.
 pub(super) struct Held {
     pub(super) cloud: Arc<Cloud>,
@@ -53,27 +83,73 @@ pub(super) struct Held {
     pub(super) longest: Duration,
     /// Whom to tell of its end, and the number of its runner: once its beginning was told.
     pub(super) told: Option<(Events, u32)>,
-    /// It is not known whether it was created.
-    pub(super) unsure: bool,
-    /// It is gone.
-    pub(super) gone: bool,
+    created: Created,
+    /// It is gone, or all that can be done about it was done.
+    gone: bool,
 }
 
 impl Held {
+    /// One that is asked for next.
+    pub(super) fn new(cloud: &Arc<Cloud>, zone: &str, name: String, longest: Duration) -> Self {
+        HELD.lock().unwrap_or_else(PoisonError::into_inner).insert((name.clone(), zone.to_owned()));
+        let (cloud, zone) = (Arc::clone(cloud), zone.to_owned());
+        Self { cloud, zone, name, since: Instant::now(), longest, told: None, created: Created::Unknown, gone: false }
+    }
+
     pub(super) fn at(&self) -> InZone<'_> {
         InZone { zone: &self.zone, name: &self.name }
     }
 
-    /// Deletes it and waits until it is gone. Returns what may be left, for people.
-    pub(super) async fn delete(&mut self) -> Option<String> {
-        self.delete_within(DELETE).await
+    /// Asks for the instance, and waits until it is there. Whatever comes of it, it must be deleted.
+    pub(super) async fn create(&mut self, body: Value, stop: impl Future<Output = ()>) -> Result<(), Uncreated> {
+        let cloud = Arc::clone(&self.cloud);
+        let (compute, request) = (cloud.compute(), request_id());
+        tokio::pin!(stop);
+        let (answer, is_stopped) = {
+            let at = InZone { zone: &self.zone, name: &self.name };
+            let insert = compute.insert(at, body, &request);
+            tokio::pin!(insert);
+            // It is not given up in the middle: whether there is an instance then, nobody would know.
+            tokio::select! {
+                biased;
+                answer = &mut insert => (answer, false),
+                () = &mut stop => match tokio::time::timeout(ANSWER, insert).await {
+                    Ok(answer) => (answer, true),
+                    Err(_) => return Err(Uncreated::Stopped),
+                },
+            }
+        };
+        let operation = answer.map_err(|error| {
+            // Refused at the first try is not created; whatever else happened, nobody knows.
+            if error.refused {
+                self.is_gone();
+            }
+            Uncreated::Failed(error)
+        })?;
+        self.created = Created::Asked(operation.name.clone());
+        if is_stopped {
+            return Err(Uncreated::Stopped);
+        }
+        let what = format!("create the instance {} in {}", self.name, self.zone);
+        tokio::select! {
+            biased;
+            () = stop => return Err(Uncreated::Stopped),
+            done = compute.done(&what, Some(&self.zone), operation) => done.map_err(Uncreated::Failed)?,
+        }
+        self.created = Created::Yes;
+        Ok(())
     }
 
-    async fn delete_within(&mut self, limit: Duration) -> Option<String> {
-        let deleted = tokio::time::timeout(limit, deleted(&self.cloud, self.at(), self.unsure)).await;
+    /// Deletes it and waits until it is gone. Returns what may be left, for people.
+    pub(super) async fn delete(&mut self) -> Option<String> {
+        if self.gone {
+            return None;
+        }
+        let deleted = tokio::time::timeout(DELETE, deleted(&self.cloud, self.at(), &self.created)).await;
+        // Tried once, and told: what is dropped later says the same.
+        self.is_gone();
         let why = match deleted {
             Ok(Ok(())) => {
-                self.gone = true;
                 if let Some((events, runner)) = &self.told {
                     let held_ms = self.since.elapsed().as_millis() as u64;
                     events.send(EventKind::MachineDeleted { runner: *runner, held_ms });
@@ -81,37 +157,55 @@ impl Held {
                 return None;
             }
             Ok(Err(why)) => why,
-            Err(_) => format!("timeout: it was not deleted within {} s", limit.as_secs()),
+            Err(_) => format!("timeout: it was not deleted within {} s", DELETE.as_secs()),
         };
-        // Tried once, and told: what is dropped later says the same.
-        self.gone = true;
         let minutes = self.longest.saturating_sub(self.since.elapsed()).as_secs().div_ceil(60);
-        Some(format!(
-            "the instance {} in {} may still be there: {why}; `nestmatrix gce cleanup --project {}` deletes it, and Compute Engine does in {minutes} min",
-            self.name, self.zone, self.cloud.project
-        ))
+        let left = left(&self.name, &self.zone, &why);
+        Some(format!("{left} (project {}), and Compute Engine does in {minutes} min", self.cloud.project))
+    }
+
+    fn is_gone(&mut self) {
+        self.gone = true;
+        HELD.lock().unwrap_or_else(PoisonError::into_inner).remove(&(self.name.clone(), self.zone.clone()));
     }
 }
 
 /// Deletes an instance and waits until it is gone.
-pub(super) async fn deleted(cloud: &Cloud, at: InZone<'_>, unsure: bool) -> Result<(), String> {
-    let compute = cloud.compute();
-    let mut tries = if unsure { UNSURE } else { 1 };
-    let operation = loop {
-        match compute.delete(at, &request_id()).await {
-            Ok(operation) => break operation,
-            Err(error) if error.kind != ApiErrorKind::NotFound => return Err(error.to_string()),
-            Err(_) if tries <= 1 => return Ok(()),
-            Err(_) => {
-                tries -= 1;
-                tokio::time::sleep(UNSURE_PAUSE).await;
-            }
-        }
-    };
+pub(super) async fn deleted(cloud: &Cloud, at: InZone<'_>, created: &Created) -> Result<(), String> {
+    let Some(operation) = ending(cloud, at, created).await? else { return Ok(()) };
     let what = format!("delete the instance {} in {}", at.name, at.zone);
-    match compute.done(&what, Some(at.zone), operation).await {
+    match cloud.compute().done(&what, Some(at.zone), operation).await {
         Err(error) if error.kind != ApiErrorKind::NotFound => Err(error.to_string()),
         _ => Ok(()),
+    }
+}
+
+/// Asks for an instance's end, as soon as it is there; `None`: it is not, and will not be.
+async fn ending(cloud: &Cloud, at: InZone<'_>, created: &Created) -> Result<Option<Operation>, String> {
+    let (compute, began, mut may_come) = (cloud.compute(), Instant::now(), true);
+    loop {
+        match compute.delete(at, &request_id()).await {
+            Ok(operation) => return Ok(Some(operation)),
+            Err(error) if error.kind != ApiErrorKind::NotFound => return Err(error.to_string()),
+            Err(_) => {}
+        }
+        match created {
+            _ if !may_come => return Ok(None),
+            Created::Yes => return Ok(None),
+            Created::Asked(name) => {
+                let operation = Operation { name: name.clone(), ..Operation::default() };
+                let what = format!("wait for the creation of {} in {}", at.name, at.zone);
+                // What the creation came to, the next look shows.
+                match compute.done(&what, Some(at.zone), operation).await {
+                    Err(error) if error.is_silence() => return Err(error.to_string()),
+                    _ => may_come = false,
+                }
+            }
+            Created::Unknown => {
+                tokio::time::sleep(UNSURE_PAUSE).await;
+                may_come = began.elapsed() < UNSURE;
+            }
+        }
     }
 }
 
@@ -122,7 +216,7 @@ impl Drop for Held {
             return;
         }
         let (project, settings) = (self.cloud.project.clone(), self.cloud.settings.clone());
-        let (zone, name) = (self.zone.clone(), self.name.clone());
+        let (zone, name, created) = (self.zone.clone(), self.name.clone(), self.created.clone());
         let last = move || {
             // Connections and tokens belong to the runtime that made them.
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -131,62 +225,25 @@ impl Drop for Held {
                 .map_err(|error| error.to_string())?;
             let client = Client::new(&settings).map_err(|error| error.to_string())?;
             let cloud = Cloud { client, settings, project };
-            runtime.block_on(async {
-                let at = InZone { zone: &zone, name: &name };
-                // It need not be gone, only be going.
-                tokio::time::timeout(LAST_DELETE, cloud.compute().delete(at, &request_id()))
-                    .await
-                    .map_err(|error| error.to_string())?
-                    .map(drop)
-                    .map_err(|error| error.to_string())
-            })
+            let at = InZone { zone: &zone, name: &name };
+            let ending = async { tokio::time::timeout(LAST_DELETE, ending(&cloud, at, &created)).await };
+            runtime.block_on(ending).map_err(|error| error.to_string())?.map(drop)
         };
         let ended = std::thread::Builder::new().name("delete".into()).spawn(last).map(std::thread::JoinHandle::join);
-        if !matches!(ended, Ok(Ok(Ok(())))) {
-            say!("the instance {} in {} may still be there: `nestmatrix gce cleanup` deletes it", self.name, self.zone);
+        let why = match ended {
+            Ok(Ok(Ok(()))) => None,
+            Ok(Ok(Err(why))) => Some(why),
+            Ok(Err(_)) => Some("a panic".to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(why) = why {
+            say!("{}", left(&self.name, &self.zone, &why));
         }
+        self.is_gone();
     }
 }
 
 /// An id by which the service knows a request again (RFC 9562, version 4).
 pub(super) fn request_id() -> String {
     uuid::Uuid::new_v4().to_string()
-}
-
-/// What the instances of a store's runs are labelled with. A store that was copied to another machine is another owner there: else that
-/// one would take the runs of this one for dead.
-pub(crate) fn owner(store: &Path) -> io::Result<String> {
-    let file = store.join("gce-owner");
-    let id = match std::fs::read_to_string(&file) {
-        Ok(id) if !id.trim().is_empty() => id,
-        _ => {
-            let new = tempfile::NamedTempFile::new_in(store)?;
-            std::fs::write(new.path(), request_id())?;
-            // Another run may have made one meanwhile: both use that.
-            match new.persist_noclobber(&file) {
-                Ok(_) => {}
-                Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error.error),
-            }
-            std::fs::read_to_string(&file)?
-        }
-    };
-    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    let host = rustix::system::uname();
-    let all = format!("{}|{}|{}", id.trim(), machine.trim(), host.nodename().to_string_lossy());
-    Ok(Digest::of(all.as_bytes()).hex()[..16].to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_store_has_one_owner_and_another_store_another() {
-        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let name = owner(one.path()).unwrap();
-        assert_eq!(owner(one.path()).unwrap(), name);
-        assert_ne!(owner(two.path()).unwrap(), name);
-        assert!(name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
-    }
 }

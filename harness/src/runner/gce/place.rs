@@ -19,7 +19,7 @@ use super::{
     await_l1::{self, Reachable},
     check::{self, Unfit, Wanted, failed, unusable},
     findings,
-    held::{Cloud, Held, request_id},
+    held::{Cloud, Held, Uncreated},
     host_key,
     intended::{CacheDisk, Intended, Mark, USER},
 };
@@ -121,47 +121,39 @@ impl GcePlace<'_> {
         let (shape, cache) = or_interrupted(opening, look, || Unfit::All(interrupted())).await?;
         let price = self.price(zone, &shape);
         let mark = Mark { owner: &self.owner, run: &self.run, number: opening.number };
-        let body = intended.body(zone, mark, cache, keys);
         (opening.progress)(format!("creating {} in {zone}: {machine_type}, {}", mark.name(), intended.why));
-        let mut held = Held {
-            cloud: Arc::clone(&self.cloud),
-            zone: zone.to_owned(),
-            name: mark.name(),
-            since: Instant::now(),
-            longest: intended.gce.max_duration,
-            told: None,
-            unsure: true,
-            gone: false,
-        };
-        // It is not given up in the middle: whether there is an instance then, nobody would know.
-        let inserted = compute.insert(held.at(), body, &request_id()).await;
-        let created = match inserted {
-            Ok(operation) => {
-                let what = format!("create the instance {} in {zone}", held.name);
-                let done = compute.done(&what, Some(zone), operation);
-                tokio::select! {
-                    biased;
-                    () = opening.cancel.cancelled() => Err(Unfit::All(interrupted())),
-                    done = done => done.map_err(|error| if error.is_of_zone() { Unfit::Zone(error.message) } else { Unfit::All(failed(error)) }),
-                }
+        let mut held = match self.ask(zone, mark, cache, opening, keys).await {
+            // Another run was faster with the disk.
+            Err(Uncreated::Failed(error)) if cache != CacheDisk::None && error.is_taken() => {
+                (opening.warn)(format!("the cache disk is another run's now: this run goes without it ({error})"));
+                self.ask(zone, mark, CacheDisk::None, opening, keys).await
             }
-            Err(error) => {
-                // Refused at the first try is not created; whatever else happened, nobody knows. And the name is ours alone.
-                held.gone = error.refused && error.kind != ApiErrorKind::Exists;
-                Err(if error.is_of_zone() { Unfit::Zone(error.message) } else { Unfit::All(failed(error)) })
-            }
-        };
-        match created {
-            Ok(()) => {
-                held.unsure = false;
-                self.tell(&mut held, opening.number, price).await;
-                Ok(held)
-            }
-            Err(unfit) => {
-                if !held.gone {
-                    held.delete().await.into_iter().for_each(opening.warn);
-                }
-                Err(unfit)
+            held => held,
+        }
+        .map_err(|why| match why {
+            Uncreated::Stopped => Unfit::All(interrupted()),
+            Uncreated::Failed(error) if error.is_of_zone() => Unfit::Zone(error.message),
+            Uncreated::Failed(error) => Unfit::All(failed(error)),
+        })?;
+        self.tell(&mut held, opening.number, price).await;
+        Ok(held)
+    }
+
+    /// Asks for the instance. What does not come of it is gone afterwards.
+    async fn ask(
+        &self,
+        zone: &str,
+        mark: Mark<'_>,
+        cache: CacheDisk,
+        opening: &Opening<'_>,
+        keys: &[String],
+    ) -> Result<Held, Uncreated> {
+        let mut held = Held::new(&self.cloud, zone, mark.name(), self.intended.gce.max_duration);
+        match held.create(self.intended.body(zone, mark, cache, keys), opening.cancel.cancelled()).await {
+            Ok(()) => Ok(held),
+            Err(why) => {
+                held.delete().await.into_iter().for_each(opening.warn);
+                Err(why)
             }
         }
     }
@@ -187,8 +179,8 @@ impl GcePlace<'_> {
     fn price(&self, zone: &str, shape: &MachineType) -> tokio::task::JoinHandle<Option<f64>> {
         let (cloud, store) = (Arc::clone(&self.cloud), self.store.clone());
         let (cpus, memory) = (shape.guest_cpus, u64::from(shape.memory_mb));
-        let priced =
-            series(&self.intended.machine_type).map(|series| Priced::new(&series.title, zone, self.intended.gce.spot));
+        let priced = series(&self.intended.machine_type).and_then(|series| series.priced_as());
+        let priced = priced.map(|title| Priced::new(title, zone, self.intended.gce.spot));
         tokio::spawn(async move {
             let rate = priced?.rate(&cloud.client, &cloud.settings, &store).await?;
             Some(rate.of(cpus, memory))
@@ -200,7 +192,8 @@ impl GcePlace<'_> {
         let creating_ms = held.since.elapsed().as_millis() as u64;
         // The run does not wait for it; the next one finds it in the store.
         let usd_per_hour = if price.is_finished() { price.await.ok().flatten() } else { None };
-        let instance = self.cloud.compute().instance(held.at()).await.unwrap_or_default();
+        let instance = tokio::time::timeout(EXPLANATION, self.cloud.compute().instance(held.at())).await;
+        let instance = instance.ok().and_then(Result::ok).unwrap_or_default();
         let machine = CloudFacts {
             provider: "Compute Engine".to_owned(),
             project: self.intended.project.clone(),

@@ -43,13 +43,14 @@ if ! command -v "$qemu" >/dev/null || ! command -v qemu-img >/dev/null; then
     release=
     [ "$VERSION_CODENAME" != bookworm ] || release="-t bookworm-backports"
     words=$(apt-get $options -qq update 2>&1) || failed "apt-get update: ${words##*$'\n'}"
-    words=$(apt-get $options -qq install -y --no-install-recommends $release qemu-system-x86 qemu-utils ovmf swtpm 2>&1) ||
+    words=$(apt-get $options -qq install -y --no-install-recommends $release qemu-system-x86 qemu-utils ovmf swtpm ca-certificates 2>&1) ||
         failed "apt-get install: ${words##*$'\n'}"
 fi
 
 if [ "$purpose" = bake ]; then
-    # Each machine of the image makes keys of its own.
+    # Each machine of the image makes keys and an identity of its own.
     rm -f /etc/ssh/ssh_host_*
+    : >/etc/machine-id
     apt-get clean
     sync
     say state ready
