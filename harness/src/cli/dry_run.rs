@@ -68,7 +68,7 @@ fn text(plan: &Plan, jobs: Option<usize>, settings: &Settings) -> Result<String,
         let mut looks = vec![calls.zone(zone), calls.machine_type(in_zone(&intended.machine_type))];
         looks.extend(cache.map(|disk| calls.disk(in_zone(disk))));
         add(&format!("can {zone} do it?"), looks);
-        let disk = if cache.is_some() { CacheDisk::There } else { CacheDisk::None };
+        let disk = if cache.is_some() { CacheDisk::Ours } else { CacheDisk::None };
         let body = intended.body(zone, mark, disk, &KEYS.map(str::to_owned));
         add(
             "create it; quota and stock-out: the next zone",

@@ -38,10 +38,16 @@ fn cloud(of: &args::GceProject) -> Result<(Cloud, PathBuf), Failure> {
     let project = of.project.clone().or_else(|| settings.project.clone()).ok_or_else(|| {
         Failure::message(2, "no project: add `--project`, set CLOUDSDK_CORE_PROJECT, or `gcloud config set project`")
     })?;
+    valid(matrix::gce_value::project(&project))?;
     let store = of.store.path()?;
     std::fs::create_dir_all(&store).map_err(|error| Failure::message(2, format!("{}: {error}", store.display())))?;
     let client = Client::new(&settings).map_err(failed)?;
     Ok((Cloud { client, settings, project }, store))
+}
+
+/// What comes from the environment goes into addresses, too.
+fn valid<T>(value: Result<T, matrix::GceValueError>) -> Result<(), Failure> {
+    value.map(drop).map_err(|error| Failure::message(2, error.to_string()))
 }
 
 fn owner_of(store: &Path) -> Result<String, Failure> {
@@ -53,6 +59,7 @@ async fn bake_family(args: args::Bake) -> Outcome {
     let zone = args.zone.or_else(|| cloud.settings.zone.clone()).ok_or_else(|| {
         Failure::message(2, "no zone: add `--zone`, set CLOUDSDK_COMPUTE_ZONE, or `gcloud config set compute/zone`")
     })?;
+    valid(matrix::gce_value::zone(&zone))?;
     let owner = owner_of(&store)?;
     let recipe = Recipe {
         zone,
@@ -68,7 +75,7 @@ async fn bake_family(args: args::Bake) -> Outcome {
     note(&store, &run).map_err(|error| Failure::message(2, format!("{}: {error}", store.display())))?;
     let mark = Mark { owner: &owner, run: &run, number: 1 };
     let progress = |message: String| say!("{message}");
-    let Baked { image, left } = bake(&Arc::new(cloud), &recipe, mark, stop, &progress).await;
+    let Baked { image, left } = bake(&Arc::new(cloud), &recipe, mark, &stop, &progress).await;
     if let Some(left) = &left {
         say!("{left}");
     }

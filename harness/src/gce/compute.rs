@@ -77,13 +77,23 @@ impl Compute<'_> {
         self.client.call(&self.calls.delete(at, request)).await
     }
 
-    /// Waits until an operation is done: each call waits for two minutes at the most, and for less if the service is busy. An error that the
-    /// operation carries is one of ours.
+    /// Waits until an operation has succeeded. An error that it carries is one of ours.
     pub(crate) async fn done(&self, what: &str, zone: Option<&str>, operation: Operation) -> Result<(), ApiError> {
+        let operation = self.over(what, zone, operation).await?;
+        outcome(what, self.calls.project, operation)
+    }
+
+    /// Waits until an operation is over, whatever it came to: each call waits for two minutes at the most, and for less if the service is busy.
+    pub(crate) async fn over(
+        &self,
+        what: &str,
+        zone: Option<&str>,
+        operation: Operation,
+    ) -> Result<Operation, ApiError> {
         let (began, mut operation) = (Instant::now(), operation);
         while began.elapsed() < OPERATION {
             if operation.status == "DONE" {
-                return outcome(what, self.calls.project, operation);
+                return Ok(operation);
             }
             let asked = Instant::now();
             let wait = self.calls.wait(what, zone, &operation.name);

@@ -130,6 +130,7 @@ impl ApiError {
             (ApiErrorKind::Policy, help)
         } else {
             match status {
+                _ if text.may_pass() => (ApiErrorKind::Unavailable, "try again later".to_owned()),
                 401 => (ApiErrorKind::Unauthenticated, CREDENTIALS.to_owned()),
                 _ if text.is(&["quotaExceeded", "QUOTA_EXCEEDED"]) => (ApiErrorKind::Quota, quota(project)),
                 _ if text.is(&["resourceInUseByAnotherResource"]) => (ApiErrorKind::InUse, String::new()),
@@ -232,6 +233,8 @@ mod tests {
             (400, "Invalid value for field", "invalid", Invalid, ""),
             (400, "The disk resource is already being used", "resourceInUseByAnotherResource", InUse, ""),
             (503, "", "backendError", Unavailable, "later"),
+            (403, "Rate Limit Exceeded", "rateLimitExceeded", Unavailable, "later"),
+            (400, "The resource is not ready", "resourceNotReady", Unavailable, "later"),
         ] {
             let error = ApiError::of_status("create it", status, &text(message, reason), NEEDS);
             assert_eq!(error.kind, kind, "{status} {reason}");

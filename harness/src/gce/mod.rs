@@ -27,7 +27,7 @@ pub(crate) use client::{Call, Client};
 pub(crate) use compute::{Compute, Enforced};
 pub(crate) use error::{ApiError, ApiErrorKind};
 pub(crate) use price::Priced;
-pub(crate) use request::{InstanceSpec, OURS, OWNER_LABEL, RUN_LABEL};
+pub(crate) use request::{InstanceSpec, OURS, OWNER_LABEL, RUN_LABEL, is_cache};
 pub(crate) use resource::{GuestAttribute, Instance, MachineType, Operation};
 pub(crate) use series::{Series, Suitability, series};
 #[cfg(test)]

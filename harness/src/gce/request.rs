@@ -12,6 +12,9 @@ pub(crate) const OWNER_LABEL: &str = "nestmatrix-owner";
 pub(crate) const OURS: &str = "labels.nestmatrix-owner:*";
 /// Label with the name of its run.
 pub(crate) const RUN_LABEL: &str = "nestmatrix-run";
+/// Label of a disk that was made to be a cache, and its value.
+const CACHE_LABEL: &str = "nestmatrix";
+const CACHE_VALUE: &str = "cache";
 /// What the boot disk is called in the machine: `/dev/disk/by-id/google-...`.
 const BOOT_DISK: &str = "nestmatrix-boot";
 /// The same of the disk that stays.
@@ -47,6 +50,11 @@ pub(crate) struct InstanceSpec<'a> {
     pub(crate) startup: &'a str,
 }
 
+/// Whether a disk with these labels was made to be a cache.
+pub(crate) fn is_cache(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(CACHE_LABEL).is_some_and(|value| value == CACHE_VALUE)
+}
+
 impl InstanceSpec<'_> {
     /// The body of `instances.insert`. int64 are JSON strings.
     pub(crate) fn body(&self) -> Value {
@@ -71,6 +79,7 @@ impl InstanceSpec<'_> {
                 Some(gib) => {
                     disk["initializeParams"] = json!({
                         "diskName": name,
+                        "labels": { CACHE_LABEL: CACHE_VALUE },
                         "diskSizeGb": gib.to_string(),
                         "diskType": in_zone("diskTypes", disk_type),
                     });
@@ -202,6 +211,8 @@ mod tests {
         let made = InstanceSpec { cache_disk: Some(("cache", Some(128))), ..usual }.body();
         assert_eq!(made["disks"][1]["initializeParams"]["diskName"], "cache");
         assert_eq!(made["disks"][1]["autoDelete"], false, "it stays");
+        let labels = serde_json::from_value(made["disks"][1]["initializeParams"]["labels"].clone()).unwrap();
+        assert!(is_cache(&labels) && !is_cache(&BTreeMap::new()), "and is known again");
         assert_eq!(
             cached["disks"][0]["initializeParams"]["diskType"],
             "zones/us-central1-a/diskTypes/hyperdisk-balanced"

@@ -146,6 +146,7 @@ pub(crate) struct MachineType {
 pub(crate) struct Disk {
     /// Addresses of the instances that it is attached to.
     pub(crate) users: Vec<String>,
+    pub(crate) labels: BTreeMap<String, String>,
 }
 
 /// A piece of serial output. int64 are JSON strings.

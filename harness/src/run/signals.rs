@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reports::EventKind;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::{events::Events, fanout::Stop, runner::still_held};
 
@@ -36,12 +37,12 @@ impl Signals {
     }
 }
 
-/// Done when the process is told to end. From the call on, no signal ends it by itself.
-pub(crate) fn interruption() -> std::io::Result<impl Future<Output = ()>> {
-    let mut signals = Signals::new()?;
-    Ok(async move {
-        signals.next().await;
-    })
+/// Cancelled when the process is told to end; told on and on, it leaves at once, as in a run.
+pub(crate) fn interruption() -> std::io::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    count(Signals::new()?, move |_, _| told.cancel());
+    Ok(stop)
 }
 
 /// Listens for the rest of the process's life.
@@ -49,17 +50,24 @@ pub(crate) fn interruption() -> std::io::Result<impl Future<Output = ()>> {
 /// SIGINT: start nothing new and let running cells finish; again: end them. SIGTERM and SIGHUP end them at once, because what
 /// sends those (a service manager, a closed terminal) does not wait long.
 pub fn listen(stop: Stop, events: Events) -> std::io::Result<()> {
-    let mut signals = Signals::new()?;
+    count(Signals::new()?, move |name, count| {
+        events.send(EventKind::RunInterrupted { signal: name.to_owned() });
+        stop.drain.cancel();
+        if count >= 2 {
+            stop.kill.cancel();
+        }
+    });
+    Ok(())
+}
+
+/// Says each signal, and how often Ctrl-C was pressed or meant; after four times the process ends.
+fn count(mut signals: Signals, told: impl Fn(&str, u32) + Send + 'static) {
     tokio::spawn(async move {
         let mut count = 0;
         loop {
             let name = signals.next().await;
             count += if name == "SIGINT" { 1 } else { 2 };
-            events.send(EventKind::RunInterrupted { signal: name.to_owned() });
-            stop.drain.cancel();
-            if count >= 2 {
-                stop.kill.cancel();
-            }
+            told(name, count);
             if count >= 4 {
                 // Whatever holds us up, the journal is on disk, and the guests die with us; those that were to be
                 // kept are ended by the next start.
@@ -69,7 +77,6 @@ pub fn listen(stop: Stop, events: Events) -> std::io::Result<()> {
             }
         }
     });
-    Ok(())
 }
 
 async fn next(signal: &mut Signal) {

@@ -77,18 +77,20 @@ pub(super) async fn ready(
             (state, None) => state.clone(),
         };
         match state.as_deref() {
-            Some("ready") => return Ok((instance, said)),
+            Some("ready") => {
+                // The attribute may be faster than what the serial port has said before it.
+                if serial_is_readable
+                    && !said.state.as_deref().is_some_and(is_over)
+                    && let Ok(piece) = compute.serial(at, &from).await
+                {
+                    said.hear(&piece.contents);
+                }
+                return Ok((instance, said));
+            }
             Some(state) if state.starts_with("failed: ") => {
                 let reason = format!("the start-up script of {} {state}", at.name);
                 let help = "the machine must reach Debian's package mirrors (an external address, or Cloud NAT), or boot from an image that has QEMU (`nestmatrix gce bake`)";
-                // Mirrors have bad moments.
-                let kind = if state.contains("apt-get ") && !state.contains("no apt-get") {
-                    TroubleKind::RunnerLost
-                } else {
-                    TroubleKind::RunnerUnusable
-                };
-                let trouble = Trouble::new(kind, Phase::Runner, reason);
-                return Err(trouble.with_help(help).with_evidence(lines(&tail)));
+                return Err(unusable(reason).with_help(help).with_evidence(lines(&tail)));
             }
             _ => {}
         }

@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use reports::Trouble;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::qemu::interrupted,
@@ -47,27 +48,22 @@ pub(crate) struct Baked {
     pub(crate) left: Option<String>,
 }
 
-/// Bakes it. Must be raced with nothing: it deletes its machine when `stop` is done. The run of `mark` must live, and be noted: else
+/// Bakes it. Must be raced with nothing: it deletes its machine when it is stopped. The run of `mark` must live, and be noted: else
 /// another run of the store takes the machine for a dead run's, or nobody does.
 pub(crate) async fn bake(
     cloud: &Arc<Cloud>,
     recipe: &Recipe,
     mark: Mark<'_>,
-    stop: impl Future<Output = ()>,
+    stop: &CancellationToken,
     progress: &(dyn Fn(String) + Sync),
 ) -> Baked {
     let name = format!("{}-{}", recipe.family, jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S"));
     let mut held = Held::new(cloud, &recipe.zone, mark.name(), LONGEST);
-    tokio::pin!(stop);
     progress(format!("creating the instance {} in {}", held.name, recipe.zone));
-    let image = match held.create(body(cloud, recipe, mark, &held.name), &mut stop).await {
+    let image = match held.create(body(cloud, recipe, mark, &held.name), stop.cancelled()).await {
         Err(Uncreated::Stopped) => Err(interrupted()),
         Err(Uncreated::Failed(error)) => Err(failed(error)),
-        Ok(()) => tokio::select! {
-            biased;
-            () = stop => Err(interrupted()),
-            made = make(cloud, recipe, (&held, &name), progress) => made,
-        },
+        Ok(()) => make(cloud, recipe, (&held, &name), stop, progress).await,
     };
     progress(format!("deleting the instance {}", held.name));
     let left = held.delete().await;
@@ -104,10 +100,16 @@ async fn make(
     cloud: &Cloud,
     recipe: &Recipe,
     (held, name): (&Held, &str),
+    stop: &CancellationToken,
     progress: &(dyn Fn(String) + Sync),
 ) -> Result<(), Trouble> {
     let compute = cloud.compute();
-    await_l1::ready(&compute, held.at(), progress).await?;
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => return Err(interrupted()),
+        ready = await_l1::ready(&compute, held.at(), progress) => drop(ready?),
+    }
+    // From here on it is made: half an image, or one that nobody knows of, would be the newest of its family.
     progress(format!("making the image {name}"));
     let body = json!({
         "name": name,

@@ -11,7 +11,7 @@ use crate::{
     runner::ssh::SshEngine,
 };
 
-/// Asked of the machine itself.
+/// Asked of the machine itself. No question takes longer than the limit: the machine costs money meanwhile.
 const QUESTION: &str = "grep -m1 -ow -e vmx -e svm /proc/cpuinfo || echo no-flag; ls /dev/kvm 2>&1; lsmod | grep -ow -e ^kvm_intel -e ^kvm_amd -e ^kvm || echo no-module";
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -35,11 +35,11 @@ struct Seen {
 /// The trouble of a proof that failed, with what was found, and with help for the first thing that is wrong.
 pub(super) async fn explain(trouble: Trouble, held: &Held, ssh: &SshEngine) -> Trouble {
     let compute = held.cloud.compute();
-    let seen = Seen {
-        policy: compute.nesting_is_forbidden().await,
-        instance: compute.instance(held.at()).await.ok(),
-        inside: ssh.ask(QUESTION, LIMIT).await,
-    };
+    let policy = tokio::time::timeout(LIMIT, compute.nesting_is_forbidden());
+    let instance = tokio::time::timeout(LIMIT, compute.instance(held.at()));
+    let (policy, instance, inside) = tokio::join!(policy, instance, ssh.ask(QUESTION, LIMIT));
+    let policy = policy.unwrap_or_else(|_| Enforced::Unknown(format!("no answer within {} s", LIMIT.as_secs())));
+    let seen = Seen { policy, instance: instance.ok().and_then(Result::ok), inside };
     judged(trouble, &findings(&seen))
 }
 

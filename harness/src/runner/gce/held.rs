@@ -105,6 +105,16 @@ impl Held {
         let cloud = Arc::clone(&self.cloud);
         let (compute, request) = (cloud.compute(), request_id());
         tokio::pin!(stop);
+        // What is stopped asks for nothing.
+        let is_stopped = tokio::select! {
+            biased;
+            () = &mut stop => true,
+            () = std::future::ready(()) => false,
+        };
+        if is_stopped {
+            self.is_gone();
+            return Err(Uncreated::Stopped);
+        }
         let (answer, is_stopped) = {
             let at = InZone { zone: &self.zone, name: &self.name };
             let insert = compute.insert(at, body, &request);
@@ -126,7 +136,9 @@ impl Held {
             }
             Uncreated::Failed(error)
         })?;
-        self.created = Created::Asked(operation.name.clone());
+        if !operation.name.is_empty() {
+            self.created = Created::Asked(operation.name.clone());
+        }
         if is_stopped {
             return Err(Uncreated::Stopped);
         }
@@ -182,23 +194,23 @@ pub(super) async fn deleted(cloud: &Cloud, at: InZone<'_>, created: &Created) ->
 
 /// Asks for an instance's end, as soon as it is there; `None`: it is not, and will not be.
 async fn ending(cloud: &Cloud, at: InZone<'_>, created: &Created) -> Result<Option<Operation>, String> {
-    let (compute, began, mut may_come) = (cloud.compute(), Instant::now(), true);
+    let (compute, began, mut created, mut may_come) = (cloud.compute(), Instant::now(), created.clone(), true);
     loop {
         match compute.delete(at, &request_id()).await {
             Ok(operation) => return Ok(Some(operation)),
             Err(error) if error.kind != ApiErrorKind::NotFound => return Err(error.to_string()),
             Err(_) => {}
         }
-        match created {
+        match &created {
             _ if !may_come => return Ok(None),
             Created::Yes => return Ok(None),
             Created::Asked(name) => {
                 let operation = Operation { name: name.clone(), ..Operation::default() };
                 let what = format!("wait for the creation of {} in {}", at.name, at.zone);
-                // What the creation came to, the next look shows.
-                match compute.done(&what, Some(at.zone), operation).await {
-                    Err(error) if error.is_silence() => return Err(error.to_string()),
-                    _ => may_come = false,
+                match compute.over(&what, Some(at.zone), operation).await {
+                    // What the creation came to, the next look shows.
+                    Ok(_) => may_come = false,
+                    Err(_) => created = Created::Unknown,
                 }
             }
             Created::Unknown => {
@@ -246,4 +258,93 @@ impl Drop for Held {
 /// An id by which the service knows a request again (RFC 9562, version 4).
 pub(super) fn request_id() -> String {
     uuid::Uuid::new_v4().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead as _, BufReader, Read as _, Write as _},
+        net::{Ipv4Addr, TcpListener, TcpStream},
+        process::Command,
+    };
+
+    use super::*;
+
+    /// Where the cloud is: set in the process that drops.
+    const CLOUD: &str = "NESTMATRIX_TEST_CLOUD";
+
+    /// Answers one request as the token service and Compute Engine do; its first line.
+    fn answer(mut stream: TcpStream) -> std::io::Result<String> {
+        let mut lines = BufReader::new(stream.try_clone()?);
+        let (mut first, mut length) = (String::new(), 0);
+        lines.read_line(&mut first)?;
+        loop {
+            let mut line = String::new();
+            lines.read_line(&mut line)?;
+            match line.trim().to_ascii_lowercase().split_once(": ") {
+                Some(("content-length", value)) => length = value.parse().unwrap_or(0),
+                _ if line.trim().is_empty() => break,
+                _ => {}
+            }
+        }
+        lines.take(length).read_to_end(&mut Vec::new())?;
+        let body = match first.contains("/token") {
+            true => r#"{"access_token":"t","token_type":"Bearer","expires_in":3600}"#,
+            false => r#"{"name":"operation-1","status":"DONE"}"#,
+        };
+        let length = body.len();
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        )?;
+        Ok(first)
+    }
+
+    #[test]
+    fn an_instance_whose_holder_panics_is_deleted() {
+        // Credentials are found by the environment, which only a process of its own can have.
+        if let Ok(compute) = std::env::var(CLOUD) {
+            let settings = Settings::read();
+            assert_eq!(settings.endpoints.compute, compute);
+            let cloud = Cloud { client: Client::new(&settings).unwrap(), settings, project: "p".to_owned() };
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+            let died = runtime.block_on(async {
+                let holder = async move {
+                    let _held = Held::new(&Arc::new(cloud), "z", "i-1".to_owned(), DELETE);
+                    assert_eq!(still_held().len(), 1);
+                    panic!("as it may happen");
+                };
+                tokio::spawn(holder).await
+            });
+            assert!(died.unwrap_err().is_panic());
+            assert!(still_held().is_empty());
+            return;
+        }
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let at = format!("http://{}/", listener.local_addr().unwrap());
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        std::thread::spawn({
+            let seen = Arc::clone(&seen);
+            move || listener.incoming().flatten().for_each(|stream| seen.lock().unwrap().extend(answer(stream).ok()))
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let credentials = folder.path().join("credentials.json");
+        let text = serde_json::json!({
+            "type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "r", "token_uri": format!("{at}token"),
+        });
+        std::fs::write(&credentials, text.to_string()).unwrap();
+        let name = std::thread::current().name().unwrap().to_owned();
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &name])
+            .env(CLOUD, &at)
+            .env("CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE", &at)
+            .env("GOOGLE_APPLICATION_CREDENTIALS", &credentials)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        let seen = seen.lock().unwrap().clone();
+        let deletes: Vec<_> = seen.iter().filter(|line| line.starts_with("DELETE ")).collect();
+        assert_eq!(deletes.len(), 1, "{seen:?}");
+        assert!(deletes[0].starts_with("DELETE /projects/p/zones/z/instances/i-1?requestId="), "{seen:?}");
+    }
 }

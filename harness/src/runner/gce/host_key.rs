@@ -4,8 +4,9 @@
 
 use crate::gce::GuestAttribute;
 
-/// Lines of the start-up script begin with it.
-const LINE: &str = "nestmatrix-";
+/// Lines of the start-up script begin with one of these.
+const STATE: &str = "nestmatrix-state: ";
+const HOST_KEY: &str = "nestmatrix-host-key: ";
 /// Most host keys of a machine.
 const MOST: usize = 16;
 /// Longest key.
@@ -29,12 +30,11 @@ impl Said {
         // Whoever prints without newlines is none of ours.
         self.rest = if rest.len() <= 2 * LONGEST { rest.to_owned() } else { String::new() };
         for line in lines.lines() {
-            // Something of the kernel's or systemd's may stand before it on the same line.
-            let Some(at) = line.find(LINE) else { continue };
-            match line[at + LINE.len()..].trim_end().split_once(": ") {
-                Some(("state", state)) => self.state = Some(reports::clean::line(state)),
-                Some(("host-key", key)) => self.keys.extend(key_of(key).filter(|_| self.keys.len() < MOST)),
-                _ => {}
+            // Something of the kernel's, systemd's, or a prompt with the machine's name may stand before it on the same line.
+            if let Some((_, state)) = line.split_once(STATE) {
+                self.state = Some(reports::clean::line(state.trim_end()));
+            } else if let Some((_, key)) = line.split_once(HOST_KEY) {
+                self.keys.extend(key_of(key).filter(|_| self.keys.len() < MOST));
             }
         }
     }
@@ -79,6 +79,8 @@ mod tests {
             "AC3/x+\r\nnestmatrix-host-key: ssh-rsa AAAA\nnestmatrix-host-key: $(reboot)\nnestmatrix-state: ready\n",
         );
         assert_eq!(said.state.as_deref(), Some("ready"));
+        said.hear("nestmatrix-20261129-1 login: nestmatrix-state: failed: no\r\n");
+        assert_eq!(said.state.as_deref(), Some("failed: no"), "a prompt stood before it");
         assert_eq!(said.keys(), ["ssh-ed25519 AAAAC3/x+", "ssh-rsa AAAA"]);
         said.hear(&"x".repeat(3 * LONGEST));
         assert!(said.rest.is_empty(), "it does not grow without end");

@@ -121,8 +121,10 @@ impl Mark<'_> {
 pub(crate) enum CacheDisk {
     /// None, or it is not to be had now.
     None,
-    /// It is there.
-    There,
+    /// It is there, and whoever made it said nothing of us.
+    Foreign,
+    /// It is there, and was made by a run like this one.
+    Ours,
     /// It is made along.
     New,
 }
@@ -142,7 +144,7 @@ impl Intended<'_> {
             image: &self.image(),
             disk_gib: disk,
             cache_disk: match (cache, self.gce.cache_disk.as_deref()) {
-                (CacheDisk::There, Some(name)) => Some((name, None)),
+                (CacheDisk::Foreign | CacheDisk::Ours, Some(name)) => Some((name, None)),
                 (CacheDisk::New, Some(name)) => Some((name, Some(CACHE_GIB))),
                 _ => None,
             },
@@ -155,8 +157,8 @@ impl Intended<'_> {
             user: USER,
             keys,
             startup: &match cache {
-                CacheDisk::New => STARTUP.replacen("format=no", "format=yes", 1),
-                CacheDisk::None | CacheDisk::There => STARTUP.to_owned(),
+                CacheDisk::New | CacheDisk::Ours => STARTUP.replacen("format=no", "format=yes", 1),
+                CacheDisk::None | CacheDisk::Foreign => STARTUP.to_owned(),
             },
         }
         .body()

@@ -27,7 +27,7 @@ use crate::{
     agent::{Broken, protocol::ToAgent},
     events::Events,
     fanout::BootImage,
-    gce::{ApiErrorKind, InZone, MachineType, Priced, series},
+    gce::{ApiErrorKind, InZone, MachineType, Priced, is_cache, series},
     guest::Spawner,
     ssh::{Keys, LOGIN_FILES},
 };
@@ -124,7 +124,9 @@ impl GcePlace<'_> {
         (opening.progress)(format!("creating {} in {zone}: {machine_type}, {}", mark.name(), intended.why));
         let mut held = match self.ask(zone, mark, cache, opening, keys).await {
             // Another run was faster with the disk.
-            Err(Uncreated::Failed(error)) if cache != CacheDisk::None && error.is_taken() => {
+            Err(Uncreated::Failed(error))
+                if cache != CacheDisk::None && error.is_taken() && !opening.cancel.is_cancelled() =>
+            {
                 (opening.warn)(format!("the cache disk is another run's now: this run goes without it ({error})"));
                 self.ask(zone, mark, CacheDisk::None, opening, keys).await
             }
@@ -162,7 +164,8 @@ impl GcePlace<'_> {
     async fn cache_disk(&self, zone: &str, opening: &Opening<'_>) -> Result<CacheDisk, Trouble> {
         let Some(name) = &self.intended.gce.cache_disk else { return Ok(CacheDisk::None) };
         match self.cloud.compute().disk(InZone { zone, name }).await {
-            Ok(disk) if disk.users.is_empty() => Ok(CacheDisk::There),
+            Ok(disk) if disk.users.is_empty() && is_cache(&disk.labels) => Ok(CacheDisk::Ours),
+            Ok(disk) if disk.users.is_empty() => Ok(CacheDisk::Foreign),
             Ok(_) => {
                 let message = format!(
                     "the cache disk {name} in {zone} is attached to another instance: this run goes without it"

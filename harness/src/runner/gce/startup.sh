@@ -3,7 +3,7 @@
 # (namespace `nestmatrix`).
 # It is to run guests (`run`), or to become an image of such machines (`bake`).
 purpose=run
-# The cache disk is new.
+# The cache disk was made for this: it is formatted if there is nothing on it.
 format=no
 user=nestmatrix
 
@@ -22,6 +22,16 @@ failed() {
     say state "failed: $1"
     exit 1
 }
+# apt ARGUMENT...: mirrors have bad moments. Its last words are in $words.
+apt() {
+    local try
+    for try in 1 2 3; do
+        words=$(apt-get -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 -qq "$@" 2>&1) && return
+        sleep 10
+    done
+    words=${words##*$'\n'}
+    return 1
+}
 # within SECONDS COMMAND...: waits until it succeeds.
 within() {
     local end=$((SECONDS + $1))
@@ -37,14 +47,13 @@ if ! command -v "$qemu" >/dev/null || ! command -v qemu-img >/dev/null; then
     command -v apt-get >/dev/null || failed "this image has no QEMU, and no apt-get to install it: name an image family that has it"
     say state "installing QEMU"
     export DEBIAN_FRONTEND=noninteractive
-    options='-o Acquire::Retries=3 -o DPkg::Lock::Timeout=300'
     # Debian 12 has a QEMU that is too old; its backports have another.
     . /etc/os-release
     release=
     [ "$VERSION_CODENAME" != bookworm ] || release="-t bookworm-backports"
-    words=$(apt-get $options -qq update 2>&1) || failed "apt-get update: ${words##*$'\n'}"
-    words=$(apt-get $options -qq install -y --no-install-recommends $release qemu-system-x86 qemu-utils ovmf swtpm ca-certificates 2>&1) ||
-        failed "apt-get install: ${words##*$'\n'}"
+    apt update || failed "apt-get update: $words"
+    apt install -y --no-install-recommends $release qemu-system-x86 qemu-utils ovmf swtpm ca-certificates ||
+        failed "apt-get install: $words"
 fi
 
 if [ "$purpose" = bake ]; then
@@ -71,8 +80,9 @@ home=$(getent passwd "$user" | cut -d: -f6)
 cache=/dev/disk/by-id/google-nestmatrix-cache
 if [ -e "$cache" ]; then
     say state "mounting the cache disk"
-    # Only one that was made along with this machine is formatted: whatever is on another one is somebody's.
-    if [ "$format" = yes ]; then
+    # Whatever is on a disk is somebody's. And one that was made for this is still empty where the machine that made it ended early.
+    blkid -p "$cache" >/dev/null 2>&1
+    if [ $? = 2 ] && [ "$format" = yes ]; then
         mkfs.ext4 -q -m 0 -L nestmatrix-cache -E lazy_itable_init=1,nodiscard "$cache" || failed "mkfs.ext4 on the cache disk"
     fi
     [ "$(blkid -o value -s LABEL "$cache")" = nestmatrix-cache ] || failed "the cache disk was not made by nestmatrix: name another one"
