@@ -278,7 +278,7 @@ test -e /etc/udev/rules.d/99-nestmatrix.rules
     let run = lab.finish(child, "out");
     run.assert_code(0);
     let console = run.file("cells/debian-13-minimal.s/attempt-1/console.log");
-    for line in ["nestmatrix-state: installing QEMU", "nestmatrix-host-key: ssh-ed25519 ", "nestmatrix-state: ready"] {
+    for line in ["nestmatrix-state: installing QEMU", "nestmatrix-host-key: ssh-", "nestmatrix-state: ready"] {
         assert!(console.contains(line), "`{line}` is not in {console}");
     }
 }
