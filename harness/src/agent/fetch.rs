@@ -20,8 +20,8 @@ use images::{Control, Entry, PrepareErrorKind, PreparedImage, Store, StoreErrorK
 use serde::{Deserialize, Serialize};
 
 use super::{
+    coming::{Coming, Reply, line, remove, say},
     job_bundle::DISK,
-    receive::{Coming, Reply, line, remove, say},
 };
 use crate::fanout::{FetchSource, ImageFacts};
 
@@ -33,8 +33,6 @@ const SAID: Duration = if cfg!(test) { Duration::from_millis(50) } else { Durati
 const FIRST_BYTE: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(60) };
 /// Longest line with what is to be fetched.
 const LONGEST_LINE: u64 = 64 << 10;
-/// The kind of the folder's name while it is fetched.
-pub(super) const FOLDER: &str = "fetch";
 
 /// An image that is to be fetched.
 #[derive(Debug, Serialize, Deserialize)]
@@ -160,6 +158,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{
+        super::coming::FETCHED,
         server::{Act, Served, Server, answer},
         *,
     };
@@ -251,7 +250,7 @@ mod tests {
         let wanted = wanted(&server.url("/debian.raw"));
         let own = wanted.facts.digest.hex();
         for name in [&own, "killed", "running"] {
-            let folder = root.path().join(format!("images/{name}.{FOLDER}"));
+            let folder = root.path().join(format!("images/{name}.{FETCHED}"));
             fs::create_dir_all(folder.join("store/downloads")).unwrap();
             fs::create_dir_all(folder.join("whole")).unwrap();
             fs::write(folder.join("whole").join(DISK), "half").unwrap();
@@ -259,7 +258,7 @@ mod tests {
         let running = fs::File::create(root.path().join("images/running.lock")).unwrap();
         running.lock().unwrap();
         run(root.path(), &wanted, &mut io::sink()).unwrap();
-        assert_eq!(left(root.path()), [own.clone(), format!("running.{FOLDER}")]);
+        assert_eq!(left(root.path()), [own.clone(), format!("running.{FETCHED}")]);
         assert_eq!(fs::read(root.path().join("images").join(own).join(DISK)).unwrap(), *disk());
     }
 

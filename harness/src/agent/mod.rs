@@ -7,11 +7,12 @@
 //! link      the orchestrator's end of the line (remote: to another machine, wire: what that goes over)
 //! orders    messages to the agent              say: messages from it
 //! serve     the agent on another machine: makes it ready     bundle: what it is given
-//! shared    the same on a machine that is not its own    receive: takes images (send) and the bundle there, or fetches them (fetch)
+//! shared    the same on a machine that is not its own    receive: takes images (send) and the bundle there, or fetches them (fetch; coming: both)
 //! worker    runs the cells, wherever it is     files: brings logs and artifacts back
 //! ```
 
 mod broken;
+pub(crate) mod coming;
 pub(crate) mod fetch;
 mod files;
 pub(crate) mod job_bundle;

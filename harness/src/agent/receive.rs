@@ -5,20 +5,20 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufRead as _, Read as _, Seek as _, SeekFrom},
+    io::{self, Read as _, Seek as _, SeekFrom},
     os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use matrix::Digest;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use super::{
-    fetch::{self, fetch},
+    coming::{Coming, Reply, There, is_full, line, locked, name, remove, say},
+    fetch::fetch,
     job_bundle::{DISK, INITRD, KERNEL},
     shared,
 };
@@ -26,18 +26,12 @@ use crate::{host, scratch};
 
 /// A file is looked at in blocks of this size: those that hold nothing but zeros are not sent.
 pub(crate) const BLOCK: usize = 256 << 10;
-/// An image that no run used for so long is removed.
-const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The place of an empty piece that only says that the sender is there.
 pub(crate) const ALIVE: u64 = u64::MAX;
-/// Marks the last use of an image.
-const USED: &str = "used";
 /// Longest header.
 const LONGEST: u64 = 4096;
 /// A sender from which nothing has come for so long is gone: a connection that was cut may stand here for hours.
 const SENDER_TIMEOUT: Timespec = Timespec { tv_sec: 120, tv_nsec: 0 };
-/// How often a lock is tried that another process holds, and the sender told.
-const LOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a run may take to end by itself before its agent is ended.
 const AGENT_END: Duration = Duration::from_secs(5);
 
@@ -54,19 +48,6 @@ pub(crate) enum Received {
     End(String),
 }
 
-/// What is there of an image: the sizes of its files, in the order they are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct There {
-    /// All of it is there.
-    pub(crate) whole: bool,
-    /// So many bytes of each file are.
-    pub(crate) bytes: [u64; 3],
-    /// Disk space that these files take, in bytes: their holes take none.
-    pub(crate) allocated: u64,
-    /// Free disk space, in bytes.
-    pub(crate) free: u64,
-}
-
 /// What comes before a file; without a name: that was all.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Header {
@@ -76,24 +57,6 @@ pub(crate) struct Header {
     pub(crate) bytes: u64,
     /// Where it goes on.
     pub(crate) from: u64,
-}
-
-/// What the sender is told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Reply {
-    /// Another run is bringing the same image, or the run is still ending. Said again and again.
-    Waiting,
-    /// It is being fetched, so many bytes so far. Said again and again.
-    Fetching(u64),
-    /// What is there.
-    There(There),
-    /// It is there.
-    Done,
-    /// The disk is full.
-    Full(String),
-    /// It did not go well.
-    Failed(String),
 }
 
 /// Files of an image, in the order they are sent.
@@ -118,14 +81,6 @@ pub(crate) fn receive(root: &Path, what: &Received) -> io::Result<()> {
     say(&mut output, &reply)
 }
 
-fn is_full(error: &io::Error) -> bool {
-    // What unpacks an archive wraps it.
-    let source =
-        error.get_ref().and_then(|source| source.source()).and_then(|source| source.downcast_ref::<io::Error>());
-    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-    full.contains(&error.kind()) || source.is_some_and(is_full)
-}
-
 /// Standard input.
 struct Sender;
 
@@ -139,27 +94,6 @@ impl io::Read for Sender {
         }
         Ok(rustix::io::read(&stdin, buffer)?)
     }
-}
-
-/// Waits for a lock that other processes release when they end. The sender is told of it; without one there is no use in waiting.
-fn locked(lock: &File, output: &mut impl io::Write, waiting: &mut dyn FnMut()) -> io::Result<()> {
-    loop {
-        match lock.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(fs::TryLockError::Error(error)) => return Err(error),
-            Err(fs::TryLockError::WouldBlock) => {
-                say(output, &Reply::Waiting)?;
-                waiting();
-                thread::sleep(LOCK_INTERVAL);
-            }
-        }
-    }
-}
-
-pub(super) fn say(output: &mut impl io::Write, message: &impl Serialize) -> io::Result<()> {
-    let line = serde_json::to_string(message)?;
-    writeln!(output, "{line}")?;
-    output.flush()
 }
 
 /// The folder is locked for as long as its run lives.
@@ -181,60 +115,6 @@ fn end(store: &Path, run: &str, output: &mut impl io::Write) -> io::Result<()> {
     match folder.try_exists()? {
         false => Ok(()),
         true => Err(io::Error::other(format!("{} is still there", folder.display()))),
-    }
-}
-
-/// What comes over the line leads nowhere else.
-fn name(text: &str) -> io::Result<&str> {
-    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    if plain && !text.is_empty() && !text.starts_with('.') { Ok(text) } else { Err(io::ErrorKind::InvalidInput.into()) }
-}
-
-/// An image that is not there, and that nobody else brings while this lives.
-pub(super) struct Coming {
-    images: PathBuf,
-    place: PathBuf,
-    /// What an upload has left, or leaves.
-    pub(super) part: PathBuf,
-    /// What a fetch leaves.
-    pub(super) fetched: PathBuf,
-    _lock: File,
-}
-
-impl Coming {
-    /// `None`: it is there.
-    pub(super) fn new(root: &Path, folder: &str, output: &mut impl io::Write) -> io::Result<Option<Self>> {
-        let images = root.join(shared::IMAGES);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&images)?;
-        let place = images.join(name(folder)?);
-        let below = |kind: &str| images.join(format!("{folder}.{kind}"));
-        // Another run may be bringing the same: then it is there, or goes on from there.
-        let lock = File::create(below("lock"))?;
-        locked(&lock, output, &mut || {})?;
-        if place.is_dir() {
-            File::create(place.join(USED))?.set_modified(SystemTime::now())?;
-            return Ok(None);
-        }
-        remove_unused(&images);
-        let (part, fetched) = (below("part"), below(fetch::FOLDER));
-        remove(&fetched)?;
-        Ok(Some(Self { images, place, part, fetched, _lock: lock }))
-    }
-
-    /// It has come, into this folder: it gets its name.
-    pub(super) fn is_whole(&self, folder: &Path) -> io::Result<()> {
-        File::create(folder.join(USED))?;
-        File::open(folder)?.sync_all()?;
-        fs::rename(folder, &self.place)?;
-        File::open(&self.images)?.sync_all()
-    }
-}
-
-/// Removes a folder, if there is one.
-pub(super) fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 
@@ -269,16 +149,6 @@ fn files_of_image(part: &Path, input: &mut impl io::BufRead) -> io::Result<()> {
         }
         file(&part.join(&header.name), &header, input)?;
     }
-}
-
-/// A line of JSON of at most so many bytes.
-pub(super) fn line<T: DeserializeOwned>(input: &mut impl io::BufRead, longest: u64) -> io::Result<T> {
-    let mut line = Vec::new();
-    input.take(longest).read_until(b'\n', &mut line)?;
-    if !line.ends_with(b"\n") {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(serde_json::from_slice(&line)?)
 }
 
 fn file(path: &PathBuf, header: &Header, input: &mut impl io::BufRead) -> io::Result<()> {
@@ -360,28 +230,6 @@ pub(super) fn blocks(file: &mut File, show: &mut dyn FnMut(u64, &[u8]) -> io::Re
 /// Where a file goes on of which so many bytes are there: at the beginning of a block. What is longer than the file is another one.
 pub(crate) const fn resume_from(there: u64, bytes: u64) -> u64 {
     if there > bytes { 0 } else { there / BLOCK as u64 * BLOCK as u64 }
-}
-
-/// Images that nobody used for long, whole or not, and what is left of fetches that were killed.
-fn remove_unused(images: &Path) {
-    let old = |path: &Path| {
-        let used = fs::metadata(path.join(USED)).or_else(|_| fs::metadata(path));
-        let age = used.and_then(|used| used.modified()).ok().and_then(|used| used.elapsed().ok());
-        age.is_some_and(|age| age > UNUSED)
-    };
-    for entry in fs::read_dir(images).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let lock = path.with_extension("lock");
-        let is_rest = path.extension().is_some_and(|kind| kind == fetch::FOLDER);
-        if !path.is_dir() || !(is_rest || old(&path)) {
-            continue;
-        }
-        if let Ok(lock) = File::create(&lock)
-            && lock.try_lock().is_ok()
-        {
-            let _ = fs::remove_dir_all(&path);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -490,13 +338,5 @@ mod tests {
         ] {
             assert_eq!(resume_from(there, bytes), from, "{there} of {bytes}");
         }
-    }
-
-    #[test]
-    fn no_name_leads_out_of_the_folder() {
-        for text in ["..", ".", "", "a/b", "/etc", ".lock"] {
-            name(text).unwrap_err();
-        }
-        name("run-2026_1.x").unwrap();
     }
 }

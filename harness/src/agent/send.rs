@@ -9,7 +9,10 @@ use std::{
 
 use sha2::Digest as _;
 
-use super::receive::{ALIVE, FILES, Header, There, blocks, hasher, resume_from};
+use super::{
+    coming::There,
+    receive::{ALIVE, FILES, Header, blocks, hasher, resume_from},
+};
 
 /// The receiver is told that the sender is there when nothing else was sent for so long: of what is there already, and of zeros, nothing
 /// is.

@@ -60,7 +60,7 @@ pub(crate) async fn bake(
     let name = format!("{}-{}", recipe.family, jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S"));
     let mut held = Held::new(cloud, &recipe.zone, mark.name(), LONGEST);
     progress(format!("creating the instance {} in {}", held.name, recipe.zone));
-    let image = match held.create(body(cloud, recipe, mark, &held.name), stop.cancelled()).await {
+    let image = match held.create(body(cloud, recipe, mark, &held.name), stop).await {
         Err(Uncreated::Stopped) => Err(interrupted()),
         Err(Uncreated::Failed(error)) => Err(failed(error)),
         Ok(()) => make(cloud, recipe, (&held, &name), stop, progress).await,

@@ -9,6 +9,7 @@ use std::{
 
 use reports::EventKind;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     events::Events,
@@ -101,32 +102,21 @@ impl Held {
     }
 
     /// Asks for the instance, and waits until it is there. Whatever comes of it, it must be deleted.
-    pub(super) async fn create(&mut self, body: Value, stop: impl Future<Output = ()>) -> Result<(), Uncreated> {
-        let cloud = Arc::clone(&self.cloud);
-        let (compute, request) = (cloud.compute(), request_id());
-        tokio::pin!(stop);
-        // What is stopped asks for nothing.
-        let is_stopped = tokio::select! {
-            biased;
-            () = &mut stop => true,
-            () = std::future::ready(()) => false,
-        };
-        if is_stopped {
+    pub(super) async fn create(&mut self, body: Value, stop: &CancellationToken) -> Result<(), Uncreated> {
+        if stop.is_cancelled() {
             self.is_gone();
             return Err(Uncreated::Stopped);
         }
-        let (answer, is_stopped) = {
-            let at = InZone { zone: &self.zone, name: &self.name };
-            let insert = compute.insert(at, body, &request);
+        let cloud = Arc::clone(&self.cloud);
+        let (compute, request) = (cloud.compute(), request_id());
+        let answer = {
+            let insert = compute.insert(InZone { zone: &self.zone, name: &self.name }, body, &request);
             tokio::pin!(insert);
             // It is not given up in the middle: whether there is an instance then, nobody would know.
             tokio::select! {
                 biased;
-                answer = &mut insert => (answer, false),
-                () = &mut stop => match tokio::time::timeout(ANSWER, insert).await {
-                    Ok(answer) => (answer, true),
-                    Err(_) => return Err(Uncreated::Stopped),
-                },
+                answer = &mut insert => answer,
+                () = stop.cancelled() => tokio::time::timeout(ANSWER, insert).await.map_err(|_| Uncreated::Stopped)?,
             }
         };
         let operation = answer.map_err(|error| {
@@ -139,13 +129,10 @@ impl Held {
         if !operation.name.is_empty() {
             self.created = Created::Asked(operation.name.clone());
         }
-        if is_stopped {
-            return Err(Uncreated::Stopped);
-        }
         let what = format!("create the instance {} in {}", self.name, self.zone);
         tokio::select! {
             biased;
-            () = stop => return Err(Uncreated::Stopped),
+            () = stop.cancelled() => return Err(Uncreated::Stopped),
             done = compute.done(&what, Some(&self.zone), operation) => done.map_err(Uncreated::Failed)?,
         }
         self.created = Created::Yes;

@@ -151,7 +151,7 @@ impl GcePlace<'_> {
         keys: &[String],
     ) -> Result<Held, Uncreated> {
         let mut held = Held::new(&self.cloud, zone, mark.name(), self.intended.gce.max_duration);
-        match held.create(self.intended.body(zone, mark, cache, keys), opening.cancel.cancelled()).await {
+        match held.create(self.intended.body(zone, mark, cache, keys), opening.cancel).await {
             Ok(()) => Ok(held),
             Err(why) => {
                 held.delete().await.into_iter().for_each(opening.warn);

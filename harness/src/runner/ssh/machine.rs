@@ -21,9 +21,9 @@ use super::{
 };
 use crate::{
     agent::{
+        coming::Reply,
         fetch::{self, Wanted},
         job_bundle::{self, BundleError},
-        receive::Reply,
         send_image,
     },
     fanout::{BootImage, FetchSource},
