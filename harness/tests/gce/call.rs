@@ -1,6 +1,6 @@
 //! A request that keeps to the contract, and lists.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::atomic::Ordering};
 
 use serde_json::Value;
 
@@ -50,9 +50,9 @@ impl Call {
     /// The instance it is about, which exists.
     pub(super) fn instance(&self, world: &World) -> Result<Place, Refusal> {
         let place = Place::from((self.zone(world)?, self.at("instance")));
-        match world.instances.contains_key(&place) && !(world.setup.hides_new && world.is_pending(&place)) {
-            true => Ok(place),
-            false => Err(Refusal::not_found(&path(world, &place, "instances"))),
+        match world.instances.get(&place) {
+            Some(instance) if !instance.hidden.swap(false, Ordering::Relaxed) => Ok(place),
+            _ => Err(Refusal::not_found(&path(world, &place, "instances"))),
         }
     }
 

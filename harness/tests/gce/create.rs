@@ -209,6 +209,7 @@ pub(super) fn instance(world: &mut World, call: &Call) -> Result<Value, Refusal>
         value,
         metadata,
         preempted: false,
+        hidden: world.setup.hides_new.into(),
         serial: Default::default(),
         attributes: BTreeMap::new(),
         nested,

@@ -165,7 +165,7 @@ impl Setup {
         Self { ignores_nested: true, ..self }
     }
 
-    /// A new instance is not found for as long as the operation that creates it has not begun.
+    /// The first request about a new instance does not find it.
     pub(crate) fn hides_new(self) -> Self {
         Self { hides_new: true, ..self }
     }

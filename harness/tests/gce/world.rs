@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::Instant,
 };
 
@@ -66,6 +66,8 @@ pub(super) struct Instance {
     pub(super) value: Value,
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) preempted: bool,
+    /// The next request about it does not find it.
+    pub(super) hidden: AtomicBool,
     pub(super) serial: Serial,
     /// Guest attributes, by namespace and key.
     pub(super) attributes: BTreeMap<(String, String), String>,
@@ -152,13 +154,6 @@ impl World {
 
     pub(super) fn operation(&mut self, name: &str) -> Option<&mut Operation> {
         self.operations.iter_mut().find(|operation| operation.name() == name)
-    }
-
-    /// The operation that creates this instance has not begun.
-    pub(super) fn is_pending(&self, place: &Place) -> bool {
-        self.operations.iter().any(|operation| {
-            operation.value["status"] == "PENDING" && matches!(&operation.work, Work::Insert(of, _) if of == place)
-        })
     }
 
     /// The one instance of this name, in whichever zone.

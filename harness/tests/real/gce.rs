@@ -3,6 +3,7 @@
 
 use std::{
     process::{Child, Command},
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -44,7 +45,8 @@ fn start(lab: &Lab, cloud: &Cloud, out: &str, args: &[&str]) -> Child {
 }
 
 fn run(lab: &Lab, cloud: &Cloud, args: &[&str]) -> Finished {
-    let out = format!("out-{}", cloud.requests().len());
+    static RUNS: AtomicUsize = AtomicUsize::new(0);
+    let out = format!("run-{}", RUNS.fetch_add(1, Ordering::Relaxed));
     let child = start(lab, cloud, &out, args);
     lab.finish(child, &out)
 }
@@ -310,7 +312,7 @@ fn denied() -> Refusal {
 
 #[test]
 fn an_instance_that_may_have_been_created_is_looked_for_until_it_is_gone() {
-    let hiding = setup().operations_take(Duration::from_secs(6)).hides_new();
+    let hiding = setup().operations_take(Duration::from_secs(4)).hides_new();
     let (lab, cloud) = (Lab::resting(), Cloud::start(setup()));
     // It was created, but what came back says otherwise.
     cloud.fault("compute.instances.insert", [1], Fault::DoAndCut);
@@ -331,7 +333,7 @@ fn an_instance_that_may_have_been_created_is_looked_for_until_it_is_gone() {
         let requests = cloud.requests();
         requests.iter().filter(|request| request.method.ends_with("delete") && request.status == 404).count()
     };
-    assert!(missed(&cloud) > 0, "it was looked for before it could be seen");
+    assert_eq!(missed(&cloud), 1, "it was looked for before it could be seen");
 
     // It is stopped before anybody can see what it asked for.
     let cloud = Cloud::start(hiding);
@@ -345,7 +347,7 @@ fn an_instance_that_may_have_been_created_is_looked_for_until_it_is_gone() {
         lab.finish(child, &out).assert_code(130);
         assert_nothing_is_left(&cloud);
     }
-    assert!(missed(&cloud) > 0, "it was looked for before it could be seen");
+    assert_eq!(missed(&cloud), 2, "it was looked for before it could be seen");
 }
 
 #[test]
