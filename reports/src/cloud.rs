@@ -73,26 +73,32 @@ impl MachineRun {
         Some(self.facts.usd_per_hour? * (self.held_ms? as f64 / 3_600_000.0))
     }
 
-    /// The same for people: `about $0.04`.
+    /// The same for people: `about $0.04`; `None`: nobody knows yet.
     pub(crate) fn cost(&self) -> Option<String> {
-        self.usd().map(|usd| match usd {
-            usd if usd < 0.005 => "less than $0.01".to_owned(),
-            usd => format!("about ${usd:.2}"),
-        })
+        match self.usd() {
+            Some(usd) if usd < 0.005 => Some("less than $0.01".to_owned()),
+            Some(usd) => Some(format!("about ${usd:.2}")),
+            None => self.facts.usd_per_hour.is_none().then(|| "price not known".to_owned()),
+        }
     }
 
-    /// `held 12m 03s`, or that it may still exist and how to look.
+    /// When the cloud deletes it, for as long as that may still happen.
+    pub(crate) fn limit(&self) -> Option<String> {
+        self.held_ms.is_none().then(|| self.facts.limit())
+    }
+
+    /// `deleted after 12m 03s`, or that it may still exist, for how long, and how to look.
     pub(crate) fn held(&self) -> String {
         match self.held_ms {
-            Some(ms) => format!("held {}", human::duration(ms)),
+            Some(ms) => format!("deleted after {}", human::duration(ms)),
             None => "not known to be deleted: `nestmatrix gce list` shows what is left".to_owned(),
         }
     }
 
-    /// `held 12m 03s, first guest 1m 40s after the insert, about $0.04`.
+    /// `deleted after 12m 03s, first guest 1m 40s after the request, about $0.04`.
     pub(crate) fn usage(&self) -> String {
         let first = self.insert_to_first_guest_ms();
-        let first = first.map(|ms| format!("first guest {} after the insert", human::duration(ms)));
+        let first = first.map(|ms| format!("first guest {} after the request", human::duration(ms)));
         // What may still exist comes last: it has something to do in it.
         let mut parts: Vec<String> = [first, self.cost()].into_iter().flatten().collect();
         match self.held_ms {

@@ -118,7 +118,8 @@ fn write_runner(runner: &RunnerRun, md: &mut String) -> std::fmt::Result {
         let MachineRun { facts, .. } = machine;
         let platform = facts.cpu_platform.as_ref().map(|platform| format!(", {platform}")).unwrap_or_default();
         let what = format!("{}, {}{platform}", facts.words(), facts.image);
-        let words = format!("{what}; {}; {}", facts.limit(), machine.usage());
+        let limit = machine.limit().map_or_else(String::new, |limit| format!("{limit}; "));
+        let words = format!("{what}; {limit}{}", machine.usage());
         format!(" It is an instance of {}: {}.", escape(&facts.provider), escape(&words))
     });
     let instance = instance.unwrap_or_default();

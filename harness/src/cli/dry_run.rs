@@ -30,7 +30,10 @@ pub(super) async fn dry_run(plan: &Plan, jobs: Option<usize>, store: &Path) -> O
                 "\n{} in {zone}: about ${usd:.4} an hour, without its disk and its address\n",
                 intended.machine_type
             ),
-            None => format!("\n{} in {zone}: its price could not be looked up\n", intended.machine_type),
+            None => format!(
+                "\n{} in {zone}: its price is not known: the price list is not reachable, or has no such type\n",
+                intended.machine_type
+            ),
         };
     }
     super::print(&text)
@@ -52,7 +55,14 @@ fn text(plan: &Plan, jobs: Option<usize>, settings: &Settings) -> Result<String,
     let calls = Calls { endpoints: &settings.endpoints, project: &intended.project };
     let mark = Mark { owner: "OWNER", run: RUN, number: 1 };
     let name = mark.name();
-    let mut text = format!("{}: {}\n", intended.machine_type, intended.why);
+    let mut text = format!(
+        "project {}, zones {}, {}: {}\n\
+         Nothing of this was sent: whether project, zones and type exist, and who you are, is found out by a run, before it creates anything.\n",
+        intended.project,
+        intended.zones.join(", "),
+        intended.machine_type,
+        intended.why
+    );
     let mut add = |head: &str, all: Vec<Call<'_>>| {
         text += &format!("\n# {head}\n");
         all.iter().for_each(|call| text += &shown(call));

@@ -113,6 +113,7 @@ async fn cleanup(of: &args::GceProject, all: bool) -> Outcome {
     let (mut text, mut left) = (String::new(), false);
     for found in found.iter().filter(goes) {
         let (name, zone) = (&found.instance.name, found.instance.zone());
+        say!("deleting {name} in {zone}");
         match delete_instance(&cloud, found).await {
             Ok(()) => text += &format!("deleted {name} in {zone}\n"),
             Err(why) => {
@@ -134,11 +135,20 @@ async fn cleanup(of: &args::GceProject, all: bool) -> Outcome {
     Ok(if left { 3 } else { 0 })
 }
 
+/// `1h 20m`; what is no time is shown as it is.
+fn age(since: &str) -> String {
+    let Ok(since) = since.parse::<jiff::Timestamp>() else { return since.to_owned() };
+    let seconds = jiff::Timestamp::now().duration_since(since).as_secs().max(0);
+    // Whole minutes are enough.
+    let shown = if seconds < 60 { seconds } else { seconds / 60 * 60 };
+    format!("{:#}", jiff::SignedDuration::from_secs(shown))
+}
+
 fn table(project: &str, found: &[FoundInstance]) -> String {
     if found.is_empty() {
         return format!("nestmatrix has no instance in the project {project}\n");
     }
-    let heads = ["INSTANCE", "ZONE", "TYPE", "STATUS", "SINCE", "RUN"].map(str::to_owned).to_vec();
+    let heads = ["INSTANCE", "ZONE", "TYPE", "STATUS", "AGE", "RUN"].map(str::to_owned).to_vec();
     let rows = found.iter().map(|found| {
         let instance = &found.instance;
         let run = match found.whose {
@@ -151,7 +161,7 @@ fn table(project: &str, found: &[FoundInstance]) -> String {
             instance.zone(),
             instance.machine_type(),
             &instance.status,
-            &instance.creation_timestamp,
+            &age(&instance.creation_timestamp),
             run,
         ];
         cells.map(reports::clean::line).to_vec()

@@ -39,7 +39,7 @@ impl Auth {
                 match found.access_token().await {
                     Ok(token) => return Ok(token.token),
                     Err(error) if error.is_transient() && pause <= LONGEST_PAUSE => *credentials = None,
-                    Err(error) => return Err(AuthError(chain(&error))),
+                    Err(error) => return Err(AuthError(root(&error))),
                 }
                 drop(credentials);
                 tokio::time::sleep(pause).await;
@@ -59,19 +59,14 @@ impl Auth {
 fn find() -> Result<AccessTokenCredentials, AuthError> {
     // The crate speaks TLS through rustls, which wants to be told by what. An error says that it has been told.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Builder::default().with_scopes([SCOPE]).build_access_token_credentials().map_err(|error| AuthError(chain(&error)))
+    Builder::default().with_scopes([SCOPE]).build_access_token_credentials().map_err(|error| AuthError(root(&error)))
 }
 
-/// An error with its causes, each once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
+/// The last cause of an error: those above it say that it may pass, which has been tried here.
+fn root(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
     }
-    reports::clean::line(&text)
+    reports::clean::line(&cause.to_string())
 }

@@ -235,12 +235,10 @@ impl Place<'_> {
         let cloud = Arc::new(Cloud { client, settings, project: intended.project.clone() });
         let owner = owner(to.store).map_err(|error| unusable(format!("{}: {error}", to.store.display())))?;
         // What a run left that was killed costs money.
-        let swept = tokio::select! {
-            () = to.stop.drain.cancelled() => Vec::new(),
-            swept = sweep(&cloud, to.store, &owner) => swept?,
-        };
-        for message in swept {
-            to.events.send(EventKind::Warning { cell: None, message });
+        let say = |message| to.events.send(EventKind::Warning { cell: None, message });
+        tokio::select! {
+            () = to.stop.drain.cancelled() => {}
+            swept = sweep(&cloud, to.store, &owner, say) => swept?,
         }
         let run = to.scratch.file_name().unwrap_or_default().to_string_lossy().into_owned();
         note(to.store, &run).map_err(|error| unusable(format!("{}: {error}", to.store.display())))?;

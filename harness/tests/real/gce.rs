@@ -2,6 +2,7 @@
 //! way, and that nothing is left of it. No machine runs behind these instances.
 
 use std::{
+    os::unix::fs::PermissionsExt as _,
     process::{Child, Command},
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
@@ -463,6 +464,34 @@ fn what_dead_runs_left_is_not_worth_a_run_where_google_is_there_but_its_list_is_
     let record = run.file("runners/1/requests.jsonl");
     assert!(record.lines().next().unwrap().contains("aggregated/instances"), "{record}");
     assert_no_secrets(&cloud, &run);
+}
+
+#[test]
+fn a_name_that_is_mistyped_and_a_tunnel_that_cannot_be_are_found_out_before_anything_is_created() {
+    let (lab, cloud) = (Lab::resting(), Cloud::start(setup()));
+    let no_project = run(&lab, &cloud, &["--gce-project", "no-such-project"]);
+    assert_error(&no_project, "no-such-project");
+    assert!(no_project.stderr.contains("is the right project"), "{}", no_project.stderr);
+    assert_eq!(count(&cloud, "compute.zones.get"), 0, "nothing else was asked");
+    let no_zone = run(&lab, &cloud, &["--gce-zone", "europe-west1-x,europe-west1-y"]);
+    assert_error(&no_zone, "there is no such zone");
+    assert!(no_zone.stderr.contains("gcloud compute zones list"), "{}", no_zone.stderr);
+
+    // Nobody is logged in to it.
+    let bin = lab.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::fs::write(bin.join("gcloud"), "#!/bin/sh\nexit 0\n").unwrap();
+    std::fs::set_permissions(bin.join("gcloud"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let file = lab.write("tunnel.toml", &one());
+    let mut command = in_cloud(&lab, &cloud);
+    command.env("PATH", path).arg("run").arg(file).args(["--runner", "gce", "--gce-external-ip", "false", "--out"]);
+    let child = command.arg(lab.path("tunnel")).spawn().unwrap();
+    let run = lab.finish(child, "tunnel");
+    assert_error(&run, "`gcloud` is not logged in");
+    assert!(run.stderr.contains("gcloud auth login"), "{}", run.stderr);
+    assert_eq!(count(&cloud, "compute.instances.insert"), 0);
+    cloud.assert_no_violations();
 }
 
 /// None of the cloud's secrets is in what the run wrote down.

@@ -67,7 +67,7 @@ struct CloudView<'a> {
     name: &'a str,
     image: &'a str,
     cpu_platform: Option<&'a str>,
-    limit: String,
+    limit: Option<String>,
     held: String,
     /// It is not known to be deleted.
     left: bool,
@@ -152,7 +152,7 @@ impl<'a> CloudView<'a> {
             name: &facts.name,
             image: &facts.image,
             cpu_platform: facts.cpu_platform.as_deref(),
-            limit: facts.limit(),
+            limit: machine.limit(),
             held: machine.held(),
             left: machine.held_ms.is_none(),
             first_guest: machine.insert_to_first_guest_ms().map(human::duration),

@@ -44,26 +44,31 @@ pub(crate) async fn delete(cloud: &Cloud, found: &Found) -> Result<(), String> {
     tokio::time::timeout(DELETE, deleted(cloud, at, &Created::Yes)).await.unwrap_or_else(late)
 }
 
-/// Deletes what dead runs of this store left. Says what it did, a line for each. The error: Compute Engine cannot be spoken with at all.
-pub(crate) async fn sweep(cloud: &Cloud, store: &Path, owner: &str) -> Result<Vec<String>, Trouble> {
+/// Deletes what dead runs of this store left. Says what it does, a line for each, and what came of it. The error: Compute Engine cannot be
+/// spoken with at all, or the project is none.
+pub(crate) async fn sweep(cloud: &Cloud, store: &Path, owner: &str, say: impl Fn(String)) -> Result<(), Trouble> {
     let found = match census(cloud, store, owner).await {
         Ok(found) => found,
-        Err(error) if matches!(error.kind, ApiErrorKind::Unreachable | ApiErrorKind::Unauthenticated) => {
+        Err(error)
+            if matches!(
+                error.kind,
+                ApiErrorKind::Unreachable | ApiErrorKind::Unauthenticated | ApiErrorKind::NotFound
+            ) =>
+        {
             return Err(failed(error));
         }
         Err(error) => {
-            return Ok(vec![format!("what dead runs left on Compute Engine was not looked for: {error}")]);
+            say(format!("what dead runs left on Compute Engine was not looked for: {error}"));
+            return Ok(());
         }
     };
-    let mut said = Vec::new();
     for dead in found.iter().filter(|found| found.whose == Whose::Dead) {
         let (name, zone) = (&dead.instance.name, dead.instance.zone());
-        said.push(match delete(cloud, dead).await {
-            Ok(()) => format!("deleted the instance {name} in {zone}, which the dead run {} had left", dead.run()),
-            Err(why) => {
-                format!("the instance {name} in {zone}, which the dead run {} left, was not deleted: {why}", dead.run())
-            }
+        say(format!("the dead run {} has left the instance {name} in {zone}: deleting it", dead.run()));
+        say(match delete(cloud, dead).await {
+            Ok(()) => format!("deleted the instance {name} in {zone}"),
+            Err(why) => format!("the instance {name} in {zone} was not deleted: {why}"),
         });
     }
-    Ok(said)
+    Ok(())
 }

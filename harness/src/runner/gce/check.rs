@@ -1,8 +1,16 @@
 //! What is looked at before anything is created: policy, machine type, zone. The first thing that is wrong is said, with what helps.
 
+use std::{process::Stdio, time::Duration};
+
 use reports::{Phase, Trouble, TroubleKind};
 
-use crate::gce::{ApiError, ApiErrorKind, Compute, Enforced, InZone, MachineType, Series, Suitability, series};
+use crate::{
+    gce::{ApiError, ApiErrorKind, Compute, Enforced, InZone, MachineType, Series, Suitability, series},
+    host::find,
+};
+
+/// How long `gcloud` may think.
+const GCLOUD: Duration = Duration::from_secs(30);
 
 /// What a machine is to be.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +26,8 @@ pub(super) struct Wanted<'a> {
 pub(super) enum Unfit {
     /// Another zone may do.
     Zone(String),
+    /// There is nothing of this name: it may be mistyped.
+    Missing(String),
     /// No other zone will.
     All(Trouble),
 }
@@ -37,6 +47,27 @@ pub(super) fn failed(error: ApiError) -> Trouble {
     match error.help {
         Some(help) => trouble.with_help(help),
         None => trouble,
+    }
+}
+
+/// Whether the tunnel to a machine without an external address can be had: that is found out before the machine costs anything.
+pub(super) async fn tunnel() -> Result<(), Trouble> {
+    let gcloud = find("gcloud").ok_or_else(|| {
+        let help = "install the Google Cloud CLI, or name another way (`runner.proxy_command`, `--gce-proxy-command`)";
+        unusable("without an external address the connection goes through an IAP tunnel, which needs `gcloud`: it is not installed").with_help(help)
+    })?;
+    let mut command = tokio::process::Command::new(gcloud);
+    command.args(["auth", "list", "--filter=status:ACTIVE", "--format=value(account)"]).kill_on_drop(true);
+    let account = tokio::time::timeout(GCLOUD, command.stdin(Stdio::null()).output()).await;
+    // What it does not say is left to the tunnel itself.
+    match account {
+        Ok(Ok(output)) if output.status.success() && output.stdout.trim_ascii().is_empty() => {
+            let reason =
+                "without an external address the connection goes through an IAP tunnel: `gcloud` is not logged in";
+            Err(unusable(reason)
+                .with_help("`gcloud auth login`; the credentials of nestmatrix are not those of `gcloud`"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -76,7 +107,7 @@ pub(super) async fn zone(compute: &Compute<'_>, zone: &str, wanted: Wanted<'_>) 
     let Wanted { machine_type, memory_mib, memory_for } = wanted;
     let there = compute.zone(zone).await.map_err(|error| match error.kind {
         // The project would be missing for every other call, too.
-        ApiErrorKind::NotFound => Unfit::Zone(format!("there is no such zone ({})", error.message)),
+        ApiErrorKind::NotFound => Unfit::Missing(format!("there is no such zone ({})", error.message)),
         _ => Unfit::All(failed(error)),
     })?;
     if there.status == "DOWN" {
@@ -87,7 +118,7 @@ pub(super) async fn zone(compute: &Compute<'_>, zone: &str, wanted: Wanted<'_>) 
     }
     let shape = compute.machine_type(InZone { zone, name: machine_type }).await.map_err(|error| match error.kind {
         ApiErrorKind::NotFound | ApiErrorKind::Invalid => {
-            Unfit::Zone(format!("there is no machine type {machine_type} ({})", error.message))
+            Unfit::Missing(format!("there is no machine type {machine_type} ({})", error.message))
         }
         _ => Unfit::All(failed(error)),
     })?;

@@ -87,6 +87,9 @@ impl GcePlace<'_> {
             let enforced = self.cloud.compute().nesting_is_forbidden().await;
             check::policy(enforced, &self.intended.project)?.into_iter().for_each(opening.warn);
             check::rules(&self.intended.machine_type)?.into_iter().for_each(opening.warn);
+            if !self.intended.gce.external_ip && self.intended.gce.proxy_command.is_none() {
+                check::tunnel().await?;
+            }
             Ok(())
         };
         self.checked.get_or_try_init(checks).await.map(drop)
@@ -94,19 +97,26 @@ impl GcePlace<'_> {
 
     /// Creates an instance in the first zone that has one.
     async fn create(&self, opening: &Opening<'_>, keys: &[String]) -> Result<Held, Trouble> {
-        let mut refused = Vec::new();
+        let (mut refused, mut is_missing) = (Vec::new(), true);
         for zone in &self.intended.zones {
             let why = match self.create_in(zone, opening, keys).await {
                 Ok(held) => return Ok(held),
                 Err(Unfit::All(trouble)) => return Err(trouble),
-                Err(Unfit::Zone(why)) => why,
+                Err(Unfit::Missing(why)) => why,
+                Err(Unfit::Zone(why)) => {
+                    is_missing = false;
+                    why
+                }
             };
             (opening.progress)(format!("no instance in {zone}: {why}"));
             refused.push(format!("{zone}: {why}"));
         }
         let reason =
             format!("no zone has an instance of type {} for us: {}", self.intended.machine_type, refused.join("; "));
-        let help = "name more zones (`runner.zones`, `--gce-zone`), another machine type, or ask for more quota";
+        let help = match is_missing {
+            true => "check the names: `gcloud compute zones list`, `gcloud compute machine-types list --zones ZONE`",
+            false => "name more zones (`runner.zones`, `--gce-zone`), another machine type, or ask for more quota",
+        };
         Err(unusable(reason).with_help(help))
     }
 
@@ -270,7 +280,7 @@ impl GcePlace<'_> {
                 "a firewall rule of the network {network} must let port 22 in from here (`gcloud compute firewall-rules create allow-ssh --network {network} --allow tcp:22`); or leave out the external address (`external_ip = false`): then the connection goes through an IAP tunnel"
             ),
             (false, None) => format!(
-                "the tunnel needs `gcloud` here, the role roles/iap.tunnelResourceAccessor, and a firewall rule of the network {network} that lets port 22 in from 35.235.240.0/20"
+                "the tunnel needs `gcloud` here, logged in (`gcloud auth login`), the role roles/iap.tunnelResourceAccessor, and a firewall rule of the network {network} that lets port 22 in from 35.235.240.0/20"
             ),
         };
         trouble.with_help(help)
