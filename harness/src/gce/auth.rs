@@ -39,7 +39,7 @@ impl Auth {
                 match found.access_token().await {
                     Ok(token) => return Ok(token.token),
                     Err(error) if error.is_transient() && pause <= LONGEST_PAUSE => *credentials = None,
-                    Err(error) => return Err(AuthError(root(&error))),
+                    Err(error) => return Err(AuthError(causes(&error))),
                 }
                 drop(credentials);
                 tokio::time::sleep(pause).await;
@@ -59,14 +59,17 @@ impl Auth {
 fn find() -> Result<AccessTokenCredentials, AuthError> {
     // The crate speaks TLS through rustls, which wants to be told by what. An error says that it has been told.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Builder::default().with_scopes([SCOPE]).build_access_token_credentials().map_err(|error| AuthError(root(&error)))
+    Builder::default().with_scopes([SCOPE]).build_access_token_credentials().map_err(|error| AuthError(causes(&error)))
 }
 
-/// The last cause of an error: those above it say that it may pass, which has been tried here.
-fn root(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    reports::clean::line(&cause.to_string())
+/// The last two causes of an error: those above them say that it may pass, which has been tried here.
+fn causes(error: &dyn std::error::Error) -> String {
+    let all: Vec<String> =
+        std::iter::successors(Some(error), |error| error.source()).map(std::string::ToString::to_string).collect();
+    let text = match all.as_slice() {
+        [.., above, last] if !above.contains(last.as_str()) => format!("{above}: {last}"),
+        [.., above, _] => above.clone(),
+        all => all.concat(),
+    };
+    reports::clean::line(&text)
 }
