@@ -26,6 +26,9 @@ pub(super) async fn shell(args: args::Shell) -> Outcome {
         return Err(Failure::usage(report));
     };
     let id = cell.id.clone();
+    if plan.runner.kind.is_elsewhere() {
+        say!("the guest is booted on this machine, whatever runner the matrix names");
+    }
     let folder = tempfile::tempdir().map_err(|error| Failure::message(2, error))?;
     let templates = args.limit.templates;
     let store = which.store.path()?;
