@@ -87,7 +87,7 @@ impl MachineRun {
         self.held_ms.is_none().then(|| self.facts.limit())
     }
 
-    /// `deleted after 12m 03s`, or that it may still exist, for how long, and how to look.
+    /// `deleted after 12m 03s`, or that it may still exist, and how to look.
     pub(crate) fn held(&self) -> String {
         match self.held_ms {
             Some(ms) => format!("deleted after {}", human::duration(ms)),

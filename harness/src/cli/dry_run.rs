@@ -57,7 +57,7 @@ fn text(plan: &Plan, jobs: Option<usize>, settings: &Settings) -> Result<String,
     let name = mark.name();
     let mut text = format!(
         "project {}, zones {}, {}: {}\n\
-         Nothing of this was sent: whether project, zones and type exist, and who you are, is found out by a run, before it creates anything.\n",
+         No request was sent. A run checks project, zones, machine type and credentials before it creates anything.\n",
         intended.project,
         intended.zones.join(", "),
         intended.machine_type,

@@ -3,7 +3,7 @@
 
 use std::{
     os::unix::fs::PermissionsExt as _,
-    process::{Child, Command},
+    process::{Child, Command, Output},
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
@@ -307,6 +307,12 @@ fn verb(lab: &Lab, cloud: &Cloud, args: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }
 
+/// What a program said that ends by itself.
+fn ended(mut child: Child) -> Output {
+    until("its end", || child.try_wait().unwrap());
+    child.wait_with_output().unwrap()
+}
+
 fn denied() -> Refusal {
     Refusal::new(403, "forbidden", "Required 'compute.instances.create' permission for it")
 }
@@ -413,7 +419,7 @@ fn a_bake_leaves_an_image_or_nothing_and_says_so_if_it_cannot() {
         let child = bake();
         until(method, || (count(&cloud, method) > before).then_some(()));
         signal(&child, name);
-        let output = child.wait_with_output().unwrap();
+        let output = ended(child);
         assert_eq!(output.status.code(), Some(130), "{method}: {output:?}");
         assert_nothing_is_left(&cloud);
     }
@@ -423,7 +429,7 @@ fn a_bake_leaves_an_image_or_nothing_and_says_so_if_it_cannot() {
     cloud.print(&name(&running(&cloud)), "nestmatrix-state: ready\n");
     until("an image", || (count(&cloud, "compute.images.insert") > 0).then_some(()));
     signal(&child, "-INT");
-    let output = child.wait_with_output().unwrap();
+    let output = ended(child);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("made the image nestmatrix-l1-"), "{output:?}");
     assert_nothing_is_left(&cloud);
@@ -442,7 +448,7 @@ fn a_bake_leaves_an_image_or_nothing_and_says_so_if_it_cannot() {
     let child = bake();
     let machine = name(&running(&cloud));
     cloud.print(&machine, "nestmatrix-state: ready\n");
-    let output = child.wait_with_output().unwrap();
+    let output = ended(child);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains(&format!("{machine} in {ZONE} may still be there")), "{said}");
@@ -459,7 +465,7 @@ fn what_dead_runs_left_is_not_worth_a_run_where_google_is_there_but_its_list_is_
     cloud.shortage(ZONE, Some("QUOTA_EXCEEDED"));
     let run = run(&lab, &cloud, &[]);
     assert_error(&run, "QUOTA_EXCEEDED");
-    assert!(run.file("events.jsonl").contains("was not looked for"), "{}", run.stderr);
+    assert!(run.file("events.jsonl").contains("could not look for instances that dead runs left"), "{}", run.stderr);
     // The first request of all is in the record, too; and nothing in it is secret.
     let record = run.file("runners/1/requests.jsonl");
     assert!(record.lines().next().unwrap().contains("aggregated/instances"), "{record}");

@@ -8,6 +8,7 @@ mod mistakes;
 mod mutations;
 mod payload;
 mod plan_file;
+mod runners;
 mod schema;
 mod sources;
 mod values;

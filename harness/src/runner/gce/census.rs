@@ -44,8 +44,8 @@ pub(crate) async fn delete(cloud: &Cloud, found: &Found) -> Result<(), String> {
     tokio::time::timeout(DELETE, deleted(cloud, at, &Created::Yes)).await.unwrap_or_else(late)
 }
 
-/// Deletes what dead runs of this store left. Says what it does, a line for each, and what came of it. The error: Compute Engine cannot be
-/// spoken with at all, or the project is none.
+/// Deletes the instances that dead runs of this store left; `say` receives a line before and after each. The error: Compute Engine does not
+/// answer, does not accept our credentials, or has no such project.
 pub(crate) async fn sweep(cloud: &Cloud, store: &Path, owner: &str, say: impl Fn(String)) -> Result<(), Trouble> {
     let found = match census(cloud, store, owner).await {
         Ok(found) => found,
@@ -58,7 +58,7 @@ pub(crate) async fn sweep(cloud: &Cloud, store: &Path, owner: &str, say: impl Fn
             return Err(failed(error));
         }
         Err(error) => {
-            say(format!("what dead runs left on Compute Engine was not looked for: {error}"));
+            say(format!("could not look for instances that dead runs left on Compute Engine: {error}"));
             return Ok(());
         }
     };

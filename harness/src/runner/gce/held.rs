@@ -27,17 +27,19 @@ const UNSURE: Duration = Duration::from_secs(60);
 /// ... with this between.
 const UNSURE_PAUSE: Duration = Duration::from_secs(3);
 
-/// Names of the instances that this process holds now, and their zones: for the last words of one that is not let finish.
-static HELD: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
+/// Name, zone and project of each instance that this process holds now: for its last words if it has to leave at once.
+static HELD: Mutex<BTreeSet<[String; 3]>> = Mutex::new(BTreeSet::new());
 
 /// A line for each instance that this process holds now.
 pub(crate) fn still_held() -> Vec<String> {
     let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    held.iter().map(|(name, zone)| left(name, zone, "nobody waited for its end")).collect()
+    held.iter().map(|key| left(key, "its deletion was not waited for")).collect()
 }
 
-fn left(name: &str, zone: &str, why: &str) -> String {
-    format!("the instance {name} in {zone} may still be there: {why}; `nestmatrix gce cleanup` deletes it")
+fn left([name, zone, project]: &[String; 3], why: &str) -> String {
+    format!(
+        "the instance {name} in {zone} may still be there: {why}; `nestmatrix gce cleanup --project {project}` deletes it"
+    )
 }
 
 /// A project of Compute Engine, and how it is spoken with.
@@ -92,9 +94,14 @@ pub(super) struct Held {
 impl Held {
     /// One that is asked for next.
     pub(super) fn new(cloud: &Arc<Cloud>, zone: &str, name: String, longest: Duration) -> Self {
-        HELD.lock().unwrap_or_else(PoisonError::into_inner).insert((name.clone(), zone.to_owned()));
-        let (cloud, zone) = (Arc::clone(cloud), zone.to_owned());
-        Self { cloud, zone, name, since: Instant::now(), longest, told: None, created: Created::Unknown, gone: false }
+        let (cloud, zone, since) = (Arc::clone(cloud), zone.to_owned(), Instant::now());
+        let held = Self { cloud, zone, name, since, longest, told: None, created: Created::Unknown, gone: false };
+        HELD.lock().unwrap_or_else(PoisonError::into_inner).insert(held.key());
+        held
+    }
+
+    fn key(&self) -> [String; 3] {
+        [self.name.clone(), self.zone.clone(), self.cloud.project.clone()]
     }
 
     pub(super) fn at(&self) -> InZone<'_> {
@@ -159,13 +166,12 @@ impl Held {
             Err(_) => format!("timeout: it was not deleted within {} s", DELETE.as_secs()),
         };
         let minutes = self.longest.saturating_sub(self.since.elapsed()).as_secs().div_ceil(60);
-        let left = left(&self.name, &self.zone, &why);
-        Some(format!("{left} (project {}), and Compute Engine does in {minutes} min", self.cloud.project))
+        Some(format!("{}, and Compute Engine does in {minutes} min", left(&self.key(), &why)))
     }
 
     fn is_gone(&mut self) {
         self.gone = true;
-        HELD.lock().unwrap_or_else(PoisonError::into_inner).remove(&(self.name.clone(), self.zone.clone()));
+        HELD.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key());
     }
 }
 
@@ -236,7 +242,7 @@ impl Drop for Held {
             Err(error) => Some(error.to_string()),
         };
         if let Some(why) = why {
-            say!("{}", left(&self.name, &self.zone, &why));
+            say!("{}", left(&self.key(), &why));
         }
         self.is_gone();
     }

@@ -119,13 +119,13 @@ impl Mark<'_> {
 /// A disk that stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CacheDisk {
-    /// None, or it is not to be had now.
+    /// The matrix names none, or another instance uses it.
     None,
-    /// It is there, and whoever made it said nothing of us.
+    /// It exists, without our label.
     Foreign,
-    /// It is there, and was made by a run like this one.
+    /// It exists, with our label.
     Ours,
-    /// It is made along.
+    /// It is created together with the instance.
     New,
 }
 

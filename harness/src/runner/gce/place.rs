@@ -137,7 +137,7 @@ impl GcePlace<'_> {
             Err(Uncreated::Failed(error))
                 if cache != CacheDisk::None && error.is_taken() && !opening.cancel.is_cancelled() =>
             {
-                (opening.warn)(format!("the cache disk is another run's now: this run goes without it ({error})"));
+                (opening.warn)(format!("another run has taken the cache disk: this run goes without it ({error})"));
                 self.ask(zone, mark, CacheDisk::None, opening, keys).await
             }
             held => held,
@@ -151,7 +151,7 @@ impl GcePlace<'_> {
         Ok(held)
     }
 
-    /// Asks for the instance. What does not come of it is gone afterwards.
+    /// Creates the instance. If that fails, deletes what may have been created.
     async fn ask(
         &self,
         zone: &str,
