@@ -7,7 +7,7 @@ use serde::Serialize;
 use tera::Context;
 
 use crate::{
-    Cell, CellId, Digest, Firmware, Guest, Image, Prepare, Timeouts,
+    Cell, CellId, Dependencies, Digest, Firmware, Guest, Image, Prepare, Timeouts,
     error::Mistakes,
     guest::GuestSize,
     located::At,
@@ -229,6 +229,7 @@ struct Group<'a> {
     guest: Guest,
     /// Where its firmware stands in the file, until it has been checked.
     firmware: Option<&'a At<Firmware>>,
+    dependencies: Dependencies,
     timeouts: Timeouts,
     context: Context,
     /// Rendered for the whole group; `None` where the axes decide.
@@ -279,6 +280,7 @@ impl<'a> Expansion<'a> {
                 },
             )
             .collect();
+        let package = self.matrix.package.as_ref().and_then(|package| package.dependencies);
         let tables = [&suite.guest, &image.guest, &self.matrix.guest];
         Group {
             image: &image.image,
@@ -286,6 +288,7 @@ impl<'a> Expansion<'a> {
             suite_index,
             guest: GuestSize::resolve(tables),
             firmware: GuestSize::firmware(tables),
+            dependencies: suite.dependencies.or(image.dependencies).or(package).unwrap_or_default(),
             timeouts: Limits::resolve(&suite.limits, &self.matrix.limits),
             context,
             script,
@@ -361,6 +364,7 @@ impl<'a> Expansion<'a> {
             suite: suite.name.text().to_owned(),
             axes,
             guest: group.guest.clone(),
+            dependencies: group.dependencies,
             timeouts: group.timeouts.clone(),
             script,
             script_origin: suite.script.origin(),

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    Arch, Boot, Firmware, Identity, Network, PackageFamily, RunnerKind, Step,
+    Arch, Boot, Dependencies, Firmware, Identity, Network, PackageFamily, RunnerKind, Step, Unexpected,
     located::At,
     scalar::{DiskEntry, DurationText, OneOrMany, Scalar, SizeText},
 };
@@ -26,6 +26,13 @@ pub(crate) struct MatrixFile {
     /// Size and connectivity of every guest, unless an image or a suite says otherwise.
     #[serde(default)]
     pub(crate) guest: GuestTable,
+    /// What guests with the network `repositories` may reach beyond the repositories of their system, and what is done about other
+    /// requests.
+    #[serde(default)]
+    pub(crate) network: NetworkTable,
+    /// Third-party repositories that guests are given, at most 32.
+    #[serde(default)]
+    pub(crate) repository: Vec<RepositoryTable>,
     /// Time limits by phase, unless a suite says otherwise. They are multiplied by the measured speed of the machine.
     #[serde(default)]
     pub(crate) timeout: TimeoutTable,
@@ -62,6 +69,9 @@ pub(crate) struct PackageTable {
     /// Its files: globs relative to this matrix file. They are sent to the guests whose package manager can use them, and
     /// installed.
     pub(crate) artifacts: Option<At<Vec<At<String>>>>,
+    /// Where what they depend on comes from, if it is neither installed nor among them; default: `repositories`, those of the guest's
+    /// system. An image and a suite may say otherwise.
+    pub(crate) dependencies: Option<Dependencies>,
 }
 
 impl PackageTable {
@@ -147,6 +157,43 @@ pub(crate) struct GuestTable {
     pub(crate) tpm: Option<bool>,
 }
 
+/// What guests with the network `repositories` may reach beyond the repositories of their system.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NetworkTable {
+    /// What is done about a request that was refused; default: a warning.
+    pub(crate) unexpected: Option<Unexpected>,
+    /// More hosts, at most 64: `example.com`, `*.example.com` (all names below it, not itself) or an IP address, each also with
+    /// `:port`. Without a port only 80 for http and 443 for https are allowed; default: none.
+    pub(crate) allow: Option<At<Vec<At<String>>>>,
+    /// Hosts whose addresses may be private ones (RFC 1918, ULA, loopback), which are otherwise never reached: at most 64, without
+    /// wildcards, each also with `:port`. They need not be in `allow`, too; default: none.
+    pub(crate) private: Option<At<Vec<At<String>>>>,
+}
+
+/// A third-party repository. Guests of the matching images are given it, and may reach the hosts that its descriptions name.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RepositoryTable {
+    /// Its name: letters, digits and `-`, at most 40; unique.
+    pub(crate) name: At<String>,
+    /// The images whose guests are given it: names or globs; default: every image.
+    pub(crate) images: Option<At<Vec<At<String>>>>,
+    /// The file with the public key that signs it, armored or binary, at most 64KiB, relative to this matrix file; default: none.
+    pub(crate) key: Option<At<String>>,
+    /// Its description for apt: a deb822 stanza, or a line such as `deb http://apt.example.com/debian stable main`. Without `Signed-By`
+    /// if there is a `key`.
+    pub(crate) deb: Option<At<String>>,
+    /// Its description for dnf, yum and zypper: a `.repo` file.
+    pub(crate) rpm: Option<At<String>>,
+    /// Its description for apk: the line for `/etc/apk/repositories`.
+    pub(crate) apk: Option<At<String>>,
+    /// Its description for pacman: a section of `pacman.conf`.
+    pub(crate) pacman: Option<At<String>>,
+    /// Its description for pkg: a repository configuration.
+    pub(crate) pkg: Option<At<String>>,
+}
+
 /// Time limits by phase, such as `90s`, `3m` or `1h30m`; more than zero, at most a day.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -190,6 +237,8 @@ pub(crate) struct ImageTable {
     pub(crate) login: Option<At<String>>,
     /// Words to add to the guest kernel's command line.
     pub(crate) kernel_args: Option<At<String>>,
+    /// Where its guests get the dependencies that the package's artifacts lack; wins over the package's.
+    pub(crate) dependencies: Option<Dependencies>,
     /// Size and connectivity of its guests, where they differ from `[guest]`.
     #[serde(default)]
     pub(crate) guest: GuestTable,
@@ -208,7 +257,7 @@ pub(crate) struct PrepareTable {
     /// Names of packages that the guest's package manager installs, such as `gcc`.
     #[serde(default)]
     pub(crate) packages: Vec<At<String>>,
-    /// What the guest may reach during the preparation only; default: nothing.
+    /// What the guest may reach during the preparation only; default: `repositories` if it names packages, otherwise nothing.
     pub(crate) network: Option<Network>,
     /// Time limit of the whole preparation; default: 10m.
     pub(crate) timeout: Option<At<DurationText>>,
@@ -241,6 +290,8 @@ pub(crate) struct SuiteTable {
     pub(crate) artifacts: Vec<At<String>>,
     /// Install the package before the suite runs; default: yes, if there are package artifacts.
     pub(crate) install: Option<At<bool>>,
+    /// Where its guests get the dependencies that the package's artifacts lack; wins over the image's.
+    pub(crate) dependencies: Option<Dependencies>,
     /// What is done with a guest, in this order: `prepare`, `install`, `run`, `collect`, and `reboot` anywhere between the first and the
     /// last; default: all but `reboot`, as far as there is something to install and to collect.
     pub(crate) steps: Option<At<Vec<At<Step>>>>,

@@ -6,14 +6,14 @@ use sha2::Digest as _;
 use crate::{Artifact, Cell, Digest, Image, ImageSource, Location, Package, Plan, Prepare, Runner, UploadFile};
 
 /// Raised with every change of the form below, so that equal digests of different versions mean equal work.
-const FORM: u32 = 6;
+const FORM: u32 = 7;
 
 impl Plan {
     /// The digest that this plan should carry.
     ///
     /// The patterns name every field: a new field must be added or ignored explicitly.
     pub(crate) fn fingerprint(&self) -> Digest {
-        let Self { digest: _, matrix: _, package, runner, images, scripts, cells } = self;
+        let Self { digest: _, matrix: _, package, runner, network, repositories, images, scripts, cells } = self;
         let package = package.as_ref().map(|Package { name, version, artifacts }| {
             let artifacts: Vec<_> = artifacts
                 .iter()
@@ -34,7 +34,7 @@ impl Plan {
         let runner = Runner { identity: None, ..runner.clone() };
         // Cell by cell: avoids a second copy of a plan of 100,000 cells in memory.
         let mut hasher = sha2::Sha256::new();
-        hash_json(&mut hasher, &(FORM, package, &runner, images, scripts));
+        hash_json(&mut hasher, &(FORM, package, &runner, network, repositories, images, scripts));
         for cell in cells {
             hash_json(&mut hasher, &decisive(cell));
         }
@@ -54,10 +54,11 @@ fn without_paths(source: &ImageSource) -> ImageSource {
 }
 
 fn decisive(cell: &Cell) -> impl Serialize + '_ {
-    let Cell { id, image, suite, axes, guest, timeouts, script, script_origin: _, env, files, options } = cell;
+    let Cell { id, image, suite, axes, guest, dependencies, timeouts, script, script_origin: _, env, files, options } =
+        cell;
     let files: Vec<_> =
         files.iter().map(|UploadFile { path: _, relative, bytes, digest }| (relative, bytes, digest)).collect();
-    (id, image, suite, axes, guest, timeouts, script, env, files, options)
+    (id, image, suite, axes, guest, dependencies, timeouts, script, env, files, options)
 }
 
 /// Hashes a value by its JSON.

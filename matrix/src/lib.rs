@@ -25,16 +25,21 @@ mod gce;
 mod gce_runner;
 pub mod gce_value;
 mod guest;
+mod host_pattern;
 mod id;
+mod key;
 mod load;
 mod located;
 mod near;
+mod network;
 mod parse;
 mod payload;
 mod plan;
 mod prepare;
 mod quantity;
 mod read;
+mod repositories;
+mod repository;
 mod rules;
 mod runner;
 mod scalar;
@@ -60,13 +65,16 @@ pub use digest::{Digest, DigestParseError};
 pub use error::{LoadError, LoadWarning, Problem};
 pub use gce::{GceImage, GceOverrides, GceRunner};
 pub use gce_value::GceValueError;
+pub use host_pattern::{HostPattern, HostPatternError};
 pub use id::CellIdParseError;
 pub use load::{Loaded, load};
 pub use near::help as near_help;
+pub use network::{Network, NetworkRules, Unexpected};
 pub use plan::{
-    Artifact, Boot, Cell, CellId, DataDisk, Guest, Identity, Image, ImageSource, Location, Network, Package, Plan,
+    Artifact, Boot, Cell, CellId, DataDisk, Dependencies, Guest, Identity, Image, ImageSource, Location, Package, Plan,
     Prepare, Results, Runner, RunnerKind, SuiteOptions, Timeouts, UploadFile,
 };
+pub use repository::{Repository, RepositoryKey};
 pub use schema::schema;
 pub use select::SelectError;
 pub use shipped::{shipped, unpack_shipped};

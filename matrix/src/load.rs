@@ -6,10 +6,11 @@ use std::{
 };
 
 use crate::{
-    Digest, Image, LoadError, LoadWarning, Package, Plan, Runner,
+    Digest, Image, LoadError, LoadWarning, Package, Plan, Repository, Runner,
     error::{Mistakes, Problem},
     expand, near, parse, payload,
     read::read_file,
+    repositories::MatrixRepository,
     snippet::Source,
     template::Templates,
     validate,
@@ -57,6 +58,19 @@ pub fn load(file: &Path, catalog: &[&str]) -> Result<Loaded, LoadError> {
             artifacts: payload.artifacts,
         }),
         runner: at_home(matrix.runner, &folder),
+        network: matrix.network,
+        repositories: matrix
+            .repositories
+            .into_iter()
+            .zip(payload.keys)
+            .map(|(MatrixRepository { name, images, descriptions, key: _, hosts }, key)| Repository {
+                name,
+                images,
+                descriptions,
+                key,
+                hosts,
+            })
+            .collect(),
         images: matrix
             .images
             .into_iter()

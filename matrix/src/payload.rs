@@ -7,9 +7,10 @@ use std::{
 };
 
 use crate::{
-    Artifact, Digest, PackageFamily, UploadFile,
+    Artifact, Digest, PackageFamily, RepositoryKey, UploadFile,
     error::Mistakes,
     find::{find, unreadable},
+    key,
     located::At,
     read::hash_file,
     script::{self, Script},
@@ -31,6 +32,8 @@ pub(crate) struct Payload {
     pub(crate) prepares: Vec<Option<String>>,
     /// For every image of the matrix, in its order: the file on this machine that it comes from (absolute).
     pub(crate) disks: Vec<Option<PathBuf>>,
+    /// For every repository of the matrix, in its order: the key that signs it.
+    pub(crate) keys: Vec<Option<RepositoryKey>>,
 }
 
 /// What was read for one suite.
@@ -91,7 +94,9 @@ pub(crate) fn read(matrix: &Matrix, folder: &Path, mistakes: &mut Mistakes) -> P
         .collect();
     let disks = matrix.images.iter().map(|image| image.file.as_ref().and_then(|at| disk(at, folder, mistakes)));
     let disks = disks.collect();
-    Payload { artifacts, suites, prepares, disks }
+    let keys = matrix.repositories.iter().map(|repository| repository.key.as_ref());
+    let keys = keys.map(|file| file.and_then(|file| key::read(file, folder, mistakes))).collect();
+    Payload { artifacts, suites, prepares, disks, keys }
 }
 
 /// The file of an image. It is not read here: it may be large, and is read when needed.

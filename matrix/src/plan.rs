@@ -9,8 +9,8 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Arch, ByteSize, Checksum, Digest, DiskInterface, Firmware, GceOverrides, GceRunner, GceValueError, PackageFamily,
-    SshHost, Step,
+    Arch, ByteSize, Checksum, Digest, DiskInterface, Firmware, GceOverrides, GceRunner, GceValueError, Network,
+    NetworkRules, PackageFamily, Repository, SshHost, Step,
 };
 
 /// Everything a run needs to know of the matrix file.
@@ -25,6 +25,10 @@ pub struct Plan {
     pub package: Option<Package>,
     /// Where the guests run, and how many at once.
     pub runner: Runner,
+    /// What guests with the network [`Network::Repositories`] may reach beyond the repositories of their system.
+    pub network: NetworkRules,
+    /// Every third-party repository that is given to guests of at least one image, in the order of the matrix file.
+    pub repositories: Vec<Repository>,
     /// Every image that at least one cell uses, in the order of the matrix file.
     pub images: Vec<Image>,
     /// Scripts by the digest of their text; [`Cell::script`] and [`Prepare::script`] point here. Equal scripts are shared.
@@ -245,6 +249,8 @@ pub struct Cell {
     pub axes: IndexMap<String, String>,
     /// The virtual machine to run it in.
     pub guest: Guest,
+    /// Where it gets the dependencies that the package's artifacts lack.
+    pub dependencies: Dependencies,
     /// Time limits, before scaling by the measured speed.
     pub timeouts: Timeouts,
     /// The script to run: a key of [`Plan::scripts`].
@@ -374,15 +380,16 @@ impl Guest {
     pub const DEFAULT_DISK: ByteSize = ByteSize::from_mib(4 << 10);
 }
 
-/// What a guest may reach.
+/// Where that comes from what the package's artifacts depend on, and what is neither installed in the guest nor among the artifacts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Network {
-    /// Nothing; only we reach its SSH port.
+pub enum Dependencies {
+    /// Nowhere: the artifacts must be complete.
+    Artifacts,
+    /// The repositories of its system, through the proxy on its runner: the guest's package manager gets it from there. They are
+    /// asked only if something is missing.
     #[default]
-    Isolated,
-    /// Whatever the host reaches, by user-mode networking.
-    Open,
+    Repositories,
 }
 
 /// How a guest is started.

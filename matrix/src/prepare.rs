@@ -39,14 +39,16 @@ pub(crate) fn check(at: &At<PrepareTable>, mistakes: &mut Mistakes) -> Option<Im
                 .with_help("write one name as the guest's package manager knows it, such as `gcc` or `libssl-dev`: letters, digits and `+._:=~-`, not beginning with a sign"),
         );
     }
-    if let (Some(first), Network::Isolated) = (table.packages.first(), table.network.unwrap_or_default()) {
-        let problem = mistakes.at(
-            first.span(),
-            "these packages cannot be downloaded".to_owned(),
-            "an isolated guest reaches nothing",
+    // Packages come from the repositories of the system, so an isolated guest is never what their author means by default.
+    let usual = if table.packages.is_empty() { Network::Isolated } else { Network::Repositories };
+    let network = table.network.unwrap_or(usual);
+    if let (Some(first), Network::Isolated) = (table.packages.first(), network) {
+        let problem =
+            mistakes.at(first.span(), "these packages cannot be downloaded", "an isolated guest reaches nothing");
+        mistakes.warn(
+            problem
+                .with_help("write `network = \"repositories\"` in this `prepare`: it applies to the preparation only"),
         );
-        mistakes
-            .warn(problem.with_help("add `network = \"open\"` to this `prepare`: it applies to the preparation only"));
     }
     let timeout = table.timeout.as_ref().map_or(Some(TIMEOUT), |timeout| quantity::duration(timeout, mistakes));
     let script =
@@ -68,7 +70,7 @@ pub(crate) fn check(at: &At<PrepareTable>, mistakes: &mut Mistakes) -> Option<Im
     Some(ImagePrepare {
         script,
         packages: table.packages.iter().map(|name| name.text().to_owned()).collect(),
-        network: table.network.unwrap_or_default(),
+        network,
         timeout: timeout.unwrap_or(TIMEOUT),
     })
 }

@@ -83,7 +83,7 @@ impl<'a> Dimensions<'a> {
 }
 
 /// Names for people, abbreviated.
-fn some(names: &[&str]) -> String {
+pub(crate) fn some(names: &[&str]) -> String {
     const SHOWN: usize = 10;
     let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(SHOWN) {

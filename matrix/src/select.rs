@@ -64,10 +64,14 @@ impl Plan {
         self.cells.iter().map(|cell| cell.script).chain(prepares)
     }
 
-    /// Drops unused images and scripts, and stamps the plan with its digest.
+    /// Drops unused images, repositories and scripts, and stamps the plan with its digest.
     pub(crate) fn keep_what_is_used(&mut self) {
         let images: HashSet<_> = self.cells.iter().map(|cell| cell.image.as_str()).collect();
         self.images.retain(|image| images.contains(image.name.as_str()));
+        for repository in &mut self.repositories {
+            repository.images.retain(|image| images.contains(image.as_str()));
+        }
+        self.repositories.retain(|repository| !repository.images.is_empty());
         let scripts: HashSet<_> = self.script_uses().collect();
         self.scripts.retain(|digest, _| scripts.contains(digest));
         self.digest = self.fingerprint();

@@ -49,6 +49,9 @@ pub enum PlanFileErrorKind {
     /// A package to install has an invalid name: it could be an option of the package manager.
     #[error("{0:?} is not the name of a package")]
     Package(String),
+    /// A third-party repository could not be given to a guest as it is: its name and that of its key become names of files.
+    #[error("the repository {0:?}: {1}")]
+    Repository(String, &'static str),
     /// Its runner `gce` is described for another kind, or not at all.
     #[error("`runner.gce` and `runner.kind` contradict each other")]
     Runner,
@@ -105,6 +108,9 @@ fn check(plan: &Plan) -> Result<(), PlanFileErrorKind> {
         return Err(PlanFileErrorKind::Runner);
     }
     plan.runner.gce.as_ref().map_or(Ok(()), |gce| gce.check())?;
+    if let Some((repository, fault)) = plan.repositories.iter().find_map(|it| Some((it, it.fault()?))) {
+        return Err(PlanFileErrorKind::Repository(repository.name.clone(), fault));
+    }
     let mut packages =
         plan.images.iter().filter_map(|image| image.prepare.as_ref()).flat_map(|prepare| &prepare.packages);
     match packages.find(|name| !text::is_package(name)) {

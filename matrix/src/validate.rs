@@ -7,14 +7,16 @@ use std::{collections::HashMap, ops::Range};
 use indexmap::IndexMap;
 
 use crate::{
-    Image, ImageSource, Results, Runner, RunnerKind, SuiteOptions,
+    Dependencies, Image, ImageSource, NetworkRules, Results, Runner, RunnerKind, SuiteOptions,
     error::Mistakes,
     exclude::Excludes,
     file::{ImageTable, MatrixFile, PackageTable, SuiteTable},
     guest::GuestSize,
     located::At,
+    network,
     prepare::{self, ImagePrepare},
     quantity::{self, Limits},
+    repositories::{self, MatrixRepository},
     rules::{self, Include},
     runner,
     script::{Script, two_scripts},
@@ -25,6 +27,8 @@ use crate::{
 pub(crate) struct Matrix {
     pub(crate) package: Option<PackageTable>,
     pub(crate) runner: Runner,
+    pub(crate) network: NetworkRules,
+    pub(crate) repositories: Vec<MatrixRepository>,
     pub(crate) guest: GuestSize,
     pub(crate) limits: Limits,
     pub(crate) images: Vec<MatrixImage>,
@@ -41,6 +45,7 @@ pub(crate) struct MatrixImage {
     /// The file on this machine that it comes from, as written.
     pub(crate) file: Option<At<String>>,
     pub(crate) prepare: Option<ImagePrepare>,
+    pub(crate) dependencies: Option<Dependencies>,
     pub(crate) guest: GuestSize,
 }
 
@@ -51,6 +56,7 @@ pub(crate) struct Suite {
     pub(crate) env: Vec<(String, At<String>)>,
     pub(crate) files: Vec<At<String>>,
     pub(crate) options: SuiteOptions,
+    pub(crate) dependencies: Option<Dependencies>,
     pub(crate) guest: GuestSize,
     pub(crate) limits: Limits,
 }
@@ -101,7 +107,22 @@ pub(crate) fn validate(file: MatrixFile, catalog: &[&str], mistakes: &mut Mistak
         }
     }
     let limits = Limits::check(&file.timeout, mistakes);
-    Matrix { package: file.package, runner, guest, limits, images, axes, excludes, includes, suites }
+    let network = network::check(&file.network, mistakes);
+    let image_names: Vec<_> = images.iter().map(|image| image.image.name.as_str()).collect();
+    let repositories = repositories::check(&file.repository, &image_names, mistakes);
+    Matrix {
+        package: file.package,
+        runner,
+        network,
+        repositories,
+        guest,
+        limits,
+        images,
+        axes,
+        excludes,
+        includes,
+        suites,
+    }
 }
 
 /// The first place of every name, to show where a name is already used.
@@ -163,6 +184,7 @@ fn images(file: &MatrixFile, catalog: &[&str], mistakes: &mut Mistakes) -> Vec<M
                 prepare: table
                     .and_then(|table| table.prepare.as_ref())
                     .and_then(|table| prepare::check(table, mistakes)),
+                dependencies: table.and_then(|table| table.dependencies),
                 guest: table.map(|table| GuestSize::check(&table.guest, &file.runner, mistakes)).unwrap_or_default(),
             });
         }
@@ -235,6 +257,7 @@ fn suite(table: &SuiteTable, file: &MatrixFile, installable: bool, mistakes: &mu
             results,
             artifacts: table.artifacts.iter().map(|glob| glob.text().to_owned()).collect(),
         },
+        dependencies: table.dependencies,
         guest,
         limits,
     })

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use insta::assert_snapshot;
-use matrix::{Boot, ByteSize, Identity, Network, Plan, Step};
+use matrix::{Boot, ByteSize, Dependencies, Identity, Network, Plan, Step};
 use proptest::prelude::*;
 
 use crate::folder::{CATALOG, Folder};
@@ -151,7 +151,7 @@ suite = "1h30m"
 [[image]]
 name = "debian-12-minimal"
 kernel_args = "panic=0  debug"
-guest = { memory = "2GiB", disk = "8GiB" }
+guest = { memory = "2GiB", disk = "8GiB", network = "repositories" }
 [[suite]]
 name = "plain"
 inline = "true"
@@ -167,7 +167,7 @@ timeout = { suite = "20m", collect = "30s" }
     let gib = |gib: u64| ByteSize::from_mib(gib << 10);
     assert_eq!((plain.guest.cpus, plain.guest.memory, plain.guest.disk), (2, gib(2), gib(8)));
     assert_eq!((own.guest.cpus, own.guest.memory, own.guest.disk), (2, gib(3), gib(8)));
-    assert_eq!((plain.guest.network, own.guest.network), (Network::Isolated, Network::Open));
+    assert_eq!((plain.guest.network, own.guest.network), (Network::Repositories, Network::Open));
     let limits = |cell: &matrix::Cell| {
         let limits = &cell.timeouts;
         [limits.boot, limits.prepare, limits.install, limits.suite, limits.collect].map(|limit| limit.as_secs())
@@ -178,13 +178,40 @@ timeout = { suite = "20m", collect = "30s" }
 }
 
 #[test]
+fn where_dependencies_come_from_is_said_most_narrowly_by_the_suite_and_most_widely_by_the_package() {
+    let plan = |package: &str| {
+        let text = format!(
+            r#"
+images = ["debian-11-minimal"]
+package = {{ name = "hello"{package} }}
+[[image]]
+name = "debian-12-minimal"
+dependencies = "artifacts"
+[[suite]]
+name = "plain"
+inline = "true"
+[[suite]]
+name = "own"
+inline = "true"
+dependencies = "repositories"
+"#
+        );
+        Folder::with(&text).load().plan
+    };
+    let said = |package| plan(package).cells.iter().map(|cell| cell.dependencies).collect::<Vec<_>>();
+    use Dependencies::{Artifacts, Repositories};
+    assert_eq!(said(""), [Repositories, Repositories, Artifacts, Repositories]);
+    assert_eq!(said(", dependencies = \"artifacts\""), [Artifacts, Repositories, Artifacts, Repositories]);
+}
+
+#[test]
 fn what_is_not_written_has_a_default() {
     let plan =
         Folder::with("images = [\"debian-12-minimal\"]\nsuite = [{ name = \"a\", inline = \"true\" }]\n").load().plan;
     let cell = &plan.cells[0];
     assert_eq!((cell.guest.cpus, cell.guest.memory), (1, ByteSize::from_mib(512)));
     assert_eq!((cell.guest.disk, cell.guest.network), (ByteSize::from_mib(4096), Network::Isolated));
-    assert_eq!(cell.timeouts.boot, Duration::from_secs(60));
+    assert_eq!((cell.dependencies, cell.timeouts.boot), (Dependencies::Repositories, Duration::from_secs(60)));
     assert_eq!((plan.runner.retries, plan.runner.memory, plan.runner.cpus), (2, None, None));
     assert_eq!(cell.options.steps, [Step::Prepare, Step::Run]);
     assert!(!cell.options.reboot && cell.options.results.is_none() && plan.package.is_none());
@@ -303,21 +330,35 @@ prepare = { run = "prepare.sh" }
 }
 
 #[test]
-fn packages_alone_prepare_an_image_and_without_a_network_that_is_odd() {
+fn packages_of_a_preparation_come_from_the_repositories_and_without_a_network_from_nowhere() {
     let matrix = |more: &str| {
         format!(
             "image = [{{ name = \"debian-12-minimal\", prepare = {{ packages = [\"gcc\"]{more} }} }}]\nsuite = [{{ name = \"a\", inline = \"true\" }}]\n"
         )
     };
-    let open = Folder::with(&matrix(", network = \"open\"")).load();
-    assert!(open.warnings.is_empty());
-    let folder = Folder::with(&matrix(""));
+    for (more, network) in [
+        ("", Network::Repositories),
+        (", network = \"repositories\"", Network::Repositories),
+        (", network = \"open\"", Network::Open),
+    ] {
+        let loaded = Folder::with(&matrix(more)).load();
+        let prepare = loaded.plan.images[0].prepare.as_ref().expect("prepared");
+        assert_eq!(
+            (prepare.script, prepare.script_origin.as_deref(), prepare.network),
+            (None, None, network),
+            "{more}"
+        );
+        assert!(loaded.warnings.is_empty(), "{more}");
+    }
+    let folder = Folder::with(&matrix(", network = \"isolated\""));
     let loaded = folder.load();
-    let prepare = loaded.plan.images[0].prepare.as_ref().expect("prepared");
-    assert_eq!((prepare.script, prepare.script_origin.as_deref(), prepare.network), (None, None, Network::Isolated));
+    assert_eq!(loaded.plan.images[0].prepare.as_ref().expect("prepared").network, Network::Isolated);
     let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
     let shown = folder.shown(warning);
-    assert!(shown.contains("these packages cannot be downloaded") && shown.contains("network = \"open\""), "{shown}");
+    assert!(
+        shown.contains("these packages cannot be downloaded") && shown.contains("network = \"repositories\""),
+        "{shown}"
+    );
 }
 
 /// A matrix of this many images and suites, these axes, and one exclude per entry: an index into each of them.

@@ -19,6 +19,21 @@ retries = 0
 cpus = 2
 memory = "512MiB"
 network = "open"
+[network]
+unexpected = "fail"
+allow = ["*.example.com:8080", "192.0.2.7"]
+private = ["[fd00::1]", "mirror.lan"]
+[[repository]]
+name = "vendor"
+images = ["debian-1*", "old"]
+key = "vendor.asc"
+deb = """
+Types: deb
+URIs: http://apt.example.com:8080/debian
+Suites: stable
+Components: main
+"""
+pkg = 'vendor: { url: "pkg+https://user@pkg.example.com/${ABI}/latest" }'
 [timeout]
 boot = "1m30s"
 collect = "90s"
@@ -61,6 +76,7 @@ inline = '''
 timeout = { suite = "1m" }
 install = false
 identity = "unique"
+dependencies = "artifacts"
 [[suite]]
 name = "again"
 run = "smoke.sh"
@@ -175,7 +191,7 @@ proptest! {
     #[test]
     fn a_damaged_matrix_file_is_a_plan_or_mistakes_with_their_places(which in 0..VALID.len(), slips in slips()) {
         let text = slipped(VALID[which].into(), &slips);
-        let folder = Folder::new().file("m.toml", text).file("hello.deb", "x").file("smoke.sh", "true\n").file("data/d", "d");
+        let folder = Folder::new().file("m.toml", text).file("hello.deb", "x").file("smoke.sh", "true\n").file("data/d", "d").file("vendor.asc", "key");
         match folder.try_load() {
             Ok(loaded) => {
                 prop_assert!(!loaded.plan.cells.is_empty() && !loaded.plan.images.is_empty());
@@ -195,7 +211,11 @@ proptest! {
 #[test]
 fn what_the_damage_is_done_to_is_valid() {
     for text in VALID {
-        let folder = Folder::with(text).file("hello.deb", "x").file("smoke.sh", "true\n").file("data/d", "d");
+        let folder = Folder::with(text)
+            .file("hello.deb", "x")
+            .file("smoke.sh", "true\n")
+            .file("data/d", "d")
+            .file("vendor.asc", "key");
         assert!(folder.load().warnings.is_empty());
     }
 }

@@ -206,6 +206,9 @@ fn what_a_preparation_does_has_an_identity_of_its_own() {
     ] {
         assert_ne!(prepare(from, to).digest(), usual, "{from} -> {to}");
     }
+    // The default network of a preparation with packages, written out, is the same preparation.
+    let said = prepare("timeout = \"3m\"", "network = \"repositories\"");
+    assert_eq!(said.digest(), usual);
     // Its time limit does not change what it does, nor does the origin of its text.
     assert_eq!(prepare("\"3m\"", "\"4m\"").digest(), usual);
     let mut moved = prepare("", "");
@@ -242,12 +245,16 @@ fn the_place_does_not_decide_the_digest_but_every_byte_does() {
         ("name = \"own\"", "guest = { cpus = 2 }\nname = \"own\""),
         ("name = \"own\"", "boot = \"cold\"\nname = \"own\""),
         ("name = \"own\"", "identity = \"unique\"\nname = \"own\""),
+        ("name = \"own\"", "dependencies = \"artifacts\"\nname = \"own\""),
         ("locale-gen", "true"),
         ("\"gcc\", \"make\"", "\"make\", \"gcc\""),
         ("timeout = \"3m\"", "timeout = \"4m\""),
         ("timeout = \"3m\"", "timeout = \"3m\", network = \"open\""),
         ("[axes]", "[runner]\nretries = 0\n[axes]"),
         ("run = \"smoke.sh\"", "run = \"smoke.sh\"\nreboot = true"),
+        ("[axes]", "[network]\nunexpected = \"fail\"\n[axes]"),
+        ("[axes]", "[network]\nallow = [\"example.com\"]\n[axes]"),
+        ("[axes]", "[network]\nprivate = [\"example.com\"]\n[axes]"),
         (
             "run = \"smoke.sh\"",
             "run = \"smoke.sh\"\nsteps = [\"prepare\", \"install\", \"reboot\", \"run\", \"collect\"]",
