@@ -10,7 +10,7 @@ use std::{borrow::Cow, collections::HashSet, fmt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CaseVerdict, Phase, Verdict, human,
+    CaseVerdict, Phase, TroubleKind, Verdict, human,
     run::{CellRun, Run},
 };
 
@@ -304,9 +304,14 @@ impl Run {
             self.cells.iter().filter(|cell| is(cell)).map(|cell| &cell.image).collect::<HashSet<_>>().len()
         };
         let all = images(&|_| true);
-        let failed = |is: fn(Phase) -> bool, what: &str| {
+        // The phase says when it asked, not that it does not install or that a test failed.
+        let asked = |cell: &CellRun| {
+            let trouble = cell.last_attempt().and_then(|attempt| attempt.trouble.as_ref());
+            trouble.is_some_and(|trouble| trouble.kind == TroubleKind::UnexpectedRequest)
+        };
+        let failed = |is: fn(Option<Phase>) -> bool, what: &str| {
             let bad = images(&|cell| match &cell.verdict {
-                Verdict::Failed { phase, .. } => is(*phase),
+                Verdict::Failed { phase, .. } => is((!asked(cell)).then_some(*phase)),
                 _ => false,
             });
             match (bad, all) {
@@ -316,9 +321,10 @@ impl Run {
             }
         };
         let parts = [
-            failed(|phase| phase == Phase::Install, "does not install"),
-            failed(|phase| phase == Phase::Reboot, "does not boot again"),
-            failed(|phase| !matches!(phase, Phase::Install | Phase::Reboot), "tests fail"),
+            failed(|phase| phase == Some(Phase::Install), "does not install"),
+            failed(|phase| phase == Some(Phase::Reboot), "does not boot again"),
+            failed(|phase| !matches!(phase, None | Some(Phase::Install | Phase::Reboot)), "tests fail"),
+            failed(|phase| phase.is_none(), "asks for hosts that are not allowed"),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         if parts.is_empty() { "a test failed".to_owned() } else { parts.join("; ") }

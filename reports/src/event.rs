@@ -6,7 +6,7 @@
 use matrix::{CellId, Digest};
 use serde::{Deserialize, Serialize};
 
-use crate::{CloudFacts, Ending, Phase, SystemFacts, TestCase, Trouble, Verdict};
+use crate::{CloudFacts, Ending, NetworkRequest, Phase, SystemFacts, TestCase, Trouble, Verdict};
 
 /// Something that happened, with its time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -106,6 +106,15 @@ pub enum EventKind {
         template: Digest,
         /// Name of its image in the matrix.
         image: String,
+    },
+    /// What is frozen as a template asked the proxy of its runner for something while it was prepared. One event for each request.
+    TemplateRequested {
+        /// The runner it is made on.
+        runner: u32,
+        /// Which.
+        template: Digest,
+        /// What it asked for, and what came of it.
+        request: NetworkRequest,
     },
     /// A template is ready: guests can be forked from it.
     TemplateReady {
@@ -220,6 +229,29 @@ pub enum EventKind {
         attempt: u32,
         /// One for each file that applied to this guest.
         packages: Vec<InstalledPackage>,
+    },
+    /// The guest asked the proxy of its runner for something. One event for each request, up to the limit that the harness sets for
+    /// one attempt.
+    NetworkRequested {
+        /// Which.
+        cell: CellId,
+        /// From 1.
+        attempt: u32,
+        /// The phase it began in.
+        phase: Phase,
+        /// What it asked for, and what came of it.
+        request: NetworkRequest,
+    },
+    /// Requests of a phase beyond that limit: they are only counted.
+    NetworkNotRecorded {
+        /// Which.
+        cell: CellId,
+        /// From 1.
+        attempt: u32,
+        /// The phase they began in.
+        phase: Phase,
+        /// How many, since the last such event.
+        count: u64,
     },
     /// A test case is about to run, so that a killed one is still named.
     TestStarted {

@@ -6,6 +6,7 @@
 mod cell;
 pub(crate) mod clock;
 mod machines;
+mod network;
 mod runners;
 mod templates;
 
@@ -121,7 +122,10 @@ impl Run {
                     self.contradict(contradiction);
                 }
             }
-            EventKind::TemplateStarted { .. } | EventKind::TemplateReady { .. } | EventKind::TemplateFailed { .. } => {
+            EventKind::TemplateStarted { .. }
+            | EventKind::TemplateRequested { .. }
+            | EventKind::TemplateReady { .. }
+            | EventKind::TemplateFailed { .. } => {
                 if let Err(contradiction) = self.fold_template(at, &event.kind) {
                     self.contradict(contradiction);
                 }
@@ -148,6 +152,8 @@ impl Run {
             | EventKind::GuestStarted { cell: id, .. }
             | EventKind::SystemSeen { cell: id, .. }
             | EventKind::PackagesInstalled { cell: id, .. }
+            | EventKind::NetworkRequested { cell: id, .. }
+            | EventKind::NetworkNotRecorded { cell: id, .. }
             | EventKind::TestStarted { cell: id, .. }
             | EventKind::TestFinished { cell: id, .. }
             | EventKind::ArtifactCollected { cell: id, .. }

@@ -6,6 +6,7 @@
 
 mod budget;
 mod cell;
+mod network;
 mod page;
 mod runner;
 mod template;
@@ -17,13 +18,14 @@ use tera::{Context, Tera};
 use crate::Run;
 
 const TEMPLATE: &str = include_str!("../templates/report.html");
+const NETWORK: &str = include_str!("../templates/network.html");
 const SCRIPT: &str = include_str!("../templates/report.js");
 
 /// Renders the file.
 pub(crate) fn render(run: &Run, run_dir: &Path) -> Result<Vec<u8>, String> {
     let mut tera = Tera::new();
     let mut html = Vec::new();
-    tera.add_raw_templates([("report.js", SCRIPT), ("report.html", TEMPLATE)])
+    tera.add_raw_templates([("report.js", SCRIPT), ("network.html", NETWORK), ("report.html", TEMPLATE)])
         .and_then(|()| Context::from_serialize(&page::Page::new(run, run_dir)))
         .and_then(|context| tera.render_to("report.html", &context, &mut html))
         .map_err(|error| explain(&error))?;

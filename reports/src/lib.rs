@@ -26,6 +26,7 @@ pub mod junit_import;
 pub mod logs;
 mod machine;
 mod names;
+mod network;
 mod record;
 mod regular;
 pub mod render;
@@ -42,6 +43,9 @@ pub use event::{Boot, Event, EventKind, GuestFacts, InstalledPackage, L1Facts, R
 pub use journal::{Damage, Journal, JournalError, JournalErrorKind};
 pub use json_lines::JsonLines;
 pub use names::UniqueNames;
+pub use network::{
+    ContentSource, NetworkRequest, NetworkRun, NetworkSummary, RefusedHost, RequestOutcome, RequestRun, Traffic,
+};
 pub use record::RunRecord;
 pub use run::{
     Artifact, Attempt, CellRun, ImageRun, ImageState, KeptGuest, PackageName, PhaseRun, Run, RunnerLoss, RunnerRun,

@@ -12,7 +12,7 @@ use matrix::{CellId, Digest, GceRunner, SshHost, Step};
 use serde::Serialize;
 
 use crate::{
-    GuestFacts, InstalledPackage, MachineRun, Phase, RunnerFacts, SystemFacts, TestCase, Trouble, Verdict,
+    GuestFacts, InstalledPackage, MachineRun, NetworkRun, Phase, RunnerFacts, SystemFacts, TestCase, Trouble, Verdict,
     fold::clock::Clock, human,
 };
 
@@ -131,6 +131,8 @@ pub struct TemplateRun {
     pub started: Timestamp,
     /// When it was ready; `None`: it never was.
     pub ready: Option<Timestamp>,
+    /// What was fetched while it was prepared.
+    pub network: NetworkRun,
     /// Its state.
     #[serde(flatten)]
     pub state: TemplateState,
@@ -256,6 +258,8 @@ pub struct Attempt {
     pub system: Option<SystemFacts>,
     /// Installed packages with their versions; empty: none, or unknown.
     pub installed: Vec<InstalledPackage>,
+    /// What it asked the proxy of its runner for.
+    pub network: NetworkRun,
     /// The test case that had started and not finished when it ended.
     pub running: Option<String>,
     /// Its test cases.

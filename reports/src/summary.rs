@@ -6,7 +6,9 @@ use crate::{
     CellRun, MachineRun, Outcome, Run, RunnerRun,
     failures::{Failure, failures},
     grid::Grid,
-    guests, human, installed, machine, system,
+    guests, human, installed, machine,
+    network::NetworkTotal,
+    system,
 };
 
 /// Maximum number of failures with details.
@@ -53,6 +55,9 @@ fn write(run: &Run, run_dir: &Path, md: &mut String) -> std::fmt::Result {
     let installed = installed::by_image(run);
     if !installed.is_empty() {
         writeln!(md, "**Installed**: {}.\n", escape(&limited(&installed, MAX_NAMED).join("; ")))?;
+    }
+    if let Some(network) = NetworkTotal::of(run).line() {
+        writeln!(md, "**Network**: {}.\n", escape(&network))?;
     }
     for warning in limited(&run.every_warning(), MAX_NAMED) {
         writeln!(md, "> Warning: {}\n", escape(&warning))?;

@@ -58,12 +58,17 @@ pub enum TroubleKind {
     NotInstalled,
     /// It is unknown whether the package installs.
     InstallUnknown,
+    /// A repository could not be used: it is unreachable, expired, its signature is wrong, or what it sent is not what its
+    /// metadata says.
+    RepositoryFailed,
     /// Another program holds the package manager's lock.
     PackageManagerLocked,
     /// The suite could not be started.
     SuiteNotStarted,
     /// A test failed.
     TestFailed,
+    /// The guest asked for a host that the policy does not allow, and the matrix says that this is a failure.
+    UnexpectedRequest,
     /// The suite left none of the results it declares.
     ResultsMissing,
     /// The suite's results did not arrive, or cannot be read.
@@ -175,12 +180,15 @@ impl TroubleKind {
             Self::ImageMissing
             | Self::ImageUnusable
             | Self::InstallUnknown
+            | Self::RepositoryFailed
             | Self::SuiteNotStarted
             | Self::ResultsUnreadable
             | Self::NoTemplate => (Blame::Image, Retry::Never),
             // The lock may be free in the next guest.
             Self::PackageManagerLocked => (Blame::Image, Retry::Fresh),
-            Self::NotInstalled | Self::TestFailed | Self::ResultsMissing => (Blame::Package, Retry::Never),
+            Self::NotInstalled | Self::TestFailed | Self::UnexpectedRequest | Self::ResultsMissing => {
+                (Blame::Package, Retry::Never)
+            }
             Self::Host
             | Self::QemuGone
             | Self::QemuSilent
@@ -207,6 +215,8 @@ impl TroubleKind {
             Self::GuestRebooted => {
                 "see the end of console.log; a suite that is meant to reboot its guest says so with `reboot = true`"
             }
+            Self::RepositoryFailed => "see install.log; `dependencies = \"artifacts\"` installs without repositories",
+            Self::UnexpectedRequest => "report.html lists the requests of each cell",
             Self::QemuGone => "see qemu.log; was QEMU killed, or out of memory?",
             Self::QemuSilent => "see qemu.log; was QEMU stopped, or is this machine overloaded?",
             Self::HostDiskFull => "make room on the host's disk",
@@ -408,11 +418,13 @@ mod tests {
         an_unusable_image_is_unusable_for_the_next_guest_too: ImageUnusable => Image, Never;
         a_template_that_cannot_be_made_is_no_verdict_about_the_package: NoTemplate => Image, Never;
         an_installation_that_nobody_understands_is_an_error: InstallUnknown => Image, Never;
+        a_repository_that_cannot_be_used_is_no_verdict_about_the_package: RepositoryFailed => Image, Never;
         a_suite_that_cannot_be_started_is_no_verdict_about_the_package: SuiteNotStarted => Image, Never;
         results_that_cannot_be_read_are_an_error: ResultsUnreadable => Image, Never;
         a_locked_package_manager_is_tried_again: PackageManagerLocked => Image, Fresh;
         a_package_that_does_not_install_has_failed: NotInstalled => Package, Never;
         a_failed_test_has_failed: TestFailed => Package, Never;
+        a_request_that_the_matrix_forbids_is_a_failure: UnexpectedRequest => Package, Never;
         a_suite_without_its_results_has_failed: ResultsMissing => Package, Never;
         what_this_machine_fails_to_do_is_tried_again: Host => Harness, Fresh;
         a_qemu_that_is_gone_says_nothing_about_the_package: QemuGone => Harness, Fresh;
@@ -476,8 +488,13 @@ mod tests {
         let failing = failing.filter(|trouble| matches!(trouble.verdict(), Verdict::Failed { .. }));
         let kinds: std::collections::HashSet<_> = failing.map(|trouble| trouble.kind).collect();
         // A suite that keeps rebooting is in a loop, too.
-        let package =
-            [TroubleKind::NotInstalled, TroubleKind::TestFailed, TroubleKind::ResultsMissing, TroubleKind::RebootLoop];
+        let package = [
+            TroubleKind::NotInstalled,
+            TroubleKind::TestFailed,
+            TroubleKind::UnexpectedRequest,
+            TroubleKind::ResultsMissing,
+            TroubleKind::RebootLoop,
+        ];
         assert_eq!(kinds, package.into_iter().chain(GUESTS_DOING).collect());
     }
 
@@ -487,6 +504,13 @@ mod tests {
             assert_eq!(Trouble::new(kind, Phase::Test, "why").phase, Phase::Runner, "{kind:?}");
         }
         assert_eq!(Trouble::new(TroubleKind::QemuGone, Phase::Test, "why").phase, Phase::Test);
+    }
+
+    #[test]
+    fn whoever_cannot_use_a_repository_is_told_how_to_do_without() {
+        let help = Trouble::new(TroubleKind::RepositoryFailed, Phase::Install, "its signature is wrong").help;
+        let expected = "see install.log; `dependencies = \"artifacts\"` installs without repositories";
+        assert_eq!(help.as_deref(), Some(expected));
     }
 
     #[test]

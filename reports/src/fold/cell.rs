@@ -7,7 +7,7 @@ use super::{
     stays_inside,
 };
 use crate::{
-    Boot, CaseVerdict, EventKind, InstalledPackage, Phase, TestCase, Verdict, clean,
+    Boot, CaseVerdict, EventKind, InstalledPackage, NetworkRun, Phase, TestCase, Verdict, clean,
     run::{Artifact, Attempt, CellRun, KeptGuest, PhaseRun, attempt_folder},
 };
 
@@ -68,6 +68,14 @@ impl CellRun {
                     InstalledPackage { name: clean::line(name), version: clean::line(version) }
                 });
                 self.attempt(*attempt)?.installed = cleaned.collect();
+                Ok(())
+            }
+            EventKind::NetworkRequested { attempt, phase, request, .. } => {
+                self.attempt(*attempt)?.network.record(*phase, request);
+                Ok(())
+            }
+            EventKind::NetworkNotRecorded { attempt, phase, count, .. } => {
+                self.attempt(*attempt)?.network.count(*phase, *count);
                 Ok(())
             }
             EventKind::TestStarted { attempt, name, .. } => {
@@ -146,6 +154,7 @@ impl CellRun {
             guest: None,
             system: None,
             installed: Vec::new(),
+            network: NetworkRun::default(),
             running: None,
             cases: Vec::new(),
             trouble: None,

@@ -5,7 +5,7 @@ use matrix::Digest;
 
 use super::{MAX_ELAPSED_MS, MAX_LIST, clean_trouble};
 use crate::{
-    Boot, EventKind, clean,
+    Boot, EventKind, NetworkRun, Phase, clean,
     run::{Run, TemplateRun, TemplateState},
 };
 
@@ -15,6 +15,10 @@ impl Run {
         match event {
             EventKind::TemplateStarted { runner, template, image } => {
                 self.start_template(at, *runner, *template, image)
+            }
+            EventKind::TemplateRequested { runner, template, request } => {
+                self.known_template(*runner, *template)?.network.record(Phase::Prepare, request);
+                Ok(())
             }
             EventKind::TemplateReady { runner, template: digest, cached, elapsed_ms, cost } => {
                 let template = self.known_template(*runner, *digest)?;
@@ -79,6 +83,7 @@ impl Run {
             runner,
             started: at,
             ready: None,
+            network: NetworkRun::default(),
             state: TemplateState::Freezing,
         });
         Ok(())

@@ -8,6 +8,8 @@ use crate::Run;
 /// Bytes of escaped log text for all bad cells together, and for all others.
 const BAD: usize = 4 << 20;
 const GOOD: usize = 1 << 20;
+/// Bytes for the requests of all cells together, and as much for those of all templates.
+const REQUESTS: usize = 1 << 20;
 /// Maximum bytes of log text for one cell.
 const MAX_CELL: usize = 64 << 10;
 /// A smaller share is useless: the log is only linked.
@@ -33,6 +35,11 @@ impl Budget {
     /// Bytes of log text for a cell.
     pub(super) const fn logs(self, bad: bool) -> usize {
         if bad { self.bad } else { self.good }
+    }
+
+    /// Bytes for the requests of each of `all` cells or templates.
+    pub(super) fn requests(all: usize) -> usize {
+        (REQUESTS / all.max(1)).min(MAX_CELL)
     }
 
     /// Bytes for the details of a cell's test cases.
@@ -64,6 +71,11 @@ pub(super) fn beginning(text: &str, max: usize) -> &str {
         cost > max
     });
     end.map_or(text, |(at, _)| &text[..at])
+}
+
+/// Bytes of a text when escaped for HTML.
+pub(super) fn cost(text: &str) -> usize {
+    text.chars().map(escaped).sum()
 }
 
 /// Bytes of a character in the page.

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::budget::{Budget, beginning, last_lines};
+use super::{
+    budget::{Budget, beginning, last_lines},
+    network::NetworkView,
+};
 use crate::{
     CellRun, Outcome, ReportedCase, Tally, evidence,
     fold::percent_encode,
@@ -48,6 +51,7 @@ struct AttemptView {
     runner: Option<String>,
     installed: String,
     system: Vec<FactView>,
+    network: Option<NetworkView>,
     tail: Option<String>,
 }
 
@@ -121,6 +125,7 @@ impl<'a> CellView<'a> {
         let mut tally = Tally::default();
         cases.iter().for_each(|case| tally.add(case.outcome));
         let artifacts = last.map_or(&[][..], |attempt| &attempt.artifacts);
+        let requests = Budget::requests(run.cells.len()) / cell.attempts.len().max(1);
         let (logs, screen) = last.map(|attempt| logs(cell, attempt, run_dir, budget.logs(bad))).unwrap_or_default();
         Self {
             anchor: anchor(index),
@@ -137,7 +142,7 @@ impl<'a> CellView<'a> {
             },
             warnings: &cell.warnings,
             kept: last.and_then(|attempt| attempt.kept.as_ref()),
-            attempts: cell.attempts.iter().map(|attempt| AttemptView::new(run, attempt, attempt.retried)).collect(),
+            attempts: cell.attempts.iter().map(|attempt| AttemptView::new(run, attempt, requests)).collect(),
             tests_more: cases.len().saturating_sub(MAX_TESTS),
             tests: tests(cases, budget.tests(bad)),
             logs,
@@ -153,8 +158,8 @@ impl<'a> CellView<'a> {
 }
 
 impl AttemptView {
-    /// `tail`: include the console's last lines, for attempts whose logs are not shown.
-    fn new(run: &Run, attempt: &Attempt, tail: bool) -> Self {
+    /// `requests`: bytes for its requests.
+    fn new(run: &Run, attempt: &Attempt, requests: usize) -> Self {
         let outcome = attempt.outcome.as_ref().map_or(Outcome::NotRun, Outcome::from);
         let decided = attempt.outcome.as_ref().and_then(|verdict| verdict.phase());
         let ends = attempt.phases.iter().map(|run| run.after_ms.saturating_add(run.elapsed_ms.unwrap_or(0)));
@@ -187,7 +192,9 @@ impl AttemptView {
                 .map(|(name, value)| FactView { name, value })
                 .collect(),
             installed: attempt.installed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-            tail: (tail && !attempt.console_tail().is_empty())
+            network: NetworkView::new(&attempt.network, requests),
+            // Logs of a retried attempt are not shown.
+            tail: (attempt.retried && !attempt.console_tail().is_empty())
                 .then(|| last_lines(&attempt.console_tail().join("\n"), 2 << 10).to_owned()),
         }
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     budget::{Budget, last_lines},
     cell::{CellView, anchor, mark},
+    network::TotalView,
     runner::{MAX_RUNNERS, RunnerView},
     template::{MAX_TEMPLATES, TemplateView},
 };
@@ -58,6 +59,7 @@ pub(super) struct Page<'a> {
     runners_more: usize,
     templates: Vec<TemplateView<'a>>,
     templates_more: usize,
+    network: Option<TotalView>,
     images: Vec<ImageView<'a>>,
     grid: GridView,
     wrong: Vec<WrongView<'a>>,
@@ -174,8 +176,14 @@ impl<'a> Page<'a> {
             tests_text: counts.tests.to_string(),
             runners: run.runners.iter().take(MAX_RUNNERS).map(RunnerView::new).collect(),
             runners_more: run.runners.len().saturating_sub(MAX_RUNNERS),
-            templates: run.templates.iter().take(MAX_TEMPLATES).map(TemplateView::new).collect(),
+            templates: run
+                .templates
+                .iter()
+                .take(MAX_TEMPLATES)
+                .map(|template| TemplateView::new(template, Budget::requests(run.templates.len().min(MAX_TEMPLATES))))
+                .collect(),
             templates_more: run.templates.len().saturating_sub(MAX_TEMPLATES),
+            network: TotalView::new(run),
             images: run.images.iter().map(|of| image(run, of)).collect(),
             grid: grid(run),
             wrong: failures.iter().take(MAX_WRONG).filter_map(wrong).collect(),

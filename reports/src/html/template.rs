@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::network::NetworkView;
 use crate::{TemplateRun, Trouble, human, run::TemplateState};
 
 /// Maximum number of templates.
@@ -19,10 +20,12 @@ pub(super) struct TemplateView<'a> {
     digest: String,
     digest_short: String,
     duration: String,
+    network: Option<NetworkView>,
 }
 
 impl<'a> TemplateView<'a> {
-    pub(super) fn new(template: &'a TemplateRun) -> Self {
+    /// `requests`: bytes for its requests.
+    pub(super) fn new(template: &'a TemplateRun, requests: usize) -> Self {
         let (state, elapsed_ms) = match &template.state {
             TemplateState::Freezing => ("was being made".to_owned(), None),
             TemplateState::Ready { cached: true, elapsed_ms, .. } => ("from the store".to_owned(), Some(*elapsed_ms)),
@@ -49,6 +52,7 @@ impl<'a> TemplateView<'a> {
             digest: template.template.to_string(),
             digest_short: template.template.short(),
             duration: elapsed_ms.map(human::duration).unwrap_or_default(),
+            network: NetworkView::new(&template.network, requests),
         }
     }
 }

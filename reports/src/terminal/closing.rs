@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use matrix::GceRunner;
 
 use super::paint::Paint;
-use crate::{Outcome, Phase, Run, clean, guests, human, installed};
+use crate::{Outcome, Phase, Run, clean, guests, human, installed, network::NetworkTotal};
 
 /// Maximum number of bad cells named at the end, and in the command that retries them.
 const MAX_NAMED: usize = 20;
@@ -36,6 +36,7 @@ pub(super) fn lines(run: &Run, run_dir: &Path, paint: Paint) -> Vec<String> {
     lines.extend(guests.iter().enumerate().map(|(index, text)| row(if index == 0 { "guests" } else { "" }, text)));
     lines.extend(machines(run, paint));
     lines.extend(installed::by_image(run).iter().take(MAX_NAMED).map(|text| row("package", text)));
+    lines.extend(NetworkTotal::of(run).line().map(|text| row("network", &text)));
     lines.extend(match run.every_warning().as_slice() {
         [] => None,
         [one] => Some(row("warning", &paint.notice(one))),

@@ -2,7 +2,7 @@
 
 use matrix::Plan;
 use proptest::prelude::*;
-use reports::{CaseVerdict, Counts, Event, EventKind, Outcome, Phase, Run, Tally, Verdict};
+use reports::{CaseVerdict, Counts, Event, EventKind, Outcome, Phase, Run, Tally, Trouble, TroubleKind, Verdict};
 
 use crate::fixture::{self, Story};
 
@@ -181,6 +181,29 @@ proptest! {
             other => prop_assert!(false, "exit code {other}"),
         }
     }
+}
+
+#[test]
+fn a_request_that_the_matrix_forbids_is_not_said_to_be_a_failed_installation_or_test() {
+    let plan = fixture::plan();
+    let mut story = Story::new();
+    story.start(&plan);
+    for (cell, phase) in plan.cells.iter().zip([Phase::Install, Phase::Test, Phase::Test, Phase::Collect]) {
+        story.boot(&cell.id, 1);
+        let trouble = Trouble::new(TroubleKind::UnexpectedRequest, phase, "it asked for telemetry.example.com:443");
+        let verdict = trouble.verdict();
+        let ending = reports::Ending::Troubled(trouble);
+        story.emit(EventKind::AttemptFinished { cell: cell.id.clone(), attempt: 1, ending, retried: false });
+        story.end(&cell.id, verdict);
+    }
+    plan.cells.iter().skip(4).for_each(|cell| story.pass(&cell.id));
+    story.finish();
+    let run = Run::fold(&plan, &story.events);
+    assert_eq!(run.contradictions, [""; 0]);
+    assert_eq!(
+        (run.exit_code(), run.conclusion()),
+        (1, "asks for hosts that are not allowed on 2 of 4 systems".into())
+    );
 }
 
 #[test]

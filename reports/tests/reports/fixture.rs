@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 use jiff::{SignedDuration, Timestamp};
 use matrix::{CellId, Digest, Plan};
 use reports::{
-    Boot, CaseVerdict, Ending, Event, EventKind, GuestFacts, Journal, L1Facts, Phase, RunnerFacts, StepTime,
-    SystemFacts, TestCase, Trouble, TroubleKind, Verdict, attempt_folder,
+    Boot, CaseVerdict, ContentSource, Ending, Event, EventKind, GuestFacts, Journal, L1Facts, NetworkRequest, Phase,
+    RequestOutcome, RunnerFacts, StepTime, SystemFacts, TestCase, Trouble, TroubleKind, Verdict, attempt_folder,
 };
 
 /// Names the catalog is said to have.
@@ -126,6 +126,30 @@ pub(crate) fn system(version: &str, name: &str, kernel: &str, libc: &str, init: 
         apparmor: Some(true),
         root_bytes: None,
     }
+}
+
+/// A file of a host that was fetched, of 1 MiB.
+pub(crate) fn fetched(host: &str, path: &str, source: ContentSource) -> NetworkRequest {
+    let outcome = RequestOutcome::Served { status: 200, source, digest: Some(Digest::of(path.as_bytes())) };
+    requested("GET", host, 80, Some(path), outcome)
+}
+
+/// A host that the policy does not allow.
+pub(crate) fn refused(host: &str) -> NetworkRequest {
+    let reason = "the policy of the cell does not allow this host".to_owned();
+    NetworkRequest { bytes: 0, ..requested("CONNECT", host, 443, None, RequestOutcome::Refused { reason }) }
+}
+
+/// A request that ended in this way after a quarter of a second.
+pub(crate) fn requested(
+    method: &str,
+    host: &str,
+    port: u16,
+    path: Option<&str>,
+    outcome: RequestOutcome,
+) -> NetworkRequest {
+    let (method, host, path) = (method.to_owned(), host.to_owned(), path.map(str::to_owned));
+    NetworkRequest { method, host, port, path, outcome, bytes: 1 << 20, elapsed_ms: 250 }
 }
 
 /// A stream of events with a clock.
@@ -250,6 +274,11 @@ impl Story {
         self.emit(EventKind::PhaseFinished { cell: cell.clone(), attempt, phase, elapsed_ms: ms });
     }
 
+    /// A request of a guest.
+    pub(crate) fn request(&mut self, cell: &CellId, phase: Phase, request: NetworkRequest) {
+        self.emit(EventKind::NetworkRequested { cell: cell.clone(), attempt: 1, phase, request });
+    }
+
     pub(crate) fn case(&mut self, cell: &CellId, attempt: u32, name: &str, verdict: CaseVerdict, elapsed_ms: u64) {
         let name = name.to_owned();
         self.emit(EventKind::TestStarted { cell: cell.clone(), attempt, name: name.clone() });
@@ -355,6 +384,10 @@ pub(crate) fn story(plan: &Plan) -> Story {
     // debian-12: forked from a template. Results of its own; the service fails.
     story.freeze("debian-12-minimal", 24_600);
     story.boot(cells[2], 1);
+    let file = |name: &str, source| fetched("deb.debian.org", &format!("/debian/{name}"), source);
+    story.request(cells[2], Phase::Install, file("dists/bookworm/InRelease", ContentSource::Revalidated));
+    story.request(cells[2], Phase::Install, file("pool/main/g/glibc/libc6_2.36-9_amd64.deb", ContentSource::Cache));
+    story.request(cells[2], Phase::Install, file("pool/main/n/nss/libnss3_3.87-1_amd64.deb", ContentSource::Server));
     story.phase(cells[2], 1, Phase::Install, 3_000);
     story.case(cells[2], 1, "greet::says hello", CaseVerdict::Passed, 120);
     story.case(
@@ -378,6 +411,8 @@ pub(crate) fn story(plan: &Plan) -> Story {
         message: "exit code 3".to_owned(),
         detail: "$ systemctl is-active hello\nfailed\nhello.service: Failed with result 'exit-code'.\n".to_owned(),
     };
+    story.request(cells[3], Phase::Test, refused("telemetry.example.com"));
+    story.request(cells[3], Phase::Test, refused("telemetry.example.com"));
     story.case(cells[3], 1, "service", failed, 700);
     story.phase(cells[3], 1, Phase::Test, 800);
     let verdict = Verdict::Failed { phase: Phase::Test, reason: "service: exit code 3".to_owned() };

@@ -10,6 +10,7 @@ mod journal;
 mod junit;
 mod large;
 mod machines;
+mod network;
 mod render;
 mod resume;
 mod runners;

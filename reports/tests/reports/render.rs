@@ -18,6 +18,8 @@ fn the_summary_fits_the_page_of_a_ci_job() {
 
     **Guests**: 2 forked, 4 cold, 1 cold (no template of debian-13-minimal: the guest did not answer over SSH in 1m 00s).
 
+    **Network**: 3 files (3.0 MiB) fetched, 2 of them from the cache; refused: telemetry.example.com:443 (2 attempts in 1 cell).
+
     > Warning: little disk space left: 1.2 GiB
 
     | image | smoke | service |
@@ -114,7 +116,7 @@ fn run_json_has_a_version_counts_and_every_attempt() {
     }
     "#);
     let attempt = &value["cells"][5]["attempts"][0];
-    insta::assert_snapshot!(serde_json::to_string(attempt).expect("JSON"), @r#"{"artifacts":[],"cases":[],"elapsed_ms":23600,"ended":"2026-11-22T10:35:18.8Z","guest":{"accelerator":"kvm","boot":{"how":"cold","reason":null},"image":"sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d","machine":"pc-q35-10.0","pid":4711,"runner":1},"installed":[],"kept":null,"number":1,"outcome":{"phase":"runner","reason":"runner 1 was lost","verdict":"error"},"phases":[{"after_ms":0,"elapsed_ms":21400,"phase":"boot","started":"2026-11-22T10:34:55.2Z","timeout_ms":810000},{"after_ms":21400,"elapsed_ms":1900,"phase":"connect","started":"2026-11-22T10:35:16.6Z","timeout_ms":600000},{"after_ms":23300,"elapsed_ms":300,"phase":"prepare","started":"2026-11-22T10:35:18.5Z","timeout_ms":600000}],"retried":true,"running":null,"started":"2026-11-22T10:34:55.2Z","system":null,"trouble":{"evidence":[],"help":null,"kind":"host","phase":"runner","reason":"runner 1 was lost"}}"#);
+    insta::assert_snapshot!(serde_json::to_string(attempt).expect("JSON"), @r#"{"artifacts":[],"cases":[],"elapsed_ms":23600,"ended":"2026-11-22T10:35:18.8Z","guest":{"accelerator":"kvm","boot":{"how":"cold","reason":null},"image":"sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d","machine":"pc-q35-10.0","pid":4711,"runner":1},"installed":[],"kept":null,"network":[],"number":1,"outcome":{"phase":"runner","reason":"runner 1 was lost","verdict":"error"},"phases":[{"after_ms":0,"elapsed_ms":21400,"phase":"boot","started":"2026-11-22T10:34:55.2Z","timeout_ms":810000},{"after_ms":21400,"elapsed_ms":1900,"phase":"connect","started":"2026-11-22T10:35:16.6Z","timeout_ms":600000},{"after_ms":23300,"elapsed_ms":300,"phase":"prepare","started":"2026-11-22T10:35:18.5Z","timeout_ms":600000}],"retried":true,"running":null,"started":"2026-11-22T10:34:55.2Z","system":null,"trouble":{"evidence":[],"help":null,"kind":"host","phase":"runner","reason":"runner 1 was lost"}}"#);
 }
 
 #[test]

@@ -157,6 +157,7 @@ fn a_run_reads_as_plain_lines_in_a_ci_log() {
       cells    8: 2 passed, 3 failed, 1 error, 1 not-run, 1 skipped
       tests    10: 3 passed, 3 failed, 1 error, 1 not-run, 2 skipped
       guests   2 forked, 4 cold, 1 cold (no template of debian-13-minimal: the guest did not answer over SSH in 1m 00s)
+      network  3 files (3.0 MiB) fetched, 2 of them from the cache; refused: telemetry.example.com:443 (2 attempts in 1 cell)
       warning  little disk space left: 1.2 GiB
       time     boot 81% (2m 11s), install 9% (13.8s), connect 7% (11.4s), test 2% (3.0s), prepare 1% (1.8s)
       slowest  debian-13-minimal.service 50.7s, debian-12-minimal.smoke 28.0s, debian-12-minimal.service 27.7s
