@@ -1,0 +1,299 @@
+//! What was fetched, by its digest: for all guests and runs, of all processes that use one store.
+//!
+//! ```text
+//! content/<digest>   one file's content, never changed
+//! index/<digest>     what a URL (the digest is that of its text) had when it was last asked, as JSON
+//! new/               downloads in progress
+//! ```
+//!
+//! Nothing half-written has a final name. What is over the limit goes, least recently used first; a file that is being read keeps
+//! its content until it is closed.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::{Duration, SystemTime},
+};
+
+use matrix::Digest;
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+
+/// A file counts as used at most this often, so that reading it need not write.
+const TOUCH: Duration = Duration::from_secs(60);
+/// Downloads that nobody wrote to for so long belong to a process that is gone.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+/// What an eviction leaves, of the limit: otherwise each file that comes would look through all of them.
+const KEPT: (u64, u64) = (9, 10);
+/// Largest entry of the index that is read.
+const LONGEST_ENTRY: u64 = 64 * 1024;
+
+/// The cache.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    root: PathBuf,
+    limit: u64,
+    /// Bytes of content, as far as this process knows; counted when something is first put there.
+    size: Mutex<Option<u64>>,
+}
+
+/// What a URL had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    /// The URL.
+    pub(crate) url: String,
+    /// Digest of the content.
+    pub(crate) digest: Digest,
+    /// Its size in bytes.
+    pub(crate) bytes: u64,
+    /// The server's own words for it, with which it can be asked whether it is still the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) etag: Option<String>,
+    /// When the server says that it was last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_modified: Option<String>,
+    /// Its media type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) content_type: Option<String>,
+    /// When the server last said that this is what it has.
+    pub(crate) checked: jiff::Timestamp,
+}
+
+impl Cache {
+    /// The cache in this folder, which is created if needed; `limit`: of its content, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be created.
+    pub(crate) fn open(root: &Path, limit: u64) -> io::Result<Self> {
+        for folder in ["content", "index", "new"] {
+            fs::create_dir_all(root.join(folder))?;
+        }
+        Ok(Self { root: root.to_owned(), limit, size: Mutex::new(None) })
+    }
+
+    /// What is known of this URL, if its content is there.
+    pub(crate) fn look(&self, url: &str) -> Option<Entry> {
+        let path = self.entry(url);
+        if fs::metadata(&path).ok()?.len() > LONGEST_ENTRY {
+            return None;
+        }
+        let entry: Entry = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        let there = fs::metadata(self.content(entry.digest)).is_ok_and(|file| file.len() == entry.bytes);
+        (there && entry.url == url).then_some(entry)
+    }
+
+    /// The content; it counts as used now.
+    ///
+    /// # Errors
+    ///
+    /// It is gone.
+    pub(crate) fn read(&self, digest: Digest) -> io::Result<File> {
+        let file = File::open(self.content(digest))?;
+        let age = file.metadata()?.modified()?.elapsed().unwrap_or(TOUCH);
+        if age >= TOUCH {
+            // Only the order of eviction depends on it.
+            let _ = file.set_modified(SystemTime::now());
+        }
+        Ok(file)
+    }
+
+    /// A file to download into.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be created.
+    pub(crate) fn new_file(&self) -> io::Result<NamedTempFile> {
+        NamedTempFile::new_in(self.root.join("new"))
+    }
+
+    /// Keeps what was downloaded: under its digest, and as what the URL of the entry has.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written. Nothing half-written is found then.
+    pub(crate) fn keep(&self, file: NamedTempFile, entry: &Entry) -> io::Result<()> {
+        let path = self.content(entry.digest);
+        let known = fs::metadata(&path).is_ok_and(|file| file.len() == entry.bytes);
+        if !known {
+            self.make_room(entry.bytes)?;
+            file.as_file().sync_data()?;
+            file.persist(&path).map_err(|error| error.error)?;
+        }
+        self.note(entry)
+    }
+
+    /// What the URL has, or still has.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub(crate) fn note(&self, entry: &Entry) -> io::Result<()> {
+        let file = self.new_file()?;
+        serde_json::to_writer(&file, entry)?;
+        file.persist(self.entry(&entry.url)).map_err(|error| error.error)?;
+        Ok(())
+    }
+
+    /// Removes content that is not what its name says.
+    pub(crate) fn discard(&self, digest: Digest) {
+        let _ = fs::remove_file(self.content(digest));
+        if let Ok(mut size) = self.size.lock() {
+            *size = None;
+        }
+    }
+
+    /// Counts what comes, and removes what was not used for the longest time if it is too much.
+    fn make_room(&self, bytes: u64) -> io::Result<()> {
+        let Ok(mut size) = self.size.lock() else { return Ok(()) };
+        let known = match *size {
+            Some(known) => known,
+            None => files(&self.root.join("content"))?.iter().map(|(.., bytes)| bytes).sum(),
+        };
+        let wanted = known.saturating_add(bytes);
+        *size = Some(if wanted <= self.limit { wanted } else { self.evict(bytes)?.saturating_add(bytes) });
+        Ok(())
+    }
+
+    /// Removes until there is room for this much; what is left.
+    fn evict(&self, bytes: u64) -> io::Result<u64> {
+        let mut contents = files(&self.root.join("content"))?;
+        contents.sort();
+        let mut left: u64 = contents.iter().map(|(.., bytes)| bytes).sum();
+        let most = (self.limit / KEPT.1 * KEPT.0).saturating_sub(bytes);
+        for (_, path, bytes) in contents {
+            if left <= most {
+                break;
+            }
+            if fs::remove_file(path).is_ok() {
+                left = left.saturating_sub(bytes);
+            }
+        }
+        for (_, path, _) in files(&self.root.join("index"))? {
+            let entry = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Entry>(&text).ok());
+            if entry.is_none_or(|entry| !self.content(entry.digest).exists()) {
+                let _ = fs::remove_file(path);
+            }
+        }
+        for (used, path, _) in files(&self.root.join("new"))? {
+            if used.elapsed().is_ok_and(|age| age > ABANDONED) {
+                let _ = fs::remove_file(path);
+            }
+        }
+        Ok(left)
+    }
+
+    fn content(&self, digest: Digest) -> PathBuf {
+        self.root.join("content").join(digest.hex())
+    }
+
+    fn entry(&self, url: &str) -> PathBuf {
+        self.root.join("index").join(Digest::of(url.as_bytes()).hex())
+    }
+}
+
+/// The files of a folder: when each was last used, its path, its size.
+fn files(folder: &Path) -> io::Result<Vec<(SystemTime, PathBuf, u64)>> {
+    let listed = fs::read_dir(folder)?.flatten().filter_map(|entry| {
+        let file = entry.metadata().ok()?;
+        file.is_file().then(|| (file.modified().unwrap_or(SystemTime::UNIX_EPOCH), entry.path(), file.len()))
+    });
+    Ok(listed.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+
+    fn entry(url: &str, content: &[u8]) -> Entry {
+        Entry {
+            url: url.to_owned(),
+            digest: Digest::of(content),
+            bytes: content.len() as u64,
+            etag: Some("\"1\"".to_owned()),
+            last_modified: None,
+            content_type: None,
+            checked: "2026-11-29T00:00:00Z".parse().expect("a time"),
+        }
+    }
+
+    fn keep(cache: &Cache, url: &str, content: &[u8]) {
+        let mut file = cache.new_file().expect("a file");
+        file.write_all(content).expect("written");
+        cache.keep(file, &entry(url, content)).expect("kept");
+    }
+
+    /// As if it was last used so long ago.
+    fn age(cache: &Cache, content: &[u8], seconds: u64) {
+        let file = File::open(cache.content(Digest::of(content))).expect("there");
+        file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).expect("set");
+    }
+
+    #[test]
+    fn what_was_kept_is_found_by_its_url_in_another_process_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        keep(&Cache::open(folder.path(), 100).expect("opened"), "http://a/x", b"content");
+        let again = Cache::open(folder.path(), 100).expect("opened");
+        assert_eq!(again.look("http://a/x"), Some(entry("http://a/x", b"content")));
+        assert_eq!(again.look("http://a/y"), None);
+        let mut text = String::new();
+        again.read(Digest::of(b"content")).expect("there").read_to_string(&mut text).expect("read");
+        assert_eq!(text, "content");
+    }
+
+    #[test]
+    fn a_damaged_or_missing_content_is_not_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::open(folder.path(), 100).expect("opened");
+        keep(&cache, "http://a/x", b"content");
+        fs::write(cache.content(Digest::of(b"content")), b"cont").expect("cut");
+        assert_eq!(cache.look("http://a/x"), None);
+        keep(&cache, "http://a/x", b"content");
+        assert!(cache.look("http://a/x").is_some(), "it is fetched again");
+        cache.discard(Digest::of(b"content"));
+        assert_eq!(cache.look("http://a/x"), None);
+        keep(&cache, "http://a/x", b"content");
+        fs::write(cache.entry("http://a/x"), b"{").expect("damaged");
+        assert_eq!(cache.look("http://a/x"), None);
+    }
+
+    #[test]
+    fn what_was_not_used_for_the_longest_time_makes_room() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::open(folder.path(), 100).expect("opened");
+        for (at, content) in [[b'1'; 30], [b'2'; 30], [b'3'; 30]].iter().enumerate() {
+            keep(&cache, &format!("http://a/{at}"), content);
+            age(&cache, content, 1000 - 100 * at as u64);
+        }
+        cache.read(Digest::of(&[b'1'; 30])).expect("there");
+        keep(&cache, "http://a/3", &[b'4'; 30]);
+        let found = |at: usize| cache.look(&format!("http://a/{at}")).is_some();
+        assert_eq!([0, 1, 2, 3].map(found), [true, false, true, true]);
+        assert_eq!(
+            fs::read_dir(folder.path().join("index")).expect("a folder").count(),
+            3,
+            "nothing points to nothing"
+        );
+        // Larger than everything: it is kept alone, and goes with the next one.
+        keep(&cache, "http://a/4", &[b'5'; 200]);
+        assert_eq!([0, 1, 2, 3, 4].map(found), [false, false, false, false, true]);
+        keep(&cache, "http://a/5", &[b'6'; 30]);
+        assert_eq!([4, 5].map(found), [false, true]);
+    }
+
+    #[test]
+    fn what_is_being_read_stays_readable_when_it_is_evicted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::open(folder.path(), 50).expect("opened");
+        keep(&cache, "http://a/1", &[b'1'; 40]);
+        let mut reading = cache.read(Digest::of(&[b'1'; 40])).expect("there");
+        keep(&cache, "http://a/2", &[b'2'; 40]);
+        let mut content = Vec::new();
+        reading.read_to_end(&mut content).expect("read");
+        assert_eq!((content, cache.look("http://a/1")), (vec![b'1'; 40], None));
+    }
+}

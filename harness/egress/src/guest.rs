@@ -1,0 +1,314 @@
+//! One guest's requests: each is judged, answered and recorded.
+
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Channel, Empty, Full, channel::Sender, combinators::BoxBody};
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{
+        CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    },
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use matrix::Digest;
+use reports::{ContentSource, NetworkRequest, RequestOutcome};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    time::timeout,
+};
+
+use crate::{
+    fetch::{Answer, Content, Fetches, Found, Head, Wanted},
+    policy::{Policy, Refusal, Target, What, decide},
+    tunnel,
+};
+
+/// Most bytes of a request's head, and most lines of it.
+const HEAD_BYTES: usize = 16 * 1024;
+const HEAD_LINES: usize = 64;
+/// Longest time that a guest takes for a request's head, or between requests of one connection.
+const HEAD_TIME: Duration = Duration::from_secs(60);
+/// Longest time that a guest takes for one piece of an answer.
+const SLOWEST: Duration = Duration::from_secs(60);
+/// Most requests of one guest.
+const REQUESTS: u64 = 20_000;
+/// Most bytes that one guest receives.
+const BYTES: u64 = 16 << 30;
+
+/// Told of each request when it is over.
+pub type Recorder = Box<dyn Fn(NetworkRequest) + Send + Sync>;
+
+pub(crate) struct State {
+    pub(crate) fetches: Arc<Fetches>,
+    /// `None`: nothing may be reached.
+    pub(crate) policy: Mutex<Option<Arc<Policy>>>,
+    pub(crate) record: Recorder,
+    /// Files that it has had.
+    had: Mutex<HashSet<Digest>>,
+    requests: AtomicU64,
+    bytes: AtomicU64,
+    /// How many requests are not over.
+    pub(crate) under_way: watch::Sender<usize>,
+}
+
+type Body = BoxBody<Bytes, std::io::Error>;
+
+/// What a request is recorded with once it is over.
+pub(crate) struct Asked {
+    state: Arc<State>,
+    method: String,
+    host: String,
+    port: u16,
+    path: Option<String>,
+    began: Instant,
+    recorded: bool,
+}
+
+impl Asked {
+    pub(crate) fn over(mut self, outcome: RequestOutcome, bytes: u64) {
+        self.record(outcome, bytes);
+    }
+
+    fn record(&mut self, outcome: RequestOutcome, bytes: u64) {
+        self.recorded = true;
+        let Self { state, method, host, port, path, began, .. } = self;
+        let (method, host, path) = (std::mem::take(method), std::mem::take(host), path.take());
+        let elapsed_ms = began.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+        (state.record)(NetworkRequest { method, host, port: *port, path, outcome, bytes, elapsed_ms });
+    }
+
+    fn failed(self, reason: String) -> Response<Body> {
+        let answer = said(StatusCode::BAD_GATEWAY, &reason);
+        self.over(RequestOutcome::Failed { reason }, 0);
+        answer
+    }
+
+    /// Takes these bytes from what the guest may receive.
+    ///
+    /// # Errors
+    ///
+    /// It has received so much.
+    pub(crate) fn takes(&self, bytes: u64) -> Result<(), String> {
+        match self.state.bytes.fetch_add(bytes, Ordering::Relaxed) {
+            sum if sum + bytes <= BYTES => Ok(()),
+            _ => Err(format!("the guest has received the {BYTES} bytes that one guest may")),
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !self.recorded {
+            self.record(RequestOutcome::Failed { reason: "the guest's connection ended".to_owned() }, 0);
+        }
+        self.state.under_way.send_modify(|count| *count -= 1);
+    }
+}
+
+impl State {
+    pub(crate) fn new(fetches: Arc<Fetches>, record: Recorder) -> Self {
+        let (had, requests, bytes) = Default::default();
+        let under_way = watch::Sender::new(0);
+        Self { fetches, policy: Mutex::new(None), record, had, requests, bytes, under_way }
+    }
+
+    /// Serves one connection to its end.
+    pub(crate) async fn connection(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let state = Arc::clone(&self);
+        let service = service_fn(move |request| {
+            let state = Arc::clone(&state);
+            async move { Ok::<_, Infallible>(state.answer(request).await) }
+        });
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES).max_headers(HEAD_LINES);
+        let served = server.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+        if let Err(error) = served
+            && error.is_parse()
+        {
+            let reason = format!("it is no HTTP request: {}", reports::clean::line(&error.to_string()));
+            self.asked("-".into(), "-".into(), 0, None).over(RequestOutcome::Refused { reason }, 0);
+        }
+    }
+
+    fn asked(self: &Arc<Self>, method: String, host: String, port: u16, path: Option<String>) -> Asked {
+        self.under_way.send_modify(|count| *count += 1);
+        Asked { state: Arc::clone(self), method, host, port, path, began: Instant::now(), recorded: false }
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let method = request.method().to_string();
+        let target = match decide(policy.as_deref(), request.method(), request.uri(), request.headers()) {
+            Ok(target) => target,
+            Err(Refusal { host, port, path, status, reason }) => {
+                let asked = self.asked(method.chars().take(20).collect(), host, port, path);
+                // What follows on the connection could be taken for another request by somebody.
+                let mut answer = said(status, &reason);
+                answer.headers_mut().insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
+                asked.over(RequestOutcome::Refused { reason }, 0);
+                return answer;
+            }
+        };
+        let Target { host, port, reach, what } = target;
+        let path = match &what {
+            What::File { url, .. } => url.splitn(4, '/').nth(3).map(|path| format!("/{path}")),
+            What::Tunnel => None,
+        };
+        let asked = self.asked(method, host.clone(), port, path);
+        if self.requests.fetch_add(1, Ordering::Relaxed) >= REQUESTS {
+            return asked.failed(format!("the guest has made the {REQUESTS} requests that one guest may"));
+        }
+        match what {
+            What::Tunnel => match self.fetches.connect(&host, port, reach).await {
+                Ok(server) => {
+                    tokio::spawn(tunnel::run(asked, hyper::upgrade::on(request), server));
+                    Response::new(empty())
+                }
+                Err(reason) => asked.failed(reason),
+            },
+            What::File { url, may_change } => {
+                let is_get = request.method() == Method::GET;
+                let again = is_get
+                    && !self.had.lock().unwrap_or_else(PoisonError::into_inner).insert(Digest::of(url.as_bytes()));
+                let wanted = Wanted { url, reach, may_change, again };
+                match is_get {
+                    true => self.file(asked, &wanted, request.headers()).await,
+                    false => self.head(asked, &wanted).await,
+                }
+            }
+        }
+    }
+
+    async fn head(&self, asked: Asked, wanted: &Wanted) -> Response<Body> {
+        match self.fetches.head(wanted).await {
+            Err(why) => asked.failed(why),
+            Ok((status, head, headers, source)) => {
+                let mut answer = Response::new(empty());
+                *answer.status_mut() = status;
+                *answer.headers_mut() = headers;
+                describe(&head, answer.headers_mut());
+                asked.over(RequestOutcome::Served { status: status.as_u16(), source, digest: None }, 0);
+                answer
+            }
+        }
+    }
+
+    async fn file(&self, asked: Asked, wanted: &Wanted, headers: &HeaderMap) -> Response<Body> {
+        match self.fetches.get(wanted).await {
+            Err(why) => asked.failed(why),
+            Ok(Answer::Other(other)) => {
+                let bytes = other.content.len() as u64;
+                let mut answer = Response::new(full(other.content.clone()));
+                *answer.status_mut() = other.status;
+                *answer.headers_mut() = other.headers.clone();
+                let (status, source) = (other.status.as_u16(), ContentSource::Server);
+                asked.over(RequestOutcome::Served { status, source, digest: None }, bytes);
+                answer
+            }
+            Ok(Answer::File(found)) if is_known(&found.head, headers) => {
+                let Found { head, source, .. } = *found;
+                let mut answer = Response::new(empty());
+                *answer.status_mut() = StatusCode::NOT_MODIFIED;
+                describe(&Head { length: None, ..head }, answer.headers_mut());
+                asked.over(RequestOutcome::Served { status: 304, source, digest: None }, 0);
+                answer
+            }
+            Ok(Answer::File(found)) => {
+                let Found { head, source, content } = *found;
+                let (sender, body) = Channel::new(1);
+                let mut answer = Response::new(body.boxed());
+                describe(&head, answer.headers_mut());
+                tokio::spawn(send(asked, Arc::clone(&self.fetches), source, content, sender));
+                answer
+            }
+        }
+    }
+}
+
+/// Passes the content on, as fast as the guest takes it.
+async fn send(
+    asked: Asked,
+    fetches: Arc<Fetches>,
+    source: ContentSource,
+    mut content: Content,
+    mut sender: Sender<Bytes, std::io::Error>,
+) {
+    let mut bytes = 0;
+    let passing = async {
+        while let Some(piece) = content.next().await? {
+            let size = piece.len() as u64;
+            asked.takes(size)?;
+            let sent = timeout(SLOWEST, sender.send_data(piece)).await;
+            let sent = sent.map_err(|_| format!("timeout: the guest took nothing for {} s", SLOWEST.as_secs()))?;
+            sent.map_err(|_| "the guest gave it up".to_owned())?;
+            bytes += size;
+        }
+        Ok::<_, String>(())
+    };
+    match passing.await {
+        Ok(()) => asked.over(RequestOutcome::Served { status: 200, source, digest: content.digest() }, bytes),
+        Err(reason) => {
+            if let Some(digest) = content.damaged() {
+                fetches.cache.discard(digest);
+            }
+            // The connection ends in the middle of the answer: nobody takes it for all of it.
+            sender.abort(std::io::Error::other(reason.clone()));
+            asked.over(RequestOutcome::Failed { reason }, bytes);
+        }
+    }
+}
+
+/// Whether the guest has it already, by the server's own words for it.
+fn is_known(head: &Head, asked: &HeaderMap) -> bool {
+    let same = |name: HeaderName, ours: &Option<String>| {
+        asked.get(name).map(|theirs| ours.as_ref().is_some_and(|ours| theirs.as_bytes() == ours.as_bytes()))
+    };
+    same(IF_NONE_MATCH, &head.etag).or_else(|| same(IF_MODIFIED_SINCE, &head.last_modified)).unwrap_or(false)
+}
+
+fn describe(head: &Head, headers: &mut HeaderMap) {
+    let length = head.length.map(|length| length.to_string());
+    let all = [
+        (CONTENT_LENGTH, &length),
+        (ETAG, &head.etag),
+        (LAST_MODIFIED, &head.last_modified),
+        (CONTENT_TYPE, &head.content_type),
+    ];
+    for (name, value) in all {
+        if let Some(value) = value.as_ref().and_then(|value| HeaderValue::from_str(value).ok()) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// An answer of ours: the reason is also in the status line, because package managers show that.
+fn said(status: StatusCode, reason: &str) -> Response<Body> {
+    let mut answer = Response::new(full(format!("nestmatrix: {reason}\n").into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if let Ok(reason) = hyper::ext::ReasonPhrase::try_from(format!("nestmatrix: {reason}").into_bytes()) {
+        answer.extensions_mut().insert(reason);
+    }
+    answer
+}
+
+fn full(content: Bytes) -> Body {
+    Full::new(content).map_err(|never| match never {}).boxed()
+}
+
+fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed()
+}

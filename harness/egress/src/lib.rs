@@ -1,0 +1,30 @@
+//! What a guest may reach: a proxy on its runner, the only way out of a guest whose network is `repositories`.
+//!
+//! ```text
+//! link       a network card of the guest, as frames on a socket -> TCP connections to one address
+//! guest      one guest's connections, as HTTP requests                    (tunnel: to https servers)
+//! policy     which of them are allowed                                    (address: which addresses never are)
+//! fetch      gets each file once, however many guests want it             (immutable: what need not be asked for again)
+//! upstream   asks the servers
+//! cache      what was fetched, by its digest, for all guests and runs
+//! ```
+//!
+//! Guests are hostile: every queue, buffer, count and wait here has a limit, and one guest's use of them takes nothing from others.
+
+mod address;
+mod cache;
+mod fetch;
+mod guest;
+mod immutable;
+mod link;
+mod policy;
+mod proxy;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+mod upstream;
+
+pub use guest::Recorder;
+pub use link::Card;
+pub use policy::Policy;
+pub use proxy::{Guest, Proxy, Settings, url};

@@ -1,0 +1,223 @@
+//! The servers: names are resolved here, addresses checked here, whatever a guest believes.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::{
+    Method, Request, StatusCode, Uri,
+    header::{HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, PROXY_AUTHORIZATION},
+};
+use hyper_util::{
+    client::proxy::matcher::{Intercept, Matcher},
+    rt::TokioIo,
+};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+
+use crate::{address::is_public, cache::Entry};
+
+/// Until a name is resolved, and again until a connection stands.
+const CONNECT: Duration = Duration::from_secs(20);
+/// Longest silence of a server.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Most addresses of a name that are tried.
+const ADDRESSES: usize = 4;
+
+/// Which addresses may be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Those of the internet.
+    Public,
+    /// Whatever the name has: the matrix names it.
+    Any,
+}
+
+/// Asks servers, directly or through the proxy that this machine has.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    /// This machine's proxy, by what is asked for.
+    proxies: Matcher,
+    proxied: reqwest::Client,
+    public: reqwest::Client,
+    any: reqwest::Client,
+}
+
+/// What carries a connection to an https server.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Upstream {
+    /// `proxy`: what to go through; `None`: what the environment says (`http_proxy`, `https_proxy`, `no_proxy`).
+    ///
+    /// # Errors
+    ///
+    /// TLS cannot be set up, or the proxy's address is none.
+    pub(crate) fn new(proxy: Option<&str>) -> Result<Self, String> {
+        let client = || {
+            reqwest::Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT)
+                .read_timeout(SILENCE)
+                .http1_only()
+        };
+        let built = |client: reqwest::ClientBuilder| client.build().map_err(|error| chain(&error));
+        let (proxies, proxied) = match proxy {
+            Some(proxy) => {
+                let all = reqwest::Proxy::all(proxy).map_err(|error| chain(&error))?;
+                (Matcher::builder().all(proxy.to_owned()).build(), client().proxy(all))
+            }
+            None => (Matcher::from_env(), client()),
+        };
+        Ok(Self {
+            proxies,
+            proxied: built(proxied)?,
+            public: built(client().no_proxy().dns_resolver(Arc::new(Public)))?,
+            any: built(client().no_proxy())?,
+        })
+    }
+
+    /// The head of the answer; its content follows as it is read. With an entry of the cache it asks only for what is newer.
+    ///
+    /// # Errors
+    ///
+    /// In words.
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        url: &str,
+        reach: Reach,
+        known: Option<&Entry>,
+    ) -> Result<reqwest::Response, String> {
+        let uri: Uri = url.parse().map_err(|_| "it is no URL".to_owned())?;
+        let client = match (self.proxies.intercept(&uri), reach) {
+            (Some(_), _) => &self.proxied,
+            (None, Reach::Public) => &self.public,
+            (None, Reach::Any) => &self.any,
+        };
+        let mut request = client.request(method, url);
+        if let Some(entry) = known {
+            request = entry.etag.iter().fold(request, |request, etag| request.header(IF_NONE_MATCH, etag));
+            request =
+                entry.last_modified.iter().fold(request, |request, since| request.header(IF_MODIFIED_SINCE, since));
+        }
+        request.send().await.map_err(|error| chain(&error.without_url()))
+    }
+
+    /// A connection to an https server.
+    ///
+    /// # Errors
+    ///
+    /// In words.
+    pub(crate) async fn connect(&self, host: &str, port: u16, reach: Reach) -> Result<Box<dyn Stream>, String> {
+        let uri: Uri = format!("https://{host}:{port}").parse().map_err(|_| format!("{host} is no host"))?;
+        let connected = async {
+            match self.proxies.intercept(&uri) {
+                Some(proxy) => through(&proxy, host, port).await,
+                None => direct(host, port, reach).await,
+            }
+        };
+        timeout(CONNECT * 2, connected).await.map_err(|_| late(host))?
+    }
+}
+
+/// The addresses of a name that may be reached.
+async fn addresses(host: &str, port: u16, reach: Reach) -> Result<Vec<SocketAddr>, String> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let found = timeout(CONNECT, lookup_host((bare, port))).await.map_err(|_| late(host))?;
+    let found: Vec<_> = found.map_err(|error| format!("{host} cannot be resolved: {error}"))?.collect();
+    let allowed: Vec<_> =
+        found.iter().copied().filter(|found| reach == Reach::Any || is_public(found.ip())).take(ADDRESSES).collect();
+    match found.first() {
+        _ if !allowed.is_empty() => Ok(allowed),
+        Some(found) => Err(not_public(host, found.ip())),
+        None => Err(format!("{host} has no address")),
+    }
+}
+
+async fn direct(host: &str, port: u16, reach: Reach) -> Result<Box<dyn Stream>, String> {
+    let mut last = String::new();
+    for address in addresses(host, port, reach).await? {
+        match timeout(CONNECT / 2, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(Box::new(stream)),
+            Ok(Err(error)) => last = format!("{host} cannot be reached: {error}"),
+            Err(_) => last = late(host),
+        }
+    }
+    Err(last)
+}
+
+/// Asks a proxy to connect (RFC 9110, 9.3.6).
+async fn through(proxy: &Intercept, host: &str, port: u16) -> Result<Box<dyn Stream>, String> {
+    let (uri, refused) = (proxy.uri(), |why: String| format!("this machine's proxy does not connect to {host}: {why}"));
+    if uri.scheme_str() != Some("http") {
+        return Err(refused(format!("{} proxies are not supported for https", uri.scheme_str().unwrap_or("such"))));
+    }
+    let at = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(80));
+    let stream = TcpStream::connect(at).await.map_err(|error| refused(error.to_string()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| refused(error.to_string()))?;
+    tokio::spawn(connection.with_upgrades());
+    let authority = format!("{host}:{port}");
+    let mut request = Request::connect(&authority).header(HOST, &authority);
+    if let Some(login) = proxy.basic_auth() {
+        request = request.header(PROXY_AUTHORIZATION, login);
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| refused(error.to_string()))?;
+    let answer = sender.send_request(request).await.map_err(|error| refused(error.to_string()))?;
+    if answer.status() != StatusCode::OK {
+        return Err(refused(answer.status().to_string()));
+    }
+    let upgraded = hyper::upgrade::on(answer).await.map_err(|error| refused(error.to_string()))?;
+    Ok(Box::new(TokioIo::new(upgraded)))
+}
+
+/// Resolves to addresses of the internet only.
+struct Public;
+
+impl Resolve for Public {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = addresses(name.as_str(), 0, Reach::Public).await.map_err(io::Error::other)?;
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// What is said of a name that leads to where guests never go.
+pub(crate) fn not_public(host: &str, address: IpAddr) -> String {
+    let leads = if host.trim_matches(['[', ']']) == address.to_string() {
+        String::new()
+    } else {
+        format!(" leads to {address}, which")
+    };
+    format!("{host}{leads} is a private address; `network.private` in the matrix allows a host's private addresses")
+}
+
+fn late(host: &str) -> String {
+    format!("timeout: {host} did not answer within {} s", CONNECT.as_secs())
+}
+
+/// The error and its causes in one line; what a cause repeats is left out.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let word = error.to_string();
+        if !words.contains(&word) {
+            words = format!("{words}: {word}");
+        }
+        cause = error.source();
+    }
+    words
+}
