@@ -9,7 +9,7 @@ use super::job_bundle::StoredImage;
 use crate::guest::Accelerator;
 
 /// Raised whenever a message changes.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// Who speaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +91,10 @@ pub struct Work {
     pub kvm: bool,
     /// What templates may take there together.
     pub templates: ByteSize,
+    /// The proxy that the agent's own goes through, as `http://host:port`; `None`: what its environment says.
+    pub proxy: Option<String>,
+    /// Guests' repositories are answered for from the cache alone.
+    pub offline: bool,
     /// What was proved in an earlier L1 of the same kind.
     pub known: Option<GuestProof>,
 }

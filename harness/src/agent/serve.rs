@@ -179,6 +179,7 @@ impl Agent<'_> {
 
         let template_cache =
             TemplateCache::new(templates(beside, &qemu, &machine, &work), work.cold, beside.join("templates"));
+        let proxy = proxy(&beside.join("store"), &work);
         let (events, received) = Events::channel();
         let boot_images = BootImages::of(&plan);
         images.into_iter().for_each(|(name, image)| boot_images.add(&name, image));
@@ -195,6 +196,7 @@ impl Agent<'_> {
             speed: proof.speed,
             scratch,
             cells,
+            proxy,
             template_cache,
             login: Keys::generate("nestmatrix login").map_err(|error| broken(&error))?,
             purpose: Purpose::Test,
@@ -216,6 +218,13 @@ fn templates(beside: &Path, qemu: &Qemu, machine: &Machine, work: &Work) -> Free
     let templates = if work.checked { templates.trusting() } else { templates };
     let host_fingerprint = HostFingerprint::new(qemu, machine, Accelerator::Kvm);
     Ok((templates, host_fingerprint.map_err(|error| format!("{}: {error}", qemu.system.display()))?))
+}
+
+/// How guests get to repositories here; `store`: the folder of the store.
+pub(super) fn proxy(store: &Path, work: &Work) -> Result<egress::Proxy, String> {
+    let cache = &images::packages(store);
+    let (through, offline) = (work.proxy.as_deref(), work.offline);
+    egress::Proxy::open(egress::Settings { cache, limit: egress::Settings::LIMIT, through, offline })
 }
 
 fn ready(proof: &GuestProof, qemu: &Qemu, machine: &Machine, (memory, cpus): (ByteSize, u32), took: Duration) -> Ready {

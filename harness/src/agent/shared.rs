@@ -171,6 +171,7 @@ impl Shared {
                 work.cold,
                 own.join("templates"),
             ),
+            proxy: super::serve::proxy(self.store.root(), &work),
             qemu,
             accelerator: proof.accelerator,
             // Guests of other kinds are not sent here.

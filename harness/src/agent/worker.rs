@@ -245,6 +245,8 @@ fn about(event: &EventKind) -> Option<&CellId> {
         | EventKind::GuestStarted { cell, .. }
         | EventKind::SystemSeen { cell, .. }
         | EventKind::PackagesInstalled { cell, .. }
+        | EventKind::NetworkRequested { cell, .. }
+        | EventKind::NetworkNotRecorded { cell, .. }
         | EventKind::TestStarted { cell, .. }
         | EventKind::TestFinished { cell, .. }
         | EventKind::ArtifactCollected { cell, .. }

@@ -76,7 +76,7 @@ impl<W: World> Attempt<'_, W> {
     async fn with_guest(&self, logs: &Path, scratch: &Path) -> Outcome<AttemptOutcome> {
         let mut running = self.power_on(logs, scratch).await?;
         let result = self.inside(&mut running, logs).await;
-        let RunningGuest { guest, login, host_keys, .. } = running;
+        let RunningGuest { guest, login, host_keys, outbound, .. } = running;
         let mut ending = self.not_for_a_full_disk(result.unwrap_or_else(Ending::Troubled));
         let (green, may_pass) = (ending.trouble().is_none(), ending.trouble().is_some_and(Trouble::may_pass));
         if let Ending::Troubled(trouble) = &mut ending {
@@ -93,10 +93,13 @@ impl<W: World> Attempt<'_, W> {
         let keep = keep && guest.has_ended().is_none() && !self.kill.is_cancelled() && !(may_pass && self.may_follow());
         let kept = keep && self.note(&guest, scratch, (&login, &host_keys));
         if kept {
-            guest.release();
+            guest.release().await;
         } else {
             self.admission.process.rest();
             guest.kill().await;
+        }
+        if let Some(outbound) = outbound {
+            outbound.close().await;
         }
         Ok(AttemptOutcome { ending, kept })
     }
@@ -119,6 +122,9 @@ impl<W: World> Attempt<'_, W> {
         let mut session = self.awake(running).await?;
         let (mut package, mut exit, mut told) = (None, None, None);
         for (at, step) in self.cell.options.steps.iter().enumerate() {
+            if let (Some(outbound), Some(phase)) = (&running.outbound, phase_of(*step)) {
+                outbound.enter(phase, &self.context.plan, self.cell);
+            }
             let done = match step {
                 Step::Prepare => self.prepare(running, &session).await.map(|found| package = found),
                 Step::Install => self.install(running, &session, package.take(), logs).await,
@@ -153,7 +159,12 @@ impl<W: World> Attempt<'_, W> {
                 }
             }
         }
-        self.judged(exit, told)
+        let ending = self.judged(exit, told)?;
+        match running.outbound.as_ref().map_or(Ok(()), |outbound| outbound.judged(&self.context.plan.network)) {
+            // What is red already stays red for its own reason.
+            Err(trouble) if ending.trouble().is_none() => Err(trouble),
+            _ => Ok(ending),
+        }
     }
 
     /// What the cell came to: its test cases, reported.
@@ -260,6 +271,17 @@ impl<W: World> Attempt<'_, W> {
 
     pub(super) fn send(&self, kind: impl FnOnce(matrix::CellId, u32) -> EventKind) {
         self.context.events.send(kind(self.cell.id.clone(), self.number));
+    }
+}
+
+/// The phase in which a guest asks for something at this step; `None`: that of the step before.
+const fn phase_of(step: Step) -> Option<Phase> {
+    match step {
+        Step::Prepare => Some(Phase::Prepare),
+        Step::Install => Some(Phase::Install),
+        Step::Run => Some(Phase::Test),
+        Step::Collect => Some(Phase::Collect),
+        Step::Reboot => None,
     }
 }
 

@@ -98,6 +98,8 @@ pub struct RunContext {
     pub scratch: PathBuf,
     /// The run's `cells` folder: logs and artifacts.
     pub cells: PathBuf,
+    /// How guests get to the repositories of their systems; else why not.
+    pub proxy: Result<egress::Proxy, String>,
     /// Where guests are forked from.
     pub template_cache: TemplateCache,
     /// The keys that open every guest that is booted.

@@ -2,17 +2,18 @@
 
 use std::path::Path;
 
-use matrix::{Arch, ImageSource, PackageFamily};
+use matrix::{Arch, Dependencies, ImageSource, Network, PackageFamily};
 use reports::{EventKind, Phase, SystemFacts, Trouble, TroubleKind};
 
 use super::{
     answers::OfSession,
     attempt::{Attempt, GRACE, deadline},
     disk,
+    outbound::{self, Outbound},
     world::{Origin as _, Outcome, RunningGuest, Talk, Talker, World},
 };
 use crate::{
-    payload::{self, Install, InstallError, Upload, UploadError},
+    payload::{self, Install, InstallError, Installed, Upload, UploadError},
     ssh::SshError,
 };
 
@@ -48,8 +49,44 @@ impl<W: World> Attempt<'_, W> {
         }
         let guest = &running.guest;
         let limit = self.scaled(self.cell.timeouts.prepare);
-        let sent = self.phase(Phase::Prepare, Some(guest), Some(limit), self.send_payload(session, ask)).await?;
+        let sending = async {
+            let package = self.send_payload(session, ask).await?;
+            if let Some(outbound) = &running.outbound {
+                let until = deadline(limit);
+                // Nothing of the package has run yet: it is the image that says where its repositories are.
+                outbound.learn(session.repositories(until).await.map_err(UploadError::from)?);
+                self.add_repositories(session, package.as_ref().map(|(family, _)| *family), until).await?;
+            }
+            Ok::<_, NotSent>(package)
+        };
+        let sent = self.phase(Phase::Prepare, Some(guest), Some(limit), sending).await?;
         self.explained(guest, Phase::Prepare, sent).await
+    }
+
+    /// Adds those that the matrix has for the cell's image, unless the guest was prepared with them.
+    async fn add_repositories(
+        &self,
+        session: &Talker<W>,
+        family: Option<PackageFamily>,
+        until: std::time::Instant,
+    ) -> Result<(), NotSent> {
+        let plan = &self.context.plan;
+        let added = match outbound::is_prepared_with_repositories(plan, &self.cell.image) {
+            true => Vec::new(),
+            false => outbound::added(plan, &self.cell.image),
+        };
+        if added.is_empty() {
+            return Ok(());
+        }
+        let family = match family {
+            None => session.family(until).await.map_err(UploadError::from)?,
+            known => known,
+        };
+        let Some(family) = family else { return Ok(()) };
+        for repository in added {
+            session.add_repository(family, repository, until).await?;
+        }
+        Ok(())
     }
 
     /// After a reboot: what was sent is there, or is sent again.
@@ -83,9 +120,15 @@ impl<W: World> Attempt<'_, W> {
             None => session.family(until).await.map_err(UploadError::from)?,
             known => known,
         };
+        let mut env = cell.env.clone();
+        if cell.guest.network == Network::Repositories {
+            for (name, value) in payload::proxy_environment() {
+                env.entry(name.to_owned()).or_insert(value);
+            }
+        }
         let upload = Upload {
             script: plan.scripts.get(&cell.script).map_or("", String::as_str),
-            env: &cell.env,
+            env: &env,
             files: &cell.files,
             artifacts: plan.package.as_ref().map_or(&[], |package| package.artifacts.as_slice()),
             family,
@@ -131,13 +174,22 @@ impl<W: World> Attempt<'_, W> {
             self.warn(left_out);
         }
         let install = Install { family, arch: self.arch(), log: &log, deadline, grace };
-        let installing = session.install(&install, survey);
+        let installing = self.installing(session, &install, survey, running.outbound.as_ref());
         let installed = match self.supervised(running, Phase::Install, limit, installing).await? {
             Ok(installed) => installed,
             Err(InstallError::Ssh(error)) => {
                 return self.explained(&running.guest, Phase::Install, Err(error)).await;
             }
-            Err(error) => return Err(self.not_installed(&error, &log)),
+            Err(error) => {
+                let trouble = self.not_installed(&error, &log);
+                let failures = running.outbound.as_ref().map(Outbound::failures).unwrap_or_default();
+                return Err(match trouble.kind {
+                    TroubleKind::RepositoryFailed if !failures.is_empty() => {
+                        Trouble { reason: format!("{} ({failures})", trouble.reason), ..trouble }
+                    }
+                    _ => trouble,
+                });
+            }
         };
         for warning in installed.warnings {
             self.warn(warning);
@@ -148,6 +200,32 @@ impl<W: World> Attempt<'_, W> {
         let packages = [installed.packages, installed.others].concat();
         self.send(|cell, attempt| EventKind::PackagesInstalled { cell, attempt, packages });
         Ok(())
+    }
+
+    /// Installs from the artifacts alone. If something is missing, and nothing has run yet, it is got from the repositories of the guest's
+    /// system first, where the cell has them.
+    async fn installing(
+        &self,
+        session: &Talker<W>,
+        install: &Install<'_>,
+        survey: <Talker<W> as Talk>::Survey,
+        outbound: Option<&Outbound>,
+    ) -> Result<Installed, InstallError> {
+        let first = session.install(install, survey.clone()).await;
+        let Some(outbound) = outbound.filter(|_| self.cell.dependencies == Dependencies::Repositories) else {
+            return first;
+        };
+        if !first.as_ref().is_err_and(InstallError::lacks_packages) {
+            return first;
+        }
+        outbound.allow(&self.context.plan);
+        let log = install.log.with_file_name("dependencies.log");
+        session.get_dependencies(&Install { log: &log, ..*install }).await?;
+        // Packages' scripts reach no more than suites do, where they need not fetch what they install.
+        if !payload::fetches_while_installing(install.family) {
+            outbound.enter(Phase::Install, &self.context.plan, self.cell);
+        }
+        session.install(install, survey).await
     }
 
     /// Whose fault it is that the package is not installed.
@@ -163,13 +241,28 @@ impl<W: World> Attempt<'_, W> {
                 "raise the package's version, or remove the other package in the image's `prepare`; ",
             ),
             InstallError::Unknown { .. } => (TroubleKind::InstallUnknown, ""),
+            InstallError::Repositories { .. } => {
+                let output = format!(
+                    "the package manager's whole output is in {}",
+                    log.with_file_name("dependencies.log").display()
+                );
+                return Trouble::new(TroubleKind::RepositoryFailed, Phase::Install, error.to_string())
+                    .with_help(output);
+            }
             InstallError::Locked { .. } => {
                 (TroubleKind::PackageManagerLocked, "have the image's `prepare` end or disable that program; ")
             }
             error if error.is_of_dependencies() => (
                 TroubleKind::NotInstalled,
-                "nothing is downloaded in phase install: add what is missing to `package.artifacts`, or to the image's \
-                 `prepare.packages`; ",
+                match self.cell.dependencies {
+                    Dependencies::Artifacts => {
+                        "`dependencies` is \"artifacts\": add what is missing to `package.artifacts` or to the image's \
+                         `prepare.packages`, or allow `dependencies = \"repositories\"`; "
+                    }
+                    Dependencies::Repositories => {
+                        "neither the artifacts nor the repositories of the guest's system have what is missing; `[[repository]]` adds others; "
+                    }
+                },
             ),
             _ => (TroubleKind::NotInstalled, ""),
         };

@@ -3,7 +3,7 @@
 use images::Start;
 use matrix::{Cell, Guest};
 
-use super::{context::RunContext, image::BootImage};
+use super::{context::RunContext, image::BootImage, outbound};
 use crate::{
     guest::{Disk, Launch, MachineSpec},
     host::NoPart,
@@ -34,7 +34,8 @@ pub(super) fn spec(context: &RunContext, cell: &Cell, image: &BootImage, terse: 
 /// A launch of it that has neither disks nor an identity yet.
 pub(super) fn launch(context: &RunContext, cell: &Cell, image: &BootImage, terse: bool) -> Result<Launch, NoPart> {
     let launch = image.launch(spec(context, cell, image, terse), context.qemu(cell))?;
-    Ok(Launch { name: cell.id.to_string(), network: cell.guest.network, ..launch })
+    let egress = outbound::is_wanted(cell);
+    Ok(Launch { name: cell.id.to_string(), network: cell.guest.network, egress, ..launch })
 }
 
 /// A host name from an image's name: one label, letters, digits and hyphens, at most 63.

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use matrix::{Boot, ByteSize, Cell, Digest, Network, Plan};
+use matrix::{Boot, ByteSize, Cell, Digest, Network, Plan, Repository};
 use reports::{EventKind, Trouble};
 use tokio_util::sync::CancellationToken;
 
-use super::{context::RunContext, image, machine};
+use super::{context::RunContext, image, machine, outbound};
 use crate::template::{self, Preparation, Template, TemplateBuilder, TemplateProgress, TemplateSpec, Work};
 
 /// What a guest writes to its disk while it boots ...
@@ -59,8 +59,17 @@ impl RunContext {
             ("name", machine::hostname(&cell.image)),
             ("login", image.facts.login_user.clone()),
             ("preparation", prepare.map_or("none".to_owned(), |prepare| prepare.digest().to_string())),
+            ("repositories", self.added(cell).iter().map(|added| format!("{added:?}\n")).collect()),
         ];
         Some(template::key(host_fingerprint, &spec, &parts))
+    }
+
+    /// The repositories that its guest is prepared with.
+    fn added(&self, cell: &Cell) -> Vec<&Repository> {
+        match outbound::is_prepared_with_repositories(&self.plan, &cell.image) {
+            true => outbound::added(&self.plan, &cell.image),
+            false => Vec::new(),
+        }
     }
 
     /// Makes the template of this cell's guest, or finds it, and says so. Afterwards it is [`TemplateCache::known`].
@@ -82,7 +91,11 @@ impl RunContext {
         let prepare = prepare(&self.plan, cell);
         let launch = machine::launch(self, cell, image, self.terse);
         let given = BTreeMap::new();
+        let serve = |socket| Ok(self.proxy.clone()?.serve(socket, outbound::template_recorder(self, key, &cell.image)));
+        let policy = |repositories| outbound::policy(&self.plan, repositories);
+        let reaches = prepare.is_some_and(|prepare| prepare.network == Network::Repositories);
         let wanted = |launch| TemplateSpec {
+            outbound: reaches.then_some(template::Outbound { serve: &serve, policy: &policy }),
             key,
             launch,
             image: &image.disk,
@@ -96,6 +109,7 @@ impl RunContext {
             room: if prepare.is_some() { PREPARED } else { BOOTED }.min(cell.guest.disk),
             work: Work::Preparation(prepare.map(|prepare| Preparation {
                 script: prepare.script.and_then(|script| self.plan.scripts.get(&script)).map(String::as_str),
+                repositories: self.added(cell),
                 packages: &prepare.packages,
                 limit: self.scaled(cell, prepare.timeout),
             })),

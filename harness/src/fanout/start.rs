@@ -11,6 +11,7 @@ use super::{
     disk_space,
     image::BootImage,
     machine,
+    outbound::Outbound,
     world::{Origin as _, Outcome, Own, RunningGuest, Source, Talk as _, Talker, World},
 };
 use crate::{
@@ -178,12 +179,22 @@ impl World for Qemu<'_> {
             dies_with_us: self.dies_with_us(),
         };
         let forked = template::fork(template, &with, launch, &BTreeMap::new(), (scratch, logs)).await;
-        let Forked { guest, connection } = forked?;
+        let Forked { mut guest, connection } = forked?;
+        let outbound = self.outbound(&mut guest)?;
         let (login, host_keys) = (template.login().clone(), template.host_keys().clone());
         let fork_of = Some(Arc::clone(template));
         let connection = Some(connection);
-        let running =
-            RunningGuest { guest, login, host_keys, connection, fork_of, by_port: true, of_template: true, own: None };
+        let running = RunningGuest {
+            guest,
+            login,
+            host_keys,
+            connection,
+            fork_of,
+            by_port: true,
+            of_template: true,
+            own: None,
+            outbound,
+        };
         let boot = reports::Boot::Forked { template: template.key() };
         match self.facts(&running.guest, image, boot).await {
             Ok(facts) => Ok((running, facts)),
@@ -238,12 +249,13 @@ impl World for Qemu<'_> {
             .map_err(|source| error(format!("could not write into {}: {source}", scratch.display()), None))?;
         let launch = Launch { disks, folder: scratch.to_owned(), ..launch };
         let starting = guest::Guest::start(&context.spawner, launch, self.dies_with_us(), logs);
-        let guest = starting.await.map_err(|failure| {
+        let mut guest = starting.await.map_err(|failure| {
             let help =
                 matches!(failure, StartError::Gone { .. }).then(|| format!("see {}", logs.join("qemu.log").display()));
             error(failure.to_string(), help)
         })?;
         let of_template = prepared.is_some();
+        let outbound = self.outbound(&mut guest)?;
         let running = RunningGuest {
             guest,
             login: context.login.clone(),
@@ -253,6 +265,7 @@ impl World for Qemu<'_> {
             by_port: false,
             of_template,
             own: None,
+            outbound,
         };
         let facts = self.facts(&running.guest, image, reports::Boot::Cold { reason }).await?;
         Ok((running, facts))
@@ -271,6 +284,15 @@ impl Qemu<'_> {
     /// A guest that may be kept must survive us; if we are killed, the next start ends it (see `scratch::sweep`).
     fn dies_with_us(&self) -> bool {
         self.context.keep == Keep::Never || self.context.purpose == Purpose::Shell
+    }
+
+    /// The way out of a guest that was just started, if it is to have one.
+    fn outbound(&self, guest: &mut guest::Guest) -> Outcome<Option<Outbound>> {
+        let Some(socket) = guest.take_egress() else { return Ok(None) };
+        let proxy = self.context.proxy.as_ref();
+        let proxy = proxy.map_err(|reason| Trouble::new(TroubleKind::Host, Phase::Runner, reason.clone()))?;
+        let events = self.context.events.clone();
+        Ok(Some(Outbound::open(proxy, socket, events, (self.cell.id.clone(), self.number))))
     }
 
     fn image(&self) -> Outcome<&BootImage> {

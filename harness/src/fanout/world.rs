@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use matrix::{ByteSize, Network, PackageFamily};
+use matrix::{ByteSize, HostPattern, Network, PackageFamily, Repository};
 use reports::{GuestFacts, SystemFacts, Trouble};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,8 @@ use crate::{
     ssh::{self, BannerStream, Exec, Exit, Keys, Open, Session, SshError},
     template::Template,
 };
+
+use super::outbound::Outbound;
 
 pub(super) type Outcome<T> = Result<T, Trouble>;
 
@@ -40,6 +42,8 @@ pub(super) struct RunningGuest<W: World> {
     pub(super) of_template: bool,
     /// The identity it was given after its boot.
     pub(super) own: Option<Own>,
+    /// Its way to repositories, if it has one.
+    pub(super) outbound: Option<Outbound>,
 }
 
 /// An identity of a guest's own, in place of that of its template.
@@ -144,12 +148,12 @@ pub(super) trait Machine: Send + Sync {
     fn boot_again(&self) -> impl Future<Output = Result<(), String>> + Send;
     fn picture(&self, file: &Path) -> impl Future<Output = ()> + Send;
     fn kill(self) -> impl Future<Output = ()> + Send;
-    fn release(self);
+    fn release(self) -> impl Future<Output = ()> + Send;
 }
 
 /// What is done in a guest.
 pub(super) trait Talk: Send + Sync {
-    type Survey: Send;
+    type Survey: Send + Clone;
 
     fn exec(&self, exec: Exec) -> impl Future<Output = Result<Exit, SshError>> + Send;
     fn first_boot(&self, deadline: Instant) -> impl Future<Output = Result<(), FirstBootError>> + Send;
@@ -168,6 +172,14 @@ pub(super) trait Talk: Send + Sync {
         family: PackageFamily,
         deadline: Instant,
     ) -> impl Future<Output = Result<Self::Survey, InstallError>> + Send;
+    fn add_repository(
+        &self,
+        family: PackageFamily,
+        added: &Repository,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<(), InstallError>> + Send;
+    fn repositories(&self, deadline: Instant) -> impl Future<Output = Result<Vec<HostPattern>, SshError>> + Send;
+    fn get_dependencies(&self, install: &Install<'_>) -> impl Future<Output = Result<(), InstallError>> + Send;
     fn install(
         &self,
         install: &Install<'_>,
@@ -265,8 +277,8 @@ impl Machine for Guest {
         Self::kill(self).await;
     }
 
-    fn release(self) {
-        Self::release(self);
+    async fn release(self) {
+        Self::release(self).await;
     }
 }
 
@@ -307,6 +319,23 @@ impl Talk for Session {
 
     async fn survey(&self, family: PackageFamily, deadline: Instant) -> Result<Survey, InstallError> {
         payload::survey(self, family, deadline).await
+    }
+
+    async fn add_repository(
+        &self,
+        family: PackageFamily,
+        added: &Repository,
+        deadline: Instant,
+    ) -> Result<(), InstallError> {
+        payload::add_repository(self, family, added, deadline).await
+    }
+
+    async fn repositories(&self, deadline: Instant) -> Result<Vec<HostPattern>, SshError> {
+        payload::repositories(self, deadline).await
+    }
+
+    async fn get_dependencies(&self, install: &Install<'_>) -> Result<(), InstallError> {
+        payload::get_dependencies(self, install).await
     }
 
     async fn install(&self, install: &Install<'_>, survey: Survey) -> Result<Installed, InstallError> {

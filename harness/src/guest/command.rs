@@ -40,6 +40,8 @@ pub struct Launch {
     pub network: Network,
     /// We are at the other end of its port ([`super::Guest::take_port`]); else nobody is.
     pub port: bool,
+    /// On its first network there is a proxy of ours, whatever else that reaches ([`super::Guest::take_egress`]).
+    pub egress: bool,
 }
 
 /// The files that start a machine; those that its spec has no use for are not looked at.
@@ -81,6 +83,8 @@ pub(crate) struct Sockets {
     pub(crate) port: RawFd,
     /// The TPM's.
     pub(crate) tpm: RawFd,
+    /// What the guest sends, what of that its network receives, and what the guest receives besides.
+    pub(crate) egress: [RawFd; 3],
 }
 
 impl Launch {
@@ -90,6 +94,9 @@ impl Launch {
     pub const NVRAM: &str = "nvram";
     /// QEMU's own name of the port: without one it does not tell when the guest opens and closes it.
     pub(super) const PORT_ID: &str = "wake";
+
+    /// What looks at what the guest sends, by QEMU's names.
+    pub(super) const FILTERS: [&str; 2] = ["egress-from-guest", "egress-to-guest"];
 
     /// A launch of a machine whose files are nowhere yet.
     pub fn new(spec: MachineSpec) -> Self {
@@ -105,6 +112,7 @@ impl Launch {
             folder: PathBuf::new(),
             network: Network::Isolated,
             port: false,
+            egress: false,
         }
     }
 
@@ -180,9 +188,21 @@ impl Launch {
         if spec.nics == 0 {
             args.pair("-nic", "none");
         } else {
-            let restrict = if self.network == Network::Isolated { "on" } else { "off" };
+            let restrict = if self.network == Network::Open { "off" } else { "on" };
             // Port 0: the kernel chooses, `info usernet` tells; there is no race for a number.
             args.pair("-netdev", format!("user,id=net,restrict={restrict},hostfwd=tcp:127.0.0.1:0-:22"));
+            if self.egress {
+                // What the guest sends is looked at by the proxy before its network is. A `guestfwd` carries one connection only, or starts a
+                // process for each, which the sandbox forbids.
+                for (id, fd) in ["from-guest", "passed-on", "to-guest"].into_iter().zip(sockets.egress) {
+                    args.pair("-chardev", format!("socket,id={id},fd={fd}"));
+                }
+                for (id, filter) in
+                    Self::FILTERS.into_iter().zip(["rx,outdev=from-guest,indev=passed-on", "tx,indev=to-guest"])
+                {
+                    args.pair("-object", format!("filter-redirector,id={id},netdev=net,queue={filter}"));
+                }
+            }
             args.pair("-device", "virtio-net-pci,netdev=net,romfile=");
         }
         // A hub of its own: nobody is there who could configure it.
@@ -322,7 +342,7 @@ mod tests {
     }
 
     fn text(launch: &Launch) -> String {
-        let args = launch.args(Sockets { qmp: 7, port: 8, tpm: 9 });
+        let args = launch.args(Sockets { qmp: 7, port: 8, tpm: 9, egress: [10, 11, 12] });
         let args: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
         args.join("\n").replace("\n-", "\n\u{0}").replace('\n', " ").replace(" \u{0}", "\n-")
     }
@@ -416,6 +436,17 @@ mod tests {
         assert!(text(&open).contains("restrict=off"), "{}", text(&open));
         let none = text_of(MachineSpec { nics: 0, ..spec() });
         assert!(none.contains("-nic none") && !none.contains("netdev"), "{none}");
+    }
+
+    #[test]
+    fn a_guest_with_a_proxy_has_it_on_the_network_of_its_first_card() {
+        insta::assert_snapshot!(difference(&Launch { egress: true, network: Network::Repositories, ..launch(spec()) }), @"
+        -chardev socket,id=from-guest,fd=10
+        -chardev socket,id=passed-on,fd=11
+        -chardev socket,id=to-guest,fd=12
+        -object filter-redirector,id=egress-from-guest,netdev=net,queue=rx,outdev=from-guest,indev=passed-on
+        -object filter-redirector,id=egress-to-guest,netdev=net,queue=tx,indev=to-guest
+        ");
     }
 
     #[test]

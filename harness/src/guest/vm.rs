@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use egress::Card;
 use images::Start;
 use matrix::{Arch, Firmware};
 use tokio::{
@@ -28,8 +29,8 @@ use super::{
     qmp::{
         Qmp, QmpError, QmpEvent,
         commands::{
-            Cont, HumanMonitorCommand, ImageFormat, QueryKvm, QueryStatus, RebootAction, RunState, Screendump,
-            SetAction, SystemReset,
+            Cont, HumanMonitorCommand, ImageFormat, ObjectDel, QueryKvm, QueryStatus, RebootAction, RunState,
+            Screendump, SetAction, SystemReset,
         },
     },
     spec::{Accelerator, MachineSpec},
@@ -95,6 +96,9 @@ pub struct Guest {
     tpm: Option<Process>,
     ssh: Option<SocketAddr>,
     port: Option<OwnedFd>,
+    egress: Option<Card>,
+    /// What it sends goes through our hands.
+    filtered: bool,
     /// Told of each reset of the guest's own that does not stop it.
     resets: Arc<Notify>,
     /// Its firmware is SeaBIOS.
@@ -112,6 +116,20 @@ impl Guest {
         ours.set_nonblocking(true).map_err(spawn_error)?;
         let mut inherited = vec![OwnedFd::from(theirs)];
         let mut sockets = Sockets { qmp: inherited[0].as_raw_fd(), ..Sockets::default() };
+        let mut egress = None;
+        if launch.spec.nics > 0 && launch.egress {
+            let mut made = Vec::new();
+            for fd in &mut sockets.egress {
+                let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(spawn_error)?;
+                ours.set_nonblocking(true).map_err(spawn_error)?;
+                *fd = theirs.as_raw_fd();
+                inherited.push(theirs.into());
+                made.push(UnixStream::from_std(ours).map_err(spawn_error)?);
+            }
+            if let Ok([from_guest, passed_on, to_guest]) = <[_; 3]>::try_from(made) {
+                egress = Some(Card { from_guest, passed_on, to_guest });
+            }
+        }
         let mut port = None;
         if launch.spec.port && launch.port {
             let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(spawn_error)?;
@@ -141,6 +159,7 @@ impl Guest {
         let process = spawner.spawn(qemu, inherited, dies_with_us).await.map_err(spawn_error)?;
         let gone = process.gone();
         let started = Self::watched((process, tpm), ours, port, launch, logs).await;
+        let started = started.map(|guest| Self { filtered: egress.is_some(), egress, ..guest });
         if started.is_err() {
             // QEMU is killed. Waiting for its exit frees its files for the next QEMU.
             let _ = tokio::time::timeout(REAP_LIMIT, gone).await;
@@ -196,6 +215,8 @@ impl Guest {
             tpm,
             ssh,
             port,
+            egress: None,
+            filtered: false,
             resets,
             seabios,
         })
@@ -219,6 +240,12 @@ impl Guest {
     /// Our end of its open port, once; `None`: it has none, or it was taken.
     pub fn take_port(&mut self) -> Option<OwnedFd> {
         self.port.take()
+    }
+
+    /// Our end of its network card, once; `None`: it has none, or it was taken. The guest reaches nothing, not even its network, unless
+    /// somebody serves it.
+    pub fn take_egress(&mut self) -> Option<Card> {
+        self.egress.take()
     }
 
     /// Its console.
@@ -313,8 +340,12 @@ impl Guest {
         let _ = tokio::time::timeout(REAP_LIMIT, self.process.gone()).await;
     }
 
-    /// Lets it run on without us.
-    pub fn release(mut self) {
+    /// Lets it run on without us, and reach what its network alone does.
+    pub async fn release(mut self) {
+        for id in Launch::FILTERS.into_iter().filter(|_| self.filtered) {
+            // Without an answer nobody can be told; the guest is as unreachable as QEMU is.
+            let _ = self.qmp.execute(ObjectDel { id: id.to_owned() }).await;
+        }
         self.process.disarm();
         if let Some(tpm) = &mut self.tpm {
             tpm.disarm();

@@ -10,7 +10,7 @@ use std::{
 use matrix::{Arch, PackageFamily};
 
 use super::{
-    family::{self, Adapter, reasons},
+    family::{self, Adapter, UNUSABLE, reasons},
     guarded::{self, Ended, Guarded},
     installed::{self, Discrepancy, Installed},
     inventory::{self, ARTIFACTS, Inventory, NoAnswer, PACKAGES},
@@ -24,6 +24,9 @@ const LINE: u64 = 64 * 1024;
 const CUT: usize = 4 * 1024;
 /// How long a guest has, besides four times the grace, to say what is installed once the package manager is done.
 const ANSWER: Duration = Duration::from_secs(30);
+
+/// Name of the uploaded script that gets what the artifacts depend on.
+pub(super) const DEPENDENCIES: &str = "dependencies";
 
 /// How to install.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +53,8 @@ pub enum InstallError {
         words: Vec<String>,
         /// It misses a package that the artifacts depend on.
         is_of_dependencies: bool,
+        /// That is all there is to it: nothing of the package has run.
+        lacks_packages: bool,
     },
     /// It did not come to an end: the package's fault (a maintainer script hangs or waits for an answer).
     #[error("the package manager did not come to an end in time; it last said: {last}")]
@@ -82,6 +87,12 @@ pub enum InstallError {
         /// The package manager's words.
         line: String,
     },
+    /// What the package depends on was to come from the system's repositories, and they cannot be used: not the package's fault.
+    #[error("the guest's repositories cannot be used: {}", join(words))]
+    Repositories {
+        /// The package manager's words, the lines that matter.
+        words: Vec<String>,
+    },
     /// What is installed is not known.
     #[error("cannot tell what is installed: {why}")]
     Unknown {
@@ -99,9 +110,16 @@ impl InstallError {
         matches!(self, Self::Refused { is_of_dependencies: true, .. })
     }
 
-    fn refused(adapter: &Adapter, words: Vec<String>) -> Self {
+    /// What is missing can still be got, and the installation tried again: nothing of the package has run.
+    pub fn lacks_packages(&self) -> bool {
+        matches!(self, Self::Refused { lacks_packages: true, .. })
+    }
+
+    fn refused(adapter: &Adapter, words: Vec<String>, exit: &Exit) -> Self {
         let is_of_dependencies = adapter.misses_packages(&words);
-        Self::Refused { words, is_of_dependencies }
+        let whole = exit.stdout_bytes == exit.stdout_tail.len() as u64;
+        let lacks_packages = whole && adapter.lacks_packages(&words::lines_in_full(&exit.stdout_tail));
+        Self::Refused { words, is_of_dependencies, lacks_packages }
     }
 }
 
@@ -117,7 +135,7 @@ impl From<NoAnswer> for InstallError {
 }
 
 /// What is installed before an installation, and what the uploaded artifacts are.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Survey(Inventory);
 
 /// Asks for it. Nothing of the package runs: what goes wrong here is not its fault.
@@ -192,9 +210,57 @@ pub async fn install(
         Err(Discrepancy::Missing(mut words)) => {
             words.extend(adapter.words(&exit.stdout_tail));
             words.truncate(reasons::MOST);
-            Err(InstallError::refused(adapter, words))
+            Err(InstallError::refused(adapter, words, &exit))
         }
         Err(Discrepancy::OtherContent(which)) => Err(InstallError::OtherContent { which }),
+    }
+}
+
+/// Gets what the uploaded artifacts depend on from the repositories of the guest's system, for [`install`] after it. Nothing of the
+/// package runs.
+///
+/// # Errors
+/// [`InstallError::Repositories`]; or [`InstallError::Refused`], if no repository has what is missing.
+pub async fn get_dependencies(session: &Session, install: &Install<'_>) -> Result<(), InstallError> {
+    let adapter = family::of(install.family);
+    let ended = guarded::run(
+        session,
+        Guarded {
+            run: None,
+            script: DEPENDENCIES,
+            stdout: Sink::File { path: install.log.to_owned(), cap: DEFAULT_CAP, after: None },
+            stderr: Sink::Tail,
+            deadline: install.deadline,
+            grace: install.grace,
+            quiet: Duration::ZERO,
+        },
+    )
+    .await?;
+    let exit = match ended {
+        Ended::Itself(exit) => exit,
+        Ended::TimedOut { exit, .. } => {
+            let last = exit.and_then(|exit| words::last_lines(&exit.stdout_tail, 1).pop());
+            let last = last.unwrap_or_else(|| "nothing".to_owned());
+            return Err(InstallError::Repositories {
+                words: vec![format!(
+                    "timeout: what is missing was not downloaded in time; the package manager last said: {last}"
+                )],
+            });
+        }
+    };
+    if exit.success() {
+        return Ok(());
+    }
+    if let Some(line) = locked(adapter, &exit) {
+        return Err(InstallError::Locked { line });
+    }
+    let words = adapter.words(&exit.stdout_tail);
+    let refused = InstallError::refused(adapter, words.clone(), &exit);
+    match exit.end {
+        End::Exited(UNUSABLE) => Err(InstallError::Repositories { words }),
+        // The lists are there, and nothing in them helps; or it is in them, and was not downloaded.
+        _ if refused.is_of_dependencies() => Err(refused),
+        _ => Err(InstallError::Repositories { words }),
     }
 }
 
@@ -219,7 +285,7 @@ fn check_end(adapter: &Adapter, exit: &Exit) -> Result<(), InstallError> {
         end if words.is_empty() => words.push(format!("the package manager ended without a word: {end}")),
         _ => {}
     }
-    Err(InstallError::refused(adapter, words))
+    Err(InstallError::refused(adapter, words, exit))
 }
 
 /// No line of the package manager's output may say that a package's script failed, where it exits with 0 all the same: of the whole
@@ -241,7 +307,7 @@ async fn check_scripts(adapter: &'static Adapter, exit: &Exit, log: &Path) -> Re
     if !words.iter().any(|word| unsaid(word)) {
         words = failed;
     }
-    Err(InstallError::refused(adapter, words))
+    Err(InstallError::refused(adapter, words, exit))
 }
 
 /// The line of a package manager's output, which lies in this file, that says a package's script failed: some exit with 0 all the same.
@@ -343,7 +409,8 @@ mod tests {
             "E: Unable to correct problems, you have held broken packages.",
         ];
         let refused = |family, words: &[&str]| {
-            InstallError::refused(family::of(family), words.iter().map(|word| (*word).to_owned()).collect())
+            let words = words.iter().map(|word| (*word).to_owned()).collect();
+            InstallError::refused(family::of(family), words, &exit(End::Exited(1), "", 0))
         };
         let error = refused(PackageFamily::Deb, &words);
         assert!(error.is_of_dependencies());

@@ -51,7 +51,7 @@ pub(super) struct Package {
 }
 
 /// One answer.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Inventory {
     /// Artifacts that are for this system.
     pub(super) artifacts: Vec<Artifact>,

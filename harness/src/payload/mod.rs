@@ -19,6 +19,7 @@ mod inventory;
 mod network;
 mod quote;
 mod reboot;
+mod repositories;
 mod suite;
 mod upload;
 #[cfg(test)]
@@ -30,12 +31,15 @@ mod words;
 pub use boot_over::{AfterBoot, STARTING, boot_over};
 pub use collect::{CollectError, Collected, Collection, Limits, ResultFiles, collect, collect_results, remove_results};
 pub use facts::{read as read_facts, script as facts_script};
-pub use family::{UNKNOWN_FAMILY, detect_family, install_by_name, left_out, rehearsal, rehearsals};
+pub use family::{
+    UNKNOWN_FAMILY, detect_family, fetches_while_installing, install_by_name, left_out, rehearsal, rehearsals,
+};
 pub use first_boot::{FirstBootError, complaint, first_boot};
-pub use install::{Install, InstallError, Survey, failed_script, install, survey};
+pub use install::{Install, InstallError, Survey, failed_script, get_dependencies, install, survey};
 pub use installed::{Installed, another_version};
 pub use quote::script_with as script;
 pub(crate) use quote::word;
 pub use reboot::{NO_REBOOT, announced, reboot};
+pub use repositories::{add_repository, proxy_environment, repositories};
 pub use suite::{Suite, SuiteOutcome, SuiteRun, run};
 pub use upload::{Upload, UploadError, survives, upload};

@@ -17,7 +17,7 @@ use matrix::{Arch, Artifact, Digest, Network, PackageFamily, UploadFile};
 use reports::SystemFacts;
 use sha2::Digest as _;
 
-use super::{facts, family, interpreter, network, quote, words};
+use super::{facts, family, install, interpreter, network, quote, repositories, words};
 use crate::ssh::{End, Exec, Exit, Session, SshError, Stdin, StdinWriter};
 
 /// Name of the suite's script in its working directory.
@@ -255,6 +255,7 @@ impl Parcel {
         ];
         if let Some(family) = upload.family {
             files.push(text("install", &family::of(family).install()));
+            files.push(text(install::DEPENDENCIES, &family::of(family).get_dependencies(&repositories::exports())));
         }
         if upload.network.is_some() {
             files.push(text(network::NAME, network::SCRIPT));

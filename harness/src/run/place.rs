@@ -203,6 +203,7 @@ impl Place<'_> {
             emulations: &to.emulations,
             proved: &to.proved,
             freezing: self.freezing(to, qemu, to.proof.accelerator),
+            proxy: self.proxy(to),
             cold: self.options.cold,
             budget: Budget::new(limits.memory, limits.cpus, self.options.jobs.unwrap_or(usize::MAX)),
             keep: self.options.keep,
@@ -217,8 +218,15 @@ impl Place<'_> {
     }
 
     async fn over_ssh(&self, to: &Where<'_>, host: &SshHost, images: &mut Arriving, ledger: &mut Ledger) {
-        let place =
-            SshPlace::new(self.plan, host, to.spawner, self.options.jobs, self.options.cold, self.options.templates);
+        let place = SshPlace::new(
+            self.plan,
+            host,
+            to.spawner,
+            self.options.jobs,
+            self.options.cold,
+            self.options.templates,
+            self.options.offline,
+        );
         let mut images = Images { plan: self.plan, arriving: images, events: to.events };
         self.pool(to, place).run(to.number, true, ledger, &mut images).await;
     }
@@ -254,12 +262,20 @@ impl Place<'_> {
             jobs: self.options.jobs,
             cold: self.options.cold,
             templates: self.options.templates,
+            offline: self.options.offline,
             reason,
             checked: OnceCell::new(),
         };
         let mut images = Images { plan: self.plan, arriving: images, events: to.events };
         self.pool(to, place).run(to.number, true, ledger, &mut images).await;
         Ok(())
+    }
+
+    /// How guests on this machine get to repositories.
+    fn proxy(&self, to: &Where<'_>) -> Result<egress::Proxy, String> {
+        let cache = &images::packages(to.store);
+        let (limit, offline) = (egress::Settings::LIMIT, self.options.offline);
+        egress::Proxy::open(egress::Settings { cache, limit, through: None, offline })
     }
 
     /// Where guests that are run here with this accelerator are frozen.
@@ -354,6 +370,8 @@ impl Place<'_> {
                 jobs: self.options.jobs,
                 cold: self.options.cold,
                 freezing: self.freezing(to, qemu, accelerator),
+                proxy: self.proxy(to),
+                offline: self.options.offline,
                 proofs: Proofs::new(to.store, key),
                 depth: self.depth(),
             };

@@ -21,6 +21,7 @@ use crate::{
         job_bundle::{self, BundleError},
         protocol::{CellWork, FromAgent, ToAgent, Work},
     },
+    fanout,
     ssh::{self, Exec, Open, Session, Stdin, StdinWriter},
     template::{
         self, HostFingerprint, Template, TemplateBuilder, TemplateProgress, TemplateSpec, With, Writer, no_template,
@@ -135,8 +136,12 @@ impl Freezable for QemuPlace<'_> {
                 Box::pin(self.fill(session, progress));
             making
         };
+        let serve = |socket| self.serve(socket);
+        let policy = |_| fanout::policy_of_l1(spec.plan);
+        let outbound = spec.reaches_repositories().then_some(template::Outbound { serve: &serve, policy: &policy });
         let wanted = TemplateSpec {
             key: spec.key(host_fingerprint)?,
+            outbound,
             launch: spec.launch().map_err(|error| no_template(error.to_string()))?,
             image: &spec.image.disk,
             given: &spec.given(),
@@ -167,7 +172,8 @@ impl Freezable for QemuPlace<'_> {
         let launch = spec.launch().map_err(|error| unexpected("the L1's firmware", &error))?;
         let forked = template::fork(template, &with, launch, &spec.given(), (scratch, logs)).await;
         let forked = forked.map_err(|error| Trouble::from(error).within("a frozen L1 does not go on"))?;
-        let guest = forked.guest;
+        let mut guest = forked.guest;
+        let outbound = self.outbound(&mut guest).map_err(|error| unexpected("the L1's way to repositories", &error))?;
         steps.done("fork");
         spec.leave_a_way_in(&guest, scratch, logs, &keys, template.host_keys());
         let opened = async {
@@ -197,7 +203,7 @@ impl Freezable for QemuPlace<'_> {
             Ok(link) => {
                 let facts = spec.facts(&guest).await;
                 steps.done("agent");
-                Ok(self.at_work(opening.number, (guest, link, facts, steps.0), true))
+                Ok(self.at_work(opening.number, (guest, outbound), (link, facts, steps.0), true))
             }
             Err(trouble) => {
                 let evidence = guest.console().tail(TAIL);

@@ -36,6 +36,8 @@ pub(crate) struct HostPlace<'a> {
     pub(crate) proved: &'a [StepTime],
     /// Where templates are kept; else why there are none.
     pub(crate) freezing: Freezing,
+    /// How guests get to repositories; else why not.
+    pub(crate) proxy: Result<egress::Proxy, String>,
     /// Every guest is booted, none forked.
     pub(crate) cold: bool,
     /// What guests may take together.
@@ -89,6 +91,7 @@ impl Place for HostPlace<'_> {
             speed: self.proof.speed,
             scratch: self.scratch.to_owned(),
             cells: self.run.join("cells"),
+            proxy: self.proxy.clone(),
             template_cache: TemplateCache::new(self.freezing.clone(), self.cold, self.run.join("templates")),
             login,
             purpose: self.purpose,

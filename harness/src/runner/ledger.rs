@@ -90,6 +90,7 @@ impl Ledger {
         let (id, attempt) = match event {
             EventKind::Warning { cell: None, .. }
             | EventKind::TemplateStarted { .. }
+            | EventKind::TemplateRequested { .. }
             | EventKind::TemplateReady { .. }
             | EventKind::TemplateFailed { .. } => return true,
             EventKind::Warning { cell: Some(id), .. } => return self.0.get(id).is_some_and(|entry| !entry.finished),
@@ -99,6 +100,8 @@ impl Ledger {
             | EventKind::GuestStarted { cell, attempt, .. }
             | EventKind::SystemSeen { cell, attempt, .. }
             | EventKind::PackagesInstalled { cell, attempt, .. }
+            | EventKind::NetworkRequested { cell, attempt, .. }
+            | EventKind::NetworkNotRecorded { cell, attempt, .. }
             | EventKind::TestStarted { cell, attempt, .. }
             | EventKind::TestFinished { cell, attempt, .. }
             | EventKind::ArtifactCollected { cell, attempt, .. }
@@ -395,6 +398,18 @@ mod tests {
         assert!(ledger.see(&started(&plan, 0, 1)) && ledger.see(&ended(&plan, 0, 1, Verdict::Passed, false)));
         assert!(ledger.see(&reported(&plan, 0, Verdict::Passed)));
         assert!(!ledger.see(&reported(&plan, 0, Verdict::Passed)), "once");
+    }
+
+    #[test]
+    fn what_a_guest_fetched_is_passed_on_while_its_attempt_runs() {
+        let plan = plan(1);
+        let mut ledger = Ledger::new(&plan);
+        let cell = plan.cells[0].id.clone();
+        let counted = EventKind::NetworkNotRecorded { cell, attempt: 1, phase: Phase::Test, count: 1 };
+        assert!(!ledger.see(&counted), "it has not started");
+        assert!(ledger.see(&started(&plan, 0, 1)) && ledger.see(&counted));
+        assert!(ledger.see(&ended(&plan, 0, 1, Verdict::Passed, false)));
+        assert!(!ledger.see(&counted), "it has ended");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::{
         job_bundle::{self, BundleError},
         protocol::{ToAgent, Work},
     },
-    fanout::BootImage,
+    fanout::{self, BootImage},
     guest::{self, Accelerator, Below, Cpu, Disk, DiskFile, Ended, Guest, GuestIdentity, Launch, MachineSpec, Spawner},
     host::{NoPart, Qemu},
     ssh::{self, Exec, Keys, Open, Session, Stdin},
@@ -80,6 +80,10 @@ pub(crate) struct QemuPlace<'a> {
     pub(crate) cold: bool,
     /// Where frozen L1s are kept; else why there are none.
     pub(crate) freezing: Freezing,
+    /// How an L1 gets to its guests' repositories; else why not.
+    pub(crate) proxy: Result<egress::Proxy, String>,
+    /// Guests' repositories are answered for from the cache alone.
+    pub(crate) offline: bool,
     /// What earlier L1s of this kind have proved.
     pub(crate) proofs: Proofs,
     /// How many virtual machines this machine lies in.
@@ -87,7 +91,11 @@ pub(crate) struct QemuPlace<'a> {
 }
 
 /// A running L1.
-pub(crate) struct L1(pub(super) Guest);
+pub(crate) struct L1 {
+    guest: Guest,
+    /// Its way to repositories, for its guests.
+    _outbound: Option<egress::Guest>,
+}
 
 impl Place for QemuPlace<'_> {
     type Engine = L1;
@@ -99,8 +107,8 @@ impl Place for QemuPlace<'_> {
     }
 
     async fn open(&self, opening: Opening<'_>) -> Result<Opened<L1>, Trouble> {
-        let (guest, link, facts, steps) = self.spec.open(self.spawner, &opening).await?;
-        Ok(self.at_work(opening.number, (guest, link, facts, steps), false))
+        let (guest, outbound, link, facts, steps) = self.spec.open(self, &opening).await?;
+        Ok(self.at_work(opening.number, (guest, outbound), (link, facts, steps), false))
     }
 }
 
@@ -109,11 +117,12 @@ impl QemuPlace<'_> {
     pub(super) fn at_work(
         &self,
         number: u32,
-        (guest, link, facts, steps): (Guest, Link, L1Facts, Vec<StepTime>),
+        (guest, outbound): (Guest, Option<egress::Guest>),
+        (link, facts, steps): (Link, L1Facts, Vec<StepTime>),
         checked: bool,
     ) -> Opened<L1> {
         link.say(ToAgent::Work(Work { checked, cold: self.cold, ..self.work(number) }));
-        Opened { engine: L1(guest), link, l1: Some(facts), steps, give_up: None }
+        Opened { engine: L1 { guest, _outbound: outbound }, link, l1: Some(facts), steps, give_up: None }
     }
 
     /// How an agent works in such an L1.
@@ -129,20 +138,33 @@ impl QemuPlace<'_> {
             kvm: true,
             // What there is room for is looked at each time one is made; and what was made there ends with it.
             templates: matrix::ByteSize::from_bytes(u64::MAX),
+            proxy: self.spec.reaches_repositories().then(egress::url),
+            offline: self.offline,
             known: self.proofs.known(),
         }
+    }
+
+    /// Lets an L1 that was just started get to what its guests may reach: a proxy of its own tells that apart.
+    pub(super) fn outbound(&self, guest: &mut Guest) -> Result<Option<egress::Guest>, String> {
+        guest.take_egress().map(|card| self.serve(card)).transpose()
+    }
+
+    pub(super) fn serve(&self, card: egress::Card) -> Result<egress::Guest, String> {
+        let guest = self.proxy.clone()?.serve(card, Box::new(|_| {}));
+        guest.allow(Some(fanout::policy_of_l1(self.spec.plan)));
+        Ok(guest)
     }
 }
 
 impl Engine for L1 {
     async fn ended(&self) -> Trouble {
-        died(&self.0.ended().await)
+        died(&self.guest.ended().await)
     }
 
     /// A machine that goes down closes its connections first; one that stands still does not.
     async fn explained(&self, error: &Broken) -> Trouble {
         if !matches!(error, Broken::Silent(_))
-            && let Ok(ended) = tokio::time::timeout(EXPLANATION, self.0.ended()).await
+            && let Ok(ended) = tokio::time::timeout(EXPLANATION, self.guest.ended()).await
         {
             return died(&ended);
         }
@@ -150,7 +172,7 @@ impl Engine for L1 {
     }
 
     fn evidence(&self) -> Vec<String> {
-        self.0.console().tail(TAIL)
+        self.guest.console().tail(TAIL)
     }
 
     /// All of them are its disks.
@@ -164,7 +186,7 @@ impl Engine for L1 {
     }
 
     async fn close(self) -> Option<String> {
-        self.0.kill().await;
+        self.guest.kill().await;
         None
     }
 }
@@ -209,9 +231,9 @@ impl L1Spec<'_> {
     /// Boots the L1 and starts its agent.
     async fn open(
         &self,
-        spawner: &Spawner,
+        place: &QemuPlace<'_>,
         &Opening { scratch, logs, progress, cancel, .. }: &Opening<'_>,
-    ) -> Result<(Guest, Link, L1Facts, Vec<StepTime>), Trouble> {
+    ) -> Result<(Guest, Option<egress::Guest>, Link, L1Facts, Vec<StepTime>), Trouble> {
         let mut steps = Steps::start();
         for folder in [scratch, logs] {
             std::fs::create_dir_all(folder)
@@ -230,9 +252,10 @@ impl L1Spec<'_> {
 
         progress(format!("booting the L1 with {} CPU and {}, {}", self.size.cpus, self.size.memory, self.nesting));
         // It dies with us, whatever happens: nothing in it can be kept.
-        let guest = Guest::start(spawner, launch, true, logs)
+        let mut guest = Guest::start(place.spawner, launch, true, logs)
             .await
             .map_err(|error| host(error.to_string()).with_help(format!("see {}", logs.join("qemu.log").display())))?;
+        let outbound = place.outbound(&mut guest).map_err(host)?;
         self.leave_a_way_in(&guest, scratch, logs, &keys, &host_keys);
         let opened = tokio::select! {
             biased;
@@ -255,7 +278,7 @@ impl L1Spec<'_> {
             }
         };
         let facts = self.facts(&guest).await;
-        Ok((guest, link, facts, steps.0))
+        Ok((guest, outbound, link, facts, steps.0))
     }
 
     pub(super) async fn facts(&self, guest: &Guest) -> L1Facts {
@@ -339,7 +362,8 @@ impl L1Spec<'_> {
     /// A launch of it that has neither disks nor an identity yet.
     pub(super) fn launch(&self) -> Result<Launch, NoPart> {
         let launch = self.image.launch(self.machine(), self.qemu)?;
-        Ok(Launch { name: NAME.to_owned(), network: self.network(false), ..launch })
+        let egress = self.reaches_repositories();
+        Ok(Launch { name: NAME.to_owned(), network: self.network(false), egress, ..launch })
     }
 
     /// The disks of its guests' images, by serial number. One image may have several names.
@@ -354,6 +378,11 @@ impl L1Spec<'_> {
         let images = self.plan.images.iter().filter_map(|image| image.prepare.as_ref());
         let prepares = images.filter(|_| prepares).map(|prepare| prepare.network);
         if cells.chain(prepares).any(|network| network == Network::Open) { Network::Open } else { Network::Isolated }
+    }
+
+    /// One of its guests may get to repositories.
+    pub(super) fn reaches_repositories(&self) -> bool {
+        fanout::reaches_repositories(self.plan)
     }
 
     /// Its own CPU is emulated.

@@ -318,6 +318,7 @@ impl<'a, P: Place> AgentSession<'a, P> {
     fn is_elsewhere(&self, event: &EventKind) -> bool {
         match event {
             EventKind::TemplateStarted { runner, .. }
+            | EventKind::TemplateRequested { runner, .. }
             | EventKind::TemplateReady { runner, .. }
             | EventKind::TemplateFailed { runner, .. } => *runner != self.desk.number,
             EventKind::GuestStarted { guest, .. } => guest.runner != self.desk.number,

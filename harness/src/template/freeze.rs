@@ -7,7 +7,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
-use matrix::{Arch, Network, PackageFamily};
+use matrix::{Arch, HostPattern, Network, PackageFamily};
 use reports::{SystemFacts, Trouble};
 
 use super::{
@@ -112,6 +112,7 @@ async fn boot(
         disks: disks.map_err(because("its disks"))?,
         folder: folder.to_owned(),
         network: wanted.network,
+        egress: wanted.outbound.is_some(),
         port: true,
         ..wanted.launch.clone()
     };
@@ -130,10 +131,19 @@ async fn ready_and_frozen(
     tell: &(dyn Fn(TemplateProgress) + Sync),
 ) -> Result<(), Trouble> {
     let port = fork::port(&mut guest).map_err(because("its port"));
+    let socket = guest.take_egress();
     let result = match port {
         Ok(mut port) => {
             let done = async {
+                // Its network card is ours to read until it is frozen.
+                let outbound = match (socket, wanted.outbound) {
+                    (Some(socket), Some(way)) => Some((way.serve)(socket).map_err(no_template)?),
+                    _ => None,
+                };
                 let session = arrive(builder, wanted, &guest, files, tell).await?;
+                if let (Some(outbound), Some(way)) = (&outbound, wanted.outbound) {
+                    outbound.allow(Some((way.policy)(repositories(builder, wanted, &session).await?)));
+                }
                 let session = prepare(builder, wanted, (&guest, session), files, so_far, tell).await?;
                 alive(builder, &guest, steps(builder, wanted, (&guest, session, &mut port), whole, so_far, tell)).await
             };
@@ -147,6 +157,19 @@ async fn ready_and_frozen(
     };
     guest.kill().await;
     frozen
+}
+
+/// Where the repositories of its system are; an L1 asks for its guests.
+async fn repositories(
+    builder: &TemplateBuilder<'_>,
+    wanted: &TemplateSpec<'_>,
+    session: &Session,
+) -> Result<Vec<HostPattern>, Trouble> {
+    if !wanted.prepares() {
+        return Ok(Vec::new());
+    }
+    let asked = payload::repositories(session, Instant::now() + STEP.mul_f64(builder.speed)).await;
+    asked.map_err(because("it cannot be asked for its repositories"))
 }
 
 /// Boots it to a session; reboots of its own are survived, and what is frozen has them behind it.
@@ -368,10 +391,15 @@ async fn install(
     builder: &TemplateBuilder<'_>,
     wanted: &TemplateSpec<'_>,
     session: &Session,
-    Preparation { packages, limit, .. }: &Preparation<'_>,
+    Preparation { repositories, packages, limit, .. }: &Preparation<'_>,
     family: Option<PackageFamily>,
     tell: &(dyn Fn(TemplateProgress) + Sync),
 ) -> Result<(), Trouble> {
+    for added in repositories {
+        let Some(family) = family else { break };
+        let until = Instant::now() + STEP.mul_f64(builder.speed);
+        payload::add_repository(session, family, added, until).await.map_err(because("a repository"))?;
+    }
     if packages.is_empty() {
         return Ok(());
     }
@@ -381,8 +409,8 @@ async fn install(
     };
     let script = payload::install_by_name(family, packages);
     let also = match wanted.network {
-        Network::Isolated => "the guest was isolated: add `network = \"open\"` to `prepare`; ",
-        Network::Open => "",
+        Network::Isolated => "the guest was isolated: leave out `prepare.network`, or write \"repositories\"; ",
+        Network::Repositories | Network::Open => "",
     };
     let ran = run(builder, wanted, session, "packages", &script, *limit, None).await;
     ran.map_err(|trouble| unprepared(builder, "packages", also, trouble))?;
@@ -412,7 +440,10 @@ async fn run(
     limit: Duration,
     reboots: Option<u32>,
 ) -> Result<(), Trouble> {
-    let env = IndexMap::new();
+    let mut env = IndexMap::new();
+    if wanted.network == Network::Repositories {
+        env.extend(payload::proxy_environment().map(|(name, value)| (name.to_owned(), value)));
+    }
     let (family, arch, network) = (None, Arch::here(), Some(wanted.network));
     let upload = Upload { script, env: &env, files: &[], artifacts: &[], family, arch, network, facts: false };
     let sent = payload::upload(session, &upload, Instant::now() + STEP.mul_f64(builder.speed)).await;
@@ -481,7 +512,8 @@ async fn tried(builder: &TemplateBuilder<'_>, wanted: &TemplateSpec<'_>, files: 
     let place = place.map_err(because("a fork of it cannot be tried"))?;
     let logs = builder.logs.join("trial");
     std::fs::create_dir_all(&logs).map_err(because("a fork of it cannot be tried"))?;
-    let launch = Launch { name: format!("trial-{}", wanted.key.short()), ..wanted.launch.clone() };
+    // Nobody would read what comes from its side of a proxy.
+    let launch = Launch { name: format!("trial-{}", wanted.key.short()), egress: false, ..wanted.launch.clone() };
     let with = With { qemu: builder.qemu, spawner: builder.spawner, speed: builder.speed, dies_with_us: true };
     let forked = fork::of_frozen(&files.folder, &with, launch, wanted.given, (place.path(), &logs)).await;
     let forked = forked.map_err(because("a fork of it does not work"))?;

@@ -32,7 +32,9 @@ pub use freeze::LONGEST;
 pub use key::{HostFingerprint, file_stamp, key};
 pub use memory::own_memory;
 pub use obtain::obtain;
-pub use spec::{OwnWork, Preparation, TemplateBuilder, TemplateProgress, TemplateSpec, Work, Writer, no_template};
+pub use spec::{
+    Outbound, OwnWork, Preparation, TemplateBuilder, TemplateProgress, TemplateSpec, Work, Writer, no_template,
+};
 
 use std::sync::{
     OnceLock,

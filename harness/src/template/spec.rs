@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use images::Templates;
-use matrix::{ByteSize, Digest, Network, PackageFamily};
+use matrix::{ByteSize, Digest, HostPattern, Network, PackageFamily, Repository};
 use reports::{Phase, Trouble, TroubleKind};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,15 @@ pub struct TemplateBuilder<'a> {
     pub cancel: &'a CancellationToken,
 }
 
+/// A guest's way to repositories.
+#[derive(Clone, Copy)]
+pub struct Outbound<'a> {
+    /// Serves the guest with this network card.
+    pub serve: &'a (dyn Fn(egress::Card) -> Result<egress::Guest, String> + Sync),
+    /// What it may reach, by the hosts of its system's repositories.
+    pub policy: &'a (dyn Fn(Vec<HostPattern>) -> egress::Policy + Sync),
+}
+
 /// What a template is to be.
 pub struct TemplateSpec<'a> {
     /// Its key, see [`super::key`].
@@ -53,6 +62,8 @@ pub struct TemplateSpec<'a> {
     pub boot: Duration,
     /// What it may reach until it is frozen.
     pub network: Network,
+    /// Its way to repositories until it is frozen; `None`: it has none.
+    pub outbound: Option<Outbound<'a>>,
     /// What its files may take besides its memory: what it writes to its disks until it is frozen.
     pub room: ByteSize,
     /// What is done in it.
@@ -95,6 +106,8 @@ pub type OwnWork<'a> =
 pub struct Preparation<'a> {
     /// The script.
     pub script: Option<&'a str>,
+    /// Repositories that it is given first.
+    pub repositories: Vec<&'a Repository>,
     /// Names for its package manager.
     pub packages: &'a [String],
     /// How long it may take, scaled.

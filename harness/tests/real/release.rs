@@ -25,7 +25,7 @@ fn a_package_that_needs_a_newer_libc_is_red_where_it_is_too_old_and_green_elsewh
     package(&lab);
     let matrix = r#"
 images = ["debian-11-minimal", "debian-12-minimal"]
-package = { name = "needs-new-libc", version = "1.0", artifacts = ["new.deb"] }
+package = { name = "needs-new-libc", version = "1.0", artifacts = ["new.deb"], dependencies = "artifacts" }
 [[suite]]
 name = "smoke"
 env = { WANTED = "{{ package.version }} on {{ image.name }}" }

@@ -261,7 +261,7 @@ async fn every_cell_has_one_attempt_where_that_comes_to_a_verdict() {
 }
 
 /// Every kind of trouble that an attempt may come to.
-const KINDS: [TroubleKind; 31] = [
+const KINDS: [TroubleKind; 33] = [
     TroubleKind::GuestPanicked,
     TroubleKind::GuestPoweredOff,
     TroubleKind::GuestRebooted,
@@ -274,9 +274,11 @@ const KINDS: [TroubleKind; 31] = [
     TroubleKind::ImageUnusable,
     TroubleKind::NotInstalled,
     TroubleKind::InstallUnknown,
+    TroubleKind::RepositoryFailed,
     TroubleKind::PackageManagerLocked,
     TroubleKind::SuiteNotStarted,
     TroubleKind::TestFailed,
+    TroubleKind::UnexpectedRequest,
     TroubleKind::ResultsMissing,
     TroubleKind::ResultsUnreadable,
     TroubleKind::Host,

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use matrix::{ByteSize, Digest, Network, PackageFamily};
+use matrix::{ByteSize, Digest, HostPattern, Network, PackageFamily, Repository};
 use reports::{GuestFacts, Phase, SystemFacts, Trouble, TroubleKind};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -210,6 +210,7 @@ impl Fake {
             by_port: is_fork,
             of_template: is_fork,
             own: None,
+            outbound: None,
         };
         let facts = GuestFacts {
             runner: 1,
@@ -294,7 +295,7 @@ impl Machine for FakeGuest {
         self.0.asked.lock().unwrap().push("killed".to_owned());
     }
 
-    fn release(self) {}
+    async fn release(self) {}
 }
 
 pub(super) struct FakeSession(Arc<Story>);
@@ -375,6 +376,18 @@ impl Talk for FakeSession {
 
     async fn survey(&self, _: PackageFamily, deadline: Instant) -> Result<(), InstallError> {
         self.act("survey", deadline).await.map(drop).map_err(InstallError::from)
+    }
+
+    async fn add_repository(&self, _: PackageFamily, _: &Repository, deadline: Instant) -> Result<(), InstallError> {
+        self.act("add-repository", deadline).await.map(drop).map_err(InstallError::from)
+    }
+
+    async fn repositories(&self, deadline: Instant) -> Result<Vec<HostPattern>, SshError> {
+        self.act("repositories", deadline).await.map(|_| Vec::new())
+    }
+
+    async fn get_dependencies(&self, install: &Install<'_>) -> Result<(), InstallError> {
+        self.act("get-dependencies", install.deadline).await.map(drop).map_err(InstallError::from)
     }
 
     async fn install(&self, install: &Install<'_>, (): ()) -> Result<Installed, InstallError> {

@@ -114,6 +114,7 @@ impl Stage {
             speed: 1.0,
             scratch: self.folder.path().join("scratch"),
             cells: self.folder.path().join("cells"),
+            proxy: Err("none".to_owned()),
             template_cache: TemplateCache::new(Err("none".to_owned()), false, self.folder.path().join("none")),
             login: LOGIN.clone(),
             purpose: Purpose::Test,

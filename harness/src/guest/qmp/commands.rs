@@ -24,6 +24,7 @@ commands! {
     Cont = "cont" -> Empty;
     QueryStatus = "query-status" -> Status;
     SetAction = "set-action" -> Empty;
+    ObjectDel = "object-del" -> Empty;
     SystemReset = "system_reset" -> Empty;
     QueryKvm = "query-kvm" -> Kvm;
     Screendump = "screendump" -> Empty;
@@ -75,6 +76,13 @@ pub(in crate::guest) enum RunState {
 pub(in crate::guest) struct SetAction {
     /// What.
     pub(in crate::guest) reboot: RebootAction,
+}
+
+/// Removes what was made with `-object`.
+#[derive(Debug, Serialize)]
+pub(in crate::guest) struct ObjectDel {
+    /// Which.
+    pub(in crate::guest) id: String,
 }
 
 /// What a reboot does.

@@ -4,14 +4,33 @@ use matrix::Arch;
 
 use super::reasons::{self, Grammar};
 
-/// How the functions are called to install the artifacts.
-const INSTALL: &str = "\
+/// Before each of the functions that change something.
+const BEGINNING: &str = "\
+got=$root/tmp/dependencies
 # Physical: apt names files by their real paths.
 cd -P \"$root/artifacts\" || exit
 # One stream: what is said on both only makes sense in its order.
 exec 2>&1
-install_artifacts
 ";
+
+/// How what the artifacts depend on is got. Whoever installs them sees by the file that it was, and finds the way to the proxy there.
+const GET_DEPENDENCIES: &str = "\
+unusable=UNUSABLE
+(
+    . \"$got.new\"
+    get_dependencies
+) || exit
+mv \"$got.new\" \"$got\"
+";
+
+const ADD_REPOSITORY: &str = "\
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin root=${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}
+umask 022
+add_repository \"$1\" \"$2\" \"$3\"
+";
+
+/// A script that gets dependencies exits with this if the repositories are unusable: no package was looked for yet.
+pub(crate) const UNUSABLE: i32 = 81;
 
 /// A family. Its scripts are for any POSIX shell, and say everything on standard output, in order.
 pub(crate) struct Adapter {
@@ -21,7 +40,10 @@ pub(crate) struct Adapter {
     pub(super) also: fn(Arch) -> &'static [&'static str],
     /// Functions without arguments; `$root` is the payload's folder, and they start in its folder `artifacts`:
     ///
-    /// - `install_artifacts` installs everything in there, offline and with nobody to answer questions.
+    /// - `install_artifacts` installs everything in there, with nobody to answer questions; offline, but for what was got before: the
+    ///   file `$got` is there then.
+    /// - `get_dependencies` gets from the system's repositories what they depend on, and exits with `$unusable` if those are.
+    /// - `add_repository` adds one: its name, its description and the name of its key's file are `$1` to `$3`, the key is its input.
     /// - `list_artifacts` answers what the files in there are; see `inventory` for answers. Those for other systems it renames.
     /// - `list_packages` answers what is installed; and of the packages that its input names, a line for each with name, version and
     ///   CPU, what is known of their content.
@@ -41,7 +63,26 @@ pub(crate) struct Adapter {
 impl Adapter {
     /// A script that installs the artifacts.
     pub(crate) fn install(&self) -> String {
-        format!("{}{INSTALL}", self.functions)
+        format!("{}{BEGINNING}install_artifacts\n", self.functions)
+    }
+
+    /// A script that gets what the artifacts depend on; `environment`: commands that set the way to the repositories.
+    pub(crate) fn get_dependencies(&self, environment: &str) -> String {
+        let get = GET_DEPENDENCIES.replace("UNUSABLE", &UNUSABLE.to_string());
+        format!("{}{BEGINNING}cat >\"$got.new\" <<'end' || exit\n{environment}end\n{get}", self.functions)
+    }
+
+    /// A script that adds a repository; its arguments and input are those of `add_repository`.
+    pub(crate) fn add_repository(&self) -> String {
+        format!("{}{ADD_REPOSITORY}", self.functions)
+    }
+
+    /// Whether these lines, all that it said, say that a package is missing or was not downloaded, before anything of a package ran.
+    pub(crate) fn lacks_packages(&self, lines: &[String]) -> bool {
+        let any = |of: &[&str]| lines.iter().any(|line| of.iter().any(|word| line.contains(word)));
+        let begun =
+            |line: &String| reasons::starts(line.trim_start(), self.grammar.begun) || line.contains("scriptlet");
+        (any(self.grammar.missing) || any(self.grammar.unfetched)) && !lines.iter().any(begun)
     }
 
     /// The lines of its output that say why it failed.

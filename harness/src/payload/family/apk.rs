@@ -41,6 +41,7 @@ const GRAMMAR: Grammar = Grammar {
     locked: &["ERROR: Unable to lock database: "],
     begun: &["(1/"],
     missing: &["(no such package)", "(missing):"],
+    unfetched: &[],
     not_missing: &[],
 };
 

@@ -5,15 +5,27 @@ broken() {
     done
 }
 
+# apk only downloads what it installs: the rest is for later, and here only what it will take is looked at. Its lists are proved now.
+get_dependencies() {
+    export LC_ALL=C.UTF-8
+    apk update --no-progress --wait 60 || exit $unusable
+    apk add --allow-untrusted --simulate --no-progress --wait 60 ./*.apk
+}
+
 install_artifacts() {
     export LC_ALL=C.UTF-8
     before=$(broken)
 
     # All at once, so that they may depend on each other; nobody has to have signed them; without any repository, so that what is
     # missing is said to be missing instead of being looked for on the network. apk-tools 2 and 3 have the same names for all of it.
-    echo "# none" >"$root/tmp/repositories" || exit
-    set -- ./*.apk
-    apk add --allow-untrusted --no-network --repositories-file "$root/tmp/repositories" --no-progress --wait 60 "$@"
+    set -- --allow-untrusted --no-progress --wait 60 ./*.apk
+    if [ -e "$got" ]; then
+        . "$got"
+    else
+        echo "# none" >"$root/tmp/repositories" || exit
+        set -- --no-network --repositories-file "$root/tmp/repositories" "$@"
+    fi
+    apk add "$@"
     code=$?
 
     # It exits with the number of packages that are broken: some may have been before.
@@ -23,6 +35,12 @@ install_artifacts() {
         exit 0
     fi
     exit $code
+}
+
+# apk finds a key by the name of its file.
+add_repository() {
+    if [ -n "$3" ]; then cat >"/etc/apk/keys/$3" || exit; fi
+    printf '%s\n' "$2" >>/etc/apk/repositories
 }
 
 list_artifacts() {

@@ -64,6 +64,7 @@ const GRAMMAR: Grammar = Grammar {
     ],
     begun: &["Preparing to unpack ", "Unpacking ", "Setting up ", "dpkg: error processing "],
     missing: &["Depends: ", "is not installed."],
+    unfetched: &["E: Failed to fetch ", "Error: Failed to fetch "],
     not_missing: &["conflicts with ", "subprocess returned"],
 };
 

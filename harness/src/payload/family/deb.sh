@@ -1,22 +1,42 @@
-install_artifacts() {
-    # Words a person and a program can read; no questions; no service manager of services that asks some of its own.
+# Words a person and a program can read; no questions; no service manager of services that asks some of its own.
+apt_environment() {
     export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true
     export APT_LISTCHANGES_FRONTEND=none NEEDRESTART_SUSPEND=1
+}
+
+# All artifacts at once, so that they may depend on each other.
+# --reinstall: the same version may be installed already, with other content.
+# Sandbox: apt's own user cannot read a folder of root's, and apt would complain. Lock: a timer of the system may be at work.
+apt_install() {
+    apt-get install --yes --no-install-recommends --allow-downgrades --reinstall \
+        -o APT::Sandbox::User=root -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 \
+        -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
+}
+
+get_dependencies() {
+    apt_environment
+    command -v apt-get >/dev/null || {
+        echo "E: this system has dpkg, but no apt-get that could get packages"
+        exit 1
+    }
+    # Nobody reads what packages are for.
+    apt-get update -o Acquire::Retries=1 -o Acquire::Languages=none -o APT::Update::Error-Mode=any \
+        -o DPkg::Lock::Timeout=60 || exit $unusable
+    apt_install --download-only -o Acquire::Retries=1 ./*.deb
+}
+
+install_artifacts() {
+    apt_environment
 
     set -- ./*.deb
     command -v apt-get >/dev/null || exec dpkg --install --force-confdef --force-confold "$@"
 
-    # All at once, so that they may depend on each other. What is missing cannot be downloaded and is said to be missing
-    # (not --no-download: with it, apt loses the path of a package it was given as a file).
-    # --reinstall: the same version may be installed already, with other content.
-    # Sandbox: apt's own user cannot read a folder of root's, and apt would complain. Lock: a timer of the system may be at work.
+    # What is missing cannot be downloaded and is said to be missing (not --no-download: with it, apt loses the path of a package it was
+    # given as a file).
     given=$root/tmp/given-to-dpkg
     : >"$given" || exit
-    apt-get install --yes --no-install-recommends --allow-downgrades --reinstall \
-        -o Acquire::Retries=0 -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10 \
-        -o APT::Sandbox::User=root -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 \
-        -o "DPkg::Pre-Install-Pkgs::=cat >>'$given'" \
-        -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" || exit
+    apt_install -o Acquire::Retries=0 -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10 \
+        -o "DPkg::Pre-Install-Pkgs::=cat >>'$given'" "$@" || exit
 
     # A repository may have a package of the same name and version, and then apt takes that one. What it depends on is there now.
     left=
@@ -29,6 +49,26 @@ install_artifacts() {
     if [ -n "$left" ]; then
         echo "apt-get took another file of the same version: dpkg installs $*"
         exec dpkg --install --force-confdef --force-confold "$@"
+    fi
+}
+
+# apt takes a key from a file whose ending says how it is written.
+add_repository() {
+    base=/etc/apt/sources.list.d/nestmatrix-$1 key=''
+    if [ -n "$3" ]; then
+        mkdir -p /etc/apt/keyrings && cat >"$root/tmp/key" || exit
+        case $(head -c 10 "$root/tmp/key") in
+        -----BEGIN) key=/etc/apt/keyrings/nestmatrix-$1.asc ;;
+        *) key=/etc/apt/keyrings/nestmatrix-$1.gpg ;;
+        esac
+        install -m 644 "$root/tmp/key" "$key" || exit
+    fi
+    printf '%s\n' "$2" >"$root/tmp/description" || exit
+    if grep -qiE '^types:' "$root/tmp/description"; then
+        sed -E "${key:+"/^[Tt][Yy][Pp][Ee][Ss]:/a Signed-By: $key"}" "$root/tmp/description" >"$base.sources"
+    else
+        sed -E "${key:+"s|^(deb(-src)?)[[:space:]]+\\[([^]]*)\\]|\\1 [\\3 signed-by=$key]|; s|^(deb(-src)?)[[:space:]]+([^[[:space:]])|\\1 [signed-by=$key] \\3|"}" \
+            "$root/tmp/description" >"$base.list"
     fi
 }
 

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use matrix::{Arch, PackageFamily};
 
-pub(super) use self::adapter::Adapter;
+pub(super) use self::adapter::{Adapter, UNUSABLE};
 use super::{quote, words};
 use crate::ssh::{Exec, Session, SshError, Stdin};
 
@@ -112,6 +112,11 @@ fn without<'a>(stem: &'a str, word: &str) -> Option<&'a str> {
 /// A script that installs packages by their names, from wherever the guest's package manager gets them.
 pub fn install_by_name(family: PackageFamily, names: &[String]) -> String {
     with(names, of(family).by_name)
+}
+
+/// Whether a package manager of the family can only download what it installs then and there.
+pub const fn fetches_while_installing(family: PackageFamily) -> bool {
+    matches!(family, PackageFamily::Apk)
 }
 
 /// A script that does what a payload does, without doing anything: what it reads from the disk stays in the guest's memory, and what

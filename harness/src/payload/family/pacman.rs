@@ -52,6 +52,7 @@ const GRAMMAR: Grammar = Grammar {
     locked: &["error: failed to init transaction (unable to lock database)"],
     begun: &["(1/"],
     missing: &["unable to satisfy dependency "],
+    unfetched: &["error: failed retrieving file "],
     not_missing: &[],
 };
 

@@ -1,13 +1,23 @@
-install_artifacts() {
-    export LC_ALL=C
-
-    set --
+# Calls pacman with these arguments and the artifacts, all at once, so that they may depend on each other.
+pacman_upgrade() {
     for file in ./*.pkg.tar*; do
         case $file in
         *.sig) ;;
         *) set -- "$@" "$file" ;;
         esac
     done
+    exec pacman --upgrade --noconfirm --noprogressbar "$@"
+}
+
+get_dependencies() {
+    export LC_ALL=C
+    pacman --sync --refresh --noprogressbar || exit $unusable
+    pacman_upgrade --downloadonly
+}
+
+install_artifacts() {
+    export LC_ALL=C
+    if [ -e "$got" ]; then pacman_upgrade; fi
 
     # The system's own settings without its repositories, so that what is missing is said to be missing instead of being looked for
     # on the network.
@@ -17,8 +27,18 @@ install_artifacts() {
         if [ "$section" = "[options]" ]; then printf '%s\n' "$line"; fi
     done </etc/pacman.conf >"$settings"
 
-    # All at once, so that they may depend on each other.
-    exec pacman --upgrade --noconfirm --noprogressbar --config "$settings" "$@"
+    pacman_upgrade --config "$settings"
+}
+
+# A key counts only once it is signed by the system's own.
+add_repository() {
+    printf '\n%s\n' "$2" >>/etc/pacman.conf || exit
+    if [ -n "$3" ]; then
+        cat >"$root/tmp/key" && pacman-key --init && pacman-key --add "$root/tmp/key" || exit
+        for found in $(gpg --homedir /etc/pacman.d/gnupg --with-colons --show-keys "$root/tmp/key" | sed -n 's/^fpr:*\([0-9A-F]*\):*$/\1/p' | head -n 1); do
+            pacman-key --lsign-key "$found" || exit
+        done
+    fi
 }
 
 list_artifacts() {

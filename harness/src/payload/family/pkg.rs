@@ -38,6 +38,7 @@ const GRAMMAR: Grammar = Grammar {
     locked: &["pkg: Cannot get an exclusive lock "],
     begun: &["[1/", "Installing ", "Extracting "],
     missing: &["Missing dependency "],
+    unfetched: &[],
     not_missing: &["conflicts with "],
 };
 

@@ -1,3 +1,18 @@
+# Installs what the artifacts depend on and what is not installed: pkg adds a file only if that is there.
+get_dependencies() {
+    export LC_ALL=C.UTF-8 ASSUME_ALWAYS_YES=yes
+    if ! pkg -N >/dev/null 2>&1; then pkg bootstrap || exit $unusable; fi
+    pkg update || exit $unusable
+    ours=" "
+    for file in ./*.pkg; do ours="$ours$(pkg query -F "$file" %n) "; done
+    for file in ./*.pkg; do
+        for wanted in $(pkg query -F "$file" %dn); do
+            case $ours in *" $wanted "*) continue ;; esac
+            if ! pkg info -e "$wanted"; then pkg install -y "$wanted" || exit; fi
+        done
+    done
+}
+
 install_artifacts() {
     export LC_ALL=C.UTF-8 ASSUME_ALWAYS_YES=yes
 
@@ -22,6 +37,12 @@ install_artifacts() {
             pkg add -f "$file" || exit
         fi
     done
+}
+
+add_repository() {
+    mkdir -p /usr/local/etc/pkg/repos /usr/local/etc/pkg/keys || exit
+    printf '%s\n' "$2" >"/usr/local/etc/pkg/repos/nestmatrix-$1.conf" || exit
+    if [ -n "$3" ]; then cat >"/usr/local/etc/pkg/keys/$3"; fi
 }
 
 # Where pkg is yet to be installed, what stands in for it would fetch it.

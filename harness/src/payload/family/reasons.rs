@@ -23,6 +23,8 @@ pub(super) struct Grammar {
     pub(super) begun: &'static [&'static str],
     /// What stands in lines that say that a package is missing.
     pub(super) missing: &'static [&'static str],
+    /// What stands in lines that say that a package is in a repository that is known, and was not downloaded.
+    pub(super) unfetched: &'static [&'static str],
     /// What stands in lines that say that it is something else.
     pub(super) not_missing: &'static [&'static str],
 }

@@ -63,6 +63,7 @@ const GRAMMAR: Grammar = Grammar {
     locked: &["error: can't create transaction lock on ", "System management is locked by "],
     begun: &["(1/", "[1/", "%pre"],
     missing: &["Requires: ", "is needed by ", "nothing provides "],
+    unfetched: &["Cannot download ", "No more mirrors to try", "Can't provide file "],
     not_missing: &["conflicts with ", "is obsoleted by ", "scriptlet failed"],
 };
 

@@ -5,6 +5,38 @@ rpm_format() {
     if rpm --querytags | grep -qx SHA256HEADER; then identity=$identity.%{SHA256HEADER}; fi
 }
 
+# dnf's settings for a given installation. By settings, because dnf 5 has other options for them than dnf 4.
+dnf_install() {
+    dnf install --assumeyes --setopt=localpkg_gpgcheck=0 --setopt=install_weak_deps=0 "$@"
+}
+
+# zypper's, and its exit codes: done, and the system or zypper itself should be started again, or there was no repository.
+zypper_install() {
+    zypper --non-interactive --no-refresh "$@"
+    code=$?
+    case $code in
+    0 | 102 | 103 | 106) return 0 ;;
+    *) return "$code" ;;
+    esac
+}
+
+get_dependencies() {
+    export LC_ALL=C ZYPP_LOCK_TIMEOUT=60
+    if command -v dnf >/dev/null; then
+        dnf makecache --refresh --setopt='*.skip_if_unavailable=0' || exit $unusable
+        dnf_install --downloadonly --setopt='*.skip_if_unavailable=0' ./*.rpm
+    elif command -v zypper >/dev/null; then
+        zypper --non-interactive refresh || exit $unusable
+        zypper_install install --download-only --allow-unsigned-rpm --no-recommends --oldpackage ./*.rpm
+    elif command -v yum >/dev/null; then
+        yum makecache || exit $unusable
+        yum install --assumeyes --downloadonly --setopt=localpkg_gpgcheck=0 ./*.rpm
+    else
+        echo "error: this system has rpm, but no dnf, zypper or yum that could get packages"
+        exit 1
+    fi
+}
+
 install_artifacts() {
     # Not C.UTF-8: systems of before 2020 do not have it, and say so in every line.
     export LC_ALL=C ZYPP_LOCK_TIMEOUT=60
@@ -12,24 +44,30 @@ install_artifacts() {
     set -- ./*.rpm
 
     # All at once, so that they may depend on each other; nobody has to have signed them; without any repository, so that what is
-    # missing is said to be missing instead of being looked for on the network.
+    # missing is said to be missing instead of being looked for on the network, but for what was got before.
     if command -v dnf >/dev/null; then
-        # By settings, because dnf 5 has other options for them than dnf 4.
-        dnf install --assumeyes --setopt='*.enabled=0' --setopt=gpgcheck=0 --setopt=localpkg_gpgcheck=0 \
-            --setopt=install_weak_deps=0 "$@" || exit
+        if [ -e "$got" ]; then
+            dnf_install --cacheonly "$@" || exit
+        else
+            dnf_install --setopt='*.enabled=0' --setopt=gpgcheck=0 "$@" || exit
+        fi
     elif command -v zypper >/dev/null; then
-        mkdir -p "$root/tmp/repositories" || exit
-        zypper --non-interactive --no-refresh --no-gpg-checks --reposd-dir "$root/tmp/repositories" \
-            install --allow-unsigned-rpm --no-recommends --oldpackage "$@"
-        code=$?
-        rm -rf "$root/tmp/repositories"
-        case $code in
-        # Done, and the system or zypper itself should be started again, or there was no repository.
-        0 | 102 | 103 | 106) ;;
-        *) exit "$code" ;;
-        esac
+        if [ -e "$got" ]; then
+            zypper_install install --allow-unsigned-rpm --no-recommends --oldpackage "$@" || exit
+        else
+            mkdir -p "$root/tmp/repositories" || exit
+            zypper_install --no-gpg-checks --reposd-dir "$root/tmp/repositories" \
+                install --allow-unsigned-rpm --no-recommends --oldpackage "$@"
+            code=$?
+            rm -rf "$root/tmp/repositories"
+            if [ "$code" -ne 0 ]; then exit "$code"; fi
+        fi
     elif command -v yum >/dev/null; then
-        yum install --assumeyes --disablerepo='*' --nogpgcheck "$@" || exit
+        if [ -e "$got" ]; then
+            yum install --assumeyes --cacheonly --setopt=localpkg_gpgcheck=0 "$@" || exit
+        else
+            yum install --assumeyes --disablerepo='*' --nogpgcheck "$@" || exit
+        fi
     else
         exec rpm --upgrade --oldpackage --replacepkgs "$@"
     fi
@@ -55,6 +93,15 @@ $wanted
     if [ -n "$left" ]; then
         echo "another content or version of these was installed and is replaced by rpm: $*"
         exec rpm --upgrade --oldpackage --replacepkgs "$@"
+    fi
+}
+
+add_repository() {
+    folder=/etc/yum.repos.d
+    if ! command -v dnf >/dev/null && command -v zypper >/dev/null; then folder=/etc/zypp/repos.d; fi
+    mkdir -p "$folder" && printf '%s\n' "$2" >"$folder/nestmatrix-$1.repo" || exit
+    if [ -n "$3" ]; then
+        cat >"$root/tmp/key" && rpm --import "$root/tmp/key"
     fi
 }
 

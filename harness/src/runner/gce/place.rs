@@ -60,6 +60,8 @@ pub(crate) struct GcePlace<'a> {
     pub(crate) cold: bool,
     /// What templates may take there.
     pub(crate) templates: ByteSize,
+    /// Guests' repositories are answered for from the cache alone.
+    pub(crate) offline: bool,
     pub(crate) reason: String,
     /// What holds for every machine of the run was looked at.
     pub(crate) checked: OnceCell<()>,
@@ -253,7 +255,15 @@ impl GcePlace<'_> {
         let way = Way::Pinned(Pinned { address, known_hosts, identities, proxy_command });
         let mut tries = LOGINS;
         loop {
-            let place = SshPlace::new(self.intended.plan, &host, self.spawner, self.jobs, self.cold, self.templates);
+            let place = SshPlace::new(
+                self.intended.plan,
+                &host,
+                self.spawner,
+                self.jobs,
+                self.cold,
+                self.templates,
+                self.offline,
+            );
             match place.of_this_run(way.clone()).open(opening.again()).await {
                 Ok(opened) => return Ok(opened),
                 Err(trouble) if trouble.kind == TroubleKind::Interrupted => return Err(trouble),

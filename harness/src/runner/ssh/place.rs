@@ -57,6 +57,8 @@ pub(crate) struct SshPlace<'a> {
     cold: bool,
     /// What templates may take there.
     templates: ByteSize,
+    /// Guests' repositories are answered for from the cache alone.
+    offline: bool,
     /// Guests run under KVM there, or not at all.
     kvm: bool,
     /// How many virtual machines its guests lie in: known when it was asked.
@@ -94,6 +96,7 @@ impl<'a> SshPlace<'a> {
         jobs: Option<usize>,
         cold: bool,
         templates: ByteSize,
+        offline: bool,
     ) -> Self {
         let way = Way::Users { identity: plan.runner.identity.clone() };
         let (reason, depth) = (format!("it was asked for: {host}"), AtomicU32::new(1));
@@ -106,6 +109,7 @@ impl<'a> SshPlace<'a> {
             jobs,
             cold,
             templates,
+            offline,
             kvm: false,
             depth,
             reached: AtomicBool::new(false),
@@ -204,6 +208,8 @@ impl<'a> SshPlace<'a> {
         }
         steps.done("plan");
         link.say(ToAgent::Work(Work {
+            proxy: None,
+            offline: self.offline,
             runner: opening.number,
             emulated: false,
             cpus: self.plan.runner.cpus.unwrap_or(u32::MAX),
