@@ -98,12 +98,17 @@ pub(crate) struct Head {
     pub(crate) etag: Option<String>,
     pub(crate) last_modified: Option<String>,
     pub(crate) content_type: Option<String>,
+    /// Where the next proxy, if it is ours, had it from.
+    pub(crate) source: Option<ContentSource>,
 }
+
+/// What one proxy of ours tells another one with each file: where its content came from.
+pub(crate) const SOURCE: HeaderName = HeaderName::from_static("x-nestmatrix-source");
 
 impl From<&Entry> for Head {
     fn from(entry: &Entry) -> Self {
         let Entry { bytes, etag, last_modified, content_type, .. } = entry.clone();
-        Self { length: Some(bytes), etag, last_modified, content_type }
+        Self { length: Some(bytes), etag, last_modified, content_type, source: None }
     }
 }
 
@@ -159,8 +164,8 @@ impl Fetches {
             Progress::Same(entry) => self.kept(entry, ContentSource::Revalidated).await,
             Progress::Running { head, file, .. } | Progress::Done { head, file, .. } => {
                 let content = Content { file, at: 0, from: Origin::Download(progress) };
-                let head = (*head).clone();
-                Ok(Answer::File(Box::new(Found { head, source: ContentSource::Server, content })))
+                let (head, source) = ((*head).clone(), head.source.unwrap_or(ContentSource::Server));
+                Ok(Answer::File(Box::new(Found { head, source, content })))
             }
         }
     }
@@ -262,7 +267,9 @@ impl Fetches {
         if announced.is_some_and(|bytes| bytes > self.largest) {
             return Err(format!("the file has {} bytes; the limit is {}", announced.unwrap_or(0), self.largest));
         }
-        let head = Arc::new(Head { length: announced, ..head(&answer) });
+        let source = answer.headers().get(SOURCE).filter(|_| self.upstream.is_ours());
+        let source = source.and_then(|source| serde_json::from_value(source.to_str().ok()?.into()).ok());
+        let head = Arc::new(Head { length: announced, source, ..head(&answer) });
         let mut file = self.cache.new_file().map_err(|error| unwritable(&error))?;
         let reading = Arc::new(file.reopen().map_err(|error| unwritable(&error))?);
         let (mut bytes, mut digest) = (0, sha2::Sha256::new());
@@ -380,7 +387,8 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
 
 fn head(answer: &reqwest::Response) -> Head {
     let text = |name: HeaderName| Some(answer.headers().get(name)?.to_str().ok()?.to_owned());
-    Head { length: None, etag: text(ETAG), last_modified: text(LAST_MODIFIED), content_type: text(CONTENT_TYPE) }
+    let (etag, last_modified, content_type) = (text(ETAG), text(LAST_MODIFIED), text(CONTENT_TYPE));
+    Head { length: None, etag, last_modified, content_type, source: None }
 }
 
 fn length(headers: &HeaderMap) -> Option<u64> {

@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use crate::{
-    fetch::{Answer, Content, Fetches, Found, Head, Wanted},
+    fetch::{Answer, Content, Fetches, Found, Head, SOURCE, Wanted},
     policy::{Policy, Refusal, Target, What, decide},
     tunnel,
 };
@@ -231,6 +231,9 @@ impl State {
                 let (sender, body) = Channel::new(1);
                 let mut answer = Response::new(body.boxed());
                 describe(&head, answer.headers_mut());
+                let word = serde_json::to_value(source).ok();
+                let word = word.as_ref().and_then(|word| HeaderValue::from_str(word.as_str()?).ok());
+                word.map(|word| answer.headers_mut().insert(SOURCE, word));
                 tokio::spawn(send(asked, Arc::clone(&self.fetches), source, content, sender));
                 answer
             }

@@ -371,3 +371,32 @@ async fn a_download_that_nobody_reads_any_more_ends() {
     };
     tokio::time::timeout(Duration::from_secs(10), over).await.expect("it ends");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_behind_a_proxy_of_ours_knows_where_that_one_had_a_file_from() {
+    let (server, runner) = (Server::new().await, Runner::new());
+    server.has("/a.deb", "", "package");
+    // The first one as a server of its own, as an L1 sees that of its host.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let first = format!("http://{}", listener.local_addr().expect("an address"));
+    let states = [runner.guest(&server).state, runner.guest(&server).state];
+    tokio::spawn(async move {
+        for state in states {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            tokio::spawn(state.connection(stream));
+        }
+    });
+    let behind = || {
+        let mut runner = Runner::new();
+        let fetches = Arc::get_mut(&mut runner.fetches).expect("nobody else has it");
+        fetches.upstream = Upstream::new(Some(&first)).expect("a client");
+        runner
+    };
+    let url = server.url("/a.deb");
+    assert_eq!(behind().guest(&server).source(&url).await, Some(ContentSource::Server));
+    let (content, request) = behind().guest(&server).gets(&url).await;
+    let digest = Some(matrix::Digest::of(b"package"));
+    let outcome = RequestOutcome::Served { status: 200, source: ContentSource::Cache, digest };
+    assert_eq!((&*content, request.outcome), ("package", outcome));
+    assert_eq!(server.asked().len(), 1);
+}

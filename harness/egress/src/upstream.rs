@@ -48,6 +48,8 @@ pub(crate) struct Upstream {
     /// This machine's proxy, by what is asked for.
     proxies: Matcher,
     proxied: reqwest::Client,
+    /// That proxy is one of ours.
+    is_ours: bool,
     public: reqwest::Client,
     any: reqwest::Client,
 }
@@ -81,9 +83,15 @@ impl Upstream {
         Ok(Self {
             proxies,
             proxied: built(proxied)?,
+            is_ours: proxy.is_some(),
             public: built(client().no_proxy().dns_resolver(Arc::new(Public)))?,
             any: built(client().no_proxy())?,
         })
+    }
+
+    /// What it goes through is a proxy of ours.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.is_ours
     }
 
     /// The head of the answer; its content follows as it is read. With an entry of the cache it asks only for what is newer.
