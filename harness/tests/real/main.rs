@@ -10,6 +10,7 @@ mod arrivals;
 mod bad_input;
 mod blame;
 mod cloud;
+mod dependencies;
 mod endings;
 mod environments;
 mod families;
