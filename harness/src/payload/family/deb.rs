@@ -17,7 +17,7 @@ const REHEARSAL: &str = "\
 const BY_NAME: &str = "\
 set -e
 export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true NEEDRESTART_SUSPEND=1
-apt-get update -o Acquire::Retries=2
+apt-get update -o Acquire::Retries=2 -o Acquire::Languages=none
 exec apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 -- \"$@\"
 ";
 
