@@ -103,14 +103,22 @@ impl Guest {
 impl Guest {
     /// Ends what is under way, and waits until all of it is recorded.
     pub async fn close(self) {
-        self.serving.abort();
+        self.end();
         // Whoever serves a request sees that its connection is gone.
         let _ = timeout(END, self.state.under_way.subscribe().wait_for(|count| *count == 0)).await;
     }
 }
 
+impl Guest {
+    fn end(&self) {
+        self.serving.abort();
+        // A connection to a server that takes nothing does not see that the guest is gone.
+        self.allow(None);
+    }
+}
+
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.end();
     }
 }

@@ -104,3 +104,45 @@ pub(crate) fn not_public(host: &str, address: IpAddr) -> String {
     };
     format!("{host}{leads} is a private address; `network.private` in the matrix allows a host's private addresses")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+
+    static OPEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+
+    /// Slow until the gate is open, but for one name.
+    fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        if host == "slow.test" {
+            STARTED.fetch_add(1, Ordering::SeqCst);
+            let open = OPEN.0.lock().map_err(|_| io::ErrorKind::Other)?;
+            drop(OPEN.1.wait_while(open, |open| !*open));
+        }
+        Ok(vec![([203, 0, 113, 80], port).into()])
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn names_that_nobody_waits_for_any_more_take_no_further_threads() {
+        let resolver = Resolver::new(lookup, is_public);
+        let mut slow = tokio::task::JoinSet::new();
+        for _ in 0..AT_ONCE {
+            let resolver = resolver.clone();
+            slow.spawn(async move { resolver.addresses("slow.test", 80, Reach::Public).await });
+        }
+        while STARTED.load(Ordering::SeqCst) < AT_ONCE {
+            tokio::task::yield_now().await;
+        }
+        slow.shutdown().await;
+        assert_eq!(resolver.threads.available_permits(), 0, "the threads are still at work");
+        *OPEN.0.lock().expect("the gate") = true;
+        OPEN.1.notify_all();
+        let quick = resolver.addresses("quick.test", 80, Reach::Public).await;
+        assert_eq!(quick, Ok(vec![([203, 0, 113, 80], 80).into()]));
+    }
+}

@@ -38,7 +38,7 @@ pub(crate) async fn run(asked: Asked, upgrade: hyper::upgrade::OnUpgrade, server
     let carried = async {
         tokio::select! {
             carried = carried => carried,
-            _ = policy.wait_for(Option::is_none) => Err("the guest may reach nothing now".to_owned()),
+            _ = policy.wait_for(Option::is_none) => Err("what the guest may reach has ended".to_owned()),
         }
     };
     let outcome = match carried.await {

@@ -193,6 +193,6 @@ async fn a_connection_to_an_https_server_ends_when_the_guest_may_reach_nothing_a
     stream.write_all(text.as_bytes()).await.expect("taken");
     assert!(head(&mut stream).await.starts_with("HTTP/1.1 200"));
     guest.state.policy.send_replace(None);
-    assert_eq!(reason(&guest.recorded().await), "the guest may reach nothing now");
+    assert_eq!(reason(&guest.recorded().await), "what the guest may reach has ended");
     assert_eq!(within(stream.read(&mut [0])).await.unwrap_or(0), 0);
 }
