@@ -223,11 +223,18 @@ impl Fetches {
 async fn other(mut answer: reqwest::Response) -> Result<Progress, String> {
     let (status, headers) = (answer.status(), passed_on(answer.headers()));
     let mut content = Vec::new();
+    let mut whole = status != StatusCode::PARTIAL_CONTENT;
     while let Some(piece) = answer.chunk().await.map_err(|error| chain(&error.without_url()))? {
-        content.extend(piece.iter().take(SMALL - content.len()));
-        if content.len() >= SMALL {
+        let room = SMALL - content.len();
+        content.extend(piece.iter().take(room));
+        if piece.len() > room {
+            whole = false;
             break;
         }
+    }
+    // A guest would take it for a file. An error page may be cut.
+    if status.is_success() && !whole {
+        return Err(format!("the server answered {status}, with a part of a file"));
     }
     Ok(Progress::Other(Arc::new(Other { status, headers, content: content.into() })))
 }

@@ -53,6 +53,23 @@ async fn a_file_that_ends_with_its_connection_may_be_cut_and_is_not_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_file_is_not_passed_on_as_a_file() {
+    let (server, runner) = (Server::new().await, Runner::new());
+    let content = "x".repeat(100_000);
+    for (status, path) in [("206 Partial Content", "/part.deb"), ("203 Other", "/long.deb"), ("404 Gone", "/error")] {
+        let length = if path == "/part.deb" { 4 } else { content.len() };
+        let text = &content[..length];
+        server.says(path, &format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{text}"));
+    }
+    for (path, words) in [("/part.deb", "206 Partial Content, with a part"), ("/long.deb", "203 Non")] {
+        let (_, request) = runner.guest(&server).gets(&server.url(path)).await;
+        assert!(reason(&request).contains(words), "{request:?}");
+    }
+    let (cut, request) = runner.guest(&server).gets(&server.url("/error")).await;
+    assert!(matches!(request.outcome, RequestOutcome::Served { status: 404, .. }) && cut.len() < content.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_fills_no_index_with_long_headers() {
     let (server, runner) = (Server::new().await, Runner::new());
     let url = server.url("/a.deb");
