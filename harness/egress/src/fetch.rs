@@ -1,41 +1,22 @@
 //! Gets each file once, however many guests want it at the same time, and asks for nothing that the cache has and that cannot be newer.
-//!
-//! A download belongs to nobody: guests read along from its file, each at its own speed. It ends early when nobody reads any more.
 
-use std::{
-    collections::HashMap,
-    fs::File,
-    io::{self, Write as _},
-    os::unix::fs::FileExt as _,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use hyper::{
-    HeaderMap, Method, StatusCode,
-    header::{CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, LOCATION},
-};
+use hyper::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
-use matrix::Digest;
 use reports::ContentSource;
-use sha2::Digest as _;
-use tokio::sync::watch;
 
 use crate::{
     cache::{Cache, Entry},
+    content::Content,
+    flight::{Head, Other, Progress, Running, head, passed_on},
     immutable::is_immutable,
-    upstream::{Reach, Upstream, chain},
+    resolve::Reach,
+    upstream::Upstream,
 };
 
-/// Piece of content that is passed on at once, in bytes.
-const PIECE: usize = 128 * 1024;
-/// Most bytes of an answer that is no file: an error page.
-const SMALL: usize = 64 * 1024;
 /// How long what a server has counts as what it has, if the server cannot be asked whether it is still the same.
 const FRESH: Duration = Duration::from_secs(30 * 60);
-/// Longest download.
-const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Where files come from.
 #[derive(Debug)]
@@ -48,7 +29,7 @@ pub(crate) struct Fetches {
     pub(crate) offline: bool,
     /// Largest file, in bytes.
     pub(crate) largest: u64,
-    pub(crate) running: Mutex<HashMap<String, watch::Receiver<Progress>>>,
+    pub(crate) running: Running,
 }
 
 /// A file that is wanted.
@@ -62,56 +43,6 @@ pub(crate) struct Wanted {
     pub(crate) again: bool,
 }
 
-/// How far a download is.
-#[derive(Clone, Debug)]
-pub(crate) enum Progress {
-    Asked,
-    /// The server has nothing newer.
-    Same(Entry),
-    /// No file: an error, or a redirection.
-    Other(Arc<Other>),
-    Running {
-        head: Arc<Head>,
-        file: Arc<File>,
-        bytes: u64,
-    },
-    Done {
-        head: Arc<Head>,
-        file: Arc<File>,
-        entry: Entry,
-    },
-    Failed(String),
-}
-
-/// An answer that is no file.
-#[derive(Debug)]
-pub(crate) struct Other {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) content: Bytes,
-}
-
-/// What is known of a file before its content.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Head {
-    pub(crate) length: Option<u64>,
-    pub(crate) etag: Option<String>,
-    pub(crate) last_modified: Option<String>,
-    pub(crate) content_type: Option<String>,
-    /// Where the next proxy, if it is ours, had it from.
-    pub(crate) source: Option<ContentSource>,
-}
-
-/// What one proxy of ours tells another one with each file: where its content came from.
-pub(crate) const SOURCE: HeaderName = HeaderName::from_static("x-nestmatrix-source");
-
-impl From<&Entry> for Head {
-    fn from(entry: &Entry) -> Self {
-        let Entry { bytes, etag, last_modified, content_type, .. } = entry.clone();
-        Self { length: Some(bytes), etag, last_modified, content_type, source: None }
-    }
-}
-
 /// What there is.
 pub(crate) enum Answer {
     Other(Arc<Other>),
@@ -123,19 +54,6 @@ pub(crate) struct Found {
     pub(crate) head: Head,
     pub(crate) source: ContentSource,
     pub(crate) content: Content,
-}
-
-/// The content of a file, read piece by piece.
-pub(crate) struct Content {
-    file: Arc<File>,
-    at: u64,
-    from: Origin,
-}
-
-enum Origin {
-    /// What was kept; it is proved once more as it is read.
-    Cache(Box<(Entry, sha2::Sha256)>),
-    Download(watch::Receiver<Progress>),
 }
 
 impl Fetches {
@@ -154,8 +72,8 @@ impl Fetches {
         if self.offline {
             return Err("it is not in the cache, and no server is asked (--offline)".to_owned());
         }
-        let mut progress = self.join(wanted, known);
-        let state = progress.wait_for(|progress| !matches!(progress, Progress::Asked)).await;
+        let mut follower = self.join(wanted, known);
+        let state = follower.progress.wait_for(|progress| !matches!(progress, Progress::Asked)).await;
         let state = state.map_err(|_| "the download was given up".to_owned())?.clone();
         match state {
             Progress::Asked => Err("the download was given up".to_owned()),
@@ -163,8 +81,8 @@ impl Fetches {
             Progress::Other(other) => Ok(Answer::Other(other)),
             Progress::Same(entry) => self.kept(entry, ContentSource::Revalidated).await,
             Progress::Running { head, file, .. } | Progress::Done { head, file, .. } => {
-                let content = Content { file, at: 0, from: Origin::Download(progress) };
-                let (head, source) = ((*head).clone(), head.source.unwrap_or(ContentSource::Server));
+                let source = head.source.unwrap_or(ContentSource::Server);
+                let (head, content) = ((*head).clone(), Content::of_download(file, follower));
                 Ok(Answer::File(Box::new(Found { head, source, content })))
             }
         }
@@ -185,8 +103,7 @@ impl Fetches {
             return Err("it is not in the cache, and no server is asked (--offline)".to_owned());
         }
         let answer = self.upstream.ask(Method::HEAD, &wanted.url, wanted.reach, None).await?;
-        let head = Head { length: length(answer.headers()), ..head(&answer) };
-        Ok((answer.status(), head, passed_on(answer.headers()), ContentSource::Server))
+        Ok((answer.status(), head(&answer), passed_on(answer.headers()), ContentSource::Server))
     }
 
     fn is_fresh(&self, entry: &Entry, wanted: &Wanted) -> bool {
@@ -205,201 +122,10 @@ impl Fetches {
 
     async fn kept(&self, entry: Entry, source: ContentSource) -> Result<Answer, String> {
         let file = self.cache.read(entry.digest).map_err(|error| format!("the cache: {error}"))?;
-        let head = Head::from(&entry);
-        let from = Origin::Cache(Box::new((entry, sha2::Sha256::new())));
-        Ok(Answer::File(Box::new(Found { head, source, content: Content { file: Arc::new(file), at: 0, from } })))
+        let (head, content) = (Head::from(&entry), Content::of_cache(file, entry));
+        Ok(Answer::File(Box::new(Found { head, source, content })))
     }
 
-    /// The download of this URL, which is started if there is none.
-    fn join(self: &Arc<Self>, wanted: &Wanted, known: Option<Entry>) -> watch::Receiver<Progress> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.retain(|_, progress| progress.has_changed().is_ok());
-        if let Some(progress) = running.get(&wanted.url) {
-            return progress.clone();
-        }
-        let (sender, receiver) = watch::channel(Progress::Asked);
-        // What the map has is no reader: the download knows its readers by this count.
-        running.insert(wanted.url.clone(), receiver.clone());
-        let (fetches, wanted) = (Arc::clone(self), wanted.clone());
-        tokio::spawn(async move {
-            let unread = async {
-                loop {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    // Under the lock: nobody joins what is given up.
-                    let mut running = fetches.running.lock().unwrap_or_else(PoisonError::into_inner);
-                    if sender.receiver_count() <= 1 {
-                        running.remove(&wanted.url);
-                        return;
-                    }
-                }
-            };
-            let download = tokio::time::timeout(LONGEST, fetches.download(&wanted, known, &sender));
-            let ended = tokio::select! {
-                ended = download => ended.unwrap_or_else(|_| Err(format!("timeout: it was not done within {} s", LONGEST.as_secs()))),
-                () = unread => Err("nobody reads it any more".to_owned()),
-            };
-            fetches.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&wanted.url);
-            sender.send_replace(ended.unwrap_or_else(Progress::Failed));
-        });
-        receiver
-    }
-
-    /// Asks, and follows the answer to its end.
-    async fn download(
-        &self,
-        wanted: &Wanted,
-        known: Option<Entry>,
-        progress: &watch::Sender<Progress>,
-    ) -> Result<Progress, String> {
-        let url = &wanted.url;
-        let mut answer = self.upstream.ask(Method::GET, url, wanted.reach, known.as_ref()).await?;
-        if answer.status() == StatusCode::NOT_MODIFIED
-            && let Some(entry) = known
-        {
-            let entry = Entry { checked: Timestamp::now(), ..entry };
-            self.cache.note(&entry).map_err(|error| unwritable(&error))?;
-            return Ok(Progress::Same(entry));
-        }
-        if answer.status() != StatusCode::OK {
-            return other(answer).await;
-        }
-        let announced = length(answer.headers());
-        if announced.is_some_and(|bytes| bytes > self.largest) {
-            return Err(format!("the file has {} bytes; the limit is {}", announced.unwrap_or(0), self.largest));
-        }
-        let source = answer.headers().get(SOURCE).filter(|_| self.upstream.is_ours());
-        let source = source.and_then(|source| serde_json::from_value(source.to_str().ok()?.into()).ok());
-        let head = Arc::new(Head { length: announced, source, ..head(&answer) });
-        let mut file = self.cache.new_file().map_err(|error| unwritable(&error))?;
-        let reading = Arc::new(file.reopen().map_err(|error| unwritable(&error))?);
-        let (mut bytes, mut digest) = (0, sha2::Sha256::new());
-        progress.send_replace(Progress::Running { head: Arc::clone(&head), file: Arc::clone(&reading), bytes });
-        while let Some(piece) = answer.chunk().await.map_err(|error| chain(&error.without_url()))? {
-            bytes += piece.len() as u64;
-            if bytes > self.largest {
-                return Err(format!("the file does not end within {} bytes", self.largest));
-            }
-            digest.update(&piece);
-            file.write_all(&piece).map_err(|error| unwritable(&error))?;
-            progress.send_replace(Progress::Running { head: Arc::clone(&head), file: Arc::clone(&reading), bytes });
-        }
-        if let Some(announced) = announced.filter(|announced| *announced != bytes) {
-            return Err(format!("the server sent {bytes} bytes of {announced}"));
-        }
-        let Head { etag, last_modified, content_type, .. } = (*head).clone();
-        let digest = Digest::from_bytes(digest.finalize().into());
-        let entry =
-            Entry { url: url.clone(), digest, bytes, etag, last_modified, content_type, checked: Timestamp::now() };
-        tokio::task::block_in_place(|| self.cache.keep(file, &entry)).map_err(|error| unwritable(&error))?;
-        Ok(Progress::Done { head, file: reading, entry })
-    }
-}
-
-impl Content {
-    /// The next piece; `None`: that was all.
-    ///
-    /// # Errors
-    ///
-    /// What follows is not there, or what was there is not what the digest says.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, String> {
-        let most = match &mut self.from {
-            Origin::Cache(kept) => kept.0.bytes,
-            Origin::Download(progress) => {
-                let at = self.at;
-                let further = |progress: &Progress| match progress {
-                    Progress::Running { bytes, .. } => *bytes > at,
-                    _ => true,
-                };
-                let state = progress.wait_for(further).await.map_err(|_| "the download was given up".to_owned())?;
-                match &*state {
-                    Progress::Running { bytes, .. } => *bytes,
-                    Progress::Done { entry, .. } => entry.bytes,
-                    Progress::Failed(why) => return Err(why.clone()),
-                    _ => return Err("the download was given up".to_owned()),
-                }
-            }
-        };
-        let piece = usize::try_from(most - self.at).unwrap_or(PIECE).min(PIECE);
-        if piece == 0 {
-            return self.proved().map(|()| None);
-        }
-        let mut buffer = vec![0; piece];
-        // What was just written, or is read anew after a while: a disk's answer at the longest.
-        tokio::task::block_in_place(|| self.file.read_exact_at(&mut buffer, self.at))
-            .map_err(|error| format!("the cache: {error}"))?;
-        self.at += piece as u64;
-        if let Origin::Cache(kept) = &mut self.from {
-            kept.1.update(&buffer);
-        }
-        if self.at == most {
-            self.proved()?;
-        }
-        Ok(Some(buffer.into()))
-    }
-
-    /// Digest of all of it, once it was read.
-    pub(crate) fn digest(&self) -> Option<Digest> {
-        match &self.from {
-            Origin::Cache(kept) => (self.at == kept.0.bytes).then_some(kept.0.digest),
-            Origin::Download(progress) => match &*progress.borrow() {
-                Progress::Done { entry, .. } => (self.at == entry.bytes).then_some(entry.digest),
-                _ => None,
-            },
-        }
-    }
-
-    /// Before the last piece is passed on: a guest never gets all of a damaged file.
-    fn proved(&self) -> Result<(), String> {
-        match &self.from {
-            Origin::Cache(kept) if Digest::from_bytes(kept.1.clone().finalize().into()) != kept.0.digest => {
-                Err("its content in the cache is damaged".to_owned())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The content that was found to be damaged.
-    pub(crate) fn damaged(&self) -> Option<Digest> {
-        match &self.from {
-            Origin::Cache(kept) if self.proved().is_err() && self.at == kept.0.bytes => Some(kept.0.digest),
-            _ => None,
-        }
-    }
-}
-
-async fn other(mut answer: reqwest::Response) -> Result<Progress, String> {
-    let (status, headers) = (answer.status(), passed_on(answer.headers()));
-    let mut content = Vec::new();
-    while let Some(piece) = answer.chunk().await.map_err(|error| chain(&error.without_url()))? {
-        content.extend(piece.iter().take(SMALL - content.len()));
-        if content.len() >= SMALL {
-            break;
-        }
-    }
-    Ok(Progress::Other(Arc::new(Other { status, headers, content: content.into() })))
-}
-
-/// What a guest is told of an answer that is no file.
-fn passed_on(headers: &HeaderMap) -> HeaderMap {
-    let kept = [CONTENT_TYPE, LOCATION];
-    kept.into_iter().filter_map(|name| Some((name.clone(), headers.get(name)?.clone()))).collect()
-}
-
-fn head(answer: &reqwest::Response) -> Head {
-    let text = |name: HeaderName| Some(answer.headers().get(name)?.to_str().ok()?.to_owned());
-    let (etag, last_modified, content_type) = (text(ETAG), text(LAST_MODIFIED), text(CONTENT_TYPE));
-    Head { length: None, etag, last_modified, content_type, source: None }
-}
-
-fn length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(hyper::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-fn unwritable(error: &io::Error) -> String {
-    format!("the cache cannot be written: {error}")
-}
-
-impl Fetches {
     /// A connection to an https server.
     ///
     /// # Errors

@@ -5,7 +5,8 @@
 //! guest      one guest's connections, as HTTP requests                    (tunnel: to https servers)
 //! policy     which of them are allowed                                    (address: which addresses never are)
 //! fetch      gets each file once, however many guests want it             (immutable: what need not be asked for again)
-//! upstream   asks the servers
+//! flight     one download, which guests share                             (content: what each of them reads of it)
+//! upstream   asks the servers                                             (resolve: names, and which of their addresses may be reached)
 //! cache      what was fetched, by its digest, for all guests and runs
 //! ```
 //!
@@ -13,12 +14,15 @@
 
 mod address;
 mod cache;
+mod content;
 mod fetch;
+mod flight;
 mod guest;
 mod immutable;
 mod link;
 mod policy;
 mod proxy;
+mod resolve;
 #[cfg(test)]
 mod tests;
 mod tunnel;
