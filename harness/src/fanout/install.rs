@@ -228,11 +228,9 @@ impl<W: World> Attempt<'_, W> {
         outbound.allow(&self.context.plan);
         let log = install.log.with_file_name("dependencies.log");
         session.get_dependencies(&Install { log: &log, ..*install }).await?;
-        // Packages' scripts reach no more than suites do, where they need not fetch what they install.
-        if !payload::fetches_while_installing(install.family) {
-            outbound.enter(Phase::Install, &self.context.plan, self.cell);
-        }
-        session.install(install, survey).await
+        // Packages' scripts reach no more than suites do.
+        outbound.enter(Phase::Install, &self.context.plan, self.cell);
+        session.install(install, survey).await.map_err(InstallError::after_dependencies)
     }
 
     /// Whose fault it is that the package is not installed.

@@ -65,6 +65,8 @@ const GRAMMAR: Grammar = Grammar {
     begun: &["Preparing to unpack ", "Unpacking ", "Setting up ", "dpkg: error processing "],
     missing: &["Depends: ", "is not installed."],
     unfetched: &["E: Failed to fetch ", "Error: Failed to fetch "],
+    unusable: &[],
+    unsolvable: &["unmet dependencies", "Unsatisfied dependencies", "E: Unable to correct problems"],
     not_missing: &["conflicts with ", "subprocess returned"],
 };
 
