@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod apt_repository;
 mod arch;
 mod arrivals;
 mod bad_input;
@@ -28,6 +29,7 @@ mod parts;
 mod places;
 mod reboots;
 mod release;
+mod repository_server;
 mod rootfs;
 mod ssh_machine;
 mod ssh_place;
