@@ -286,25 +286,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_download_that_somebody_joins_at_the_last_moment_goes_on() {
-        let (flight, running) = (Flight::new(), Running::default());
-        running.lock().expect("running").insert("http://a/x".to_owned(), Arc::downgrade(&flight));
-        let last = flight.follow();
-        let abandoned = tokio::spawn({
-            let flight = Arc::clone(&flight);
-            async move { flight.abandoned(&running, "http://a/x").await }
-        });
-        tokio::task::yield_now().await;
-        // The task is woken, and does not run before somebody has joined.
-        drop(last);
-        let joined = flight.follow();
-        tokio::task::yield_now().await;
-        assert!(!abandoned.is_finished());
-        drop(joined);
-        abandoned.await.expect("it ends");
-    }
-
-    #[tokio::test]
     async fn the_readers_of_a_download_whose_task_is_gone_do_not_wait() {
         let flight = Flight::new();
         let mut follower = flight.follow();

@@ -20,6 +20,7 @@ mod gce;
 mod gce_l1;
 mod handover;
 mod hardened;
+mod hostile_network;
 mod images;
 mod lab;
 mod names;
