@@ -27,6 +27,8 @@ mod parts;
 mod places;
 mod reboots;
 mod release;
+mod repositories;
+mod repository_server;
 mod rootfs;
 mod ssh_machine;
 mod ssh_place;
