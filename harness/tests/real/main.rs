@@ -30,6 +30,7 @@ mod parts;
 mod places;
 mod reboots;
 mod release;
+mod repositories;
 mod repository_server;
 mod rootfs;
 mod ssh_machine;

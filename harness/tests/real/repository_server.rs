@@ -101,7 +101,7 @@ impl RepositoryServer {
         self.state().lies.clear();
     }
 
-    /// Path and status of everything that was answered since this was asked last.
+    /// Path and status of every file that was asked for since this was asked last.
     pub(crate) fn answered(&self) -> Vec<(String, u16)> {
         std::mem::take(&mut self.state().answered)
     }
@@ -137,8 +137,10 @@ impl Shared {
             Answer::Same => (304, String::new(), Vec::new()),
             Answer::Missing => (404, String::new(), b"no such file\n".to_vec()),
         };
-        // Before the answer: who has got it may ask what was answered.
-        self.state().answered.push((path, status));
+        // Before the answer: who has got it may ask what was answered. Without content nothing was had.
+        if method != "HEAD" {
+            self.state().answered.push((path, status));
+        }
         let length = content.len();
         let mut whole = format!("HTTP/1.1 {status} x\r\nconnection: close\r\n{head}content-length: {length}\r\n\r\n");
         if status == 304 {
