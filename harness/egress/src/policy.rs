@@ -127,7 +127,8 @@ pub(crate) fn decide(
     let usual = if connects { 443 } else { 80 };
     let listed = |patterns: &[HostPattern]| patterns.iter().any(|pattern| pattern.matches(&host, port, port == usual));
     let (private, named) = (listed(&policy.private), listed(&policy.named));
-    let distribution = listed(&policy.repositories) || policy.others && !private && !named;
+    // A repository that the matrix adds is among those of its system in a guest that was prepared with it.
+    let distribution = !private && !named && (policy.others || listed(&policy.repositories));
     if !private && !named && !distribution {
         let also = if port == usual { String::new() } else { format!(" with port {port}") };
         let reason =
@@ -157,7 +158,13 @@ mod tests {
 
     fn policy() -> Policy {
         Policy {
-            repositories: patterns(&["deb.example.org", "2130706433.example", "127.0.0.1", "169.254.169.254"]),
+            repositories: patterns(&[
+                "deb.example.org",
+                "2130706433.example",
+                "127.0.0.1",
+                "169.254.169.254",
+                "vendor.example",
+            ]),
             named: patterns(&["vendor.example", "*.mirror.example", "odd.example:8080"]),
             private: patterns(&["10.1.2.3", "inside.example"]),
             others: false,
@@ -191,6 +198,11 @@ mod tests {
         insta::assert_snapshot!(asked("GET", "http://inside.example/x"), @"http://inside.example/x of inside.example 80 Any, may change");
         insta::assert_snapshot!(asked("GET", "http://10.1.2.3/x"), @"http://10.1.2.3/x of 10.1.2.3 80 Any, may change");
         insta::assert_snapshot!(asked("CONNECT", "vendor.example:443"), @"tunnel vendor.example 443 Public");
+    }
+
+    #[test]
+    fn a_file_of_a_repository_that_the_matrix_adds_may_change_although_the_guest_was_prepared_with_it() {
+        insta::assert_snapshot!(asked("GET", "http://vendor.example/a.deb"), @"http://vendor.example/a.deb of vendor.example 80 Public, may change");
     }
 
     #[test]

@@ -138,7 +138,9 @@ fn is_reason(line: &str) -> bool {
     // rpm has the conflicting file in a line of its own.
     let conflict = line.trim_start().starts_with("file /") && line.contains(" conflicts with file ");
     let failed = is_failed_script(line) && !is_announced(line);
-    failed || conflict || starts(line, &reasons)
+    // zypper, behind the name of a package of a repository.
+    let forged = line.contains("): Signature verification failed [");
+    failed || conflict || forged || starts(line, &reasons)
 }
 
 fn is_progress(line: &str) -> bool {
