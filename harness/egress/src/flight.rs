@@ -128,7 +128,7 @@ impl Flight {
         loop {
             self.progress.closed().await;
             let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
-            // Whoever joins does so under the lock.
+            // Readers join under this lock only.
             if self.progress.is_closed() {
                 self.leave(&mut running, url);
                 return;

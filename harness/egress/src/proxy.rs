@@ -72,8 +72,7 @@ impl Proxy {
         Ok(Self(Arc::new(Fetches { cache, upstream, began, offline, largest: LARGEST, running })))
     }
 
-    /// Serves a guest, which may reach nothing yet. `record` is told of each request when
-    /// it is over.
+    /// Serves a guest, which may reach nothing yet. `record` is told of each request when it is over.
     pub fn serve(&self, card: Card, record: Recorder) -> Guest {
         let state = Arc::new(State::new(Arc::clone(&self.0), record));
         let mut link = Link::new(card, LIMITS);
@@ -98,18 +97,14 @@ impl Guest {
     pub fn allow(&self, policy: Option<Policy>) {
         self.state.policy.send_replace(policy.map(Arc::new));
     }
-}
 
-impl Guest {
     /// Ends what is under way, and waits until all of it is recorded.
     pub async fn close(self) {
         self.end();
-        // Whoever serves a request sees that its connection is gone.
+        // Tasks that serve requests see that their connection is gone.
         let _ = timeout(END, self.state.under_way.subscribe().wait_for(|count| *count == 0)).await;
     }
-}
 
-impl Guest {
     fn end(&self) {
         self.serving.abort();
         // A connection to a server that takes nothing does not see that the guest is gone.

@@ -33,7 +33,7 @@ pub(crate) async fn run(asked: Asked, upgrade: hyper::upgrade::OnUpgrade, server
             .await
             .map_err(|_| format!("timeout: the connection did not end within {} s", LONGEST.as_secs()))?
     };
-    // Whoever may reach nothing any more does not keep what it had before.
+    // A guest that may reach nothing any more loses the connections that it has.
     let mut policy = asked.state.policy.subscribe();
     let carried = async {
         tokio::select! {

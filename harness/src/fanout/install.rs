@@ -225,7 +225,7 @@ impl<W: World> Attempt<'_, W> {
             // Nor has it here: that is what is missing.
             outbound.learn(session.repositories(install.deadline).await?);
         }
-        outbound.allow(&self.context.plan);
+        outbound.get_dependencies(&self.context.plan);
         let log = install.log.with_file_name("dependencies.log");
         session.get_dependencies(&Install { log: &log, ..*install }).await?;
         // Packages' scripts reach no more than suites do.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -71,12 +71,14 @@ struct Record {
 /// What was asked for in the step that is under way.
 struct State {
     phase: Phase,
+    /// Something of the package or the suite may run: what is refused now is theirs, and not the image's.
+    is_packages: bool,
     told: u64,
     untold: u64,
     /// How often, by host and port, and why.
     refused: BTreeMap<String, (u64, String)>,
     failed: BTreeMap<String, (u64, String)>,
-    /// The first thing that was refused, whenever that was.
+    /// The first request of the package or the suite that was refused.
     first_refused: Option<(Phase, String)>,
     closed: bool,
 }
@@ -89,10 +91,7 @@ impl Outbound {
         events: Events,
         (cell, attempt): (CellId, u32),
     ) -> Self {
-        let (refused, failed) = (BTreeMap::new(), BTreeMap::new());
-        let state =
-            State { phase: Phase::Boot, told: 0, untold: 0, refused, failed, first_refused: None, closed: false };
-        let record = Arc::new(Record { events, cell, attempt, state: Mutex::new(state) });
+        let record = Arc::new(Record::new(events, cell, attempt));
         let recorder = Arc::clone(&record);
         let guest = proxy.serve(card, Box::new(move |request| recorder.take(request)));
         Self { guest, record, repositories: Mutex::default() }
@@ -103,7 +102,13 @@ impl Outbound {
         *self.repositories.lock().unwrap_or_else(PoisonError::into_inner) = repositories;
     }
 
-    /// What a cell may reach while its package is installed, if what it depends on may come from repositories.
+    /// The guest's package manager gets what the package depends on. Nothing of the package runs meanwhile.
+    pub(super) fn get_dependencies(&self, plan: &Plan) {
+        self.record.state().is_packages = false;
+        self.allow(plan);
+    }
+
+    /// The guest may reach its repositories from now on.
     pub(super) fn allow(&self, plan: &Plan) {
         let repositories = self.repositories.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.guest.allow(Some(policy(plan, repositories)));
@@ -120,7 +125,7 @@ impl Outbound {
 
     /// What went wrong at the servers in this step, in one line; empty: nothing.
     pub(super) fn failures(&self) -> String {
-        let state = self.record.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.record.state();
         let failed = state.failed.iter().map(|(host, (_, reason))| format!("{host}: {reason}"));
         failed.take(3).collect::<Vec<_>>().join("; ")
     }
@@ -129,13 +134,12 @@ impl Outbound {
     pub(super) async fn close(self) {
         self.guest.close().await;
         self.record.enter(Phase::Collect);
-        self.record.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.record.state().closed = true;
     }
 
     /// The cell has failed, although its suite has passed, if it asked for what is not allowed and the matrix says so.
     pub(super) fn judged(&self, rules: &NetworkRules) -> Result<(), Trouble> {
-        let state = self.record.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&state.first_refused, rules.unexpected) {
+        match (&self.record.state().first_refused, rules.unexpected) {
             (Some((phase, what)), Unexpected::Fail) => {
                 let reason = format!("{what}, and `network.unexpected` is \"fail\"");
                 Err(Trouble::new(TroubleKind::UnexpectedRequest, *phase, reason))
@@ -146,8 +150,19 @@ impl Outbound {
 }
 
 impl Record {
+    fn new(events: Events, cell: CellId, attempt: u32) -> Self {
+        let (refused, failed) = (BTreeMap::new(), BTreeMap::new());
+        let (phase, is_packages, told, untold, first_refused, closed) = (Phase::Boot, false, 0, 0, None, false);
+        let state = State { phase, is_packages, told, untold, refused, failed, first_refused, closed };
+        Self { events, cell, attempt, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self, request: NetworkRequest) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let at = format!("{}:{}", reports::clean::line(&request.host), request.port);
         let phase = state.phase;
         if state.closed {
@@ -155,7 +170,7 @@ impl Record {
         }
         match &request.outcome {
             RequestOutcome::Refused { reason } => {
-                if state.first_refused.is_none() {
+                if state.is_packages && state.first_refused.is_none() {
                     state.first_refused = Some((phase, format!("the guest tried to reach {at}: {reason}")));
                 }
                 count(&mut state.refused, at, reason);
@@ -174,8 +189,9 @@ impl Record {
 
     /// Says what there is to be said of the step before.
     fn enter(&self, phase: Phase) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let before = std::mem::replace(&mut state.phase, phase);
+        state.is_packages = !matches!(phase, Phase::Boot | Phase::Prepare);
         if state.untold > 0 {
             let (cell, attempt, count) = (self.cell.clone(), self.attempt, std::mem::take(&mut state.untold));
             self.events.send(EventKind::NetworkNotRecorded { cell, attempt, phase: before, count });
@@ -221,4 +237,30 @@ pub(super) fn template_recorder(context: &RunContext, template: Digest, image: &
         }
         events.send(EventKind::TemplateRequested { runner, template, request });
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_request_is_the_packages_only_while_something_of_it_may_run() {
+        let (events, _received) = Events::channel();
+        let record = Record::new(events, "a.s".to_owned().try_into().unwrap(), 1);
+        let refuse = |host: &str| {
+            let (method, host, reason) = ("GET".to_owned(), host.to_owned(), "not allowed".to_owned());
+            let outcome = RequestOutcome::Refused { reason };
+            record.take(NetworkRequest { method, host, port: 80, path: None, outcome, bytes: 0, elapsed_ms: 0 });
+            record.state().first_refused.clone()
+        };
+        assert_eq!(refuse("boot.example"), None);
+        record.enter(Phase::Prepare);
+        assert_eq!(refuse("prepare.example"), None);
+        record.enter(Phase::Install);
+        record.state().is_packages = false;
+        assert_eq!(refuse("mirror.example"), None, "the package manager gets dependencies");
+        record.enter(Phase::Install);
+        let what = "the guest tried to reach telemetry.example:80: not allowed".to_owned();
+        assert_eq!(refuse("telemetry.example"), Some((Phase::Install, what)));
+    }
 }

@@ -33,8 +33,8 @@ pub(super) fn exports() -> String {
     proxy_environment().map(|(name, value)| format!("export {name}={value}\n")).collect()
 }
 
-/// The hosts of the repositories that the guest's package manager is set up with. To be asked before anything of a package runs: whoever
-/// answers is the image.
+/// The hosts of the repositories that the guest's package manager is set up with. To be asked before anything of a package runs:
+/// the answer is then the image's.
 ///
 /// # Errors
 /// The connection, the deadline or the cancellation.

@@ -1,7 +1,7 @@
 //! The TCP of a link: smoltcp's interface and a fixed number of sockets, each of which listens, belongs to a connection, or ends.
 //!
-//! smoltcp has retransmission, windows and the state machine. What it lacks against a hostile guest is here: deadlines that a guest cannot
-//! put off with empty segments, a bound on the work per turn, and sockets that are made anew after each connection.
+//! smoltcp has retransmission, windows and the state machine. Added here against hostile guests: timeouts that empty segments do not
+//! extend, a limit on the work of one turn, and a new socket for each connection.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -139,7 +139,7 @@ impl Stack {
     pub(super) fn end(&mut self) {
         self.ended = true;
         for slot in &self.slots {
-            // Wakes whoever waits.
+            // Wakes tasks that wait for the socket.
             self.sockets.get_mut::<tcp::Socket<'_>>(slot.socket).abort();
         }
     }
@@ -229,7 +229,7 @@ impl Stack {
         while !output.is_full() {
             let mut card = Phy::new(None, output);
             self.interface.poll_egress(clock, &mut card, &mut self.sockets);
-            // Whoever sent an empty segment has nothing to follow it, though smoltcp might repeat it forever (see `MIN_WAIT`).
+            // After an empty segment there is nothing more to send, though smoltcp might repeat it forever (see `MIN_WAIT`).
             if !card.sent_data() {
                 break;
             }

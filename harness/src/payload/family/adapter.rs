@@ -13,8 +13,7 @@ cd -P \"$root/artifacts\" || exit
 exec 2>&1
 ";
 
-/// How what the artifacts depend on is got. The new file has the way to the proxy; whoever installs the artifacts sees by it that this
-/// was done.
+/// Downloads dependencies. The file `$got` has the way to the proxy; `install_artifacts` sees by it that they were downloaded.
 const GET_DEPENDENCIES: &str = "\
 unusable=UNUSABLE
 (
