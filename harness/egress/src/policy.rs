@@ -128,7 +128,7 @@ pub(crate) fn decide(
     let listed = |patterns: &[HostPattern]| patterns.iter().any(|pattern| pattern.matches(&host, port, port == usual));
     let (private, named) = (listed(&policy.private), listed(&policy.named));
     // A repository that the matrix adds is among those of its system in a guest that was prepared with it.
-    let distribution = !private && !named && (policy.others || listed(&policy.repositories));
+    let distribution = !named && (listed(&policy.repositories) || policy.others && !private);
     if !private && !named && !distribution {
         let also = if port == usual { String::new() } else { format!(" with port {port}") };
         let reason =
