@@ -6,7 +6,6 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, Write as _},
-    os::unix::fs::FileExt as _,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -24,12 +23,11 @@ use tokio::sync::watch;
 
 use crate::{
     cache::{Cache, Entry},
+    content::Content,
     immutable::is_immutable,
     upstream::{Reach, Upstream, chain},
 };
 
-/// Piece of content that is passed on at once, in bytes.
-const PIECE: usize = 128 * 1024;
 /// Most bytes of an answer that is no file: an error page.
 const SMALL: usize = 64 * 1024;
 /// How long what a server has counts as what it has, if the server cannot be asked whether it is still the same.
@@ -60,6 +58,15 @@ pub(crate) struct Wanted {
     pub(crate) may_change: bool,
     /// The guest had it already, and asks once more: something was wrong with it, or it looks for news.
     pub(crate) again: bool,
+    /// The content that is pinned, and not here: a proxy of ours behind this one may have it.
+    pub(crate) digest: Option<Digest>,
+}
+
+impl Wanted {
+    /// The download that it can share.
+    fn key(&self) -> String {
+        self.digest.map_or_else(|| self.url.clone(), |digest| format!("{} {digest}", self.url))
+    }
 }
 
 /// How far a download is.
@@ -120,19 +127,6 @@ pub(crate) struct Found {
     pub(crate) content: Content,
 }
 
-/// The content of a file, read piece by piece.
-pub(crate) struct Content {
-    file: Arc<File>,
-    at: u64,
-    from: Origin,
-}
-
-enum Origin {
-    /// What was kept; it is proved once more as it is read.
-    Cache(Box<(Entry, sha2::Sha256)>),
-    Download(watch::Receiver<Progress>),
-}
-
 impl Fetches {
     /// The file, from the cache if that is right, else from its server.
     ///
@@ -158,8 +152,7 @@ impl Fetches {
             Progress::Other(other) => Ok(Answer::Other(other)),
             Progress::Same(entry) => self.kept(entry, ContentSource::Revalidated).await,
             Progress::Running { head, file, .. } | Progress::Done { head, file, .. } => {
-                let content = Content { file, at: 0, from: Origin::Download(progress) };
-                let head = (*head).clone();
+                let (head, content) = ((*head).clone(), Content::coming(file, progress));
                 Ok(Answer::File(Box::new(Found { head, source: ContentSource::Server, content })))
             }
         }
@@ -179,7 +172,7 @@ impl Fetches {
         if self.offline {
             return Err("it is not in the cache, and no server is asked (--offline)".to_owned());
         }
-        let answer = self.upstream.ask(Method::HEAD, &wanted.url, wanted.reach, None).await?;
+        let answer = self.upstream.ask(Method::HEAD, &wanted.url, wanted.reach, None, None).await?;
         let head = Head { length: length(answer.headers()), ..head(&answer) };
         Ok((answer.status(), head, passed_on(answer.headers()), ContentSource::Server))
     }
@@ -193,28 +186,33 @@ impl Fetches {
         !can_be_asked && !wanted.may_change && !age.is_negative() && age.unsigned_abs() < FRESH
     }
 
-    async fn look(&self, url: &str) -> Option<Entry> {
+    pub(crate) async fn look(&self, url: &str) -> Option<Entry> {
         // One small file.
         tokio::task::block_in_place(|| self.cache.look(url))
     }
 
-    async fn kept(&self, entry: Entry, source: ContentSource) -> Result<Answer, String> {
+    /// A file of the cache.
+    ///
+    /// # Errors
+    ///
+    /// It is gone, in words.
+    pub(crate) async fn kept(&self, entry: Entry, source: ContentSource) -> Result<Answer, String> {
         let file = self.cache.read(entry.digest).map_err(|error| format!("the cache: {error}"))?;
         let head = Head::from(&entry);
-        let from = Origin::Cache(Box::new((entry, sha2::Sha256::new())));
-        Ok(Answer::File(Box::new(Found { head, source, content: Content { file: Arc::new(file), at: 0, from } })))
+        Ok(Answer::File(Box::new(Found { head, source, content: Content::kept(file, entry) })))
     }
 
     /// The download of this URL, which is started if there is none.
     fn join(self: &Arc<Self>, wanted: &Wanted, known: Option<Entry>) -> watch::Receiver<Progress> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|_, progress| progress.has_changed().is_ok());
-        if let Some(progress) = running.get(&wanted.url) {
+        let key = wanted.key();
+        if let Some(progress) = running.get(&key) {
             return progress.clone();
         }
         let (sender, receiver) = watch::channel(Progress::Asked);
         // What the map has is no reader: the download knows its readers by this count.
-        running.insert(wanted.url.clone(), receiver.clone());
+        running.insert(key.clone(), receiver.clone());
         let (fetches, wanted) = (Arc::clone(self), wanted.clone());
         tokio::spawn(async move {
             let unread = async {
@@ -223,7 +221,7 @@ impl Fetches {
                     // Under the lock: nobody joins what is given up.
                     let mut running = fetches.running.lock().unwrap_or_else(PoisonError::into_inner);
                     if sender.receiver_count() <= 1 {
-                        running.remove(&wanted.url);
+                        running.remove(&key);
                         return;
                     }
                 }
@@ -233,7 +231,7 @@ impl Fetches {
                 ended = download => ended.unwrap_or_else(|_| Err(format!("timeout: it was not done within {} s", LONGEST.as_secs()))),
                 () = unread => Err("nobody reads it any more".to_owned()),
             };
-            fetches.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&wanted.url);
+            fetches.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             sender.send_replace(ended.unwrap_or_else(Progress::Failed));
         });
         receiver
@@ -247,7 +245,7 @@ impl Fetches {
         progress: &watch::Sender<Progress>,
     ) -> Result<Progress, String> {
         let url = &wanted.url;
-        let mut answer = self.upstream.ask(Method::GET, url, wanted.reach, known.as_ref()).await?;
+        let mut answer = self.upstream.ask(Method::GET, url, wanted.reach, known.as_ref(), wanted.digest).await?;
         if answer.status() == StatusCode::NOT_MODIFIED
             && let Some(entry) = known
         {
@@ -256,7 +254,11 @@ impl Fetches {
             return Ok(Progress::Same(entry));
         }
         if answer.status() != StatusCode::OK {
-            return other(answer).await;
+            let other = other(answer).await?;
+            return match self.upstream.own_words(&other.content) {
+                Some(words) => Err(words),
+                None => Ok(Progress::Other(Arc::new(other))),
+            };
         }
         let announced = length(answer.headers());
         if announced.is_some_and(|bytes| bytes > self.largest) {
@@ -288,79 +290,7 @@ impl Fetches {
     }
 }
 
-impl Content {
-    /// The next piece; `None`: that was all.
-    ///
-    /// # Errors
-    ///
-    /// What follows is not there, or what was there is not what the digest says.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, String> {
-        let most = match &mut self.from {
-            Origin::Cache(kept) => kept.0.bytes,
-            Origin::Download(progress) => {
-                let at = self.at;
-                let further = |progress: &Progress| match progress {
-                    Progress::Running { bytes, .. } => *bytes > at,
-                    _ => true,
-                };
-                let state = progress.wait_for(further).await.map_err(|_| "the download was given up".to_owned())?;
-                match &*state {
-                    Progress::Running { bytes, .. } => *bytes,
-                    Progress::Done { entry, .. } => entry.bytes,
-                    Progress::Failed(why) => return Err(why.clone()),
-                    _ => return Err("the download was given up".to_owned()),
-                }
-            }
-        };
-        let piece = usize::try_from(most - self.at).unwrap_or(PIECE).min(PIECE);
-        if piece == 0 {
-            return self.proved().map(|()| None);
-        }
-        let mut buffer = vec![0; piece];
-        // What was just written, or is read anew after a while: a disk's answer at the longest.
-        tokio::task::block_in_place(|| self.file.read_exact_at(&mut buffer, self.at))
-            .map_err(|error| format!("the cache: {error}"))?;
-        self.at += piece as u64;
-        if let Origin::Cache(kept) = &mut self.from {
-            kept.1.update(&buffer);
-        }
-        if self.at == most {
-            self.proved()?;
-        }
-        Ok(Some(buffer.into()))
-    }
-
-    /// Digest of all of it, once it was read.
-    pub(crate) fn digest(&self) -> Option<Digest> {
-        match &self.from {
-            Origin::Cache(kept) => (self.at == kept.0.bytes).then_some(kept.0.digest),
-            Origin::Download(progress) => match &*progress.borrow() {
-                Progress::Done { entry, .. } => (self.at == entry.bytes).then_some(entry.digest),
-                _ => None,
-            },
-        }
-    }
-
-    /// Before the last piece is passed on: a guest never gets all of a damaged file.
-    fn proved(&self) -> Result<(), String> {
-        match &self.from {
-            Origin::Cache(kept) if Digest::from_bytes(kept.1.clone().finalize().into()) != kept.0.digest => {
-                Err("its content in the cache is damaged".to_owned())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The content that was found to be damaged.
-    pub(crate) fn damaged(&self) -> Option<Digest> {
-        match &self.from {
-            Origin::Cache(kept) if self.proved().is_err() && self.at == kept.0.bytes => Some(kept.0.digest),
-            _ => None,
-        }
-    }
-}
-
-async fn other(mut answer: reqwest::Response) -> Result<Progress, String> {
+async fn other(mut answer: reqwest::Response) -> Result<Other, String> {
     let (status, headers) = (answer.status(), passed_on(answer.headers()));
     let mut content = Vec::new();
     while let Some(piece) = answer.chunk().await.map_err(|error| chain(&error.without_url()))? {
@@ -369,7 +299,7 @@ async fn other(mut answer: reqwest::Response) -> Result<Progress, String> {
             break;
         }
     }
-    Ok(Progress::Other(Arc::new(Other { status, headers, content: content.into() })))
+    Ok(Other { status, headers, content: content.into() })
 }
 
 /// What a guest is told of an answer that is no file.

@@ -14,7 +14,9 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{cache::Cache, fetch::Fetches, guest::State, policy::Policy, upstream::Upstream};
+use crate::{cache::Cache, fetch::Fetches, guest::State, pins::Pins, policy::Policy, upstream::Upstream};
+
+mod locked;
 
 /// A server on loopback: what each path is answered with, and which requests came.
 struct Server {
@@ -63,6 +65,12 @@ impl Server {
         self.answers.lock().expect("answers").insert(path.to_owned(), answer.to_owned());
     }
 
+    /// It is a repository of the guest's system.
+    fn policy(&self) -> Policy {
+        let here = || vec![format!("127.0.0.1:{}", self.port).parse().expect("a pattern")];
+        Policy { repositories: here(), private: here(), named: Vec::new(), ..Policy::default() }
+    }
+
     fn asked(&self) -> Vec<String> {
         std::mem::take(&mut *self.asked.lock().expect("asked"))
     }
@@ -95,9 +103,13 @@ impl Runner {
     }
 
     fn of(folder: Arc<tempfile::TempDir>, offline: bool) -> Self {
+        Self::behind(folder, offline, None)
+    }
+
+    fn behind(folder: Arc<tempfile::TempDir>, offline: bool, through: Option<&str>) -> Self {
         let fetches = Fetches {
             cache: Cache::open(folder.path(), 1 << 20).expect("a cache"),
-            upstream: Upstream::new(None).expect("a client"),
+            upstream: Upstream::new(through).expect("a client"),
             began: Timestamp::now(),
             offline,
             largest: 8 << 20,
@@ -112,14 +124,17 @@ impl Runner {
     }
 
     fn guest(&self, server: &Server) -> Guest {
-        let here = || vec![format!("127.0.0.1:{}", server.port).parse().expect("a pattern")];
-        self.guest_with(Some(Policy { repositories: here(), private: here(), named: Vec::new(), ..Policy::default() }))
+        self.guest_with(Some(server.policy()))
     }
 
     fn guest_with(&self, policy: Option<Policy>) -> Guest {
+        self.guest_of(policy, None)
+    }
+
+    fn guest_of(&self, policy: Option<Policy>, pins: Option<Pins>) -> Guest {
         let (sender, records) = mpsc::unbounded_channel();
         let record = Box::new(move |request| drop(sender.send(request)));
-        let state = Arc::new(State::new(Arc::clone(&self.fetches), record));
+        let state = Arc::new(State::new(Arc::clone(&self.fetches), pins, record));
         *state.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy.map(Arc::new);
         Guest { state, records }
     }

@@ -94,7 +94,7 @@ impl Outbound {
             State { phase: Phase::Boot, told: 0, untold: 0, refused, failed, first_refused: None, closed: false };
         let record = Arc::new(Record { events, cell, attempt, state: Mutex::new(state) });
         let recorder = Arc::clone(&record);
-        let guest = proxy.serve(card, Box::new(move |request| recorder.take(request)));
+        let guest = proxy.serve(card, None, Box::new(move |request| recorder.take(request)));
         Self { guest, record, repositories: Mutex::default() }
     }
 

@@ -91,7 +91,8 @@ impl RunContext {
         let prepare = prepare(&self.plan, cell);
         let launch = machine::launch(self, cell, image, self.terse);
         let given = BTreeMap::new();
-        let serve = |socket| Ok(self.proxy.clone()?.serve(socket, outbound::template_recorder(self, key, &cell.image)));
+        let serve =
+            |socket| Ok(self.proxy.clone()?.serve(socket, None, outbound::template_recorder(self, key, &cell.image)));
         let policy = |repositories| outbound::policy(&self.plan, repositories);
         let reaches = prepare.is_some_and(|prepare| prepare.network == Network::Repositories);
         let wanted = |launch| TemplateSpec {

@@ -150,7 +150,7 @@ impl QemuPlace<'_> {
     }
 
     pub(super) fn serve(&self, card: egress::Card) -> Result<egress::Guest, String> {
-        let guest = self.proxy.clone()?.serve(card, Box::new(|_| {}));
+        let guest = self.proxy.clone()?.serve(card, None, Box::new(|_| {}));
         guest.allow(Some(fanout::policy_of_l1(self.spec.plan)));
         Ok(guest)
     }
