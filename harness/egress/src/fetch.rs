@@ -256,8 +256,8 @@ impl Fetches {
         if answer.status() != StatusCode::OK {
             let other = other(answer).await?;
             return match self.upstream.own_words(&other.content) {
-                Some(words) => Err(words),
-                None => Ok(Progress::Other(Arc::new(other))),
+                Some(words) if other.status == StatusCode::BAD_GATEWAY => Err(words),
+                _ => Ok(Progress::Other(Arc::new(other))),
             };
         }
         let announced = length(answer.headers());

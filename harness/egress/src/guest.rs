@@ -96,7 +96,9 @@ impl Asked {
     }
 
     fn failed(self, reason: String) -> Response<Body> {
-        let answer = said(StatusCode::BAD_GATEWAY, &reason);
+        // Where no server is asked, what nobody ever got is not there: a guest does without what its repository did not have either.
+        let status = if self.state.fetches.offline { StatusCode::NOT_FOUND } else { StatusCode::BAD_GATEWAY };
+        let answer = said(status, &reason);
         self.over(RequestOutcome::Failed { reason }, 0);
         answer
     }

@@ -315,6 +315,9 @@ async fn without_servers_the_cache_alone_answers() {
     assert_eq!(guest.gets(&url).await.0, "old");
     assert_eq!(guest.gets(&url).await.0, "old", "however often");
     assert!(reason(&guest.gets(&server.url("/other")).await.1).contains("it is not in the cache"));
+    let other =
+        guest.says(&format!("GET {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", server.url("/other"))).await;
+    assert!(other.starts_with("HTTP/1.1 404 nestmatrix: "), "its repository may not have had it either: {other}");
     assert_eq!(server.asked().len(), 0);
 }
 
