@@ -20,6 +20,7 @@ mod handover;
 mod hardened;
 mod images;
 mod lab;
+mod locked;
 mod names;
 mod nested;
 mod packages;
