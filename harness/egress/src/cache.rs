@@ -11,9 +11,12 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -37,6 +40,52 @@ pub(crate) struct Cache {
     limit: u64,
     /// Bytes of content, as far as this process knows; counted when something is first put there.
     size: Mutex<Option<u64>>,
+    /// Bytes of this process's downloads in progress, which have the same limit.
+    coming: Arc<AtomicU64>,
+}
+
+/// A download in progress. Dropped: its file is gone.
+pub(crate) struct Download {
+    file: NamedTempFile,
+    limit: u64,
+    share: Share,
+}
+
+/// What a download has of what all downloads may have.
+struct Share {
+    bytes: u64,
+    of: Arc<AtomicU64>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Download {
+    /// Writes what comes next.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written, or the downloads in progress have as many bytes as the cache may have.
+    pub(crate) fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        let size = piece.len() as u64;
+        self.share.bytes += size;
+        if self.share.of.fetch_add(size, Ordering::Relaxed) + size > self.limit {
+            return Err(io::Error::other(format!("the limit of all downloads in progress is {} bytes", self.limit)));
+        }
+        self.file.write_all(piece)
+    }
+
+    /// What was written, for others.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be opened.
+    pub(crate) fn reader(&self) -> io::Result<File> {
+        self.file.reopen()
+    }
 }
 
 /// What a URL had.
@@ -71,7 +120,7 @@ impl Cache {
         for folder in ["content", "index", "new"] {
             fs::create_dir_all(root.join(folder))?;
         }
-        Ok(Self { root: root.to_owned(), limit, size: Mutex::new(None) })
+        Ok(Self { root: root.to_owned(), limit, size: Mutex::new(None), coming: Arc::default() })
     }
 
     /// What is known of this URL, if its content is there.
@@ -110,7 +159,12 @@ impl Cache {
     /// # Errors
     ///
     /// It cannot be created.
-    pub(crate) fn new_file(&self) -> io::Result<NamedTempFile> {
+    pub(crate) fn download(&self) -> io::Result<Download> {
+        let share = Share { bytes: 0, of: Arc::clone(&self.coming) };
+        Ok(Download { file: self.new_file()?, limit: self.limit, share })
+    }
+
+    fn new_file(&self) -> io::Result<NamedTempFile> {
         NamedTempFile::new_in(self.root.join("new"))
     }
 
@@ -119,13 +173,13 @@ impl Cache {
     /// # Errors
     ///
     /// It cannot be written. Nothing half-written is found then.
-    pub(crate) fn keep(&self, file: NamedTempFile, entry: &Entry) -> io::Result<()> {
+    pub(crate) fn keep(&self, download: Download, entry: &Entry) -> io::Result<()> {
         let path = self.content(entry.digest);
         let known = fs::metadata(&path).is_ok_and(|file| file.len() == entry.bytes);
         if !known {
             self.make_room(entry.bytes)?;
-            file.as_file().sync_data()?;
-            file.persist(&path).map_err(|error| error.error)?;
+            download.file.as_file().sync_data()?;
+            download.file.persist(&path).map_err(|error| error.error)?;
         }
         self.note(entry)
     }
@@ -145,14 +199,12 @@ impl Cache {
     /// Removes content that is not what its name says.
     pub(crate) fn discard(&self, digest: Digest) {
         let _ = fs::remove_file(self.content(digest));
-        if let Ok(mut size) = self.size.lock() {
-            *size = None;
-        }
+        *self.size.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Counts what comes, and removes what was not used for the longest time if it is too much.
     fn make_room(&self, bytes: u64) -> io::Result<()> {
-        let Ok(mut size) = self.size.lock() else { return Ok(()) };
+        let mut size = self.size.lock().unwrap_or_else(PoisonError::into_inner);
         let known = match *size {
             Some(known) => known,
             None => files(&self.root.join("content"))?.iter().map(|(.., bytes)| bytes).sum(),
@@ -210,7 +262,7 @@ fn files(folder: &Path) -> io::Result<Vec<(SystemTime, PathBuf, u64)>> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
+    use std::io::Read as _;
 
     use super::*;
 
@@ -226,10 +278,16 @@ mod tests {
         }
     }
 
+    fn downloaded(cache: &Cache, content: &[u8]) -> Download {
+        let mut download = cache.download().expect("a file");
+        for piece in content.chunks(50) {
+            download.write(piece).expect("written");
+        }
+        download
+    }
+
     fn keep(cache: &Cache, url: &str, content: &[u8]) {
-        let mut file = cache.new_file().expect("a file");
-        file.write_all(content).expect("written");
-        cache.keep(file, &entry(url, content)).expect("kept");
+        cache.keep(downloaded(cache, content), &entry(url, content)).expect("kept");
     }
 
     /// As if it was last used so long ago.
@@ -283,8 +341,8 @@ mod tests {
             3,
             "nothing points to nothing"
         );
-        // Larger than everything: it is kept alone, and goes with the next one.
-        keep(&cache, "http://a/4", &[b'5'; 200]);
+        // As large as everything may be: it is kept alone, and goes with the next one.
+        keep(&cache, "http://a/4", &[b'5'; 100]);
         assert_eq!([0, 1, 2, 3, 4].map(found), [false, false, false, false, true]);
         keep(&cache, "http://a/5", &[b'6'; 30]);
         assert_eq!([4, 5].map(found), [false, true]);

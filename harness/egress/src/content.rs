@@ -1,13 +1,17 @@
-//! The content of a file on its way to a guest: proved before its last piece is passed on.
+//! The content of a file, read piece by piece, while it is downloaded or from the cache; proved before its last piece is passed on.
 
 use std::{fs::File, os::unix::fs::FileExt as _, sync::Arc};
 
 use bytes::Bytes;
 use matrix::Digest;
 use sha2::Digest as _;
-use tokio::sync::watch;
 
-use crate::{cache::Entry, fetch::Progress, package_name::PackageName, pins::PackagePin};
+use crate::{
+    cache::Entry,
+    flight::{AHEAD, Follower, Progress},
+    package_name::PackageName,
+    pins::PackagePin,
+};
 
 /// Piece of content that is passed on at once, in bytes.
 const PIECE: usize = 128 * 1024;
@@ -31,19 +35,19 @@ struct Expected {
 enum Origin {
     /// What was kept; it is proved once more as it is read.
     Cache(Box<(Entry, sha2::Sha256)>),
-    Download(watch::Receiver<Progress>),
+    Download(Follower),
 }
 
 impl Content {
-    /// Of a file of the cache.
-    pub(crate) fn kept(file: File, entry: Entry) -> Self {
+    /// What the cache has.
+    pub(crate) fn of_cache(file: File, entry: Entry) -> Self {
         let from = Origin::Cache(Box::new((entry, sha2::Sha256::new())));
         Self { file: Arc::new(file), at: 0, from, expected: None }
     }
 
-    /// Of a download in progress.
-    pub(crate) fn coming(file: Arc<File>, progress: watch::Receiver<Progress>) -> Self {
-        Self { file, at: 0, from: Origin::Download(progress), expected: None }
+    /// What comes from a server.
+    pub(crate) fn of_download(file: Arc<File>, follower: Follower) -> Self {
+        Self { file, at: 0, from: Origin::Download(follower), expected: None }
     }
 
     /// The same, if it is what is pinned. Where that is not known yet, its last byte is passed on only if it is.
@@ -65,9 +69,11 @@ impl Content {
     ///
     /// The download fails, in words.
     pub(crate) async fn whole(mut self) -> Result<Digest, String> {
-        if let Origin::Download(progress) = &mut self.from {
+        if let Origin::Download(follower) = &mut self.from {
+            // Nobody reads it, and it is to come all the same.
+            follower.has_read(u64::MAX);
             let over = |progress: &Progress| !matches!(progress, Progress::Asked | Progress::Running { .. });
-            let state = progress.wait_for(over).await.map_err(|_| GIVEN_UP.to_owned())?;
+            let state = follower.progress.wait_for(over).await.map_err(|_| GIVEN_UP.to_owned())?;
             if let Progress::Failed(why) = &*state {
                 return Err(why.clone());
             }
@@ -78,7 +84,7 @@ impl Content {
     fn known(&self) -> Option<Digest> {
         match &self.from {
             Origin::Cache(kept) => Some(kept.0.digest),
-            Origin::Download(progress) => match &*progress.borrow() {
+            Origin::Download(follower) => match &*follower.progress.borrow() {
                 Progress::Done { entry, .. } => Some(entry.digest),
                 _ => None,
             },
@@ -93,7 +99,7 @@ impl Content {
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, String> {
         let most = match &mut self.from {
             Origin::Cache(kept) => kept.0.bytes,
-            Origin::Download(progress) => {
+            Origin::Download(Follower { progress, .. }) => {
                 // What may turn out to be another content is never passed on whole.
                 let (at, held) = (self.at, u64::from(self.expected.is_some()));
                 let further = |progress: &Progress| match progress {
@@ -121,8 +127,9 @@ impl Content {
         tokio::task::block_in_place(|| self.file.read_exact_at(&mut buffer, self.at))
             .map_err(|error| format!("the cache: {error}"))?;
         self.at += piece as u64;
-        if let Origin::Cache(kept) = &mut self.from {
-            kept.1.update(&buffer);
+        match &mut self.from {
+            Origin::Cache(kept) => kept.1.update(&buffer),
+            Origin::Download(follower) => follower.has_read(self.at),
         }
         if self.at == most {
             self.proved()?;
@@ -130,11 +137,23 @@ impl Content {
         Ok(Some(buffer.into()))
     }
 
+    /// Ends when its download has ended, if that is not waiting for readers. The digest, if it is known then.
+    pub(crate) async fn settle(mut self) -> Option<Digest> {
+        if let Origin::Download(follower) = &mut self.from {
+            let ended = |progress: &Progress| match progress {
+                Progress::Running { head, bytes, .. } => head.length.unwrap_or(*bytes).max(*bytes) > AHEAD,
+                _ => true,
+            };
+            let _ = follower.progress.wait_for(ended).await;
+        }
+        self.known()
+    }
+
     /// Digest of all of it, once it was read.
     pub(crate) fn digest(&self) -> Option<Digest> {
         match &self.from {
             Origin::Cache(kept) => (self.at == kept.0.bytes).then_some(kept.0.digest),
-            Origin::Download(progress) => match &*progress.borrow() {
+            Origin::Download(follower) => match &*follower.progress.borrow() {
                 Progress::Done { entry, .. } => (self.at == entry.bytes).then_some(entry.digest),
                 _ => None,
             },

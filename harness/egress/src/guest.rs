@@ -29,10 +29,12 @@ use tokio::{
     sync::watch,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     content::Content,
-    fetch::{Answer, Fetches, Found, Head, Wanted},
+    fetch::{Answer, Fetches, Found, Wanted},
+    flight::{Head, SOURCE},
     pins::{Pins, file_url},
     policy::{Policy, Refusal, Target, What, decide},
     tunnel,
@@ -48,6 +50,8 @@ const HEAD_TIME: Duration = Duration::from_secs(60);
 const SLOWEST: Duration = Duration::from_secs(60);
 /// Most requests of one guest.
 const REQUESTS: u64 = 20_000;
+/// Most requests of one guest that are under way. Its link has no more connections; those that it has just given up count, too.
+const UNDER_WAY: usize = 32;
 /// Most bytes that one guest receives.
 const BYTES: u64 = 16 << 30;
 
@@ -57,7 +61,7 @@ pub type Recorder = Box<dyn Fn(NetworkRequest) + Send + Sync>;
 pub(crate) struct State {
     pub(crate) fetches: Arc<Fetches>,
     /// `None`: nothing may be reached.
-    pub(crate) policy: Mutex<Option<Arc<Policy>>>,
+    pub(crate) policy: watch::Sender<Option<Arc<Policy>>>,
     /// The packages that it may get; `None`: any.
     pins: Option<Pins>,
     pub(crate) record: Recorder,
@@ -73,7 +77,7 @@ type Body = BoxBody<Bytes, std::io::Error>;
 
 /// What a request is recorded with once it is over.
 pub(crate) struct Asked {
-    state: Arc<State>,
+    pub(crate) state: Arc<State>,
     method: String,
     host: String,
     port: u16,
@@ -129,7 +133,7 @@ impl State {
     pub(crate) fn new(fetches: Arc<Fetches>, pins: Option<Pins>, record: Recorder) -> Self {
         let (had, requests, bytes) = Default::default();
         let under_way = watch::Sender::new(0);
-        Self { fetches, policy: Mutex::new(None), pins, record, had, requests, bytes, under_way }
+        Self { fetches, policy: watch::Sender::new(None), pins, record, had, requests, bytes, under_way }
     }
 
     /// Serves one connection to its end.
@@ -156,7 +160,7 @@ impl State {
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        let policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let policy = self.policy.borrow().clone();
         let method = request.method().to_string();
         let target = match decide(policy.as_deref(), request.method(), request.uri(), request.headers()) {
             Ok(target) => target,
@@ -178,6 +182,10 @@ impl State {
         let asked = self.asked(method, host.clone(), port, path);
         if self.requests.fetch_add(1, Ordering::Relaxed) >= REQUESTS {
             return asked.failed(format!("the guest has made the {REQUESTS} requests that one guest may"));
+        }
+        if *self.under_way.borrow() > UNDER_WAY {
+            return asked
+                .failed(format!("the guest has {UNDER_WAY} other requests under way, as many as one guest may"));
         }
         match what {
             What::Tunnel => match self.fetches.connect(&host, port, reach).await {
@@ -202,7 +210,7 @@ impl State {
 
     /// The guest has guests of its own, and a proxy that tells them apart.
     fn is_proxy(&self) -> bool {
-        self.policy.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|policy| policy.others)
+        self.policy.borrow().as_ref().is_some_and(|policy| policy.others)
     }
 
     async fn head(&self, asked: Asked, (wanted, url): (&Wanted, &str)) -> Response<Body> {
@@ -248,9 +256,10 @@ impl State {
                 let mut answer = Response::new(empty());
                 *answer.status_mut() = StatusCode::NOT_MODIFIED;
                 describe(&Head { length: None, ..head }, answer.headers_mut());
-                // The guest has it; which content that is may show only later.
                 tokio::spawn(async move {
-                    let digest = content.whole().await.ok();
+                    // The next guest wants it, or to know that it is the same. Until then the request is under way, and which content the
+                    // guest has may show only then.
+                    let digest = content.settle().await;
                     asked.over(RequestOutcome::Served { status: 304, source, digest }, 0);
                 });
                 answer
@@ -258,43 +267,73 @@ impl State {
             Ok(Answer::File(found)) => {
                 let Found { head, source, content } = *found;
                 let (sender, body) = Channel::new(1);
+                let (wanted, there) = (CancellationToken::new(), Arc::clone(&self.fetches));
+                let held = wanted.clone().drop_guard();
+                let body = body.map_frame(move |frame| {
+                    let _ = &held;
+                    frame
+                });
                 let mut answer = Response::new(body.boxed());
                 describe(&head, answer.headers_mut());
-                tokio::spawn(send(asked, Arc::clone(&self.fetches), source, content, sender));
+                let word = serde_json::to_value(source).ok();
+                let word = word.as_ref().and_then(|word| HeaderValue::from_str(word.as_str()?).ok());
+                word.map(|word| answer.headers_mut().insert(SOURCE, word));
+                let receiver = Receiver { sender, length: head.length, gone: wanted };
+                tokio::spawn(send(asked, there, source, content, receiver));
                 answer
             }
         }
     }
 }
 
-/// Passes the content on, as fast as the guest takes it.
+/// Where the content of an answer goes.
+struct Receiver {
+    sender: Sender<Bytes, std::io::Error>,
+    /// What the guest was told.
+    length: Option<u64>,
+    /// Nobody takes any more of the answer.
+    gone: CancellationToken,
+}
+
+impl Receiver {
+    /// Passes the content on, as fast as the guest takes it, and counts it.
+    async fn pass(&mut self, asked: &Asked, content: &mut Content, bytes: &mut u64) -> Result<(), String> {
+        let gave_up = || "the guest gave it up".to_owned();
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = content.next() => next?,
+                // Not if it only waits for what is not its any more: that all of it is kept.
+                () = self.gone.cancelled(), if self.length != Some(*bytes) => return Err(gave_up()),
+            };
+            let Some(piece) = next else { return Ok(()) };
+            let size = piece.len() as u64;
+            asked.takes(size)?;
+            let sent = timeout(SLOWEST, self.sender.send_data(piece)).await;
+            let sent = sent.map_err(|_| format!("timeout: the guest took nothing for {} s", SLOWEST.as_secs()))?;
+            sent.map_err(|_| gave_up())?;
+            *bytes += size;
+        }
+    }
+}
+
+/// Sends the content, and records what became of it.
 async fn send(
     asked: Asked,
     fetches: Arc<Fetches>,
     source: ContentSource,
     mut content: Content,
-    mut sender: Sender<Bytes, std::io::Error>,
+    mut receiver: Receiver,
 ) {
     let mut bytes = 0;
-    let passing = async {
-        while let Some(piece) = content.next().await? {
-            let size = piece.len() as u64;
-            asked.takes(size)?;
-            let sent = timeout(SLOWEST, sender.send_data(piece)).await;
-            let sent = sent.map_err(|_| format!("timeout: the guest took nothing for {} s", SLOWEST.as_secs()))?;
-            sent.map_err(|_| "the guest gave it up".to_owned())?;
-            bytes += size;
-        }
-        Ok::<_, String>(())
-    };
-    match passing.await {
+    match receiver.pass(&asked, &mut content, &mut bytes).await {
         Ok(()) => asked.over(RequestOutcome::Served { status: 200, source, digest: content.digest() }, bytes),
         Err(reason) => {
             if let Some(digest) = content.damaged() {
                 fetches.cache.discard(digest);
             }
             // The connection ends in the middle of the answer: nobody takes it for all of it.
-            sender.abort(std::io::Error::other(reason.clone()));
+            receiver.sender.abort(std::io::Error::other(reason.clone()));
             asked.over(RequestOutcome::Failed { reason }, bytes);
         }
     }

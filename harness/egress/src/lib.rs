@@ -5,9 +5,9 @@
 //! guest      one guest's connections, as HTTP requests                    (tunnel: to https servers)
 //! policy     which of them are allowed                                    (address: which addresses never are)
 //! fetch      gets each file once, however many guests want it             (immutable: what need not be asked for again)
-//! locked     the same for a guest whose packages are pinned            (pins: which are; package_name: what a file's name says)
-//! content    what a guest gets, proved before it has all of it
-//! upstream   asks the servers
+//! locked     the same for a guest whose packages are pinned               (pins: which are; package_name: what a file's name says)
+//! flight     one download, which guests share                             (content: what each of them reads of it)
+//! upstream   asks the servers                                             (resolve: names, and which of their addresses may be reached)
 //! cache      what was fetched, by its digest, for all guests and runs
 //! ```
 //!
@@ -17,6 +17,7 @@ mod address;
 mod cache;
 mod content;
 mod fetch;
+mod flight;
 mod guest;
 mod immutable;
 mod link;
@@ -25,6 +26,7 @@ mod package_name;
 mod pins;
 mod policy;
 mod proxy;
+mod resolve;
 #[cfg(test)]
 mod tests;
 mod tunnel;

@@ -11,7 +11,8 @@ use tokio::time::timeout;
 
 use crate::{
     cache::Entry,
-    fetch::{Answer, Fetches, Found, Head, Wanted},
+    fetch::{Answer, Fetches, Found, Wanted},
+    flight::Head,
     pins::{Asked, Pins},
 };
 

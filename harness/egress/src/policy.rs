@@ -11,7 +11,7 @@ use url::{Host, Url};
 
 use crate::{
     address::is_public,
-    upstream::{Reach, not_public},
+    resolve::{Reach, not_public},
 };
 
 /// Longest URL.

@@ -1,10 +1,6 @@
 //! The proxy of a runner, and the guests that it serves.
 
-use std::{
-    path::Path,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{task::JoinHandle, time::timeout};
@@ -16,6 +12,7 @@ use crate::{
     link::{ADDRESS, Card, Limits, Link, PORT},
     pins::Pins,
     policy::Policy,
+    resolve::Resolver,
     upstream::Upstream,
 };
 
@@ -71,7 +68,8 @@ impl Proxy {
         let Settings { cache, limit, through, offline } = settings;
         let opened = Cache::open(cache, limit);
         let cache = opened.map_err(|error| format!("{} cannot be created: {error}", cache.display()))?;
-        let (upstream, began, running) = (Upstream::new(through)?, Timestamp::now(), Default::default());
+        let (upstream, began, running) =
+            (Upstream::new(through, Resolver::of_system())?, Timestamp::now(), Default::default());
         Ok(Self(Arc::new(Fetches { cache, upstream, began, offline, largest: LARGEST, running })))
     }
 
@@ -97,23 +95,31 @@ impl Proxy {
 }
 
 impl Guest {
-    /// From now on it may reach this; `None`: nothing. What is under way goes on.
+    /// From now on it may reach this; `None`: nothing, and connections to https servers end. Files that are under way still come.
     pub fn allow(&self, policy: Option<Policy>) {
-        *self.state.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy.map(Arc::new);
+        self.state.policy.send_replace(policy.map(Arc::new));
     }
 }
 
 impl Guest {
     /// Ends what is under way, and waits until all of it is recorded.
     pub async fn close(self) {
-        self.serving.abort();
+        self.end();
         // Whoever serves a request sees that its connection is gone.
         let _ = timeout(END, self.state.under_way.subscribe().wait_for(|count| *count == 0)).await;
     }
 }
 
+impl Guest {
+    fn end(&self) {
+        self.serving.abort();
+        // A connection to a server that takes nothing does not see that the guest is gone.
+        self.allow(None);
+    }
+}
+
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.end();
     }
 }

@@ -33,6 +33,14 @@ pub(crate) async fn run(asked: Asked, upgrade: hyper::upgrade::OnUpgrade, server
             .await
             .map_err(|_| format!("timeout: the connection did not end within {} s", LONGEST.as_secs()))?
     };
+    // Whoever may reach nothing any more does not keep what it had before.
+    let mut policy = asked.state.policy.subscribe();
+    let carried = async {
+        tokio::select! {
+            carried = carried => carried,
+            _ = policy.wait_for(Option::is_none) => Err("what the guest may reach has ended".to_owned()),
+        }
+    };
     let outcome = match carried.await {
         Ok(_) => RequestOutcome::Tunnelled,
         Err(reason) => RequestOutcome::Failed { reason },

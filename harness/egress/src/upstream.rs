@@ -1,11 +1,6 @@
-//! The servers: names are resolved here, addresses checked here, whatever a guest believes.
+//! Asks the servers: what a guest believes their addresses are is nothing to them.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Empty;
@@ -18,41 +13,35 @@ use hyper_util::{
     rt::TokioIo,
 };
 use matrix::Digest;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, lookup_host},
+    net::TcpStream,
     time::timeout,
 };
 
-use crate::{address::is_public, cache::Entry};
+use crate::{
+    cache::Entry,
+    resolve::{Reach, Resolver},
+};
 
-/// Until a name is resolved, and again until a connection stands.
+/// Until a connection stands.
 const CONNECT: Duration = Duration::from_secs(20);
 /// Longest silence of a server.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Most addresses of a name that are tried.
-const ADDRESSES: usize = 4;
-
-/// Which addresses may be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
-    /// Those of the internet.
-    Public,
-    /// Whatever the name has: the matrix names it.
-    Any,
-}
+/// Most connections to one server that wait for the next request.
+const WAITING: usize = 4;
 
 /// Asks servers, directly or through the proxy that this machine has.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     /// This machine's proxy, by what is asked for.
     proxies: Matcher,
+    resolver: Resolver,
     proxied: reqwest::Client,
+    /// That proxy is one of ours.
+    is_ours: bool,
     public: reqwest::Client,
     any: reqwest::Client,
-    /// The proxy behind this one is ours.
-    ours: bool,
 }
 
 /// Asks a proxy of ours for the content of this digest, whatever the server has now.
@@ -70,12 +59,13 @@ impl Upstream {
     /// # Errors
     ///
     /// TLS cannot be set up, or the proxy's address is none.
-    pub(crate) fn new(proxy: Option<&str>) -> Result<Self, String> {
+    pub(crate) fn new(proxy: Option<&str>, resolver: Resolver) -> Result<Self, String> {
         let client = || {
             reqwest::Client::builder()
                 .redirect(reqwest::redirect::Policy::none())
                 .connect_timeout(CONNECT)
                 .read_timeout(SILENCE)
+                .pool_max_idle_per_host(WAITING)
                 .http1_only()
         };
         let built = |client: reqwest::ClientBuilder| client.build().map_err(|error| chain(&error));
@@ -89,15 +79,21 @@ impl Upstream {
         Ok(Self {
             proxies,
             proxied: built(proxied)?,
-            public: built(client().no_proxy().dns_resolver(Arc::new(Public)))?,
-            any: built(client().no_proxy())?,
-            ours: proxy.is_some(),
+            is_ours: proxy.is_some(),
+            public: built(client().no_proxy().dns_resolver(resolver.within(Reach::Public)))?,
+            any: built(client().no_proxy().dns_resolver(resolver.within(Reach::Any)))?,
+            resolver,
         })
+    }
+
+    /// What it goes through is a proxy of ours.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.is_ours
     }
 
     /// What the proxy behind this one says in its own words: they come as an answer, and are no server's. `None`: these are.
     pub(crate) fn own_words(&self, content: &[u8]) -> Option<String> {
-        let words = content.strip_prefix(OURS.as_bytes()).filter(|_| self.ours)?;
+        let words = content.strip_prefix(OURS.as_bytes()).filter(|_| self.is_ours)?;
         Some(reports::clean::line(&String::from_utf8_lossy(words)))
     }
 
@@ -127,7 +123,7 @@ impl Upstream {
             request =
                 entry.last_modified.iter().fold(request, |request, since| request.header(IF_MODIFIED_SINCE, since));
         }
-        if let Some(digest) = digest.filter(|_| self.ours) {
+        if let Some(digest) = digest.filter(|_| self.is_ours) {
             request = request.header(WANTED_DIGEST, digest.to_string());
         }
         request.send().await.map_err(|error| chain(&error.without_url()))
@@ -143,37 +139,23 @@ impl Upstream {
         let connected = async {
             match self.proxies.intercept(&uri) {
                 Some(proxy) => through(&proxy, host, port).await,
-                None => direct(host, port, reach).await,
+                None => self.direct(host, port, reach).await,
             }
         };
         timeout(CONNECT * 2, connected).await.map_err(|_| late(host))?
     }
-}
 
-/// The addresses of a name that may be reached.
-async fn addresses(host: &str, port: u16, reach: Reach) -> Result<Vec<SocketAddr>, String> {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let found = timeout(CONNECT, lookup_host((bare, port))).await.map_err(|_| late(host))?;
-    let found: Vec<_> = found.map_err(|error| format!("{host} cannot be resolved: {error}"))?.collect();
-    let allowed: Vec<_> =
-        found.iter().copied().filter(|found| reach == Reach::Any || is_public(found.ip())).take(ADDRESSES).collect();
-    match found.first() {
-        _ if !allowed.is_empty() => Ok(allowed),
-        Some(found) => Err(not_public(host, found.ip())),
-        None => Err(format!("{host} has no address")),
-    }
-}
-
-async fn direct(host: &str, port: u16, reach: Reach) -> Result<Box<dyn Stream>, String> {
-    let mut last = String::new();
-    for address in addresses(host, port, reach).await? {
-        match timeout(CONNECT / 2, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(Box::new(stream)),
-            Ok(Err(error)) => last = format!("{host} cannot be reached: {error}"),
-            Err(_) => last = late(host),
+    async fn direct(&self, host: &str, port: u16, reach: Reach) -> Result<Box<dyn Stream>, String> {
+        let mut last = String::new();
+        for address in self.resolver.addresses(host, port, reach).await? {
+            match timeout(CONNECT / 2, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(Box::new(stream)),
+                Ok(Err(error)) => last = format!("{host} cannot be reached: {error}"),
+                Err(_) => last = late(host),
+            }
         }
+        Err(last)
     }
-    Err(last)
 }
 
 /// Asks a proxy to connect (RFC 9110, 9.3.6).
@@ -200,28 +182,6 @@ async fn through(proxy: &Intercept, host: &str, port: u16) -> Result<Box<dyn Str
     }
     let upgraded = hyper::upgrade::on(answer).await.map_err(|error| refused(error.to_string()))?;
     Ok(Box::new(TokioIo::new(upgraded)))
-}
-
-/// Resolves to addresses of the internet only.
-struct Public;
-
-impl Resolve for Public {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let found = addresses(name.as_str(), 0, Reach::Public).await.map_err(io::Error::other)?;
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// What is said of a name that leads to where guests never go.
-pub(crate) fn not_public(host: &str, address: IpAddr) -> String {
-    let leads = if host.trim_matches(['[', ']']) == address.to_string() {
-        String::new()
-    } else {
-        format!(" leads to {address}, which")
-    };
-    format!("{host}{leads} is a private address; `network.private` in the matrix allows a host's private addresses")
 }
 
 fn late(host: &str) -> String {

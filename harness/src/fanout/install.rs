@@ -53,8 +53,11 @@ impl<W: World> Attempt<'_, W> {
             let package = self.send_payload(session, ask).await?;
             if let Some(outbound) = &running.outbound {
                 let until = deadline(limit);
-                // Nothing of the package has run yet: it is the image that says where its repositories are.
-                outbound.learn(session.repositories(until).await.map_err(UploadError::from)?);
+                if self.cell.guest.network == Network::Repositories {
+                    // Nothing of the package has run yet: it is the image that says where its repositories are.
+                    outbound.learn(session.repositories(until).await.map_err(UploadError::from)?);
+                    outbound.allow(&self.context.plan);
+                }
                 self.add_repositories(session, package.as_ref().map(|(family, _)| *family), until).await?;
             }
             Ok::<_, NotSent>(package)
@@ -225,14 +228,16 @@ impl<W: World> Attempt<'_, W> {
         if !first.as_ref().is_err_and(InstallError::lacks_packages) {
             return first;
         }
+        if self.cell.guest.network != Network::Repositories {
+            // Nor has it here: that is what is missing.
+            outbound.learn(session.repositories(install.deadline).await?);
+        }
         outbound.allow(&self.context.plan);
         let log = install.log.with_file_name("dependencies.log");
         session.get_dependencies(&Install { log: &log, ..*install }).await?;
-        // Packages' scripts reach no more than suites do, where they need not fetch what they install.
-        if !payload::fetches_while_installing(install.family) {
-            outbound.enter(Phase::Install, &self.context.plan, self.cell);
-        }
-        session.install(install, survey).await
+        // Packages' scripts reach no more than suites do.
+        outbound.enter(Phase::Install, &self.context.plan, self.cell);
+        session.install(install, survey).await.map_err(InstallError::after_dependencies)
     }
 
     /// Whose fault it is that the package is not installed.

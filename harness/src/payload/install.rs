@@ -115,6 +115,14 @@ impl InstallError {
         matches!(self, Self::Refused { lacks_packages: true, .. })
     }
 
+    /// The same, once what is missing was got: if something still is, what was got is not what its repository's lists say.
+    pub fn after_dependencies(self) -> Self {
+        match self {
+            Self::Refused { words, lacks_packages: true, .. } => Self::Repositories { words },
+            other => other,
+        }
+    }
+
     fn refused(adapter: &Adapter, words: Vec<String>, exit: &Exit) -> Self {
         let is_of_dependencies = adapter.misses_packages(&words);
         let whole = exit.stdout_bytes == exit.stdout_tail.len() as u64;
@@ -254,13 +262,19 @@ pub async fn get_dependencies(session: &Session, install: &Install<'_>) -> Resul
     if let Some(line) = locked(adapter, &exit) {
         return Err(InstallError::Locked { line });
     }
+    Err(not_got(adapter, &exit))
+}
+
+/// Whose fault it is that what the artifacts depend on was not got.
+fn not_got(adapter: &Adapter, exit: &Exit) -> InstallError {
     let words = adapter.words(&exit.stdout_tail);
-    let refused = InstallError::refused(adapter, words.clone(), &exit);
+    let lines = words::lines_in_full(&exit.stdout_tail);
     match exit.end {
-        End::Exited(UNUSABLE) => Err(InstallError::Repositories { words }),
-        // The lists are there, and nothing in them helps; or it is in them, and was not downloaded.
-        _ if refused.is_of_dependencies() => Err(refused),
-        _ => Err(InstallError::Repositories { words }),
+        // The lists are there and proved, and with all that is in them there is no way to install the artifacts.
+        End::Exited(code) if code != UNUSABLE && adapter.is_unsolvable(&lines) => {
+            InstallError::refused(adapter, words, exit)
+        }
+        _ => InstallError::Repositories { words },
     }
 }
 
@@ -455,6 +469,81 @@ mod tests {
         std::fs::write(log.path(), rest).unwrap();
         assert_eq!(failed_script(PackageFamily::Rpm, log.path()).await.unwrap(), None);
         assert!(failed_script(PackageFamily::Rpm, Path::new("/nonexistent")).await.is_err());
+    }
+
+    #[test]
+    fn whoever_is_at_fault_if_dependencies_are_not_got_is_told_by_what_was_said() {
+        use PackageFamily::{Apk, Deb, Pacman, Rpm};
+        let fault = |family, code, said: &str| {
+            not_got(family::of(family), &exit(End::Exited(code), &format!("{said}\n"), said.len() as u64 + 1))
+        };
+        // dnf 4.14, zypper 1.14.42, pacman 6.0.2, apk-tools 2.14.4.
+        for (family, said) in [
+            (Rpm, "Error: \n Problem: conflicting requests\n  - nothing provides x needed by hello-1-1.noarch"),
+            (
+                Rpm,
+                "Error: \n Problem: problem with installed package a-1-1.noarch\n  - package hello-1-1.noarch conflicts with a",
+            ),
+            (
+                Rpm,
+                "Problem: hello-1-1.noarch conflicts with a provided by a-1-1.noarch\n Solution 1: deinstallation of a-1-1.noarch",
+            ),
+            (
+                Pacman,
+                "error: failed to prepare transaction (could not satisfy dependencies)\n\n:: unable to satisfy dependency 'x' required by hello",
+            ),
+            (Apk, "ERROR: unable to select packages:\n  x (no such package):\n    required by: hello-1-r0[x]"),
+            (Deb, "The following packages have unmet dependencies:\n hello : Depends: x but it is not installable"),
+        ] {
+            assert!(matches!(fault(family, 1, said), InstallError::Refused { .. }), "{said}");
+            assert!(matches!(fault(family, UNUSABLE, said), InstallError::Repositories { .. }), "{said}");
+        }
+        for (family, said) in [
+            (
+                Rpm,
+                "Error: Error downloading packages:\n  x-1-1.noarch: Cannot download, all mirrors were already tried without success",
+            ),
+            (Rpm, "GPG key at file:///k (0xAA20A412) is already installed\nError: GPG check FAILED"),
+            (
+                Rpm,
+                "File './x-1-1.noarch.rpm' not found on medium 'http://r.example'\nAbort, retry, ignore? [a/r/i/...? shows all options] (a): a",
+            ),
+            // It goes on without the repository, and then of course misses what is in there.
+            (
+                Rpm,
+                "Warning: Skipping repository 'r' because of the above error.\n\nProblem: nothing provides x needed by hello-1-1.noarch",
+            ),
+            (
+                Pacman,
+                "error: failed retrieving file 'x-1-1-any.pkg.tar.gz' from r.example : The requested URL returned error: 404",
+            ),
+            (
+                Pacman,
+                "error: x: signature from \"r\" is invalid\nerror: failed to commit transaction (invalid or corrupted package (PGP signature))",
+            ),
+            (
+                Apk,
+                "WARNING: opening from cache http://r.example: No such file or directory\nERROR: unable to select packages:\n  x (no such package):",
+            ),
+            (Deb, "E: Failed to fetch http://r.example/x.deb  404  Not Found"),
+        ] {
+            let error = fault(family, 1, said);
+            assert!(matches!(error, InstallError::Repositories { .. }), "{said}");
+        }
+        let killed = not_got(family::of(Rpm), &exit(End::Killed("KILL".into()), "Problem: nothing provides x\n", 28));
+        assert!(matches!(killed, InstallError::Repositories { .. }), "what else it would have said is not known");
+    }
+
+    #[test]
+    fn what_is_still_missing_once_it_was_got_is_not_the_packages_fault() {
+        let refused = |code, said: &str| {
+            let exit = exit(End::Exited(code), said, said.len() as u64);
+            check_end(family::of(PackageFamily::Rpm), &exit).unwrap_err().after_dependencies()
+        };
+        assert!(matches!(refused(1, "Problem: nothing provides x needed by a\n"), InstallError::Repositories { .. }));
+        assert!(matches!(refused(1, "Problem: a conflicts with b\n"), InstallError::Refused { .. }));
+        let script = "(1/2) Installing: x\nerror: %pre(a-1-1.noarch) scriptlet failed, exit status 1\nProblem: nothing provides y\n";
+        assert!(matches!(refused(1, script), InstallError::Refused { .. }), "a package's script said so");
     }
 
     fn exit(end: End, stdout: &str, bytes: u64) -> Exit {

@@ -31,9 +31,7 @@ mod words;
 pub use boot_over::{AfterBoot, STARTING, boot_over};
 pub use collect::{CollectError, Collected, Collection, Limits, ResultFiles, collect, collect_results, remove_results};
 pub use facts::{read as read_facts, script as facts_script};
-pub use family::{
-    UNKNOWN_FAMILY, detect_family, fetches_while_installing, install_by_name, left_out, rehearsal, rehearsals,
-};
+pub use family::{UNKNOWN_FAMILY, detect_family, install_by_name, left_out, rehearsal, rehearsals};
 pub use first_boot::{FirstBootError, complaint, first_boot};
 pub use install::{Install, InstallError, Survey, failed_script, get_dependencies, install, survey};
 pub use installed::{Installed, another_version};

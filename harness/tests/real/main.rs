@@ -5,11 +5,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod apt_repository;
 mod arch;
 mod arrivals;
 mod bad_input;
 mod blame;
 mod cloud;
+mod dependencies;
 mod endings;
 mod environments;
 mod families;
@@ -18,6 +20,7 @@ mod gce;
 mod gce_l1;
 mod handover;
 mod hardened;
+mod hostile_network;
 mod images;
 mod lab;
 mod locked;
@@ -28,6 +31,8 @@ mod parts;
 mod places;
 mod reboots;
 mod release;
+mod repositories;
+mod repository_server;
 mod rootfs;
 mod ssh_machine;
 mod ssh_place;

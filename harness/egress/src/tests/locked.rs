@@ -163,7 +163,7 @@ async fn inner(outer: &Runner, server: &Server) -> Runner {
             tokio::spawn(Arc::clone(&l1.state).connection(stream));
         }
     });
-    Runner::behind(Arc::new(tempfile::tempdir().expect("a folder")), false, Some(&through))
+    Runner::behind(Runner::folder(), false, &through)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use super::{
         Does::{self, *},
         FakeTemplate,
     },
-    stage::Stage,
+    stage::{Played, Stage},
 };
 use crate::{guest::Ended, payload::SuiteOutcome};
 
@@ -538,4 +538,30 @@ async fn a_booted_guest_that_answers_nothing_after_the_time_limit_of_its_suite_i
     let runs = [Dies(Ended::Reset), Hangs];
     let played = Stage::forked(REBOOTS).with("run", runs).with("served", [Well, TimesOut]).play().await;
     assert!(played.told().starts_with("failed(test) never GuestUnreachable"), "{}", played.told());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_package_lacks_is_got_from_repositories_before_it_is_installed_again() {
+    let exchanges = |played: &Played| {
+        let of = ["add-repository", "repositories", "install", "get-dependencies", "run"];
+        played.asked.iter().filter(|asked| of.contains(&&***asked)).cloned().collect::<Vec<_>>().join(" ")
+    };
+    let played = Stage::forked("").reaching().play().await;
+    assert_eq!((&*played.told(), &*exchanges(&played)), ("passed", "install run"), "nothing is missing");
+    let played = Stage::forked("").reaching().with("install", [Lacks]).play().await;
+    let asked = "install repositories get-dependencies install run";
+    assert_eq!((&*played.told(), &*exchanges(&played)), ("passed", asked));
+    assert_eq!(played.phases(), "runner connect prepare install test");
+    let played = Stage::forked("").reaching().with("install", [Lacks, Fails]).play().await;
+    assert!(played.told().starts_with("error(install) never InstallUnknown"), "{}", played.told());
+    // Neither do they have it.
+    let missing = "failed(install) never NotInstalled: p : Depends: q but it is not installable";
+    let played = Stage::forked("").reaching().with("install", [Lacks]).with("get-dependencies", [Lacks]).play().await;
+    assert_eq!((&*played.told(), played.count("install")), (missing, 1));
+    let played = Stage::forked("dependencies = 'artifacts'").reaching().with("install", [Lacks]).play().await;
+    assert_eq!((&*played.told(), played.count("get-dependencies")), (missing, 0));
+    // They are not the package's.
+    let played = Stage::forked("").reaching().with("install", [Lacks]).with("get-dependencies", [Fails]).play().await;
+    let unusable = "the guest's repositories cannot be used: E: the list has expired";
+    assert_eq!(played.told(), format!("error(install) never RepositoryFailed: {unusable}"));
 }

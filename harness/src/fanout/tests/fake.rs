@@ -13,10 +13,12 @@ use std::{
 
 use matrix::{ByteSize, Digest, HostPattern, Network, PackageFamily, Repository};
 use reports::{GuestFacts, Phase, SystemFacts, Trouble, TroubleKind};
-use tokio::sync::watch;
+use tokio::{net::UnixStream, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    events::Events,
+    fanout::outbound::Outbound,
     fanout::world::{Login, Machine, Origin, Outcome, RunningGuest, Source, Talk, World},
     guest::{Ended, Seed},
     payload::{
@@ -50,6 +52,8 @@ pub(super) enum Does {
     IsReclaimed,
     /// It fails in another way.
     Fails,
+    /// A package is missing.
+    Lacks,
     /// The suite has left this file of results, or none.
     Finds(Option<&'static str>),
 }
@@ -72,6 +76,8 @@ pub(super) struct Story {
     pub(super) template: Arc<FakeTemplate>,
     /// There is no room left for disks of guests.
     pub(super) short: bool,
+    /// The guest has a way to repositories.
+    pub(super) reaches: bool,
 }
 
 /// What guests are forked from.
@@ -105,7 +111,9 @@ impl Story {
     async fn act(&self, what: &'static str, deadline: Instant) -> Result<Does, SshError> {
         let does = self.next(what);
         match &does {
-            Does::Well | Does::Ends(..) | Does::GoesDown(_) | Does::Fails | Does::Finds(_) => return Ok(does),
+            Does::Well | Does::Ends(..) | Does::GoesDown(_) | Does::Fails | Does::Lacks | Does::Finds(_) => {
+                return Ok(does);
+            }
             Does::Hangs => std::future::pending().await,
             Does::TimesOut => {
                 tokio::time::sleep_until(deadline.into()).await;
@@ -210,7 +218,7 @@ impl Fake {
             by_port: is_fork,
             of_template: is_fork,
             own: None,
-            outbound: None,
+            outbound: self.story.reaches.then(outbound),
         };
         let facts = GuestFacts {
             runner: 1,
@@ -387,12 +395,17 @@ impl Talk for FakeSession {
     }
 
     async fn get_dependencies(&self, install: &Install<'_>) -> Result<(), InstallError> {
-        self.act("get-dependencies", install.deadline).await.map(drop).map_err(InstallError::from)
+        match self.act("get-dependencies", install.deadline).await? {
+            Does::Fails => Err(InstallError::Repositories { words: vec!["E: the list has expired".to_owned()] }),
+            Does::Lacks => Err(lacks()),
+            _ => Ok(()),
+        }
     }
 
     async fn install(&self, install: &Install<'_>, (): ()) -> Result<Installed, InstallError> {
         match self.act("install", install.deadline).await? {
             Does::Fails => Err(InstallError::Unknown { why: "nothing is known".to_owned() }),
+            Does::Lacks => Err(lacks()),
             _ => Ok(Installed::default()),
         }
     }
@@ -442,6 +455,21 @@ impl Talk for FakeSession {
         let cut_off = self.act("artifacts", deadline).await.err();
         Ok(Collection { cut_off, ..Default::default() })
     }
+}
+
+fn lacks() -> InstallError {
+    let words = vec!["p : Depends: q but it is not installable".to_owned()];
+    InstallError::Refused { words, is_of_dependencies: true, lacks_packages: true }
+}
+
+/// A way to repositories that nobody uses.
+fn outbound() -> Outbound {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = egress::Settings { cache: folder.path(), limit: 1, through: None, offline: true };
+    let [from_guest, passed_on, to_guest] = std::array::from_fn(|_| UnixStream::pair().unwrap().0);
+    let card = egress::Card { from_guest, passed_on, to_guest };
+    let cell = matrix::CellId::try_from("a.s".to_owned()).unwrap();
+    Outbound::open(&egress::Proxy::open(settings).unwrap(), card, Events::channel().0, (cell, 1))
 }
 
 const GREEN: &str = "<testsuite name='x'><testcase name='good'/></testsuite>";

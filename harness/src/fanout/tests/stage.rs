@@ -46,6 +46,7 @@ impl Stage {
             make_room: CancellationToken::new(),
             template: Arc::default(),
             short: false,
+            reaches: false,
         };
         Self { suite, forks: true, story, folder: tempfile::tempdir().unwrap() }
     }
@@ -75,6 +76,12 @@ impl Stage {
     /// There is no room left for disks of guests.
     pub(super) fn short(mut self) -> Self {
         self.story.short = true;
+        self
+    }
+
+    /// Its guest has a way to repositories.
+    pub(super) fn reaching(mut self) -> Self {
+        self.story.reaches = true;
         self
     }
 

@@ -13,7 +13,8 @@ cd -P \"$root/artifacts\" || exit
 exec 2>&1
 ";
 
-/// How what the artifacts depend on is got. Whoever installs them sees by the file that it was, and finds the way to the proxy there.
+/// How what the artifacts depend on is got. The new file has the way to the proxy; whoever installs the artifacts sees by it that this
+/// was done.
 const GET_DEPENDENCIES: &str = "\
 unusable=UNUSABLE
 (
@@ -42,7 +43,8 @@ pub(crate) struct Adapter {
     ///
     /// - `install_artifacts` installs everything in there, with nobody to answer questions; offline, but for what was got before: the
     ///   file `$got` is there then.
-    /// - `get_dependencies` gets from the system's repositories what they depend on, and exits with `$unusable` if those are.
+    /// - `get_dependencies` gets from the system's repositories what they depend on, and exits with `$unusable` if those are. It runs
+    ///   nothing of a package.
     /// - `add_repository` adds one: its name, its description and the name of its key's file are `$1` to `$3`, the key is its input.
     /// - `list_artifacts` answers what the files in there are; see `inventory` for answers. Those for other systems it renames.
     /// - `list_packages` answers what is installed; and of the packages that its input names, a line for each with name, version and
@@ -83,6 +85,13 @@ impl Adapter {
         let begun =
             |line: &String| reasons::starts(line.trim_start(), self.grammar.begun) || line.contains("scriptlet");
         (any(self.grammar.missing) || any(self.grammar.unfetched)) && !lines.iter().any(begun)
+    }
+
+    /// Whether these lines, all that it said, say that artifacts cannot be installed with what there is, and nothing of a repository
+    /// that cannot be used.
+    pub(crate) fn is_unsolvable(&self, lines: &[String]) -> bool {
+        let any = |of: &[&str]| lines.iter().any(|line| of.iter().any(|word| line.contains(word)));
+        any(self.grammar.unsolvable) && !any(self.grammar.unfetched) && !any(self.grammar.unusable)
     }
 
     /// The lines of its output that say why it failed.

@@ -34,7 +34,8 @@ pub(super) const ADAPTER: Adapter = Adapter {
 };
 
 const GRAMMAR: Grammar = Grammar {
-    reason: |line| line.starts_with("ERROR: ").then_some(line),
+    // What cannot be read of a repository is only a warning of apk's.
+    reason: |line| starts(line, &["ERROR: ", "WARNING: updating and opening ", "WARNING: opening "]).then_some(line),
     blames: is_failed_script,
     progress: |line| starts(line, &["(", "Executing "]),
     noise: |_| false,
@@ -42,6 +43,16 @@ const GRAMMAR: Grammar = Grammar {
     begun: &["(1/"],
     missing: &["(no such package)", "(missing):"],
     unfetched: &[],
+    unusable: &[
+        "WARNING: updating and opening ",
+        "WARNING: opening ",
+        ": package mentioned in index not found",
+        ": BAD ",
+        ": UNTRUSTED ",
+        ": IO ERROR",
+        ": it was not downloaded",
+    ],
+    unsolvable: &["ERROR: unable to select packages", "ERROR: unsatisfiable constraints"],
     not_missing: &[],
 };
 

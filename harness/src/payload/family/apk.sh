@@ -5,11 +5,38 @@ broken() {
     done
 }
 
-# apk only downloads what it installs: the rest is for later, and here only what it will take is looked at. Its lists are proved now.
+# apk only downloads what it installs: it does so in a copy of what it knows of this system, without running anything, and keeps what it
+# downloaded and proved. What the artifacts themselves make of it (a file of two packages) is left to the installation.
 get_dependencies() {
     export LC_ALL=C.UTF-8
-    apk update --no-progress --wait 60 || exit $unusable
-    apk add --allow-untrusted --simulate --no-progress --wait 60 ./*.apk
+    copy=$root/tmp/system
+    rm -rf "$copy"
+    mkdir -p "$copy/etc" && cp -R /etc/apk "$copy/etc/" || exit
+    rm -rf "$copy/etc/apk/cache" "$copy/etc/apk/commit_hooks.d"
+    mkdir "$copy/etc/apk/cache" || exit
+    for database in lib/apk usr/lib/apk; do
+        if [ -e "/$database/db/installed" ]; then mkdir -p "$copy/$database" && cp -R "/$database/db" "$copy/$database/" || exit; fi
+    done
+
+    apk update --no-progress --wait 60 --cache-dir "$copy/etc/apk/cache" || exit $unusable
+    apk add --root "$copy" --simulate --allow-untrusted --no-progress ./*.apk >"$root/tmp/changes" || {
+        cat "$root/tmp/changes"
+        exit 1
+    }
+    apk add --root "$copy" --no-scripts --allow-untrusted --no-progress ./*.apk
+    tab=$(printf '\t')
+    record() { printf '%s\n' "$2"; }
+    artifacts=" $(list_artifacts | cut -f 1,2 | tr '\t\n' '- ') "
+    # `(1/2) Installing libx (1.0-r0)`, `(2/2) Upgrading liby (1.0-r0 -> 1.1-r0)`
+    sed -nE 's/^\([ 0-9]+\/[0-9]+\) [A-Z][a-z]+ ([^ ]+) \((.* )?([^ ]+)\).*$/\1-\3/p' "$root/tmp/changes" >"$root/tmp/wanted"
+    while read -r wanted; do
+        case $artifacts in *" $wanted "*) continue ;; esac
+        for file in "$copy/etc/apk/cache/$wanted".*.apk; do
+            [ -e "$file" ] && continue
+            echo "ERROR: $wanted: it was not downloaded"
+            exit $unusable
+        done
+    done <"$root/tmp/wanted"
 }
 
 install_artifacts() {
@@ -17,13 +44,14 @@ install_artifacts() {
     before=$(broken)
 
     # All at once, so that they may depend on each other; nobody has to have signed them; without any repository, so that what is
-    # missing is said to be missing instead of being looked for on the network. apk-tools 2 and 3 have the same names for all of it.
-    set -- --allow-untrusted --no-progress --wait 60 ./*.apk
+    # missing is said to be missing instead of being looked for on the network, but for what was got before. apk-tools 2 and 3 have the
+    # same names for all of it.
+    set -- --no-network --allow-untrusted --no-progress --wait 60 ./*.apk
     if [ -e "$got" ]; then
-        . "$got"
+        set -- --cache-dir "$root/tmp/system/etc/apk/cache" "$@"
     else
         echo "# none" >"$root/tmp/repositories" || exit
-        set -- --no-network --repositories-file "$root/tmp/repositories" "$@"
+        set -- --repositories-file "$root/tmp/repositories" "$@"
     fi
     apk add "$@"
     code=$?

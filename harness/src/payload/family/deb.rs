@@ -17,7 +17,7 @@ const REHEARSAL: &str = "\
 const BY_NAME: &str = "\
 set -e
 export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true NEEDRESTART_SUSPEND=1
-apt-get update -o Acquire::Retries=2
+apt-get update -o Acquire::Retries=2 -o Acquire::Languages=none
 exec apt-get install --yes --no-install-recommends -o DPkg::Lock::Timeout=60 -o Dpkg::Use-Pty=0 -- \"$@\"
 ";
 
@@ -65,6 +65,8 @@ const GRAMMAR: Grammar = Grammar {
     begun: &["Preparing to unpack ", "Unpacking ", "Setting up ", "dpkg: error processing "],
     missing: &["Depends: ", "is not installed."],
     unfetched: &["E: Failed to fetch ", "Error: Failed to fetch "],
+    unusable: &[],
+    unsolvable: &["unmet dependencies", "Unsatisfied dependencies", "E: Unable to correct problems"],
     not_missing: &["conflicts with ", "subprocess returned"],
 };
 

@@ -4,6 +4,8 @@
 mod adapter;
 mod apk;
 mod deb;
+#[cfg(test)]
+mod dependencies_tests;
 mod pacman;
 mod pkg;
 pub(super) mod reasons;
@@ -112,11 +114,6 @@ fn without<'a>(stem: &'a str, word: &str) -> Option<&'a str> {
 /// A script that installs packages by their names, from wherever the guest's package manager gets them.
 pub fn install_by_name(family: PackageFamily, names: &[String]) -> String {
     with(names, of(family).by_name)
-}
-
-/// Whether a package manager of the family can only download what it installs then and there.
-pub const fn fetches_while_installing(family: PackageFamily) -> bool {
-    matches!(family, PackageFamily::Apk)
 }
 
 /// A script that does what a payload does, without doing anything: what it reads from the disk stays in the guest's memory, and what

@@ -53,6 +53,14 @@ const GRAMMAR: Grammar = Grammar {
     begun: &["(1/"],
     missing: &["unable to satisfy dependency "],
     unfetched: &["error: failed retrieving file "],
+    unusable: &[
+        "error: failed to synchronize ",
+        "(PGP signature)",
+        "invalid or corrupted ",
+        // 6.0 may crash of a signature by somebody whom it does not know.
+        "error: segmentation fault",
+    ],
+    unsolvable: &["could not satisfy dependencies", "conflicting dependencies"],
     not_missing: &[],
 };
 

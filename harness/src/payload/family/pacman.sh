@@ -11,7 +11,8 @@ pacman_upgrade() {
 
 get_dependencies() {
     export LC_ALL=C
-    pacman --sync --refresh --noprogressbar || exit $unusable
+    # Without any repository there is nothing to be refreshed.
+    pacman --sync --refresh --noprogressbar || [ -z "$(pacman-conf --repo-list)" ] || exit $unusable
     pacman_upgrade --downloadonly
 }
 

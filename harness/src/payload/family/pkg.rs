@@ -39,6 +39,8 @@ const GRAMMAR: Grammar = Grammar {
     begun: &["[1/", "Installing ", "Extracting "],
     missing: &["Missing dependency "],
     unfetched: &[],
+    unusable: &[],
+    unsolvable: &["No packages available to install matching", "Missing dependency "],
     not_missing: &["conflicts with "],
 };
 

@@ -25,6 +25,10 @@ pub(super) struct Grammar {
     pub(super) missing: &'static [&'static str],
     /// What stands in lines that say that a package is in a repository that is known, and was not downloaded.
     pub(super) unfetched: &'static [&'static str],
+    /// What else stands in lines that say that a repository cannot be used, or that a file of it is not what its lists or signatures say.
+    pub(super) unusable: &'static [&'static str],
+    /// What stands in lines that say that packages cannot be installed together, or not with what there is.
+    pub(super) unsolvable: &'static [&'static str],
     /// What stands in lines that say that it is something else.
     pub(super) not_missing: &'static [&'static str],
 }

@@ -63,7 +63,21 @@ const GRAMMAR: Grammar = Grammar {
     locked: &["error: can't create transaction lock on ", "System management is locked by "],
     begun: &["(1/", "[1/", "%pre"],
     missing: &["Requires: ", "is needed by ", "nothing provides "],
-    unfetched: &["Cannot download ", "No more mirrors to try", "Can't provide file "],
+    unfetched: &["Cannot download", "No more mirrors to try", "Can't provide "],
+    unusable: &[
+        // dnf
+        "Failed to download metadata for repo ",
+        "GPG check FAILED",
+        // zypper
+        " not found on medium ",
+        "Download (curl) error for ",
+        "Downloaded data exceeded the expected filesize",
+        "Digest verification failed for file ",
+        "Signature verification failed",
+        "Skipping repository ",
+    ],
+    // `Problem 1: ` if there is more than one; yum has none.
+    unsolvable: &["Problem: ", "Problem 1: ", "Error: Package: "],
     not_missing: &["conflicts with ", "is obsoleted by ", "scriptlet failed"],
 };
 
@@ -105,6 +119,21 @@ fn is_reason(line: &str) -> bool {
         "File /",
         "Detected ",
         "Package is not signed",
+        // zypper, of repositories: under `History:`, or behind a progress of its own
+        " - File '",
+        " - Can't provide ",
+        " - Download (curl) error for ",
+        " - Signature verification failed",
+        "File '",
+        "Download (curl) error for ",
+        "Error message: ",
+        "Downloaded data exceeded the expected filesize",
+        "Warning: Digest verification failed for file ",
+        // dnf, before the error that only says so
+        "Errors during downloading metadata for repository ",
+        "The GPG keys listed for ",
+        "Check that the correct key URLs are configured ",
+        "[MIRROR] ",
     ];
     // rpm has the conflicting file in a line of its own.
     let conflict = line.trim_start().starts_with("file /") && line.contains(" conflicts with file ");

@@ -23,13 +23,16 @@ zypper_install() {
 get_dependencies() {
     export LC_ALL=C ZYPP_LOCK_TIMEOUT=60
     if command -v dnf >/dev/null; then
-        dnf makecache --refresh --setopt='*.skip_if_unavailable=0' || exit $unusable
+        # --assumeyes: the keys that a repository's settings name are taken. Without any repository there is nothing to be refreshed.
+        dnf makecache --refresh --assumeyes --setopt='*.skip_if_unavailable=0' || [ -z "$(dnf repolist --quiet)" ] || exit $unusable
         dnf_install --downloadonly --setopt='*.skip_if_unavailable=0' ./*.rpm
     elif command -v zypper >/dev/null; then
-        zypper --non-interactive refresh || exit $unusable
+        zypper --non-interactive refresh
+        # 6: there is no repository.
+        case $? in 0 | 6) ;; *) exit $unusable ;; esac
         zypper_install install --download-only --allow-unsigned-rpm --no-recommends --oldpackage ./*.rpm
     elif command -v yum >/dev/null; then
-        yum makecache || exit $unusable
+        yum makecache --assumeyes || exit $unusable
         yum install --assumeyes --downloadonly --setopt=localpkg_gpgcheck=0 ./*.rpm
     else
         echo "error: this system has rpm, but no dnf, zypper or yum that could get packages"
@@ -97,12 +100,17 @@ $wanted
 }
 
 add_repository() {
-    folder=/etc/yum.repos.d
+    folder=/etc/yum.repos.d key=''
     if ! command -v dnf >/dev/null && command -v zypper >/dev/null; then folder=/etc/zypp/repos.d; fi
-    mkdir -p "$folder" && printf '%s\n' "$2" >"$folder/nestmatrix-$1.repo" || exit
+    mkdir -p "$folder" || exit
     if [ -n "$3" ]; then
-        cat >"$root/tmp/key" && rpm --import "$root/tmp/key"
+        key=/etc/pki/rpm-gpg/nestmatrix-$1
+        mkdir -p /etc/pki/rpm-gpg && cat >"$key" && rpm --import "$key" || exit
     fi
+    printf '%s\n' "$2" >"$root/tmp/description" || exit
+    # dnf does not look among rpm's keys for who signed a list.
+    if grep -qiE '^[[:space:]]*gpgkey' "$root/tmp/description"; then key=''; fi
+    sed "${key:+"/^\[/a gpgkey=file://$key"}" "$root/tmp/description" >"$folder/nestmatrix-$1.repo"
 }
 
 list_artifacts() {

@@ -10,19 +10,19 @@ use crate::payload::{
 };
 
 /// A folder for a payload, and one of programs that are found before all others.
-struct Guest {
-    root: tempfile::TempDir,
+pub(super) struct Guest {
+    pub(super) root: tempfile::TempDir,
 }
 
 /// How a script ended, what it said, and what it asked its package managers, line by line.
-struct Ran {
-    code: i32,
-    said: String,
-    asked: String,
+pub(super) struct Ran {
+    pub(super) code: i32,
+    pub(super) said: String,
+    pub(super) asked: String,
 }
 
 impl Guest {
-    fn new(artifacts: &[&str]) -> Self {
+    pub(super) fn new(artifacts: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         for folder in ["artifacts", "tmp", "bin"] {
             fs::create_dir(root.path().join(folder)).unwrap();
@@ -34,7 +34,7 @@ impl Guest {
     }
 
     /// Gives it a program that writes down what it is asked, and goes on with `then`.
-    fn with(self, program: &str, then: &str) -> Self {
+    pub(super) fn with(self, program: &str, then: &str) -> Self {
         let path = self.root.path().join("bin").join(program);
         fs::write(&path, format!("#!/bin/sh\necho \"{program} $*\" >>\"$root/asked\"\n{then}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -42,9 +42,10 @@ impl Guest {
     }
 
     /// As guards do: read into a shell that has `root`. Of the system's own tools it finds those of busybox alone, where there is one.
-    fn run(&self, script: &str) -> Ran {
+    pub(super) fn run(&self, script: &str) -> Ran {
         let bin = self.root.path().join("bin");
-        for tool in ["mkdir", "rm", "mv", "cat", "tr", "grep", "awk", "wc", "sort", "cmp", "tar", "gzip", "sha256sum"] {
+        let tools = "mkdir rm mv cp cat tr cut sed grep awk wc sort cmp tar gzip sha256sum";
+        for tool in tools.split(' ') {
             let here = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
             let own = ["/bin", "/usr/bin"].map(|folder| format!("{folder}/{tool}"));
             let own = own.iter().find(|path| Path::new(path).exists()).map(String::as_str);
@@ -264,7 +265,7 @@ fn rpm_packages_are_told_apart_by_their_digests() {
 fn apk_gets_all_of_them_without_signatures_and_without_a_network() {
     let guest = Guest::new(&["a.apk", "b-1 2.apk"]).with("apk", "exit 3");
     let ran = guest.run(&install(PackageFamily::Apk));
-    insta::assert_snapshot!(ran.asked, @"apk add --no-network --repositories-file ROOT/tmp/repositories --allow-untrusted --no-progress --wait 60 ./a.apk ./b-1 2.apk");
+    insta::assert_snapshot!(ran.asked, @"apk add --repositories-file ROOT/tmp/repositories --no-network --allow-untrusted --no-progress --wait 60 ./a.apk ./b-1 2.apk");
     assert_eq!(ran.code, 3);
 }
 

@@ -1,0 +1,171 @@
+//! Dependencies of a Debian package from a repository on this machine's loopback, through the proxy; and that repository when it is wrong.
+
+use std::{fs, path::Path, process::Command};
+
+use serde_json::Value;
+
+use crate::{
+    lab::{Finished, Lab},
+    packages::package,
+    repository_server::{Lie, RepositoryServer},
+};
+
+/// A repository with what `nm-needy` depends on, and with an `nm-needy` of the same version that is another one.
+fn repository(lab: &Lab, server: &RepositoryServer) {
+    package(lab, "lib", "Package: nm-lib\nVersion: 1.0\nArchitecture: all\n", &[("usr/share/nm/lib", "the library\n")]);
+    let needy = "Package: nm-needy\nVersion: 1.0\nArchitecture: all\nDepends: nm-lib (>= 1.0)\n";
+    package(lab, "other", needy, &[("usr/share/nm/needy", "of the repository\n")]);
+    let folder = lab.path("apt");
+    fs::create_dir_all(&folder).unwrap();
+    for name in ["lib", "other"] {
+        fs::rename(lab.path(&format!("dist/{name}.deb")), folder.join(format!("nm-{name}_1.0_all.deb"))).unwrap();
+    }
+    package(lab, "needy", needy, &[("usr/share/nm/needy", "of the artifact\n")]);
+    index(&folder, "+1 day");
+    server.serve("apt", &folder);
+}
+
+/// Writes the repository's lists, signed.
+fn index(folder: &Path, valid_until: &str) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/apt-repository.sh");
+    let made = Command::new("sh").arg(script).arg(folder).arg(valid_until).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+/// The image's own repositories are on the internet, and none of a test's business.
+fn matrix(server: &RepositoryServer, key: &str) -> String {
+    let host = server.host();
+    format!(
+        r#"
+package = {{ name = "nm-needy", version = "1.0", artifacts = ["dist/needy.deb"] }}
+network = {{ private = ["{host}"] }}
+[[image]]
+name = "debian-12-minimal"
+prepare = {{ inline = "rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*" }}
+[[repository]]
+name = "local"
+deb = "deb http://{host}/apt ./"
+key = "{key}"
+[[suite]]
+name = "content"
+inline = '''
+cat /usr/share/nm/lib /usr/share/nm/needy
+test -z "$http_proxy"
+perl -MIO::Socket::INET -e '
+    $proxy = IO::Socket::INET->new(PeerAddr => "10.0.2.100:3128", Timeout => 20) or exit;
+    print $proxy "GET http://{host}/apt/Packages HTTP/1.0\r\n\r\n";
+    print scalar <$proxy>;
+'
+'''
+"#
+    )
+}
+
+const CELL: &str = "debian-12-minimal.content";
+
+/// The numbers of a phase of the cell.
+fn network(run: &Finished, phase: &str) -> Value {
+    let cell = run.cell(CELL);
+    let phases = cell["attempts"][0]["network"].as_array().unwrap();
+    phases.iter().find(|network| network["phase"] == phase).cloned().unwrap_or_default()
+}
+
+#[test]
+fn what_a_package_depends_on_comes_from_a_repository_and_the_package_itself_does_not() {
+    let lab = Lab::forking();
+    let server = RepositoryServer::start();
+    repository(&lab, &server);
+    let run = lab.run(&matrix(&server, "apt/key.asc"), "out", &[]);
+    run.assert_code(0);
+    let said = run.file(&format!("cells/{CELL}/attempt-1/stdout.log"));
+    // While it is tested nothing is reached.
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[..2], ["the library", "of the artifact"]);
+    assert_eq!(lines[2..], ["HTTP/1.0 403 nestmatrix: the guest may reach nothing now"]);
+    let installed = run.cell(CELL)["attempts"][0]["installed"].to_string();
+    assert!(installed.contains(r#""name":"nm-lib","version":"1.0""#), "{installed}");
+    let fetched = network(&run, "install");
+    // The library, and two lists: which of them apt asks for is its own affair.
+    assert_eq!(fetched["from_cache"]["count"], 0, "{fetched}");
+    assert!(fetched["from_server"]["count"].as_u64().unwrap() >= 3, "{fetched}");
+    let asked = server.answered();
+    assert!(asked.contains(&("/apt/nm-lib_1.0_all.deb".to_owned(), 200)), "{asked:?}");
+    assert_eq!(network(&run, "test")["refused"][0]["attempts"], 1);
+    let warnings = run.cell(CELL)["warnings"].to_string();
+    assert!(
+        warnings.contains(&format!("1 attempt to reach {} in phase test was refused", server.host())),
+        "{warnings}"
+    );
+
+    // The next run asks whether lists and library are still the same, and gets neither.
+    let unexpected = matrix(&server, "apt/key.asc").replace("network = {", "network = { unexpected = \"fail\",");
+    let run = lab.run(&unexpected, "again", &[]);
+    run.assert_code(1);
+    assert_eq!(run.verdict(CELL), "failed(test)", "it reached for what is not allowed, and that is a failure here");
+    assert_eq!(network(&run, "install")["from_server"]["count"], 0, "{}", network(&run, "install"));
+    assert!(server.answered().iter().all(|(_, status)| *status != 200), "nothing is sent twice");
+
+    // A repository that fails is none of the package's faults.
+    server.lie("nm-lib_1.0_all.deb", Lie::Missing);
+    fs::remove_dir_all(lab.store().join("packages")).unwrap();
+    let run = lab.run(&matrix(&server, "apt/key.asc"), "missing", &[]);
+    run.assert_code(3);
+    assert_eq!(run.verdict(CELL), "error(install)");
+    assert!(
+        run.reason(CELL).contains("nm-lib_1.0_all.deb") && run.reason(CELL).contains("404"),
+        "{}",
+        run.reason(CELL)
+    );
+    lab.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "one guest after the other installs from a repository that is wrong: cargo xtask test -- --ignored"]
+fn a_repository_that_is_wrong_is_an_error_in_apts_words_and_a_dependency_that_nobody_has_a_failure() {
+    let lab = Lab::forking();
+    let server = RepositoryServer::start();
+    repository(&lab, &server);
+    let folder = lab.path("apt");
+    let mut number = 0;
+    let mut wrong = |matrix: &str, verdict: &str, words: &[&str]| {
+        number += 1;
+        let _ = fs::remove_dir_all(lab.store().join("packages"));
+        let run = lab.run(matrix, &format!("wrong-{number}"), &[]);
+        assert_eq!(run.verdict(CELL), verdict, "{words:?}: {}", run.reason(CELL));
+        for word in words {
+            assert!(run.reason(CELL).contains(word), "{word}: {}", run.reason(CELL));
+        }
+    };
+    let usual = matrix(&server, "apt/key.asc");
+
+    index(&folder, "-1 hour");
+    wrong(&usual, "error(install)", &["expired"]);
+    index(&folder, "+1 day");
+
+    // Another repository's key.
+    let other = lab.path("other-apt");
+    fs::create_dir(&other).unwrap();
+    fs::copy(folder.join("nm-lib_1.0_all.deb"), other.join("nm-lib_1.0_all.deb")).unwrap();
+    index(&other, "+1 day");
+    wrong(&matrix(&server, "other-apt/key.asc"), "error(install)", &["not signed", "NO_PUBKEY"]);
+
+    server.lie("nm-lib_1.0_all.deb", Lie::Flipped);
+    wrong(&usual, "error(install)", &["nm-lib_1.0_all.deb", "Hash Sum mismatch"]);
+    server.repent();
+    server.lie("/Packages", Lie::Content(b"nothing".to_vec()));
+    wrong(&usual, "error(install)", &["Packages"]);
+    server.repent();
+    server.lie("/InRelease", Lie::Missing);
+    server.lie("/Release", Lie::Missing);
+    wrong(&usual, "error(install)", &["does not have a Release file"]);
+    server.repent();
+
+    // What none of them has.
+    fs::remove_file(folder.join("nm-lib_1.0_all.deb")).unwrap();
+    index(&folder, "+1 day");
+    wrong(&usual, "failed(install)", &["nm-needy : Depends: nm-lib (>= 1.0) but it is not installable"]);
+
+    drop(server);
+    wrong(&usual, "error(install)", &["Connection refused"]);
+    lab.assert_nothing_left();
+}

@@ -1,0 +1,110 @@
+//! Real packages of Debian, each given as one file: what they depend on comes from where this machine has its own packages.
+
+use std::{path::Path, process::Command};
+
+use serde_json::Value;
+
+use crate::lab::{Finished, Lab};
+
+const RELEASES: [(&str, &str); 3] =
+    [("debian-11-minimal", "bullseye"), ("debian-12-minimal", "bookworm"), ("debian-13-minimal", "trixie")];
+
+/// The package as one file, and what proves that it works.
+fn matrix(lab: &Lab, package: &str, (image, release): (&str, &str), works: &str) -> String {
+    let made = lab.path(release);
+    std::fs::create_dir_all(&made).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/download-deb.sh");
+    let downloaded = Command::new("sh").arg(script).args([release, package]).arg(&made).output().unwrap();
+    assert!(downloaded.status.success(), "{}", String::from_utf8_lossy(&downloaded.stderr));
+    format!(
+        r#"
+images = ["{image}"]
+package = {{ name = "{package}", artifacts = ["{release}/{package}_*.deb"] }}
+guest = {{ memory = "1GiB" }}
+timeout = {{ install = "15m" }}
+[[suite]]
+name = "forked"
+inline = '''{works}'''
+[[suite]]
+name = "booted"
+boot = "cold"
+inline = '''{works}'''
+"#
+    )
+}
+
+/// Numbers of phase install of all cells: files that the cache had, and files that it had not.
+fn fetched(run: &Finished) -> (u64, u64) {
+    let (mut cached, mut fetched) = (0, 0);
+    for cell in run.json()["cells"].as_array().unwrap() {
+        for network in cell["attempts"][0]["network"].as_array().unwrap() {
+            let count = |key: &str| network[key]["count"].as_u64().unwrap();
+            assert_eq!(network["phase"], "install", "{network}");
+            assert_eq!(
+                (&network["failed"], &network["refused"]),
+                (&Value::from(0), &Value::Array(Vec::new())),
+                "{network}"
+            );
+            cached += count("from_cache") + count("revalidated");
+            fetched += count("from_server");
+        }
+    }
+    (cached, fetched)
+}
+
+fn install_everywhere(package: &str, works: &str, args: &[&str]) {
+    let lab = Lab::warm();
+    for (image, release) in RELEASES {
+        let matrix = matrix(&lab, package, (image, release), works);
+        let first = lab.run(&matrix, &format!("{release}-1"), args);
+        first.assert_code(0);
+        for suite in ["forked", "booted"] {
+            let cell = first.cell(&format!("{image}.{suite}"));
+            assert_eq!(cell["attempts"][0]["guest"]["boot"]["how"], if suite == "forked" { "forked" } else { "cold" });
+        }
+        assert!(fetched(&first).1 > 0, "{}", first.stderr);
+        let second = lab.run(&matrix, &format!("{release}-2"), args);
+        second.assert_code(0);
+        let (cached, fetched) = fetched(&second);
+        assert!(cached > 0 && fetched == 0, "{cached} from the cache, {fetched} not: {}", second.stderr);
+    }
+    lab.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "tens of guests install from repositories: cargo xtask test -- --ignored"]
+fn nginx_serves_on_three_debians() {
+    install_everywhere("nginx", "systemctl is-active nginx && nginx -t", &["--runner", "host"]);
+}
+
+#[test]
+#[ignore = "tens of guests install from repositories: cargo xtask test -- --ignored"]
+fn postgresql_answers_on_three_debians() {
+    install_everywhere(
+        "postgresql",
+        "su postgres -c \"psql -Atc 'select 41 + 1'\" | grep -x 42",
+        &["--runner", "host"],
+    );
+}
+
+#[test]
+#[ignore = "tens of guests install from repositories: cargo xtask test -- --ignored"]
+fn python_requests_is_imported_on_three_debians() {
+    install_everywhere(
+        "python3-requests",
+        "python3 -c 'import requests; print(requests.__version__)'",
+        &["--runner", "host"],
+    );
+}
+
+#[test]
+#[ignore = "tens of guests install from repositories: cargo xtask test -- --ignored"]
+fn java_runs_on_three_debians() {
+    install_everywhere("default-jre-headless", "java -version", &["--runner", "host"]);
+}
+
+#[test]
+#[ignore = "guests in an emulated L1 install from repositories: cargo xtask test -- --ignored"]
+fn in_an_l1_packages_come_through_the_proxy_and_the_cache_of_its_host() {
+    install_everywhere("nginx", "systemctl is-active nginx && nginx -t", &["--runner", "qemu"]);
+}
