@@ -23,6 +23,7 @@ pub mod fanout;
 mod gce;
 pub mod guest;
 pub mod host;
+pub mod package_lock;
 pub mod payload;
 pub mod run;
 mod runner;

@@ -48,7 +48,7 @@ pub enum RequestOutcome {
         status: u16,
         /// Where the content came from.
         source: ContentSource,
-        /// Digest of the content, if all of it was sent.
+        /// Digest of the content, if the guest has all of it: it was sent, or the guest had it already (status 304).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         digest: Option<Digest>,
     },

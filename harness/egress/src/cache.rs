@@ -134,6 +134,11 @@ impl Cache {
         (there && entry.url == url).then_some(entry)
     }
 
+    /// Size of this content in bytes, if it is there, whatever URL it was got from.
+    pub(crate) fn size(&self, digest: Digest) -> Option<u64> {
+        fs::metadata(self.content(digest)).ok().map(|file| file.len())
+    }
+
     /// The content; it counts as used now.
     ///
     /// # Errors

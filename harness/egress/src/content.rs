@@ -1,4 +1,4 @@
-//! The content of a file, read piece by piece, while it is downloaded or from the cache.
+//! The content of a file, read piece by piece, while it is downloaded or from the cache; proved before its last piece is passed on.
 
 use std::{fs::File, os::unix::fs::FileExt as _, sync::Arc};
 
@@ -9,16 +9,27 @@ use sha2::Digest as _;
 use crate::{
     cache::Entry,
     flight::{AHEAD, Follower, Progress},
+    package_name::PackageName,
+    pins::PackagePin,
 };
 
 /// Piece of content that is passed on at once, in bytes.
 const PIECE: usize = 128 * 1024;
+
+const GIVEN_UP: &str = "the download was given up";
 
 /// The content of a file, read piece by piece.
 pub(crate) struct Content {
     file: Arc<File>,
     at: u64,
     from: Origin,
+    expected: Option<Expected>,
+}
+
+/// What the content has to be, and what it is called where it is offered.
+struct Expected {
+    pin: PackagePin,
+    offered: PackageName,
 }
 
 enum Origin {
@@ -30,12 +41,54 @@ enum Origin {
 impl Content {
     /// What the cache has.
     pub(crate) fn of_cache(file: File, entry: Entry) -> Self {
-        Self { file: Arc::new(file), at: 0, from: Origin::Cache(Box::new((entry, sha2::Sha256::new()))) }
+        let from = Origin::Cache(Box::new((entry, sha2::Sha256::new())));
+        Self { file: Arc::new(file), at: 0, from, expected: None }
     }
 
     /// What comes from a server.
     pub(crate) fn of_download(file: Arc<File>, follower: Follower) -> Self {
-        Self { file, at: 0, from: Origin::Download(follower) }
+        Self { file, at: 0, from: Origin::Download(follower), expected: None }
+    }
+
+    /// The same, if it is what is pinned. Where that is not known yet, its last byte is passed on only if it is.
+    ///
+    /// # Errors
+    ///
+    /// It is known to be something else, in words.
+    pub(crate) fn expecting(self, pin: &PackagePin, offered: PackageName) -> Result<Self, String> {
+        let expected = Expected { pin: pin.clone(), offered };
+        if let Some(digest) = self.known() {
+            expected.check(digest)?;
+        }
+        Ok(Self { expected: Some(expected), ..self })
+    }
+
+    /// Digest of all of it, as soon as that is known.
+    ///
+    /// # Errors
+    ///
+    /// The download fails, in words.
+    pub(crate) async fn whole(mut self) -> Result<Digest, String> {
+        if let Origin::Download(follower) = &mut self.from {
+            // Nobody reads it, and it is to come all the same.
+            follower.has_read(u64::MAX);
+            let over = |progress: &Progress| !matches!(progress, Progress::Asked | Progress::Running { .. });
+            let state = follower.progress.wait_for(over).await.map_err(|_| GIVEN_UP.to_owned())?;
+            if let Progress::Failed(why) = &*state {
+                return Err(why.clone());
+            }
+        }
+        self.known().ok_or_else(|| GIVEN_UP.to_owned())
+    }
+
+    fn known(&self) -> Option<Digest> {
+        match &self.from {
+            Origin::Cache(kept) => Some(kept.0.digest),
+            Origin::Download(follower) => match &*follower.progress.borrow() {
+                Progress::Done { entry, .. } => Some(entry.digest),
+                _ => None,
+            },
+        }
     }
 
     /// The next piece; `None`: that was all.
@@ -47,17 +100,21 @@ impl Content {
         let most = match &mut self.from {
             Origin::Cache(kept) => kept.0.bytes,
             Origin::Download(Follower { progress, .. }) => {
-                let at = self.at;
+                // What may turn out to be another content is never passed on whole.
+                let (at, held) = (self.at, u64::from(self.expected.is_some()));
                 let further = |progress: &Progress| match progress {
-                    Progress::Running { bytes, .. } => *bytes > at,
+                    Progress::Running { bytes, .. } => *bytes > at + held,
                     _ => true,
                 };
-                let state = progress.wait_for(further).await.map_err(|_| "the download was given up".to_owned())?;
+                let state = progress.wait_for(further).await.map_err(|_| GIVEN_UP.to_owned())?;
                 match &*state {
-                    Progress::Running { bytes, .. } => *bytes,
-                    Progress::Done { entry, .. } => entry.bytes,
+                    Progress::Running { bytes, .. } => *bytes - held,
+                    Progress::Done { entry, .. } => {
+                        self.expected.as_ref().map_or(Ok(()), |expected| expected.check(entry.digest))?;
+                        entry.bytes
+                    }
                     Progress::Failed(why) => return Err(why.clone()),
-                    _ => return Err("the download was given up".to_owned()),
+                    _ => return Err(GIVEN_UP.to_owned()),
                 }
             }
         };
@@ -80,15 +137,16 @@ impl Content {
         Ok(Some(buffer.into()))
     }
 
-    /// Ends when its download has ended, if that is not waiting for readers.
-    pub(crate) async fn settle(self) {
-        if let Origin::Download(mut follower) = self.from {
+    /// Ends when its download has ended, if that is not waiting for readers. The digest, if it is known then.
+    pub(crate) async fn settle(mut self) -> Option<Digest> {
+        if let Origin::Download(follower) = &mut self.from {
             let ended = |progress: &Progress| match progress {
                 Progress::Running { head, bytes, .. } => head.length.unwrap_or(*bytes).max(*bytes) > AHEAD,
                 _ => true,
             };
             let _ = follower.progress.wait_for(ended).await;
         }
+        self.known()
     }
 
     /// Digest of all of it, once it was read.
@@ -117,6 +175,15 @@ impl Content {
         match &self.from {
             Origin::Cache(kept) if self.proved().is_err() && self.at == kept.0.bytes => Some(kept.0.digest),
             _ => None,
+        }
+    }
+}
+
+impl Expected {
+    fn check(&self, digest: Digest) -> Result<(), String> {
+        match digest == self.pin.digest {
+            true => Ok(()),
+            false => Err(self.pin.differs(&self.offered, &Ok(digest))),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use hyper::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
+use matrix::Digest;
 use reports::ContentSource;
 
 use crate::{
@@ -41,6 +42,15 @@ pub(crate) struct Wanted {
     pub(crate) may_change: bool,
     /// The guest had it already, and asks once more: something was wrong with it, or it looks for news.
     pub(crate) again: bool,
+    /// The content that is pinned, and not here: a proxy of ours behind this one may have it.
+    pub(crate) digest: Option<Digest>,
+}
+
+impl Wanted {
+    /// The download that it can share.
+    pub(crate) fn key(&self) -> String {
+        self.digest.map_or_else(|| self.url.clone(), |digest| format!("{} {digest}", self.url))
+    }
 }
 
 /// What there is.
@@ -102,7 +112,7 @@ impl Fetches {
         if self.offline {
             return Err("it is not in the cache, and no server is asked (--offline)".to_owned());
         }
-        let answer = self.upstream.ask(Method::HEAD, &wanted.url, wanted.reach, None).await?;
+        let answer = self.upstream.ask(Method::HEAD, &wanted.url, wanted.reach, None, None).await?;
         Ok((answer.status(), head(&answer), passed_on(answer.headers()), ContentSource::Server))
     }
 
@@ -115,12 +125,17 @@ impl Fetches {
         !can_be_asked && !wanted.may_change && !age.is_negative() && age.unsigned_abs() < FRESH
     }
 
-    async fn look(&self, url: &str) -> Option<Entry> {
+    pub(crate) async fn look(&self, url: &str) -> Option<Entry> {
         // One small file.
         tokio::task::block_in_place(|| self.cache.look(url))
     }
 
-    async fn kept(&self, entry: Entry, source: ContentSource) -> Result<Answer, String> {
+    /// A file of the cache.
+    ///
+    /// # Errors
+    ///
+    /// It is gone, in words.
+    pub(crate) async fn kept(&self, entry: Entry, source: ContentSource) -> Result<Answer, String> {
         let file = self.cache.read(entry.digest).map_err(|error| format!("the cache: {error}"))?;
         let (head, content) = (Head::from(&entry), Content::of_cache(file, entry));
         Ok(Answer::File(Box::new(Found { head, source, content })))

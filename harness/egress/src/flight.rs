@@ -37,7 +37,7 @@ pub(crate) const AHEAD: u64 = 4 << 20;
 /// Longest value of a header that is kept, in bytes.
 const LONGEST_VALUE: usize = 1024;
 
-/// The downloads that are under way, by their URL. Each belongs to its task: what it leaves here when that panics is nothing.
+/// The downloads that are under way, by [`Wanted::key`]. Each belongs to its task: what it leaves here when that panics is nothing.
 pub(crate) type Running = Mutex<HashMap<String, Weak<Flight>>>;
 
 /// A download under way.
@@ -124,22 +124,22 @@ impl Flight {
     }
 
     /// Ends when nobody reads it any more. Nobody joins it afterwards.
-    async fn abandoned(self: &Arc<Self>, running: &Running, url: &str) {
+    async fn abandoned(self: &Arc<Self>, running: &Running, key: &str) {
         loop {
             self.progress.closed().await;
             let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
             // Readers join under this lock only.
             if self.progress.is_closed() {
-                self.leave(&mut running, url);
+                self.leave(&mut running, key);
                 return;
             }
         }
     }
 
     /// Its place may be another one's already.
-    fn leave(self: &Arc<Self>, running: &mut HashMap<String, Weak<Self>>, url: &str) {
-        if running.get(url).is_some_and(|other| Weak::as_ptr(other) == Arc::as_ptr(self)) {
-            running.remove(url);
+    fn leave(self: &Arc<Self>, running: &mut HashMap<String, Weak<Self>>, key: &str) {
+        if running.get(key).is_some_and(|other| Weak::as_ptr(other) == Arc::as_ptr(self)) {
+            running.remove(key);
         }
     }
 }
@@ -149,20 +149,21 @@ impl Fetches {
     pub(crate) fn join(self: &Arc<Self>, wanted: &Wanted, known: Option<Entry>) -> Follower {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|_, flight| flight.strong_count() > 0);
-        if let Some(flight) = running.get(&wanted.url).and_then(Weak::upgrade) {
+        let key = wanted.key();
+        if let Some(flight) = running.get(&key).and_then(Weak::upgrade) {
             return flight.follow();
         }
         let flight = Flight::new();
         let follower = flight.follow();
-        running.insert(wanted.url.clone(), Arc::downgrade(&flight));
+        running.insert(key.clone(), Arc::downgrade(&flight));
         let (fetches, wanted) = (Arc::clone(self), wanted.clone());
         tokio::spawn(async move {
             let download = tokio::time::timeout(LONGEST, fetches.download(&wanted, known, &flight));
             let ended = tokio::select! {
                 ended = download => ended.unwrap_or_else(|_| Err(format!("timeout: it was not done within {} s", LONGEST.as_secs()))),
-                () = flight.abandoned(&fetches.running, &wanted.url) => return,
+                () = flight.abandoned(&fetches.running, &key) => return,
             };
-            flight.leave(&mut fetches.running.lock().unwrap_or_else(PoisonError::into_inner), &wanted.url);
+            flight.leave(&mut fetches.running.lock().unwrap_or_else(PoisonError::into_inner), &key);
             flight.progress.send_replace(ended.unwrap_or_else(Progress::Failed));
         });
         follower
@@ -171,7 +172,7 @@ impl Fetches {
     /// Asks, and follows the answer to its end.
     async fn download(&self, wanted: &Wanted, known: Option<Entry>, flight: &Flight) -> Result<Progress, String> {
         let url = &wanted.url;
-        let mut answer = self.upstream.ask(Method::GET, url, wanted.reach, known.as_ref()).await?;
+        let mut answer = self.upstream.ask(Method::GET, url, wanted.reach, known.as_ref(), wanted.digest).await?;
         if answer.status() == StatusCode::NOT_MODIFIED
             && let Some(entry) = known
         {
@@ -180,7 +181,11 @@ impl Fetches {
             return Ok(Progress::Same(entry));
         }
         if answer.status() != StatusCode::OK {
-            return other(answer).await;
+            let other = other(answer).await?;
+            return match self.upstream.own_words(&other.content) {
+                Some(words) if other.status == StatusCode::BAD_GATEWAY => Err(words),
+                _ => Ok(Progress::Other(Arc::new(other))),
+            };
         }
         let announced = length(answer.headers());
         if announced.is_some_and(|bytes| bytes > self.largest) {
@@ -220,7 +225,7 @@ impl Fetches {
     }
 }
 
-async fn other(mut answer: reqwest::Response) -> Result<Progress, String> {
+async fn other(mut answer: reqwest::Response) -> Result<Other, String> {
     let (status, headers) = (answer.status(), passed_on(answer.headers()));
     let mut content = Vec::new();
     let mut whole = status != StatusCode::PARTIAL_CONTENT;
@@ -236,7 +241,7 @@ async fn other(mut answer: reqwest::Response) -> Result<Progress, String> {
     if status.is_success() && !whole {
         return Err(format!("the server answered {status}, with a part of a file"));
     }
-    Ok(Progress::Other(Arc::new(Other { status, headers, content: content.into() })))
+    Ok(Other { status, headers, content: content.into() })
 }
 
 /// What a guest is told of an answer that is no file.

@@ -35,8 +35,10 @@ use crate::{
     content::Content,
     fetch::{Answer, Fetches, Found, Wanted},
     flight::{Head, SOURCE},
+    pins::{Pins, file_url},
     policy::{Policy, Refusal, Target, What, decide},
     tunnel,
+    upstream::{OURS, WANTED_DIGEST},
 };
 
 /// Most bytes of a request's head, and most lines of it.
@@ -60,6 +62,8 @@ pub(crate) struct State {
     pub(crate) fetches: Arc<Fetches>,
     /// `None`: nothing may be reached.
     pub(crate) policy: watch::Sender<Option<Arc<Policy>>>,
+    /// The packages that it may get; `None`: any.
+    pins: Option<Pins>,
     pub(crate) record: Recorder,
     /// Files that it has had.
     had: Mutex<HashSet<Digest>>,
@@ -96,7 +100,9 @@ impl Asked {
     }
 
     fn failed(self, reason: String) -> Response<Body> {
-        let answer = said(StatusCode::BAD_GATEWAY, &reason);
+        // Where no server is asked, what nobody ever got is not there: a guest does without what its repository did not have either.
+        let status = if self.state.fetches.offline { StatusCode::NOT_FOUND } else { StatusCode::BAD_GATEWAY };
+        let answer = said(status, &reason);
         self.over(RequestOutcome::Failed { reason }, 0);
         answer
     }
@@ -124,10 +130,10 @@ impl Drop for Asked {
 }
 
 impl State {
-    pub(crate) fn new(fetches: Arc<Fetches>, record: Recorder) -> Self {
+    pub(crate) fn new(fetches: Arc<Fetches>, pins: Option<Pins>, record: Recorder) -> Self {
         let (had, requests, bytes) = Default::default();
         let under_way = watch::Sender::new(0);
-        Self { fetches, policy: watch::Sender::new(None), record, had, requests, bytes, under_way }
+        Self { fetches, policy: watch::Sender::new(None), pins, record, had, requests, bytes, under_way }
     }
 
     /// Serves one connection to its end.
@@ -172,6 +178,7 @@ impl State {
             What::File { url, .. } => url.splitn(4, '/').nth(3).map(|path| format!("/{path}")),
             What::Tunnel => None,
         };
+        let spelling = file_url(&host, port, path.as_deref().unwrap_or_default());
         let asked = self.asked(method, host.clone(), port, path);
         if self.requests.fetch_add(1, Ordering::Relaxed) >= REQUESTS {
             return asked.failed(format!("the guest has made the {REQUESTS} requests that one guest may"));
@@ -192,17 +199,26 @@ impl State {
                 let is_get = request.method() == Method::GET;
                 let again = is_get
                     && !self.had.lock().unwrap_or_else(PoisonError::into_inner).insert(Digest::of(url.as_bytes()));
-                let wanted = Wanted { url, reach, may_change, again };
+                let wanted = Wanted { url, reach, may_change, again, digest: None };
                 match is_get {
-                    true => self.file(asked, &wanted, request.headers()).await,
-                    false => self.head(asked, &wanted).await,
+                    true => self.file(asked, (&wanted, &spelling), request.headers()).await,
+                    false => self.head(asked, (&wanted, &spelling)).await,
                 }
             }
         }
     }
 
-    async fn head(&self, asked: Asked, wanted: &Wanted) -> Response<Body> {
-        match self.fetches.head(wanted).await {
+    /// The guest has guests of its own, and a proxy that tells them apart.
+    fn is_proxy(&self) -> bool {
+        self.policy.borrow().as_ref().is_some_and(|policy| policy.others)
+    }
+
+    async fn head(&self, asked: Asked, (wanted, url): (&Wanted, &str)) -> Response<Body> {
+        let head = match &self.pins {
+            Some(pins) => self.fetches.head_pinned(wanted, url, pins).await,
+            None => self.fetches.head(wanted).await,
+        };
+        match head {
             Err(why) => asked.failed(why),
             Ok((status, head, headers, source)) => {
                 let mut answer = Response::new(empty());
@@ -215,8 +231,16 @@ impl State {
         }
     }
 
-    async fn file(&self, mut asked: Asked, wanted: &Wanted, headers: &HeaderMap) -> Response<Body> {
-        match self.fetches.get(wanted).await {
+    async fn file(&self, asked: Asked, (wanted, url): (&Wanted, &str), headers: &HeaderMap) -> Response<Body> {
+        // A proxy of ours tells what is pinned for its guest.
+        let digest = headers.get(WANTED_DIGEST).filter(|_| self.is_proxy());
+        let digest = digest.and_then(|digest| digest.to_str().ok()?.parse().ok());
+        let got = match (&self.pins, self.fetches.replayed(wanted, digest).await) {
+            (_, Some(answer)) => Ok(answer),
+            (Some(pins), None) => self.fetches.get_pinned(wanted, url, pins).await,
+            (None, None) => self.fetches.get(&Wanted { digest, ..wanted.clone() }).await,
+        };
+        match got {
             Err(why) => asked.failed(why),
             Ok(Answer::Other(other)) => {
                 let bytes = other.content.len() as u64;
@@ -232,11 +256,11 @@ impl State {
                 let mut answer = Response::new(empty());
                 *answer.status_mut() = StatusCode::NOT_MODIFIED;
                 describe(&Head { length: None, ..head }, answer.headers_mut());
-                asked.record(RequestOutcome::Served { status: 304, source, digest: None }, 0);
                 tokio::spawn(async move {
-                    // The next guest wants it, or to know that it is the same. Until then the request is under way.
-                    content.settle().await;
-                    drop(asked);
+                    // The next guest wants it, or to know that it is the same. Until then the request is under way, and which content the
+                    // guest has may show only then.
+                    let digest = content.settle().await;
+                    asked.over(RequestOutcome::Served { status: 304, source, digest }, 0);
                 });
                 answer
             }
@@ -340,10 +364,10 @@ fn describe(head: &Head, headers: &mut HeaderMap) {
 
 /// An answer of ours: the reason is also in the status line, because package managers show that.
 fn said(status: StatusCode, reason: &str) -> Response<Body> {
-    let mut answer = Response::new(full(format!("nestmatrix: {reason}\n").into()));
+    let mut answer = Response::new(full(format!("{OURS}{reason}\n").into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    if let Ok(reason) = hyper::ext::ReasonPhrase::try_from(format!("nestmatrix: {reason}").into_bytes()) {
+    if let Ok(reason) = hyper::ext::ReasonPhrase::try_from(format!("{OURS}{reason}").into_bytes()) {
         answer.extensions_mut().insert(reason);
     }
     answer

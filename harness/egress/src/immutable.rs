@@ -24,13 +24,18 @@ const LISTS: &[&str] = &["packagesite.pkg", "data.pkg", "filesite.pkg", "meta.pk
 pub(crate) fn is_immutable(path: &str) -> bool {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-    if LISTS.contains(&name) {
+    if is_list(name) {
         return false;
     }
     // apt's files by digest; dnf's begin with one.
     let by_hash = folder.rsplit('/').nth(1) == Some("by-hash") && is_digest(name);
     let hashed = folder.ends_with("/repodata") && name.split_once('-').is_some_and(|(digest, _)| is_digest(digest));
     by_hash || hashed || PACKAGES.iter().any(|end| name.ends_with(end) && name.len() > end.len())
+}
+
+/// A file that is called like a package, and lists packages.
+pub(crate) fn is_list(name: &str) -> bool {
+    LISTS.contains(&name)
 }
 
 /// MD5, SHA-1, SHA-256 or SHA-512 in hex digits.

@@ -10,6 +10,7 @@ use crate::{
     fetch::Fetches,
     guest::{Recorder, State},
     link::{ADDRESS, Card, Limits, Link, PORT},
+    pins::Pins,
     policy::Policy,
     resolve::Resolver,
     upstream::Upstream,
@@ -72,9 +73,10 @@ impl Proxy {
         Ok(Self(Arc::new(Fetches { cache, upstream, began, offline, largest: LARGEST, running })))
     }
 
-    /// Serves a guest, which may reach nothing yet. `record` is told of each request when it is over.
-    pub fn serve(&self, card: Card, record: Recorder) -> Guest {
-        let state = Arc::new(State::new(Arc::clone(&self.0), record));
+    /// Serves a guest, which may reach nothing yet, and gets no other packages than these `pins`; `None`: any. `record` is told of each
+    /// request when it is over.
+    pub fn serve(&self, card: Card, pins: Option<Pins>, record: Recorder) -> Guest {
+        let state = Arc::new(State::new(Arc::clone(&self.0), pins, record));
         let mut link = Link::new(card, LIMITS);
         let serving = {
             let state = Arc::clone(&state);

@@ -3,6 +3,7 @@
 mod crowds;
 mod hostile_guests;
 mod hostile_servers;
+mod locked;
 mod names;
 
 use std::{
@@ -19,7 +20,9 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{cache::Cache, fetch::Fetches, guest::State, policy::Policy, resolve::Resolver, upstream::Upstream};
+use crate::{
+    cache::Cache, fetch::Fetches, guest::State, pins::Pins, policy::Policy, resolve::Resolver, upstream::Upstream,
+};
 
 /// A server on loopback: what each path is answered with, and which requests came.
 struct Server {
@@ -71,6 +74,12 @@ impl Server {
         self.answers.lock().expect("answers").insert(path.to_owned(), answer.to_owned());
     }
 
+    /// It is a repository of the guest's system.
+    fn policy(&self) -> Policy {
+        let here = || vec![format!("127.0.0.1:{}", self.port).parse().expect("a pattern")];
+        Policy { repositories: here(), private: here(), named: Vec::new(), ..Policy::default() }
+    }
+
     fn asked(&self) -> Vec<String> {
         std::mem::take(&mut *self.asked.lock().expect("asked"))
     }
@@ -103,13 +112,18 @@ impl Runner {
     }
 
     fn of(folder: Arc<tempfile::TempDir>, offline: bool) -> Self {
-        Self::with(folder, offline, 64 << 20, Resolver::of_system())
+        Self::with(folder, offline, 64 << 20, Upstream::new(None, Resolver::of_system()))
     }
 
-    fn with(folder: Arc<tempfile::TempDir>, offline: bool, limit: u64, resolver: Resolver) -> Self {
+    /// One that goes through this proxy of ours.
+    fn behind(folder: Arc<tempfile::TempDir>, offline: bool, through: &str) -> Self {
+        Self::with(folder, offline, 64 << 20, Upstream::new(Some(through), Resolver::of_system()))
+    }
+
+    fn with(folder: Arc<tempfile::TempDir>, offline: bool, limit: u64, upstream: Result<Upstream, String>) -> Self {
         let fetches = Fetches {
             cache: Cache::open(folder.path(), limit).expect("a cache"),
-            upstream: Upstream::new(None, resolver).expect("a client"),
+            upstream: upstream.expect("a client"),
             began: Timestamp::now(),
             offline,
             largest: 8 << 20,
@@ -138,14 +152,17 @@ impl Runner {
     }
 
     fn guest(&self, server: &Server) -> Guest {
-        let here = || vec![format!("127.0.0.1:{}", server.port).parse().expect("a pattern")];
-        self.guest_with(Some(Policy { repositories: here(), private: here(), named: Vec::new(), ..Policy::default() }))
+        self.guest_with(Some(server.policy()))
     }
 
     fn guest_with(&self, policy: Option<Policy>) -> Guest {
+        self.guest_of(policy, None)
+    }
+
+    fn guest_of(&self, policy: Option<Policy>, pins: Option<Pins>) -> Guest {
         let (sender, records) = mpsc::unbounded_channel();
         let record = Box::new(move |request| drop(sender.send(request)));
-        let state = Arc::new(State::new(Arc::clone(&self.fetches), record));
+        let state = Arc::new(State::new(Arc::clone(&self.fetches), pins, record));
         state.policy.send_replace(policy.map(Arc::new));
         Guest { state, records }
     }
@@ -296,6 +313,9 @@ async fn without_servers_the_cache_alone_answers() {
     assert_eq!(guest.gets(&url).await.0, "old");
     assert_eq!(guest.gets(&url).await.0, "old", "however often");
     assert!(reason(&guest.gets(&server.url("/other")).await.1).contains("it is not in the cache"));
+    let other =
+        guest.says(&format!("GET {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", server.url("/other"))).await;
+    assert!(other.starts_with("HTTP/1.1 404 nestmatrix: "), "its repository may not have had it either: {other}");
     assert_eq!(server.asked().len(), 0);
 }
 

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::{
     Method, Request, StatusCode, Uri,
-    header::{HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, PROXY_AUTHORIZATION},
+    header::{HOST, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, PROXY_AUTHORIZATION},
 };
 use hyper_util::{
     client::proxy::matcher::{Intercept, Matcher},
     rt::TokioIo,
 };
+use matrix::Digest;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -42,6 +43,11 @@ pub(crate) struct Upstream {
     public: reqwest::Client,
     any: reqwest::Client,
 }
+
+/// Asks a proxy of ours for the content of this digest, whatever the server has now.
+pub(crate) const WANTED_DIGEST: HeaderName = HeaderName::from_static("nestmatrix-digest");
+/// What the words of a proxy of ours begin with.
+pub(crate) const OURS: &str = "nestmatrix: ";
 
 /// What carries a connection to an https server.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -85,7 +91,14 @@ impl Upstream {
         self.is_ours
     }
 
-    /// The head of the answer; its content follows as it is read. With an entry of the cache it asks only for what is newer.
+    /// What the proxy behind this one says in its own words: they come as an answer, and are no server's. `None`: these are.
+    pub(crate) fn own_words(&self, content: &[u8]) -> Option<String> {
+        let words = content.strip_prefix(OURS.as_bytes()).filter(|_| self.is_ours)?;
+        Some(reports::clean::line(&String::from_utf8_lossy(words)))
+    }
+
+    /// The head of the answer; its content follows as it is read. With an entry of the cache it asks only for what is newer; with a digest
+    /// for that content, if the proxy behind this one has it.
     ///
     /// # Errors
     ///
@@ -96,6 +109,7 @@ impl Upstream {
         url: &str,
         reach: Reach,
         known: Option<&Entry>,
+        digest: Option<Digest>,
     ) -> Result<reqwest::Response, String> {
         let uri: Uri = url.parse().map_err(|_| "it is no URL".to_owned())?;
         let client = match (self.proxies.intercept(&uri), reach) {
@@ -108,6 +122,9 @@ impl Upstream {
             request = entry.etag.iter().fold(request, |request, etag| request.header(IF_NONE_MATCH, etag));
             request =
                 entry.last_modified.iter().fold(request, |request, since| request.header(IF_MODIFIED_SINCE, since));
+        }
+        if let Some(digest) = digest.filter(|_| self.is_ours) {
+            request = request.header(WANTED_DIGEST, digest.to_string());
         }
         request.send().await.map_err(|error| chain(&error.without_url()))
     }

@@ -6,10 +6,10 @@ use reports::{EventKind, StepTime, Trouble};
 use serde::{Deserialize, Serialize};
 
 use super::job_bundle::StoredImage;
-use crate::guest::Accelerator;
+use crate::{guest::Accelerator, package_lock::Locking};
 
 /// Raised whenever a message changes.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;
 
 /// Who speaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +95,8 @@ pub struct Work {
     pub proxy: Option<String>,
     /// Guests' repositories are answered for from the cache alone.
     pub offline: bool,
+    /// Which packages guests may get there.
+    pub locking: Locking,
     /// What was proved in an earlier L1 of the same kind.
     pub known: Option<GuestProof>,
 }

@@ -197,6 +197,7 @@ impl Agent<'_> {
             scratch,
             cells,
             proxy,
+            locking: Arc::new(work.locking),
             template_cache,
             login: Keys::generate("nestmatrix login").map_err(|error| broken(&error))?,
             purpose: Purpose::Test,

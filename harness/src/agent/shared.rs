@@ -172,6 +172,7 @@ impl Shared {
                 own.join("templates"),
             ),
             proxy: super::serve::proxy(self.store.root(), &work),
+            locking: Arc::new(work.locking),
             qemu,
             accelerator: proof.accelerator,
             // Guests of other kinds are not sent here.

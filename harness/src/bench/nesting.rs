@@ -4,6 +4,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Instant,
 };
 
@@ -184,6 +185,7 @@ impl Guest<'_> {
             catalog: Catalog::shipped().clone(),
             notes: Vec::new(),
             offline: false,
+            locking: Arc::default(),
             templates: matrix::ByteSize::from_bytes(0),
             out: Some(out),
             store: request.store.clone(),

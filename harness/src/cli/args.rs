@@ -194,9 +194,16 @@ pub(super) struct Run {
     /// Boot every guest; fork none from a frozen one.
     #[arg(long, env = "NESTMATRIX_COLD", value_parser = yes_or_no, action = ArgAction::SetTrue)]
     pub(super) cold: bool,
-    /// Download and build nothing: use the images that are in the store.
+    /// Download and build nothing: use the images that are in the store, and of repositories what an earlier run got.
     #[arg(long)]
     pub(super) offline: bool,
+    /// After the run, pin what its guests got from repositories: in `repositories.lock` beside the matrix file. Entries of other images
+    /// stay.
+    #[arg(long)]
+    pub(super) lock: bool,
+    /// Guests get the packages that `repositories.lock` pins, and no others: another one is an error of its cell that names both versions.
+    #[arg(long, conflicts_with = "lock")]
+    pub(super) locked: bool,
     /// At most so many guests at once [default: as many as memory and CPUs allow].
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) jobs: Option<u16>,

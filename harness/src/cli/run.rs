@@ -1,6 +1,6 @@
 //! `run`: a matrix from plan to exit code.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use matrix::{GceOverrides, Plan, RunnerKind};
 
@@ -12,16 +12,22 @@ use super::{
 use crate::{
     fanout::Purpose,
     guest::Spawner,
-    run::{Options, RunError, Start, locate},
+    package_lock::{LockFile, Locking},
+    run::{Finished, Options, RunError, RunFolder, Start, locate, renew_lock},
 };
 
 pub(super) async fn run(args: args::Run) -> Outcome {
-    let (start, known, notes) = match args.resume {
+    let (lock, locked) = (args.lock, args.locked);
+    let (start, known, notes, locking) = match args.resume {
         Some(run) => {
             // Of a folder without a plan, the run itself says what is wrong.
             let plan = locate(&run).and_then(|folder| Plan::read(&folder.join("plan.json")).ok());
             let known = catalog::read(&args.which.catalog, plan.as_ref().map(|plan| plan.matrix.as_path()))?;
-            (Start::Resume(run), known, Vec::new())
+            let locking = match &plan {
+                Some(plan) => locking(plan, lock, locked)?,
+                None => Locking::Off,
+            };
+            (Start::Resume(run), known, Vec::new(), locking)
         }
         None => {
             let matrix_file::Loaded { plan, known } = matrix_file::load_to_run(&args.which)?;
@@ -30,7 +36,8 @@ pub(super) async fn run(args: args::Run) -> Outcome {
             if args.dry_run {
                 return dry_run::dry_run(&plan, args.jobs.map(usize::from), &args.which.store.path()?).await;
             }
-            (Start::Plan(Box::new(plan)), known, notes)
+            let locking = locking(&plan, lock, locked)?;
+            (Start::Plan(Box::new(plan)), known, notes, locking)
         }
     };
     let templates = args.limit.templates;
@@ -40,6 +47,7 @@ pub(super) async fn run(args: args::Run) -> Outcome {
         catalog: known.catalog,
         notes,
         offline: args.offline,
+        locking: Arc::new(locking),
         templates,
         out: args.out,
         store,
@@ -50,7 +58,41 @@ pub(super) async fn run(args: args::Run) -> Outcome {
     };
     let spawner = Spawner::start().map_err(|error| Failure::message(2, error))?;
     let finished = crate::run::run(start, &spawner, &options).await.map_err(failure)?;
-    Ok(finished.run.exit_code())
+    let code = finished.run.exit_code();
+    // What the run itself comes to is more important.
+    match lock.then(|| renewed(&finished)) {
+        Some(Err(failure)) => Err(Failure { code: if code == 0 { failure.code } else { code }, ..failure }),
+        Some(Ok(locked)) if code == 0 => Ok(locked),
+        _ => Ok(code),
+    }
+}
+
+/// What the run does with `repositories.lock`.
+fn locking(plan: &Plan, lock: bool, locked: bool) -> Result<Locking, Failure> {
+    if !lock && !locked {
+        return Ok(Locking::Off);
+    }
+    let file = LockFile::beside(&plan.matrix);
+    // Also before it is renewed: that it cannot be is better known before the run.
+    match LockFile::read(&file).map_err(|error| with_help(&error, &error.help))? {
+        _ if lock => Ok(Locking::Record { run: RunFolder::new_name() }),
+        Some(lock) => Ok(Locking::keep(&lock, plan)),
+        None => {
+            let help = format!("`nestmatrix run {} --lock` makes it", plan.matrix.display());
+            Err(with_help(&format!("there is no {}, which `--locked` keeps to", file.display()), &help))
+        }
+    }
+}
+
+/// Pins what the guests of the run got, and says so: 0, or 3 if not all of it is pinned.
+fn renewed(finished: &Finished) -> Result<u8, Failure> {
+    let plan = Plan::read(&finished.folder.join("plan.json")).map_err(|error| Failure::caused(3, error))?;
+    let renewed =
+        renew_lock(&plan, &finished.folder).map_err(|error| Failure { code: 3, ..with_help(&error, &error.help) })?;
+    for line in &renewed.lines {
+        say!("{line}");
+    }
+    Ok(if renewed.is_complete { 0 } else { 3 })
 }
 
 /// The same plan for the runner that the command line asks for, if it does.
@@ -167,11 +209,32 @@ mod tests {
             (gce, &["--gce-max-duration", "5m"], &["--gce-max-duration", "from `10m` to `7d`"]),
             (gce, &["--resume", "latest", "--gce-spot"], &["cannot be used with"]),
             (gce, &["--resume", "latest", "--dry-run"], &["cannot be used with"]),
+            ("", &["--lock", "--locked"], &["cannot be used with"]),
         ] {
             let error = with(matrix, options).expect_err("refused");
             for word in words {
                 assert!(error.contains(word), "{options:?}: `{word}` is missing in {error}");
             }
         }
+    }
+    #[test]
+    fn a_run_that_keeps_to_a_lock_needs_one_and_says_what_makes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut plan = with("", &[]).unwrap();
+        plan.matrix = folder.path().join("m.toml");
+        let failure = locking(&plan, false, true).err().unwrap();
+        let words = format!("{:?}", failure.report);
+        assert!(
+            failure.code == 2 && words.contains("repositories.lock") && words.contains("--lock` makes it"),
+            "{words}"
+        );
+        std::fs::write(folder.path().join("repositories.lock"), "version = 9").unwrap();
+        for lock in [true, false] {
+            assert_eq!(locking(&plan, lock, !lock).err().unwrap().code, 2, "it is not one of this version");
+        }
+        std::fs::write(folder.path().join("repositories.lock"), "version = 1").unwrap();
+        assert!(matches!(locking(&plan, true, false), Ok(Locking::Record { .. })));
+        let kept = locking(&plan, false, true).ok().unwrap();
+        assert_eq!(kept.pins("a"), Some(egress::Pins::default()), "no package is pinned");
     }
 }

@@ -1,6 +1,6 @@
 //! `shell`: a person instead of a suite.
 
-use std::{process::Stdio, time::Duration};
+use std::{process::Stdio, sync::Arc, time::Duration};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -37,6 +37,7 @@ pub(super) async fn shell(args: args::Shell) -> Outcome {
         notes: known.unpinned(&plan).into_iter().collect(),
         catalog: known.catalog,
         offline: false,
+        locking: Arc::default(),
         templates,
         out: Some(folder.path().join("run")),
         store: store.clone(),

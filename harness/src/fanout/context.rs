@@ -14,6 +14,7 @@ use crate::{
     events::Events,
     guest::{Accelerator, Spawner},
     host::Qemu,
+    package_lock::Locking,
     ssh::Keys,
     template::HostFingerprint,
 };
@@ -100,6 +101,8 @@ pub struct RunContext {
     pub cells: PathBuf,
     /// How guests get to the repositories of their systems; else why not.
     pub proxy: Result<egress::Proxy, String>,
+    /// Which packages they may get there.
+    pub locking: Arc<Locking>,
     /// Where guests are forked from.
     pub template_cache: TemplateCache,
     /// The keys that open every guest that is booted.

@@ -1,7 +1,7 @@
 //! A guest's way out: what it may reach at which step, and what is said of what it asked for.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -15,9 +15,11 @@ use super::context::RunContext;
 use crate::events::Events;
 
 /// Most requests of an attempt that are told one by one.
-const MOST_TOLD: u64 = 2_000;
+pub(crate) const MOST_TOLD: u64 = 2_000;
 /// Most hosts that are told apart when it is said what was refused, or failed.
 const MOST_HOSTS: usize = 20;
+/// Most failures that the reason of a cell names.
+const MOST_NAMED: usize = 3;
 
 /// Whether a proxy is on the network of the cell's guest.
 pub(super) fn is_wanted(cell: &Cell) -> bool {
@@ -28,6 +30,11 @@ pub(super) fn is_wanted(cell: &Cell) -> bool {
 pub(crate) fn reaches_repositories(plan: &Plan) -> bool {
     let prepares = plan.images.iter().filter_map(|image| image.prepare.as_ref());
     plan.cells.iter().any(is_wanted) || prepares.into_iter().any(|prepare| prepare.network == Network::Repositories)
+}
+
+/// Whether guests of this image may get something from repositories.
+pub(crate) fn image_reaches_repositories(plan: &Plan, image: &str) -> bool {
+    is_prepared_with_repositories(plan, image) || plan.cells.iter().any(|cell| cell.image == image && is_wanted(cell))
 }
 
 /// The repositories that the matrix has for guests of this image.
@@ -65,6 +72,8 @@ struct Record {
     events: Events,
     cell: CellId,
     attempt: u32,
+    /// It gets pinned packages only.
+    is_locked: bool,
     state: Mutex<State>,
 }
 
@@ -77,7 +86,10 @@ struct State {
     untold: u64,
     /// How often, by host and port, and why.
     refused: BTreeMap<String, (u64, String)>,
-    failed: BTreeMap<String, (u64, String)>,
+    /// Each reason by itself: of packages that are not the pinned ones, each has its own.
+    failed: BTreeMap<(String, String), u64>,
+    /// Hosts and ports of https servers: what comes from there is compared with no pin.
+    unseen: BTreeSet<String>,
     /// The first request of the package or the suite that was refused.
     first_refused: Option<(Phase, String)>,
     closed: bool,
@@ -88,12 +100,13 @@ impl Outbound {
     pub(super) fn open(
         proxy: &egress::Proxy,
         card: egress::Card,
+        pins: Option<egress::Pins>,
         events: Events,
         (cell, attempt): (CellId, u32),
     ) -> Self {
-        let record = Arc::new(Record::new(events, cell, attempt));
+        let record = Arc::new(Record::new(events, (cell, attempt), pins.is_some()));
         let recorder = Arc::clone(&record);
-        let guest = proxy.serve(card, Box::new(move |request| recorder.take(request)));
+        let guest = proxy.serve(card, pins, Box::new(move |request| recorder.take(request)));
         Self { guest, record, repositories: Mutex::default() }
     }
 
@@ -125,9 +138,12 @@ impl Outbound {
 
     /// What went wrong at the servers in this step, in one line; empty: nothing.
     pub(super) fn failures(&self) -> String {
-        let state = self.record.state();
-        let failed = state.failed.iter().map(|(host, (_, reason))| format!("{host}: {reason}"));
-        failed.take(3).collect::<Vec<_>>().join("; ")
+        self.record.failures()
+    }
+
+    /// Whether the guest asked for a package in this step that is not pinned.
+    pub(super) fn differs(&self) -> bool {
+        self.record.differs()
     }
 
     /// Ends it; nothing is recorded of the guest afterwards.
@@ -150,11 +166,11 @@ impl Outbound {
 }
 
 impl Record {
-    fn new(events: Events, cell: CellId, attempt: u32) -> Self {
-        let (refused, failed) = (BTreeMap::new(), BTreeMap::new());
+    fn new(events: Events, (cell, attempt): (CellId, u32), is_locked: bool) -> Self {
+        let (refused, failed, unseen) = Default::default();
         let (phase, is_packages, told, untold, first_refused, closed) = (Phase::Boot, false, 0, 0, None, false);
-        let state = State { phase, is_packages, told, untold, refused, failed, first_refused, closed };
-        Self { events, cell, attempt, state: Mutex::new(state) }
+        let state = State { phase, is_packages, told, untold, refused, failed, unseen, first_refused, closed };
+        Self { events, cell, attempt, is_locked, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -175,7 +191,17 @@ impl Record {
                 }
                 count(&mut state.refused, at, reason);
             }
-            RequestOutcome::Failed { reason } => count(&mut state.failed, at, reason),
+            RequestOutcome::Failed { reason } => {
+                let key = (at, reports::clean::line(reason));
+                if state.failed.len() < MOST_HOSTS || state.failed.contains_key(&key) {
+                    *state.failed.entry(key).or_default() += 1;
+                } else {
+                    *state.failed.entry(("other hosts".to_owned(), "other reasons".to_owned())).or_default() += 1;
+                }
+            }
+            RequestOutcome::Tunnelled if self.is_locked && state.unseen.len() < MOST_HOSTS => {
+                state.unseen.insert(at);
+            }
             RequestOutcome::Served { .. } | RequestOutcome::Tunnelled => {}
         }
         if state.told >= MOST_TOLD {
@@ -185,6 +211,27 @@ impl Record {
         state.told += 1;
         let (cell, attempt) = (self.cell.clone(), self.attempt);
         self.events.send(EventKind::NetworkRequested { cell, attempt, phase, request });
+    }
+
+    fn failures(&self) -> String {
+        let state = self.state();
+        let mut keys: Vec<_> = state.failed.keys().collect();
+        // Package managers say the rest themselves.
+        keys.sort_by_key(|(_, reason)| !self.is_difference(reason));
+        let mut failed: Vec<_> = keys.into_iter().map(|(host, reason)| format!("{host}: {reason}")).collect();
+        let more = failed.len().saturating_sub(MOST_NAMED);
+        failed.truncate(MOST_NAMED);
+        failed.extend((more > 0).then(|| format!("and {more} more")));
+        failed.join("; ")
+    }
+
+    fn differs(&self) -> bool {
+        let state = self.state();
+        state.failed.keys().any(|(_, reason)| self.is_difference(reason))
+    }
+
+    fn is_difference(&self, reason: &str) -> bool {
+        self.is_locked && egress::is_difference(reason)
     }
 
     /// Says what there is to be said of the step before.
@@ -201,7 +248,12 @@ impl Record {
             let were = if count == 1 { "was" } else { "were" };
             self.warn(format!("{attempts} to reach {at} in phase {before} {were} refused: {reason}"));
         }
-        for (at, (count, reason)) in std::mem::take(&mut state.failed) {
+        for at in std::mem::take(&mut state.unseen) {
+            self.warn(format!(
+                "what came from {at} over https in phase {before} is not compared with repositories.lock"
+            ));
+        }
+        for ((at, reason), count) in std::mem::take(&mut state.failed) {
             let requests = if count == 1 { "a request".to_owned() } else { format!("{count} requests") };
             self.warn(format!("{requests} to {at} in phase {before} failed: {reason}"));
         }
@@ -243,14 +295,64 @@ pub(super) fn template_recorder(context: &RunContext, template: Digest, image: &
 mod tests {
     use super::*;
 
+    fn record(is_locked: bool) -> (Record, tokio::sync::mpsc::UnboundedReceiver<reports::Event>) {
+        let (events, received) = Events::channel();
+        let record = Record::new(events, ("a.s".to_owned().try_into().unwrap(), 1), is_locked);
+        record.enter(Phase::Install);
+        (record, received)
+    }
+
+    fn asked(host: &str, outcome: RequestOutcome) -> NetworkRequest {
+        let (method, host) = ("GET".to_owned(), host.to_owned());
+        NetworkRequest { method, host, port: 80, path: Some("/".to_owned()), outcome, bytes: 0, elapsed_ms: 0 }
+    }
+
+    fn failed(host: &str, reason: &str) -> NetworkRequest {
+        asked(host, RequestOutcome::Failed { reason: reason.to_owned() })
+    }
+
+    const DIFFERENCE: &str = "z: repositories.lock pins 1, the repository offers 2; --lock renews it";
+
+    #[test]
+    fn each_reason_of_a_failure_is_named_once_and_packages_that_are_not_pinned_come_first() {
+        let (record, _events) = record(true);
+        for (host, reason) in
+            [("a", "timeout"), ("a", "timeout"), ("a", "reset"), ("b", "timeout"), ("b", DIFFERENCE), ("c", "reset")]
+        {
+            record.take(failed(host, reason));
+        }
+        assert!(record.differs());
+        let expected = format!("b:80: {DIFFERENCE}; a:80: reset; a:80: timeout; and 2 more");
+        assert_eq!(record.failures(), expected);
+        record.enter(Phase::Test);
+        assert_eq!((record.failures().as_str(), record.differs()), ("", false), "the next step has its own");
+    }
+
+    #[test]
+    fn nothing_that_a_server_says_counts_as_a_difference_where_nothing_is_pinned() {
+        let (record, _events) = record(false);
+        record.take(failed("b", DIFFERENCE));
+        assert!(!record.differs());
+    }
+
+    #[test]
+    fn what_is_not_compared_with_the_pins_is_said_of_a_locked_guest_only() {
+        let said = |is_locked| {
+            let (record, mut events) = record(is_locked);
+            record.take(asked("a", RequestOutcome::Tunnelled));
+            record.enter(Phase::Test);
+            let events = std::iter::from_fn(|| events.try_recv().ok());
+            events.filter(|event| matches!(&event.kind, EventKind::Warning { message, .. } if message.contains("over https in phase install is not compared"))).count()
+        };
+        assert_eq!((said(true), said(false)), (1, 0));
+    }
+
     #[test]
     fn a_refused_request_is_the_packages_only_while_something_of_it_may_run() {
         let (events, _received) = Events::channel();
-        let record = Record::new(events, "a.s".to_owned().try_into().unwrap(), 1);
+        let record = Record::new(events, ("a.s".to_owned().try_into().unwrap(), 1), false);
         let refuse = |host: &str| {
-            let (method, host, reason) = ("GET".to_owned(), host.to_owned(), "not allowed".to_owned());
-            let outcome = RequestOutcome::Refused { reason };
-            record.take(NetworkRequest { method, host, port: 80, path: None, outcome, bytes: 0, elapsed_ms: 0 });
+            record.take(asked(host, RequestOutcome::Refused { reason: "not allowed".to_owned() }));
             record.state().first_refused.clone()
         };
         assert_eq!(refuse("boot.example"), None);

@@ -51,6 +51,10 @@ impl RunContext {
         let spec = machine::spec(self, cell, image, self.terse);
         // The program that a frozen guest has in its flash memory.
         let firmware = image::uefi(&spec).ok().and_then(|uefi| template::file_stamp(&uefi.code).ok());
+        // What it was prepared with; nothing else of a template depends on packages.
+        let locking = outbound::is_prepared_with_repositories(&self.plan, &cell.image)
+            .then(|| self.locking.key(&cell.image))
+            .flatten();
         let parts = [
             ("firmware", firmware.unwrap_or_default()),
             ("image", image.facts.digest.to_string()),
@@ -61,6 +65,7 @@ impl RunContext {
             ("preparation", prepare.map_or("none".to_owned(), |prepare| prepare.digest().to_string())),
             ("repositories", self.added(cell).iter().map(|added| format!("{added:?}\n")).collect()),
         ];
+        let parts: Vec<_> = parts.into_iter().chain(locking.map(|locking| ("locking", locking))).collect();
         Some(template::key(host_fingerprint, &spec, &parts))
     }
 
@@ -91,7 +96,10 @@ impl RunContext {
         let prepare = prepare(&self.plan, cell);
         let launch = machine::launch(self, cell, image, self.terse);
         let given = BTreeMap::new();
-        let serve = |socket| Ok(self.proxy.clone()?.serve(socket, outbound::template_recorder(self, key, &cell.image)));
+        let serve = |socket| {
+            let recorder = outbound::template_recorder(self, key, &cell.image);
+            Ok(self.proxy.clone()?.serve(socket, self.locking.pins(&cell.image), recorder))
+        };
         let policy = |repositories| outbound::policy(&self.plan, repositories);
         let reaches = prepare.is_some_and(|prepare| prepare.network == Network::Repositories);
         let wanted = |launch| TemplateSpec {

@@ -292,7 +292,8 @@ impl Qemu<'_> {
         let proxy = self.context.proxy.as_ref();
         let proxy = proxy.map_err(|reason| Trouble::new(TroubleKind::Host, Phase::Runner, reason.clone()))?;
         let events = self.context.events.clone();
-        Ok(Some(Outbound::open(proxy, socket, events, (self.cell.id.clone(), self.number))))
+        let pins = self.context.locking.pins(&self.cell.image);
+        Ok(Some(Outbound::open(proxy, socket, pins, events, (self.cell.id.clone(), self.number))))
     }
 
     fn image(&self) -> Outcome<&BootImage> {

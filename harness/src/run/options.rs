@@ -1,12 +1,15 @@
 //! What the command line asks of a run besides its plan.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use images::Catalog;
 use matrix::ByteSize;
 
 use super::recorder::MessageFormat;
-use crate::fanout::{Keep, Purpose};
+use crate::{
+    fanout::{Keep, Purpose},
+    package_lock::Locking,
+};
 
 /// What was asked for on the command line.
 #[derive(Clone, Debug)]
@@ -21,6 +24,8 @@ pub struct Options {
     pub notes: Vec<String>,
     /// No image is downloaded or built.
     pub offline: bool,
+    /// Which packages guests may get from repositories.
+    pub locking: Arc<Locking>,
     /// At most so many guests at once; `None`: as many as fit.
     pub jobs: Option<usize>,
     /// Every guest is booted, none forked.

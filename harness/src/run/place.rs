@@ -204,6 +204,7 @@ impl Place<'_> {
             proved: &to.proved,
             freezing: self.freezing(to, qemu, to.proof.accelerator),
             proxy: self.proxy(to),
+            locking: Arc::clone(&self.options.locking),
             cold: self.options.cold,
             budget: Budget::new(limits.memory, limits.cpus, self.options.jobs.unwrap_or(usize::MAX)),
             keep: self.options.keep,
@@ -225,7 +226,7 @@ impl Place<'_> {
             self.options.jobs,
             self.options.cold,
             self.options.templates,
-            self.options.offline,
+            (self.options.offline, &self.options.locking),
         );
         let mut images = Images { plan: self.plan, arriving: images, events: to.events };
         self.pool(to, place).run(to.number, true, ledger, &mut images).await;
@@ -263,6 +264,7 @@ impl Place<'_> {
             cold: self.options.cold,
             templates: self.options.templates,
             offline: self.options.offline,
+            locking: &self.options.locking,
             reason,
             checked: OnceCell::new(),
         };
@@ -371,7 +373,7 @@ impl Place<'_> {
                 cold: self.options.cold,
                 freezing: self.freezing(to, qemu, accelerator),
                 proxy: self.proxy(to),
-                offline: self.options.offline,
+                locking: &self.options.locking,
                 proofs: Proofs::new(to.store, key),
                 depth: self.depth(),
             };

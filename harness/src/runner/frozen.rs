@@ -22,6 +22,7 @@ use crate::{
         protocol::{CellWork, FromAgent, ToAgent, Work},
     },
     fanout,
+    package_lock::Locking,
     ssh::{self, Exec, Open, Session, Stdin, StdinWriter},
     template::{
         self, HostFingerprint, Template, TemplateBuilder, TemplateProgress, TemplateSpec, With, Writer, no_template,
@@ -224,7 +225,8 @@ impl QemuPlace<'_> {
         let mut link = spec.agent(Arc::clone(&session)).await.map_err(failed)?;
         let cells = spec.plan.cells.iter().map(|cell| CellWork { id: cell.id.clone(), next: 1, last: 1 });
         let cells = cells.collect();
-        link.say(ToAgent::Work(Work { freeze: true, ..self.work(1) }));
+        // Guests that a run locks are prepared in its own fork of this, where what they get is on record.
+        link.say(ToAgent::Work(Work { freeze: true, locking: Locking::Off, ..self.work(1) }));
         link.say(ToAgent::Cells { cells });
         link.say(ToAgent::Complete);
         let mut images = BTreeMap::new();

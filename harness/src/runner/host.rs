@@ -16,6 +16,7 @@ use crate::{
     fanout::{BootImage, BootImages, Budget, Emulation, Keep, Purpose, RunContext, Stop, TemplateCache},
     guest::Spawner,
     host::{Machine, Proof, Qemu},
+    package_lock::Locking,
     ssh::Keys,
     template::Freezing,
 };
@@ -38,6 +39,8 @@ pub(crate) struct HostPlace<'a> {
     pub(crate) freezing: Freezing,
     /// How guests get to repositories; else why not.
     pub(crate) proxy: Result<egress::Proxy, String>,
+    /// Which packages they may get there.
+    pub(crate) locking: Arc<Locking>,
     /// Every guest is booted, none forked.
     pub(crate) cold: bool,
     /// What guests may take together.
@@ -92,6 +95,7 @@ impl Place for HostPlace<'_> {
             scratch: self.scratch.to_owned(),
             cells: self.run.join("cells"),
             proxy: self.proxy.clone(),
+            locking: Arc::clone(&self.locking),
             template_cache: TemplateCache::new(self.freezing.clone(), self.cold, self.run.join("templates")),
             login,
             purpose: self.purpose,

@@ -26,6 +26,7 @@ use crate::{
     fanout::{self, BootImage},
     guest::{self, Accelerator, Below, Cpu, Disk, DiskFile, Ended, Guest, GuestIdentity, Launch, MachineSpec, Spawner},
     host::{NoPart, Qemu},
+    package_lock::Locking,
     ssh::{self, Exec, Keys, Open, Session, Stdin},
     template::Freezing,
 };
@@ -82,8 +83,8 @@ pub(crate) struct QemuPlace<'a> {
     pub(crate) freezing: Freezing,
     /// How an L1 gets to its guests' repositories; else why not.
     pub(crate) proxy: Result<egress::Proxy, String>,
-    /// Guests' repositories are answered for from the cache alone.
-    pub(crate) offline: bool,
+    /// Which packages guests may get: its agent sees to that, the proxy here to what is fetched at all.
+    pub(crate) locking: &'a Locking,
     /// What earlier L1s of this kind have proved.
     pub(crate) proofs: Proofs,
     /// How many virtual machines this machine lies in.
@@ -139,7 +140,9 @@ impl QemuPlace<'_> {
             // What there is room for is looked at each time one is made; and what was made there ends with it.
             templates: matrix::ByteSize::from_bytes(u64::MAX),
             proxy: self.spec.reaches_repositories().then(egress::url),
-            offline: self.offline,
+            // Its cache is new: the proxy here, which it goes through, has what there is.
+            offline: false,
+            locking: self.locking.clone(),
             known: self.proofs.known(),
         }
     }
@@ -150,7 +153,7 @@ impl QemuPlace<'_> {
     }
 
     pub(super) fn serve(&self, card: egress::Card) -> Result<egress::Guest, String> {
-        let guest = self.proxy.clone()?.serve(card, Box::new(|_| {}));
+        let guest = self.proxy.clone()?.serve(card, None, Box::new(|_| {}));
         guest.allow(Some(fanout::policy_of_l1(self.spec.plan)));
         Ok(guest)
     }

@@ -23,6 +23,7 @@ mod hardened;
 mod hostile_network;
 mod images;
 mod lab;
+mod locked;
 mod names;
 mod nested;
 mod packages;

@@ -175,7 +175,7 @@ async fn a_guest_that_does_not_read_fills_no_disk() {
 #[tokio::test(flavor = "multi_thread")]
 async fn downloads_in_progress_have_no_more_room_than_the_cache() {
     let server = Server::new().await;
-    let runner = Runner::with(Runner::folder(), false, 1 << 20, Resolver::of_system());
+    let runner = Runner::with(Runner::folder(), false, 1 << 20, Upstream::new(None, Resolver::of_system()));
     server.says("/endless.deb", "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nENDLESS");
     let (_, request) = runner.guest(&server).gets(&server.url("/endless.deb")).await;
     assert!(reason(&request).contains("the limit of all downloads in progress is 1048576 bytes"), "{request:?}");

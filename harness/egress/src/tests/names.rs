@@ -33,7 +33,7 @@ async fn places() -> (Server, Server, Runner, Guest) {
     outside.has("/x", "", "outside");
     inside.has("/x", "", "inside");
     let resolver = Resolver::new(lookup, |address| address == IpAddr::V4(OUTSIDE));
-    let runner = Runner::with(Runner::folder(), false, 1 << 20, resolver);
+    let runner = Runner::with(Runner::folder(), false, 1 << 20, Upstream::new(None, resolver));
     let pattern = format!("*.test:{}", outside.port).parse().expect("a pattern");
     let guest = runner.guest_with(Some(Policy { named: vec![pattern], ..Policy::default() }));
     (outside, inside, runner, guest)

@@ -469,7 +469,7 @@ fn outbound() -> Outbound {
     let [from_guest, passed_on, to_guest] = std::array::from_fn(|_| UnixStream::pair().unwrap().0);
     let card = egress::Card { from_guest, passed_on, to_guest };
     let cell = matrix::CellId::try_from("a.s".to_owned()).unwrap();
-    Outbound::open(&egress::Proxy::open(settings).unwrap(), card, Events::channel().0, (cell, 1))
+    Outbound::open(&egress::Proxy::open(settings).unwrap(), card, None, Events::channel().0, (cell, 1))
 }
 
 const GREEN: &str = "<testsuite name='x'><testcase name='good'/></testsuite>";

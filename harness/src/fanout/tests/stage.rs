@@ -122,6 +122,7 @@ impl Stage {
             scratch: self.folder.path().join("scratch"),
             cells: self.folder.path().join("cells"),
             proxy: Err("none".to_owned()),
+            locking: Arc::default(),
             template_cache: TemplateCache::new(Err("none".to_owned()), false, self.folder.path().join("none")),
             login: LOGIN.clone(),
             purpose: Purpose::Test,

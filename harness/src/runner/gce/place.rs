@@ -29,6 +29,7 @@ use crate::{
     fanout::BootImage,
     gce::{ApiErrorKind, InZone, MachineType, Priced, is_cache, series},
     guest::Spawner,
+    package_lock::Locking,
     ssh::{Keys, LOGIN_FILES},
 };
 
@@ -62,6 +63,8 @@ pub(crate) struct GcePlace<'a> {
     pub(crate) templates: ByteSize,
     /// Guests' repositories are answered for from the cache alone.
     pub(crate) offline: bool,
+    /// Which packages guests may get.
+    pub(crate) locking: &'a Locking,
     pub(crate) reason: String,
     /// What holds for every machine of the run was looked at.
     pub(crate) checked: OnceCell<()>,
@@ -262,7 +265,7 @@ impl GcePlace<'_> {
                 self.jobs,
                 self.cold,
                 self.templates,
-                self.offline,
+                (self.offline, self.locking),
             );
             match place.of_this_run(way.clone()).open(opening.again()).await {
                 Ok(opened) => return Ok(opened),

@@ -32,6 +32,7 @@ use crate::{
     },
     fanout::BootImage,
     guest::Spawner,
+    package_lock::Locking,
 };
 
 /// How long the agent may take to greet.
@@ -59,6 +60,8 @@ pub(crate) struct SshPlace<'a> {
     templates: ByteSize,
     /// Guests' repositories are answered for from the cache alone.
     offline: bool,
+    /// Which packages guests may get.
+    locking: &'a Locking,
     /// Guests run under KVM there, or not at all.
     kvm: bool,
     /// How many virtual machines its guests lie in: known when it was asked.
@@ -96,7 +99,7 @@ impl<'a> SshPlace<'a> {
         jobs: Option<usize>,
         cold: bool,
         templates: ByteSize,
-        offline: bool,
+        (offline, locking): (bool, &'a Locking),
     ) -> Self {
         let way = Way::Users { identity: plan.runner.identity.clone() };
         let (reason, depth) = (format!("it was asked for: {host}"), AtomicU32::new(1));
@@ -110,6 +113,7 @@ impl<'a> SshPlace<'a> {
             cold,
             templates,
             offline,
+            locking,
             kvm: false,
             depth,
             reached: AtomicBool::new(false),
@@ -210,6 +214,7 @@ impl<'a> SshPlace<'a> {
         link.say(ToAgent::Work(Work {
             proxy: None,
             offline: self.offline,
+            locking: self.locking.clone(),
             runner: opening.number,
             emulated: false,
             cpus: self.plan.runner.cpus.unwrap_or(u32::MAX),

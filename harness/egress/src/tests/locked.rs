@@ -1,0 +1,197 @@
+//! Guests whose packages are pinned.
+
+use std::sync::Arc;
+
+use matrix::Digest;
+use reports::{ContentSource, RequestOutcome};
+
+use super::{Guest, Runner, Server, reason};
+use crate::{
+    pins::{PackagePin, Pins},
+    policy::Policy,
+};
+
+/// Pins of what this server has now: the list, and the package `libfoo` 1.0.
+fn pins(server: &Server) -> Pins {
+    let pin =
+        PackagePin { name: "libfoo".to_owned(), version: "1.0".to_owned(), digest: Digest::of(b"the old package") };
+    Pins {
+        metadata: [(server.url("/Packages"), Digest::of(b"old list"))].into(),
+        packages: [(server.url("/libfoo_1.0_all.deb"), pin)].into(),
+    }
+}
+
+/// A server with the old list and package, and a runner whose cache has both.
+async fn locked() -> (Server, Runner, Pins) {
+    let (server, runner) = (Server::new().await, Runner::new());
+    server.has("/Packages", "etag: \"1\"\r\n", "old list");
+    server.has("/libfoo_1.0_all.deb", "", "the old package");
+    for path in ["/Packages", "/libfoo_1.0_all.deb"] {
+        runner.guest(&server).gets(&server.url(path)).await;
+    }
+    server.asked();
+    let pins = pins(&server);
+    (server, runner, pins)
+}
+
+fn guest(runner: &Runner, server: &Server, pins: &Pins) -> Guest {
+    runner.guest_of(Some(server.policy()), Some(pins.clone()))
+}
+
+fn served(source: ContentSource, content: &str) -> RequestOutcome {
+    RequestOutcome::Served { status: 200, source, digest: Some(Digest::of(content.as_bytes())) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pinned_lists_and_packages_are_replayed_although_the_server_has_newer_ones() {
+    let (server, runner, pins) = locked().await;
+    server.has("/Packages", "etag: \"2\"\r\n", "new list");
+    server.has("/libfoo_1.0_all.deb", "", "another package");
+    // Another run, without a lock, has seen the newer list.
+    assert_eq!(runner.next(false).guest(&server).gets(&server.url("/Packages")).await.0, "new list");
+    server.asked();
+    let mut guest = guest(&runner.next(false), &server, &pins);
+    for _ in 0..2 {
+        let (content, request) = guest.gets(&server.url("/Packages")).await;
+        assert_eq!((&*content, request.outcome), ("old list", served(ContentSource::Cache, "old list")));
+    }
+    let (content, request) = guest.gets(&server.url("/libfoo_1.0_all.deb")).await;
+    assert_eq!((&*content, request.outcome), ("the old package", served(ContentSource::Cache, "the old package")));
+    assert!(server.asked().is_empty());
+    let head = format!("HEAD {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", server.url("/Packages"));
+    assert!(guest.says(&head).await.contains("content-length: 8\r\n"));
+    assert!(server.asked().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_pinned_list_that_of_the_server_counts_and_the_same_package_is_served() {
+    let (server, _, pins) = locked().await;
+    server.has("/Packages", "etag: \"2\"\r\n", "new list");
+    let runner = Runner::new();
+    let mut guest = guest(&runner, &server, &pins);
+    assert_eq!(guest.gets(&server.url("/Packages")).await.0, "new list");
+    let (content, request) = guest.gets(&server.url("/libfoo_1.0_all.deb")).await;
+    assert_eq!((&*content, request.outcome), ("the old package", served(ContentSource::Server, "the old package")));
+    assert!(runner.fetches.cache.look(&server.url("/Packages")).is_some(), "it is cached like any other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_content_of_a_pinned_package_is_never_passed_on_whole_and_both_are_named() {
+    let (server, _, pins) = locked().await;
+    let other = "x".repeat(300_000);
+    server.has("/libfoo_1.0_all.deb", "", &other);
+    let runner = Runner::new();
+    let (url, mut guest) = (server.url("/libfoo_1.0_all.deb"), guest(&runner, &server, &pins));
+    let (content, request) = guest.gets(&url).await;
+    let new = Digest::of(other.as_bytes()).short();
+    let words = format!(
+        "libfoo: repositories.lock pins 1.0 (sha256:{}…), the repository offers 1.0 (sha256:{new}…); --lock renews it",
+        Digest::of(b"the old package").short()
+    );
+    assert_eq!(reason(&request), words);
+    assert!(!content.contains(&other), "{}", content.len());
+    // It is in the cache now, as what the server has.
+    let (content, request) = guest.gets(&url).await;
+    assert!(!content.contains(&other) && reason(&request) == words, "{request:?}");
+    server.has("/libfoo_1.0_all.deb", "", "the old package");
+    assert_eq!(guest.gets(&url).await.0, "the old package", "the server is asked again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_that_is_not_pinned_fails_with_what_is_pinned_instead() {
+    let (server, runner, pins) = locked().await;
+    server.has("/libfoo_1.1_all.deb", "", "the new package");
+    server.has("/libbar_2_all.deb", "", "more");
+    let mut guest = guest(&runner, &server, &pins);
+    let (content, request) = guest.gets(&server.url("/libfoo_1.1_all.deb")).await;
+    let (old, new) = (Digest::of(b"the old package").short(), Digest::of(b"the new package").short());
+    let words = format!(
+        "libfoo: repositories.lock pins 1.0 (sha256:{old}…), the repository offers 1.1 (sha256:{new}…); --lock renews it"
+    );
+    assert_eq!(reason(&request), words);
+    assert_eq!(content, format!("nestmatrix: {words}\n"));
+    let (_, request) = guest.gets(&server.url("/libbar_2_all.deb")).await;
+    let more = Digest::of(b"more").short();
+    assert_eq!(reason(&request), format!("libbar 2 (sha256:{more}…) is not in repositories.lock; --lock renews it"));
+    let gone = Runner::new().guest_of(Some(server.policy()), Some(pins.clone()));
+    server.says("/libfoo_1.0_all.deb", "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno");
+    let (_, request) = { gone }.gets(&server.url("/libfoo_1.0_all.deb")).await;
+    assert!(reason(&request).contains("the repository does not have it (HTTP 404 Not Found)"), "{request:?}");
+    let (_, request) = guest.gets(&server.url("/missing_1_all.deb")).await;
+    assert!(matches!(request.outcome, RequestOutcome::Served { status: 404, .. }), "there is nothing to compare");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pinned_content_may_come_from_another_mirror() {
+    let (server, runner, pins) = locked().await;
+    server.has("/mirror/libfoo_1.0_all.deb", "", "the old package");
+    let (content, request) = guest(&runner, &server, &pins).gets(&server.url("/mirror/libfoo_1.0_all.deb")).await;
+    assert_eq!((&*content, request.outcome), ("the old package", served(ContentSource::Cache, "the old package")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_servers_what_is_pinned_comes_from_the_cache_alone() {
+    let (server, runner, pins) = locked().await;
+    let mut guest = guest(&runner.next(true), &server, &pins);
+    assert_eq!(guest.gets(&server.url("/Packages")).await.0, "old list");
+    assert_eq!(guest.gets(&server.url("/libfoo_1.0_all.deb")).await.0, "the old package");
+    assert!(reason(&guest.gets(&server.url("/libbar_2_all.deb")).await.1).contains("it is not in the cache"));
+    assert!(server.asked().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_guest_has_already_is_recorded_with_its_digest() {
+    let (server, runner, _) = locked().await;
+    let mut guest = runner.guest(&server);
+    let url = server.url("/Packages");
+    let answer = guest
+        .says(&format!("GET {url} HTTP/1.1\r\nhost: x\r\nif-none-match: \"1\"\r\nconnection: close\r\n\r\n"))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 304"), "{answer}");
+    let request = guest.records.recv().await.expect("a record");
+    let digest = Some(Digest::of(b"old list"));
+    assert_eq!(request.outcome, RequestOutcome::Served { status: 304, source: ContentSource::Cache, digest });
+}
+
+/// A runner with an empty cache that goes through another one, as that of an L1 does.
+async fn inner(outer: &Runner, server: &Server) -> Runner {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let through = format!("http://{}", listener.local_addr().expect("an address"));
+    let l1 = outer.guest_of(Some(Policy { others: true, ..server.policy() }), None);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(Arc::clone(&l1.state).connection(stream));
+        }
+    });
+    Runner::behind(Runner::folder(), false, &through)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_l1_gets_what_is_pinned_from_the_cache_of_its_host() {
+    let (server, outer, pins) = locked().await;
+    server.has("/Packages", "etag: \"2\"\r\n", "new list");
+    for offline in [false, true] {
+        let outer = outer.next(offline);
+        let inner = inner(&outer, &server).await;
+        let mut guest = guest(&inner, &server, &pins);
+        assert_eq!(guest.gets(&server.url("/Packages")).await.0, "old list");
+        assert_eq!(guest.gets(&server.url("/libfoo_1.0_all.deb")).await.0, "the old package");
+        assert!(server.asked().is_empty());
+        if offline {
+            let (content, request) = guest.gets(&server.url("/other")).await;
+            assert_eq!(content, "nestmatrix: it is not in the cache, and no server is asked (--offline)\n");
+            assert!(matches!(request.outcome, RequestOutcome::Served { status: 404, .. }), "{request:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_proxy_of_ours_may_ask_for_a_content_by_its_digest() {
+    let (server, runner, _) = locked().await;
+    server.has("/secret", "", "secret");
+    runner.guest(&server).gets(&server.url("/secret")).await;
+    let guest = runner.guest(&server);
+    let (url, digest) = (server.url("/Packages"), Digest::of(b"secret"));
+    let text = format!("GET {url} HTTP/1.1\r\nhost: x\r\nnestmatrix-digest: {digest}\r\nconnection: close\r\n\r\n");
+    assert!(guest.says(&text).await.ends_with("old list"));
+}

@@ -1,0 +1,77 @@
+//! What a run's guests got from repositories, into `repositories.lock`.
+
+use std::path::Path;
+
+use matrix::Plan;
+
+use super::resolved::{Resolved, Seen};
+use crate::package_lock::{LockError, LockFile, changes};
+
+/// Most hosts that are named.
+const NAMED: usize = 5;
+
+/// What became of the file.
+#[derive(Debug)]
+pub(crate) struct Renewed {
+    /// To be said, one line each.
+    pub(crate) lines: Vec<String>,
+    /// Everything that the run's guests got is pinned now.
+    pub(crate) is_complete: bool,
+}
+
+/// Pins what the run in this folder got for its images; what is pinned for others stays.
+///
+/// # Errors
+///
+/// The file cannot be read or written.
+pub(crate) fn renew_lock(plan: &Plan, run: &Path) -> Result<Renewed, LockError> {
+    let file = LockFile::beside(&plan.matrix);
+    let mut seen = Seen::new(plan);
+    let damage = match reports::journal::for_each(run, |event| seen.see(event.kind)) {
+        Ok(damage) => damage.first().map(ToString::to_string),
+        Err(error) => Some(format!("{error}: {}", error.kind)),
+    };
+    let resolved = match damage {
+        Some(damage) => Err(format!("the event log is damaged: {damage}")),
+        None => seen.resolved(),
+    };
+    let images = match resolved {
+        Ok(images) => images,
+        Err(why) => {
+            let lines = vec![format!("{} is not written: {why}", file.display())];
+            return Ok(Renewed { lines, is_complete: false });
+        }
+    };
+    let old = LockFile::read(&file)?;
+    let mut lock = old.clone().unwrap_or_default();
+    let (mut said, mut lines, mut is_complete) = (Vec::new(), Vec::new(), true);
+    for (image, resolved) in images {
+        match resolved {
+            Ok(Resolved { locked, unseen }) => {
+                said.push(changes(&image, lock.get(&image), &locked));
+                if !unseen.is_empty() {
+                    let hosts: Vec<_> = unseen.into_iter().take(NAMED).collect();
+                    lines.push(format!(
+                        "{image}: what came over https is not seen and not pinned ({})",
+                        hosts.join(", ")
+                    ));
+                }
+                lock.set(image, locked);
+            }
+            Err(why) => {
+                is_complete = false;
+                lines.push(format!("{image} is not written to {}: {why}", file.display()));
+            }
+        }
+    }
+    if !said.is_empty() && old.as_ref() != Some(&lock) {
+        lock.write(&file)?;
+    }
+    for words in said.into_iter().rev() {
+        lines.insert(0, format!("{}: {words}", file.display()));
+    }
+    if lines.is_empty() {
+        lines.push(format!("{} is not written: no guest of this matrix uses repositories", file.display()));
+    }
+    Ok(Renewed { lines, is_complete })
+}
