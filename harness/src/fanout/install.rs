@@ -55,7 +55,7 @@ impl<W: World> Attempt<'_, W> {
                 let until = deadline(limit);
                 if self.cell.guest.network == Network::Repositories {
                     // Nothing of the package has run yet: it is the image that says where its repositories are.
-                    outbound.learn(session.repositories(until).await.map_err(UploadError::from)?);
+                    outbound.learn(session.repositories(outbound.is_locked(), until).await.map_err(UploadError::from)?);
                     outbound.allow(&self.context.plan);
                 }
                 self.add_repositories(session, package.as_ref().map(|(family, _)| *family), until).await?;
@@ -230,7 +230,7 @@ impl<W: World> Attempt<'_, W> {
         }
         if self.cell.guest.network != Network::Repositories {
             // Nor has it here: that is what is missing.
-            outbound.learn(session.repositories(install.deadline).await?);
+            outbound.learn(session.repositories(outbound.is_locked(), install.deadline).await?);
         }
         outbound.get_dependencies(&self.context.plan);
         let log = install.log.with_file_name("dependencies.log");

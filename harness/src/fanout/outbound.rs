@@ -141,6 +141,11 @@ impl Outbound {
         self.record.failures()
     }
 
+    /// Whether it gets pinned packages only.
+    pub(super) fn is_locked(&self) -> bool {
+        self.record.is_locked
+    }
+
     /// Whether the guest asked for a package in this step that is not pinned.
     pub(super) fn differs(&self) -> bool {
         self.record.differs()

@@ -100,10 +100,11 @@ impl RunContext {
             let recorder = outbound::template_recorder(self, key, &cell.image);
             Ok(self.proxy.clone()?.serve(socket, self.locking.pins(&cell.image), recorder))
         };
+        let is_pinned = self.locking.pins(&cell.image).is_some();
         let policy = |repositories| outbound::policy(&self.plan, repositories);
         let reaches = prepare.is_some_and(|prepare| prepare.network == Network::Repositories);
         let wanted = |launch| TemplateSpec {
-            outbound: reaches.then_some(template::Outbound { serve: &serve, policy: &policy }),
+            outbound: reaches.then_some(template::Outbound { serve: &serve, policy: &policy, is_pinned }),
             key,
             launch,
             image: &image.disk,

@@ -178,7 +178,11 @@ pub(super) trait Talk: Send + Sync {
         added: &Repository,
         deadline: Instant,
     ) -> impl Future<Output = Result<(), InstallError>> + Send;
-    fn repositories(&self, deadline: Instant) -> impl Future<Output = Result<Vec<HostPattern>, SshError>> + Send;
+    fn repositories(
+        &self,
+        are_pinned: bool,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Vec<HostPattern>, SshError>> + Send;
     fn get_dependencies(&self, install: &Install<'_>) -> impl Future<Output = Result<(), InstallError>> + Send;
     fn install(
         &self,
@@ -330,8 +334,8 @@ impl Talk for Session {
         payload::add_repository(self, family, added, deadline).await
     }
 
-    async fn repositories(&self, deadline: Instant) -> Result<Vec<HostPattern>, SshError> {
-        payload::repositories(self, deadline).await
+    async fn repositories(&self, are_pinned: bool, deadline: Instant) -> Result<Vec<HostPattern>, SshError> {
+        payload::repositories(self, are_pinned, deadline).await
     }
 
     async fn get_dependencies(&self, install: &Install<'_>) -> Result<(), InstallError> {

@@ -20,6 +20,14 @@ cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d
 exit 0
 ";
 
+/// The lists that are pinned may be older than they say they are valid; what proves them is their signature and their pin.
+const KEEP_OLD_LISTS: &str = "\
+if [ -d /etc/apt ]; then
+    mkdir -p /etc/apt/apt.conf.d
+    echo 'Acquire::Check-Valid-Until \"false\";' >/etc/apt/apt.conf.d/90nestmatrix-locked
+fi
+";
+
 /// The variables that lead programs to the proxy on the guest's runner, by both spellings that programs look for.
 pub fn proxy_environment() -> impl Iterator<Item = (&'static str, String)> {
     let proxy = egress::url();
@@ -34,12 +42,17 @@ pub(super) fn exports() -> String {
 }
 
 /// The hosts of the repositories that the guest's package manager is set up with. To be asked before anything of a package runs:
-/// the answer is then the image's.
+/// the answer is then the image's. `are_pinned`: what it gets from there is, lists may have expired.
 ///
 /// # Errors
 /// The connection, the deadline or the cancellation.
-pub async fn repositories(session: &Session, deadline: Instant) -> Result<Vec<HostPattern>, SshError> {
-    let exit = session.exec(Exec::new(LIST, Stdin::None, deadline)).await?;
+pub async fn repositories(
+    session: &Session,
+    are_pinned: bool,
+    deadline: Instant,
+) -> Result<Vec<HostPattern>, SshError> {
+    let script = [if are_pinned { KEEP_OLD_LISTS } else { "" }, LIST].concat();
+    let exit = session.exec(Exec::new(script, Stdin::None, deadline)).await?;
     Ok(hosts(&String::from_utf8_lossy(&exit.stdout_tail)))
 }
 

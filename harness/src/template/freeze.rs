@@ -14,7 +14,7 @@ use super::{
     RAM, STATE,
     fork::{self, With},
     idle, memory, resume_agent,
-    spec::{Preparation, TemplateBuilder, TemplateProgress, TemplateSpec, Work, because, no_template},
+    spec::{Outbound, Preparation, TemplateBuilder, TemplateProgress, TemplateSpec, Work, because, no_template},
 };
 use crate::{
     guest::{self, Below, Guest, Launch, Next, Ram, Reboots, Seed},
@@ -142,7 +142,7 @@ async fn ready_and_frozen(
                 };
                 let session = arrive(builder, wanted, &guest, files, tell).await?;
                 if let (Some(outbound), Some(way)) = (&outbound, wanted.outbound) {
-                    outbound.allow(Some((way.policy)(repositories(builder, wanted, &session).await?)));
+                    outbound.allow(Some((way.policy)(repositories(builder, wanted, way, &session).await?)));
                 }
                 let session = prepare(builder, wanted, (&guest, session), files, so_far, tell).await?;
                 alive(builder, &guest, steps(builder, wanted, (&guest, session, &mut port), whole, so_far, tell)).await
@@ -163,12 +163,13 @@ async fn ready_and_frozen(
 async fn repositories(
     builder: &TemplateBuilder<'_>,
     wanted: &TemplateSpec<'_>,
+    way: Outbound<'_>,
     session: &Session,
 ) -> Result<Vec<HostPattern>, Trouble> {
     if !wanted.prepares() {
         return Ok(Vec::new());
     }
-    let asked = payload::repositories(session, Instant::now() + STEP.mul_f64(builder.speed)).await;
+    let asked = payload::repositories(session, way.is_pinned, Instant::now() + STEP.mul_f64(builder.speed)).await;
     asked.map_err(because("it cannot be asked for its repositories"))
 }
 

@@ -38,6 +38,8 @@ pub struct Outbound<'a> {
     pub serve: &'a (dyn Fn(egress::Card) -> Result<egress::Guest, String> + Sync),
     /// What it may reach, by the hosts of its system's repositories.
     pub policy: &'a (dyn Fn(Vec<HostPattern>) -> egress::Policy + Sync),
+    /// What it gets is pinned.
+    pub is_pinned: bool,
 }
 
 /// What a template is to be.

@@ -26,7 +26,7 @@ fn repository(lab: &Lab, server: &RepositoryServer) {
 }
 
 /// Writes the repository's lists, signed.
-fn index(folder: &Path, valid_until: &str) {
+pub(crate) fn index(folder: &Path, valid_until: &str) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/apt-repository.sh");
     let made = Command::new("sh").arg(script).arg(folder).arg(valid_until).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

@@ -2,83 +2,42 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    net::TcpListener,
-    path::{Path, PathBuf},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
 };
 
-use crate::{lab::Lab, packages::package};
+use crate::{apt_repository::index, lab::Lab, packages::package, repository_server::RepositoryServer};
 
-/// A Debian repository of a folder, served on loopback, one request a connection. Not at 127.0.0.1: guests do not ask a proxy for that.
-struct Repository {
-    folder: PathBuf,
-    port: u16,
-}
-
-impl Repository {
-    fn serve(folder: PathBuf) -> Self {
-        fs::create_dir_all(&folder).unwrap();
-        let listener = TcpListener::bind("127.0.0.2:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let served = folder.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (mut stream, mut head) = (stream.unwrap(), Vec::new());
-                while !head.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    match stream.read(&mut byte) {
-                        Ok(1) => head.push(byte[0]),
-                        _ => break,
-                    }
-                }
-                let head = String::from_utf8_lossy(&head).into_owned();
-                let path = head.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
-                let answer = match fs::read(served.join(&path)) {
-                    Ok(content) => {
-                        let head = format!(
-                            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-                            content.len()
-                        );
-                        [head.into_bytes(), content].concat()
-                    }
-                    Err(_) => b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_vec(),
-                };
-                let _ = stream.write_all(&answer);
-            }
-        });
-        Self { folder, port }
-    }
-
-    /// Has this package, and no other.
-    fn has(&self, lab: &Lab, version: &str) {
-        let name = format!("nm-library_{version}_all");
-        let control = format!("Package: nm-library\nVersion: {version}\nArchitecture: all\n");
-        package(lab, &name, &control, &[("usr/share/nm/library", version)]);
-        for entry in fs::read_dir(&self.folder).unwrap() {
-            fs::remove_file(entry.unwrap().path()).unwrap();
+/// The repository has this version of the library, and no other, from now on; its lists are valid until then.
+fn has(lab: &Lab, version: &str, valid_until: &str) {
+    let folder = lab.path("apt");
+    fs::create_dir_all(&folder).unwrap();
+    for file in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            fs::remove_file(file).unwrap();
         }
-        let file = self.folder.join(format!("{name}.deb"));
-        fs::rename(lab.path(&format!("dist/{name}.deb")), &file).unwrap();
-        let content = fs::read(&file).unwrap();
-        let (size, digest) = (content.len(), matrix::Digest::of(&content).hex());
-        let listed =
-            format!("{control}Filename: ./{name}.deb\nSize: {size}\nSHA256: {digest}\nDescription: a package\n");
-        fs::write(self.folder.join("Packages"), listed).unwrap();
     }
+    let name = format!("nm-library_{version}_all");
+    let control = format!("Package: nm-library\nVersion: {version}\nArchitecture: all\n");
+    package(lab, &name, &control, &[("usr/share/nm/library", version)]);
+    fs::rename(lab.path(&format!("dist/{name}.deb")), folder.join(format!("{name}.deb"))).unwrap();
+    index(&folder, valid_until);
 }
 
-fn matrix(port: u16) -> String {
+fn matrix(server: &RepositoryServer) -> String {
+    let host = server.host();
     format!(
         r#"
 package = {{ name = "nm-hello", version = "1", artifacts = ["dist/hello.deb"] }}
+network = {{ private = ["{host}"] }}
 [[image]]
 name = "debian-12-minimal"
 prepare = {{ inline = "rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*" }}
-[network]
-private = ["127.0.0.2:{port}"]
 [[repository]]
 name = "tiny"
-deb = "deb [trusted=yes] http://127.0.0.2:{port} ./"
+deb = "deb http://{host}/apt ./"
+key = "apt/key.asc"
 [[suite]]
 name = "version"
 inline = "cat /usr/share/nm/library; grep -qx 1.0 /usr/share/nm/library"
@@ -98,10 +57,12 @@ fn remove_cache(store: &Path) {
 #[ignore = "it runs six guests, one after the other"]
 fn what_a_run_locked_is_what_later_runs_get_or_their_cells_are_errors_that_name_both_versions() {
     let lab = Lab::forking();
-    let repository = Repository::serve(lab.path("repository"));
-    repository.has(&lab, "1.0");
+    let server = RepositoryServer::start();
+    has(&lab, "1.0", "+90 seconds");
+    let expired = Instant::now() + Duration::from_secs(91);
+    server.serve("apt", &lab.path("apt"));
     package(&lab, "hello", "Package: nm-hello\nVersion: 1\nArchitecture: all\nDepends: nm-library\n", &[]);
-    let (matrix, cell) = (matrix(repository.port), "debian-12-minimal.version");
+    let (matrix, cell) = (matrix(&server), "debian-12-minimal.version");
 
     let none = lab.run(&matrix, "none", &["--locked"]);
     none.assert_code(2);
@@ -111,12 +72,14 @@ fn what_a_run_locked_is_what_later_runs_get_or_their_cells_are_errors_that_name_
     first.assert_code(0);
     assert!(first.stderr.contains("repositories.lock: debian-12-minimal: 1 package, "), "{}", first.stderr);
     let written = lock(&lab);
-    let pinned = format!("name = \"nm-library\"\nversion = \"1.0\"\nurl = \"http://127.0.0.2:{}/", repository.port);
+    let pinned = format!("name = \"nm-library\"\nversion = \"1.0\"\nurl = \"http://{}/apt/", server.host());
     assert!(written.contains(&pinned), "{written}");
 
     lab.run(&matrix, "kept", &["--locked"]).assert_code(0);
 
-    repository.has(&lab, "1.1");
+    // Its lists are no longer valid when they are used again.
+    has(&lab, "1.1", "+1 day");
+    thread::sleep(expired.saturating_duration_since(Instant::now()));
     lab.run(&matrix, "newer", &["--locked"]).assert_code(0);
     lab.run(&matrix, "offline", &["--locked", "--offline"]).assert_code(0);
 

@@ -390,7 +390,7 @@ impl Talk for FakeSession {
         self.act("add-repository", deadline).await.map(drop).map_err(InstallError::from)
     }
 
-    async fn repositories(&self, deadline: Instant) -> Result<Vec<HostPattern>, SshError> {
+    async fn repositories(&self, _: bool, deadline: Instant) -> Result<Vec<HostPattern>, SshError> {
         self.act("repositories", deadline).await.map(|_| Vec::new())
     }
 

@@ -77,6 +77,11 @@ fn is_reason(line: &str) -> bool {
         "Unsatisfied dependencies",
         "E: ",
         "Error: ",
+        // Why a repository counts as unsigned; without a line of its own that is all that is said of it.
+        "W: GPG error: ",
+        "Warning: GPG error: ",
+        "W: OpenPGP signature verification failed: ",
+        "Warning: OpenPGP signature verification failed: ",
         "dpkg: error",
         "dpkg: dependency problems",
         "dpkg: unrecoverable",
@@ -166,6 +171,29 @@ E: Sub-process /usr/bin/dpkg returned an error code (1)
         dpkg: error processing package nm-post (--configure):
          installed nm-post package post-installation script subprocess returned error exit status 3
         E: Sub-process /usr/bin/dpkg returned an error code (1)
+        ");
+    }
+
+    #[test]
+    fn why_a_repository_counts_as_unsigned_is_told() {
+        // apt 2.6 of Debian 12, and apt 3.0 of Debian 13.
+        insta::assert_snapshot!(shown("\
+Hit:1 http://127.0.0.2:1/apt ./ InRelease
+Err:1 http://127.0.0.2:1/apt ./ InRelease
+  The following signatures couldn't be verified because the public key is not available: NO_PUBKEY 1F2E3D
+Reading package lists...
+W: GPG error: http://127.0.0.2:1/apt ./ InRelease: The following signatures couldn't be verified because the public key is not available: NO_PUBKEY 1F2E3D
+E: The repository 'http://127.0.0.2:1/apt ./ InRelease' is not signed.
+"), @"
+        W: GPG error: http://127.0.0.2:1/apt ./ InRelease: The following signatures couldn't be verified because the public key is not available: NO_PUBKEY 1F2E3D
+        E: The repository 'http://127.0.0.2:1/apt ./ InRelease' is not signed.
+        ");
+        insta::assert_snapshot!(shown("\
+Warning: OpenPGP signature verification failed: http://127.0.0.2:1/apt ./ InRelease: Sub-process /usr/bin/sqv returned an error code (1), error message is: Missing key 1F2E3D, which is needed to verify signature.
+Error: The repository 'http://127.0.0.2:1/apt ./ InRelease' is not signed.
+"), @"
+        Warning: OpenPGP signature verification failed: http://127.0.0.2:1/apt ./ InRelease: Sub-process /usr/bin/sqv returned an error code (1), error message is: Missing key 1F2E3D, which is needed to verify signature.
+        Error: The repository 'http://127.0.0.2:1/apt ./ InRelease' is not signed.
         ");
     }
 
