@@ -76,6 +76,8 @@ pub enum ContentSource {
     Revalidated,
     /// The server.
     Server,
+    /// A service that has the server's repository as it was when it was pinned.
+    Snapshot,
 }
 
 /// What one guest asked for: the requests of an attempt, or of what is frozen as a template.

@@ -11,7 +11,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -108,6 +108,17 @@ pub(crate) struct Entry {
     pub(crate) content_type: Option<String>,
     /// When the server last said that this is what it has.
     pub(crate) checked: jiff::Timestamp,
+}
+
+fn content_file(root: &Path, digest: Digest) -> PathBuf {
+    root.join("content").join(digest.hex())
+}
+
+/// What the cache in this folder has of this digest, if that is right and has no more bytes than this.
+pub fn cached(root: &Path, digest: Digest, largest: u64) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(content_file(root, digest)).ok()?.take(largest + 1).read_to_end(&mut content).ok()?;
+    (content.len() as u64 <= largest && Digest::of(&content) == digest).then_some(content)
 }
 
 impl Cache {
@@ -243,7 +254,7 @@ impl Cache {
     }
 
     fn content(&self, digest: Digest) -> PathBuf {
-        self.root.join("content").join(digest.hex())
+        content_file(&self.root, digest)
     }
 
     fn entry(&self, url: &str) -> PathBuf {

@@ -201,7 +201,7 @@ impl State {
                     && !self.had.lock().unwrap_or_else(PoisonError::into_inner).insert(Digest::of(url.as_bytes()));
                 let wanted = Wanted { url, reach, may_change, again, digest: None };
                 match is_get {
-                    true => self.file(asked, (&wanted, &spelling), request.headers()).await,
+                    true => self.file(asked, (&wanted, &spelling), policy.as_deref(), request.headers()).await,
                     false => self.head(asked, (&wanted, &spelling)).await,
                 }
             }
@@ -231,13 +231,19 @@ impl State {
         }
     }
 
-    async fn file(&self, asked: Asked, (wanted, url): (&Wanted, &str), headers: &HeaderMap) -> Response<Body> {
+    async fn file(
+        &self,
+        asked: Asked,
+        (wanted, url): (&Wanted, &str),
+        policy: Option<&Policy>,
+        headers: &HeaderMap,
+    ) -> Response<Body> {
         // A proxy of ours tells what is pinned for its guest.
         let digest = headers.get(WANTED_DIGEST).filter(|_| self.is_proxy());
         let digest = digest.and_then(|digest| digest.to_str().ok()?.parse().ok());
         let got = match (&self.pins, self.fetches.replayed(wanted, digest).await) {
             (_, Some(answer)) => Ok(answer),
-            (Some(pins), None) => self.fetches.get_pinned(wanted, url, pins).await,
+            (Some(pins), None) => self.fetches.get_pinned(wanted, url, pins, policy).await,
             (None, None) => self.fetches.get(&Wanted { digest, ..wanted.clone() }).await,
         };
         match got {

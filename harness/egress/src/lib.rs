@@ -5,7 +5,8 @@
 //! guest      one guest's connections, as HTTP requests                    (tunnel: to https servers)
 //! policy     which of them are allowed                                    (address: which addresses never are)
 //! fetch      gets each file once, however many guests want it             (immutable: what need not be asked for again)
-//! locked     the same for a guest whose packages are pinned               (pins: which are; package_name: what a file's name says)
+//! locked     the same for a guest whose packages are pinned               (pins: which are; package_name: what a file's name says;
+//!                                                                             snapshot: who has it when its server has not any more)
 //! flight     one download, which guests share                             (content: what each of them reads of it)
 //! upstream   asks the servers                                             (resolve: names, and which of their addresses may be reached)
 //! cache      what was fetched, by its digest, for all guests and runs
@@ -27,14 +28,17 @@ mod pins;
 mod policy;
 mod proxy;
 mod resolve;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod tunnel;
 mod upstream;
 
+pub use cache::cached;
 pub use guest::Recorder;
 pub use link::Card;
 pub use package_name::PackageName;
 pub use pins::{PackagePin, Pins, file_url, is_difference};
 pub use policy::Policy;
 pub use proxy::{Guest, Proxy, Settings, url};
+pub use snapshot::Snapshot;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use matrix::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::package_name::PackageName;
+use crate::{package_name::PackageName, snapshot::Snapshot};
 
 /// The file of the pins: every refusal names it.
 const FILE: &str = "repositories.lock";
@@ -20,6 +20,9 @@ pub struct Pins {
     pub metadata: BTreeMap<String, Digest>,
     /// Packages: guests get these and no others.
     pub packages: BTreeMap<String, PackagePin>,
+    /// Where their repositories can be had as they were, once the cache and the servers have something else.
+    #[serde(default)]
+    pub snapshots: Vec<Snapshot>,
 }
 
 /// A pinned package.
@@ -65,6 +68,11 @@ impl Pins {
             (Some(name), None) => Asked::Unpinned(name),
             (None, _) => Asked::Metadata(self.metadata.get(url).copied()),
         }
+    }
+
+    /// Where else a file of this URL may be had, the likeliest first.
+    pub(crate) fn snapshots(&self, url: &str) -> Vec<String> {
+        self.snapshots.iter().flat_map(|snapshot| snapshot.addresses(url)).collect()
     }
 
     /// Some pinned package has this content, wherever it was got: mirrors have the same.
@@ -142,6 +150,7 @@ mod tests {
                 ("http://d.test/hello.deb".to_owned(), pin("hello", "", "hello")),
             ]
             .into(),
+            snapshots: Vec::new(),
         }
     }
 

@@ -98,11 +98,7 @@ pub(crate) fn decide(
         _ => return unclear("it is no request to a proxy: absolute http URLs and CONNECT are"),
     };
     let Some(host) = url.host() else { return unclear("the URL names no host") };
-    let address = match host {
-        Host::Ipv4(address) => Some(IpAddr::V4(address)),
-        Host::Ipv6(address) => Some(IpAddr::V6(address)),
-        Host::Domain(_) => None,
-    };
+    let address = address(&host);
     let host = host.to_string().trim_end_matches('.').to_ascii_lowercase();
     let Some(port) = url.port_or_known_default() else { return unclear("the URL names no port") };
     let path = (!connects).then(|| url[url::Position::BeforePath..url::Position::AfterQuery].to_owned());
@@ -135,17 +131,45 @@ pub(crate) fn decide(
             format!("the host is none of the guest's repositories{also}; `network.allow` in the matrix adds hosts");
         return refused(StatusCode::FORBIDDEN, &reason);
     }
-    let reach = if private { Reach::Any } else { Reach::Public };
-    if let (Some(address), Reach::Public) = (address, reach)
-        && !is_public(address)
-    {
-        return refused(StatusCode::FORBIDDEN, &not_public(&host, address));
-    }
+    let reach = match reach(address, private) {
+        Ok(reach) => reach,
+        Err(address) => return refused(StatusCode::FORBIDDEN, &not_public(&host, address)),
+    };
     let what = match connects {
         true => What::Tunnel,
         false => What::File { url: url[..url::Position::AfterQuery].to_owned(), may_change: !distribution },
     };
     Ok(Target { host, port, reach, what })
+}
+
+fn address(host: &Host<&str>) -> Option<IpAddr> {
+    match host {
+        Host::Ipv4(address) => Some(IpAddr::V4(*address)),
+        Host::Ipv6(address) => Some(IpAddr::V6(*address)),
+        Host::Domain(_) => None,
+    }
+}
+
+/// Which addresses a host may have.
+///
+/// # Errors
+///
+/// It is an address itself, and not one of those.
+fn reach(address: Option<IpAddr>, private: bool) -> Result<Reach, IpAddr> {
+    match address.filter(|address| !private && !is_public(*address)) {
+        Some(address) => Err(address),
+        None => Ok(if private { Reach::Any } else { Reach::Public }),
+    }
+}
+
+impl Policy {
+    /// Which addresses the server of this URL may have, which no guest has asked for; `None`: it must not be asked.
+    pub(crate) fn reach(&self, url: &str) -> Option<Reach> {
+        let url = Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()))?;
+        let (text, port) = (url.host_str()?.trim_end_matches('.'), url.port_or_known_default()?);
+        let private = self.private.iter().any(|pattern| pattern.matches(text, port, url.port().is_none()));
+        reach(address(&url.host()?), private).ok()
+    }
 }
 
 #[cfg(test)]

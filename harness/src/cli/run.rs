@@ -1,6 +1,9 @@
 //! `run`: a matrix from plan to exit code.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use matrix::{GceOverrides, Plan, RunnerKind};
 
@@ -60,7 +63,7 @@ pub(super) async fn run(args: args::Run) -> Outcome {
     let finished = crate::run::run(start, &spawner, &options).await.map_err(failure)?;
     let code = finished.run.exit_code();
     // What the run itself comes to is more important.
-    match lock.then(|| renewed(&finished)) {
+    match lock.then(|| renewed(&finished, &options.store)) {
         Some(Err(failure)) => Err(Failure { code: if code == 0 { failure.code } else { code }, ..failure }),
         Some(Ok(locked)) if code == 0 => Ok(locked),
         _ => Ok(code),
@@ -85,10 +88,10 @@ fn locking(plan: &Plan, lock: bool, locked: bool) -> Result<Locking, Failure> {
 }
 
 /// Pins what the guests of the run got, and says so: 0, or 3 if not all of it is pinned.
-fn renewed(finished: &Finished) -> Result<u8, Failure> {
+fn renewed(finished: &Finished, store: &Path) -> Result<u8, Failure> {
     let plan = Plan::read(&finished.folder.join("plan.json")).map_err(|error| Failure::caused(3, error))?;
-    let renewed =
-        renew_lock(&plan, &finished.folder).map_err(|error| Failure { code: 3, ..with_help(&error, &error.help) })?;
+    let renewed = renew_lock(&plan, &finished.folder, &images::packages(store))
+        .map_err(|error| Failure { code: 3, ..with_help(&error, &error.help) })?;
     for line in &renewed.lines {
         say!("{line}");
     }

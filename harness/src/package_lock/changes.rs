@@ -81,7 +81,10 @@ mod tests {
             (format!("http://d.test/{name}_{version}_all.deb"), pin)
         });
         let metadata = [("http://d.test/Packages".to_owned(), Digest::of(b"list"))].into();
-        LockedImage { image: Digest::of(b"image"), pins: Pins { metadata, packages: packages.collect() } }
+        LockedImage {
+            image: Digest::of(b"image"),
+            pins: Pins { metadata, packages: packages.collect(), ..Pins::default() },
+        }
     }
 
     #[test]

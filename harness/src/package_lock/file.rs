@@ -8,10 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use egress::{PackageName, PackagePin, Pins};
+use egress::{PackageName, PackagePin, Pins, Snapshot};
+use jiff::Timestamp;
 use matrix::Digest;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
+
+use super::snapshots::is_service;
 
 /// Maximum length, in bytes: some ten thousand pins. Runners on other machines are sent them.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -65,6 +68,8 @@ struct WrittenImage {
     metadata: Vec<WrittenFile>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     package: Vec<WrittenPackage>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    snapshot: Vec<WrittenSnapshot>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -81,6 +86,14 @@ struct WrittenPackage {
     version: String,
     url: Spanned<String>,
     digest: Digest,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenSnapshot {
+    of: Spanned<String>,
+    at: Spanned<String>,
+    date: Timestamp,
 }
 
 impl LockFile {
@@ -136,7 +149,7 @@ impl LockFile {
         }
         let at = |text: &Spanned<String>, message| wrong(Some(line(text.span().start)), message);
         let mut lock = Self::default();
-        for WrittenImage { name, image, metadata, package } in image {
+        for WrittenImage { name, image, metadata, package, snapshot } in image {
             let mut pins = Pins::default();
             for WrittenFile { url, digest } in metadata {
                 if !is_url(url.as_ref()) || PackageName::of(url.as_ref()).is_some() {
@@ -157,6 +170,22 @@ impl LockFile {
                 if pins.packages.insert(url.as_ref().clone(), pin).is_some() {
                     return Err(at(&url, format!("`{}` is pinned twice for {}", url.as_ref(), name.as_ref())));
                 }
+            }
+            for WrittenSnapshot { of, at: service, date } in snapshot {
+                if !is_url(of.as_ref()) {
+                    return Err(at(&of, format!("`{}` is not the address (http) of a repository", of.as_ref())));
+                }
+                if !is_service(service.as_ref()) {
+                    let id = Snapshot::ID;
+                    return Err(at(
+                        &service,
+                        format!(
+                            "`{}` is not the address (http or https) of a service, with {id} for the date",
+                            service.as_ref()
+                        ),
+                    ));
+                }
+                pins.snapshots.push(Snapshot { of: of.into_inner(), at: service.into_inner(), date });
             }
             if lock.0.contains_key(name.as_ref()) {
                 return Err(at(&name, format!("the image `{}` has two entries", name.as_ref())));
@@ -179,11 +208,17 @@ impl LockFile {
                 url: spanned(url),
                 digest: *digest,
             });
+            let snapshot = pins.snapshots.iter().map(|Snapshot { of, at, date }| WrittenSnapshot {
+                of: spanned(of),
+                at: spanned(at),
+                date: *date,
+            });
             WrittenImage {
                 name: spanned(name),
                 image: *image,
                 metadata: metadata.collect(),
                 package: package.collect(),
+                snapshot: snapshot.collect(),
             }
         });
         Ok(format!("{HEAD}{}", toml::to_string(&Written { version: VERSION, image: image.collect() })?))
@@ -260,7 +295,10 @@ mod tests {
         let mut lock = LockFile::default();
         lock.set("rocky-9".to_owned(), locked(&[]));
         let files = [("/a/zlib_1_all.deb", 1), ("/b/hello_2_all.deb", 2), ("/Packages", 3), ("/InRelease", 4)];
-        lock.set("debian-12".to_owned(), locked(&files));
+        let mut debian = locked(&files);
+        let (of, at) = ("http://d.test".to_owned(), "https://s.test/@SNAPSHOTID@".to_owned());
+        debian.pins.snapshots = vec![Snapshot { of, at, date: "2026-11-27T02:10:32Z".parse().unwrap() }];
+        lock.set("debian-12".to_owned(), debian);
         lock
     }
 
@@ -298,6 +336,11 @@ mod tests {
         version = "1"
         url = "http://d.test/a/zlib_1_all.deb"
         digest = "sha256:0101010101010101010101010101010101010101010101010101010101010101"
+
+        [[image.snapshot]]
+        of = "http://d.test"
+        at = "https://s.test/@SNAPSHOTID@"
+        date = "2026-11-27T02:10:32Z"
 
         [[image]]
         name = "rocky-9"
@@ -359,10 +402,15 @@ mod tests {
         };
         insta::assert_snapshot!(said("version = 2\n"), @"repositories.lock: its version is 2, this nestmatrix supports 1");
         insta::assert_snapshot!(said("version = 1\ncolour = 1\n"), @"repositories.lock:2: unknown field `colour`, expected `version` or `image`");
-        insta::assert_snapshot!(said(&image("colour = 1\n")), @"repositories.lock:5: unknown field `colour`, expected one of `name`, `image`, `metadata`, `package`");
+        insta::assert_snapshot!(said(&image("colour = 1\n")), @"repositories.lock:5: unknown field `colour`, expected one of `name`, `image`, `metadata`, `package`, `snapshot`");
         insta::assert_snapshot!(said(&image(&list("https://d.test/Packages"))), @"repositories.lock:6: `https://d.test/Packages` is not the address (http) of a list of packages");
         insta::assert_snapshot!(said(&image(&list("http://d.test/x_1_all.deb"))), @"repositories.lock:6: `http://d.test/x_1_all.deb` is not the address (http) of a list of packages");
         insta::assert_snapshot!(said(&image(&package("http://d.test/Packages"))), @"repositories.lock:8: `http://d.test/Packages` is not the address (http) of a package");
+        let snapshot = |of: &str, at: &str| {
+            image(&format!("[[image.snapshot]]\nof = \"{of}\"\nat = \"{at}\"\ndate = \"2026-11-27T02:10:32Z\"\n"))
+        };
+        insta::assert_snapshot!(said(&snapshot("d.test", "http://s.test/@SNAPSHOTID@")), @"repositories.lock:6: `d.test` is not the address (http) of a repository");
+        insta::assert_snapshot!(said(&snapshot("http://d.test", "http://s.test/")), @"repositories.lock:7: `http://s.test/` is not the address (http or https) of a service, with @SNAPSHOTID@ for the date");
         let twice = package("http://d.test/x_1_all.deb").repeat(2);
         insta::assert_snapshot!(said(&image(&twice)), @"repositories.lock:13: `http://d.test/x_1_all.deb` is pinned twice for a");
         insta::assert_snapshot!(said(&image("[[image]]\nname = \"a\"\nimage = \"sha256:0\"\n")), @"repositories.lock:7: `sha256:0` is not a digest: expected `sha256:` and 64 hex digits");

@@ -3,6 +3,7 @@
 //! ```text
 //! file       the file beside the matrix: read, sorted, written
 //! locking    what a run does with it, as every place is told: nothing, record, keep
+//! snapshots  who has its repositories as they were                   (pure)
 //! changes    what is different between two locks, in a line          (pure)
 //! ```
 //!
@@ -11,7 +12,9 @@
 mod changes;
 mod file;
 mod locking;
+mod snapshots;
 
 pub(crate) use changes::words as changes;
 pub use file::{LockError, LockFile, LockedImage};
 pub use locking::Locking;
+pub(crate) use snapshots::{is_release, snapshots};

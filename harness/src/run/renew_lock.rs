@@ -5,10 +5,13 @@ use std::path::Path;
 use matrix::Plan;
 
 use super::resolved::{Resolved, Seen};
-use crate::package_lock::{LockError, LockFile, changes};
+use crate::package_lock::{LockError, LockFile, changes, is_release, snapshots};
 
 /// Most hosts that are named.
 const NAMED: usize = 5;
+
+/// Largest Release file that is read, in bytes; Debian's have 250 KiB.
+const LARGEST_RELEASE: u64 = 4 << 20;
 
 /// What became of the file.
 #[derive(Debug)]
@@ -19,12 +22,13 @@ pub(crate) struct Renewed {
     pub(crate) is_complete: bool,
 }
 
-/// Pins what the run in this folder got for its images; what is pinned for others stays.
+/// Pins what the run in this folder got for its images; what is pinned for others stays. `cache`: what this machine's guests got is there;
+/// of those on other machines it is not known who has their repositories as they were.
 ///
 /// # Errors
 ///
 /// The file cannot be read or written.
-pub(crate) fn renew_lock(plan: &Plan, run: &Path) -> Result<Renewed, LockError> {
+pub(crate) fn renew_lock(plan: &Plan, run: &Path, cache: &Path) -> Result<Renewed, LockError> {
     let file = LockFile::beside(&plan.matrix);
     let mut seen = Seen::new(plan);
     let damage = match reports::journal::for_each(run, |event| seen.see(event.kind)) {
@@ -47,7 +51,14 @@ pub(crate) fn renew_lock(plan: &Plan, run: &Path) -> Result<Renewed, LockError> 
     let (mut said, mut lines, mut is_complete) = (Vec::new(), Vec::new(), true);
     for (image, resolved) in images {
         match resolved {
-            Ok(Resolved { locked, unseen }) => {
+            Ok(Resolved { mut locked, unseen }) => {
+                let releases = locked.pins.metadata.iter().filter(|(url, _)| is_release(url));
+                let texts = releases.filter_map(|(url, digest)| {
+                    let text = egress::cached(cache, *digest, LARGEST_RELEASE)?;
+                    Some((url.clone(), String::from_utf8_lossy(&text).into_owned()))
+                });
+                let texts: Vec<_> = texts.collect();
+                locked.pins.snapshots = snapshots(texts.iter().map(|(url, text)| (&**url, &**text)));
                 said.push(changes(&image, lock.get(&image), &locked));
                 if !unseen.is_empty() {
                     let hosts: Vec<_> = unseen.into_iter().take(NAMED).collect();

@@ -1,4 +1,5 @@
-# Makes a signed repository for apt of the .deb files in the folder $1, whose lists are valid until $2. Its key is key.asc.
+# Makes a signed repository for apt of the .deb files in the folder $1, whose lists are valid until $2; $3: more fields of its
+# Release file. Its key is key.asc.
 set -eu
 cd "$1"
 GNUPGHOME=$PWD/.gnupg
@@ -14,7 +15,7 @@ for file in *.deb; do
 done >Packages
 {
     printf 'Origin: nm\nSuite: nm\nCodename: nm\nDate: %s\n' "$(date -u -R -d '-2 days')"
-    printf 'Valid-Until: %s\nSHA256:\n' "$(date -u -R -d "$2")"
+    printf 'Valid-Until: %s\n%sSHA256:\n' "$(date -u -R -d "$2")" "$3"
     printf ' %s %s Packages\n' "$(sha256sum <Packages | cut -d ' ' -f 1)" "$(wc -c <Packages)"
 } >Release
 gpg --batch --quiet --yes --clearsign --output InRelease Release

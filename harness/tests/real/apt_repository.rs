@@ -21,14 +21,14 @@ fn repository(lab: &Lab, server: &RepositoryServer) {
         fs::rename(lab.path(&format!("dist/{name}.deb")), folder.join(format!("nm-{name}_1.0_all.deb"))).unwrap();
     }
     package(lab, "needy", needy, &[("usr/share/nm/needy", "of the artifact\n")]);
-    index(&folder, "+1 day");
+    index(&folder, "+1 day", "");
     server.serve("apt", &folder);
 }
 
-/// Writes the repository's lists, signed.
-pub(crate) fn index(folder: &Path, valid_until: &str) {
+/// Writes the repository's lists, signed; `fields`: what its Release file says besides.
+pub(crate) fn index(folder: &Path, valid_until: &str, fields: &str) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/apt-repository.sh");
-    let made = Command::new("sh").arg(script).arg(folder).arg(valid_until).output().unwrap();
+    let made = Command::new("sh").arg(script).arg(folder).args([valid_until, fields]).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
@@ -138,15 +138,15 @@ fn a_repository_that_is_wrong_is_an_error_in_apts_words_and_a_dependency_that_no
     };
     let usual = matrix(&server, "apt/key.asc");
 
-    index(&folder, "-1 hour");
+    index(&folder, "-1 hour", "");
     wrong(&usual, "error(install)", &["expired"]);
-    index(&folder, "+1 day");
+    index(&folder, "+1 day", "");
 
     // Another repository's key.
     let other = lab.path("other-apt");
     fs::create_dir(&other).unwrap();
     fs::copy(folder.join("nm-lib_1.0_all.deb"), other.join("nm-lib_1.0_all.deb")).unwrap();
-    index(&other, "+1 day");
+    index(&other, "+1 day", "");
     wrong(&matrix(&server, "other-apt/key.asc"), "error(install)", &["not signed", "NO_PUBKEY"]);
 
     server.lie("nm-lib_1.0_all.deb", Lie::Flipped);
@@ -162,7 +162,7 @@ fn a_repository_that_is_wrong_is_an_error_in_apts_words_and_a_dependency_that_no
 
     // What none of them has.
     fs::remove_file(folder.join("nm-lib_1.0_all.deb")).unwrap();
-    index(&folder, "+1 day");
+    index(&folder, "+1 day", "");
     wrong(&usual, "failed(install)", &["nm-needy : Depends: nm-lib (>= 1.0) but it is not installable"]);
 
     drop(server);

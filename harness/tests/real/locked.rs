@@ -10,7 +10,7 @@ use std::{
 use crate::{apt_repository::index, lab::Lab, packages::package, repository_server::RepositoryServer};
 
 /// The repository has this version of the library, and no other, from now on; its lists are valid until then.
-fn has(lab: &Lab, version: &str, valid_until: &str) {
+fn has(lab: &Lab, server: &RepositoryServer, version: &str, valid_until: &str) {
     let folder = lab.path("apt");
     fs::create_dir_all(&folder).unwrap();
     for file in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
@@ -22,7 +22,7 @@ fn has(lab: &Lab, version: &str, valid_until: &str) {
     let control = format!("Package: nm-library\nVersion: {version}\nArchitecture: all\n");
     package(lab, &name, &control, &[("usr/share/nm/library", version)]);
     fs::rename(lab.path(&format!("dist/{name}.deb")), folder.join(format!("{name}.deb"))).unwrap();
-    index(&folder, valid_until);
+    index(&folder, valid_until, &format!("Snapshots: http://{}/snapshots/@SNAPSHOTID@\n", server.host()));
 }
 
 fn matrix(server: &RepositoryServer) -> String {
@@ -58,7 +58,7 @@ fn remove_cache(store: &Path) {
 fn what_a_run_locked_is_what_later_runs_get_or_their_cells_are_errors_that_name_both_versions() {
     let lab = Lab::forking();
     let server = RepositoryServer::start();
-    has(&lab, "1.0", "+90 seconds");
+    has(&lab, &server, "1.0", "+90 seconds");
     let expired = Instant::now() + Duration::from_secs(91);
     server.serve("apt", &lab.path("apt"));
     package(&lab, "hello", "Package: nm-hello\nVersion: 1\nArchitecture: all\nDepends: nm-library\n", &[]);
@@ -77,8 +77,18 @@ fn what_a_run_locked_is_what_later_runs_get_or_their_cells_are_errors_that_name_
 
     lab.run(&matrix, "kept", &["--locked"]).assert_code(0);
 
+    // What a service keeps of it; it has no state of the first moment that it is asked for.
+    let date = written.split("date = \"").nth(1).and_then(|rest| rest.split('"').next());
+    let date: jiff::Timestamp = date.expect(&written).parse().unwrap();
+    let kept =
+        lab.path("snapshots").join((date + jiff::SignedDuration::from_hours(1)).strftime("%Y%m%dT%H%M%SZ").to_string());
+    fs::create_dir_all(&kept).unwrap();
+    for file in ["InRelease", "Packages", "nm-library_1.0_all.deb"] {
+        fs::copy(lab.path("apt").join(file), kept.join(file)).unwrap();
+    }
+
     // Its lists are no longer valid when they are used again.
-    has(&lab, "1.1", "+1 day");
+    has(&lab, &server, "1.1", "+1 day");
     thread::sleep(expired.saturating_duration_since(Instant::now()));
     lab.run(&matrix, "newer", &["--locked"]).assert_code(0);
     lab.run(&matrix, "offline", &["--locked", "--offline"]).assert_code(0);
@@ -91,6 +101,17 @@ fn what_a_run_locked_is_what_later_runs_get_or_their_cells_are_errors_that_name_
     assert!(reason.contains("nm-library: repositories.lock pins 1.0 (sha256:"), "{reason}");
     assert!(reason.contains("the repository offers 1.1 (sha256:") && reason.contains("--lock renews it"), "{reason}");
     assert_eq!(lock(&lab), written, "only `--lock` writes it");
+
+    // A service that has it as it was, named by the Release file.
+    server.serve("snapshots", &lab.path("snapshots"));
+    let as_it_was = lab.run(&matrix, "as-it-was", &["--locked"]);
+    as_it_was.assert_code(0);
+    let asked = server.answered();
+    let library = "/nm-library_1.0_all.deb";
+    assert!(
+        asked.iter().any(|(path, status)| path.starts_with("/snapshots/") && path.ends_with(library) && *status == 200),
+        "{asked:?}"
+    );
 
     let renewed = lab.run(&matrix, "renewed", &["--lock"]);
     renewed.assert_code(1);

@@ -123,6 +123,7 @@ const fn words(source: ContentSource) -> &'static str {
         ContentSource::Cache => "cache",
         ContentSource::Revalidated => "cache, confirmed",
         ContentSource::Server => "server",
+        ContentSource::Snapshot => "snapshot service",
     }
 }
 

@@ -135,7 +135,7 @@ impl NetworkSummary {
                 match source {
                     ContentSource::Cache => self.from_cache.add(one),
                     ContentSource::Revalidated => self.revalidated.add(one),
-                    ContentSource::Server => self.from_server.add(one),
+                    ContentSource::Server | ContentSource::Snapshot => self.from_server.add(one),
                 }
             }
             RequestOutcome::Served { status: 400.., .. } => self.answered_with_error += 1,

@@ -9,6 +9,7 @@ use super::{Guest, Runner, Server, reason};
 use crate::{
     pins::{PackagePin, Pins},
     policy::Policy,
+    snapshot::Snapshot,
 };
 
 /// Pins of what this server has now: the list, and the package `libfoo` 1.0.
@@ -18,6 +19,7 @@ fn pins(server: &Server) -> Pins {
     Pins {
         metadata: [(server.url("/Packages"), Digest::of(b"old list"))].into(),
         packages: [(server.url("/libfoo_1.0_all.deb"), pin)].into(),
+        snapshots: Vec::new(),
     }
 }
 
@@ -194,4 +196,75 @@ async fn only_a_proxy_of_ours_may_ask_for_a_content_by_its_digest() {
     let (url, digest) = (server.url("/Packages"), Digest::of(b"secret"));
     let text = format!("GET {url} HTTP/1.1\r\nhost: x\r\nnestmatrix-digest: {digest}\r\nconnection: close\r\n\r\n");
     assert!(guest.says(&text).await.ends_with("old list"));
+}
+
+/// Pins of this server's repository, which the service at `/snap` has as it was, and a server that has newer content only.
+async fn with_snapshots() -> (Server, Pins) {
+    let (server, _, pins) = locked().await;
+    let (of, at) = (server.url(""), server.url(&format!("/snap/{}", Snapshot::ID)));
+    let snapshots = vec![Snapshot { of, at, date: "2026-11-27T02:10:32Z".parse().expect("a date") }];
+    server.has("/Packages", "etag: \"2\"\r\n", "new list");
+    server.says("/libfoo_1.0_all.deb", "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno");
+    (server, Pins { snapshots, ..pins })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_has_not_any_more_comes_from_a_service_that_has_it_as_it_was() {
+    let (server, pins) = with_snapshots().await;
+    // The service leads to the last state that it has before each date; the first one is too early.
+    for (date, to) in [("20261127T022032Z", "early"), ("20261127T031032Z", "right")] {
+        for path in ["Packages", "libfoo_1.0_all.deb"] {
+            let moved = "HTTP/1.1 302 Found\r\ncontent-length: 0\r\nconnection: close\r\n";
+            server.says(&format!("/snap/{date}/{path}"), &format!("{moved}location: /snap/{to}/{path}\r\n\r\n"));
+        }
+    }
+    server.has("/snap/early/Packages", "", "older list");
+    server.has("/snap/right/Packages", "", "old list");
+    server.has("/snap/right/libfoo_1.0_all.deb", "", "the old package");
+    let runner = Runner::new();
+    let mut guest = guest(&runner, &server, &pins);
+    for (path, content) in [("/Packages", "old list"), ("/libfoo_1.0_all.deb", "the old package")] {
+        let (got, request) = guest.gets(&server.url(path)).await;
+        assert_eq!((&*got, request.outcome), (content, served(ContentSource::Snapshot, content)), "{path}");
+    }
+    server.asked();
+    assert_eq!(guest.gets(&server.url("/Packages")).await.0, "old list");
+    assert!(server.asked().is_empty(), "it is in the cache");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_has_something_else_changes_nothing() {
+    let (server, pins) = with_snapshots().await;
+    let other = "x".repeat(300_000);
+    for date in ["20261127T022032Z", "20261127T031032Z", "20261127T071032Z", "20261128T041032Z"] {
+        server.has(&format!("/snap/{date}/Packages"), "", "another list");
+    }
+    server.has("/snap/20261127T022032Z/libfoo_1.0_all.deb", "", &other);
+    let runner = Runner::new();
+    let mut guest = guest(&runner, &server, &pins);
+    assert_eq!(guest.gets(&server.url("/Packages")).await.0, "new list");
+    let (content, request) = guest.gets(&server.url("/libfoo_1.0_all.deb")).await;
+    assert!(!content.contains(&other) && reason(&request).contains("repositories.lock pins 1.0"), "{request:?}");
+    // One that leads to another server, or to itself for ever, has nothing.
+    for to in ["http://192.0.2.1/x", "/snap/20261127T022032Z/libfoo_1.0_all.deb"] {
+        let runner = Runner::new();
+        let mut guest = self::guest(&runner, &server, &pins);
+        let moved = "HTTP/1.1 301 Moved\r\ncontent-length: 0\r\nconnection: close\r\n";
+        server.says("/snap/20261127T022032Z/libfoo_1.0_all.deb", &format!("{moved}location: {to}\r\n\r\n"));
+        let (_, request) = guest.gets(&server.url("/libfoo_1.0_all.deb")).await;
+        assert!(reason(&request).contains("the repository does not have it"), "{request:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_at_a_private_address_is_asked_only_if_the_matrix_names_it() {
+    let (server, pins) = with_snapshots().await;
+    server.has("/snap/20261127T022032Z/Packages", "", "old list");
+    let (service, runner) = (Server::new().await, Runner::new());
+    service.has("/20261127T022032Z/Packages", "", "old list");
+    let at = format!("{}/{}", service.url(""), Snapshot::ID);
+    let snapshots = vec![Snapshot { at, ..pins.snapshots[0].clone() }];
+    let elsewhere = Pins { snapshots, ..pins };
+    assert_eq!(guest(&runner, &server, &elsewhere).gets(&server.url("/Packages")).await.0, "new list");
+    assert!(service.asked().is_empty());
 }
