@@ -1,6 +1,6 @@
 //! From what was typed to a plan.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use matrix::{Plan, SelectError};
 
@@ -41,6 +41,8 @@ fn resolve(which: &Which) -> Result<PathBuf, Failure> {
 pub(super) struct Loaded {
     pub(super) plan: Plan,
     pub(super) known: Known,
+    /// Images of which some cells were selected and others were not.
+    pub(super) in_part: Vec<String>,
 }
 
 /// The same of a matrix whose guests are to run: all of its images are available on this machine.
@@ -67,11 +69,20 @@ pub(super) fn load(which: &Which) -> Result<Loaded, Failure> {
     for warning in loaded.warnings {
         say!("{:?}", miette::Report::new(warning));
     }
+    let whole = cells_by_image(&loaded.plan);
     let plan = match which.cells.is_empty() {
         true => loaded.plan,
         false => loaded.plan.select(&which.cells).map_err(not_selected)?,
     };
-    Ok(Loaded { plan, known })
+    let in_part = cells_by_image(&plan).into_iter().filter(|(image, cells)| whole.get(image) != Some(cells));
+    let in_part = in_part.map(|(image, _)| image).collect();
+    Ok(Loaded { plan, known, in_part })
+}
+
+fn cells_by_image(plan: &Plan) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    plan.cells.iter().for_each(|cell| *counts.entry(cell.image.clone()).or_default() += 1);
+    counts
 }
 
 fn not_selected(error: SelectError) -> Failure {

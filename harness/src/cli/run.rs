@@ -33,7 +33,10 @@ pub(super) async fn run(args: args::Run) -> Outcome {
             (Start::Resume(run), known, Vec::new(), locking)
         }
         None => {
-            let matrix_file::Loaded { plan, known } = matrix_file::load_to_run(&args.which)?;
+            let matrix_file::Loaded { plan, known, in_part } = matrix_file::load_to_run(&args.which)?;
+            if lock && !in_part.is_empty() {
+                return Err(lock_in_part(&in_part));
+            }
             let notes = known.unpinned(&plan).into_iter().collect();
             let plan = on_runner(plan, args.runner, args.identity, args.gce.overrides(), args.dry_run)?;
             if args.dry_run {
@@ -68,6 +71,14 @@ pub(super) async fn run(args: args::Run) -> Outcome {
         Some(Ok(locked)) if code == 0 => Ok(locked),
         _ => Ok(code),
     }
+}
+
+/// The packages of an image are those of all its cells.
+fn lock_in_part(images: &[String]) -> Failure {
+    let help = "leave `--cell` out, or select whole images: `--cell 'IMAGE.*'`";
+    let message =
+        format!("`--lock` pins what all cells of an image get, and `--cell` leaves out some of {}", images.join(", "));
+    with_help(&message, help)
 }
 
 /// What the run does with `repositories.lock`.
@@ -220,6 +231,24 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn an_image_is_not_locked_with_some_of_its_cells() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("m.toml");
+        let suites = "suite = [{ name = 'a', inline = 'true' }, { name = 'b', inline = 'true' }]\n";
+        std::fs::write(&file, format!("images = ['debian-11-minimal', 'debian-12-minimal']\n{suites}")).unwrap();
+        let in_part = |cells: &[&str]| {
+            let cells = cells.iter().flat_map(|cell| ["--cell", cell]);
+            let typed = ["nestmatrix", "run", file.to_str().unwrap()].into_iter().chain(cells);
+            let args::Verb::Run(args) = args::Args::try_parse_from(typed).unwrap().verb else { panic!("it is `run`") };
+            matrix_file::load(&args.which).ok().unwrap().in_part
+        };
+        assert_eq!(in_part(&["debian-12-minimal.a"]), ["debian-12-minimal"]);
+        assert_eq!(in_part(&["*.a"]), ["debian-11-minimal", "debian-12-minimal"]);
+        assert!(in_part(&[]).is_empty() && in_part(&["debian-12*"]).is_empty());
+    }
+
     #[test]
     fn a_run_that_keeps_to_a_lock_needs_one_and_says_what_makes_it() {
         let folder = tempfile::tempdir().unwrap();

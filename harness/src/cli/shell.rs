@@ -18,7 +18,7 @@ pub(super) async fn shell(args: args::Shell) -> Outcome {
         return Err(Failure::message(2, "`ssh` is not installed: install OpenSSH's client"));
     }
     let which = args::Which { matrix: args.matrix, cells: vec![args.cell], catalog: args.catalog, store: args.store };
-    let matrix_file::Loaded { plan, known } = matrix_file::load_to_run(&which)?;
+    let matrix_file::Loaded { plan, known, .. } = matrix_file::load_to_run(&which)?;
     let [cell] = plan.cells.as_slice() else {
         let ids: Vec<&str> = plan.cells.iter().map(|cell| cell.id.as_str()).collect();
         let report =

@@ -30,7 +30,7 @@ pub(super) fn of_matrix(
     store: &args::StoreRoot,
 ) -> Result<Vec<(String, Entry)>, Failure> {
     let which = args::Which { matrix, cells: Vec::new(), catalog: own.clone(), store: store.clone() };
-    let matrix_file::Loaded { plan, known } = matrix_file::load(&which)?;
+    let matrix_file::Loaded { plan, known, .. } = matrix_file::load(&which)?;
     let mut entries: Vec<(String, Entry)> = Vec::new();
     for image in &plan.images {
         let entry = Entry::of_matrix(&image.name, &image.source).or_else(|| known.catalog.get(&image.from).cloned());

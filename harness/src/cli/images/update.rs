@@ -15,7 +15,7 @@ use super::{
 };
 
 pub(super) fn update(which: &args::Which, names: &[String], check: bool) -> Outcome {
-    let matrix_file::Loaded { plan, known } = matrix_file::load(which)?;
+    let matrix_file::Loaded { plan, known, .. } = matrix_file::load(which)?;
     let mut used: Vec<&str> = plan
         .images
         .iter()
