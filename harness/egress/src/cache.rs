@@ -10,6 +10,7 @@
 //! its content until it is closed.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
@@ -30,6 +31,8 @@ const TOUCH: Duration = Duration::from_secs(60);
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 /// What an eviction leaves, of the limit: otherwise each file that comes would look through all of them.
 const KEPT: (u64, u64) = (9, 10);
+/// What an entry of the index takes of the limit, in bytes: a block of a disk. A guest can make many of one content.
+const ENTRY: u64 = 4096;
 /// Largest entry of the index that is read.
 const LONGEST_ENTRY: u64 = 64 * 1024;
 
@@ -38,7 +41,7 @@ const LONGEST_ENTRY: u64 = 64 * 1024;
 pub(crate) struct Cache {
     root: PathBuf,
     limit: u64,
-    /// Bytes of content, as far as this process knows; counted when something is first put there.
+    /// Bytes of content and index, as far as this process knows; counted when something is first put there.
     size: Mutex<Option<u64>>,
     /// Bytes of this process's downloads in progress, which have the same limit.
     coming: Arc<AtomicU64>,
@@ -186,9 +189,14 @@ impl Cache {
     /// It cannot be written. Nothing half-written is found then.
     pub(crate) fn keep(&self, download: Download, entry: &Entry) -> io::Result<()> {
         let path = self.content(entry.digest);
-        let known = fs::metadata(&path).is_ok_and(|file| file.len() == entry.bytes);
-        if !known {
-            self.make_room(entry.bytes)?;
+        let is_known = || fs::metadata(&path).is_ok_and(|file| file.len() == entry.bytes);
+        let content = if is_known() { 0 } else { entry.bytes };
+        let noted = if self.entry(&entry.url).exists() { 0 } else { ENTRY };
+        if content + noted > 0 {
+            self.make_room(content + noted)?;
+        }
+        // Making room may have removed it.
+        if !is_known() {
             download.file.as_file().sync_data()?;
             download.file.persist(&path).map_err(|error| error.error)?;
         }
@@ -218,7 +226,10 @@ impl Cache {
         let mut size = self.size.lock().unwrap_or_else(PoisonError::into_inner);
         let known = match *size {
             Some(known) => known,
-            None => files(&self.root.join("content"))?.iter().map(|(.., bytes)| bytes).sum(),
+            None => {
+                let content: u64 = files(&self.root.join("content"))?.iter().map(|(.., bytes)| bytes).sum();
+                content + ENTRY * files(&self.root.join("index"))?.len() as u64
+            }
         };
         let wanted = known.saturating_add(bytes);
         *size = Some(if wanted <= self.limit { wanted } else { self.evict(bytes)?.saturating_add(bytes) });
@@ -227,22 +238,26 @@ impl Cache {
 
     /// Removes until there is room for this much; what is left.
     fn evict(&self, bytes: u64) -> io::Result<u64> {
+        let mut entries: HashMap<PathBuf, Vec<PathBuf>> = HashMap::new();
+        for (_, path, _) in files(&self.root.join("index"))? {
+            let entry = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Entry>(&text).ok());
+            match entry.map(|entry| self.content(entry.digest)).filter(|content| content.exists()) {
+                Some(content) => entries.entry(content).or_default().push(path),
+                None => drop(fs::remove_file(path)),
+            }
+        }
         let mut contents = files(&self.root.join("content"))?;
         contents.sort();
-        let mut left: u64 = contents.iter().map(|(.., bytes)| bytes).sum();
+        let with_entries = |path: &PathBuf, bytes: u64| bytes + ENTRY * entries.get(path).map_or(0, Vec::len) as u64;
+        let mut left: u64 = contents.iter().map(|(_, path, bytes)| with_entries(path, *bytes)).sum();
         let most = (self.limit / KEPT.1 * KEPT.0).saturating_sub(bytes);
         for (_, path, bytes) in contents {
             if left <= most {
                 break;
             }
-            if fs::remove_file(path).is_ok() {
-                left = left.saturating_sub(bytes);
-            }
-        }
-        for (_, path, _) in files(&self.root.join("index"))? {
-            let entry = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Entry>(&text).ok());
-            if entry.is_none_or(|entry| !self.content(entry.digest).exists()) {
-                let _ = fs::remove_file(path);
+            if fs::remove_file(&path).is_ok() {
+                left = left.saturating_sub(with_entries(&path, bytes));
+                entries.get(&path).into_iter().flatten().for_each(|entry| drop(fs::remove_file(entry)));
             }
         }
         for (used, path, _) in files(&self.root.join("new"))? {
@@ -277,6 +292,9 @@ mod tests {
 
     use super::*;
 
+    const K: usize = 1024;
+    const LIMIT: u64 = 1 << 20;
+
     fn entry(url: &str, content: &[u8]) -> Entry {
         Entry {
             url: url.to_owned(),
@@ -310,8 +328,8 @@ mod tests {
     #[test]
     fn what_was_kept_is_found_by_its_url_in_another_process_too() {
         let folder = tempfile::tempdir().expect("a folder");
-        keep(&Cache::open(folder.path(), 100).expect("opened"), "http://a/x", b"content");
-        let again = Cache::open(folder.path(), 100).expect("opened");
+        keep(&Cache::open(folder.path(), LIMIT).expect("opened"), "http://a/x", b"content");
+        let again = Cache::open(folder.path(), LIMIT).expect("opened");
         assert_eq!(again.look("http://a/x"), Some(entry("http://a/x", b"content")));
         assert_eq!(again.look("http://a/y"), None);
         let mut text = String::new();
@@ -322,7 +340,7 @@ mod tests {
     #[test]
     fn a_damaged_or_missing_content_is_not_found() {
         let folder = tempfile::tempdir().expect("a folder");
-        let cache = Cache::open(folder.path(), 100).expect("opened");
+        let cache = Cache::open(folder.path(), LIMIT).expect("opened");
         keep(&cache, "http://a/x", b"content");
         fs::write(cache.content(Digest::of(b"content")), b"cont").expect("cut");
         assert_eq!(cache.look("http://a/x"), None);
@@ -338,13 +356,13 @@ mod tests {
     #[test]
     fn what_was_not_used_for_the_longest_time_makes_room() {
         let folder = tempfile::tempdir().expect("a folder");
-        let cache = Cache::open(folder.path(), 100).expect("opened");
-        for (at, content) in [[b'1'; 30], [b'2'; 30], [b'3'; 30]].iter().enumerate() {
+        let cache = Cache::open(folder.path(), 126 * K as u64).expect("opened");
+        for (at, content) in [[b'1'; 30 * K], [b'2'; 30 * K], [b'3'; 30 * K]].iter().enumerate() {
             keep(&cache, &format!("http://a/{at}"), content);
             age(&cache, content, 1000 - 100 * at as u64);
         }
-        cache.read(Digest::of(&[b'1'; 30])).expect("there");
-        keep(&cache, "http://a/3", &[b'4'; 30]);
+        cache.read(Digest::of(&[b'1'; 30 * K])).expect("there");
+        keep(&cache, "http://a/3", &[b'4'; 30 * K]);
         let found = |at: usize| cache.look(&format!("http://a/{at}")).is_some();
         assert_eq!([0, 1, 2, 3].map(found), [true, false, true, true]);
         assert_eq!(
@@ -353,21 +371,37 @@ mod tests {
             "nothing points to nothing"
         );
         // As large as everything may be: it is kept alone, and goes with the next one.
-        keep(&cache, "http://a/4", &[b'5'; 100]);
+        keep(&cache, "http://a/4", &[b'5'; 100 * K]);
         assert_eq!([0, 1, 2, 3, 4].map(found), [false, false, false, false, true]);
-        keep(&cache, "http://a/5", &[b'6'; 30]);
+        keep(&cache, "http://a/5", &[b'6'; 30 * K]);
         assert_eq!([4, 5].map(found), [false, true]);
+    }
+
+    #[test]
+    fn many_addresses_of_one_content_have_a_limit_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::open(folder.path(), 10 * ENTRY).expect("opened");
+        for at in 0..100 {
+            keep(&cache, &format!("http://a/{at}"), b"content");
+            keep(&cache, &format!("http://a/{at}"), b"content");
+        }
+        let entries = fs::read_dir(folder.path().join("index")).expect("a folder").count();
+        assert!((1..=10).contains(&entries), "{entries}");
+        assert!(cache.look("http://a/99").is_some());
+        let again = Cache::open(folder.path(), 10 * ENTRY).expect("opened");
+        (100..110).for_each(|at| keep(&again, &format!("http://a/{at}"), b"content"));
+        assert!(fs::read_dir(folder.path().join("index")).expect("a folder").count() <= 10);
     }
 
     #[test]
     fn what_is_being_read_stays_readable_when_it_is_evicted() {
         let folder = tempfile::tempdir().expect("a folder");
-        let cache = Cache::open(folder.path(), 50).expect("opened");
-        keep(&cache, "http://a/1", &[b'1'; 40]);
-        let mut reading = cache.read(Digest::of(&[b'1'; 40])).expect("there");
-        keep(&cache, "http://a/2", &[b'2'; 40]);
+        let cache = Cache::open(folder.path(), 50 * K as u64).expect("opened");
+        keep(&cache, "http://a/1", &[b'1'; 40 * K]);
+        let mut reading = cache.read(Digest::of(&[b'1'; 40 * K])).expect("there");
+        keep(&cache, "http://a/2", &[b'2'; 40 * K]);
         let mut content = Vec::new();
         reading.read_to_end(&mut content).expect("read");
-        assert_eq!((content, cache.look("http://a/1")), (vec![b'1'; 40], None));
+        assert_eq!((content, cache.look("http://a/1")), (vec![b'1'; 40 * K], None));
     }
 }
