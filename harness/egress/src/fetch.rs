@@ -1,6 +1,10 @@
 //! Gets each file once, however many guests want it at the same time, and asks for nothing that the cache has and that cannot be newer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use hyper::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
@@ -31,6 +35,8 @@ pub(crate) struct Fetches {
     /// Largest file, in bytes.
     pub(crate) largest: u64,
     pub(crate) running: Running,
+    /// Pinned content that nobody had when all were asked: they are not asked again.
+    pub(crate) missed: Mutex<HashSet<Digest>>,
 }
 
 /// A file that is wanted.
@@ -67,6 +73,10 @@ pub(crate) struct Found {
 }
 
 impl Fetches {
+    pub(crate) fn missed(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The file, from the cache if that is right, else from its server.
     ///
     /// # Errors

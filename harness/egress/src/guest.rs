@@ -35,6 +35,7 @@ use crate::{
     content::Content,
     fetch::{Answer, Fetches, Found, Wanted},
     flight::{Head, SOURCE},
+    locked::Pinned,
     pins::{Pins, file_url},
     policy::{Policy, Refusal, Target, What, decide},
     tunnel,
@@ -134,6 +135,12 @@ impl State {
         let (had, requests, bytes) = Default::default();
         let under_way = watch::Sender::new(0);
         Self { fetches, policy: watch::Sender::new(None), pins, record, had, requests, bytes, under_way }
+    }
+
+    /// Bytes that it has received, or that were downloaded for it.
+    #[cfg(test)]
+    pub(crate) fn received(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Serves one connection to its end.
@@ -243,7 +250,10 @@ impl State {
         let digest = digest.and_then(|digest| digest.to_str().ok()?.parse().ok());
         let got = match (&self.pins, self.fetches.replayed(wanted, digest).await) {
             (_, Some(answer)) => Ok(answer),
-            (Some(pins), None) => self.fetches.get_pinned(wanted, url, pins, policy).await,
+            (Some(pins), None) => {
+                let takes = |bytes| asked.takes(bytes);
+                self.fetches.get_pinned(wanted, url, &Pinned { pins, policy, takes: &takes }).await
+            }
             (None, None) => self.fetches.get(&Wanted { digest, ..wanted.clone() }).await,
         };
         match got {

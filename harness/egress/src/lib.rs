@@ -38,7 +38,7 @@ pub use cache::cached;
 pub use guest::Recorder;
 pub use link::Card;
 pub use package_name::PackageName;
-pub use pins::{PackagePin, Pins, file_url, is_difference};
+pub use pins::{PackagePin, Pins, file_url, is_difference, is_file_url};
 pub use policy::Policy;
 pub use proxy::{Guest, Proxy, Settings, url};
 pub use snapshot::Snapshot;

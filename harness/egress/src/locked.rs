@@ -13,16 +13,24 @@ use url::Url;
 use crate::{
     cache::Entry,
     fetch::{Answer, Fetches, Found, Wanted},
-    flight::Head,
+    flight::{Head, Other},
     package_name::PackageName,
     pins::{Asked, PackagePin, Pins},
     policy::Policy,
 };
 
-/// How long a file that is not pinned is waited for, to say what is offered: shorter than package managers wait for an answer.
+/// How long it takes at the most to find out what a file is, or who has the pinned one: shorter than package managers wait for an answer.
 const KNOWN: Duration = Duration::from_secs(20);
 /// Most answers of a service that lead on to another one.
 const REDIRECTS: usize = 3;
+
+/// What a guest with pins may get, and at whose expense.
+pub(crate) struct Pinned<'a> {
+    pub(crate) pins: &'a Pins,
+    pub(crate) policy: Option<&'a Policy>,
+    /// Takes bytes that are downloaded to look at them, and not passed on, from what the guest may receive.
+    pub(crate) takes: &'a (dyn Fn(u64) -> Result<(), String> + Send + Sync),
+}
 
 impl Fetches {
     /// The file, as the pins have it. `url`: as they spell it.
@@ -34,124 +42,73 @@ impl Fetches {
         self: &Arc<Self>,
         wanted: &Wanted,
         url: &str,
-        pins: &Pins,
-        policy: Option<&Policy>,
+        pinned: &Pinned<'_>,
     ) -> Result<Answer, String> {
-        let snapshots = if self.offline { Vec::new() } else { pins.snapshots(url) };
-        match pins.asked(url) {
+        match pinned.pins.asked(url) {
             Asked::Metadata(pin) => {
                 if let Some(answer) = self.replayed(wanted, pin).await {
                     return Ok(answer);
                 }
                 let asked = Wanted { digest: pin, ..wanted.clone() };
-                if let Some(pin) = pin.filter(|_| !snapshots.is_empty())
-                    && !self.whole(self.get(&asked).await).await.is_ok_and(|digest| digest == pin)
-                    && let Some(answer) = self.list_as_it_was(wanted, pin, snapshots, policy).await
+                if let Some(pin) = pin
+                    && let Some(answer) = self.list_as_it_was(&asked, pin, url, pinned).await
                 {
                     return Ok(answer);
                 }
                 // Whatever lists the server has: what decides is which packages come of it.
                 self.get(&asked).await
             }
-            Asked::Pinned(pin, offered) => {
-                if let Some(answer) = self.replayed(wanted, Some(pin.digest)).await {
-                    return Ok(answer);
-                }
-                // What the cache has under this URL is another content: the server may have the pinned one.
-                let again = wanted.again || self.look(&wanted.url).await.is_some();
-                match self.get(&Wanted { again, digest: Some(pin.digest), ..wanted.clone() }).await? {
-                    Answer::File(found) => {
-                        let content = found.content.expecting(pin, offered)?;
-                        Ok(Answer::File(Box::new(Found { content, ..*found })))
-                    }
-                    Answer::Other(other) if is_error(other.status) => {
-                        let found = self.package_as_it_was(pin, &offered, snapshots, policy).await;
-                        found.ok_or_else(|| pin.gone(&other.status.to_string()))
-                    }
-                    other => Ok(other),
-                }
-            }
+            Asked::Pinned(pin, offered) => self.pinned_package(wanted, url, (pin, &offered), pinned).await,
+            Asked::Delta => Err("differences of packages are not passed on where whole packages are pinned".to_owned()),
             Asked::Unpinned(offered) => match self.get(wanted).await? {
                 Answer::File(found) => {
-                    let late = |_| Err(format!("timeout: it was not downloaded within {} s", KNOWN.as_secs()));
-                    let digest = timeout(KNOWN, found.content.whole()).await.unwrap_or_else(late);
-                    let same = digest.as_ref().ok().copied().filter(|digest| pins.has(*digest));
-                    let answer = self.replayed(wanted, same).await;
-                    answer.ok_or_else(|| pins.refusal(&offered, &digest))
+                    let digest = self.digest_of(*found, pinned).await;
+                    match digest.as_ref().ok().copied().filter(|digest| pinned.pins.has(*digest)) {
+                        Some(same) => {
+                            let answer = self.replayed(wanted, Some(same)).await;
+                            answer.ok_or_else(|| format!("{offered} is pinned, and could not be kept in the cache"))
+                        }
+                        None => Err(pinned.pins.refusal(&offered, &digest)),
+                    }
                 }
+                Answer::Other(other) if other.status.is_success() => Err(odd(other.status)),
                 other => Ok(other),
             },
         }
     }
 
-    /// Digest of all of what there is.
-    ///
-    /// # Errors
-    ///
-    /// It is no file, or does not come, in words.
-    async fn whole(&self, got: Result<Answer, String>) -> Result<Digest, String> {
-        match got? {
-            Answer::File(found) => found.content.whole().await,
-            Answer::Other(other) => Err(other.status.to_string()),
-        }
-    }
-
-    /// The pinned list, from a service that has its repository as it was.
-    async fn list_as_it_was(
+    /// A pinned package: from the cache, its server, or a service that has it as it was.
+    async fn pinned_package(
         self: &Arc<Self>,
         wanted: &Wanted,
-        pin: Digest,
-        snapshots: Vec<String>,
-        policy: Option<&Policy>,
-    ) -> Option<Answer> {
-        for url in snapshots {
-            if self.whole(self.of_service(url, pin, policy).await).await.is_ok_and(|digest| digest == pin) {
-                let entry = self.entry(&wanted.url, pin)?;
-                return self.kept(entry, ContentSource::Snapshot).await.ok();
-            }
+        url: &str,
+        (pin, offered): (&PackagePin, &PackageName),
+        pinned: &Pinned<'_>,
+    ) -> Result<Answer, String> {
+        if let Some(answer) = self.replayed(wanted, Some(pin.digest)).await {
+            return Ok(answer);
         }
-        None
+        // What the cache has under this URL is another content: the server may have the pinned one.
+        let again = wanted.again || self.look(&wanted.url).await.is_some();
+        let why = match self.get(&Wanted { again, digest: Some(pin.digest), ..wanted.clone() }).await {
+            Ok(Answer::File(found)) => {
+                let content = found.content.expecting(pin, offered.clone())?;
+                return Ok(Answer::File(Box::new(Found { content, ..*found })));
+            }
+            Ok(Answer::Other(other)) if other.status.is_redirection() => return Ok(Answer::Other(other)),
+            Ok(Answer::Other(other)) => self.why_not(pin, &other),
+            Err(why) => why,
+        };
+        self.package_as_it_was((pin, offered), url, pinned).await.ok_or(why)
     }
 
-    /// The pinned package, likewise; its content is proved as it is passed on.
-    async fn package_as_it_was(
-        self: &Arc<Self>,
-        pin: &PackagePin,
-        offered: &PackageName,
-        snapshots: Vec<String>,
-        policy: Option<&Policy>,
-    ) -> Option<Answer> {
-        for url in snapshots {
-            if let Ok(Answer::File(found)) = self.of_service(url, pin.digest, policy).await
-                && let Ok(content) = found.content.expecting(pin, offered.clone())
-            {
-                return Some(Answer::File(Box::new(Found { content, source: ContentSource::Snapshot, ..*found })));
-            }
+    fn why_not(&self, pin: &PackagePin, other: &Other) -> String {
+        match (self.upstream.own_words(&other.content), other.status) {
+            (Some(words), _) => words,
+            (None, StatusCode::NOT_FOUND | StatusCode::GONE) => pin.gone(&other.status.to_string()),
+            (None, status) if status.is_success() => odd(status),
+            (None, status) => format!("the server answered HTTP {status}"),
         }
-        None
-    }
-
-    /// What a service answers, which may lead to the date that it has.
-    ///
-    /// # Errors
-    ///
-    /// In words.
-    async fn of_service(self: &Arc<Self>, url: String, pin: Digest, policy: Option<&Policy>) -> Result<Answer, String> {
-        let not_asked = || "it must not be asked".to_owned();
-        let mut at = Url::parse(&url).map_err(|error| error.to_string())?;
-        for _ in 0..REDIRECTS {
-            let reach = policy.and_then(|policy| policy.reach(at.as_str())).ok_or_else(not_asked)?;
-            let (url, may_change, again) = (at.to_string(), false, false);
-            let answer = self.get(&Wanted { url, reach, may_change, again, digest: Some(pin) }).await?;
-            let Answer::Other(other) = &answer else { return Ok(answer) };
-            let to = other.headers.get(LOCATION).filter(|_| other.status.is_redirection());
-            let to = to.and_then(|to| at.join(to.to_str().ok()?).ok());
-            let Some(to) = to.filter(|to| to.host() == at.host() && to.port() == at.port()) else {
-                return Ok(answer);
-            };
-            at = to;
-        }
-        Err("it leads on and on".to_owned())
     }
 
     /// What is said of it without its content.
@@ -168,12 +125,116 @@ impl Fetches {
         let pin = match pins.asked(url) {
             Asked::Metadata(pin) => pin,
             Asked::Pinned(pin, _) => Some(pin.digest),
-            Asked::Unpinned(_) => None,
+            Asked::Unpinned(_) | Asked::Delta => None,
         };
         match pin.and_then(|pin| self.entry(&wanted.url, pin)) {
             Some(entry) => Ok((StatusCode::OK, Head::from(&entry), HeaderMap::new(), ContentSource::Cache)),
             None => self.head(wanted).await,
         }
+    }
+
+    /// Digest of a file that nobody may have before that is known.
+    ///
+    /// # Errors
+    ///
+    /// It is not known in time, or at the guest's expense, in words.
+    async fn digest_of(&self, found: Found, pinned: &Pinned<'_>) -> Result<Digest, String> {
+        let bytes = found.head.length.ok_or("its server does not say how large it is")?;
+        (pinned.takes)(bytes)?;
+        let late = |_| Err(format!("timeout: it was not downloaded within {} s", KNOWN.as_secs()));
+        timeout(KNOWN, found.content.whole()).await.unwrap_or_else(late)
+    }
+
+    /// Where else this pinned content may be had: nowhere if that was tried before.
+    fn services(&self, pin: Digest, url: &str, pins: &Pins) -> Vec<String> {
+        match self.offline || self.missed().contains(&pin) {
+            true => Vec::new(),
+            false => pins.snapshots(url),
+        }
+    }
+
+    /// The pinned list: what its server has, if it still has that, or from a service that has its repository as it was.
+    async fn list_as_it_was(
+        self: &Arc<Self>,
+        asked: &Wanted,
+        pin: Digest,
+        url: &str,
+        pinned: &Pinned<'_>,
+    ) -> Option<Answer> {
+        let services = self.services(pin, url, pinned.pins);
+        if services.is_empty() {
+            return None;
+        }
+        let finding = async {
+            let is_it = |answer: Result<Answer, String>| async {
+                match answer {
+                    Ok(Answer::File(found)) => self.digest_of(*found, pinned).await == Ok(pin),
+                    _ => false,
+                }
+            };
+            if is_it(self.get(asked).await).await {
+                return Some(ContentSource::Server);
+            }
+            for url in services {
+                if is_it(self.of_service(url, pin, pinned).await).await {
+                    return Some(ContentSource::Snapshot);
+                }
+            }
+            None
+        };
+        let Some(source) = timeout(KNOWN, finding).await.ok().flatten() else {
+            self.missed().insert(pin);
+            return None;
+        };
+        self.kept(self.entry(&asked.url, pin)?, source).await.ok()
+    }
+
+    /// The pinned package, from such a service; its content is proved as it is passed on.
+    async fn package_as_it_was(
+        self: &Arc<Self>,
+        (pin, offered): (&PackagePin, &PackageName),
+        url: &str,
+        pinned: &Pinned<'_>,
+    ) -> Option<Answer> {
+        let services = self.services(pin.digest, url, pinned.pins);
+        let finding = async {
+            for url in services {
+                if let Ok(Answer::File(found)) = self.of_service(url, pin.digest, pinned).await
+                    && let Ok(content) = found.content.expecting(pin, offered.clone())
+                {
+                    return Some(Found { content, source: ContentSource::Snapshot, ..*found });
+                }
+            }
+            None
+        };
+        let Some(found) = timeout(KNOWN, finding).await.ok().flatten() else {
+            self.missed().insert(pin.digest);
+            return None;
+        };
+        Some(Answer::File(Box::new(found)))
+    }
+
+    /// What a service answers, which may lead to the date that it has.
+    ///
+    /// # Errors
+    ///
+    /// In words.
+    async fn of_service(self: &Arc<Self>, url: String, pin: Digest, pinned: &Pinned<'_>) -> Result<Answer, String> {
+        let not_asked = || "it must not be asked".to_owned();
+        let mut at = Url::parse(&url).map_err(|error| error.to_string())?;
+        for _ in 0..REDIRECTS {
+            let reach = pinned.policy.and_then(|policy| policy.reach(at.as_str())).ok_or_else(not_asked)?;
+            let (url, may_change, again) = (at.to_string(), false, false);
+            let answer = self.get(&Wanted { url, reach, may_change, again, digest: Some(pin) }).await?;
+            let Answer::Other(other) = &answer else { return Ok(answer) };
+            let to = other.headers.get(LOCATION).filter(|_| other.status.is_redirection());
+            let to = to.and_then(|to| at.join(to.to_str().ok()?).ok());
+            let Some(to) = to.filter(|to| to.host() == at.host() && to.port() == at.port()) else {
+                return Ok(answer);
+            };
+            at = to;
+        }
+        Err("it leads on and on".to_owned())
     }
 
     /// The content of this digest, if the cache has it.
@@ -196,6 +257,7 @@ impl Fetches {
     }
 }
 
-fn is_error(status: StatusCode) -> bool {
-    status.is_client_error() || status.is_server_error()
+/// Package managers may take it for the file.
+fn odd(status: StatusCode) -> String {
+    format!("the server answered HTTP {status}, which is no proof of a whole file")
 }

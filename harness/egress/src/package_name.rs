@@ -9,6 +9,14 @@ use crate::immutable::is_list;
 /// Most characters of a name or a version that are taken from a file's name.
 const LONGEST: usize = 200;
 
+/// What makes a package out of an older one.
+const DELTA: &str = ".drpm";
+
+/// Whether the file of this URL is such a difference of two packages.
+pub(crate) fn is_delta(url: &str) -> bool {
+    url.split(['?', '#']).next().is_some_and(|path| path.to_ascii_lowercase().ends_with(DELTA))
+}
+
 /// What a package's file is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackageName {
@@ -20,24 +28,27 @@ pub struct PackageName {
 
 impl PackageName {
     /// That of the file with this URL or path, percent-encoded as it is there; `None`: it is no package of `.deb`, `.rpm`, `.apk`,
-    /// `.pkg.tar*` or `.pkg`.
+    /// `.pkg.tar*` or `.pkg`, in capitals or not.
     pub fn of(path: &str) -> Option<Self> {
         let path = path.split(['?', '#']).next().unwrap_or_default();
         let file = percent_decode_str(path.rsplit('/').next().unwrap_or_default()).decode_utf8_lossy();
         if is_list(&file) {
             return None;
         }
-        let (stem, known) = if let Some(stem) = [".deb", ".udeb", ".ddeb"].iter().find_map(|end| file.strip_suffix(end))
-        {
+        let without = |end: &str| {
+            let (stem, rest) = file.split_at_checked(file.len().checked_sub(end.len())?)?;
+            rest.eq_ignore_ascii_case(end).then_some(stem)
+        };
+        let (stem, known) = if let Some(stem) = [".deb", ".udeb", ".ddeb"].into_iter().find_map(without) {
             (stem, deb(stem))
-        } else if let Some(stem) = file.strip_suffix(".rpm") {
+        } else if let Some(stem) = [DELTA, ".rpm"].into_iter().find_map(without) {
             (stem, rpm(stem))
-        } else if let Some(stem) = file.strip_suffix(".apk") {
+        } else if let Some(stem) = without(".apk") {
             (stem, apk(stem))
         } else if let Some(stem) = pacman_stem(&file) {
             (stem, pacman(stem))
         } else {
-            let stem = file.strip_suffix(".pkg")?;
+            let stem = without(".pkg")?;
             (stem, pkg(stem))
         };
         if stem.is_empty() {
@@ -130,6 +141,8 @@ mod tests {
             ("/core/os/x86_64/gcc-libs-14.2.1+r753-1-x86_64.pkg.tar.xz", "gcc-libs | 14.2.1+r753-1"),
             ("/FreeBSD:14:amd64/quarterly/All/py311-foo-1.24.0_3,3.pkg", "py311-foo | 1.24.0_3,3"),
             ("/quarterly/All/Hashed/hello-2.12~0123456789.pkg", "hello | 2.12"),
+            ("/HELLO_2.10-3_AMD64.DEB", "HELLO | 2.10-3"),
+            ("/drpms/bash-5.1-1_5.1-2.el9.x86_64.drpm", "bash-5.1 | 1_5.1-2.el9"),
         ] {
             assert_eq!(named(path), expected, "{path}");
         }

@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 
 use matrix::Digest;
 use serde::{Deserialize, Serialize};
+use url::{Position, Url};
 
-use crate::{package_name::PackageName, snapshot::Snapshot};
+use crate::{
+    package_name::{PackageName, is_delta},
+    snapshot::Snapshot,
+};
 
 /// The file of the pins: every refusal names it.
 const FILE: &str = "repositories.lock";
@@ -45,6 +49,8 @@ pub(crate) enum Asked<'a> {
     Pinned(&'a PackagePin, PackageName),
     /// A package of which no URL like this is pinned: right only if its content is.
     Unpinned(PackageName),
+    /// A difference of two packages that is not pinned. Nobody needs it: package managers get the whole package instead.
+    Delta,
 }
 
 /// Whether a request of a guest with pins failed for this reason because of them.
@@ -60,14 +66,32 @@ pub fn file_url(host: &str, port: u16, path: &str) -> String {
     }
 }
 
+/// Whether a URL is spelled as [`file_url`] does.
+pub fn is_file_url(text: &str) -> bool {
+    let spelled = Url::parse(text).ok().filter(|url| url.scheme() == "http").and_then(|url| {
+        let path = &url[Position::BeforePath..Position::AfterQuery];
+        Some(file_url(url.host_str()?.trim_end_matches('.'), url.port_or_known_default()?, path))
+    });
+    spelled.as_deref() == Some(text)
+}
+
 impl Pins {
     /// What a request for this URL is for.
     pub(crate) fn asked(&self, url: &str) -> Asked<'_> {
-        match (PackageName::of(url), self.packages.get(url)) {
+        match (PackageName::of(url), self.packages.get(url).or_else(|| self.elsewhere(url))) {
             (Some(name), Some(pin)) => Asked::Pinned(pin, name),
+            (Some(_), None) if is_delta(url) => Asked::Delta,
             (Some(name), None) => Asked::Unpinned(name),
             (None, _) => Asked::Metadata(self.metadata.get(url).copied()),
         }
+    }
+
+    /// The pinned package whose file is called so, if there is one: mirrors have the same.
+    fn elsewhere(&self, url: &str) -> Option<&PackagePin> {
+        let file = |url: &str| url.rsplit('/').next().map(str::to_owned);
+        let mut called_so = self.packages.iter().filter(|(known, _)| file(known) == file(url)).map(|(_, pin)| pin);
+        let first = called_so.next()?;
+        called_so.all(|other| other.digest == first.digest).then_some(first)
     }
 
     /// Where else a file of this URL may be had, the likeliest first.
@@ -170,6 +194,28 @@ mod tests {
         assert!(pins.has(Digest::of(b"old")) && !pins.has(Digest::of(b"list")));
         assert_eq!(file_url("d.test", 80, "/x"), "http://d.test/x");
         assert_eq!(file_url("[::1]", 8080, "/x"), "http://[::1]:8080/x");
+        // On a mirror that is not known.
+        let elsewhere = "http://m.test/pool/nginx-common_1.22.1-9_all.deb";
+        assert_eq!(pins.asked(elsewhere), Asked::Pinned(&pins.packages[url], offered("nginx-common", "1.22.1-9")));
+        assert_eq!(pins.asked("http://d.test/x-1-1_1-2.x86_64.drpm"), Asked::Delta);
+    }
+
+    #[test]
+    fn a_url_has_one_spelling() {
+        for right in ["http://d.test/x_1%2b1_all.deb", "http://d.test:8080/x?y", "http://[::1]/x"] {
+            assert!(is_file_url(right), "{right}");
+        }
+        let wrong = [
+            "http://D.test/x",
+            "http://d.test:80/x",
+            "http://d.test./x",
+            "http://d.test/a/../x",
+            "https://d.test/x",
+            "x",
+        ];
+        for wrong in wrong {
+            assert!(!is_file_url(wrong), "{wrong}");
+        }
     }
 
     #[test]

@@ -68,9 +68,9 @@ impl Proxy {
         let Settings { cache, limit, through, offline } = settings;
         let opened = Cache::open(cache, limit);
         let cache = opened.map_err(|error| format!("{} cannot be created: {error}", cache.display()))?;
-        let (upstream, began, running) =
-            (Upstream::new(through, Resolver::of_system())?, Timestamp::now(), Default::default());
-        Ok(Self(Arc::new(Fetches { cache, upstream, began, offline, largest: LARGEST, running })))
+        let (upstream, began) = (Upstream::new(through, Resolver::of_system())?, Timestamp::now());
+        let (running, missed) = Default::default();
+        Ok(Self(Arc::new(Fetches { cache, upstream, began, offline, largest: LARGEST, running, missed })))
     }
 
     /// Serves a guest, which may reach nothing yet, and gets no other packages than these `pins`; `None`: any. `record` is told of each

@@ -49,8 +49,9 @@ impl Server {
                     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
                     asked.lock().expect("asked").push(head);
                     let answer = answers.lock().expect("answers").get(&path).cloned();
-                    let answer =
-                        answer.unwrap_or_else(|| "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno".into());
+                    let answer = answer.unwrap_or_else(|| {
+                        "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno".into()
+                    });
                     let start = answer.trim_end_matches("ENDLESS").trim_end_matches("SILENT");
                     let _ = stream.write_all(start.as_bytes()).await;
                     while answer.ends_with("ENDLESS") && stream.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
@@ -127,6 +128,7 @@ impl Runner {
             began: Timestamp::now(),
             offline,
             largest: 8 << 20,
+            missed: Default::default(),
             running: Default::default(),
         };
         Self { folder, fetches: Arc::new(fetches) }

@@ -246,14 +246,78 @@ async fn a_service_that_has_something_else_changes_nothing() {
     let (content, request) = guest.gets(&server.url("/libfoo_1.0_all.deb")).await;
     assert!(!content.contains(&other) && reason(&request).contains("repositories.lock pins 1.0"), "{request:?}");
     // One that leads to another server, or to itself for ever, has nothing.
-    for to in ["http://192.0.2.1/x", "/snap/20261127T022032Z/libfoo_1.0_all.deb"] {
+    let another = Server::new().await;
+    another.has("/libfoo_1.0_all.deb", "", "the old package");
+    for to in [another.url("/libfoo_1.0_all.deb"), "/snap/20261127T022032Z/libfoo_1.0_all.deb".to_owned()] {
         let runner = Runner::new();
-        let mut guest = self::guest(&runner, &server, &pins);
+        let (mut policy, more) = (server.policy(), another.policy());
+        policy.private.extend(more.private);
+        let mut guest = runner.guest_of(Some(policy), Some(pins.clone()));
         let moved = "HTTP/1.1 301 Moved\r\ncontent-length: 0\r\nconnection: close\r\n";
         server.says("/snap/20261127T022032Z/libfoo_1.0_all.deb", &format!("{moved}location: {to}\r\n\r\n"));
         let (_, request) = guest.gets(&server.url("/libfoo_1.0_all.deb")).await;
         assert!(reason(&request).contains("the repository does not have it"), "{request:?}");
+        assert!(another.asked().is_empty());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_has_not_what_is_pinned_is_asked_once() {
+    let (server, pins) = with_snapshots().await;
+    let runner = Runner::new();
+    let mut guest = guest(&runner, &server, &pins);
+    for round in 0..3 {
+        assert_eq!(guest.gets(&server.url("/Packages")).await.0, "new list");
+        assert!(reason(&guest.gets(&server.url("/libfoo_1.0_all.deb")).await.1).contains("does not have it"));
+        let asked = server.asked().iter().filter(|asked| asked.contains("/snap/")).count();
+        assert_eq!(asked, if round == 0 { 8 } else { 0 }, "four dates for each of two files");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_whose_server_is_gone_comes_from_the_service_too() {
+    let (server, pins) = with_snapshots().await;
+    server.has("/snap/20261127T022032Z/libfoo_1.0_all.deb", "", "the old package");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let closed = format!("http://{}", listener.local_addr().expect("an address"));
+    drop(listener);
+    let pin = pins.packages.values().next().expect("one").clone();
+    let packages = [(format!("{closed}/libfoo_1.0_all.deb"), pin)].into();
+    let snapshots = vec![Snapshot { of: closed.clone(), ..pins.snapshots[0].clone() }];
+    let pins = Pins { packages, snapshots, ..pins };
+    let mut policy = server.policy();
+    policy.private.push(closed.trim_start_matches("http://").parse().expect("a host"));
+    let runner = Runner::new();
+    let mut guest = runner.guest_of(Some(policy), Some(pins));
+    let (got, request) = guest.gets(&format!("{closed}/libfoo_1.0_all.deb")).await;
+    assert_eq!((&*got, request.outcome), ("the old package", served(ContentSource::Snapshot, "the old package")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_proves_nothing_is_no_package() {
+    let (server, _, pins) = locked().await;
+    let text = "HTTP/1.1 203 Changed\r\ncontent-length: 3\r\nconnection: close\r\n\r\nbad";
+    for path in ["/libfoo_1.0_all.deb", "/libfoo_1.1_all.deb"] {
+        server.says(path, text);
+        let mut guest = guest(&Runner::new(), &server, &pins);
+        let (content, request) = guest.gets(&server.url(path)).await;
+        assert!(!content.ends_with("bad") && reason(&request).contains("HTTP 203"), "{content} {request:?}");
+    }
+    server.says("/libfoo_1.0_all.deb", "HTTP/1.1 503 Busy\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno");
+    let (_, request) = { guest(&Runner::new(), &server, &pins) }.gets(&server.url("/libfoo_1.0_all.deb")).await;
+    assert_eq!(reason(&request), "the server answered HTTP 503 Service Unavailable", "it may have it in a minute");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_downloaded_to_look_at_it_is_at_the_guests_expense() {
+    let (server, runner, pins) = locked().await;
+    server.has("/libfoo_1.1_all.deb", "", &"x".repeat(300_000));
+    let mut guest = guest(&runner, &server, &pins);
+    guest.gets(&server.url("/libfoo_1.1_all.deb")).await;
+    assert!(guest.state.received() >= 300_000, "{}", guest.state.received());
+    server.says("/libfoo_1.2_all.deb", "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nendless");
+    let (_, request) = guest.gets(&server.url("/libfoo_1.2_all.deb")).await;
+    assert!(reason(&request).contains("does not say how large it is"), "{request:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
