@@ -163,6 +163,14 @@ fn reach(address: Option<IpAddr>, private: bool) -> Result<Reach, IpAddr> {
 }
 
 impl Policy {
+    /// Whether the server of this URL is one that it names.
+    pub fn names(&self, url: &str) -> bool {
+        let Ok(url) = Url::parse(url) else { return false };
+        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { return false };
+        let mut named = self.repositories.iter().chain(&self.named).chain(&self.private);
+        named.any(|pattern| pattern.matches(host.trim_end_matches('.'), port, url.port().is_none()))
+    }
+
     /// Which addresses the server of this URL may have, which no guest has asked for; `None`: it must not be asked.
     pub(crate) fn reach(&self, url: &str) -> Option<Reach> {
         let url = Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()))?;

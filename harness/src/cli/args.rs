@@ -189,7 +189,7 @@ pub(super) struct Run {
     #[arg(long)]
     pub(super) dry_run: bool,
     /// Continue a run that died or was interrupted: only cells without a verdict run. Its folder, its name, or `latest`.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["matrix", "cells", "out", "runner", "dry_run", "GceFlags"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["matrix", "cells", "out", "runner", "dry_run", "lock", "locked", "GceFlags"])]
     pub(super) resume: Option<PathBuf>,
     /// Boot every guest; fork none from a frozen one.
     #[arg(long, env = "NESTMATRIX_COLD", value_parser = yes_or_no, action = ArgAction::SetTrue)]

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use matrix::{GceOverrides, Plan, RunnerKind};
+use matrix::{GceOverrides, Network, Plan, RunnerKind};
 
 use super::{
     Failure, Outcome, args,
@@ -13,28 +13,30 @@ use super::{
     dry_run, matrix_file,
 };
 use crate::{
-    fanout::Purpose,
+    fanout::{Purpose, named_by},
     guest::Spawner,
     package_lock::{LockFile, Locking},
     run::{Finished, Options, RunError, RunFolder, Start, locate, renew_lock},
 };
 
+/// Most cells and images that one sentence names.
+const NAMED: usize = 5;
+
 pub(super) async fn run(args: args::Run) -> Outcome {
-    let (lock, locked) = (args.lock, args.locked);
     let (start, known, notes, locking) = match args.resume {
         Some(run) => {
             // Of a folder without a plan, the run itself says what is wrong.
             let plan = locate(&run).and_then(|folder| Plan::read(&folder.join("plan.json")).ok());
             let known = catalog::read(&args.which.catalog, plan.as_ref().map(|plan| plan.matrix.as_path()))?;
-            let locking = match &plan {
-                Some(plan) => locking(plan, lock, locked)?,
+            let locking = match locate(&run) {
+                Some(folder) => of_run(&folder)?,
                 None => Locking::Off,
             };
             (Start::Resume(run), known, Vec::new(), locking)
         }
         None => {
             let matrix_file::Loaded { plan, known, in_part } = matrix_file::load_to_run(&args.which)?;
-            if lock && !in_part.is_empty() {
+            if args.lock && !in_part.is_empty() {
                 return Err(lock_in_part(&in_part));
             }
             let notes = known.unpinned(&plan).into_iter().collect();
@@ -42,10 +44,12 @@ pub(super) async fn run(args: args::Run) -> Outcome {
             if args.dry_run {
                 return dry_run::dry_run(&plan, args.jobs.map(usize::from), &args.which.store.path()?).await;
             }
-            let locking = locking(&plan, lock, locked)?;
-            (Start::Plan(Box::new(plan)), known, notes, locking)
+            let locking = locking(&plan, args.lock, args.locked)?;
+            let beside = if locking == Locking::Off { Vec::new() } else { beside_lock(&plan) };
+            (Start::Plan(Box::new(plan)), known, [notes, beside].concat(), locking)
         }
     };
+    let lock = matches!(locking, Locking::Record { .. });
     let templates = args.limit.templates;
     let store = args.which.store.path()?;
     let options = Options {
@@ -73,12 +77,34 @@ pub(super) async fn run(args: args::Run) -> Outcome {
     }
 }
 
+/// What a run that is resumed began with.
+fn of_run(folder: &Path) -> Result<Locking, Failure> {
+    Locking::of_run(folder).map_err(|error| {
+        let message = format!("{}: what its packages are pinned to cannot be read: {error}", folder.display());
+        with_help(&message, "start a new run")
+    })
+}
+
 /// The packages of an image are those of all its cells.
 fn lock_in_part(images: &[String]) -> Failure {
     let help = "leave `--cell` out, or select whole images: `--cell 'IMAGE.*'`";
     let message =
         format!("`--lock` pins what all cells of an image get, and `--cell` leaves out some of {}", images.join(", "));
     with_help(&message, help)
+}
+
+/// What is to be said of guests whose network leads past the proxy.
+fn beside_lock(plan: &Plan) -> Vec<String> {
+    let images = plan.images.iter().filter(|image| {
+        let open = |prepare: &matrix::Prepare| prepare.network == Network::Open;
+        image.prepare.as_ref().is_some_and(open)
+    });
+    let cells = plan.cells.iter().filter(|cell| cell.guest.network == Network::Open);
+    let named: Vec<_> =
+        images.map(|image| image.name.as_str()).chain(cells.map(|cell| cell.id.as_str())).take(NAMED).collect();
+    let message =
+        format!("what guests of {} get is neither pinned nor compared: their network is \"open\"", named.join(", "));
+    if named.is_empty() { Vec::new() } else { vec![message] }
 }
 
 /// What the run does with `repositories.lock`.
@@ -90,7 +116,7 @@ fn locking(plan: &Plan, lock: bool, locked: bool) -> Result<Locking, Failure> {
     // Also before it is renewed: that it cannot be is better known before the run.
     match LockFile::read(&file).map_err(|error| with_help(&error, &error.help))? {
         _ if lock => Ok(Locking::Record { run: RunFolder::new_name() }),
-        Some(lock) => Ok(Locking::keep(&lock, plan)),
+        Some(lock) => Ok(Locking::keep(&lock, plan, &named_by(plan))),
         None => {
             let help = format!("`nestmatrix run {} --lock` makes it", plan.matrix.display());
             Err(with_help(&format!("there is no {}, which `--locked` keeps to", file.display()), &help))
@@ -101,7 +127,7 @@ fn locking(plan: &Plan, lock: bool, locked: bool) -> Result<Locking, Failure> {
 /// Pins what the guests of the run got, and says so: 0, or 3 if not all of it is pinned.
 fn renewed(finished: &Finished, store: &Path) -> Result<u8, Failure> {
     let plan = Plan::read(&finished.folder.join("plan.json")).map_err(|error| Failure::caused(3, error))?;
-    let renewed = renew_lock(&plan, &finished.folder, &images::packages(store))
+    let renewed = renew_lock(&plan, &named_by(&plan), &finished.folder, &images::packages(store))
         .map_err(|error| Failure { code: 3, ..with_help(&error, &error.help) })?;
     for line in &renewed.lines {
         say!("{line}");
@@ -230,6 +256,22 @@ mod tests {
                 assert!(error.contains(word), "{options:?}: `{word}` is missing in {error}");
             }
         }
+    }
+
+    #[test]
+    fn guests_with_an_open_network_are_said_to_be_beside_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("m.toml");
+        let beside = |network: &str| {
+            let suite = format!("suite = [{{ name = 'a', inline = 'true', guest = {{ network = '{network}' }} }}]\n");
+            std::fs::write(&file, format!("images = ['a']\n{suite}")).unwrap();
+            beside_lock(&matrix::load(&file, &["a"]).unwrap().plan)
+        };
+        assert!(beside("repositories").is_empty());
+        assert_eq!(
+            beside("open"),
+            ["what guests of a.a get is neither pinned nor compared: their network is \"open\""]
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     budget::Admission,
     context::{Keep, Purpose, RunContext},
+    outbound::Outbound,
     verdict::{self, is_red},
     world::{Machine as _, Outcome, RunningGuest, World},
 };
@@ -119,6 +120,15 @@ impl<W: World> Attempt<'_, W> {
 
     /// Everything between a started guest and its verdict.
     async fn inside(&self, running: &mut RunningGuest<W>, logs: &Path) -> Outcome<Ending> {
+        let ended = self.steps(running, logs).await;
+        let verdict = ended.as_ref().map_or_else(Trouble::verdict, Ending::verdict);
+        match running.outbound.as_ref().and_then(Outbound::difference) {
+            Some(trouble) if matches!(verdict, Verdict::Passed | Verdict::Failed { .. }) => Err(trouble),
+            _ => ended,
+        }
+    }
+
+    async fn steps(&self, running: &mut RunningGuest<W>, logs: &Path) -> Outcome<Ending> {
         let mut session = self.awake(running).await?;
         let (mut package, mut exit, mut told) = (None, None, None);
         for (at, step) in self.cell.options.steps.iter().enumerate() {

@@ -234,7 +234,9 @@ impl<W: World> Attempt<'_, W> {
         }
         outbound.get_dependencies(&self.context.plan);
         let log = install.log.with_file_name("dependencies.log");
-        session.get_dependencies(&Install { log: &log, ..*install }).await?;
+        let got = session.get_dependencies(&Install { log: &log, ..*install }).await;
+        // With the pinned lists it might have worked.
+        got.map_err(|error| outbound.other_lists().into_iter().fold(error, InstallError::with_other_lists))?;
         // Packages' scripts reach no more than suites do.
         outbound.enter(Phase::Install, &self.context.plan, self.cell);
         session.install(install, survey).await.map_err(InstallError::after_dependencies)

@@ -45,6 +45,6 @@ pub use context::{BootImages, Emulation, Keep, Purpose, RunContext};
 pub use disk_space::LEAST_ROOM;
 pub use dispatch::{Incoming, QueuedCell, Stop, at_once, dispatch, freeze};
 pub use image::{BootImage, FetchSource, ImageFacts};
-pub(crate) use outbound::{MOST_TOLD, image_reaches_repositories, policy_of_l1, reaches_repositories};
+pub(crate) use outbound::{MOST_TOLD, image_reaches_repositories, named_by, policy_of_l1, reaches_repositories};
 pub(crate) use panicked::words as panic_words;
 pub use template_cache::TemplateCache;

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -51,7 +51,12 @@ pub(super) fn is_prepared_with_repositories(plan: &Plan, image: &str) -> bool {
 
 /// What an L1 may reach for its guests, each of which has a policy of its own.
 pub(crate) fn policy_of_l1(plan: &Plan) -> egress::Policy {
-    egress::Policy { others: true, ..policy(plan, Vec::new()) }
+    egress::Policy { others: true, ..named_by(plan) }
+}
+
+/// What the matrix names.
+pub(crate) fn named_by(plan: &Plan) -> egress::Policy {
+    policy(plan, Vec::new())
 }
 
 /// What a guest may reach: the repositories of its system, and what the matrix names.
@@ -72,8 +77,8 @@ struct Record {
     events: Events,
     cell: CellId,
     attempt: u32,
-    /// It gets pinned packages only.
-    is_locked: bool,
+    /// The packages that it gets, and no others; `None`: any.
+    pins: Option<egress::Pins>,
     state: Mutex<State>,
 }
 
@@ -90,6 +95,10 @@ struct State {
     failed: BTreeMap<(String, String), u64>,
     /// Hosts and ports of https servers: what comes from there is compared with no pin.
     unseen: BTreeSet<String>,
+    /// Lists of packages that are others than the pinned ones.
+    replaced: BTreeSet<String>,
+    /// The first package that was refused because another one is pinned, after the installation.
+    first_difference: Option<(Phase, String)>,
     /// The first request of the package or the suite that was refused.
     first_refused: Option<(Phase, String)>,
     closed: bool,
@@ -104,7 +113,7 @@ impl Outbound {
         events: Events,
         (cell, attempt): (CellId, u32),
     ) -> Self {
-        let record = Arc::new(Record::new(events, (cell, attempt), pins.is_some()));
+        let record = Arc::new(Record::new(events, (cell, attempt), pins.clone()));
         let recorder = Arc::clone(&record);
         let guest = proxy.serve(card, pins, Box::new(move |request| recorder.take(request)));
         Self { guest, record, repositories: Mutex::default() }
@@ -143,7 +152,25 @@ impl Outbound {
 
     /// Whether it gets pinned packages only.
     pub(super) fn is_locked(&self) -> bool {
-        self.record.is_locked
+        self.record.pins.is_some()
+    }
+
+    /// What replaced pinned lists in this step, in words; `None`: nothing.
+    pub(super) fn other_lists(&self) -> Option<String> {
+        let state = self.record.state();
+        let first = state.replaced.first()?;
+        let more = match state.replaced.len() - 1 {
+            0 => String::new(),
+            more => format!(", as {more} more"),
+        };
+        Some(format!("{first} is not the list that repositories.lock pins{more}; --lock renews it"))
+    }
+
+    /// A package that the guest got after the installation, or would have, is not the pinned one: what came of that says nothing.
+    pub(super) fn difference(&self) -> Option<Trouble> {
+        let (phase, what) = self.record.state().first_difference.clone()?;
+        let reason = format!("the repositories offer other packages than are pinned: {what}");
+        Some(Trouble::new(TroubleKind::RepositoryFailed, phase, reason))
     }
 
     /// Whether the guest asked for a package in this step that is not pinned.
@@ -171,11 +198,24 @@ impl Outbound {
 }
 
 impl Record {
-    fn new(events: Events, (cell, attempt): (CellId, u32), is_locked: bool) -> Self {
-        let (refused, failed, unseen) = Default::default();
-        let (phase, is_packages, told, untold, first_refused, closed) = (Phase::Boot, false, 0, 0, None, false);
-        let state = State { phase, is_packages, told, untold, refused, failed, unseen, first_refused, closed };
-        Self { events, cell, attempt, is_locked, state: Mutex::new(state) }
+    fn new(events: Events, (cell, attempt): (CellId, u32), pins: Option<egress::Pins>) -> Self {
+        let (refused, failed, unseen, replaced) = Default::default();
+        let (phase, is_packages, told, untold, closed) = (Phase::Boot, false, 0, 0, false);
+        let (first_refused, first_difference) = (None, None);
+        let state = State {
+            phase,
+            is_packages,
+            told,
+            untold,
+            refused,
+            failed,
+            unseen,
+            replaced,
+            first_difference,
+            first_refused,
+            closed,
+        };
+        Self { events, cell, attempt, pins, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -198,13 +238,24 @@ impl Record {
             }
             RequestOutcome::Failed { reason } => {
                 let key = (at, reports::clean::line(reason));
+                if self.is_difference(reason) && phase != Phase::Install && state.first_difference.is_none() {
+                    state.first_difference = Some((phase, format!("{}: {}", key.0, key.1)));
+                }
                 if state.failed.len() < MOST_HOSTS || state.failed.contains_key(&key) {
                     *state.failed.entry(key).or_default() += 1;
                 } else {
                     *state.failed.entry(("other hosts".to_owned(), "other reasons".to_owned())).or_default() += 1;
                 }
             }
-            RequestOutcome::Tunnelled if self.is_locked && state.unseen.len() < MOST_HOSTS => {
+            RequestOutcome::Served { digest: Some(digest), .. } if state.replaced.len() < MOST_HOSTS => {
+                let (host, port) = (&request.host, request.port);
+                let url = request.path.as_ref().map(|path| egress::file_url(host, port, path));
+                let pinned = self.pins.as_ref().zip(url.as_ref()).and_then(|(pins, url)| pins.metadata.get(url));
+                if let (Some(url), Some(_)) = (url, pinned.filter(|pinned| *pinned != digest)) {
+                    state.replaced.insert(reports::clean::line(&url));
+                }
+            }
+            RequestOutcome::Tunnelled if self.pins.is_some() && state.unseen.len() < MOST_HOSTS => {
                 state.unseen.insert(at);
             }
             RequestOutcome::Served { .. } | RequestOutcome::Tunnelled => {}
@@ -236,7 +287,7 @@ impl Record {
     }
 
     fn is_difference(&self, reason: &str) -> bool {
-        self.is_locked && egress::is_difference(reason)
+        self.pins.is_some() && egress::is_difference(reason)
     }
 
     /// Says what there is to be said of the step before.
@@ -252,6 +303,11 @@ impl Record {
             let attempts = if count == 1 { "1 attempt".to_owned() } else { format!("{count} attempts") };
             let were = if count == 1 { "was" } else { "were" };
             self.warn(format!("{attempts} to reach {at} in phase {before} {were} refused: {reason}"));
+        }
+        for list in std::mem::take(&mut state.replaced) {
+            self.warn(format!(
+                "{list} in phase {before} is not the list that repositories.lock pins: that one is not to be had any more"
+            ));
         }
         for at in std::mem::take(&mut state.unseen) {
             self.warn(format!(
@@ -275,10 +331,21 @@ fn count(hosts: &mut BTreeMap<String, (u64, String)>, at: String, reason: &str) 
     hosts.entry(at).or_insert_with(|| (0, reports::clean::line(reason))).0 += 1;
 }
 
-/// What records the requests of a guest that is prepared to be a template.
-pub(super) fn template_recorder(context: &RunContext, template: Digest, image: &str) -> egress::Recorder {
+/// What records the requests of a guest that is prepared to be a template. `differs`: where the first package that is not the pinned one is
+/// told; `None`: none is pinned.
+pub(super) fn template_recorder(
+    context: &RunContext,
+    template: Digest,
+    image: &str,
+    differs: Option<Arc<OnceLock<String>>>,
+) -> egress::Recorder {
     let (events, runner, image, told) = (context.events.clone(), context.runner, image.to_owned(), AtomicU64::new(0));
     Box::new(move |request| {
+        if let (RequestOutcome::Failed { reason }, Some(differs)) = (&request.outcome, &differs)
+            && egress::is_difference(reason)
+        {
+            let _ = differs.set(reports::clean::line(reason));
+        }
         if told.fetch_add(1, Ordering::Relaxed) >= MOST_TOLD {
             return;
         }
@@ -290,6 +357,9 @@ pub(super) fn template_recorder(context: &RunContext, template: Digest, image: &
             RequestOutcome::Failed { reason } => {
                 events.warn_once(format!("a request to {at} failed while a guest of {image} was prepared: {reason}"));
             }
+            RequestOutcome::Tunnelled if differs.is_some() => events.warn_once(format!(
+                "what a guest of {image} got from {at} over https while it was prepared is not compared with repositories.lock"
+            )),
             RequestOutcome::Served { .. } | RequestOutcome::Tunnelled => {}
         }
         events.send(EventKind::TemplateRequested { runner, template, request });
@@ -302,7 +372,11 @@ mod tests {
 
     fn record(is_locked: bool) -> (Record, tokio::sync::mpsc::UnboundedReceiver<reports::Event>) {
         let (events, received) = Events::channel();
-        let record = Record::new(events, ("a.s".to_owned().try_into().unwrap(), 1), is_locked);
+        let pins = is_locked.then(|| egress::Pins {
+            metadata: [("http://a/list".to_owned(), Digest::of(b"pinned"))].into(),
+            ..egress::Pins::default()
+        });
+        let record = Record::new(events, ("a.s".to_owned().try_into().unwrap(), 1), pins);
         record.enter(Phase::Install);
         (record, received)
     }
@@ -353,9 +427,31 @@ mod tests {
     }
 
     #[test]
+    fn a_package_that_is_not_the_pinned_one_is_told_after_the_installation_and_a_list_at_once() {
+        let (record, mut events) = record(true);
+        record.take(failed("b", DIFFERENCE));
+        assert_eq!(record.state().first_difference, None, "the installation says itself what it makes of that");
+        let list = |content: &[u8]| {
+            let (status, source) = (200, reports::ContentSource::Server);
+            let outcome = RequestOutcome::Served { status, source, digest: Some(Digest::of(content)) };
+            record.take(NetworkRequest { path: Some("/list".to_owned()), ..asked("a", outcome) });
+            record.state().replaced.len()
+        };
+        assert_eq!((list(b"pinned"), list(b"another")), (0, 1));
+        record.enter(Phase::Test);
+        record.take(failed("b", DIFFERENCE));
+        record.take(failed("c", DIFFERENCE));
+        let first = record.state().first_difference.clone();
+        assert_eq!(first, Some((Phase::Test, format!("b:80: {DIFFERENCE}"))));
+        let told = std::iter::from_fn(|| events.try_recv().ok())
+            .any(|event| matches!(&event.kind, EventKind::Warning { message, .. } if message.contains("http://a/list in phase install is not the list")));
+        assert!(told);
+    }
+
+    #[test]
     fn a_refused_request_is_the_packages_only_while_something_of_it_may_run() {
         let (events, _received) = Events::channel();
-        let record = Record::new(events, ("a.s".to_owned().try_into().unwrap(), 1), false);
+        let record = Record::new(events, ("a.s".to_owned().try_into().unwrap(), 1), None);
         let refuse = |host: &str| {
             record.take(asked(host, RequestOutcome::Refused { reason: "not allowed".to_owned() }));
             record.state().first_refused.clone()

@@ -96,15 +96,20 @@ impl RunContext {
         let prepare = prepare(&self.plan, cell);
         let launch = machine::launch(self, cell, image, self.terse);
         let given = BTreeMap::new();
+        let pins = self.locking.pins(&cell.image);
+        let differs = pins.is_some().then(Arc::default);
         let serve = |socket| {
-            let recorder = outbound::template_recorder(self, key, &cell.image);
-            Ok(self.proxy.clone()?.serve(socket, self.locking.pins(&cell.image), recorder))
+            let recorder = outbound::template_recorder(self, key, &cell.image, differs.clone());
+            Ok(self.proxy.clone()?.serve(socket, pins.clone(), recorder))
         };
-        let is_pinned = self.locking.pins(&cell.image).is_some();
         let policy = |repositories| outbound::policy(&self.plan, repositories);
         let reaches = prepare.is_some_and(|prepare| prepare.network == Network::Repositories);
         let wanted = |launch| TemplateSpec {
-            outbound: reaches.then_some(template::Outbound { serve: &serve, policy: &policy, is_pinned }),
+            outbound: reaches.then_some(template::Outbound {
+                serve: &serve,
+                policy: &policy,
+                differs: differs.as_deref(),
+            }),
             key,
             launch,
             image: &image.disk,

@@ -8,13 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use egress::{PackageName, PackagePin, Pins, Snapshot};
+use egress::{PackageName, PackagePin, Pins, Snapshot, is_file_url};
 use jiff::Timestamp;
 use matrix::Digest;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use super::snapshots::is_service;
+use super::snapshots::{MOST, is_repository, is_service};
 
 /// Maximum length, in bytes: some ten thousand pins. Runners on other machines are sent them.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -29,7 +29,7 @@ const HEAD: &str = "\
 pub struct LockFile(BTreeMap<String, LockedImage>);
 
 /// What is pinned for guests of one image.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockedImage {
     /// Digest of the image that they were guests of.
     pub image: Digest,
@@ -152,7 +152,7 @@ impl LockFile {
         for WrittenImage { name, image, metadata, package, snapshot } in image {
             let mut pins = Pins::default();
             for WrittenFile { url, digest } in metadata {
-                if !is_url(url.as_ref()) || PackageName::of(url.as_ref()).is_some() {
+                if !is_file_url(url.as_ref()) || PackageName::of(url.as_ref()).is_some() {
                     return Err(at(
                         &url,
                         format!("`{}` is not the address (http) of a list of packages", url.as_ref()),
@@ -163,7 +163,7 @@ impl LockFile {
                 }
             }
             for WrittenPackage { name: package, version, url, digest } in package {
-                if !is_url(url.as_ref()) || PackageName::of(url.as_ref()).is_none() {
+                if !is_file_url(url.as_ref()) || PackageName::of(url.as_ref()).is_none() {
                     return Err(at(&url, format!("`{}` is not the address (http) of a package", url.as_ref())));
                 }
                 let pin = PackagePin { name: package, version, digest };
@@ -172,7 +172,7 @@ impl LockFile {
                 }
             }
             for WrittenSnapshot { of, at: service, date } in snapshot {
-                if !is_url(of.as_ref()) {
+                if !is_repository(of.as_ref()) {
                     return Err(at(&of, format!("`{}` is not the address (http) of a repository", of.as_ref())));
                 }
                 if !is_service(service.as_ref()) {
@@ -184,6 +184,9 @@ impl LockFile {
                             service.as_ref()
                         ),
                     ));
+                }
+                if pins.snapshots.len() == MOST {
+                    return Err(at(&of, format!("{} has more than {MOST} repositories with a service", name.as_ref())));
                 }
                 pins.snapshots.push(Snapshot { of: of.into_inner(), at: service.into_inner(), date });
             }
@@ -259,10 +262,6 @@ impl LockFile {
     pub fn set(&mut self, image: String, locked: LockedImage) {
         self.0.insert(image, locked);
     }
-}
-
-fn is_url(text: &str) -> bool {
-    text.starts_with("http://")
 }
 
 fn failed(file: &Path, what: &str, why: &dyn std::fmt::Display) -> LockError {
@@ -351,7 +350,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_again_and_written_the_same(
-            images in proptest::collection::vec(("[a-z]{1,8}", proptest::collection::vec(("/[a-z%0-9\"\\\\]{1,8}(_[0-9]_all\\.deb)?", any::<u8>()), 0..8)), 0..6)
+            images in proptest::collection::vec(("[a-z]{1,8}", proptest::collection::vec(("/[a-z%0-9]{1,8}(_[0-9]_all\\.deb)?", any::<u8>()), 0..8)), 0..6)
         ) {
             let mut lock = LockFile::default();
             for (name, files) in images {

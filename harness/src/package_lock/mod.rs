@@ -17,4 +17,4 @@ mod snapshots;
 pub(crate) use changes::words as changes;
 pub use file::{LockError, LockFile, LockedImage};
 pub use locking::Locking;
-pub(crate) use snapshots::{is_release, snapshots};
+pub(crate) use snapshots::{is_allowed, is_release, snapshots};

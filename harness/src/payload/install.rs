@@ -123,6 +123,14 @@ impl InstallError {
         }
     }
 
+    /// The same, where the lists of the repositories are not the ones that were meant; `which`: in words.
+    pub fn with_other_lists(self, which: String) -> Self {
+        match self {
+            Self::Refused { words, .. } => Self::Repositories { words: [vec![which], words].concat() },
+            other => other,
+        }
+    }
+
     fn refused(adapter: &Adapter, words: Vec<String>, exit: &Exit) -> Self {
         let is_of_dependencies = adapter.misses_packages(&words);
         let whole = exit.stdout_bytes == exit.stdout_tail.len() as u64;

@@ -84,6 +84,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
         None => {
             let folder = RunFolder::create(name, options.out.as_deref()).map_err(RunError::Folder)?;
             plan.write(&folder.path.join("plan.json"))?;
+            options.locking.write(&folder.path).map_err(RunError::Folder)?;
             let recorder = Recorder::create(&folder.path, &plan, options.format)?;
             events.send(EventKind::RunStarted {
                 run: folder.name.clone(),
@@ -184,6 +185,10 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
         place.run_cells(&to, &mut images, &mut ledger).await;
         // What is being built after an interrupt ends its tools and removes its traces before we go.
         while images.next().await.is_some() {}
+    }
+    let digest = |image: &str| images.prepared().get(image)?.as_ref().ok().map(|image| image.digest);
+    for message in options.locking.other_images(&plan, digest) {
+        events.send(EventKind::Warning { cell: None, message });
     }
     blocking(|| drop(scratch));
     events.send(EventKind::RunFinished { elapsed_ms: started.elapsed().as_millis() as u64 });

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use egress::{Policy, Snapshot};
 use matrix::Plan;
 
 use super::resolved::{Resolved, Seen};
-use crate::package_lock::{LockError, LockFile, changes, is_release, snapshots};
+use crate::package_lock::{LockError, LockFile, changes, is_allowed, is_release, snapshots};
 
 /// Most hosts that are named.
 const NAMED: usize = 5;
@@ -28,7 +29,7 @@ pub(crate) struct Renewed {
 /// # Errors
 ///
 /// The file cannot be read or written.
-pub(crate) fn renew_lock(plan: &Plan, run: &Path, cache: &Path) -> Result<Renewed, LockError> {
+pub(crate) fn renew_lock(plan: &Plan, policy: &Policy, run: &Path, cache: &Path) -> Result<Renewed, LockError> {
     let file = LockFile::beside(&plan.matrix);
     let mut seen = Seen::new(plan);
     let damage = match reports::journal::for_each(run, |event| seen.see(event.kind)) {
@@ -57,8 +58,11 @@ pub(crate) fn renew_lock(plan: &Plan, run: &Path, cache: &Path) -> Result<Renewe
                     let text = egress::cached(cache, *digest, LARGEST_RELEASE)?;
                     Some((url.clone(), String::from_utf8_lossy(&text).into_owned()))
                 });
-                let texts: Vec<_> = texts.collect();
-                locked.pins.snapshots = snapshots(texts.iter().map(|(url, text)| (&**url, &**text)));
+                let (allowed, others) = snapshots(texts).into_iter().partition(|found| is_allowed(found, policy));
+                locked.pins.snapshots = allowed;
+                lines.extend(others.into_iter().map(|Snapshot { of, at, .. }| {
+                    format!("{image}: {of} names {at} as what has it as it was; it is used if `network.allow` names its host")
+                }));
                 said.push(changes(&image, lock.get(&image), &locked));
                 if !unseen.is_empty() {
                     let hosts: Vec<_> = unseen.into_iter().take(NAMED).collect();

@@ -141,8 +141,10 @@ impl Requests {
         if let Some(open) = open {
             return Err(open);
         }
-        // What failed and was had afterwards is there.
-        if let Some((url, reason)) = failed.into_iter().find(|(url, _)| !served.contains(url)) {
+        // What failed and was had afterwards, or from another mirror, is there.
+        let file = |url: &str| url.rsplit('/').next().map(str::to_owned);
+        let files: BTreeSet<_> = served.iter().map(|url| file(url)).collect();
+        if let Some((url, reason)) = failed.into_iter().find(|(url, _)| !files.contains(&file(url))) {
             return Err(format!("{}: {}", reports::clean::line(&url), reports::clean::line(&reason)));
         }
         if more {
@@ -254,6 +256,8 @@ mod tests {
     #[test]
     fn an_image_of_which_not_everything_is_known_is_not_pinned() {
         assert_eq!(why(vec![of_cell("/x_1_all.deb", failed())]), "http://d.test/x_1_all.deb: timeout");
+        let elsewhere = vec![of_cell("/a/x_1_all.deb", failed()), of_cell("/b/x_1_all.deb", served("x"))];
+        assert!(run(elsewhere).unwrap()["a"].is_ok(), "another mirror had it");
         let error = Verdict::Error { phase: Phase::Install, reason: "no".to_owned() };
         assert_eq!(why(vec![finished("a.s", error)]), "a.s ended as error(install)");
         let not_run = Verdict::NotRun { reason: "no".to_owned() };

@@ -1,6 +1,12 @@
 //! What a template is to be, and what came of it.
 
-use std::{collections::BTreeMap, path::Path, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use images::Templates;
 use matrix::{ByteSize, Digest, HostPattern, Network, PackageFamily, Repository};
@@ -38,8 +44,8 @@ pub struct Outbound<'a> {
     pub serve: &'a (dyn Fn(egress::Card) -> Result<egress::Guest, String> + Sync),
     /// What it may reach, by the hosts of its system's repositories.
     pub policy: &'a (dyn Fn(Vec<HostPattern>) -> egress::Policy + Sync),
-    /// What it gets is pinned.
-    pub is_pinned: bool,
+    /// Where it is told that a package is not the pinned one; `None`: none is pinned.
+    pub differs: Option<&'a OnceLock<String>>,
 }
 
 /// What a template is to be.

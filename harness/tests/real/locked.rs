@@ -22,6 +22,8 @@ fn has(lab: &Lab, server: &RepositoryServer, version: &str, valid_until: &str) {
     let control = format!("Package: nm-library\nVersion: {version}\nArchitecture: all\n");
     package(lab, &name, &control, &[("usr/share/nm/library", version)]);
     fs::rename(lab.path(&format!("dist/{name}.deb")), folder.join(format!("{name}.deb"))).unwrap();
+    package(lab, "extra", "Package: nm-extra\nVersion: 1\nArchitecture: all\n", &[]);
+    fs::rename(lab.path("dist/extra.deb"), folder.join("nm-extra_1_all.deb")).unwrap();
     index(&folder, valid_until, &format!("Snapshots: http://{}/snapshots/@SNAPSHOTID@\n", server.host()));
 }
 
@@ -101,6 +103,8 @@ fn what_a_run_locked_is_what_later_runs_get_or_their_cells_are_errors_that_name_
     assert!(reason.contains("nm-library: repositories.lock pins 1.0 (sha256:"), "{reason}");
     assert!(reason.contains("the repository offers 1.1 (sha256:") && reason.contains("--lock renews it"), "{reason}");
     assert_eq!(lock(&lab), written, "only `--lock` writes it");
+    let other_lists = other.cell(cell)["warnings"].to_string();
+    assert!(other_lists.contains("is not the list that repositories.lock pins"), "{other_lists}");
 
     // A service that has it as it was, named by the Release file.
     server.serve("snapshots", &lab.path("snapshots"));
@@ -112,6 +116,15 @@ fn what_a_run_locked_is_what_later_runs_get_or_their_cells_are_errors_that_name_
         asked.iter().any(|(path, status)| path.starts_with("/snapshots/") && path.ends_with(library) && *status == 200),
         "{asked:?}"
     );
+
+    // Also where a suite does not mind.
+    let more =
+        "[[suite]]\nname = \"more\"\nguest = { network = \"repositories\" }\ninline = \"apt-get install -y nm-extra || true\"\n";
+    let more = lab.run(&format!("{matrix}{more}"), "more", &["--locked", "--cell", "*.more"]);
+    more.assert_code(3);
+    assert_eq!(more.verdict("debian-12-minimal.more"), "error(test)");
+    let reason = more.reason("debian-12-minimal.more");
+    assert!(reason.contains("nm-extra 1 (sha256:") && reason.contains("is not in repositories.lock"), "{reason}");
 
     let renewed = lab.run(&matrix, "renewed", &["--lock"]);
     renewed.assert_code(1);
