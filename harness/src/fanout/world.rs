@@ -179,6 +179,7 @@ pub(super) trait Talk: Send + Sync {
         deadline: Instant,
     ) -> impl Future<Output = Result<(), InstallError>> + Send;
     fn repositories(&self, deadline: Instant) -> impl Future<Output = Result<Vec<HostPattern>, SshError>> + Send;
+    fn serve_artifacts(&self, install: &Install<'_>) -> impl Future<Output = Result<(), InstallError>> + Send;
     fn get_dependencies(&self, install: &Install<'_>) -> impl Future<Output = Result<(), InstallError>> + Send;
     fn install(
         &self,
@@ -332,6 +333,10 @@ impl Talk for Session {
 
     async fn repositories(&self, deadline: Instant) -> Result<Vec<HostPattern>, SshError> {
         payload::repositories(self, deadline).await
+    }
+
+    async fn serve_artifacts(&self, install: &Install<'_>) -> Result<(), InstallError> {
+        payload::serve_artifacts(self, install).await
     }
 
     async fn get_dependencies(&self, install: &Install<'_>) -> Result<(), InstallError> {

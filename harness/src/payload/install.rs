@@ -93,6 +93,12 @@ pub enum InstallError {
         /// The package manager's words, the lines that matter.
         words: Vec<String>,
     },
+    /// The repository of the artifacts could not be made or opened; nothing of the package has run: not its fault.
+    #[error("the artifacts cannot be installed from a repository of their own: {}", join(words))]
+    NotServed {
+        /// The words of whoever failed.
+        words: Vec<String>,
+    },
     /// What is installed is not known.
     #[error("cannot tell what is installed: {why}")]
     Unknown {
