@@ -44,7 +44,7 @@ printf '%s\\n' \"$1\" >&3 && cat \"$unsigned\" >&3 && printf '%s\\n' \"$1\" >&3
 
 /// Opens it to the package manager.
 const OPEN_REPOSITORY: &str = "\
-names=$root/tmp/names repository=$root-repository signature=$root/tmp/signature
+names=$root/tmp/names repository=$root-repository unsigned=$root/tmp/unsigned signature=$root/tmp/signature
 exec 2>&1
 open_repository
 ";
