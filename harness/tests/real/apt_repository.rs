@@ -180,13 +180,14 @@ fn artifacts_win(image: &str) {
     let lab = Lab::forking();
     let server = RepositoryServer::start();
     repository(&lab, &server);
+    fs::remove_file(lab.path("dist/needy.deb")).unwrap();
     let folder = lab.path("apt");
     let control = |name: &str, version: &str, depends: &str| {
         format!("Package: {name}\nVersion: {version}\nArchitecture: all\nDepends: {depends}\n")
     };
     let needs = "nm-data (= 1.0), nm-lib (>= 1.0)";
     for (file, name, version, depends, content) in [
-        ("needy", "nm-needy", "1.0", needs, "needy 1.0 of the artifact\n"),
+        ("needed", "nm-needy", "1.0", needs, "needy 1.0 of the artifact\n"),
         ("data", "nm-data", "1.0", "nm-needy (= 1.0)", "data 1.0 of the artifact\n"),
         ("nm-needy_1.0_all", "nm-needy", "1.0", needs, "needy 1.0 of the archives\n"),
         ("nm-needy_2.0_all", "nm-needy", "2.0", "nm-lib", "needy 2.0 of the archives\n"),
@@ -201,7 +202,7 @@ fn artifacts_win(image: &str) {
         fs::rename(lab.path(&format!("dist/{name}.deb")), folder.join(format!("{name}.deb"))).unwrap();
     }
     let size = |path: PathBuf| fs::metadata(path).unwrap().len();
-    let sizes = [lab.path("dist/needy.deb"), folder.join("nm-needy_1.0_all.deb")].map(size);
+    let sizes = [lab.path("dist/needed.deb"), folder.join("nm-needy_1.0_all.deb")].map(size);
     assert_eq!(sizes[0], sizes[1], "or apt would see that they are two");
     index(&folder, "+1 day");
 

@@ -192,7 +192,7 @@ if command -v apk >/dev/null; then
     cd x86_64
     signature=$(($(wc -c <APKINDEX.tar.gz) - $(wc -c <$payload/unsigned)))
     head -c $signature APKINDEX.tar.gz >/tmp/signed
-    apk index --allow-untrusted --description forged --output /tmp/forged ../noarch/*.apk 2>/dev/null
+    apk index --allow-untrusted --description forged --output /tmp/forged ../noarch/*.apk >/dev/null 2>&1
     refresh() { apk update --repositories-file $payload/repositories 2>&1 | tee /tmp/update; ! grep -q WARNING /tmp/update; }
     change() { cat /tmp/signed /tmp/forged >APKINDEX.tar.gz; }
 elif ls *.db >/dev/null 2>&1; then

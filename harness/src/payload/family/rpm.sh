@@ -222,7 +222,7 @@ make_repository() {
     cp "$lists/repomd.xml" "$unsigned"
 }
 
-# A lower number is a higher priority.
+# A lower number is a higher priority. Hotfixes: or a module of the system with a package of this name hides it.
 open_repository() {
     export LC_ALL=C ZYPP_LOCK_TIMEOUT=60
     cp "$signature" "$repository/repodata/repomd.xml.asc" || exit
@@ -232,6 +232,7 @@ baseurl=file://$repository
 enabled=1
 priority=1
 skip_if_unavailable=0
+module_hotfixes=1
 gpgcheck=0
 pkg_gpgcheck=0
 repo_gpgcheck=1" package_under_test
@@ -261,5 +262,7 @@ list_artifacts() {
 list_packages() {
     rpm_format
     rpm --query --all --nosignature --nodigest \
-        --qf "$mark${tab}have$tab$fields${tab}installed\\n$mark${tab}proof$tab$fields$tab$identity\\n" || exit
+        --qf "$mark${tab}have$tab$fields${tab}installed\\n$mark${tab}proof$tab$fields$tab$identity\\n" >"$root/tmp/installed" || exit
+    # Keys that rpm trusts are no packages.
+    grep -v "${tab}gpg-pubkey$tab" "$root/tmp/installed"
 }

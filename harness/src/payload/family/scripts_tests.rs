@@ -239,7 +239,7 @@ fn rpm_packages_are_told_apart_by_their_digests() {
         *--querytags) echo SHA256HEADER ;;
         *./broken.rpm) exit 1 ;;
         *--package*) printf 'hello\\t1:2.12-1\\tnoarch\\tmd5.sha1.sha256' ;;
-        *--all*) printf 'nestmatrix-5eed\\thave\\thello\\t2.12-1\\tnoarch\\tinstalled\\nnestmatrix-5eed\\tproof\\thello\\t2.12-1\\tnoarch\\tmd5\\n' ;;
+        *--all*) printf 'nestmatrix-5eed\\thave\\thello\\t2.12-1\\tnoarch\\tinstalled\\nnestmatrix-5eed\\tproof\\thello\\t2.12-1\\tnoarch\\tmd5\\nnestmatrix-5eed\\thave\\tgpg-pubkey\\t1-1\\t(none)\\tinstalled\\n' ;;
         esac";
     let guest = Guest::new(&["hello.rpm", "broken.rpm"]).with("rpm", rpm);
     insta::assert_snapshot!(shown(&guest.artifacts(PackageFamily::Rpm)), @r"
