@@ -223,7 +223,7 @@ impl<W: World> Attempt<'_, W> {
     ) -> Result<Installed, InstallError> {
         if self.cell.install_from == InstallFrom::Repository {
             let log = install.log.with_file_name("repository.log");
-            session.serve_artifacts(&Install { log: &log, ..*install }).await?;
+            session.serve_artifacts(&Install { log: &log, ..*install }, &survey).await?;
         }
         let first = session.install(install, survey.clone()).await;
         let Some(outbound) = outbound.filter(|_| self.cell.dependencies == Dependencies::Repositories) else {

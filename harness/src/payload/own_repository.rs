@@ -7,7 +7,7 @@ use memchr::memmem;
 
 use super::{
     family,
-    install::{Install, InstallError},
+    install::{Install, InstallError, Survey},
     inventory, quote,
     signer::{Signer, Signing},
     upload, words,
@@ -20,11 +20,14 @@ const MOST_BYTES: usize = 16 << 20;
 const MOST_LINES: usize = 5;
 
 /// Makes a signed repository of the uploaded artifacts in the guest, and has the guest's package manager prefer it. Nothing of the package
-/// runs.
+/// runs. Without artifacts for the guest there is nothing to be done.
 ///
 /// # Errors
 /// [`InstallError::NotServed`], [`InstallError::Locked`], the connection, the deadline or the cancellation.
-pub async fn serve_artifacts(session: &Session, install: &Install<'_>) -> Result<(), InstallError> {
+pub async fn serve_artifacts(session: &Session, install: &Install<'_>, survey: &Survey) -> Result<(), InstallError> {
+    if survey.finds_nothing() {
+        return Ok(());
+    }
     let (adapter, deadline) = (family::of(install.family), install.deadline);
     let Some(signing) = adapter.signing else {
         let words = format!("a system that takes {} is not supported", adapter.takes);

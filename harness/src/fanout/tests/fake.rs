@@ -394,7 +394,7 @@ impl Talk for FakeSession {
         self.act("repositories", deadline).await.map(|_| Vec::new())
     }
 
-    async fn serve_artifacts(&self, install: &Install<'_>) -> Result<(), InstallError> {
+    async fn serve_artifacts(&self, install: &Install<'_>, (): &()) -> Result<(), InstallError> {
         match self.act("serve", install.deadline).await? {
             Does::Fails => Err(InstallError::NotServed { words: vec!["E: no room".to_owned()] }),
             _ => Ok(()),
