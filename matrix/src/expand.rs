@@ -7,7 +7,7 @@ use serde::Serialize;
 use tera::Context;
 
 use crate::{
-    Cell, CellId, Dependencies, Digest, Firmware, Guest, Image, Prepare, Timeouts,
+    Cell, CellId, Dependencies, Digest, Firmware, Guest, Image, InstallFrom, Prepare, Timeouts,
     error::Mistakes,
     guest::GuestSize,
     located::At,
@@ -229,6 +229,7 @@ struct Group<'a> {
     guest: Guest,
     /// Where its firmware stands in the file, until it has been checked.
     firmware: Option<&'a At<Firmware>>,
+    install_from: InstallFrom,
     dependencies: Dependencies,
     timeouts: Timeouts,
     context: Context,
@@ -280,7 +281,9 @@ impl<'a> Expansion<'a> {
                 },
             )
             .collect();
-        let package = self.matrix.package.as_ref().and_then(|package| package.dependencies);
+        let package = self.matrix.package.as_ref();
+        let install = package.and_then(|package| package.install);
+        let package = package.and_then(|package| package.dependencies);
         let tables = [&suite.guest, &image.guest, &self.matrix.guest];
         Group {
             image: &image.image,
@@ -288,6 +291,7 @@ impl<'a> Expansion<'a> {
             suite_index,
             guest: GuestSize::resolve(tables),
             firmware: GuestSize::firmware(tables),
+            install_from: suite.install_from.or(image.install).or(install).unwrap_or_default(),
             dependencies: suite.dependencies.or(image.dependencies).or(package).unwrap_or_default(),
             timeouts: Limits::resolve(&suite.limits, &self.matrix.limits),
             context,
@@ -364,6 +368,7 @@ impl<'a> Expansion<'a> {
             suite: suite.name.text().to_owned(),
             axes,
             guest: group.guest.clone(),
+            install_from: group.install_from,
             dependencies: group.dependencies,
             timeouts: group.timeouts.clone(),
             script,

@@ -8,9 +8,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
-    Arch, Boot, Dependencies, Firmware, Identity, Network, PackageFamily, RunnerKind, Step, Unexpected,
+    Arch, Boot, Dependencies, Firmware, Identity, InstallFrom, Network, PackageFamily, RunnerKind, Step, Unexpected,
     located::At,
-    scalar::{DiskEntry, DurationText, OneOrMany, Scalar, SizeText},
+    scalar::{DiskEntry, DurationText, OneOrMany, Scalar, SizeText, SuiteInstall},
 };
 
 /// A matrix file of nestmatrix: which operating systems, which package, which tests.
@@ -69,6 +69,8 @@ pub(crate) struct PackageTable {
     /// Its files: globs relative to this matrix file. They are sent to the guests whose package manager can use them, and
     /// installed.
     pub(crate) artifacts: Option<At<Vec<At<String>>>>,
+    /// How they are installed; default: `file`. An image and a suite may say otherwise.
+    pub(crate) install: Option<InstallFrom>,
     /// Where what they depend on comes from, if it is neither installed nor among them; default: `repositories`, those of the guest's
     /// system. An image and a suite may say otherwise.
     pub(crate) dependencies: Option<Dependencies>,
@@ -237,6 +239,8 @@ pub(crate) struct ImageTable {
     pub(crate) login: Option<At<String>>,
     /// Words to add to the guest kernel's command line.
     pub(crate) kernel_args: Option<At<String>>,
+    /// How the package's artifacts are installed in its guests; wins over the package's.
+    pub(crate) install: Option<InstallFrom>,
     /// Where its guests get the dependencies that the package's artifacts lack; wins over the package's.
     pub(crate) dependencies: Option<Dependencies>,
     /// Size and connectivity of its guests, where they differ from `[guest]`.
@@ -288,8 +292,9 @@ pub(crate) struct SuiteTable {
     /// What to fetch from the guest afterwards: absolute paths or globs.
     #[serde(default)]
     pub(crate) artifacts: Vec<At<String>>,
-    /// Install the package before the suite runs; default: yes, if there are package artifacts.
-    pub(crate) install: Option<At<bool>>,
+    /// Install the package before the suite runs (`true`, `false`), or how (`file`, `repository`; wins over the image's); default: yes, if
+    /// there are package artifacts.
+    pub(crate) install: Option<At<SuiteInstall>>,
     /// Where its guests get the dependencies that the package's artifacts lack; wins over the image's.
     pub(crate) dependencies: Option<Dependencies>,
     /// What is done with a guest, in this order: `prepare`, `install`, `run`, `collect`, and `reboot` anywhere between the first and the

@@ -6,7 +6,7 @@ use sha2::Digest as _;
 use crate::{Artifact, Cell, Digest, Image, ImageSource, Location, Package, Plan, Prepare, Runner, UploadFile};
 
 /// Raised with every change of the form below, so that equal digests of different versions mean equal work.
-const FORM: u32 = 7;
+const FORM: u32 = 8;
 
 impl Plan {
     /// The digest that this plan should carry.
@@ -54,11 +54,24 @@ fn without_paths(source: &ImageSource) -> ImageSource {
 }
 
 fn decisive(cell: &Cell) -> impl Serialize + '_ {
-    let Cell { id, image, suite, axes, guest, dependencies, timeouts, script, script_origin: _, env, files, options } =
-        cell;
+    let Cell {
+        id,
+        image,
+        suite,
+        axes,
+        guest,
+        install_from,
+        dependencies,
+        timeouts,
+        script,
+        script_origin: _,
+        env,
+        files,
+        options,
+    } = cell;
     let files: Vec<_> =
         files.iter().map(|UploadFile { path: _, relative, bytes, digest }| (relative, bytes, digest)).collect();
-    (id, image, suite, axes, guest, dependencies, timeouts, script, env, files, options)
+    (id, image, suite, axes, guest, install_from, dependencies, timeouts, script, env, files, options)
 }
 
 /// Hashes a value by its JSON.

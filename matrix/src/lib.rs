@@ -71,8 +71,8 @@ pub use load::{Loaded, load};
 pub use near::help as near_help;
 pub use network::{Network, NetworkRules, Unexpected};
 pub use plan::{
-    Artifact, Boot, Cell, CellId, DataDisk, Dependencies, Guest, Identity, Image, ImageSource, Location, Package, Plan,
-    Prepare, Results, Runner, RunnerKind, SuiteOptions, Timeouts, UploadFile,
+    Artifact, Boot, Cell, CellId, DataDisk, Dependencies, Guest, Identity, Image, ImageSource, InstallFrom, Location,
+    Package, Plan, Prepare, Results, Runner, RunnerKind, SuiteOptions, Timeouts, UploadFile,
 };
 pub use repository::{Repository, RepositoryKey};
 pub use schema::schema;

@@ -249,6 +249,8 @@ pub struct Cell {
     pub axes: IndexMap<String, String>,
     /// The virtual machine to run it in.
     pub guest: Guest,
+    /// How the package's artifacts are installed.
+    pub install_from: InstallFrom,
     /// Where it gets the dependencies that the package's artifacts lack.
     pub dependencies: Dependencies,
     /// Time limits, before scaling by the measured speed.
@@ -378,6 +380,17 @@ pub struct DataDisk {
 impl Guest {
     /// Default size of the root disk.
     pub const DEFAULT_DISK: ByteSize = ByteSize::from_mib(4 << 10);
+}
+
+/// How the package's artifacts are installed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstallFrom {
+    /// As files, all at once.
+    #[default]
+    File,
+    /// By name, from a signed repository of these files in the guest: as users of a vendor's repository do.
+    Repository,
 }
 
 /// Where that comes from what the package's artifacts depend on, and what is neither installed in the guest nor among the artifacts.

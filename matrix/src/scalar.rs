@@ -5,7 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 
-use crate::{DiskInterface, located::At};
+use crate::{DiskInterface, InstallFrom, located::At};
 
 /// Text; whole numbers and booleans are taken as their text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, JsonSchema)]
@@ -66,6 +66,47 @@ pub(crate) struct SizeText(pub(crate) String);
 impl<'de> Deserialize<'de> for SizeText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ScalarVisitor("a size such as \"512MiB\"")).map(|scalar| Self(scalar.to_string()))
+    }
+}
+
+/// Whether a suite has the package installed, or how.
+#[derive(Clone, Copy, Debug, JsonSchema)]
+#[schemars(untagged)]
+pub(crate) enum SuiteInstall {
+    /// Whether.
+    Whether(bool),
+    /// How.
+    From(InstallFrom),
+}
+
+impl SuiteInstall {
+    /// Whether it is; `None`: as usual.
+    pub(crate) fn whether(self) -> Option<bool> {
+        match self {
+            Self::Whether(whether) => Some(whether),
+            Self::From(_) => None,
+        }
+    }
+
+    /// How, if that is said.
+    pub(crate) fn from(self) -> Option<InstallFrom> {
+        match self {
+            Self::Whether(_) => None,
+            Self::From(from) => Some(from),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SuiteInstall {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str = "true, false, \"file\" or \"repository\"";
+        match deserializer.deserialize_any(ScalarVisitor(EXPECTED))? {
+            Scalar::Truth(whether) => Ok(Self::Whether(whether)),
+            Scalar::Text(text) if text == "file" => Ok(Self::From(InstallFrom::File)),
+            Scalar::Text(text) if text == "repository" => Ok(Self::From(InstallFrom::Repository)),
+            Scalar::Text(text) => Err(de::Error::invalid_value(de::Unexpected::Str(&text), &EXPECTED)),
+            Scalar::Integer(number) => Err(de::Error::invalid_value(de::Unexpected::Signed(number), &EXPECTED)),
+        }
     }
 }
 

@@ -10,16 +10,17 @@ use crate::{
 pub(crate) fn check(table: &SuiteTable, installable: bool, mistakes: &mut Mistakes) -> Vec<Step> {
     let collects = table.results.is_some() || !table.artifacts.is_empty();
     let Some(list) = &table.steps else {
+        let installs = table.install.as_ref().and_then(|install| install.get().whether());
         if let (Some(install), false) = (&table.install, installable)
-            && *install.get()
+            && installs != Some(false)
         {
             nothing_to_install(install.span(), mistakes);
         }
-        return Step::usual(table.install.as_ref().map_or(installable, |install| *install.get()), collects);
+        return Step::usual(installs.unwrap_or(installable), collects);
     };
     let steps: Vec<Step> = list.get().iter().map(|at| *at.get()).collect();
     let place = |step: Step| list.get().iter().find(|at| *at.get() == step).map(|at| at.span());
-    if let Some(install) = &table.install {
+    if let Some(install) = table.install.as_ref().filter(|install| install.get().whether().is_some()) {
         mistakes.push(
             mistakes
                 .at(install.span(), "`install` and `steps` both say whether the package is installed", "said here")

@@ -7,7 +7,7 @@ use std::{collections::HashMap, ops::Range};
 use indexmap::IndexMap;
 
 use crate::{
-    Dependencies, Image, ImageSource, NetworkRules, Results, Runner, RunnerKind, SuiteOptions,
+    Dependencies, Image, ImageSource, InstallFrom, NetworkRules, Results, Runner, RunnerKind, SuiteOptions,
     error::Mistakes,
     exclude::Excludes,
     file::{ImageTable, MatrixFile, PackageTable, SuiteTable},
@@ -45,6 +45,7 @@ pub(crate) struct MatrixImage {
     /// The file on this machine that it comes from, as written.
     pub(crate) file: Option<At<String>>,
     pub(crate) prepare: Option<ImagePrepare>,
+    pub(crate) install: Option<InstallFrom>,
     pub(crate) dependencies: Option<Dependencies>,
     pub(crate) guest: GuestSize,
 }
@@ -56,6 +57,7 @@ pub(crate) struct Suite {
     pub(crate) env: Vec<(String, At<String>)>,
     pub(crate) files: Vec<At<String>>,
     pub(crate) options: SuiteOptions,
+    pub(crate) install_from: Option<InstallFrom>,
     pub(crate) dependencies: Option<Dependencies>,
     pub(crate) guest: GuestSize,
     pub(crate) limits: Limits,
@@ -184,6 +186,7 @@ fn images(file: &MatrixFile, catalog: &[&str], mistakes: &mut Mistakes) -> Vec<M
                 prepare: table
                     .and_then(|table| table.prepare.as_ref())
                     .and_then(|table| prepare::check(table, mistakes)),
+                install: table.and_then(|table| table.install),
                 dependencies: table.and_then(|table| table.dependencies),
                 guest: table.map(|table| GuestSize::check(&table.guest, &file.runner, mistakes)).unwrap_or_default(),
             });
@@ -257,6 +260,7 @@ fn suite(table: &SuiteTable, file: &MatrixFile, installable: bool, mistakes: &mu
             results,
             artifacts: table.artifacts.iter().map(|glob| glob.text().to_owned()).collect(),
         },
+        install_from: table.install.as_ref().and_then(|install| install.get().from()),
         dependencies: table.dependencies,
         guest,
         limits,

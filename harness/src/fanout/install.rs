@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use matrix::{Arch, Dependencies, ImageSource, Network, PackageFamily};
+use matrix::{Arch, Dependencies, ImageSource, InstallFrom, Network, PackageFamily};
 use reports::{EventKind, Phase, SystemFacts, Trouble, TroubleKind};
 
 use super::{
@@ -221,6 +221,10 @@ impl<W: World> Attempt<'_, W> {
         survey: <Talker<W> as Talk>::Survey,
         outbound: Option<&Outbound>,
     ) -> Result<Installed, InstallError> {
+        if self.cell.install_from == InstallFrom::Repository {
+            let log = install.log.with_file_name("repository.log");
+            session.serve_artifacts(&Install { log: &log, ..*install }, &survey).await?;
+        }
         let first = session.install(install, survey.clone()).await;
         let Some(outbound) = outbound.filter(|_| self.cell.dependencies == Dependencies::Repositories) else {
             return first;
@@ -262,6 +266,11 @@ impl<W: World> Attempt<'_, W> {
                 );
                 return Trouble::new(TroubleKind::RepositoryFailed, Phase::Install, error.to_string())
                     .with_help(output);
+            }
+            InstallError::NotServed { .. } => {
+                let log = log.with_file_name("repository.log");
+                let help = format!("see {}; `install = \"file\"` installs without", log.display());
+                return Trouble::new(TroubleKind::RepositoryFailed, Phase::Install, error.to_string()).with_help(help);
             }
             InstallError::Locked { .. } => {
                 (TroubleKind::PackageManagerLocked, "have the image's `prepare` end or disable that program; ")

@@ -153,7 +153,7 @@ pub(super) trait Machine: Send + Sync {
 
 /// What is done in a guest.
 pub(super) trait Talk: Send + Sync {
-    type Survey: Send + Clone;
+    type Survey: Send + Sync + Clone;
 
     fn exec(&self, exec: Exec) -> impl Future<Output = Result<Exit, SshError>> + Send;
     fn first_boot(&self, deadline: Instant) -> impl Future<Output = Result<(), FirstBootError>> + Send;
@@ -183,6 +183,11 @@ pub(super) trait Talk: Send + Sync {
         are_pinned: bool,
         deadline: Instant,
     ) -> impl Future<Output = Result<Vec<HostPattern>, SshError>> + Send;
+    fn serve_artifacts(
+        &self,
+        install: &Install<'_>,
+        survey: &Self::Survey,
+    ) -> impl Future<Output = Result<(), InstallError>> + Send;
     fn get_dependencies(&self, install: &Install<'_>) -> impl Future<Output = Result<(), InstallError>> + Send;
     fn install(
         &self,
@@ -336,6 +341,10 @@ impl Talk for Session {
 
     async fn repositories(&self, are_pinned: bool, deadline: Instant) -> Result<Vec<HostPattern>, SshError> {
         payload::repositories(self, are_pinned, deadline).await
+    }
+
+    async fn serve_artifacts(&self, install: &Install<'_>, survey: &Survey) -> Result<(), InstallError> {
+        payload::serve_artifacts(self, install, survey).await
     }
 
     async fn get_dependencies(&self, install: &Install<'_>) -> Result<(), InstallError> {

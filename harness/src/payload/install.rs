@@ -93,6 +93,12 @@ pub enum InstallError {
         /// The package manager's words, the lines that matter.
         words: Vec<String>,
     },
+    /// The repository of the artifacts could not be made or opened; nothing of the package has run: not its fault.
+    #[error("the artifacts cannot be installed from a repository of their own: {}", join(words))]
+    NotServed {
+        /// The words of whoever failed.
+        words: Vec<String>,
+    },
     /// What is installed is not known.
     #[error("cannot tell what is installed: {why}")]
     Unknown {
@@ -154,6 +160,13 @@ impl From<NoAnswer> for InstallError {
 #[derive(Clone, Debug)]
 pub struct Survey(Inventory);
 
+impl Survey {
+    /// No artifact is for this system: [`install`] says so.
+    pub(super) fn finds_nothing(&self) -> bool {
+        self.0.artifacts.is_empty() && self.0.unread.is_empty()
+    }
+}
+
 /// Asks for it. Nothing of the package runs: what goes wrong here is not its fault.
 ///
 /// # Errors
@@ -167,14 +180,12 @@ pub async fn survey(session: &Session, family: PackageFamily, deadline: Instant)
 ///
 /// # Errors
 /// Whatever leaves an artifact not installed, in part or with other content, or leaves it unknown.
-pub async fn install(
-    session: &Session,
-    install: &Install<'_>,
-    Survey(mut before): Survey,
-) -> Result<Installed, InstallError> {
+pub async fn install(session: &Session, install: &Install<'_>, survey: Survey) -> Result<Installed, InstallError> {
     let adapter = family::of(install.family);
+    let nothing = survey.finds_nothing();
+    let Survey(mut before) = survey;
     let left_out = before.left_out.iter().map(|(id, file)| (file.clone(), id.arch.clone())).collect();
-    if before.artifacts.is_empty() && before.unread.is_empty() {
+    if nothing {
         return Err(InstallError::Nothing { takes: adapter.takes, arch: install.arch, left_out });
     }
     let ended = guarded::run(

@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::{quote, words};
-use crate::ssh::{End, Exec, Session, Sink, SshError, Stdin, Until};
+use crate::ssh::{End, Exec, Exit, Session, Sink, SshError, Stdin};
 
 /// Asks what the artifacts are.
 pub(super) const ARTIFACTS: &str = "list_artifacts\n";
@@ -84,27 +84,9 @@ pub(super) async fn ask(
     deadline: Instant,
 ) -> Result<Inventory, NoAnswer> {
     let mark = format!("nestmatrix-{:032x}", rand::random::<u128>());
-    let (pieces, mut taken) = mpsc::channel::<Vec<u8>>(16);
-    let exec = session.exec(Exec {
-        command: quote::script_with(&script(functions, questions), &[&mark]),
-        stdin: Stdin::Bytes(named(of).into_bytes()),
-        stdout: Sink::Pieces(pieces),
-        stderr: Sink::Tail,
-        deadline,
-        until: Until::Silent,
-    });
-    let take = async move {
-        let mut all = Vec::new();
-        while let Some(piece) = taken.recv().await {
-            all.extend(piece);
-            if all.len() > MOST_BYTES {
-                break;
-            }
-        }
-        all
-    };
-    let (exit, output) = tokio::join!(exec, take);
-    let exit = exit.map_err(NoAnswer::Ssh)?;
+    let command = quote::script_with(&script(functions, questions), &[&mark]);
+    let asked = Exec::new(command, Stdin::Bytes(named(of).into_bytes()), deadline);
+    let (exit, output) = output(session, asked, MOST_BYTES).await.map_err(NoAnswer::Ssh)?;
     match exit.end {
         End::Exited(0) => read(&output, &mark).map_err(NoAnswer::Unreadable),
         End::Cut => Err(NoAnswer::Unreadable(format!("it is longer than {MOST_BYTES} bytes"))),
@@ -114,6 +96,24 @@ pub(super) async fn ask(
             Err(NoAnswer::Unreadable(format!("the query failed with {end}{said}")))
         }
     }
+}
+
+/// What a command says, whose end is [`End::Cut`] if that is more than so many bytes.
+pub(super) async fn output(session: &Session, exec: Exec, most: usize) -> Result<(Exit, Vec<u8>), SshError> {
+    let (pieces, mut taken) = mpsc::channel::<Vec<u8>>(16);
+    let exec = session.exec(Exec { stdout: Sink::Pieces(pieces), ..exec });
+    let take = async move {
+        let mut all = Vec::new();
+        while let Some(piece) = taken.recv().await {
+            all.extend(piece);
+            if all.len() > most {
+                break;
+            }
+        }
+        all
+    };
+    let (exit, output) = tokio::join!(exec, take);
+    Ok((exit?, output))
 }
 
 /// Packages as a script reads them.

@@ -17,9 +17,11 @@ mod installed;
 mod interpreter;
 mod inventory;
 mod network;
+mod own_repository;
 mod quote;
 mod reboot;
 mod repositories;
+mod signer;
 mod suite;
 mod upload;
 #[cfg(test)]
@@ -35,6 +37,7 @@ pub use family::{UNKNOWN_FAMILY, detect_family, install_by_name, left_out, rehea
 pub use first_boot::{FirstBootError, complaint, first_boot};
 pub use install::{Install, InstallError, Survey, failed_script, get_dependencies, install, survey};
 pub use installed::{Installed, another_version};
+pub use own_repository::serve_artifacts;
 pub use quote::script_with as script;
 pub(crate) use quote::word;
 pub use reboot::{NO_REBOOT, announced, reboot};

@@ -29,7 +29,7 @@ pub(super) const NO_TAR: i32 = 91;
 /// ... and with this where no folder can hold programs.
 pub(super) const NOEXEC: i32 = 92;
 /// Puts standard input into the file $1 of the payload, with the mode $2.
-const PUT: &str = "cd \"${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}\" && cat >\"$1\" && chmod \"$2\" \"$1\"";
+pub(super) const PUT: &str = "cd \"${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}\" && cat >\"$1\" && chmod \"$2\" \"$1\"";
 /// Looks whether the payload is still there, and says again what the guest may reach, for its files may have been written anew.
 const AGAIN: &str = "cd \"${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}\" 2>/dev/null && [ -s guard ] && [ -s start ] && [ -s work/.nestmatrix-suite ] || exit 1";
 /// Makes folders of the payload.

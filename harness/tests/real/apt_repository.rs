@@ -1,12 +1,16 @@
 //! Dependencies of a Debian package from a repository on this machine's loopback, through the proxy; and that repository when it is wrong.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::Value;
 
 use crate::{
     lab::{Finished, Lab},
-    packages::package,
+    packages::{package, version_in},
     repository_server::{Lie, RepositoryServer},
 };
 
@@ -168,4 +172,84 @@ fn a_repository_that_is_wrong_is_an_error_in_apts_words_and_a_dependency_that_no
     drop(server);
     wrong(&usual, "error(install)", &["Connection refused"]);
     lab.assert_nothing_left();
+}
+
+/// The image's own repository has the package under test as well: in the same version, of the same size and with other content, and in a
+/// newer one.
+fn artifacts_win(image: &str) {
+    let lab = Lab::forking();
+    let server = RepositoryServer::start();
+    repository(&lab, &server);
+    fs::remove_file(lab.path("dist/needy.deb")).unwrap();
+    let folder = lab.path("apt");
+    let control = |name: &str, version: &str, depends: &str| {
+        format!("Package: {name}\nVersion: {version}\nArchitecture: all\nDepends: {depends}\n")
+    };
+    let needs = "nm-data (= 1.0), nm-lib (>= 1.0)";
+    for (file, name, version, depends, content) in [
+        ("needed", "nm-needy", "1.0", needs, "needy 1.0 of the artifact\n"),
+        ("data", "nm-data", "1.0", "nm-needy (= 1.0)", "data 1.0 of the artifact\n"),
+        ("nm-needy_1.0_all", "nm-needy", "1.0", needs, "needy 1.0 of the archives\n"),
+        ("nm-needy_2.0_all", "nm-needy", "2.0", "nm-lib", "needy 2.0 of the archives\n"),
+        ("nm-data_2.0_all", "nm-data", "2.0", "nm-lib", "data 2.0 of the archives\n"),
+    ] {
+        package(&lab, file, &control(name, version, depends), &[(&*format!("usr/share/nm/{name}"), content)]);
+    }
+    let there = version_in(&lab, image, "sensible-utils");
+    let same = format!("Package: sensible-utils\nVersion: {there}\nArchitecture: all\nMulti-Arch: foreign\n");
+    package(&lab, "same", &same, &[("usr/share/nm/same", "of the artifact, not of the image\n")]);
+    for name in ["nm-needy_1.0_all", "nm-needy_2.0_all", "nm-data_2.0_all"] {
+        fs::rename(lab.path(&format!("dist/{name}.deb")), folder.join(format!("{name}.deb"))).unwrap();
+    }
+    let size = |path: PathBuf| fs::metadata(path).unwrap().len();
+    let sizes = [lab.path("dist/needed.deb"), folder.join("nm-needy_1.0_all.deb")].map(size);
+    assert_eq!(sizes[0], sizes[1], "or apt would see that they are two");
+    index(&folder, "+1 day", "");
+
+    let matrix = matrix(&server, "apt/key.asc")
+        .replace("dist/needy.deb\"]", "dist/[nds][ea]*.deb\"], install = \"repository\"")
+        .replace(
+            "cat /usr/share/nm/lib /usr/share/nm/needy",
+            "set -e; cat /usr/share/nm/nm-needy /usr/share/nm/nm-data /usr/share/nm/same",
+        );
+    // What apt makes of a list that was changed after it was signed, and before.
+    let tampered = "
+list=/etc/apt/sources.list.d/nestmatrix-package_under_test.list
+refresh() { apt-get update -o Dir::Etc::sourcelist=$list -o Dir::Etc::sourceparts=- 2>&1; }
+refresh >/dev/null
+echo ' ' >>/var/tmp/nestmatrix-repository/Release
+! refresh >said
+grep -qiE 'BADSIG|signature' said || { cat said; exit 1; }
+echo refused
+";
+    let (matrix, cell) = (matrix.replace("debian-12-minimal", image), CELL.replace("debian-12-minimal", image));
+    let matrix = matrix.replace("test -z \"$http_proxy\"", tampered);
+    let run = lab.run(&matrix, "out", &[]);
+    let log =
+        |name: &str| fs::read_to_string(run.out.join(format!("cells/{cell}/attempt-1/{name}"))).unwrap_or_default();
+    assert_eq!(run.verdict(&cell), "passed", "{}\n{}{}", run.reason(&cell), log("repository.log"), log("install.log"));
+    let said = log("stdout.log");
+    let lines: Vec<&str> = said.lines().collect();
+    let of_artifacts = ["needy 1.0 of the artifact", "data 1.0 of the artifact", "of the artifact, not of the image"];
+    assert_eq!(lines[..3], of_artifacts, "{}", log("install.log"));
+    assert_eq!(lines[3], "refused", "the signature is checked: {said}");
+    let installed = run.cell(&cell)["attempts"][0]["installed"].to_string();
+    assert!(installed.contains(r#""name":"nm-lib","version":"1.0""#), "{installed}");
+    let asked = server.answered();
+    assert!(asked.contains(&("/apt/nm-lib_1.0_all.deb".to_owned(), 200)), "{asked:?}");
+    assert!(!asked.iter().any(|(path, _)| path.contains("nm-needy") || path.contains("nm-data")), "{asked:?}");
+    assert!(!log("install.log").contains("dpkg installs"), "apt took the artifacts itself: {}", log("install.log"));
+    lab.assert_nothing_left();
+}
+
+#[test]
+fn artifacts_are_installed_by_name_from_a_signed_repository_whatever_the_systems_own_has() {
+    artifacts_win("debian-12-minimal");
+}
+
+#[test]
+#[ignore = "the same with an older and a newer apt: cargo xtask test -- --ignored"]
+fn artifacts_are_installed_by_name_with_an_older_apt_and_one_whose_signatures_are_not_checked_by_gnupg() {
+    artifacts_win("debian-11-minimal");
+    artifacts_win("debian-13-minimal");
 }

@@ -118,8 +118,7 @@ fn what_a_run_locked_is_what_later_runs_get_or_their_cells_are_errors_that_name_
     );
 
     // Also where a suite does not mind.
-    let more =
-        "[[suite]]\nname = \"more\"\nguest = { network = \"repositories\" }\ninline = \"apt-get install -y nm-extra || true\"\n";
+    let more = "[[suite]]\nname = \"more\"\nguest = { network = \"repositories\" }\ninline = \"apt-get install -y nm-extra || true\"\n";
     let more = lab.run(&format!("{matrix}{more}"), "more", &["--locked", "--cell", "*.more"]);
     more.assert_code(3);
     assert_eq!(more.verdict("debian-12-minimal.more"), "error(test)");

@@ -25,7 +25,7 @@ pub(crate) fn package(lab: &Lab, name: &str, control: &str, files: &[(&str, &str
 }
 
 /// The version in which an image has a package.
-fn version_in(lab: &Lab, image: &str, package: &str) -> String {
+pub(crate) fn version_in(lab: &Lab, image: &str, package: &str) -> String {
     let folders = fs::read_dir(lab.store().join("images")).unwrap().flatten();
     let read = |folder: &Path, file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
     let named = format!("\"name\": \"{image}\"");

@@ -183,6 +183,72 @@ fn what_an_artifact_depends_on_is_got_from_a_signed_repository_and_the_artifact_
     repositories.lab.assert_nothing_left();
 }
 
+/// Changes the signed list of the artifacts' own repository, and reads it again: a package manager that checks signatures refuses.
+const TAMPER: &str = r#"
+set -e
+own=nestmatrix-package_under_test payload=/var/tmp/nestmatrix/tmp
+cd /var/tmp/nestmatrix-repository
+if command -v apk >/dev/null; then
+    cd x86_64
+    signature=$(($(wc -c <APKINDEX.tar.gz) - $(wc -c <$payload/unsigned)))
+    head -c $signature APKINDEX.tar.gz >/tmp/signed
+    apk index --allow-untrusted --description forged --output /tmp/forged ../noarch/*.apk >/dev/null 2>&1
+    refresh() { apk update --repositories-file $payload/repositories 2>&1 | tee /tmp/update; ! grep -q WARNING /tmp/update; }
+    change() { cat /tmp/signed /tmp/forged >APKINDEX.tar.gz; }
+elif ls *.db >/dev/null 2>&1; then
+    refresh() { pacman --config $payload/pacman.conf -Syy 2>&1; }
+    change() { echo >>$own.db.tar.gz; }
+elif command -v dnf >/dev/null; then
+    refresh() { dnf makecache --refresh --repo=$own 2>&1; }
+    change() { echo >>repodata/repomd.xml; }
+else
+    refresh() { zypper --non-interactive refresh --force $own 2>&1; }
+    change() { echo >>repodata/repomd.xml; }
+fi
+refresh >/tmp/said || { cat /tmp/said; exit 1; }
+change
+if refresh >/tmp/said; then cat /tmp/said; exit 2; fi
+grep -i signature /tmp/said >/dev/null
+echo refused
+"#;
+
+#[test]
+#[ignore = "its systems take minutes to build and to boot: cargo xtask test -- --ignored"]
+fn artifacts_are_installed_by_name_from_their_own_signed_repository_whatever_others_have() {
+    let mut repositories = Repositories::open();
+    // What the system's repository has of nm-needy is newer, and of nm-hello of the same version.
+    repositories.matrix = repositories
+        .matrix
+        .replace("/*/artifacts/*\"] }", "/*/artifacts/*\"], install = \"repository\" }")
+        .replace("inline = \"nm-needy && nm-hello\"", &format!("inline = '''\nnm-needy\nnm-hello\n{TAMPER}'''"));
+    let run = repositories.run("out");
+    assert_artifacts(&run, false);
+    let answered = repositories.server.answered();
+    let of_artifacts = |(path, _): &(String, u16)| path.contains("nm-needy");
+    assert!(!answered.iter().any(of_artifacts), "artifacts are not downloaded: {answered:?}");
+
+    // The newer one is installed already.
+    let prepared = "packages = [\"nm-hello\", \"nm-needy\"]";
+    repositories.matrix = repositories.matrix.replace("packages = [\"nm-hello\"]", prepared);
+    assert_artifacts(&repositories.run("newer"), true);
+    repositories.lab.assert_nothing_left();
+}
+
+/// The artifacts are what is installed, by name; their signatures are checked; and nothing was missing if that is `complete`.
+fn assert_artifacts(run: &Finished, complete: bool) {
+    for (manager, _) in MANAGERS {
+        let id = format!("{manager}.s");
+        let log =
+            |name: &str| fs::read_to_string(run.out.join(format!("cells/{id}/attempt-1/{name}"))).unwrap_or_default();
+        let logs = ["repository.log", "dependencies.log", "install.log", "stdout.log", "stderr.log"].map(log);
+        let logs = logs.join("\n---\n");
+        assert_eq!(run.verdict(&id), "passed", "{id}: {}\n{logs}", run.reason(&id));
+        let said = "needy of the artifact, lib of the repository\nhello of the artifact\nrefused\n";
+        assert_eq!(log("stdout.log"), said, "{id}: {logs}");
+        assert_eq!(log("dependencies.log").is_empty(), complete, "{id}: {logs}");
+    }
+}
+
 #[test]
 #[ignore = "its systems take minutes to build and to boot: cargo xtask test -- --ignored"]
 fn a_repository_that_does_wrong_is_an_error_and_a_package_that_cannot_be_installed_a_failure() {

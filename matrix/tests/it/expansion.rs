@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use insta::assert_snapshot;
-use matrix::{Boot, ByteSize, Dependencies, Identity, Network, Plan, Step};
+use matrix::{Boot, ByteSize, Dependencies, Identity, InstallFrom, Network, Plan, Step};
 use proptest::prelude::*;
 
 use crate::folder::{CATALOG, Folder};
@@ -205,13 +205,42 @@ dependencies = "repositories"
 }
 
 #[test]
+fn how_the_package_is_installed_is_said_most_narrowly_by_the_suite_and_a_suite_may_still_leave_it_out() {
+    let text = r#"
+images = ["debian-11-minimal"]
+package = { name = "hello", artifacts = ["hello.deb"], install = "repository" }
+[[image]]
+name = "debian-12-minimal"
+install = "file"
+[[suite]]
+name = "plain"
+inline = "true"
+[[suite]]
+name = "own"
+inline = "true"
+install = "repository"
+steps = ["prepare", "install", "reboot", "run"]
+[[suite]]
+name = "not"
+inline = "true"
+install = false
+"#;
+    let plan = Folder::with(text).file("hello.deb", "deb").load().plan;
+    use InstallFrom::{File, Repository};
+    let said: Vec<_> = plan.cells.iter().map(|cell| (cell.install_from, cell.installs())).collect();
+    let two = |plain| [(plain, true), (Repository, true), (plain, false)];
+    assert_eq!(said, [two(Repository), two(File)].concat());
+}
+
+#[test]
 fn what_is_not_written_has_a_default() {
     let plan =
         Folder::with("images = [\"debian-12-minimal\"]\nsuite = [{ name = \"a\", inline = \"true\" }]\n").load().plan;
     let cell = &plan.cells[0];
     assert_eq!((cell.guest.cpus, cell.guest.memory), (1, ByteSize::from_mib(512)));
     assert_eq!((cell.guest.disk, cell.guest.network), (ByteSize::from_mib(4096), Network::Isolated));
-    assert_eq!((cell.dependencies, cell.timeouts.boot), (Dependencies::Repositories, Duration::from_secs(60)));
+    assert_eq!((cell.dependencies, cell.install_from), (Dependencies::Repositories, InstallFrom::File));
+    assert_eq!(cell.timeouts.boot, Duration::from_secs(60));
     assert_eq!((plan.runner.retries, plan.runner.memory, plan.runner.cpus), (2, None, None));
     assert_eq!(cell.options.steps, [Step::Prepare, Step::Run]);
     assert!(!cell.options.reboot && cell.options.results.is_none() && plan.package.is_none());

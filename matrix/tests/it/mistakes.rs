@@ -555,3 +555,16 @@ fn a_list_of_steps_is_mended_where_it_is_wrong() {
      help: the order is prepare, install, run, collect; `reboot` may stand anywhere between `prepare` and `collect`
     "#);
 }
+
+#[test]
+fn a_suite_says_whether_or_how_the_package_is_installed_and_nothing_else() {
+    let wrong = |value: &str| {
+        let text = format!(
+            "images = [\"debian-12-minimal\"]\n[[suite]]\nname = \"a\"\ninline = \"true\"\ninstall = {value}\n"
+        );
+        Folder::with(&text).plain()
+    };
+    assert_snapshot!(wrong("\"repo\""), @r#"m.toml:5: invalid value: string "repo", expected true, false, "file" or "repository""#);
+    assert_snapshot!(wrong("1"), @r#"m.toml:5: invalid value: integer `1`, expected true, false, "file" or "repository""#);
+    assert_snapshot!(wrong("\"repository\""), @"m.toml:5: there is nothing to install: the matrix names no package artifacts");
+}

@@ -45,6 +45,7 @@ prepare = { inline = "locale-gen {{ image.name }}", packages = ["gcc", "make"], 
 [[image]]
 name = "old"
 from = "debian-11-minimal"
+install = "repository"
 [axes]
 locale = ["C", "tr_TR.UTF-8", "ä€𝄞"]
 level = [1, true]

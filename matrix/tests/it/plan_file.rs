@@ -245,6 +245,7 @@ fn the_place_does_not_decide_the_digest_but_every_byte_does() {
         ("name = \"own\"", "guest = { cpus = 2 }\nname = \"own\""),
         ("name = \"own\"", "boot = \"cold\"\nname = \"own\""),
         ("name = \"own\"", "identity = \"unique\"\nname = \"own\""),
+        ("name = \"own\"", "install = \"repository\"\nname = \"own\""),
         ("name = \"own\"", "dependencies = \"artifacts\"\nname = \"own\""),
         ("locale-gen", "true"),
         ("\"gcc\", \"make\"", "\"make\", \"gcc\""),

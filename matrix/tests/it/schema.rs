@@ -9,7 +9,7 @@ fn the_schema_knows_every_key_and_forbids_others() {
         |table: &Value| table["properties"].as_object().expect("a table").keys().cloned().collect::<Vec<_>>().join(" ");
     insta::assert_snapshot!(keys(&schema), @"axes exclude guest image images include network package repository runner suite timeout");
     insta::assert_snapshot!(keys(&schema["$defs"]["SuiteTable"]), @"artifacts boot dependencies env files guest identity inline install name reboot results run steps timeout");
-    insta::assert_snapshot!(keys(&schema["$defs"]["ImageTable"]), @"arch dependencies digest family firmware from guest kernel_args login name path prepare rootfs url");
+    insta::assert_snapshot!(keys(&schema["$defs"]["ImageTable"]), @"arch dependencies digest family firmware from guest install kernel_args login name path prepare rootfs url");
     insta::assert_snapshot!(keys(&schema["$defs"]["PrepareTable"]), @"inline network packages run timeout");
     insta::assert_snapshot!(keys(&schema["$defs"]["GuestTable"]), @"cpus disk disks firmware memory network nics tpm");
     insta::assert_snapshot!(keys(&schema["$defs"]["NetworkTable"]), @"allow private unexpected");

@@ -565,3 +565,20 @@ async fn what_a_package_lacks_is_got_from_repositories_before_it_is_installed_ag
     let unusable = "the guest's repositories cannot be used: E: the list has expired";
     assert_eq!(played.told(), format!("error(install) never RepositoryFailed: {unusable}"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn artifacts_are_served_before_they_are_installed_by_name_and_if_they_cannot_be_it_is_an_error() {
+    const BY_NAME: &str = "install = 'repository'";
+    let exchanges = |played: &Played| {
+        let of = ["serve", "install", "get-dependencies"];
+        played.asked.iter().filter(|asked| of.contains(&&***asked)).cloned().collect::<Vec<_>>().join(" ")
+    };
+    let played = Stage::forked(BY_NAME).reaching().with("install", [Lacks]).play().await;
+    assert_eq!((&*played.told(), &*exchanges(&played)), ("passed", "serve install get-dependencies install"));
+    let played = Stage::booted("").play().await;
+    assert_eq!((&*played.told(), played.count("serve")), ("passed", 0));
+    let played = Stage::forked(BY_NAME).with("serve", [Fails]).play().await;
+    let reason = "the artifacts cannot be installed from a repository of their own: E: no room";
+    assert_eq!(played.told(), format!("error(install) never RepositoryFailed: {reason}"));
+    assert_eq!(played.count("install"), 0);
+}

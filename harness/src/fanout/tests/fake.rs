@@ -394,6 +394,13 @@ impl Talk for FakeSession {
         self.act("repositories", deadline).await.map(|_| Vec::new())
     }
 
+    async fn serve_artifacts(&self, install: &Install<'_>, (): &()) -> Result<(), InstallError> {
+        match self.act("serve", install.deadline).await? {
+            Does::Fails => Err(InstallError::NotServed { words: vec!["E: no room".to_owned()] }),
+            _ => Ok(()),
+        }
+    }
+
     async fn get_dependencies(&self, install: &Install<'_>) -> Result<(), InstallError> {
         match self.act("get-dependencies", install.deadline).await? {
             Does::Fails => Err(InstallError::Repositories { words: vec!["E: the list has expired".to_owned()] }),

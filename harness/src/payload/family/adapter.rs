@@ -3,10 +3,11 @@
 use matrix::Arch;
 
 use super::reasons::{self, Grammar};
+use crate::payload::signer::Signing;
 
 /// Before each of the functions that change something.
 const BEGINNING: &str = "\
-got=$root/tmp/dependencies
+got=$root/tmp/dependencies names=$root/tmp/names
 # Physical: apt names files by their real paths.
 cd -P \"$root/artifacts\" || exit
 # One stream: what is said on both only makes sense in its order.
@@ -23,9 +24,37 @@ unusable=UNUSABLE
 mv \"$got.new\" \"$got\"
 ";
 
-const ADD_REPOSITORY: &str = "\
+/// Makes a repository of the artifacts. $1 stands before and after what is to be signed, which is all that it says on its output.
+const MAKE_REPOSITORY: &str = "\
+names=$root/tmp/names repository=$root-repository unsigned=$root/tmp/unsigned
+exec 3>&1 >&2
+rm -rf \"$repository\"
+mkdir \"$repository\" && cd -P \"$root/artifacts\" || exit
+: >\"$names\" || exit
+
+# `take FILE NAME`: an artifact as a file of the repository.
+take() {
+    rm -f \"$repository/$2\"
+    ln \"$1\" \"$repository/$2\" 2>/dev/null || cp \"$1\" \"$repository/$2\" || exit
+}
+
+make_repository
+printf '%s\\n' \"$1\" >&3 && cat \"$unsigned\" >&3 && printf '%s\\n' \"$1\" >&3
+";
+
+/// Opens it to the package manager.
+const OPEN_REPOSITORY: &str = "\
+names=$root/tmp/names repository=$root-repository unsigned=$root/tmp/unsigned signature=$root/tmp/signature
+exec 2>&1
+open_repository
+";
+
+const SHELL: &str = "\
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin root=${NESTMATRIX_ROOT:-/var/tmp/nestmatrix}
 umask 022
+";
+
+const ADD_REPOSITORY: &str = "\
 add_repository \"$1\" \"$2\" \"$3\"
 ";
 
@@ -41,14 +70,19 @@ pub(crate) struct Adapter {
     /// Functions without arguments; `$root` is the payload's folder, and they start in its folder `artifacts`:
     ///
     /// - `install_artifacts` installs everything in there, with nobody to answer questions; offline, but for what was got before: the
-    ///   file `$got` is there then.
+    ///   file `$got` is there then. Where the file `$names` is there, it installs these from the artifacts' repository, by name.
     /// - `get_dependencies` gets from the system's repositories what they depend on, and exits with `$unusable` if those are. It runs
     ///   nothing of a package.
     /// - `add_repository` adds one: its name, its description and the name of its key's file are `$1` to `$3`, the key is its input.
+    /// - `make_repository` makes one of the artifacts in the folder `$repository`, puts the names to install into `$names`, and what is to
+    ///   be signed into `$unsigned`; `open_repository` gets the signature in `$signature` and the key as its input, and has the package
+    ///   manager prefer the repository and read it, and that one alone.
     /// - `list_artifacts` answers what the files in there are; see `inventory` for answers. Those for other systems it renames.
     /// - `list_packages` answers what is installed; and of the packages that its input names, a line for each with name, version and
     ///   CPU, what is known of their content.
     pub(crate) functions: &'static str,
+    /// How the repository of the artifacts is signed; `None`: this family can have none.
+    pub(crate) signing: Option<Signing>,
     /// Installs the packages named by its arguments from wherever the guest's package manager gets them.
     pub(super) by_name: &'static str,
     /// Does what a payload does, without doing anything.
@@ -75,7 +109,17 @@ impl Adapter {
 
     /// A script that adds a repository; its arguments and input are those of `add_repository`.
     pub(crate) fn add_repository(&self) -> String {
-        format!("{}{ADD_REPOSITORY}", self.functions)
+        format!("{}{SHELL}{ADD_REPOSITORY}", self.functions)
+    }
+
+    /// A script that makes a repository of the artifacts.
+    pub(crate) fn make_repository(&self) -> String {
+        format!("{}{SHELL}{MAKE_REPOSITORY}", self.functions)
+    }
+
+    /// A script that opens it to the package manager, once it is signed.
+    pub(crate) fn open_repository(&self) -> String {
+        format!("{}{SHELL}{OPEN_REPOSITORY}", self.functions)
     }
 
     /// Whether these lines, all that it said, say that a package is missing or was not downloaded, before anything of a package ran.

@@ -4,6 +4,7 @@ use super::{
     adapter::Adapter,
     reasons::{Grammar, starts},
 };
+use crate::payload::signer::Signing;
 
 /// apk's database, and what it works out of it.
 const REHEARSAL: &str = "\
@@ -26,6 +27,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     takes: "Alpine packages (.apk)",
     also: |_| &[],
     functions: include_str!("apk.sh"),
+    signing: Some(Signing::Rsa),
     by_name: BY_NAME,
     rehearsal: REHEARSAL,
     facts: FACTS,

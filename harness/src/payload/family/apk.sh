@@ -5,6 +5,9 @@ broken() {
     done
 }
 
+# The artifacts' own repository, as apk tags what is to come from there and from nowhere else.
+own=nestmatrix-package_under_test
+
 # apk only downloads what it installs: it does so in a copy of what it knows of this system, without running anything, and keeps what it
 # downloaded and proved. What the artifacts themselves make of it (a file of two packages) is left to the installation.
 get_dependencies() {
@@ -19,16 +22,17 @@ get_dependencies() {
     done
 
     apk update --no-progress --wait 60 --cache-dir "$copy/etc/apk/cache" || exit $unusable
-    apk add --root "$copy" --simulate --allow-untrusted --no-progress ./*.apk >"$root/tmp/changes" || {
+    if [ -e "$names" ]; then set -- $(cat "$names"); else set -- --allow-untrusted ./*.apk; fi
+    apk add --root "$copy" --simulate --no-progress "$@" >"$root/tmp/changes" || {
         cat "$root/tmp/changes"
         exit 1
     }
-    apk add --root "$copy" --no-scripts --allow-untrusted --no-progress ./*.apk
+    apk add --root "$copy" --no-scripts --no-progress "$@"
     tab=$(printf '\t')
     record() { printf '%s\n' "$2"; }
     artifacts=" $(list_artifacts | cut -f 1,2 | tr '\t\n' '- ') "
     # `(1/2) Installing libx (1.0-r0)`, `(2/2) Upgrading liby (1.0-r0 -> 1.1-r0)`
-    sed -nE 's/^\([ 0-9]+\/[0-9]+\) [A-Z][a-z]+ ([^ ]+) \((.* )?([^ ]+)\).*$/\1-\3/p' "$root/tmp/changes" >"$root/tmp/wanted"
+    sed -nE 's/^\([ 0-9]+\/[0-9]+\) [A-Z][a-z]+ ([^ @]+)[^ ]* \((.* )?([^ ]+)\).*$/\1-\3/p' "$root/tmp/changes" >"$root/tmp/wanted"
     while read -r wanted; do
         case $artifacts in *" $wanted "*) continue ;; esac
         for file in "$copy/etc/apk/cache/$wanted".*.apk; do
@@ -43,14 +47,15 @@ install_artifacts() {
     export LC_ALL=C.UTF-8
     before=$(broken)
 
-    # All at once, so that they may depend on each other; nobody has to have signed them; without any repository, so that what is
-    # missing is said to be missing instead of being looked for on the network, but for what was got before. apk-tools 2 and 3 have the
-    # same names for all of it.
-    set -- --no-network --allow-untrusted --no-progress --wait 60 ./*.apk
+    # All at once, so that they may depend on each other; nobody has to have signed files; without any repository but their own, so that
+    # what is missing is said to be missing instead of being looked for on the network, but for what was got before. apk-tools 2 and 3
+    # have the same names for all of it.
+    if [ -e "$names" ]; then set -- $(cat "$names"); else set -- --allow-untrusted ./*.apk; fi
+    set -- --no-network --no-progress --wait 60 "$@"
     if [ -e "$got" ]; then
         set -- --cache-dir "$root/tmp/system/etc/apk/cache" "$@"
     else
-        echo "# none" >"$root/tmp/repositories" || exit
+        if [ ! -e "$names" ]; then echo "# none" >"$root/tmp/repositories" || exit; fi
         set -- --repositories-file "$root/tmp/repositories" "$@"
     fi
     apk add "$@"
@@ -69,6 +74,42 @@ install_artifacts() {
 add_repository() {
     if [ -n "$3" ]; then cat >"/etc/apk/keys/$3" || exit; fi
     printf '%s\n' "$2" >>/etc/apk/repositories
+}
+
+make_repository() {
+    export LC_ALL=C.UTF-8
+    tab=$(printf '\t')
+    record() {
+        if [ "$1" = unread ]; then
+            echo "ERROR: $2: apk cannot read it" >&2
+            exit 1
+        fi
+        printf '%s\t%s\n' "$2" "$3"
+    }
+    list_artifacts >"$root/tmp/listed"
+    while IFS=$tab read -r name version arch identity file; do
+        echo "$name@$own" >>"$names"
+        # apk looks for a package by the CPU that the list says.
+        mkdir -p "$repository/$arch" || exit
+        take "$file" "$arch/$name-$version.apk"
+    done <"$root/tmp/listed"
+    apk index --allow-untrusted --output "$unsigned" ./*.apk || exit
+}
+
+# The signature is an archive before that of the list, without the empty blocks at the end of archives.
+open_repository() {
+    export LC_ALL=C.UTF-8
+    folder=$repository/$(apk --print-arch) name=.SIGN.RSA.$own.rsa.pub
+    mkdir -p "$folder" && cd "$root/tmp" && cp "$signature" "$name" || exit
+    tar -cf - "$name" | head -c 1024 | gzip -c >"$folder/APKINDEX.tar.gz" && cat "$unsigned" >>"$folder/APKINDEX.tar.gz" || exit
+    add_repository package_under_test "@$own $repository" "$own.rsa.pub"
+    grep "^@$own " /etc/apk/repositories >"$root/tmp/repositories"
+    # What is wrong about a list is only a warning of apk's.
+    apk update --repositories-file "$root/tmp/repositories" --no-progress --wait 60 >"$root/tmp/said" 2>&1
+    code=$?
+    cat "$root/tmp/said"
+    if grep -q "^WARNING: " "$root/tmp/said"; then code=1; fi
+    exit $code
 }
 
 list_artifacts() {

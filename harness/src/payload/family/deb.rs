@@ -6,6 +6,7 @@ use super::{
     adapter::Adapter,
     reasons::{Grammar, starts},
 };
+use crate::payload::signer::Signing;
 
 /// apt's caches of what there is and what is installed, and the files of its programs. Where there is no apt, nothing.
 const REHEARSAL: &str = "\
@@ -37,6 +38,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
         Arch::Aarch64 => &["armhf"],
     },
     functions: include_str!("deb.sh"),
+    signing: Some(Signing::OpenPgp),
     by_name: BY_NAME,
     rehearsal: REHEARSAL,
     facts: FACTS,

@@ -13,20 +13,50 @@ apt_install() {
         -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 }
 
+# The artifacts' own repository, as apt's settings name it.
+own=/etc/apt/sources.list.d/nestmatrix-package_under_test.list
+
+# Sets what is to be installed from where: the artifacts as files; or their names, from their own repository alone until something was
+# got from others, and then it comes before those. For apt may take two files of the same version for the same, and fetches the first.
+choose() {
+    sources='' wanted=./*.deb
+    if [ ! -e "$names" ]; then return; fi
+    wanted=$(cat "$names") parts=-
+    if [ "$1" = all ]; then
+        parts=$root/tmp/sources.list.d
+        rm -rf "$parts"
+        mkdir "$parts" || exit
+        for list in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+            if [ -f "$list" ] && [ "$list" != "$own" ]; then cp "$list" "$parts/" || exit; fi
+        done
+    fi
+    sources="-o Dir::Etc::sourcelist=$own -o Dir::Etc::sourceparts=$parts"
+}
+
 get_dependencies() {
     apt_environment
     command -v apt-get >/dev/null || {
         echo "E: this system has dpkg, but no apt-get that could get packages"
         exit 1
     }
+    choose all
     # Nobody reads what packages are for.
-    apt-get update -o Acquire::Retries=1 -o Acquire::Languages=none -o APT::Update::Error-Mode=any \
+    apt-get update $sources -o Acquire::Retries=1 -o Acquire::Languages=none -o APT::Update::Error-Mode=any \
         -o DPkg::Lock::Timeout=60 || exit $unusable
-    apt_install --download-only -o Acquire::Retries=1 ./*.deb
+    apt_install --download-only -o Acquire::Retries=1 $sources $wanted
+}
+
+offline="-o Acquire::Retries=0 -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10"
+
+install_by_name() {
+    if [ -e "$got" ]; then choose all; else choose own; fi
+    apt_install $offline $sources $wanted
+    exit
 }
 
 install_artifacts() {
     apt_environment
+    if [ -e "$names" ]; then install_by_name; fi
 
     set -- ./*.deb
     command -v apt-get >/dev/null || exec dpkg --install --force-confdef --force-confold "$@"
@@ -35,7 +65,7 @@ install_artifacts() {
     # given as a file).
     given=$root/tmp/given-to-dpkg
     : >"$given" || exit
-    apt_install -o Acquire::Retries=0 -o Acquire::http::Timeout=10 -o Acquire::https::Timeout=10 \
+    apt_install $offline \
         -o "DPkg::Pre-Install-Pkgs::=cat >>'$given'" "$@" || exit
 
     # A repository may have a package of the same name and version, and then apt takes that one. What it depends on is there now.
@@ -70,6 +100,43 @@ add_repository() {
         sed -E "${key:+"s|^(deb(-src)?)[[:space:]]+\\[([^]]*)\\]|\\1 [\\3 signed-by=$key]|; s|^(deb(-src)?)[[:space:]]+([^[[:space:]])|\\1 [signed-by=$key] \\3|"}" \
             "$root/tmp/description" >"$base.list"
     fi
+}
+
+make_repository() {
+    command -v apt-get >/dev/null || {
+        echo "E: this system has dpkg, but no apt-get that installs by name"
+        exit 1
+    }
+    for file in ./*.deb; do
+        dpkg-deb --field "$file" >"$root/tmp/control" || exit
+        name=$(dpkg-deb --show --showformat='${Package} ${Architecture}' "$file") || exit
+        case $name in
+        *" all") echo "${name% *}" ;;
+        *) echo "${name% *}:${name#* }" ;;
+        esac >>"$names"
+        name=$(dpkg-deb --show --showformat='${Package}_${Version}_${Architecture}.deb' "$file" | tr : _)
+        take "$file" "$name"
+        cat "$root/tmp/control"
+        printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' "$name" $(wc -c <"$file") $(sha256sum <"$file" | cut -d ' ' -f 1)
+    done >"$repository/Packages"
+    cd "$repository" || exit
+    {
+        printf 'Origin: nestmatrix-package_under_test\nDate: %s\nSHA256:\n' "$(date -u -R)"
+        printf ' %s %s Packages\n' $(sha256sum <Packages | cut -d ' ' -f 1) $(wc -c <Packages)
+    } >Release
+    cp Release "$unsigned"
+}
+
+# Above 1000 a version wins over every other one, even one that is installed.
+open_repository() {
+    cp "$signature" "$repository/Release.gpg" || exit
+    add_repository package_under_test "deb file:$repository ./" package_under_test.asc
+    printf '%s\n' 'Package: *' 'Pin: release o=nestmatrix-package_under_test' 'Pin-Priority: 1001' \
+        >/etc/apt/preferences.d/nestmatrix-package_under_test || exit
+    apt_environment
+    choose own
+    apt-get update $sources -o APT::Get::List-Cleanup=0 -o Acquire::Languages=none -o APT::Update::Error-Mode=any \
+        -o DPkg::Lock::Timeout=60
 }
 
 list_artifacts() {

@@ -54,7 +54,7 @@ fn dnf_takes_the_keys_of_its_settings_and_skips_no_repository() {
 fn zypper_takes_no_key_that_is_not_known() {
     insta::assert_snapshot!(asked(PackageFamily::Rpm, "zypper", "a.rpm", "*' refresh') exit 4 ;;"), @r"
     zypper --non-interactive refresh
-    zypper --non-interactive --no-refresh install --download-only --allow-unsigned-rpm --no-recommends --oldpackage ./a.rpm
+    zypper --non-interactive --no-refresh install --download-only --no-recommends --oldpackage --allow-unsigned-rpm ./a.rpm
     ");
 }
 
@@ -144,8 +144,8 @@ fn apk_downloads_in_a_copy_of_the_system_and_runs_nothing() {
     let asked: Vec<_> = ran.asked.lines().filter(|line| !line.starts_with("apk index")).collect();
     insta::assert_snapshot!(asked.join("\n"), @r"
     apk update --no-progress --wait 60 --cache-dir ROOT/tmp/system/etc/apk/cache
-    apk add --root ROOT/tmp/system --simulate --allow-untrusted --no-progress ./a.apk
-    apk add --root ROOT/tmp/system --no-scripts --allow-untrusted --no-progress ./a.apk
+    apk add --root ROOT/tmp/system --simulate --no-progress --allow-untrusted ./a.apk
+    apk add --root ROOT/tmp/system --no-scripts --no-progress --allow-untrusted ./a.apk
     ");
     let copy = |file: &str| fs::read_to_string(guest.root.path().join("tmp/system").join(file));
     assert_eq!(copy("etc/apk/world").unwrap(), "busybox\n");
@@ -155,7 +155,7 @@ fn apk_downloads_in_a_copy_of_the_system_and_runs_nothing() {
     let ran = guest.run(&family::of(PackageFamily::Apk).install());
     assert_eq!(
         ran.asked.lines().last().unwrap(),
-        "apk add --cache-dir ROOT/tmp/system/etc/apk/cache --no-network --allow-untrusted --no-progress --wait 60 ./a.apk"
+        "apk add --cache-dir ROOT/tmp/system/etc/apk/cache --no-network --no-progress --wait 60 --allow-untrusted ./a.apk"
     );
 }
 

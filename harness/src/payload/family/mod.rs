@@ -12,6 +12,8 @@ pub(super) mod reasons;
 mod rpm;
 #[cfg(test)]
 mod scripts_tests;
+#[cfg(test)]
+mod served_tests;
 
 use std::time::Instant;
 

@@ -4,6 +4,7 @@ use super::{
     adapter::Adapter,
     reasons::{Grammar, starts},
 };
+use crate::payload::signer::Signing;
 
 /// pacman's database.
 const REHEARSAL: &str = "\
@@ -24,6 +25,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     takes: "Arch packages (.pkg.tar.*)",
     also: |_| &[],
     functions: include_str!("pacman.sh"),
+    signing: Some(Signing::OpenPgp),
     by_name: BY_NAME,
     rehearsal: REHEARSAL,
     facts: FACTS,

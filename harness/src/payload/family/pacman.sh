@@ -1,5 +1,15 @@
-# Calls pacman with these arguments and the artifacts, all at once, so that they may depend on each other.
-pacman_upgrade() {
+# The artifacts' own repository, as pacman calls it.
+own=nestmatrix-package_under_test
+
+# Calls pacman with these arguments and the artifacts, as files or by name, all at once, so that they may depend on each other.
+pacman_install() {
+    if [ -e "$names" ]; then
+        # What is in the cache by their names is something else.
+        for file in ./*.pkg.tar*; do
+            for cache in $(pacman-conf CacheDir); do rm -f "$cache/${file#./}"; done
+        done
+        exec pacman --sync --noconfirm --noprogressbar "$@" $(cat "$names")
+    fi
     for file in ./*.pkg.tar*; do
         case $file in
         *.sig) ;;
@@ -13,22 +23,50 @@ get_dependencies() {
     export LC_ALL=C
     # Without any repository there is nothing to be refreshed.
     pacman --sync --refresh --noprogressbar || [ -z "$(pacman-conf --repo-list)" ] || exit $unusable
-    pacman_upgrade --downloadonly
+    pacman_install --downloadonly
 }
 
 install_artifacts() {
     export LC_ALL=C
-    if [ -e "$got" ]; then pacman_upgrade; fi
+    if [ -e "$got" ]; then pacman_install; fi
+    own_settings
+    pacman_install --config "$settings"
+}
 
-    # The system's own settings without its repositories, so that what is missing is said to be missing instead of being looked for
-    # on the network.
+# The system's own settings without its repositories, so that what is missing is said to be missing instead of being looked for on the
+# network.
+own_settings() {
     settings=$root/tmp/pacman.conf section=
     while read -r line || [ -n "$line" ]; do
         case $line in "["*) section=$line ;; esac
-        if [ "$section" = "[options]" ]; then printf '%s\n' "$line"; fi
+        case $section in "[options]" | "[$own]") printf '%s\n' "$line" ;; esac
     done </etc/pacman.conf >"$settings"
+}
 
-    pacman_upgrade --config "$settings"
+make_repository() {
+    command -v repo-add >/dev/null || {
+        echo "error: this system has no repo-add, which makes repositories"
+        exit 1
+    }
+    for file in ./*.pkg.tar*; do
+        case $file in *.sig) continue ;; esac
+        said=$(pacman --query --file "$file") || exit
+        echo "$own/${said%% *}" >>"$names"
+        take "$file" "${file#./}"
+        set -- "$@" "$repository/${file#./}"
+    done
+    repo-add --quiet "$repository/$own.db.tar.gz" "$@" && cp "$repository/$own.db.tar.gz" "$unsigned" || exit
+}
+
+# It is installed from by its name, so that its place among the others does not matter.
+open_repository() {
+    export LC_ALL=C
+    cp "$signature" "$repository/$own.db.sig" || exit
+    add_repository package_under_test "[$own]
+SigLevel = PackageNever DatabaseRequired
+Server = file://$repository" package_under_test
+    own_settings
+    pacman --config "$settings" --sync --refresh --noprogressbar
 }
 
 # A key counts only once it is signed by the system's own.

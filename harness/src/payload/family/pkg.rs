@@ -23,6 +23,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     takes: "FreeBSD packages (.pkg)",
     also: |_| &[],
     functions: include_str!("pkg.sh"),
+    signing: None,
     by_name: BY_NAME,
     rehearsal: REHEARSAL,
     facts: FACTS,

@@ -4,6 +4,7 @@ use super::{
     adapter::Adapter,
     reasons::{Grammar, starts},
 };
+use crate::payload::signer::Signing;
 
 /// dnf reads its caches and zypper its own; rpm its database.
 const REHEARSAL: &str = "\
@@ -48,6 +49,7 @@ pub(super) const ADAPTER: Adapter = Adapter {
     takes: "RPM packages (.rpm)",
     also: |_| &[],
     functions: include_str!("rpm.sh"),
+    signing: Some(Signing::OpenPgp),
     by_name: BY_NAME,
     rehearsal: REHEARSAL,
     facts: FACTS,

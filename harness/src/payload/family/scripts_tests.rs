@@ -44,7 +44,7 @@ impl Guest {
     /// As guards do: read into a shell that has `root`. Of the system's own tools it finds those of busybox alone, where there is one.
     pub(super) fn run(&self, script: &str) -> Ran {
         let bin = self.root.path().join("bin");
-        let tools = "mkdir rm mv cp cat tr cut sed grep awk wc sort cmp tar gzip sha256sum";
+        let tools = "mkdir rm mv cp ln cat tr cut date sed grep awk wc sort cmp tar gzip sha256sum";
         for tool in tools.split(' ') {
             let here = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
             let own = ["/bin", "/usr/bin"].map(|folder| format!("{folder}/{tool}"));
@@ -206,7 +206,7 @@ fn of_the_installers_of_rpm_packages_the_first_that_is_there_gets_all_of_them_wi
         |guest: Guest| guest.run(&install(PackageFamily::Rpm)).asked.lines().next().unwrap_or_default().to_owned();
     let all = guest().with("dnf", "").with("zypper", "").with("yum", "");
     insta::assert_snapshot!(first(all), @"dnf install --assumeyes --setopt=localpkg_gpgcheck=0 --setopt=install_weak_deps=0 --setopt=*.enabled=0 --setopt=gpgcheck=0 ./a.rpm ./b.rpm");
-    insta::assert_snapshot!(first(guest().with("zypper", "").with("yum", "")), @"zypper --non-interactive --no-refresh --no-gpg-checks --reposd-dir ROOT/tmp/repositories install --allow-unsigned-rpm --no-recommends --oldpackage ./a.rpm ./b.rpm");
+    insta::assert_snapshot!(first(guest().with("zypper", "").with("yum", "")), @"zypper --non-interactive --no-refresh --no-gpg-checks --reposd-dir ROOT/tmp/repositories install --no-recommends --oldpackage --allow-unsigned-rpm ./a.rpm ./b.rpm");
     insta::assert_snapshot!(first(guest().with("yum", "")), @"yum install --assumeyes --disablerepo=* --nogpgcheck ./a.rpm ./b.rpm");
     insta::assert_snapshot!(first(guest()), @"rpm --upgrade --oldpackage --replacepkgs ./a.rpm ./b.rpm");
 }
@@ -239,7 +239,7 @@ fn rpm_packages_are_told_apart_by_their_digests() {
         *--querytags) echo SHA256HEADER ;;
         *./broken.rpm) exit 1 ;;
         *--package*) printf 'hello\\t1:2.12-1\\tnoarch\\tmd5.sha1.sha256' ;;
-        *--all*) printf 'nestmatrix-5eed\\thave\\thello\\t2.12-1\\tnoarch\\tinstalled\\nnestmatrix-5eed\\tproof\\thello\\t2.12-1\\tnoarch\\tmd5\\n' ;;
+        *--all*) printf 'nestmatrix-5eed\\thave\\thello\\t2.12-1\\tnoarch\\tinstalled\\nnestmatrix-5eed\\tproof\\thello\\t2.12-1\\tnoarch\\tmd5\\nnestmatrix-5eed\\thave\\tgpg-pubkey\\t1-1\\t(none)\\tinstalled\\n' ;;
         esac";
     let guest = Guest::new(&["hello.rpm", "broken.rpm"]).with("rpm", rpm);
     insta::assert_snapshot!(shown(&guest.artifacts(PackageFamily::Rpm)), @r"
@@ -265,7 +265,7 @@ fn rpm_packages_are_told_apart_by_their_digests() {
 fn apk_gets_all_of_them_without_signatures_and_without_a_network() {
     let guest = Guest::new(&["a.apk", "b-1 2.apk"]).with("apk", "exit 3");
     let ran = guest.run(&install(PackageFamily::Apk));
-    insta::assert_snapshot!(ran.asked, @"apk add --repositories-file ROOT/tmp/repositories --no-network --allow-untrusted --no-progress --wait 60 ./a.apk ./b-1 2.apk");
+    insta::assert_snapshot!(ran.asked, @"apk add --repositories-file ROOT/tmp/repositories --no-network --no-progress --wait 60 --allow-untrusted ./a.apk ./b-1 2.apk");
     assert_eq!(ran.code, 3);
 }
 
