@@ -24,7 +24,7 @@ const LISTS: &[&str] = &["packagesite.pkg", "data.pkg", "filesite.pkg", "meta.pk
 pub(crate) fn is_immutable(path: &str) -> bool {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-    if is_list(name) {
+    if lists_packages(name) {
         return false;
     }
     // apt's files by digest; dnf's begin with one.
@@ -34,8 +34,22 @@ pub(crate) fn is_immutable(path: &str) -> bool {
 }
 
 /// A file that is called like a package, and lists packages.
-pub(crate) fn is_list(name: &str) -> bool {
+pub(crate) fn lists_packages(name: &str) -> bool {
     LISTS.contains(&name)
+}
+
+/// Whether a file of this URL says which packages a repository has: what is installed depends on it.
+pub fn is_list(url: &str) -> bool {
+    const NAMES: &[&str] =
+        &["InRelease", "Release", "repomd.xml", "APKINDEX.tar.gz", "packagesite.txz", "packagesite.tzst"];
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let is_packages = name.split('.').next() == Some("Packages") || name.ends_with("primary.xml.gz");
+    NAMES.contains(&name)
+        || lists_packages(name)
+        || is_packages
+        || name.ends_with(".db")
+        || folder.contains("/by-hash/")
 }
 
 /// MD5, SHA-1, SHA-256 or SHA-512 in hex digits.

@@ -36,6 +36,7 @@ mod upstream;
 
 pub use cache::cached;
 pub use guest::Recorder;
+pub use immutable::is_list;
 pub use link::Card;
 pub use package_name::PackageName;
 pub use pins::{PackagePin, Pins, file_url, is_difference, is_file_url};

@@ -162,7 +162,8 @@ impl Fetches {
         pinned: &Pinned<'_>,
     ) -> Option<Answer> {
         let services = self.services(pin, url, pinned.pins);
-        if services.is_empty() {
+        // Nothing is downloaded for a guest that has received what it may.
+        if services.is_empty() || (pinned.takes)(0).is_err() {
             return None;
         }
         let finding = async {
@@ -197,6 +198,9 @@ impl Fetches {
         pinned: &Pinned<'_>,
     ) -> Option<Answer> {
         let services = self.services(pin.digest, url, pinned.pins);
+        if services.is_empty() {
+            return None;
+        }
         let finding = async {
             for url in services {
                 if let Ok(Answer::File(found)) = self.of_service(url, pin.digest, pinned).await

@@ -4,7 +4,7 @@ use std::fmt;
 
 use percent_encoding::percent_decode_str;
 
-use crate::immutable::is_list;
+use crate::immutable::lists_packages;
 
 /// Most characters of a name or a version that are taken from a file's name.
 const LONGEST: usize = 200;
@@ -32,7 +32,7 @@ impl PackageName {
     pub fn of(path: &str) -> Option<Self> {
         let path = path.split(['?', '#']).next().unwrap_or_default();
         let file = percent_decode_str(path.rsplit('/').next().unwrap_or_default()).decode_utf8_lossy();
-        if is_list(&file) {
+        if lists_packages(&file) {
             return None;
         }
         let without = |end: &str| {

@@ -123,7 +123,9 @@ impl<W: World> Attempt<'_, W> {
         let ended = self.steps(running, logs).await;
         let verdict = ended.as_ref().map_or_else(Trouble::verdict, Ending::verdict);
         match running.outbound.as_ref().and_then(Outbound::difference) {
-            Some(trouble) if matches!(verdict, Verdict::Passed | Verdict::Failed { .. }) => Err(trouble),
+            Some(trouble) if matches!(verdict, Verdict::Passed) => Err(trouble),
+            // What failed later, or before, has its own reason.
+            Some(trouble) if matches!(verdict, Verdict::Failed { phase, .. } if phase == trouble.phase) => Err(trouble),
             _ => ended,
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -97,8 +97,8 @@ struct State {
     unseen: BTreeSet<String>,
     /// Lists of packages that are others than the pinned ones.
     replaced: BTreeSet<String>,
-    /// The first package that was refused because another one is pinned, after the installation.
-    first_difference: Option<(Phase, String)>,
+    /// Packages that were refused after the installation because others are pinned, by the names of their files.
+    differences: BTreeMap<String, (Phase, String)>,
     /// The first request of the package or the suite that was refused.
     first_refused: Option<(Phase, String)>,
     closed: bool,
@@ -168,9 +168,10 @@ impl Outbound {
 
     /// A package that the guest got after the installation, or would have, is not the pinned one: what came of that says nothing.
     pub(super) fn difference(&self) -> Option<Trouble> {
-        let (phase, what) = self.record.state().first_difference.clone()?;
+        let (phase, what) = self.record.state().differences.first_key_value()?.1.clone();
         let reason = format!("the repositories offer other packages than are pinned: {what}");
-        Some(Trouble::new(TroubleKind::RepositoryFailed, phase, reason))
+        let help = "`--lock` pins what they have now; without `--locked` guests get what they offer";
+        Some(Trouble::new(TroubleKind::RepositoryFailed, phase, reason).with_help(help))
     }
 
     /// Whether the guest asked for a package in this step that is not pinned.
@@ -199,9 +200,9 @@ impl Outbound {
 
 impl Record {
     fn new(events: Events, (cell, attempt): (CellId, u32), pins: Option<egress::Pins>) -> Self {
-        let (refused, failed, unseen, replaced) = Default::default();
+        let (refused, failed, unseen, replaced, differences) = Default::default();
         let (phase, is_packages, told, untold, closed) = (Phase::Boot, false, 0, 0, false);
-        let (first_refused, first_difference) = (None, None);
+        let first_refused = None;
         let state = State {
             phase,
             is_packages,
@@ -211,7 +212,7 @@ impl Record {
             failed,
             unseen,
             replaced,
-            first_difference,
+            differences,
             first_refused,
             closed,
         };
@@ -238,8 +239,11 @@ impl Record {
             }
             RequestOutcome::Failed { reason } => {
                 let key = (at, reports::clean::line(reason));
-                if self.is_difference(reason) && phase != Phase::Install && state.first_difference.is_none() {
-                    state.first_difference = Some((phase, format!("{}: {}", key.0, key.1)));
+                // The installation says itself what it makes of that, and before it what is asked for is the image's affair.
+                let counts = state.is_packages && phase != Phase::Install && state.differences.len() < MOST_HOSTS;
+                if self.is_difference(reason) && counts {
+                    let what = format!("{}: {}", key.0, key.1);
+                    state.differences.entry(file(request.path.as_deref())).or_insert((phase, what));
                 }
                 if state.failed.len() < MOST_HOSTS || state.failed.contains_key(&key) {
                     *state.failed.entry(key).or_default() += 1;
@@ -247,12 +251,17 @@ impl Record {
                     *state.failed.entry(("other hosts".to_owned(), "other reasons".to_owned())).or_default() += 1;
                 }
             }
-            RequestOutcome::Served { digest: Some(digest), .. } if state.replaced.len() < MOST_HOSTS => {
-                let (host, port) = (&request.host, request.port);
-                let url = request.path.as_ref().map(|path| egress::file_url(host, port, path));
-                let pinned = self.pins.as_ref().zip(url.as_ref()).and_then(|(pins, url)| pins.metadata.get(url));
-                if let (Some(url), Some(_)) = (url, pinned.filter(|pinned| *pinned != digest)) {
-                    state.replaced.insert(reports::clean::line(&url));
+            RequestOutcome::Served { digest: Some(digest), .. } => {
+                // Another mirror had the pinned one.
+                state.differences.remove(&file(request.path.as_deref()));
+                let url = request.path.as_ref().map(|path| egress::file_url(&request.host, request.port, path));
+                let lists = self.pins.as_ref().zip(url).filter(|(_, url)| egress::is_list(url));
+                match lists
+                    .and_then(|(pins, url)| Some((pins.metadata.get(&url)? == digest, reports::clean::line(&url))))
+                {
+                    Some((true, url)) => drop(state.replaced.remove(&url)),
+                    Some((false, url)) if state.replaced.len() < MOST_HOSTS => drop(state.replaced.insert(url)),
+                    _ => {}
                 }
             }
             RequestOutcome::Tunnelled if self.pins.is_some() && state.unseen.len() < MOST_HOSTS => {
@@ -325,26 +334,56 @@ impl Record {
     }
 }
 
+/// The name of the file that was asked for, as mirrors share it.
+fn file(path: Option<&str>) -> String {
+    let file = path.and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+    reports::clean::line(file)
+}
+
+/// What a guest asked for that is prepared to be a template, and whose packages are pinned: those that others are pinned for, by the names of
+/// their files.
+#[derive(Debug, Default)]
+pub(super) struct Differences(Mutex<BTreeMap<String, String>>);
+
+impl Differences {
+    fn files(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, request: &NetworkRequest) {
+        let (mut files, file) = (self.files(), file(request.path.as_deref()));
+        match &request.outcome {
+            RequestOutcome::Failed { reason } if egress::is_difference(reason) && files.len() < MOST_HOSTS => {
+                files.insert(file, reports::clean::line(reason));
+            }
+            RequestOutcome::Served { digest: Some(_), .. } => drop(files.remove(&file)),
+            _ => {}
+        }
+    }
+
+    /// The first of them that nobody had as it is pinned.
+    pub(super) fn first(&self) -> Option<String> {
+        self.files().first_key_value().map(|(_, reason)| reason.clone())
+    }
+}
+
 /// Counts one more; what does not fit is counted together.
 fn count(hosts: &mut BTreeMap<String, (u64, String)>, at: String, reason: &str) {
     let at = if hosts.len() < MOST_HOSTS || hosts.contains_key(&at) { at } else { "other hosts".to_owned() };
     hosts.entry(at).or_insert_with(|| (0, reports::clean::line(reason))).0 += 1;
 }
 
-/// What records the requests of a guest that is prepared to be a template. `differs`: where the first package that is not the pinned one is
-/// told; `None`: none is pinned.
+/// What records the requests of a guest that is prepared to be a template. `differs`: also there; `None`: no package is pinned.
 pub(super) fn template_recorder(
     context: &RunContext,
     template: Digest,
     image: &str,
-    differs: Option<Arc<OnceLock<String>>>,
+    differs: Option<Arc<Differences>>,
 ) -> egress::Recorder {
     let (events, runner, image, told) = (context.events.clone(), context.runner, image.to_owned(), AtomicU64::new(0));
     Box::new(move |request| {
-        if let (RequestOutcome::Failed { reason }, Some(differs)) = (&request.outcome, &differs)
-            && egress::is_difference(reason)
-        {
-            let _ = differs.set(reports::clean::line(reason));
+        if let Some(differs) = &differs {
+            differs.take(&request);
         }
         if told.fetch_add(1, Ordering::Relaxed) >= MOST_TOLD {
             return;
@@ -373,7 +412,7 @@ mod tests {
     fn record(is_locked: bool) -> (Record, tokio::sync::mpsc::UnboundedReceiver<reports::Event>) {
         let (events, received) = Events::channel();
         let pins = is_locked.then(|| egress::Pins {
-            metadata: [("http://a/list".to_owned(), Digest::of(b"pinned"))].into(),
+            metadata: [("http://a/InRelease".to_owned(), Digest::of(b"pinned"))].into(),
             ..egress::Pins::default()
         });
         let record = Record::new(events, ("a.s".to_owned().try_into().unwrap(), 1), pins);
@@ -430,21 +469,28 @@ mod tests {
     fn a_package_that_is_not_the_pinned_one_is_told_after_the_installation_and_a_list_at_once() {
         let (record, mut events) = record(true);
         record.take(failed("b", DIFFERENCE));
-        assert_eq!(record.state().first_difference, None, "the installation says itself what it makes of that");
+        assert!(record.state().differences.is_empty(), "the installation says itself what it makes of that");
         let list = |content: &[u8]| {
             let (status, source) = (200, reports::ContentSource::Server);
             let outcome = RequestOutcome::Served { status, source, digest: Some(Digest::of(content)) };
-            record.take(NetworkRequest { path: Some("/list".to_owned()), ..asked("a", outcome) });
+            record.take(NetworkRequest { path: Some("/InRelease".to_owned()), ..asked("a", outcome) });
             record.state().replaced.len()
         };
-        assert_eq!((list(b"pinned"), list(b"another")), (0, 1));
+        assert_eq!((list(b"another"), list(b"pinned"), list(b"another")), (1, 0, 1));
         record.enter(Phase::Test);
-        record.take(failed("b", DIFFERENCE));
-        record.take(failed("c", DIFFERENCE));
-        let first = record.state().first_difference.clone();
-        assert_eq!(first, Some((Phase::Test, format!("b:80: {DIFFERENCE}"))));
+        let package = |host: &str, path: &str, outcome| {
+            record.take(NetworkRequest { path: Some(path.to_owned()), ..asked(host, outcome) });
+            record.state().differences.values().cloned().collect::<Vec<_>>()
+        };
+        let differs = || RequestOutcome::Failed { reason: DIFFERENCE.to_owned() };
+        let found = vec![(Phase::Test, format!("b:80: {DIFFERENCE}"))];
+        assert_eq!(package("b", "/b/z_2_all.deb", differs()), found);
+        assert_eq!(package("c", "/c/z_2_all.deb", differs()), found, "one of them is told");
+        let (status, source, digest) = (200, reports::ContentSource::Server, Some(Digest::of(b"z")));
+        let served = RequestOutcome::Served { status, source, digest };
+        assert!(package("d", "/d/z_2_all.deb", served).is_empty(), "another mirror had the pinned one");
         let told = std::iter::from_fn(|| events.try_recv().ok())
-            .any(|event| matches!(&event.kind, EventKind::Warning { message, .. } if message.contains("http://a/list in phase install is not the list")));
+            .any(|event| matches!(&event.kind, EventKind::Warning { message, .. } if message.contains("http://a/InRelease in phase install is not the list")));
         assert!(told);
     }
 

@@ -97,7 +97,8 @@ impl RunContext {
         let launch = machine::launch(self, cell, image, self.terse);
         let given = BTreeMap::new();
         let pins = self.locking.pins(&cell.image);
-        let differs = pins.is_some().then(Arc::default);
+        let differs = pins.is_some().then(|| Arc::new(outbound::Differences::default()));
+        let first_difference = || differs.as_ref().and_then(|differs| differs.first());
         let serve = |socket| {
             let recorder = outbound::template_recorder(self, key, &cell.image, differs.clone());
             Ok(self.proxy.clone()?.serve(socket, pins.clone(), recorder))
@@ -108,7 +109,8 @@ impl RunContext {
             outbound: reaches.then_some(template::Outbound {
                 serve: &serve,
                 policy: &policy,
-                differs: differs.as_deref(),
+                is_pinned: pins.is_some(),
+                differs: &first_difference,
             }),
             key,
             launch,

@@ -1,6 +1,7 @@
 //! Phase install: the package's artifacts, by the guest's own package manager, without a network.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, BufRead as _, Read as _},
     path::{Path, PathBuf},
@@ -13,7 +14,7 @@ use super::{
     family::{self, Adapter, UNUSABLE, reasons},
     guarded::{self, Ended, Guarded},
     installed::{self, Discrepancy, Installed},
-    inventory::{self, ARTIFACTS, Inventory, NoAnswer, PACKAGES},
+    inventory::{self, ARTIFACTS, Id, Inventory, NoAnswer, PACKAGES},
     words,
 };
 use crate::ssh::{DEFAULT_CAP, End, Exit, Session, Sink, SshError};
@@ -164,6 +165,26 @@ impl Survey {
     /// No artifact is for this system: [`install`] says so.
     pub(super) fn finds_nothing(&self) -> bool {
         self.0.artifacts.is_empty() && self.0.unread.is_empty()
+    }
+
+    /// The package manager says nothing of an artifact.
+    pub(super) fn is_unread(&self) -> bool {
+        !self.0.unread.is_empty()
+    }
+
+    /// A package of which there are several versions, in words: by its name one of them would be installed.
+    pub(super) fn versions(&self) -> Option<String> {
+        let of = |id: &Id| (id.name.clone(), id.arch.clone());
+        let mut all = BTreeMap::<_, Vec<_>>::new();
+        self.0
+            .artifacts
+            .iter()
+            .for_each(|artifact| all.entry(of(&artifact.id)).or_default().push(&*artifact.id.version));
+        let ((name, _), versions) = all.into_iter().find(|(_, versions)| versions.len() > 1)?;
+        Some(format!(
+            "{name} is among the artifacts more than once ({}): name the file that is to be tested",
+            versions.join(", ")
+        ))
     }
 }
 
@@ -394,7 +415,23 @@ fn join(words: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::inventory::Artifact, *};
+
+    #[test]
+    fn two_versions_of_one_package_are_told_apart_from_one_for_two_cpus() {
+        let survey = |of: &[(&str, &str, &str)]| {
+            let id = |(name, version, arch): &(&str, &str, &str)| Id {
+                name: (*name).to_owned(),
+                version: (*version).to_owned(),
+                arch: (*arch).to_owned(),
+            };
+            let artifact = |of| Artifact { id: id(of), identity: String::new(), file: String::new() };
+            Survey(Inventory { artifacts: of.iter().map(artifact).collect(), ..Inventory::default() }).versions()
+        };
+        assert_eq!(survey(&[("a", "1", "amd64"), ("a", "1", "i386"), ("b", "2", "amd64")]), None);
+        let words = "a is among the artifacts more than once (1, 2): name the file that is to be tested";
+        assert_eq!(survey(&[("a", "1", "amd64"), ("b", "1", "amd64"), ("a", "2", "amd64")]).as_deref(), Some(words));
+    }
 
     #[test]
     fn a_lock_of_another_program_is_told_apart_from_one_that_a_package_runs_into() {

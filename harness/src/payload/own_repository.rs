@@ -20,13 +20,17 @@ const MOST_BYTES: usize = 16 << 20;
 const MOST_LINES: usize = 5;
 
 /// Makes a signed repository of the uploaded artifacts in the guest, and has the guest's package manager prefer it. Nothing of the package
-/// runs. Without artifacts for the guest there is nothing to be done.
+/// runs. Without artifacts for the guest, or with one that cannot be read, there is nothing to be done: [`super::install`] says so.
 ///
 /// # Errors
 /// [`InstallError::NotServed`], [`InstallError::Locked`], the connection, the deadline or the cancellation.
 pub async fn serve_artifacts(session: &Session, install: &Install<'_>, survey: &Survey) -> Result<(), InstallError> {
-    if survey.finds_nothing() {
+    // What the package manager cannot read is to fail when it installs the files.
+    if survey.finds_nothing() || survey.is_unread() {
         return Ok(());
+    }
+    if let Some(words) = survey.versions() {
+        return Err(not_served(vec![words]));
     }
     let (adapter, deadline) = (family::of(install.family), install.deadline);
     let Some(signing) = adapter.signing else {
@@ -35,7 +39,9 @@ pub async fn serve_artifacts(session: &Session, install: &Install<'_>, survey: &
     };
 
     let mark = format!("nestmatrix-{:032x}", rand::random::<u128>());
-    let make = Exec::new(quote::script_with(&adapter.make_repository(), &[&mark]), Stdin::None, deadline);
+    let log = || Sink::File { path: install.log.to_owned(), cap: DEFAULT_CAP, after: None };
+    let make = quote::script_with(&adapter.make_repository(), &[&mark]);
+    let make = Exec { stderr: log(), ..Exec::new(make, Stdin::None, deadline) };
     let (exit, output) = inventory::output(session, make, MOST_BYTES).await?;
     if exit.end == End::Cut {
         return Err(not_served(vec![format!("its list is longer than {MOST_BYTES} bytes")]));
@@ -51,8 +57,7 @@ pub async fn serve_artifacts(session: &Session, install: &Install<'_>, survey: &
     if !exit.success() {
         return Err(failed("its signature could not be written", &exit, &exit.stderr_tail));
     }
-    let stdout = Sink::File { path: install.log.to_owned(), cap: DEFAULT_CAP, after: None };
-    let open = Exec { stdout, ..Exec::new(adapter.open_repository(), Stdin::Bytes(key), deadline) };
+    let open = Exec { stdout: log(), ..Exec::new(adapter.open_repository(), Stdin::Bytes(key), deadline) };
     let exit = session.exec(open).await?;
     if exit.success() {
         return Ok(());

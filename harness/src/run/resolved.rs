@@ -141,10 +141,11 @@ impl Requests {
         if let Some(open) = open {
             return Err(open);
         }
-        // What failed and was had afterwards, or from another mirror, is there.
-        let file = |url: &str| url.rsplit('/').next().map(str::to_owned);
-        let files: BTreeSet<_> = served.iter().map(|url| file(url)).collect();
-        if let Some((url, reason)) = failed.into_iter().find(|(url, _)| !files.contains(&file(url))) {
+        // What failed and was had afterwards is there, and so is a package that another mirror had. Lists are called alike everywhere.
+        let file = |url: &str| PackageName::of(url).and_then(|_| url.rsplit('/').next().map(str::to_owned));
+        let packages: BTreeSet<_> = served.iter().filter_map(|url| file(url)).collect();
+        let is_had = |url: &String| served.contains(url) || file(url).is_some_and(|file| packages.contains(&file));
+        if let Some((url, reason)) = failed.into_iter().find(|(url, _)| !is_had(url)) {
             return Err(format!("{}: {}", reports::clean::line(&url), reports::clean::line(&reason)));
         }
         if more {
@@ -258,6 +259,8 @@ mod tests {
         assert_eq!(why(vec![of_cell("/x_1_all.deb", failed())]), "http://d.test/x_1_all.deb: timeout");
         let elsewhere = vec![of_cell("/a/x_1_all.deb", failed()), of_cell("/b/x_1_all.deb", served("x"))];
         assert!(run(elsewhere).unwrap()["a"].is_ok(), "another mirror had it");
+        let another = vec![of_cell("/a/InRelease", failed()), of_cell("/b/InRelease", served("x"))];
+        assert_eq!(why(another), "http://d.test/a/InRelease: timeout", "it is the list of something else");
         let error = Verdict::Error { phase: Phase::Install, reason: "no".to_owned() };
         assert_eq!(why(vec![finished("a.s", error)]), "a.s ended as error(install)");
         let not_run = Verdict::NotRun { reason: "no".to_owned() };

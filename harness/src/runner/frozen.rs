@@ -139,8 +139,12 @@ impl Freezable for QemuPlace<'_> {
         };
         let serve = |socket| self.serve(socket);
         let policy = |_| fanout::policy_of_l1(spec.plan);
-        let outbound =
-            spec.reaches_repositories().then_some(template::Outbound { serve: &serve, policy: &policy, differs: None });
+        let outbound = spec.reaches_repositories().then_some(template::Outbound {
+            serve: &serve,
+            policy: &policy,
+            is_pinned: false,
+            differs: &|| None,
+        });
         let wanted = TemplateSpec {
             key: spec.key(host_fingerprint)?,
             outbound,

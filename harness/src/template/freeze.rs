@@ -145,7 +145,7 @@ async fn ready_and_frozen(
                     outbound.allow(Some((way.policy)(repositories(builder, wanted, way, &session).await?)));
                 }
                 let session = prepare(builder, wanted, (&guest, session), files, so_far, tell).await?;
-                if let Some(what) = wanted.outbound.and_then(|way| way.differs?.get()) {
+                if let Some(what) = wanted.outbound.and_then(|way| (way.differs)()) {
                     return Err(no_template(format!("the repositories offer other packages than are pinned: {what}")));
                 }
                 alive(builder, &guest, steps(builder, wanted, (&guest, session, &mut port), whole, so_far, tell)).await
@@ -172,8 +172,7 @@ async fn repositories(
     if !wanted.prepares() {
         return Ok(Vec::new());
     }
-    let asked =
-        payload::repositories(session, way.differs.is_some(), Instant::now() + STEP.mul_f64(builder.speed)).await;
+    let asked = payload::repositories(session, way.is_pinned, Instant::now() + STEP.mul_f64(builder.speed)).await;
     asked.map_err(because("it cannot be asked for its repositories"))
 }
 

@@ -1,12 +1,6 @@
 //! What a template is to be, and what came of it.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    pin::Pin,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use images::Templates;
 use matrix::{ByteSize, Digest, HostPattern, Network, PackageFamily, Repository};
@@ -44,8 +38,10 @@ pub struct Outbound<'a> {
     pub serve: &'a (dyn Fn(egress::Card) -> Result<egress::Guest, String> + Sync),
     /// What it may reach, by the hosts of its system's repositories.
     pub policy: &'a (dyn Fn(Vec<HostPattern>) -> egress::Policy + Sync),
-    /// Where it is told that a package is not the pinned one; `None`: none is pinned.
-    pub differs: Option<&'a OnceLock<String>>,
+    /// Its packages are pinned.
+    pub is_pinned: bool,
+    /// The first package that it was refused because another one is pinned, in words.
+    pub differs: &'a (dyn Fn() -> Option<String> + Sync),
 }
 
 /// What a template is to be.

@@ -27,7 +27,9 @@ choose() {
         rm -rf "$parts"
         mkdir "$parts" || exit
         for list in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
-            if [ -f "$list" ] && [ "$list" != "$own" ]; then cp "$list" "$parts/" || exit; fi
+            # Both may have a file of one name.
+            as=$(echo "${list#/etc/apt/}" | tr / _)
+            if [ -f "$list" ] && [ "$list" != "$own" ]; then cp "$list" "$parts/$as" || exit; fi
         done
     fi
     sources="-o Dir::Etc::sourcelist=$own -o Dir::Etc::sourceparts=$parts"
@@ -109,14 +111,13 @@ make_repository() {
     }
     for file in ./*.deb; do
         dpkg-deb --field "$file" >"$root/tmp/control" || exit
-        name=$(dpkg-deb --show --showformat='${Package} ${Architecture}' "$file") || exit
-        case $name in
-        *" all") echo "${name% *}" ;;
-        *) echo "${name% *}:${name#* }" ;;
-        esac >>"$names"
+        name=$(dpkg-deb --show --showformat='${Package} ${Version} ${Architecture}' "$file") || exit
+        # With its version: what the system was told to prefer is no reason to test something else.
+        echo "$name" | sed -E 's/^([^ ]+) ([^ ]+) all$/\1=\2/; s/^([^ ]+) ([^ ]+) ([^ ]+)$/\1:\3=\2/' >>"$names"
         name=$(dpkg-deb --show --showformat='${Package}_${Version}_${Architecture}.deb' "$file" | tr : _)
         take "$file" "$name"
-        cat "$root/tmp/control"
+        # An empty line ends what is said of a package.
+        sed '/^[[:space:]]*$/d' "$root/tmp/control"
         printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' "$name" $(wc -c <"$file") $(sha256sum <"$file" | cut -d ' ' -f 1)
     done >"$repository/Packages"
     cd "$repository" || exit

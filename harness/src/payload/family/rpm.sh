@@ -195,11 +195,14 @@ make_repository() {
         echo "error: this system has rpm, but no dnf, zypper or yum that installs by name"
         exit 1
     fi
+    # A version is what dnf and yum install whatever is installed, and wherever there is a newer one. zypper is told so otherwise.
+    named='%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}'
+    if ! command -v dnf >/dev/null && command -v zypper >/dev/null; then named='%{NAME}.%{ARCH}'; fi
     lists=$repository/repodata count=0
     mkdir "$lists" || exit
     for file in ./*.rpm; do
         name=$(rpm --query --nosignature --qf '%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm' --package "$file") || exit
-        rpm --query --nosignature --qf '%{NAME}.%{ARCH}\n' --package "$file" >>"$names" || exit
+        rpm --query --nosignature --qf "$named\n" --package "$file" >>"$names" || exit
         take "$file" "$name"
         describe "$file" "$name"
         count=$((count + 1))

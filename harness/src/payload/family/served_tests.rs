@@ -63,8 +63,8 @@ fn make(guest: &Guest, family: PackageFamily) -> Ran {
 fn what_rpm_says_of_a_package_is_xml_that_says_the_same() {
     // Tags come as control characters.
     let rpm = r"case $* in
-        *'%{NAME}-'*) printf 'a-1-1.noarch.rpm' ;;
-        *'%{NAME}.'*) printf 'a.noarch\n' ;;
+        *'.rpm --package'*) printf 'a-1-1.noarch.rpm' ;;
+        *'%{NAME}-'*) printf 'a-1-1.noarch\n' ;;
         *) printf '\001summary\002<b> & \42c\42\001/summary\002\n'
             for entry in 'any,,' 'old, < ,1.0' 'full, >= ,2:1.0-3.el9' 'same, = ,1-2' '(none),,(none)' 'rpmlib(X), <= ,3-1' '(a >= 1 if b),,'; do
                 name=${entry%%,*} rest=${entry#*,}
@@ -90,8 +90,26 @@ fn what_rpm_says_of_a_package_is_xml_that_says_the_same() {
     <location href="a-1-1.noarch.rpm"/>
     </package>
     "#);
-    assert_eq!(fs::read_to_string(guest.root.path().join("tmp/names")).unwrap(), "a.noarch\n");
+    assert_eq!(fs::read_to_string(guest.root.path().join("tmp/names")).unwrap(), "a-1-1.noarch\n");
     assert!(ran.said.starts_with("mark\n<?xml ") && ran.said.ends_with("</repomd>\nmark\n"), "{}", ran.said);
+}
+
+#[test]
+fn a_debian_package_is_one_paragraph_and_installed_in_its_version() {
+    let dpkg = r"case $* in
+        --field*) printf 'Package: a\nVersion: 1:2\n\n \n' ;;
+        *_*) echo a_1:2_amd64.deb ;;
+        *) echo 'a 1:2 amd64' ;;
+        esac";
+    let guest = Guest::new(&["x.deb"]).with("apt-get", "").with("dpkg-deb", dpkg);
+    let ran = make(&guest, PackageFamily::Deb);
+    assert_eq!(ran.code, 0, "{}", ran.said);
+    assert_eq!(fs::read_to_string(guest.root.path().join("tmp/names")).unwrap(), "a:amd64=1:2\n");
+    let packages =
+        guest.root.path().with_file_name(format!("{}-repository", guest.root.path().file_name().unwrap().display()));
+    let listed = fs::read_to_string(packages.join("Packages")).unwrap();
+    assert!(listed.starts_with("Package: a\nVersion: 1:2\nFilename: ./a_1_2_amd64.deb\nSize: 0\nSHA256: "), "{listed}");
+    fs::remove_dir_all(packages).unwrap();
 }
 
 #[test]
