@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{
-    CaseVerdict, Phase, logs,
+    CaseVerdict, Phase, TroubleKind, logs,
     run::{Attempt, CellRun, ImageState, Run, RunnerLoss},
 };
 
@@ -11,7 +11,8 @@ use crate::{
 const MAX_BYTES: u64 = 64 << 10;
 
 /// Logs of an attempt, as file names in its folder, in the order they are shown.
-pub(crate) const LOGS: [&str; 5] = ["stdout.log", "stderr.log", "install.log", "console.log", "qemu.log"];
+pub(crate) const LOGS: [&str; 7] =
+    ["stdout.log", "stderr.log", "install.log", "dependencies.log", "repository.log", "console.log", "qemu.log"];
 
 /// Some lines, and their source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +45,9 @@ pub fn words(run: &Run, cell: &CellRun, run_dir: Option<&Path>, max_lines: usize
     let console = || from_lines("console", attempt.console_tail(), max_lines).or_else(|| log("console.log"));
     match phase {
         Some(Phase::Runner) => from_lines("console", attempt.console_tail(), max_lines).or_else(runner_failure),
+        Some(Phase::Install) if of_repositories(attempt) => {
+            log("dependencies.log").or_else(|| log("repository.log")).or_else(|| log("install.log")).or_else(console)
+        }
         Some(Phase::Install) => log("install.log").or_else(console),
         Some(Phase::Test) => {
             // When the guest ended, its console has the reason; a failed test has its own message.
@@ -54,6 +58,10 @@ pub fn words(run: &Run, cell: &CellRun, run_dir: Option<&Path>, max_lines: usize
         }
         _ => console().or_else(|| log("qemu.log")),
     }
+}
+
+fn of_repositories(attempt: &Attempt) -> bool {
+    attempt.trouble.as_ref().is_some_and(|trouble| trouble.kind == TroubleKind::RepositoryFailed)
 }
 
 /// The lost runner of a cell, or else the last lost one: without a runner the cell never got a guest.

@@ -188,14 +188,14 @@ impl<W: World> Attempt<'_, W> {
                 let failures = running.outbound.as_ref().map(Outbound::failures).unwrap_or_default();
                 let differs = running.outbound.as_ref().is_some_and(Outbound::differs);
                 return Err(match trouble.kind {
-                    TroubleKind::RepositoryFailed if !failures.is_empty() => {
-                        Trouble { reason: format!("{} ({failures})", trouble.reason), ..trouble }
-                    }
                     // Some package managers fetch while they install, and their words are those of a package that does not install.
                     _ if differs => {
                         let reason = format!("the repositories offer other packages than are pinned: {failures}");
-                        let help = format!("the package manager's whole output is in {}", log.display());
+                        let help = "if that is expected, `--lock` pins what they have now; what the package manager said is in the cell's logs";
                         Trouble::new(TroubleKind::RepositoryFailed, Phase::Install, reason).with_help(help)
+                    }
+                    TroubleKind::RepositoryFailed if !failures.is_empty() => {
+                        Trouble { reason: format!("{} ({failures})", trouble.reason), ..trouble }
                     }
                     _ => trouble,
                 });

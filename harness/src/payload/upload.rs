@@ -254,7 +254,10 @@ impl Parcel {
             text(&format!("work/{SCRIPT}"), upload.script),
         ];
         if let Some(family) = upload.family {
-            files.push(text("install", &family::of(family).install()));
+            // What the package's scripts ask for there is on record, as what the suite asks for.
+            let environment =
+                if upload.network == Some(Network::Repositories) { repositories::exports() } else { String::new() };
+            files.push(text("install", &format!("{environment}{}", family::of(family).install())));
             files.push(text(install::DEPENDENCIES, &family::of(family).get_dependencies(&repositories::exports())));
         }
         if upload.network.is_some() {

@@ -56,7 +56,14 @@ fn the_others_install_names_from_the_artifacts_repository_alone_until_something_
 /// Makes a repository of what is there.
 fn make(guest: &Guest, family: PackageFamily) -> Ran {
     let script = family::of(family).make_repository().replace("PATH=$PATH:", ": PATH=");
-    guest.run(&format!("NESTMATRIX_ROOT=$root\nset -- mark\nexec 2>&1\n{script}"))
+    let ran = guest.run(&format!("NESTMATRIX_ROOT=$root\nset -- mark\nexec 2>&1\n{script}"));
+    // It is beside the payload, where nobody removes it.
+    let root = guest.root.path();
+    let beside = root.with_file_name(format!("{}-repository", root.file_name().unwrap().display()));
+    if beside.exists() {
+        fs::rename(beside, root.join("repository")).unwrap();
+    }
+    ran
 }
 
 #[test]
@@ -105,11 +112,8 @@ fn a_debian_package_is_one_paragraph_and_installed_in_its_version() {
     let ran = make(&guest, PackageFamily::Deb);
     assert_eq!(ran.code, 0, "{}", ran.said);
     assert_eq!(fs::read_to_string(guest.root.path().join("tmp/names")).unwrap(), "a:amd64=1:2\n");
-    let packages =
-        guest.root.path().with_file_name(format!("{}-repository", guest.root.path().file_name().unwrap().display()));
-    let listed = fs::read_to_string(packages.join("Packages")).unwrap();
+    let listed = fs::read_to_string(guest.root.path().join("repository/Packages")).unwrap();
     assert!(listed.starts_with("Package: a\nVersion: 1:2\nFilename: ./a_1_2_amd64.deb\nSize: 0\nSHA256: "), "{listed}");
-    fs::remove_dir_all(packages).unwrap();
 }
 
 #[test]
