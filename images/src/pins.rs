@@ -3,20 +3,14 @@
 //! It lies beside the matrix file and belongs into its repository, so that later and other runs use the same bytes. Its format is
 //! meant for diffs: sorted, one value per line, and unchanged as long as nothing changes.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::Path};
 
 use matrix::{Arch, Checksum};
 use serde::{Deserialize, Serialize};
 
-/// Maximum length, in bytes.
-const MAX_FILE_BYTES: u64 = 4 << 20;
-const VERSION: u32 = 1;
+use crate::committed::{Committed, LockError};
+
+const KIND: Committed = Committed { version: 1, written_by: "nestmatrix images update MATRIX" };
 const HEAD: &str = "# Which published images this matrix runs on. Written by `nestmatrix images update`; commit it.\n";
 
 /// All pins.
@@ -58,20 +52,6 @@ pub enum Change {
     },
 }
 
-/// `images.lock` cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-#[error("{}{}: {message}", file.display(), line.map_or(String::new(), |line| format!(":{line}")))]
-pub struct PinsError {
-    /// The file.
-    pub file: PathBuf,
-    /// Line of the mistake, from 1, if it is in one.
-    pub line: Option<usize>,
-    /// What is wrong.
-    pub message: String,
-    /// What to do.
-    pub help: String,
-}
-
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -89,46 +69,20 @@ impl Pins {
     /// # Errors
     ///
     /// It cannot be read, or was not written by nestmatrix.
-    pub fn read(file: &Path) -> Result<Option<Self>, PinsError> {
-        let opened = match File::open(file) {
-            Ok(opened) => opened,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(file, "cannot be read", &error)),
-        };
-        let is_file = opened.metadata().is_ok_and(|found| found.is_file());
-        let mut text = String::new();
-        if is_file {
-            let read = opened.take(MAX_FILE_BYTES + 1).read_to_string(&mut text);
-            read.map_err(|error| failed(file, "cannot be read", &error))?;
-        }
-        if !is_file || text.len() as u64 > MAX_FILE_BYTES {
-            return Err(failed(file, "cannot be read", &"it was not written by nestmatrix"));
-        }
-        Self::parse(file, &text).map(Some)
+    pub fn read(file: &Path) -> Result<Option<Self>, LockError> {
+        KIND.read(file)?.map(|text| Self::parse(file, &text)).transpose()
     }
 
-    fn parse(file: &Path, text: &str) -> Result<Self, PinsError> {
-        let wrong = |line, message| {
-            let help = "repair it, or remove the file and run `nestmatrix images update MATRIX`".to_owned();
-            PinsError { file: file.to_owned(), line, message, help }
-        };
-        let line = |offset: usize| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
-        let Written { version, image } = toml::from_str(text).map_err(|error| {
-            let message = error.message().lines().next().unwrap_or_default().to_owned();
-            wrong(error.span().map(|span| line(span.start)), message)
-        })?;
-        if version != VERSION {
-            let mut error = wrong(None, format!("its version is {version}, this nestmatrix supports {VERSION}"));
-            error.help = "use the nestmatrix that wrote it".to_owned();
-            return Err(error);
-        }
+    fn parse(file: &Path, text: &str) -> Result<Self, LockError> {
+        let Written { version: _, image } = KIND.parse(file, text)?;
+        let wrong = |message| KIND.wrong(file, None, message);
         let mut pins = Self::default();
         for pin in image {
             if !pin.url.starts_with("https://") && !pin.url.starts_with("http://") {
-                return Err(wrong(None, format!("the url of `{}` is not an address", pin.name)));
+                return Err(wrong(format!("the url of `{}` is not an address", pin.name)));
             }
             if let Some(twice) = pins.insert(pin) {
-                return Err(wrong(None, format!("`{}` is pinned twice for {}", twice.name, twice.arch)));
+                return Err(wrong(format!("`{}` is pinned twice for {}", twice.name, twice.arch)));
             }
         }
         Ok(pins)
@@ -136,7 +90,7 @@ impl Pins {
 
     /// Its text.
     fn text(&self) -> Result<String, toml::ser::Error> {
-        let written = Written { version: VERSION, image: self.0.values().cloned().collect() };
+        let written = Written { version: KIND.version, image: self.0.values().cloned().collect() };
         Ok(format!("{HEAD}{}", toml::to_string(&written)?))
     }
 
@@ -145,19 +99,8 @@ impl Pins {
     /// # Errors
     ///
     /// It cannot be written.
-    pub fn write(&self, file: &Path) -> Result<(), PinsError> {
-        let text = self.text().map_err(|error| failed(file, "cannot be written", &error))?;
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let write = || {
-            let mut fresh = tempfile::NamedTempFile::new_in(folder)?;
-            fresh.write_all(text.as_bytes())?;
-            // Readable by everybody who may read the matrix.
-            fresh.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-            fresh.as_file().sync_all()?;
-            fresh.persist(file).map_err(|error| error.error)?;
-            Ok(())
-        };
-        write().map_err(|error: io::Error| failed(file, "cannot be written", &error))
+    pub fn write(&self, file: &Path) -> Result<(), LockError> {
+        KIND.write(file, self.text())
     }
 
     /// The pin of a name and an architecture.
@@ -189,13 +132,10 @@ impl Change {
     }
 }
 
-fn failed(file: &Path, what: &str, why: &dyn std::fmt::Display) -> PinsError {
-    let help = "make the matrix file's folder readable and writable".to_owned();
-    PinsError { file: file.to_owned(), line: None, message: format!("it {what}: {why}"), help }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::PathBuf};
+
     use proptest::prelude::*;
 
     use super::*;

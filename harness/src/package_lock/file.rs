@@ -2,13 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use egress::{PackageName, PackagePin, Pins, Snapshot, is_file_url};
+use images::committed::{Committed, LockError, line};
 use jiff::Timestamp;
 use matrix::Digest;
 use serde::{Deserialize, Serialize};
@@ -16,9 +14,7 @@ use toml::Spanned;
 
 use super::snapshots::{MOST, is_repository, is_service};
 
-/// Maximum length, in bytes: some ten thousand pins. Runners on other machines are sent them.
-const MAX_FILE_BYTES: u64 = 4 << 20;
-const VERSION: u32 = 1;
+const KIND: Committed = Committed { version: 1, written_by: "nestmatrix run MATRIX --lock" };
 const HEAD: &str = "\
 # Which packages the guests of this matrix got from repositories. `nestmatrix run --locked` lets them get no others.
 # Written by `nestmatrix run --lock`, which also renews it; commit it.
@@ -35,20 +31,6 @@ pub struct LockedImage {
     pub image: Digest,
     /// What they got.
     pub pins: Pins,
-}
-
-/// `repositories.lock` cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-#[error("{}{}: {message}", file.display(), line.map_or(String::new(), |line| format!(":{line}")))]
-pub struct LockError {
-    /// The file.
-    pub file: PathBuf,
-    /// Line of the mistake, from 1, if it is in one.
-    pub line: Option<usize>,
-    /// What is wrong.
-    pub message: String,
-    /// What to do.
-    pub help: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -111,43 +93,12 @@ impl LockFile {
     ///
     /// It cannot be read, or was not written by nestmatrix.
     pub fn read(file: &Path) -> Result<Option<Self>, LockError> {
-        // A pipe of that name would be waited for, and a link to nowhere is not the same as no lock.
-        let found = match file.symlink_metadata().and_then(|_| fs::metadata(file)) {
-            Ok(found) => found,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && file.symlink_metadata().is_err() => {
-                return Ok(None);
-            }
-            Err(error) => return Err(failed(file, "cannot be read", &error)),
-        };
-        let mut text = String::new();
-        if found.is_file() {
-            let opened = File::open(file).map_err(|error| failed(file, "cannot be read", &error))?;
-            let read = opened.take(MAX_FILE_BYTES + 1).read_to_string(&mut text);
-            read.map_err(|error| failed(file, "cannot be read", &error))?;
-        }
-        if !found.is_file() || text.len() as u64 > MAX_FILE_BYTES {
-            return Err(failed(file, "cannot be read", &"it was not written by nestmatrix"));
-        }
-        Self::parse(file, &text).map(Some)
+        KIND.read(file)?.map(|text| Self::parse(file, &text)).transpose()
     }
 
     fn parse(file: &Path, text: &str) -> Result<Self, LockError> {
-        let line = |offset: usize| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
-        let wrong = |line, message| {
-            let help = "repair it, or remove the file and run `nestmatrix run MATRIX --lock`".to_owned();
-            LockError { file: file.to_owned(), line, message, help }
-        };
-        let Written { version, image } = toml::from_str(text).map_err(|error| {
-            let message = error.message().lines().next().unwrap_or_default().to_owned();
-            wrong(error.span().map(|span| line(span.start)), message)
-        })?;
-        if version != VERSION {
-            let mut error = wrong(None, format!("its version is {version}, this nestmatrix supports {VERSION}"));
-            error.help = "use the nestmatrix that wrote it, or remove the file and run `nestmatrix run MATRIX --lock`"
-                .to_owned();
-            return Err(error);
-        }
-        let at = |text: &Spanned<String>, message| wrong(Some(line(text.span().start)), message);
+        let Written { version: _, image } = KIND.parse(file, text)?;
+        let at = |of: &Spanned<String>, message| KIND.wrong(file, Some(line(text, of.span().start)), message);
         let mut lock = Self::default();
         for WrittenImage { name, image, metadata, package, snapshot } in image {
             let mut pins = Pins::default();
@@ -224,7 +175,7 @@ impl LockFile {
                 snapshot: snapshot.collect(),
             }
         });
-        Ok(format!("{HEAD}{}", toml::to_string(&Written { version: VERSION, image: image.collect() })?))
+        Ok(format!("{HEAD}{}", toml::to_string(&Written { version: KIND.version, image: image.collect() })?))
     }
 
     /// Replaces the file atomically.
@@ -233,24 +184,7 @@ impl LockFile {
     ///
     /// It cannot be written, or would be too large to be read again.
     pub fn write(&self, file: &Path) -> Result<(), LockError> {
-        let text = self.text().map_err(|error| failed(file, "cannot be written", &error))?;
-        if text.len() as u64 > MAX_FILE_BYTES {
-            let message = format!("its {} bytes are more than the {MAX_FILE_BYTES} that it may have", text.len());
-            let mut error = failed(file, "cannot be written", &message);
-            error.help = "lock fewer images (`--cell`), or split the matrix".to_owned();
-            return Err(error);
-        }
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let write = || {
-            let mut fresh = tempfile::NamedTempFile::new_in(folder)?;
-            fresh.write_all(text.as_bytes())?;
-            // Readable by everybody who may read the matrix.
-            fresh.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-            fresh.as_file().sync_all()?;
-            fresh.persist(file).map_err(|error| error.error)?;
-            Ok(())
-        };
-        write().map_err(|error: io::Error| failed(file, "cannot be written", &error))
+        KIND.write(file, self.text())
     }
 
     /// What is pinned for an image.
@@ -264,14 +198,10 @@ impl LockFile {
     }
 }
 
-fn failed(file: &Path, what: &str, why: &dyn std::fmt::Display) -> LockError {
-    let help = "make the matrix file's folder readable and writable; `nestmatrix run MATRIX --lock` writes a new file"
-        .to_owned();
-    LockError { file: file.to_owned(), line: None, message: format!("it {what}: {why}"), help }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -15,6 +15,6 @@ mod locking;
 mod snapshots;
 
 pub(crate) use changes::words as changes;
-pub use file::{LockError, LockFile, LockedImage};
+pub use file::{LockFile, LockedImage};
 pub use locking::Locking;
 pub(crate) use snapshots::{is_allowed, is_release, snapshots};

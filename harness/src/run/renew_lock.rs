@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use egress::{Policy, Snapshot};
+use images::committed::LockError;
 use matrix::Plan;
 
 use super::resolved::{Resolved, Seen};
-use crate::package_lock::{LockError, LockFile, changes, is_allowed, is_release, snapshots};
+use crate::package_lock::{LockFile, changes, is_allowed, is_release, snapshots};
 
 /// Most hosts that are named.
 const NAMED: usize = 5;
