@@ -48,6 +48,9 @@ pub enum EventKind {
         plan: Digest,
         /// Version of nestmatrix.
         version: String,
+        /// Digest of what `repositories.lock` pinned, if its guests get that and no other packages.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        locked: Option<Digest>,
     },
     /// Another process continues the run: the one before died or was interrupted. Cells without a verdict (or with not-run) are
     /// open again.

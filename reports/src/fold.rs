@@ -68,6 +68,7 @@ impl Run {
             gce: plan.runner.gce.clone(),
             package,
             resumed: 0,
+            locked: None,
             runners: Vec::new(),
             templates: Vec::new(),
             started: None,
@@ -100,7 +101,7 @@ impl Run {
         }
         self.ended = Some(self.ended.map_or(at, |ended| ended.max(at)));
         match &event.kind {
-            EventKind::RunStarted { run, plan, version } => {
+            EventKind::RunStarted { run, plan, version, locked } => {
                 if self.run.is_some() {
                     self.contradict("the run started twice".to_owned());
                 }
@@ -110,6 +111,7 @@ impl Run {
                 self.started = Some(at);
                 self.run = Some(clean::line(run));
                 self.version = Some(clean::line(version));
+                self.locked = *locked;
             }
             EventKind::RunResumed { version } => self.resume(version),
             EventKind::RunnerStarted { .. }

@@ -40,6 +40,9 @@ pub struct Run {
     pub package: Option<PackageName>,
     /// How often another process resumed it after a crash or an interrupt.
     pub resumed: u32,
+    /// Digest of what `repositories.lock` pinned; `None`: its guests got what repositories offered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locked: Option<Digest>,
     /// Its runners, in the order they were started: a lost one is followed by its replacement.
     pub runners: Vec<RunnerRun>,
     /// Its templates, in the order they were started.
@@ -340,12 +343,17 @@ impl Run {
         }
     }
 
-    /// The package's name and version, or the matrix file's name if there is no package.
+    /// The package's name and version, or the matrix file's name if there is no package; and which packages its guests got, if they were
+    /// pinned.
     pub fn title(&self) -> String {
-        match &self.package {
+        let what = match &self.package {
             Some(PackageName { name, version: Some(version) }) => format!("{name} {version}"),
             Some(PackageName { name, version: None }) => name.clone(),
             None => crate::clean::line(&self.matrix.to_string_lossy()),
+        };
+        match self.locked {
+            Some(locked) => format!("{what} with the packages of repositories.lock ({})", locked.short()),
+            None => what,
         }
     }
 

@@ -1,13 +1,9 @@
 //! One guest's requests: each is judged, answered and recorded.
 
 use std::{
-    collections::HashSet,
     convert::Infallible,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -23,20 +19,20 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use matrix::Digest;
-use reports::{ContentSource, NetworkRequest, RequestOutcome};
+use reports::{ContentSource, RequestOutcome};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::watch,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    account::{Asked, State},
     content::Content,
     fetch::{Answer, Fetches, Found, Wanted},
     flight::{Head, SOURCE},
     locked::Pinned,
-    pins::{Pins, file_url},
+    pins::file_url,
     policy::{Policy, Refusal, Target, What, decide},
     tunnel,
     upstream::{OURS, WANTED_DIGEST},
@@ -53,53 +49,10 @@ const SLOWEST: Duration = Duration::from_secs(60);
 const REQUESTS: u64 = 20_000;
 /// Most requests of one guest that are under way. Its link has no more connections; those that it has just given up count, too.
 const UNDER_WAY: usize = 32;
-/// Most bytes that one guest receives.
-const BYTES: u64 = 16 << 30;
-
-/// Told of each request when it is over.
-pub type Recorder = Box<dyn Fn(NetworkRequest) + Send + Sync>;
-
-pub(crate) struct State {
-    pub(crate) fetches: Arc<Fetches>,
-    /// `None`: nothing may be reached.
-    pub(crate) policy: watch::Sender<Option<Arc<Policy>>>,
-    /// The packages that it may get; `None`: any.
-    pins: Option<Pins>,
-    pub(crate) record: Recorder,
-    /// Files that it has had.
-    had: Mutex<HashSet<Digest>>,
-    requests: AtomicU64,
-    bytes: AtomicU64,
-    /// How many requests are not over.
-    pub(crate) under_way: watch::Sender<usize>,
-}
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
-/// What a request is recorded with once it is over.
-pub(crate) struct Asked {
-    pub(crate) state: Arc<State>,
-    method: String,
-    host: String,
-    port: u16,
-    path: Option<String>,
-    began: Instant,
-    recorded: bool,
-}
-
 impl Asked {
-    pub(crate) fn over(mut self, outcome: RequestOutcome, bytes: u64) {
-        self.record(outcome, bytes);
-    }
-
-    fn record(&mut self, outcome: RequestOutcome, bytes: u64) {
-        self.recorded = true;
-        let Self { state, method, host, port, path, began, .. } = self;
-        let (method, host, path) = (std::mem::take(method), std::mem::take(host), path.take());
-        let elapsed_ms = began.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-        (state.record)(NetworkRequest { method, host, port: *port, path, outcome, bytes, elapsed_ms });
-    }
-
     fn failed(self, reason: String) -> Response<Body> {
         // Where no server is asked, what nobody ever got is not there: a guest does without what its repository did not have either.
         let status = if self.state.fetches.offline { StatusCode::NOT_FOUND } else { StatusCode::BAD_GATEWAY };
@@ -107,42 +60,9 @@ impl Asked {
         self.over(RequestOutcome::Failed { reason }, 0);
         answer
     }
-
-    /// Takes these bytes from what the guest may receive.
-    ///
-    /// # Errors
-    ///
-    /// It has received so much.
-    pub(crate) fn takes(&self, bytes: u64) -> Result<(), String> {
-        match self.state.bytes.fetch_add(bytes, Ordering::Relaxed) {
-            sum if sum + bytes <= BYTES => Ok(()),
-            _ => Err(format!("the guest has received the {BYTES} bytes that one guest may")),
-        }
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        if !self.recorded {
-            self.record(RequestOutcome::Failed { reason: "the guest's connection ended".to_owned() }, 0);
-        }
-        self.state.under_way.send_modify(|count| *count -= 1);
-    }
 }
 
 impl State {
-    pub(crate) fn new(fetches: Arc<Fetches>, pins: Option<Pins>, record: Recorder) -> Self {
-        let (had, requests, bytes) = Default::default();
-        let under_way = watch::Sender::new(0);
-        Self { fetches, policy: watch::Sender::new(None), pins, record, had, requests, bytes, under_way }
-    }
-
-    /// Bytes that it has received, or that were downloaded for it.
-    #[cfg(test)]
-    pub(crate) fn received(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
     /// Serves one connection to its end.
     pub(crate) async fn connection(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let state = Arc::clone(&self);
@@ -159,11 +79,6 @@ impl State {
             let reason = format!("it is no HTTP request: {}", reports::clean::line(&error.to_string()));
             self.asked("-".into(), "-".into(), 0, None).over(RequestOutcome::Refused { reason }, 0);
         }
-    }
-
-    fn asked(self: &Arc<Self>, method: String, host: String, port: u16, path: Option<String>) -> Asked {
-        self.under_way.send_modify(|count| *count += 1);
-        Asked { state: Arc::clone(self), method, host, port, path, began: Instant::now(), recorded: false }
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {

@@ -2,21 +2,23 @@
 //!
 //! ```text
 //! link       a network card of the guest, as frames on a socket -> TCP connections to one address
-//! guest      one guest's connections, as HTTP requests                    (tunnel: to https servers)
+//! guest      one guest's connections, as HTTP requests                    (tunnel: to https servers; account: what it has had)
 //! policy     which of them are allowed                                    (address: which addresses never are)
 //! fetch      gets each file once, however many guests want it             (immutable: what need not be asked for again)
 //! locked     the same for a guest whose packages are pinned               (pins: which are; package_name: what a file's name says;
 //!                                                                             snapshot: who has it when its server has not any more)
-//! flight     one download, which guests share                             (content: what each of them reads of it)
+//! flight     one download, which guests share                             (content: what each of them reads of it; download: who does it)
 //! upstream   asks the servers                                             (resolve: names, and which of their addresses may be reached)
 //! cache      what was fetched, by its digest, for all guests and runs
 //! ```
 //!
 //! Guests are hostile: every queue, buffer, count and wait here has a limit, and one guest's use of them takes nothing from others.
 
+mod account;
 mod address;
 mod cache;
 mod content;
+mod download;
 mod fetch;
 mod flight;
 mod guest;
@@ -34,8 +36,8 @@ mod tests;
 mod tunnel;
 mod upstream;
 
+pub use account::Recorder;
 pub use cache::cached;
-pub use guest::Recorder;
 pub use immutable::is_list;
 pub use link::Card;
 pub use package_name::PackageName;

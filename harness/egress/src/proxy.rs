@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use tokio::{task::JoinHandle, time::timeout};
 
 use crate::{
+    account::{Recorder, State},
     cache::Cache,
     fetch::Fetches,
-    guest::{Recorder, State},
     link::{ADDRESS, Card, Limits, Link, PORT},
     pins::Pins,
     policy::Policy,

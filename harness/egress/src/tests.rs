@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    cache::Cache, fetch::Fetches, guest::State, pins::Pins, policy::Policy, resolve::Resolver, upstream::Upstream,
+    account::State, cache::Cache, fetch::Fetches, pins::Pins, policy::Policy, resolve::Resolver, upstream::Upstream,
 };
 
 /// A server on loopback: what each path is answered with, and which requests came.

@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{guest::Asked, upstream::Stream};
+use crate::{account::Asked, upstream::Stream};
 
 /// Longest time in which nothing comes or is taken on one side.
 const IDLE: Duration = Duration::from_secs(120);

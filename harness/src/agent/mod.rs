@@ -6,7 +6,7 @@
 //! protocol  what both sides say
 //! link      the orchestrator's end of the line (remote: to another machine, wire: what that goes over)
 //! orders    messages to the agent              say: messages from it
-//! serve     the agent on another machine: makes it ready     bundle: what it is given
+//! serve     the agent on another machine: makes it ready     bundle: what it is given    proxy: to repositories, for its guests
 //! shared    the same on a machine that is not its own    receive: takes images (send) and the bundle there, or fetches them (fetch; coming: both)
 //! worker    runs the cells, wherever it is     files: brings logs and artifacts back
 //! ```
@@ -19,6 +19,7 @@ pub(crate) mod job_bundle;
 mod link;
 mod orders;
 pub mod protocol;
+mod proxy;
 pub(crate) mod receive;
 mod remote;
 mod say;

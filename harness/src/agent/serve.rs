@@ -18,6 +18,7 @@ use super::{
     job_bundle::{self, JobBundle},
     orders::Orders,
     protocol::{FromAgent, GuestProof, Hello, Ready, ToAgent, Work},
+    proxy::proxy,
     say::Say,
     shared::Shared,
     worker::{Obeying, Results, Worker},
@@ -219,13 +220,6 @@ fn templates(beside: &Path, qemu: &Qemu, machine: &Machine, work: &Work) -> Free
     let templates = if work.checked { templates.trusting() } else { templates };
     let host_fingerprint = HostFingerprint::new(qemu, machine, Accelerator::Kvm);
     Ok((templates, host_fingerprint.map_err(|error| format!("{}: {error}", qemu.system.display()))?))
-}
-
-/// How guests get to repositories here; `store`: the folder of the store.
-pub(super) fn proxy(store: &Path, work: &Work) -> Result<egress::Proxy, String> {
-    let cache = &images::packages(store);
-    let (through, offline) = (work.proxy.as_deref(), work.offline);
-    egress::Proxy::open(egress::Settings { cache, limit: egress::Settings::LIMIT, through, offline })
 }
 
 fn ready(proof: &GuestProof, qemu: &Qemu, machine: &Machine, (memory, cpus): (ByteSize, u32), took: Duration) -> Ready {

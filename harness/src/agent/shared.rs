@@ -23,6 +23,7 @@ use super::{
     job_bundle::JobBundle,
     orders::Orders,
     protocol::{FromAgent, GuestProof, Ready, Work},
+    proxy::proxy,
     say::Say,
     worker::{Obeying, Results, TakeImage, Worker},
 };
@@ -171,7 +172,7 @@ impl Shared {
                 work.cold,
                 own.join("templates"),
             ),
-            proxy: super::serve::proxy(self.store.root(), &work),
+            proxy: proxy(self.store.root(), &work),
             locking: Arc::new(work.locking),
             qemu,
             accelerator: proof.accelerator,

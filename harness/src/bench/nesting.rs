@@ -306,7 +306,7 @@ mod tests {
         let case =
             TestCase { name: "exit".into(), verdict: CaseVerdict::Passed, elapsed_ms: 900, file: None, line: None };
         let mut events = vec![
-            EventKind::RunStarted { run: "run".into(), plan: plan.digest, version: "0".into() },
+            EventKind::RunStarted { run: "run".into(), plan: plan.digest, version: "0".into(), locked: None },
             EventKind::RunnerStarted { runner: 1, kind, reason },
             EventKind::RunnerReady { runner },
             EventKind::AttemptStarted { cell: cell(), attempt },

@@ -90,6 +90,15 @@ impl Locking {
         }
     }
 
+    /// Digest of what is pinned; `None`: guests get what repositories offer.
+    pub fn digest(&self) -> Option<Digest> {
+        match self {
+            Self::Off | Self::Record { .. } => None,
+            // It fails for maps whose keys are no text, and there are none here.
+            Self::Keep { images } => serde_json::to_vec(images).ok().map(|text| Digest::of(&text)),
+        }
+    }
+
     /// What tells a template of this image that was prepared from repositories from those that were prepared with other packages;
     /// `None`: nothing.
     pub(crate) fn key(&self, image: &str) -> Option<String> {

@@ -90,6 +90,7 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
                 run: folder.name.clone(),
                 plan: plan.digest,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                locked: options.locking.digest(),
             });
             (folder, recorder, 0, Ledger::new(&plan))
         }
@@ -101,7 +102,12 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
             events.send(match &run.run {
                 Some(_) => EventKind::RunResumed { version },
                 // It died before it could even say that it had started.
-                None => EventKind::RunStarted { run: name.clone(), plan: plan.digest, version },
+                None => EventKind::RunStarted {
+                    run: name.clone(),
+                    plan: plan.digest,
+                    version,
+                    locked: options.locking.digest(),
+                },
             });
             began_with.extend(run.images.iter().filter_map(|image| match image.state {
                 ImageState::Ready { digest, .. } => Some((image.from.clone(), digest)),

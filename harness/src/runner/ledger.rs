@@ -310,7 +310,7 @@ mod tests {
     }
 
     fn begin(plan: &Plan) -> EventKind {
-        EventKind::RunStarted { run: "r".into(), plan: plan.digest, version: "0".into() }
+        EventKind::RunStarted { run: "r".into(), plan: plan.digest, version: "0".into(), locked: None }
     }
 
     #[test]

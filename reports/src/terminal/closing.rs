@@ -154,7 +154,8 @@ fn again(run: &Run) -> Option<String> {
         |boot: &crate::Boot| matches!(boot, crate::Boot::Cold { reason: Some(reason) } if reason == "--cold");
     let guests = bad.iter().flat_map(|cell| &cell.attempts).filter_map(|attempt| attempt.guest.as_ref());
     let cold = if guests.into_iter().any(|guest| is_asked(&guest.boot)) { " --cold" } else { "" };
-    Some(format!("nestmatrix run {matrix}{runner}{cold}{}{more}", cells.concat()))
+    let locked = if run.locked.is_some() { " --locked" } else { "" };
+    Some(format!("nestmatrix run {matrix}{runner}{cold}{locked}{}{more}", cells.concat()))
 }
 
 /// The options that ask for this machine on Compute Engine: whatever is not the default.

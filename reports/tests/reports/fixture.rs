@@ -196,7 +196,7 @@ impl Story {
 
     pub(crate) fn start_run(&mut self, plan: &Plan) {
         let run = "20261122-103000-k3x9".to_owned();
-        self.emit(EventKind::RunStarted { run, plan: plan.digest, version: "0.1.0".to_owned() });
+        self.emit(EventKind::RunStarted { run, plan: plan.digest, version: "0.1.0".to_owned(), locked: None });
     }
 
     /// Boots an L1 to run guests in.

@@ -63,6 +63,26 @@ fn what_qemu_itself_says_of_an_accelerator_is_for_those_who_ask() {
 }
 
 #[test]
+fn a_run_that_keeps_to_a_lock_says_so_and_so_does_the_command_that_tries_it_again() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let plan = fixture::write(dir.path());
+    let mut events = fixture::story(&plan).events;
+    let is_said = |events: &[Event]| {
+        let shown = shown(&plan, events, dir.path());
+        let title = shown.contains("NOT GREEN hello 2.12 with the packages of repositories.lock (");
+        let again = shown.contains("again    nestmatrix run hello.toml --runner qemu --locked --cell");
+        (title, again)
+    };
+    assert_eq!(is_said(&events), (false, false));
+    for event in &mut events {
+        if let EventKind::RunStarted { locked, .. } = &mut event.kind {
+            *locked = Some(matrix::Digest::of(b"pins"));
+        }
+    }
+    assert_eq!(is_said(&events), (true, true));
+}
+
+#[test]
 fn a_run_reads_as_plain_lines_in_a_ci_log() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let plan = fixture::write(dir.path());

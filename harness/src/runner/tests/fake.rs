@@ -342,7 +342,7 @@ impl Stage {
             longest_silence: Duration::from_secs(1000),
         };
         let (run, plan) = ("r".to_owned(), self.plan.digest);
-        self.events.send(EventKind::RunStarted { run, plan, version: "0".into() });
+        self.events.send(EventKind::RunStarted { run, plan, version: "0".into(), locked: None });
         let next = pool.run(1, last_resort, &mut ledger, &mut feed).await;
         self.events.send(EventKind::RunFinished { elapsed_ms: 0 });
         drop(pool);
