@@ -55,7 +55,7 @@ impl Fetches {
                 {
                     return Ok(answer);
                 }
-                // Whatever lists the server has: what decides is which packages come of it.
+                // The server's current list: an unpinned package is refused when the guest asks for it.
                 self.get(&asked).await
             }
             Asked::Pinned(pin, offered) => self.pinned_package(wanted, url, (pin, &offered), pinned).await,

@@ -88,8 +88,9 @@ impl Pins {
 
     /// The pinned package whose file is called so, if there is one: mirrors have the same.
     fn elsewhere(&self, url: &str) -> Option<&PackagePin> {
-        let file = |url: &str| url.rsplit('/').next().map(str::to_owned);
-        let mut called_so = self.packages.iter().filter(|(known, _)| file(known) == file(url)).map(|(_, pin)| pin);
+        let file = url.rsplit('/').next();
+        let mut called_so =
+            self.packages.iter().filter(|(known, _)| known.rsplit('/').next() == file).map(|(_, pin)| pin);
         let first = called_so.next()?;
         called_so.all(|other| other.digest == first.digest).then_some(first)
     }

@@ -57,7 +57,7 @@ impl Locking {
         }
     }
 
-    /// Keeps it for whoever resumes the run in this folder.
+    /// Writes it into the run's folder, from where `--resume` reads it.
     ///
     /// # Errors
     ///

@@ -97,7 +97,7 @@ pub enum InstallError {
     /// The repository of the artifacts could not be made or opened; nothing of the package has run: not its fault.
     #[error("the artifacts cannot be installed from a repository of their own: {}", join(words))]
     NotServed {
-        /// The words of whoever failed.
+        /// The failed command's last lines.
         words: Vec<String>,
     },
     /// What is installed is not known.

@@ -83,8 +83,9 @@ pub async fn run(start: Start, spawner: &Spawner, options: &Options) -> Result<F
     let (folder, recorder, runners, mut ledger) = match &resumed {
         None => {
             let folder = RunFolder::create(name, options.out.as_deref()).map_err(RunError::Folder)?;
-            plan.write(&folder.path.join("plan.json"))?;
+            // Before the plan, by which a run is found: one that is resumed never lacks its lock.
             options.locking.write(&folder.path).map_err(RunError::Folder)?;
+            plan.write(&folder.path.join("plan.json"))?;
             let recorder = Recorder::create(&folder.path, &plan, options.format)?;
             events.send(EventKind::RunStarted {
                 run: folder.name.clone(),
