@@ -20,6 +20,7 @@ mod attempt;
 mod budget;
 mod context;
 mod crew;
+mod differences;
 mod disk;
 mod disk_space;
 mod dispatch;

@@ -11,7 +11,7 @@ use std::{
 use matrix::{Cell, CellId, Dependencies, Digest, HostPattern, Network, NetworkRules, Plan, Repository, Unexpected};
 use reports::{EventKind, NetworkRequest, Phase, RequestOutcome, Trouble, TroubleKind};
 
-use super::context::RunContext;
+use super::{context::RunContext, differences::Differences};
 use crate::events::Events;
 
 /// Most requests of an attempt that are told one by one.
@@ -97,8 +97,8 @@ struct State {
     unseen: BTreeSet<String>,
     /// Lists of packages that are others than the pinned ones.
     replaced: BTreeSet<String>,
-    /// Packages that were refused after the installation because others are pinned, by the names of their files.
-    differences: BTreeMap<String, (Phase, String)>,
+    /// Packages that were refused after the installation because others are pinned.
+    differences: Differences<(Phase, String)>,
     /// The first request of the package or the suite that was refused.
     first_refused: Option<(Phase, String)>,
     closed: bool,
@@ -168,7 +168,7 @@ impl Outbound {
 
     /// A package that the guest got after the installation, or would have, is not the pinned one: what came of that says nothing.
     pub(super) fn difference(&self) -> Option<Trouble> {
-        let (phase, what) = self.record.state().differences.first_key_value()?.1.clone();
+        let (phase, what) = self.record.state().differences.first()?.clone();
         let reason = format!("the repositories offer other packages than are pinned: {what}");
         let help = "`--lock` pins what they have now; without `--locked` guests get what they offer";
         Some(Trouble::new(TroubleKind::RepositoryFailed, phase, reason).with_help(help))
@@ -230,6 +230,11 @@ impl Record {
         if state.closed {
             return;
         }
+        if self.pins.is_some() {
+            // The installation says itself what it makes of a difference, and before it what is asked for is the image's affair.
+            let counts = state.is_packages && phase != Phase::Install;
+            state.differences.take(&request, |reason| counts.then(|| (phase, format!("{at}: {reason}"))));
+        }
         match &request.outcome {
             RequestOutcome::Refused { reason } => {
                 if state.is_packages && state.first_refused.is_none() {
@@ -239,12 +244,6 @@ impl Record {
             }
             RequestOutcome::Failed { reason } => {
                 let key = (at, reports::clean::line(reason));
-                // The installation says itself what it makes of that, and before it what is asked for is the image's affair.
-                let counts = state.is_packages && phase != Phase::Install && state.differences.len() < MOST_HOSTS;
-                if self.is_difference(reason) && counts {
-                    let what = format!("{}: {}", key.0, key.1);
-                    state.differences.entry(file(request.path.as_deref())).or_insert((phase, what));
-                }
                 if state.failed.len() < MOST_HOSTS || state.failed.contains_key(&key) {
                     *state.failed.entry(key).or_default() += 1;
                 } else {
@@ -252,8 +251,6 @@ impl Record {
                 }
             }
             RequestOutcome::Served { digest: Some(digest), .. } => {
-                // Another mirror had the pinned one.
-                state.differences.remove(&file(request.path.as_deref()));
                 let url = request.path.as_ref().map(|path| egress::file_url(&request.host, request.port, path));
                 let lists = self.pins.as_ref().zip(url).filter(|(_, url)| egress::is_list(url));
                 match lists
@@ -334,39 +331,6 @@ impl Record {
     }
 }
 
-/// The name of the file that was asked for, as mirrors share it.
-fn file(path: Option<&str>) -> String {
-    let file = path.and_then(|path| path.rsplit('/').next()).unwrap_or_default();
-    reports::clean::line(file)
-}
-
-/// What a guest asked for that is prepared to be a template, and whose packages are pinned: those that others are pinned for, by the names of
-/// their files.
-#[derive(Debug, Default)]
-pub(super) struct Differences(Mutex<BTreeMap<String, String>>);
-
-impl Differences {
-    fn files(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self, request: &NetworkRequest) {
-        let (mut files, file) = (self.files(), file(request.path.as_deref()));
-        match &request.outcome {
-            RequestOutcome::Failed { reason } if egress::is_difference(reason) && files.len() < MOST_HOSTS => {
-                files.insert(file, reports::clean::line(reason));
-            }
-            RequestOutcome::Served { digest: Some(_), .. } => drop(files.remove(&file)),
-            _ => {}
-        }
-    }
-
-    /// The first of them that nobody had as it is pinned.
-    pub(super) fn first(&self) -> Option<String> {
-        self.files().first_key_value().map(|(_, reason)| reason.clone())
-    }
-}
-
 /// Counts one more; what does not fit is counted together.
 fn count(hosts: &mut BTreeMap<String, (u64, String)>, at: String, reason: &str) {
     let at = if hosts.len() < MOST_HOSTS || hosts.contains_key(&at) { at } else { "other hosts".to_owned() };
@@ -378,12 +342,12 @@ pub(super) fn template_recorder(
     context: &RunContext,
     template: Digest,
     image: &str,
-    differs: Option<Arc<Differences>>,
+    differs: Option<Arc<Mutex<Differences<String>>>>,
 ) -> egress::Recorder {
     let (events, runner, image, told) = (context.events.clone(), context.runner, image.to_owned(), AtomicU64::new(0));
     Box::new(move |request| {
         if let Some(differs) = &differs {
-            differs.take(&request);
+            differs.lock().unwrap_or_else(PoisonError::into_inner).take(&request, Some);
         }
         if told.fetch_add(1, Ordering::Relaxed) >= MOST_TOLD {
             return;
@@ -469,7 +433,7 @@ mod tests {
     fn a_package_that_is_not_the_pinned_one_is_told_after_the_installation_and_a_list_at_once() {
         let (record, mut events) = record(true);
         record.take(failed("b", DIFFERENCE));
-        assert!(record.state().differences.is_empty(), "the installation says itself what it makes of that");
+        assert!(record.state().differences.first().is_none(), "the installation says itself what it makes of that");
         let list = |content: &[u8]| {
             let (status, source) = (200, reports::ContentSource::Server);
             let outcome = RequestOutcome::Served { status, source, digest: Some(Digest::of(content)) };
@@ -480,15 +444,15 @@ mod tests {
         record.enter(Phase::Test);
         let package = |host: &str, path: &str, outcome| {
             record.take(NetworkRequest { path: Some(path.to_owned()), ..asked(host, outcome) });
-            record.state().differences.values().cloned().collect::<Vec<_>>()
+            record.state().differences.first().cloned()
         };
         let differs = || RequestOutcome::Failed { reason: DIFFERENCE.to_owned() };
-        let found = vec![(Phase::Test, format!("b:80: {DIFFERENCE}"))];
+        let found = Some((Phase::Test, format!("b:80: {DIFFERENCE}")));
         assert_eq!(package("b", "/b/z_2_all.deb", differs()), found);
         assert_eq!(package("c", "/c/z_2_all.deb", differs()), found, "one of them is told");
         let (status, source, digest) = (200, reports::ContentSource::Server, Some(Digest::of(b"z")));
         let served = RequestOutcome::Served { status, source, digest };
-        assert!(package("d", "/d/z_2_all.deb", served).is_empty(), "another mirror had the pinned one");
+        assert_eq!(package("d", "/d/z_2_all.deb", served), None, "another mirror had the pinned one");
         let told = std::iter::from_fn(|| events.try_recv().ok())
             .any(|event| matches!(&event.kind, EventKind::Warning { message, .. } if message.contains("http://a/InRelease in phase install is not the list")));
         assert!(told);

@@ -1,12 +1,16 @@
 //! Which template a cell's guest is forked from: its key, and how it is obtained.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use matrix::{Boot, ByteSize, Cell, Digest, Network, Plan, Repository};
 use reports::{EventKind, Trouble};
 use tokio_util::sync::CancellationToken;
 
-use super::{context::RunContext, image, machine, outbound};
+use super::{context::RunContext, differences::Differences, image, machine, outbound};
 use crate::template::{self, Preparation, Template, TemplateBuilder, TemplateProgress, TemplateSpec, Work};
 
 /// What a guest writes to its disk while it boots ...
@@ -97,8 +101,8 @@ impl RunContext {
         let launch = machine::launch(self, cell, image, self.terse);
         let given = BTreeMap::new();
         let pins = self.locking.pins(&cell.image);
-        let differs = pins.is_some().then(|| Arc::new(outbound::Differences::default()));
-        let first_difference = || differs.as_ref().and_then(|differs| differs.first());
+        let differs = pins.is_some().then(|| Arc::new(Mutex::new(Differences::default())));
+        let first_difference = || differs.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).first().cloned();
         let serve = |socket| {
             let recorder = outbound::template_recorder(self, key, &cell.image, differs.clone());
             Ok(self.proxy.clone()?.serve(socket, pins.clone(), recorder))

@@ -9,8 +9,8 @@ use crate::lab::{Finished, Lab};
 const RELEASES: [(&str, &str); 3] =
     [("debian-11-minimal", "bullseye"), ("debian-12-minimal", "bookworm"), ("debian-13-minimal", "trixie")];
 
-/// The package as one file, and what proves that it works.
-fn matrix(lab: &Lab, package: &str, (image, release): (&str, &str), works: &str) -> String {
+/// The package as one file, and what proves that it works. `booted`: more lines of the suite whose guest is booted.
+fn matrix(lab: &Lab, package: &str, (image, release): (&str, &str), works: &str, booted: &str) -> String {
     let made = lab.path(release);
     std::fs::create_dir_all(&made).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/download-deb.sh");
@@ -29,6 +29,7 @@ inline = '''{works}'''
 name = "booted"
 boot = "cold"
 inline = '''{works}'''
+{booted}
 "#
     )
 }
@@ -52,18 +53,23 @@ fn fetched(run: &Finished) -> (u64, u64) {
     (cached, fetched)
 }
 
-fn install_everywhere(package: &str, works: &str, args: &[&str]) {
+/// On the runner `host`; the second run fetches nothing.
+fn install_everywhere(package: &str, works: &str) {
+    install_twice(package, works, "", [&["--runner", "host"]; 2]);
+}
+
+fn install_twice(package: &str, works: &str, booted: &str, [once, again]: [&[&str]; 2]) {
     let lab = Lab::warm();
     for (image, release) in RELEASES {
-        let matrix = matrix(&lab, package, (image, release), works);
-        let first = lab.run(&matrix, &format!("{release}-1"), args);
+        let matrix = matrix(&lab, package, (image, release), works, booted);
+        let first = lab.run(&matrix, &format!("{release}-1"), once);
         first.assert_code(0);
         for suite in ["forked", "booted"] {
             let cell = first.cell(&format!("{image}.{suite}"));
             assert_eq!(cell["attempts"][0]["guest"]["boot"]["how"], if suite == "forked" { "forked" } else { "cold" });
         }
         assert!(fetched(&first).1 > 0, "{}", first.stderr);
-        let second = lab.run(&matrix, &format!("{release}-2"), args);
+        let second = lab.run(&matrix, &format!("{release}-2"), again);
         second.assert_code(0);
         let (cached, fetched) = fetched(&second);
         assert!(cached > 0 && fetched == 0, "{cached} from the cache, {fetched} not: {}", second.stderr);
@@ -74,37 +80,31 @@ fn install_everywhere(package: &str, works: &str, args: &[&str]) {
 #[test]
 #[ignore = "tens of guests install from repositories: cargo xtask test -- --ignored"]
 fn nginx_serves_on_three_debians() {
-    install_everywhere("nginx", "systemctl is-active nginx && nginx -t", &["--runner", "host"]);
+    install_everywhere("nginx", "systemctl is-active nginx && nginx -t");
 }
 
 #[test]
 #[ignore = "tens of guests install from repositories: cargo xtask test -- --ignored"]
 fn postgresql_answers_on_three_debians() {
-    install_everywhere(
-        "postgresql",
-        "su postgres -c \"psql -Atc 'select 41 + 1'\" | grep -x 42",
-        &["--runner", "host"],
-    );
+    install_everywhere("postgresql", "su postgres -c \"psql -Atc 'select 41 + 1'\" | grep -x 42");
 }
 
 #[test]
 #[ignore = "tens of guests install from repositories: cargo xtask test -- --ignored"]
 fn python_requests_is_imported_on_three_debians() {
-    install_everywhere(
-        "python3-requests",
-        "python3 -c 'import requests; print(requests.__version__)'",
-        &["--runner", "host"],
-    );
+    install_everywhere("python3-requests", "python3 -c 'import requests; print(requests.__version__)'");
 }
 
 #[test]
 #[ignore = "tens of guests install from repositories: cargo xtask test -- --ignored"]
 fn java_runs_on_three_debians() {
-    install_everywhere("default-jre-headless", "java -version", &["--runner", "host"]);
+    install_everywhere("default-jre-headless", "java -version");
 }
 
 #[test]
 #[ignore = "guests in an emulated L1 install from repositories: cargo xtask test -- --ignored"]
-fn in_an_l1_packages_come_through_the_proxy_and_the_cache_of_its_host() {
-    install_everywhere("nginx", "systemctl is-active nginx && nginx -t", &["--runner", "qemu"]);
+fn in_an_l1_packages_come_through_the_proxy_and_the_cache_of_its_host_also_by_name_and_locked() {
+    let (once, again) = (["--runner", "qemu", "--lock"], ["--runner", "qemu", "--locked"]);
+    let works = "systemctl is-active nginx && nginx -t";
+    install_twice("nginx", works, "install = 'repository'", [&once, &again]);
 }
