@@ -9,6 +9,7 @@
 
 pub mod clean;
 mod cloud;
+mod correlation;
 mod counts;
 mod event;
 pub mod evidence;
@@ -38,6 +39,7 @@ mod trouble;
 mod verdict;
 
 pub use cloud::{CloudFacts, MachineRun};
+pub use correlation::Correlation;
 pub use counts::{Counts, Outcome, ReportedCase, Tally};
 pub use event::{Boot, Event, EventKind, GuestFacts, InstalledPackage, L1Facts, RunnerFacts, StepTime};
 pub use journal::{Damage, Journal, JournalError, JournalErrorKind};

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{Counts, Run};
+use crate::{Correlation, Counts, Run};
 
 /// The content of `run.json`.
 ///
@@ -20,6 +20,8 @@ pub struct RunRecord<'a> {
     pub counts: Counts,
     /// Why the run as a whole cannot be trusted; usually empty.
     pub problems: Vec<String>,
+    /// What failures have in common; empty: nothing was found, or there are none.
+    pub correlations: Vec<Correlation>,
     /// Everything else.
     #[serde(flatten)]
     pub run: &'a Run,
@@ -34,6 +36,7 @@ impl<'a> RunRecord<'a> {
             conclusion: run.conclusion(),
             counts: run.counts(),
             problems: run.problems(),
+            correlations: run.correlations(),
             run,
         }
     }

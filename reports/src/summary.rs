@@ -73,6 +73,10 @@ fn write(run: &Run, run_dir: &Path, md: &mut String) -> std::fmt::Result {
     if !failures.is_empty() {
         writeln!(md, "\n### What went wrong")?;
     }
+    let common: Vec<_> = run.correlations().iter().map(ToString::to_string).collect();
+    for common in limited(&common, MAX_NAMED) {
+        writeln!(md, "\nIn common: {}.", escape(&common))?;
+    }
     for failure in failures.iter().take(MAX_FAILURES) {
         write_failure(failure, md)?;
     }

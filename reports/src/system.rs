@@ -75,7 +75,7 @@ pub enum Selinux {
 }
 
 impl Cgroups {
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::V1 => "v1",
             Self::Hybrid => "hybrid",
@@ -86,7 +86,7 @@ impl Cgroups {
 }
 
 impl Selinux {
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Enforcing => "enforcing",
             Self::Permissive => "permissive",

@@ -29,6 +29,8 @@ const WRONG_LINES: usize = 24;
 const MAX_WRONG_NAMED: usize = 1_000;
 /// Cells named per failure.
 const MAX_CELLS: usize = 12;
+/// Maximum number of sentences on what failures have in common.
+const MAX_COMMON: usize = 20;
 /// Failed tests named per failure.
 const MAX_FAILED_TESTS: usize = 6;
 
@@ -62,6 +64,8 @@ pub(super) struct Page<'a> {
     network: Option<TotalView>,
     images: Vec<ImageView<'a>>,
     grid: GridView,
+    common: Vec<String>,
+    common_more: usize,
     wrong: Vec<WrongView<'a>>,
     wrong_more: Vec<LinkView<'a>>,
     cells: Vec<CellView<'a>>,
@@ -151,6 +155,7 @@ impl<'a> Page<'a> {
             _ => (Outcome::Error, "incomplete"),
         };
         let failures = failures(run, run_dir, WRONG_LINES);
+        let common = run.correlations();
         let budget = Budget::new(run);
         let order = [Outcome::Passed, Outcome::Failed, Outcome::Error, Outcome::NotRun, Outcome::Skipped];
         Self {
@@ -186,6 +191,8 @@ impl<'a> Page<'a> {
             network: TotalView::new(run),
             images: run.images.iter().map(|of| image(run, of)).collect(),
             grid: grid(run),
+            common: common.iter().take(MAX_COMMON).map(ToString::to_string).collect(),
+            common_more: common.len().saturating_sub(MAX_COMMON),
             wrong: failures.iter().take(MAX_WRONG).filter_map(wrong).collect(),
             wrong_more: failures.iter().skip(MAX_WRONG).flat_map(links).take(MAX_WRONG_NAMED).collect(),
             cells: run

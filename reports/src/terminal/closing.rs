@@ -10,6 +10,8 @@ use crate::{Outcome, Phase, Run, clean, guests, human, installed, network::Netwo
 /// Maximum number of bad cells named at the end, and in the command that retries them.
 const MAX_NAMED: usize = 20;
 const MAX_AGAIN: usize = 8;
+/// Maximum number of sentences on what failures have in common.
+const MAX_COMMON: usize = 5;
 
 /// The summary block. It states the exit code.
 pub(super) fn lines(run: &Run, run_dir: &Path, paint: Paint) -> Vec<String> {
@@ -53,6 +55,11 @@ pub(super) fn lines(run: &Run, run_dir: &Path, paint: Paint) -> Vec<String> {
         lines.push(row("", &format!("and {} more, see the report", problems.len() - MAX_NAMED)));
     }
     lines.extend(bad_cells(run, paint));
+    let common = run.correlations();
+    lines.extend(common.iter().take(MAX_COMMON).map(|common| row("common", &common.to_string())));
+    if common.len() > MAX_COMMON {
+        lines.push(row("", &format!("and {} more, see the report", common.len() - MAX_COMMON)));
+    }
     lines.push(row("report", &shown(&run_dir.join("report.html"))));
     lines.push(row("junit", &shown(&run_dir.join("junit.xml"))));
     match resume(run, run_dir) {

@@ -1,5 +1,6 @@
 //! The reports of whole runs, as people and programs get them.
 
+mod correlation;
 mod counts;
 mod damage;
 mod fixture;

@@ -1,0 +1,221 @@
+//! What failures have in common.
+
+use matrix::Plan;
+use proptest::prelude::*;
+use reports::{
+    CaseVerdict, EventKind, InstalledPackage, Phase, Run, RunRecord, SystemFacts, Trouble, TroubleKind, Verdict,
+};
+
+use crate::{
+    fixture::{Story, plan_of},
+    systems::rendered,
+};
+
+/// What becomes of a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Passes,
+    Fails,
+    DoesNotInstall,
+    /// For no fault of the package.
+    Errs,
+}
+
+use End::{DoesNotInstall, Errs, Fails, Passes};
+
+struct Guest {
+    system: Option<SystemFacts>,
+    end: End,
+    installed: Vec<InstalledPackage>,
+}
+
+fn system(libc: &str, init: &str, kernel: &str) -> SystemFacts {
+    let fact = |fact: &str| Some(fact.to_owned());
+    SystemFacts { libc: fact(libc), init: fact(init), kernel: fact(kernel), ..SystemFacts::default() }
+}
+
+fn guest(system: SystemFacts, end: End) -> Guest {
+    Guest { system: Some(system), end, installed: Vec::new() }
+}
+
+/// A run of one suite on an image for each guest.
+fn run_of(guests: &[Guest]) -> (Plan, Story) {
+    let image = |number| format!("[[image]]\nname = 'g{number}'\nfrom = 'debian-12-minimal'\n");
+    let images: String = (0..guests.len()).map(image).collect();
+    let plan = plan_of(&format!("{images}[[suite]]\nname = 'full'\ninline = ':'\n"));
+    let mut story = Story::new();
+    story.start(&plan);
+    for (cell, guest) in plan.cells.iter().map(|cell| &cell.id).zip(guests) {
+        story.attempt(cell, 1);
+        story.phase(cell, 1, Phase::Boot, 1);
+        if let Some(facts) = &guest.system {
+            story.emit(EventKind::SystemSeen { cell: cell.clone(), attempt: 1, facts: facts.clone() });
+        }
+        if !guest.installed.is_empty() {
+            let packages = guest.installed.clone();
+            story.emit(EventKind::PackagesInstalled { cell: cell.clone(), attempt: 1, packages });
+        }
+        let failed = |phase| Verdict::Failed { phase, reason: "at least one test failed".to_owned() };
+        let verdict = match guest.end {
+            DoesNotInstall => failed(Phase::Install),
+            Errs => Trouble::new(TroubleKind::RepositoryFailed, Phase::Install, "gone").verdict(),
+            Passes | Fails => {
+                let failure = CaseVerdict::Failed { message: "no".to_owned(), detail: String::new() };
+                let verdict = if guest.end == Fails { failure } else { CaseVerdict::Passed };
+                story.case(cell, 1, "tls", verdict, 1);
+                story.case(cell, 1, "always", CaseVerdict::Passed, 1);
+                if guest.end == Fails { failed(Phase::Test) } else { Verdict::Passed }
+            }
+        };
+        story.conclude(cell, 1, verdict);
+    }
+    story.finish();
+    (plan, story)
+}
+
+fn said(guests: &[Guest]) -> Vec<String> {
+    let (plan, story) = run_of(guests);
+    let run = Run::fold(&plan, &story.events);
+    assert_eq!(run.contradictions, Vec::<String>::new());
+    RunRecord::new(&run).correlations.iter().map(ToString::to_string).collect()
+}
+
+fn debian(release: u32) -> SystemFacts {
+    match release {
+        11 => system("glibc 2.31", "systemd 247", "5.10.0-30"),
+        12 => system("glibc 2.36", "systemd 252", "6.1.0-39"),
+        _ => system("glibc 2.41", "systemd 257", "6.12.41"),
+    }
+}
+
+fn alpine() -> SystemFacts {
+    system("musl 1.2.5", "OpenRC 0.55.1", "6.12.41")
+}
+
+#[test]
+fn a_test_that_fails_below_a_version_is_told_with_the_counts_and_with_what_is_as_true() {
+    let guests = [
+        guest(debian(11), Fails),
+        guest(debian(11), Fails),
+        guest(debian(12), Passes),
+        guest(debian(13), Passes),
+        guest(alpine(), Passes),
+    ];
+    assert_eq!(
+        said(&guests),
+        [
+            "`full: tls` fails on 2 of 2 guests with glibc < 2.36, passes on 3 of 3 others (as true: systemd < 252; kernel < 6.1.0)"
+        ]
+    );
+}
+
+#[test]
+fn what_is_there_or_is_not_there_is_a_condition() {
+    let guests = [guest(debian(11), Passes), guest(debian(13), Passes), guest(alpine(), Fails)];
+    assert!(
+        said(&guests)[0].starts_with("`full: tls` fails on 1 of 1 guest with musl, passes on 2 of 2 others"),
+        "{:?}",
+        said(&guests)
+    );
+    let guests = [guest(debian(11), Fails), guest(debian(13), Fails), guest(alpine(), Passes)];
+    assert!(said(&guests)[0].starts_with("`full: tls` fails on 2 of 2 guests with glibc, passes on 1 of 1 others"));
+}
+
+#[test]
+fn two_conditions_are_named_where_no_single_one_separates() {
+    let guests = [
+        guest(system("glibc 2.31", "OpenRC 1", "6.1"), Fails),
+        guest(system("glibc 2.28", "OpenRC 1", "6.1"), Fails),
+        guest(system("glibc 2.31", "systemd 252", "6.1"), Passes),
+        guest(system("glibc 2.36", "OpenRC 1", "6.1"), Passes),
+    ];
+    assert!(
+        said(&guests)[0].contains("fails on 2 of 2 guests with glibc < 2.36 and OpenRC, passes on 2 of 2 others"),
+        "{:?}",
+        said(&guests)
+    );
+}
+
+#[test]
+fn nothing_is_said_where_a_guest_did_not_say_or_where_an_exception_is_seen_or_of_too_few() {
+    let unknown = Guest { system: None, end: Passes, installed: Vec::new() };
+    let old = || guest(debian(11), Fails);
+    assert_eq!(said(&[old(), guest(debian(12), Passes), unknown]), Vec::<String>::new());
+    assert_eq!(said(&[old(), guest(debian(12), Passes), guest(debian(11), Passes)]), Vec::<String>::new());
+    assert_eq!(said(&[old(), guest(debian(12), Passes)]), Vec::<String>::new());
+    assert_eq!(said(&[old(), old(), old()]), Vec::<String>::new());
+}
+
+#[test]
+fn errors_tell_nothing_of_the_package_and_a_phase_it_failed_in_is_a_test() {
+    let guests = [
+        guest(debian(11), DoesNotInstall),
+        guest(debian(12), Passes),
+        guest(debian(13), Fails),
+        // With an old C library it does not fail here, but neither does it pass.
+        guest(debian(11), Errs),
+    ];
+    let said = said(&guests);
+    assert!(
+        said[0].starts_with("`full: [install]` fails on 1 of 1 guest with glibc < 2.36, passes on 2 of 2 others"),
+        "{said:?}"
+    );
+    assert_eq!(said.len(), 1, "of the other test only two cells tell: {said:?}");
+}
+
+#[test]
+fn versions_of_packages_separate_only_where_all_guests_name_them() {
+    let with = |version: Option<&str>, end| {
+        let package = |version: &str| InstalledPackage { name: "libssl3".to_owned(), version: version.to_owned() };
+        Guest { system: Some(debian(12)), end, installed: version.map(package).into_iter().collect() }
+    };
+    let told = said(&[with(Some("3.0.11-1"), Fails), with(Some("3.5.1-1"), Passes), with(Some("3.5.4-1"), Passes)]);
+    assert!(told[0].contains("with package libssl3 < 3.5.1"), "{told:?}");
+    assert_eq!(
+        said(&[with(Some("3.0.11-1"), Fails), with(Some("3.5.1-1"), Passes), with(None, Passes)]),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn the_reports_have_it_and_a_hostile_guest_writes_no_markup() {
+    let hostile = SystemFacts { libc: Some("<b>evil|libc 1".to_owned()), ..debian(11) };
+    let (plan, story) = run_of(&[guest(hostile, Fails), guest(debian(12), Passes), guest(debian(13), Passes)]);
+    let summary = rendered(&plan, &story.events, "summary.md");
+    assert!(
+        summary.contains("In common: \\`full: tls\\` fails on 1 of 1 guest with &lt;b&gt;evil\\|libc, passes"),
+        "{summary}"
+    );
+    let page = rendered(&plan, &story.events, "report.html");
+    assert!(page.contains("fails on 1 of 1 guest with &lt;b&gt;evil|libc, passes on 2 of 2 others"), "{page}");
+    let json: serde_json::Value = serde_json::from_str(&rendered(&plan, &story.events, "run.json")).unwrap();
+    assert_eq!(
+        (json["correlations"][0]["failed"].as_u64(), json["correlations"][0]["passed"].as_u64()),
+        (Some(1), Some(2))
+    );
+}
+
+proptest! {
+    /// Whatever the guests are: a condition on one version is said exactly if it is true of all of them.
+    #[test]
+    fn a_bound_is_said_exactly_if_no_guest_contradicts_it(cells in prop::collection::vec((1_u32..6, any::<bool>()), 3..12)) {
+        let guests: Vec<_> = cells
+            .iter()
+            .map(|(libc, fails)| guest(system(&format!("glibc 2.{libc}"), "systemd 1", "6.1"), if *fails { Fails } else { Passes }))
+            .collect();
+        let told = said(&guests);
+        let of = |wanted: bool| cells.iter().filter(|(_, fails)| *fails == wanted).map(|(libc, _)| *libc).collect::<Vec<_>>();
+        let (failed, passed) = (of(true), of(false));
+        let both = !failed.is_empty() && !passed.is_empty();
+        let below = both && failed.iter().max() < passed.iter().min();
+        let above = both && failed.iter().min() > passed.iter().max();
+        let only = both && failed.iter().all(|libc| *libc == failed[0]) && !passed.contains(&failed[0]);
+        let between = both && !passed.iter().any(|libc| failed.iter().min() <= Some(libc) && Some(libc) <= failed.iter().max());
+        prop_assert_eq!(told.iter().any(|text| text.contains("with glibc < ") && !text.contains(" and glibc")), below, "{:?}", told);
+        prop_assert_eq!(!told.is_empty(), below || above || only || between, "{:?}", told);
+        for text in told {
+            let counts = format!("fails on {} of {} guest", failed.len(), failed.len());
+            prop_assert!(text.contains(&counts) && text.contains(&format!("passes on {} of {} others", passed.len(), passed.len())), "{}", text);
+        }
+    }
+}
