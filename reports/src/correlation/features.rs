@@ -98,7 +98,7 @@ pub(super) fn columns(run: &Run) -> Vec<Column> {
         }
     }
     seen.sort_by(|(left, _), _, (right, _), _| left.cmp(right));
-    let column = |((group, name), seen): ((Group, &str), Vec<(usize, Option<&str>)>)| {
+    let column = |(group, name): (Group, &str), seen: Vec<(usize, Option<&str>)>| {
         let mut by_text = HashMap::<&str, Option<Version>>::new();
         for text in seen.iter().filter_map(|(_, version)| *version) {
             by_text.entry(text).or_insert_with(|| Version::new(text));
@@ -117,7 +117,7 @@ pub(super) fn columns(run: &Run) -> Vec<Column> {
         let name = if group == Group::Package { format!("package {name}") } else { name.to_owned() };
         Column { name, negated: group.negated(), versions, cells }
     };
-    seen.into_iter().take(MOST).map(column).collect()
+    seen.into_iter().take(MOST).map(|(of, seen)| column(of, seen)).collect()
 }
 
 /// Name and version of what is written as `glibc 2.36`.
