@@ -134,15 +134,13 @@ fn facts(cell: &CellRun) -> Vec<Fact<'_>> {
         |group, name: Cow<'_, str>, version| facts.push(Fact { group, name: Cow::Owned(name.into_owned()), version });
     for (axis, value) in &cell.axes {
         add(Group::Axis, format!("{axis}={value}").into(), None);
-        if Version::new(value).is_some() {
-            add(Group::Axis, axis.into(), Some(value.as_str()));
-        }
+        add(Group::Axis, axis.into(), Some(value.as_str()));
     }
     let Some(attempt) = cell.last_attempt() else { return facts };
     if let Some(guest) = &attempt.guest {
         let boot = match guest.boot {
-            Boot::Forked { .. } => "a forked guest",
-            Boot::Cold { .. } => "a booted guest",
+            Boot::Forked { .. } => "boot = warm",
+            Boot::Cold { .. } => "boot = cold",
         };
         add(Group::Boot, boot.into(), None);
         add(Group::Runner, format!("runner {}", guest.runner).into(), None);

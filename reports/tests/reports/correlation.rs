@@ -3,11 +3,11 @@
 use matrix::Plan;
 use proptest::prelude::*;
 use reports::{
-    CaseVerdict, EventKind, InstalledPackage, Phase, Run, RunRecord, SystemFacts, Trouble, TroubleKind, Verdict,
+    Boot, CaseVerdict, EventKind, InstalledPackage, Phase, Run, RunRecord, SystemFacts, Trouble, TroubleKind, Verdict,
 };
 
 use crate::{
-    fixture::{Story, plan_of},
+    fixture::{Story, plan_of, template},
     systems::rendered,
 };
 
@@ -175,6 +175,45 @@ fn versions_of_packages_separate_only_where_all_guests_name_them() {
         said(&[with(Some("3.0.11-1"), Fails), with(Some("3.5.1-1"), Passes), with(None, Passes)]),
         Vec::<String>::new()
     );
+}
+
+#[test]
+fn axes_are_conditions_and_how_a_guest_was_started_is_one() {
+    let told = |values: &str, starts: &[(bool, End)]| {
+        let plan = plan_of(&format!(
+            "images = ['debian-12-minimal']\n[[suite]]\nname = 'full'\ninline = ':'\n[axes]\nphp = [{values}]\n"
+        ));
+        let mut story = Story::new();
+        story.start(&plan);
+        for (cell, (forked, end)) in plan.cells.iter().map(|cell| &cell.id).zip(starts) {
+            story.boot = match forked {
+                true => Boot::Forked { template: template("debian-12-minimal") },
+                false => Boot::default(),
+            };
+            story.attempt(cell, 1);
+            story.phase(cell, 1, Phase::Boot, 1);
+            let failed = CaseVerdict::Failed { message: "no".to_owned(), detail: String::new() };
+            let (case, verdict) = match end {
+                Fails => {
+                    (failed, Verdict::Failed { phase: Phase::Test, reason: "at least one test failed".to_owned() })
+                }
+                _ => (CaseVerdict::Passed, Verdict::Passed),
+            };
+            story.case(cell, 1, "full", case, 1);
+            story.conclude(cell, 1, verdict);
+        }
+        story.finish();
+        let run = Run::fold(&plan, &story.events);
+        run.correlations().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let (warm, cold) = (true, false);
+    let said = told("'8.1', '8.2', '8.10'", &[(warm, Fails), (warm, Fails), (warm, Passes)]);
+    assert_eq!(said, ["`full` fails on 2 of 2 guests with php < 8.10, passes on 1 of 1 others"]);
+    // Of values that are no versions, none is higher.
+    let said = told("'8.1', '8.2', 'latest'", &[(warm, Fails), (warm, Passes), (warm, Passes)]);
+    assert_eq!(said, ["`full` fails on 1 of 1 guest with php=8.1, passes on 2 of 2 others"]);
+    let said = told("'a', 'b', 'c'", &[(warm, Fails), (cold, Passes), (warm, Fails)]);
+    assert_eq!(said, ["`full` fails on 2 of 2 guests with boot = warm, passes on 1 of 1 others"]);
 }
 
 #[test]
