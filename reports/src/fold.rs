@@ -43,6 +43,7 @@ impl Run {
             suite: cell.suite.clone(),
             axes: cell.axes.iter().map(|(axis, value)| (clean::line(axis), clean::line(value))).collect(),
             steps: cell.options.steps.clone(),
+            install: cell.install_from,
             verdict: Verdict::NotRun { reason: "never reported".to_owned() },
             finished: false,
             started: None,

@@ -8,7 +8,7 @@ use std::{collections::HashMap, path::PathBuf};
 
 use indexmap::IndexMap;
 use jiff::Timestamp;
-use matrix::{CellId, Digest, GceRunner, SshHost, Step};
+use matrix::{CellId, Digest, GceRunner, InstallFrom, SshHost, Step};
 use serde::Serialize;
 
 use crate::{
@@ -215,6 +215,8 @@ pub struct CellRun {
     pub axes: IndexMap<String, String>,
     /// Its steps, in order.
     pub steps: Vec<Step>,
+    /// How the package's artifacts are installed in it, if they are.
+    pub install: InstallFrom,
     /// Its verdict; not-run until it has reported.
     #[serde(flatten)]
     pub verdict: Verdict,

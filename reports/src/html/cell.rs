@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use matrix::InstallFrom;
 use serde::Serialize;
 
 use super::{
@@ -50,6 +51,7 @@ struct AttemptView {
     guest: Option<String>,
     runner: Option<String>,
     installed: String,
+    by_name: bool,
     system: Vec<FactView>,
     network: Option<NetworkView>,
     tail: Option<String>,
@@ -142,7 +144,7 @@ impl<'a> CellView<'a> {
             },
             warnings: &cell.warnings,
             kept: last.and_then(|attempt| attempt.kept.as_ref()),
-            attempts: cell.attempts.iter().map(|attempt| AttemptView::new(run, attempt, requests)).collect(),
+            attempts: cell.attempts.iter().map(|attempt| AttemptView::new(run, cell, attempt, requests)).collect(),
             tests_more: cases.len().saturating_sub(MAX_TESTS),
             tests: tests(cases, budget.tests(bad)),
             logs,
@@ -159,7 +161,7 @@ impl<'a> CellView<'a> {
 
 impl AttemptView {
     /// `requests`: bytes for its requests.
-    fn new(run: &Run, attempt: &Attempt, requests: usize) -> Self {
+    fn new(run: &Run, cell: &CellRun, attempt: &Attempt, requests: usize) -> Self {
         let outcome = attempt.outcome.as_ref().map_or(Outcome::NotRun, Outcome::from);
         let decided = attempt.outcome.as_ref().and_then(|verdict| verdict.phase());
         let ends = attempt.phases.iter().map(|run| run.after_ms.saturating_add(run.elapsed_ms.unwrap_or(0)));
@@ -192,6 +194,7 @@ impl AttemptView {
                 .map(|(name, value)| FactView { name, value })
                 .collect(),
             installed: attempt.installed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            by_name: cell.install == InstallFrom::Repository,
             network: NetworkView::new(&attempt.network, requests),
             // Logs of a retried attempt are not shown.
             tail: (attempt.retried && !attempt.console_tail().is_empty())
