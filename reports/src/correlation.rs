@@ -7,33 +7,35 @@
 mod features;
 mod version;
 
-use std::borrow::Cow;
+use std::cmp::Reverse;
 
 use indexmap::IndexMap;
 use serde::Serialize;
 
 use self::features::{Column, Seen};
-use crate::{CellRun, Outcome, Phase, Run, Verdict, human};
+use crate::{CaseVerdict, CellRun, Outcome, Phase, Run, TroubleKind, Verdict, human};
 
 /// With fewer cells than this, too much separates them for any of it to mean something.
 const LEAST_CELLS: usize = 3;
-/// Most sets of failed cells that are looked at, the largest ones: it takes time for each.
-const MOST_SETS: usize = 200;
 /// Most conditions named beside the first one, all equally short.
 const MOST_OTHERS: usize = 3;
 /// Most tests named in a sentence.
 const MOST_TESTS: usize = 3;
+/// Most cells that are looked at, each as often as tests failed in different ones: it takes time.
+const MOST_LOOKS: usize = 200_000;
 
 /// A condition that separates the cells where tests failed from those where they passed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Correlation {
-    /// The tests, as `SUITE: TEST`; a suite's exit code is a test with its name.
+    /// The tests, as `SUITE: TEST`; a suite's exit code is a test with its name, `installation` that of the package.
     pub tests: Vec<String>,
-    /// Cells in which they failed: all that meet the condition.
+    /// Cells in which they failed. All meet the condition.
     pub failed: usize,
-    /// Cells in which they passed: all others.
+    /// Cells in which they passed. None meets it.
     pub passed: usize,
-    /// The condition, for example `glibc < 2.36`.
+    /// Cells of the suite in which they did neither.
+    pub untold: usize,
+    /// The condition, for example `` `glibc` < 2.36 ``.
     pub condition: String,
     /// Other conditions, as short, of which the same is true; at most 3.
     pub others: Vec<String>,
@@ -44,15 +46,18 @@ pub struct Correlation {
 /// One sentence without a full stop.
 impl std::fmt::Display for Correlation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { tests, failed, passed, condition, others, more } = self;
+        let Self { tests, failed, passed, untold, condition, others, more } = self;
         let (named, left) = (tests.iter().take(MOST_TESTS), tests.len().saturating_sub(MOST_TESTS));
-        let mut named: Vec<_> = named.map(|test| format!("`{test}`")).collect();
+        let mut named: Vec<_> = named.map(|test| features::quoted(test)).collect();
         named.extend((left > 0).then(|| human::count(left, "more test")));
         let (fails, passes) = if tests.len() == 1 { ("fails", "passes") } else { ("fail", "pass") };
         let guests = human::count(*failed, "guest");
         let named = named.join(", ");
         write!(f, "{named} {fails} on {failed} of {guests} with {condition}, {passes} on {passed} of {passed} others")?;
-        let mut same: Vec<_> = others.clone();
+        if *untold > 0 {
+            write!(f, "; {} told nothing", human::count(*untold, "more guest"))?;
+        }
+        let mut same = others.clone();
         same.extend((*more > 0).then(|| human::count(*more, "more condition")));
         if same.is_empty() {
             return Ok(());
@@ -64,99 +69,102 @@ impl std::fmt::Display for Correlation {
 impl Run {
     /// What its failures have in common, those of most cells first.
     pub fn correlations(&self) -> Vec<Correlation> {
-        // Tests that failed and passed in the same cells share an answer.
-        let mut by_cells = IndexMap::<(Vec<usize>, Vec<usize>), Vec<String>>::new();
-        for ((suite, test), Told { failed, passed }) in told(self) {
-            if !failed.is_empty() && !passed.is_empty() && failed.len() + passed.len() >= LEAST_CELLS {
-                let name = if suite == test { test.into_owned() } else { format!("{suite}: {test}") };
-                by_cells.entry((failed, passed)).or_default().push(name);
+        if !self.cells.iter().any(|cell| cell.outcome() == Outcome::Failed) {
+            return Vec::new();
+        }
+        // Tests of a suite that failed and passed in the same cells share an answer.
+        let mut by_cells = IndexMap::<(&str, Told), Vec<String>>::new();
+        for ((suite, test), told) in told(self) {
+            if !told.failed.is_empty()
+                && !told.passed.is_empty()
+                && told.failed.len() + told.passed.len() >= LEAST_CELLS
+            {
+                let test = match test {
+                    Test::Case(name) if name == suite => suite.to_owned(),
+                    Test::Case(name) => format!("{suite}: {name}"),
+                    Test::Installation => format!("{suite}: installation"),
+                };
+                by_cells.entry((suite, told)).or_default().push(test);
             }
         }
         if by_cells.is_empty() {
             return Vec::new();
         }
-        by_cells.sort_by_key(|(failed, _), _| std::cmp::Reverse(failed.len()));
-        by_cells.truncate(MOST_SETS);
+        by_cells.sort_by(|(_, left), _, (_, right), _| Reverse(left.failed.len()).cmp(&Reverse(right.failed.len())));
+        by_cells.truncate((MOST_LOOKS / self.cells.len().max(1)).max(1));
         let columns = features::columns(self);
-        let mut by_condition = IndexMap::<Vec<String>, Common>::new();
-        for ((failed, passed), tests) in by_cells {
-            let conditions = separating(&columns, &failed, &passed);
-            if !conditions.is_empty() {
-                let common = by_condition.entry(conditions).or_default();
-                common.tests.extend(tests);
-                common.failed.extend(failed);
-                common.passed.extend(passed);
-            }
-        }
-        let found = by_condition.into_iter().filter_map(|(conditions, common)| common.told(conditions));
-        let mut found: Vec<_> = found.collect();
-        found.sort_by_key(|found| std::cmp::Reverse(found.failed));
-        found
+        let found = by_cells.into_iter().filter_map(|((suite, told), tests)| {
+            let (condition, others) = separating(&columns, &told)?;
+            let cells = self.cells.iter().filter(|cell| cell.suite == suite).count();
+            let (failed, passed) = (told.failed.len(), told.passed.len());
+            let (untold, more) = (cells - failed - passed, others.len().saturating_sub(MOST_OTHERS));
+            let others = others.into_iter().take(MOST_OTHERS).collect();
+            Some(Correlation { tests, failed, passed, untold, condition, others, more })
+        });
+        found.collect()
     }
 }
 
-/// Cells in which a test failed, and in which it passed.
-#[derive(Default)]
+/// What may fail in a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Test<'a> {
+    /// A test case of its suite.
+    Case(&'a str),
+    /// The package does not install.
+    Installation,
+}
+
+/// Cells in which a test failed, and in which it passed; ascending, each once.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
 struct Told {
     failed: Vec<usize>,
     passed: Vec<usize>,
 }
 
 /// Of each test of each suite, what the cells tell. Errors tell nothing of the package.
-fn told(run: &Run) -> IndexMap<(&str, Cow<'_, str>), Told> {
-    let mut told = IndexMap::<(&str, Cow<'_, str>), Told>::new();
+fn told(run: &Run) -> IndexMap<(&str, Test<'_>), Told> {
+    let mut told = IndexMap::<(&str, Test<'_>), Told>::new();
     for (index, cell) in run.cells.iter().enumerate() {
-        if matches!(cell.outcome(), Outcome::Error | Outcome::NotRun) {
+        if !matches!(cell.outcome(), Outcome::Failed | Outcome::Passed) {
             continue;
         }
-        for case in cell.reported_cases() {
-            let told = told.entry((&cell.suite, case.name)).or_default();
-            match case.outcome {
-                Outcome::Failed => told.failed.push(index),
-                Outcome::Passed => told.passed.push(index),
-                _ => {}
+        let mut tell = |test, passes: bool| {
+            let told = told.entry((cell.suite.as_str(), test)).or_default();
+            let cells = if passes { &mut told.passed } else { &mut told.failed };
+            // Nothing keeps a suite from naming two tests alike.
+            if cells.last() != Some(&index) {
+                cells.push(index);
+            }
+        };
+        if let Some(installs) = installs(cell) {
+            tell(Test::Installation, installs);
+        }
+        for case in cell.last_attempt().iter().flat_map(|attempt| &attempt.cases) {
+            match case.verdict {
+                CaseVerdict::Passed => tell(Test::Case(&case.name), true),
+                CaseVerdict::Failed { .. } => tell(Test::Case(&case.name), false),
+                CaseVerdict::Skipped { .. } => {}
             }
         }
     }
-    // A phase that a cell failed in has no test case where it went well.
-    for ((suite, name), told) in &mut told {
-        let phase = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-        let Some(phase) = phase.and_then(|name| Phase::ALL.into_iter().find(|phase| phase.name() == name)) else {
-            continue;
-        };
-        let past = run.cells.iter().enumerate().filter(|(_, cell)| cell.suite == *suite && got_past(cell, phase));
-        told.passed.extend(past.map(|(index, _)| index));
+    for Told { failed, passed } in told.values_mut() {
+        passed.retain(|cell| failed.binary_search(cell).is_err());
     }
     told
 }
 
-fn got_past(cell: &CellRun, phase: Phase) -> bool {
+/// Whether the package installs; `None`: it is not known.
+fn installs(cell: &CellRun) -> Option<bool> {
+    let attempt = cell.last_attempt()?;
+    let trouble = attempt.trouble.as_ref();
     match &cell.verdict {
-        Verdict::Passed => true,
-        Verdict::Failed { phase: failed, .. } => *failed > phase,
-        Verdict::Skipped { .. } | Verdict::Error { .. } | Verdict::NotRun { .. } => false,
-    }
-}
-
-/// Tests for which the same conditions hold.
-#[derive(Default)]
-struct Common {
-    tests: Vec<String>,
-    failed: Vec<usize>,
-    passed: Vec<usize>,
-}
-
-impl Common {
-    fn told(mut self, conditions: Vec<String>) -> Option<Correlation> {
-        for cells in [&mut self.failed, &mut self.passed] {
-            cells.sort_unstable();
-            cells.dedup();
+        // The phase says when it asked for what it must not, not that it does not install.
+        _ if trouble.is_some_and(|trouble| trouble.kind == TroubleKind::UnexpectedRequest) => None,
+        Verdict::Failed { phase: Phase::Install, .. } => Some(false),
+        Verdict::Passed | Verdict::Failed { .. } => {
+            attempt.phases.iter().any(|run| run.phase == Phase::Install && run.elapsed_ms.is_some()).then_some(true)
         }
-        let mut conditions = conditions.into_iter();
-        let condition = conditions.next()?;
-        let others: Vec<_> = conditions.by_ref().take(MOST_OTHERS).collect();
-        let (failed, passed, more) = (self.failed.len(), self.passed.len(), conditions.count());
-        Some(Correlation { tests: self.tests, failed, passed, condition, others, more })
+        Verdict::Skipped { .. } | Verdict::Error { .. } | Verdict::NotRun { .. } => None,
     }
 }
 
@@ -171,30 +179,28 @@ struct Condition {
     also: Vec<u64>,
 }
 
-/// The conditions of the shortest length that separate them, one for each fact, the most telling first; empty: none does.
-fn separating(columns: &[Column], failed: &[usize], passed: &[usize]) -> Vec<String> {
-    let conditions = conditions(columns, failed, passed);
+/// The first condition of the shortest length that separates them, and others of one fact each; `None`: none does.
+fn separating(columns: &[Column], told: &Told) -> Option<(String, Vec<String>)> {
+    let conditions = conditions(columns, told);
     let mut single: Vec<_> =
         conditions.iter().filter(|condition| condition.also.iter().all(|bits| *bits == 0)).collect();
     single.dedup_by_key(|condition| condition.fact);
     // What is there says more than what is not.
     single.sort_by_key(|condition| condition.is_negative);
-    if !single.is_empty() {
-        return single.into_iter().map(|condition| condition.text.clone()).collect();
+    let mut single = single.into_iter().map(|condition| condition.text.clone());
+    if let Some(first) = single.next() {
+        return Some((first, single.collect()));
     }
-    let mut pairs = Vec::new();
-    for (index, first) in conditions.iter().enumerate() {
-        for second in conditions.iter().skip(index + 1) {
-            if first.also.iter().zip(&second.also).all(|(first, second)| first & second == 0) {
-                pairs.push(((first.fact, second.fact), format!("{} and {}", first.text, second.text)));
-            }
-        }
-    }
-    pairs.dedup_by_key(|(facts, _)| *facts);
-    pairs.into_iter().map(|(_, text)| text).collect()
+    conditions.iter().enumerate().find_map(|(index, first)| {
+        let second = conditions
+            .iter()
+            .skip(index + 1)
+            .find(|second| first.also.iter().zip(&second.also).all(|(first, second)| first & second == 0))?;
+        Some((format!("{} and {}", first.text, second.text), Vec::new()))
+    })
 }
 
-fn conditions(columns: &[Column], failed: &[usize], passed: &[usize]) -> Vec<Condition> {
+fn conditions(columns: &[Column], Told { failed, passed }: &Told) -> Vec<Condition> {
     let mut conditions = Vec::new();
     for (fact, Column { name, negated, versions, cells }) in columns.iter().enumerate() {
         let of = |at: &[usize]| at.iter().filter_map(|cell| cells.get(*cell)).copied().collect::<Vec<_>>();
@@ -237,9 +243,8 @@ fn conditions(columns: &[Column], failed: &[usize], passed: &[usize]) -> Vec<Con
             add(false, format!("{name} < {}", text(from)), &|seen| seen.version().is_some_and(|place| place < from));
         }
         if lowest < least {
-            add(false, format!("{name} >= {}", text(least)), &|seen| {
-                seen.version().is_some_and(|place| place >= least)
-            });
+            let holds = |seen: Seen| seen.version().is_some_and(|place| place >= least);
+            add(false, format!("{name} >= {}", text(least)), &holds);
         }
         if least == most && lowest < least && least < highest {
             add(false, format!("{name} {}", text(least)), &|seen| seen == Seen::Version(least));

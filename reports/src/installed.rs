@@ -13,7 +13,7 @@ pub(crate) fn by_image(run: &Run) -> Vec<String> {
         let packages: Vec<String> = attempt.installed.iter().map(ToString::to_string).collect();
         let how = match cell.install {
             InstallFrom::File => "",
-            InstallFrom::Repository => ", by name",
+            InstallFrom::Repository => ", the package by name",
         };
         let named = images.entry(packages.join(", ") + how).or_default();
         if !named.contains(&cell.image.as_str()) {

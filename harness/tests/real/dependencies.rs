@@ -69,8 +69,13 @@ fn install_twice(package: &str, works: &str, booted: &str, [once, again]: [&[&st
             assert_eq!(cell["attempts"][0]["guest"]["boot"]["how"], if suite == "forked" { "forked" } else { "cold" });
         }
         assert!(fetched(&first).1 > 0, "{}", first.stderr);
+        let by_name = booted.contains("install = 'repository'");
+        let served = lab.path(&format!("{release}-1/cells/{image}.booted/attempt-1/repository.log"));
+        assert_eq!(first.cell(&format!("{image}.booted"))["install"] == "repository", by_name);
+        assert_eq!(served.exists(), by_name, "{}", served.display());
         let second = lab.run(&matrix, &format!("{release}-2"), again);
         second.assert_code(0);
+        assert_eq!(second.json()["locked"].is_string(), again.contains(&"--locked"), "{}", second.stderr);
         let (cached, fetched) = fetched(&second);
         assert!(cached > 0 && fetched == 0, "{cached} from the cache, {fetched} not: {}", second.stderr);
     }

@@ -51,6 +51,7 @@ struct AttemptView {
     guest: Option<String>,
     runner: Option<String>,
     installed: String,
+    /// The package under test, by name.
     by_name: bool,
     system: Vec<FactView>,
     network: Option<NetworkView>,

@@ -58,7 +58,7 @@ pub(super) fn lines(run: &Run, run_dir: &Path, paint: Paint) -> Vec<String> {
     let common = run.correlations();
     lines.extend(common.iter().take(MAX_COMMON).map(|common| row("common", &common.to_string())));
     if common.len() > MAX_COMMON {
-        lines.push(row("", &format!("and {} more, see the report", common.len() - MAX_COMMON)));
+        lines.push(row("", &format!("and {} more, see run.json", common.len() - MAX_COMMON)));
     }
     lines.push(row("report", &shown(&run_dir.join("report.html"))));
     lines.push(row("junit", &shown(&run_dir.join("junit.xml"))));

@@ -3,7 +3,8 @@
 use matrix::Plan;
 use proptest::prelude::*;
 use reports::{
-    Boot, CaseVerdict, EventKind, InstalledPackage, Phase, Run, RunRecord, SystemFacts, Trouble, TroubleKind, Verdict,
+    Boot, CaseVerdict, Ending, EventKind, InstalledPackage, Phase, Run, RunRecord, SystemFacts, Trouble, TroubleKind,
+    Verdict,
 };
 
 use crate::{
@@ -57,9 +58,13 @@ fn run_of(guests: &[Guest]) -> (Plan, Story) {
         }
         let failed = |phase| Verdict::Failed { phase, reason: "at least one test failed".to_owned() };
         let verdict = match guest.end {
-            DoesNotInstall => failed(Phase::Install),
+            DoesNotInstall => {
+                story.phase(cell, 1, Phase::Install, 1);
+                failed(Phase::Install)
+            }
             Errs => Trouble::new(TroubleKind::RepositoryFailed, Phase::Install, "gone").verdict(),
             Passes | Fails => {
+                story.phase(cell, 1, Phase::Install, 1);
                 let failure = CaseVerdict::Failed { message: "no".to_owned(), detail: String::new() };
                 let verdict = if guest.end == Fails { failure } else { CaseVerdict::Passed };
                 story.case(cell, 1, "tls", verdict, 1);
@@ -104,7 +109,7 @@ fn a_test_that_fails_below_a_version_is_told_with_the_counts_and_with_what_is_as
     assert_eq!(
         said(&guests),
         [
-            "`full: tls` fails on 2 of 2 guests with glibc < 2.36, passes on 3 of 3 others (as true: systemd < 252; kernel < 6.1.0)"
+            "`full: tls` fails on 2 of 2 guests with `glibc` < 2.36, passes on 3 of 3 others (as true: `systemd` < 252; Linux < 6.1.0)"
         ]
     );
 }
@@ -113,12 +118,12 @@ fn a_test_that_fails_below_a_version_is_told_with_the_counts_and_with_what_is_as
 fn what_is_there_or_is_not_there_is_a_condition() {
     let guests = [guest(debian(11), Passes), guest(debian(13), Passes), guest(alpine(), Fails)];
     assert!(
-        said(&guests)[0].starts_with("`full: tls` fails on 1 of 1 guest with musl, passes on 2 of 2 others"),
+        said(&guests)[0].starts_with("`full: tls` fails on 1 of 1 guest with `musl`, passes on 2 of 2 others"),
         "{:?}",
         said(&guests)
     );
     let guests = [guest(debian(11), Fails), guest(debian(13), Fails), guest(alpine(), Passes)];
-    assert!(said(&guests)[0].starts_with("`full: tls` fails on 2 of 2 guests with glibc, passes on 1 of 1 others"));
+    assert!(said(&guests)[0].starts_with("`full: tls` fails on 2 of 2 guests with `glibc`, passes on 1 of 1 others"));
 }
 
 #[test]
@@ -130,7 +135,7 @@ fn two_conditions_are_named_where_no_single_one_separates() {
         guest(system("glibc 2.36", "OpenRC 1", "6.1"), Passes),
     ];
     assert!(
-        said(&guests)[0].contains("fails on 2 of 2 guests with glibc < 2.36 and OpenRC, passes on 2 of 2 others"),
+        said(&guests)[0].contains("fails on 2 of 2 guests with `glibc` < 2.36 and `OpenRC`, passes on 2 of 2 others"),
         "{:?}",
         said(&guests)
     );
@@ -157,7 +162,7 @@ fn errors_tell_nothing_of_the_package_and_a_phase_it_failed_in_is_a_test() {
     ];
     let said = said(&guests);
     assert!(
-        said[0].starts_with("`full: [install]` fails on 1 of 1 guest with glibc < 2.36, passes on 2 of 2 others"),
+        said[0].starts_with("`full: installation` fails on 1 of 1 guest with `glibc` < 2.36, passes on 2 of 2 others; 1 more guest told nothing (as true"),
         "{said:?}"
     );
     assert_eq!(said.len(), 1, "of the other test only two cells tell: {said:?}");
@@ -170,11 +175,82 @@ fn versions_of_packages_separate_only_where_all_guests_name_them() {
         Guest { system: Some(debian(12)), end, installed: version.map(package).into_iter().collect() }
     };
     let told = said(&[with(Some("3.0.11-1"), Fails), with(Some("3.5.1-1"), Passes), with(Some("3.5.4-1"), Passes)]);
-    assert!(told[0].contains("with package libssl3 < 3.5.1"), "{told:?}");
+    assert!(told[0].contains("with package `libssl3` < 3.5.1"), "{told:?}");
     assert_eq!(
         said(&[with(Some("3.0.11-1"), Fails), with(Some("3.5.1-1"), Passes), with(None, Passes)]),
         Vec::<String>::new()
     );
+}
+
+#[test]
+fn a_phase_is_not_passed_by_a_cell_that_is_red_for_what_it_asked_for() {
+    let cells = [(11, Some(TroubleKind::UnexpectedRequest)), (12, None), (13, None)];
+    let guests: Vec<_> = cells.iter().map(|(release, _)| guest(debian(*release), Passes)).collect();
+    let (plan, mut story) = run_of(&guests);
+    for (cell, (_, kind)) in plan.cells.iter().map(|cell| &cell.id).zip(cells) {
+        let Some(kind) = kind else { continue };
+        let trouble = Trouble::new(kind, Phase::Install, "the guest tried to reach telemetry.example");
+        for event in &mut story.events {
+            match &mut event.kind {
+                EventKind::AttemptFinished { cell: of, ending, .. } if of == cell => {
+                    *ending = Ending::Troubled(trouble.clone())
+                }
+                EventKind::CellFinished { cell: of, verdict } if of == cell => *verdict = trouble.verdict(),
+                _ => {}
+            }
+        }
+    }
+    let run = Run::fold(&plan, &story.events);
+    assert_eq!((run.counts().cells.failed, run.correlations()), (1, Vec::new()), "it installs");
+}
+
+#[test]
+fn systems_that_count_differently_are_not_compared() {
+    let freebsd = |version: &str| SystemFacts {
+        id: Some("freebsd".to_owned()),
+        version: Some(version.to_owned()),
+        kernel: Some(format!("{version}-RELEASE")),
+        arch: Some("amd64".to_owned()),
+        ..SystemFacts::default()
+    };
+    let linux = || SystemFacts {
+        id: Some("debian".to_owned()),
+        version: Some("12".to_owned()),
+        kernel: Some("6.1.0".to_owned()),
+        arch: Some("x86_64".to_owned()),
+        ..SystemFacts::default()
+    };
+    let said = said(&[guest(linux(), Fails), guest(linux(), Fails), guest(freebsd("15.0"), Passes)]);
+    assert_eq!(said, ["`full: tls` fails on 2 of 2 guests with `debian`, passes on 1 of 1 others (as true: Linux; not `freebsd`)"]);
+    let both = [guest(linux(), Fails), guest(freebsd("14.1"), Fails), guest(freebsd("15.0"), Passes)];
+    assert_eq!(self::said(&both), Vec::<String>::new(), "neither of the two has a version of the other");
+}
+
+#[test]
+fn names_that_guests_choose_stay_in_their_quotes() {
+    let hostile = "x`, passes on 900 of 900 others (as true: `y".to_owned() + &"z".repeat(200);
+    let odd = SystemFacts { libc: Some(hostile), ..debian(11) };
+    let said = said(&[guest(odd, Fails), guest(debian(12), Passes), guest(debian(13), Passes)]);
+    assert_eq!(said[0].matches('`').count() % 2, 0);
+    assert!(
+        said[0].starts_with("`full: tls` fails on 1 of 1 guest with `x', passes on 900 of 900 others (as true: 'y"),
+        "{said:?}"
+    );
+    assert!(said[0].contains("zzz...`, passes on 2 of 2 others"), "{said:?}");
+}
+
+#[test]
+fn tests_that_a_suite_names_alike_are_one_and_pseudo_cases_are_not_to_be_forged() {
+    let (plan, mut story) = run_of(&[guest(debian(11), Fails), guest(debian(12), Passes), guest(debian(13), Passes)]);
+    for event in &mut story.events {
+        if let EventKind::TestFinished { case, .. } = &mut event.kind {
+            case.name = "[install]".to_owned();
+        }
+    }
+    let run = Run::fold(&plan, &story.events);
+    let found: Vec<_> =
+        run.correlations().iter().map(|found| (found.tests.clone(), found.failed, found.passed)).collect();
+    assert_eq!(found, [(vec!["full: [install]".to_owned()], 1, 2)]);
 }
 
 #[test]
@@ -208,12 +284,19 @@ fn axes_are_conditions_and_how_a_guest_was_started_is_one() {
     };
     let (warm, cold) = (true, false);
     let said = told("'8.1', '8.2', '8.10'", &[(warm, Fails), (warm, Fails), (warm, Passes)]);
-    assert_eq!(said, ["`full` fails on 2 of 2 guests with php < 8.10, passes on 1 of 1 others"]);
+    assert_eq!(said, ["`full` fails on 2 of 2 guests with `php` < 8.10, passes on 1 of 1 others"]);
     // Of values that are no versions, none is higher.
     let said = told("'8.1', '8.2', 'latest'", &[(warm, Fails), (warm, Passes), (warm, Passes)]);
-    assert_eq!(said, ["`full` fails on 1 of 1 guest with php=8.1, passes on 2 of 2 others"]);
+    assert_eq!(said, ["`full` fails on 1 of 1 guest with `php=8.1`, passes on 2 of 2 others"]);
+    // Nor of sizes and tags.
+    for (values, value) in
+        [("'512MiB', '1GiB', '2GiB'", "512MiB"), ("'mysql:8.0', 'postgres:16', 'postgres:17'", "mysql:8.0")]
+    {
+        let said = told(values, &[(warm, Fails), (warm, Passes), (warm, Passes)]);
+        assert_eq!(said, [format!("`full` fails on 1 of 1 guest with `php={value}`, passes on 2 of 2 others")]);
+    }
     let said = told("'a', 'b', 'c'", &[(warm, Fails), (cold, Passes), (warm, Fails)]);
-    assert_eq!(said, ["`full` fails on 2 of 2 guests with boot = warm, passes on 1 of 1 others"]);
+    assert_eq!(said, ["`full` fails on 2 of 2 guests with forked start, passes on 1 of 1 others"]);
 }
 
 #[test]
@@ -222,11 +305,11 @@ fn the_reports_have_it_and_a_hostile_guest_writes_no_markup() {
     let (plan, story) = run_of(&[guest(hostile, Fails), guest(debian(12), Passes), guest(debian(13), Passes)]);
     let summary = rendered(&plan, &story.events, "summary.md");
     assert!(
-        summary.contains("In common: \\`full: tls\\` fails on 1 of 1 guest with &lt;b&gt;evil\\|libc, passes"),
+        summary.contains("In common: \\`full: tls\\` fails on 1 of 1 guest with \\`&lt;b&gt;evil\\|libc\\`, passes"),
         "{summary}"
     );
     let page = rendered(&plan, &story.events, "report.html");
-    assert!(page.contains("fails on 1 of 1 guest with &lt;b&gt;evil|libc, passes on 2 of 2 others"), "{page}");
+    assert!(page.contains("fails on 1 of 1 guest with `&lt;b&gt;evil|libc`, passes on 2 of 2 others"), "{page}");
     let json: serde_json::Value = serde_json::from_str(&rendered(&plan, &story.events, "run.json")).unwrap();
     assert_eq!(
         (json["correlations"][0]["failed"].as_u64(), json["correlations"][0]["passed"].as_u64()),
@@ -250,7 +333,7 @@ proptest! {
         let above = both && failed.iter().min() > passed.iter().max();
         let only = both && failed.iter().all(|libc| *libc == failed[0]) && !passed.contains(&failed[0]);
         let between = both && !passed.iter().any(|libc| failed.iter().min() <= Some(libc) && Some(libc) <= failed.iter().max());
-        prop_assert_eq!(told.iter().any(|text| text.contains("with glibc < ") && !text.contains(" and glibc")), below, "{:?}", told);
+        prop_assert_eq!(told.iter().any(|text| text.contains("with `glibc` < ") && !text.contains(" and `glibc`")), below, "{:?}", told);
         prop_assert_eq!(!told.is_empty(), below || above || only || between, "{:?}", told);
         for text in told {
             let counts = format!("fails on {} of {} guest", failed.len(), failed.len());
