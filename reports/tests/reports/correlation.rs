@@ -221,7 +221,10 @@ fn systems_that_count_differently_are_not_compared() {
         ..SystemFacts::default()
     };
     let said = said(&[guest(linux(), Fails), guest(linux(), Fails), guest(freebsd("15.0"), Passes)]);
-    assert_eq!(said, ["`full: tls` fails on 2 of 2 guests with `debian`, passes on 1 of 1 others (as true: Linux; not `freebsd`)"]);
+    assert_eq!(
+        said,
+        ["`full: tls` fails on 2 of 2 guests with `debian`, passes on 1 of 1 others (as true: Linux; not `freebsd`)"]
+    );
     let both = [guest(linux(), Fails), guest(freebsd("14.1"), Fails), guest(freebsd("15.0"), Passes)];
     assert_eq!(self::said(&both), Vec::<String>::new(), "neither of the two has a version of the other");
 }

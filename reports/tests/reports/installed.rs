@@ -44,9 +44,12 @@ fn packages_that_were_installed_by_name_are_said_to_be() {
     }
     story.finish();
     let page = rendered(&plan, &story.events, "report.html");
-    assert!(page.contains("installed (the package by name): hello 2.12-1<") && page.contains("installed: hello 2.12-1<"));
+    assert!(
+        page.contains("installed (the package by name): hello 2.12-1<") && page.contains("installed: hello 2.12-1<")
+    );
     let summary = rendered(&plan, &story.events, "summary.md");
-    let lines = "**Installed**: hello 2.12-1, the package by name (debian-12-minimal); hello 2.12-1 (debian-12-minimal).";
+    let lines =
+        "**Installed**: hello 2.12-1, the package by name (debian-12-minimal); hello 2.12-1 (debian-12-minimal).";
     assert!(summary.contains(lines), "{summary}");
     let json: serde_json::Value = serde_json::from_str(&rendered(&plan, &story.events, "run.json")).unwrap();
     assert_eq!((&json["cells"][0]["install"], &json["cells"][1]["install"]), (&"repository".into(), &"file".into()));
