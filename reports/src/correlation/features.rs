@@ -1,6 +1,6 @@
 //! What is known of the cells' guests, one column for each fact.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::BTreeMap};
 
 use indexmap::{IndexMap, IndexSet};
 
@@ -79,71 +79,91 @@ impl Group {
     }
 }
 
-/// A fact of one cell. Where something of its group is known, all of the group that it does not have are absent.
-struct Fact<'a> {
-    group: Group,
-    name: Cow<'a, str>,
-    version: Option<&'a str>,
+/// In which cells something is there, and in which version.
+#[derive(Default)]
+struct There<'a> {
+    versions: IndexSet<&'a str>,
+    /// The cell, and the place of its version among those.
+    cells: Vec<(usize, Option<usize>)>,
+}
+
+/// What is known of one group.
+#[derive(Default)]
+struct Facts<'a> {
+    /// The cells of which something is known, ascending.
+    known: Vec<usize>,
+    names: IndexMap<Cow<'a, str>, There<'a>>,
+}
+
+#[derive(Default)]
+struct Table<'a>(BTreeMap<Group, Facts<'a>>);
+
+impl<'a> Table<'a> {
+    /// Something is there in a cell. Cells come one after the other.
+    fn add(&mut self, cell: usize, group: Group, name: Cow<'a, str>, version: Option<&'a str>) {
+        let Facts { known, names } = self.0.entry(group).or_default();
+        if known.last() != Some(&cell) {
+            known.push(cell);
+        }
+        // A package that a guest does not name was there before, or is not there at all. So only those that the first guest names can be
+        // known in all.
+        let is_full = names.len() >= MOST || group == Group::Package && known.len() > 1;
+        let there = match names.get_mut(name.as_ref()) {
+            Some(there) => there,
+            None if is_full => return,
+            None => names.entry(name).or_default(),
+        };
+        there.cells.push((cell, version.map(|version| there.versions.insert_full(version).0)));
+    }
 }
 
 /// The facts of all cells, the most telling first.
 pub(super) fn columns(run: &Run) -> Vec<Column> {
-    let shared = packages(run);
-    let facts: Vec<_> = run.cells.iter().map(|cell| facts(cell, &shared)).collect();
-    let mut known = IndexMap::<Group, Vec<Seen>>::new();
-    let mut seen = IndexMap::<Group, IndexMap<&str, Vec<(usize, Option<&str>)>>>::new();
-    for (index, fact) in facts.iter().enumerate().flat_map(|(index, of)| of.iter().map(move |fact| (index, fact))) {
-        let known = known.entry(fact.group).or_insert_with(|| vec![Seen::Unknown; facts.len()]);
-        // A package that is not named was there before, or is not there at all.
-        if let Some(cell) = known.get_mut(index).filter(|_| fact.group != Group::Package) {
-            *cell = Seen::Absent;
-        }
-        let names = seen.entry(fact.group).or_default();
-        if names.len() < MOST || names.contains_key(fact.name.as_ref()) {
-            names.entry(&fact.name).or_default().push((index, fact.version));
-        }
+    let mut table = Table::default();
+    for (index, cell) in run.cells.iter().enumerate() {
+        add_facts(&mut table, index, cell);
     }
-    seen.sort_keys();
-    let columns =
-        seen.into_iter().flat_map(|(group, names)| names.into_iter().map(move |(name, seen)| (group, name, seen)));
+    let mut columns = Vec::new();
+    for (group, Facts { known, names }) in table.0 {
+        let mut cells = vec![Seen::Unknown; run.cells.len()];
+        for known in known {
+            if let Some(cell) = cells.get_mut(known).filter(|_| group != Group::Package) {
+                *cell = Seen::Absent;
+            }
+        }
+        columns.extend(names.into_iter().map(|(name, there)| there.column(group, &name, cells.clone())));
+    }
     columns
-        .map(|(group, name, seen)| {
-            let (versions, cells) = placed(group, seen, known.get(&group).cloned().unwrap_or_default());
-            let name = match group {
-                Group::Package => format!("package {}", quoted(name)),
-                Group::Boot | Group::Cgroups | Group::Selinux | Group::Apparmor | Group::Kernel | Group::Runner => {
-                    name.to_owned()
-                }
-                Group::Axis | Group::Libc | Group::Init | Group::Arch | Group::Os | Group::Manager => quoted(name),
-            };
-            Column { name, negated: group.negated(), versions, cells }
-        })
-        .collect()
 }
 
-/// The versions of something, and which of them each cell has.
-fn placed(group: Group, seen: Vec<(usize, Option<&str>)>, mut cells: Vec<Seen>) -> (Vec<Version>, Vec<Seen>) {
-    let read = if group == Group::Axis { Version::only } else { Version::new };
-    let mut by_text = HashMap::<&str, Option<Version>>::new();
-    for text in seen.iter().filter_map(|(_, version)| *version) {
-        by_text.entry(text).or_insert_with(|| read(text));
+impl There<'_> {
+    fn column(self, group: Group, name: &str, mut cells: Vec<Seen>) -> Column {
+        let read = if group == Group::Axis { Version::only } else { Version::new };
+        let read: Vec<_> = self.versions.iter().map(|text| read(text)).collect();
+        let mut versions: Vec<_> = read.iter().flatten().cloned().collect();
+        versions.sort_by(Version::in_order);
+        versions.dedup();
+        // Those of different systems, and nobody knows which is the higher one.
+        if versions.windows(2).any(|pair| matches!(pair, [left, right] if left.epoch() != right.epoch())) {
+            versions.clear();
+        }
+        let place = |version: &Option<Version>| versions.binary_search(version.as_ref()?).ok();
+        let places: Vec<_> = read.iter().map(|read| place(read).map_or(Seen::Present, Seen::Version)).collect();
+        for (index, version) in self.cells {
+            let Some(cell) = cells.get_mut(index) else { continue };
+            let version = version.and_then(|version| places.get(version)).copied().unwrap_or(Seen::Present);
+            // Several at once are no version.
+            *cell = if cell.is_there() && *cell != version { Seen::Present } else { version };
+        }
+        let name = match group {
+            Group::Package => format!("package {}", quoted(name)),
+            Group::Boot | Group::Cgroups | Group::Selinux | Group::Apparmor | Group::Kernel | Group::Runner => {
+                name.to_owned()
+            }
+            Group::Axis | Group::Libc | Group::Init | Group::Arch | Group::Os | Group::Manager => quoted(name),
+        };
+        Column { name, negated: group.negated(), versions, cells }
     }
-    let mut versions: Vec<_> = by_text.values().flatten().cloned().collect();
-    versions.sort_by(Version::in_order);
-    versions.dedup();
-    // Those of different systems, and nobody knows which is the higher one.
-    if versions.windows(2).any(|pair| matches!(pair, [left, right] if left.epoch() != right.epoch())) {
-        versions.clear();
-    }
-    let place = |version: &Option<Version>| versions.binary_search(version.as_ref()?).ok();
-    let places: HashMap<_, _> = by_text.iter().map(|(text, version)| (*text, place(version))).collect();
-    for (index, version) in seen {
-        let Some(cell) = cells.get_mut(index) else { continue };
-        let version = version.and_then(|text| *places.get(text)?).map_or(Seen::Present, Seen::Version);
-        // Several at once are no version.
-        *cell = if cell.is_there() && *cell != version { Seen::Present } else { version };
-    }
-    (versions, cells)
 }
 
 /// In backticks, which it has none of itself: guests choose such names.
@@ -155,18 +175,6 @@ pub(super) fn quoted(name: &str) -> String {
     }
 }
 
-/// The names of packages that every guest has installed that names any: of others it is not known where they are.
-fn packages(run: &Run) -> IndexSet<&str> {
-    let installed = run.cells.iter().filter_map(CellRun::last_attempt).map(|attempt| &attempt.installed);
-    let mut installed = installed.filter(|installed| !installed.is_empty());
-    let mut shared: IndexSet<&str> = installed.next().into_iter().flatten().map(|package| &*package.name).collect();
-    for installed in installed {
-        let names: std::collections::HashSet<&str> = installed.iter().map(|package| &*package.name).collect();
-        shared.retain(|name| names.contains(name));
-    }
-    shared
-}
-
 /// Name and version of what is written as `glibc 2.36`.
 fn named(fact: &str) -> (&str, Option<&str>) {
     match fact.rsplit_once(' ') {
@@ -175,14 +183,13 @@ fn named(fact: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn facts<'a>(cell: &'a CellRun, packages: &IndexSet<&str>) -> Vec<Fact<'a>> {
-    let mut facts = Vec::new();
-    let mut add = |group, name, version| facts.push(Fact { group, name, version });
+fn add_facts<'a>(table: &mut Table<'a>, index: usize, cell: &'a CellRun) {
+    let mut add = |group, name, version| table.add(index, group, name, version);
     for (axis, value) in &cell.axes {
         add(Group::Axis, format!("{axis}={value}").into(), None);
         add(Group::Axis, axis.into(), Some(value.as_str()));
     }
-    let Some(attempt) = cell.last_attempt() else { return facts };
+    let Some(attempt) = cell.last_attempt() else { return };
     if let Some(guest) = &attempt.guest {
         let boot = match guest.boot {
             Boot::Forked { .. } => "forked start",
@@ -192,10 +199,9 @@ fn facts<'a>(cell: &'a CellRun, packages: &IndexSet<&str>) -> Vec<Fact<'a>> {
         add(Group::Runner, format!("runner {}", guest.runner).into(), None);
     }
     of_system(attempt, &mut add);
-    for package in attempt.installed.iter().filter(|package| packages.contains(&*package.name)) {
+    for package in &attempt.installed {
         add(Group::Package, package.name.as_str().into(), Some(package.version.as_str()));
     }
-    facts
 }
 
 fn of_system<'a>(attempt: &'a Attempt, add: &mut impl FnMut(Group, Cow<'a, str>, Option<&'a str>)) {
