@@ -219,7 +219,7 @@ fn conditions(columns: &[Column], Told { failed, passed }: &Told) -> Vec<Conditi
             conditions.push(Condition { fact, is_negative, text, also });
         };
         if !in_failed.is_there {
-            // Where it is nowhere else either, that separates nothing.
+            // Where the other cells lack it as well, that separates nothing.
             if let (Some(negated), true) = (negated, others.is_there) {
                 add(true, format!("{negated} {name}"), &|seen| !seen.is_there());
             }
@@ -259,7 +259,7 @@ struct Extent {
     is_unknown: bool,
     is_absent: bool,
     is_there: bool,
-    /// Somewhere it has no version.
+    /// One of them has it without a version.
     is_unversioned: bool,
     /// The lowest and the highest.
     versions: Option<(usize, usize)>,

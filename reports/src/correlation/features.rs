@@ -143,7 +143,7 @@ impl There<'_> {
         let mut versions: Vec<_> = read.iter().flatten().cloned().collect();
         versions.sort_by(Version::in_order);
         versions.dedup();
-        // Those of different systems, and nobody knows which is the higher one.
+        // Epochs are counted by each distribution for itself: which version is the higher one is not known.
         if versions.windows(2).any(|pair| matches!(pair, [left, right] if left.epoch() != right.epoch())) {
             versions.clear();
         }

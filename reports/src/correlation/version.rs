@@ -1,4 +1,4 @@
-//! Versions as far as they can be compared whoever wrote them: numbers with dots.
+//! Versions as far as they can be compared across distributions: numbers with dots.
 
 use std::{cmp::Ordering, fmt};
 

@@ -321,7 +321,7 @@ fn the_reports_have_it_and_a_hostile_guest_writes_no_markup() {
 }
 
 proptest! {
-    /// Whatever the guests are: a condition on one version is said exactly if it is true of all of them.
+    /// A condition on one version is said exactly if it is true of all guests.
     #[test]
     fn a_bound_is_said_exactly_if_no_guest_contradicts_it(cells in prop::collection::vec((1_u32..6, any::<bool>()), 3..12)) {
         let guests: Vec<_> = cells
