@@ -13,7 +13,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use self::features::{Column, Seen};
-use crate::{CaseVerdict, CellRun, Outcome, Phase, Run, TroubleKind, Verdict, human};
+use crate::{CaseVerdict, CellRun, Outcome, Phase, Run, Verdict, human};
 
 /// With fewer cells than this, too much separates them for any of it to mean something.
 const LEAST_CELLS: usize = 3;
@@ -156,10 +156,8 @@ fn told(run: &Run) -> IndexMap<(&str, Test<'_>), Told> {
 /// Whether the package installs; `None`: it is not known.
 fn installs(cell: &CellRun) -> Option<bool> {
     let attempt = cell.last_attempt()?;
-    let trouble = attempt.trouble.as_ref();
     match &cell.verdict {
-        // The phase says when it asked for what it must not, not that it does not install.
-        _ if trouble.is_some_and(|trouble| trouble.kind == TroubleKind::UnexpectedRequest) => None,
+        _ if cell.asked_for_what_it_must_not() => None,
         Verdict::Failed { phase: Phase::Install, .. } => Some(false),
         Verdict::Passed | Verdict::Failed { .. } => {
             attempt.phases.iter().any(|run| run.phase == Phase::Install && run.elapsed_ms.is_some()).then_some(true)

@@ -203,6 +203,12 @@ impl CellRun {
         (!told).then(|| self.extra_case()).into_iter().chain(cases)
     }
 
+    /// It is red for a request that is not allowed. Its phase says when it asked, not that it does not install or that a test failed.
+    pub(crate) fn asked_for_what_it_must_not(&self) -> bool {
+        let trouble = self.last_attempt().and_then(|attempt| attempt.trouble.as_ref());
+        trouble.is_some_and(|trouble| trouble.kind == TroubleKind::UnexpectedRequest)
+    }
+
     fn extra_case(&self) -> ReportedCase<'_> {
         let name = self.verdict.phase().map_or(self.verdict.name(), |phase| phase.name());
         let reason = self.verdict.reason().unwrap_or_default();
@@ -304,14 +310,9 @@ impl Run {
             self.cells.iter().filter(|cell| is(cell)).map(|cell| &cell.image).collect::<HashSet<_>>().len()
         };
         let all = images(&|_| true);
-        // The phase says when it asked, not that it does not install or that a test failed.
-        let asked = |cell: &CellRun| {
-            let trouble = cell.last_attempt().and_then(|attempt| attempt.trouble.as_ref());
-            trouble.is_some_and(|trouble| trouble.kind == TroubleKind::UnexpectedRequest)
-        };
         let failed = |is: fn(Option<Phase>) -> bool, what: &str| {
             let bad = images(&|cell| match &cell.verdict {
-                Verdict::Failed { phase, .. } => is((!asked(cell)).then_some(*phase)),
+                Verdict::Failed { phase, .. } => is((!cell.asked_for_what_it_must_not()).then_some(*phase)),
                 _ => false,
             });
             match (bad, all) {
