@@ -46,7 +46,7 @@ impl Fetches {
     ) -> Result<Answer, String> {
         match pinned.pins.asked(url) {
             Asked::Metadata(pin) => {
-                if let Some(answer) = self.replayed(wanted, pin).await {
+                if let Some(answer) = self.known(wanted, pin, ContentSource::Cache).await {
                     return Ok(answer);
                 }
                 let asked = Wanted { digest: pin, ..wanted.clone() };
@@ -62,10 +62,11 @@ impl Fetches {
             Asked::Delta => Err("differences of packages are not passed on where whole packages are pinned".to_owned()),
             Asked::Unpinned(offered) => match self.get(wanted).await? {
                 Answer::File(found) => {
+                    let source = found.source;
                     let digest = self.digest_of(*found, pinned).await;
                     match digest.as_ref().ok().copied().filter(|digest| pinned.pins.has(*digest)) {
                         Some(same) => {
-                            let answer = self.replayed(wanted, Some(same)).await;
+                            let answer = self.known(wanted, Some(same), source).await;
                             answer.ok_or_else(|| format!("{offered} is pinned, and could not be kept in the cache"))
                         }
                         None => Err(pinned.pins.refusal(&offered, &digest)),
@@ -85,7 +86,7 @@ impl Fetches {
         (pin, offered): (&PackagePin, &PackageName),
         pinned: &Pinned<'_>,
     ) -> Result<Answer, String> {
-        if let Some(answer) = self.replayed(wanted, Some(pin.digest)).await {
+        if let Some(answer) = self.known(wanted, Some(pin.digest), ContentSource::Cache).await {
             return Ok(answer);
         }
         // What the cache has under this URL is another content: the server may have the pinned one.
@@ -167,18 +168,19 @@ impl Fetches {
             return None;
         }
         let finding = async {
-            let is_it = |answer: Result<Answer, String>| async {
-                match answer {
-                    Ok(Answer::File(found)) => self.digest_of(*found, pinned).await == Ok(pin),
-                    _ => false,
-                }
+            let source_of = |answer: Result<Answer, String>| async {
+                let Ok(Answer::File(found)) = answer else { return None };
+                let source = found.source;
+                (self.digest_of(*found, pinned).await == Ok(pin)).then_some(source)
             };
-            if is_it(self.get(asked).await).await {
-                return Some(ContentSource::Server);
+            let of_server = source_of(self.get(asked).await).await;
+            if of_server.is_some() {
+                return of_server;
             }
             for url in services {
-                if is_it(self.of_service(url, pin, pinned).await).await {
-                    return Some(ContentSource::Snapshot);
+                let of_service = source_of(self.of_service(url, pin, pinned).await).await;
+                if of_service.is_some() {
+                    return of_service;
                 }
             }
             None
@@ -187,7 +189,7 @@ impl Fetches {
             self.missed().insert(pin);
             return None;
         };
-        self.kept(self.entry(&asked.url, pin)?, source).await.ok()
+        self.known(asked, Some(pin), source).await
     }
 
     /// The pinned package, from such a service; its content is proved as it is passed on.
@@ -206,7 +208,7 @@ impl Fetches {
                 if let Ok(Answer::File(found)) = self.of_service(url, pin.digest, pinned).await
                     && let Ok(content) = found.content.expecting(pin, offered.clone())
                 {
-                    return Some(Found { content, source: ContentSource::Snapshot, ..*found });
+                    return Some(Found { content, ..*found });
                 }
             }
             None
@@ -229,22 +231,30 @@ impl Fetches {
         for _ in 0..REDIRECTS {
             let reach = pinned.policy.and_then(|policy| policy.reach(at.as_str())).ok_or_else(not_asked)?;
             let (url, may_change, again) = (at.to_string(), false, false);
-            let answer = self.get(&Wanted { url, reach, may_change, again, digest: Some(pin) }).await?;
-            let Answer::Other(other) = &answer else { return Ok(answer) };
+            let other = match self.get(&Wanted { url, reach, may_change, again, digest: Some(pin) }).await? {
+                Answer::File(mut found) => {
+                    // The cache may have it already, that of the host of an L1, too.
+                    if found.source == ContentSource::Server {
+                        found.source = ContentSource::Snapshot;
+                    }
+                    return Ok(Answer::File(found));
+                }
+                Answer::Other(other) => other,
+            };
             let to = other.headers.get(LOCATION).filter(|_| other.status.is_redirection());
             let to = to.and_then(|to| at.join(to.to_str().ok()?).ok());
             let Some(to) = to.filter(|to| to.host() == at.host() && to.port() == at.port()) else {
-                return Ok(answer);
+                return Ok(Answer::Other(other));
             };
             at = to;
         }
         Err("it leads on and on".to_owned())
     }
 
-    /// The content of this digest, if the cache has it.
-    pub(crate) async fn replayed(&self, wanted: &Wanted, digest: Option<Digest>) -> Option<Answer> {
+    /// The content of this digest, if the cache has it by now; `source`: where it came from.
+    pub(crate) async fn known(&self, wanted: &Wanted, digest: Option<Digest>, source: ContentSource) -> Option<Answer> {
         let entry = self.entry(&wanted.url, digest?)?;
-        self.kept(entry, ContentSource::Cache).await.ok()
+        self.kept(entry, source).await.ok()
     }
 
     /// This content as that of the URL, with the server's own words for it if it is still known as that.

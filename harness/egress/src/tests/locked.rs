@@ -172,12 +172,17 @@ async fn inner(outer: &Runner, server: &Server) -> Runner {
 async fn an_l1_gets_what_is_pinned_from_the_cache_of_its_host() {
     let (server, outer, pins) = locked().await;
     server.has("/Packages", "etag: \"2\"\r\n", "new list");
-    for offline in [false, true] {
+    let (of, at) = (server.url(""), server.url(&format!("/snap/{}", Snapshot::ID)));
+    let snapshots = vec![Snapshot { of, at, date: "2026-11-27T02:10:32Z".parse().expect("a date") }];
+    let with_snapshots = Pins { snapshots, ..pins.clone() };
+    for (offline, pins) in [(false, &pins), (false, &with_snapshots), (true, &with_snapshots)] {
         let outer = outer.next(offline);
         let inner = inner(&outer, &server).await;
-        let mut guest = guest(&inner, &server, &pins);
-        assert_eq!(guest.gets(&server.url("/Packages")).await.0, "old list");
-        assert_eq!(guest.gets(&server.url("/libfoo_1.0_all.deb")).await.0, "the old package");
+        let mut guest = guest(&inner, &server, pins);
+        for (path, content) in [("/Packages", "old list"), ("/libfoo_1.0_all.deb", "the old package")] {
+            let (got, request) = guest.gets(&server.url(path)).await;
+            assert_eq!((&*got, request.outcome), (content, served(ContentSource::Cache, content)), "{offline} {path}");
+        }
         assert!(server.asked().is_empty());
         if offline {
             let (content, request) = guest.gets(&server.url("/other")).await;
