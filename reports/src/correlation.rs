@@ -121,36 +121,40 @@ struct Told {
     passed: Vec<usize>,
 }
 
-/// Of each test of each suite, what the cells tell. Errors tell nothing of the package.
+/// Of each test of each suite that failed in a cell, what the cells tell. Errors tell nothing of the package.
 fn told(run: &Run) -> IndexMap<(&str, Test<'_>), Told> {
     let mut told = IndexMap::<(&str, Test<'_>), Told>::new();
-    for (index, cell) in run.cells.iter().enumerate() {
-        if !matches!(cell.outcome(), Outcome::Failed | Outcome::Passed) {
-            continue;
-        }
-        let mut tell = |test, passes: bool| {
-            let told = told.entry((cell.suite.as_str(), test)).or_default();
-            let cells = if passes { &mut told.passed } else { &mut told.failed };
-            // Nothing keeps a suite from naming two tests alike.
-            if cells.last() != Some(&index) {
-                cells.push(index);
-            }
-        };
-        if let Some(installs) = installs(cell) {
-            tell(Test::Installation, installs);
-        }
-        for case in cell.last_attempt().iter().flat_map(|attempt| &attempt.cases) {
-            match case.verdict {
-                CaseVerdict::Passed => tell(Test::Case(&case.name), true),
-                CaseVerdict::Failed { .. } => tell(Test::Case(&case.name), false),
-                CaseVerdict::Skipped { .. } => {}
-            }
-        }
+    for (index, suite, test, _) in results(run).filter(|(.., passes)| !passes) {
+        push(&mut told.entry((suite, test)).or_default().failed, index);
     }
-    for Told { failed, passed } in told.values_mut() {
-        passed.retain(|cell| failed.binary_search(cell).is_err());
+    for (index, suite, test, _) in results(run).filter(|(.., passes)| *passes) {
+        if let Some(told) = told.get_mut(&(suite, test)).filter(|told| told.failed.binary_search(&index).is_err()) {
+            push(&mut told.passed, index);
+        }
     }
     told
+}
+
+/// Nothing keeps a suite from naming two tests alike.
+fn push(cells: &mut Vec<usize>, index: usize) {
+    if cells.last() != Some(&index) {
+        cells.push(index);
+    }
+}
+
+/// Every test of every cell that tells something: the cell, its suite, the test, and whether it passes.
+fn results(run: &Run) -> impl Iterator<Item = (usize, &str, Test<'_>, bool)> {
+    let telling = |(_, cell): &(usize, &CellRun)| matches!(cell.outcome(), Outcome::Failed | Outcome::Passed);
+    run.cells.iter().enumerate().filter(telling).flat_map(|(index, cell)| {
+        let installs = installs(cell).map(|installs| (Test::Installation, installs));
+        let cases = cell.last_attempt().into_iter().flat_map(|attempt| &attempt.cases);
+        let cases = cases.filter_map(|case| match case.verdict {
+            CaseVerdict::Passed => Some((Test::Case(&case.name), true)),
+            CaseVerdict::Failed { .. } => Some((Test::Case(&case.name), false)),
+            CaseVerdict::Skipped { .. } => None,
+        });
+        installs.into_iter().chain(cases).map(move |(test, passes)| (index, cell.suite.as_str(), test, passes))
+    })
 }
 
 /// Whether the package installs; `None`: it is not known.
@@ -201,17 +205,15 @@ fn separating(columns: &[Column], told: &Told) -> Option<(String, Vec<String>)> 
 fn conditions(columns: &[Column], Told { failed, passed }: &Told) -> Vec<Condition> {
     let mut conditions = Vec::new();
     for (fact, Column { name, negated, versions, cells }) in columns.iter().enumerate() {
-        let of = |at: &[usize]| at.iter().filter_map(|cell| cells.get(*cell)).copied().collect::<Vec<_>>();
-        let (in_failed, in_passed) = (Extent::of(&of(failed)), of(passed));
-        let others = Extent::of(&in_passed);
+        let (in_failed, others) = (Extent::of(cells, failed), Extent::of(cells, passed));
         if in_failed.is_unknown || others.is_unknown {
             continue;
         }
         let mut add = |is_negative: bool, text: String, holds: &dyn Fn(Seen) -> bool| {
-            let mut also = vec![0_u64; in_passed.len().div_ceil(64)];
-            for (seen, bits) in in_passed.chunks(64).zip(&mut also) {
-                for (place, seen) in seen.iter().enumerate() {
-                    *bits |= u64::from(holds(*seen)) << place;
+            let mut also = vec![0_u64; passed.len().div_ceil(64)];
+            for (chunk, bits) in passed.chunks(64).zip(&mut also) {
+                for (place, cell) in chunk.iter().enumerate() {
+                    *bits |= u64::from(cells.get(*cell).copied().is_some_and(holds)) << place;
                 }
             }
             conditions.push(Condition { fact, is_negative, text, also });
@@ -236,7 +238,8 @@ fn conditions(columns: &[Column], Told { failed, passed }: &Told) -> Vec<Conditi
         let text = |place: usize| versions.get(place).map(ToString::to_string).unwrap_or_default();
         let (lowest, highest) = others.versions.unwrap_or((least, most));
         if highest > most {
-            let above = in_passed.iter().filter_map(|seen| seen.version()).filter(|place| *place > most).min();
+            let in_passed = passed.iter().filter_map(|cell| cells.get(*cell)?.version());
+            let above = in_passed.filter(|place| *place > most).min();
             let from = above.unwrap_or(highest);
             add(false, format!("{name} < {}", text(from)), &|seen| seen.version().is_some_and(|place| place < from));
         }
@@ -264,10 +267,11 @@ struct Extent {
 }
 
 impl Extent {
-    fn of(cells: &[Seen]) -> Self {
+    /// Of these cells, by their places.
+    fn of(cells: &[Seen], places: &[usize]) -> Self {
         let mut extent = Self::default();
-        for seen in cells {
-            match seen {
+        for place in places {
+            match cells.get(*place).unwrap_or(&Seen::Unknown) {
                 Seen::Unknown => extent.is_unknown = true,
                 Seen::Absent => extent.is_absent = true,
                 Seen::Present => extent.is_unversioned = true,
