@@ -9,6 +9,12 @@ use crate::lab::{Finished, Lab};
 const RELEASES: [(&str, &str); 3] =
     [("debian-11-minimal", "bullseye"), ("debian-12-minimal", "bookworm"), ("debian-13-minimal", "trixie")];
 
+/// Packages, each with what proves that it works.
+const NGINX: (&str, &str) = ("nginx", "systemctl is-active nginx && nginx -t");
+const POSTGRESQL: (&str, &str) = ("postgresql", "su postgres -c \"psql -Atc 'select 41 + 1'\" | grep -x 42");
+const PYTHON_REQUESTS: (&str, &str) = ("python3-requests", "python3 -c 'import requests; print(requests.__version__)'");
+const JAVA: (&str, &str) = ("default-jre-headless", "java -version");
+
 /// The package as one file, and what proves that it works. `booted`: more lines of the suite whose guest is booted.
 fn matrix(lab: &Lab, package: &str, (image, release): (&str, &str), works: &str, booted: &str) -> String {
     let made = lab.path(release);
@@ -53,12 +59,7 @@ fn fetched(run: &Finished) -> (u64, u64) {
     (cached, fetched)
 }
 
-/// On the runner `host`; the second run fetches nothing.
-fn install_everywhere(package: &str, works: &str) {
-    install_twice(&RELEASES, package, works, "", [&["--runner", "host"]; 2]);
-}
-
-fn install_twice(releases: &[(&str, &str)], package: &str, works: &str, booted: &str, [once, again]: [&[&str]; 2]) {
+fn install_twice(releases: &[(&str, &str)], (package, works): (&str, &str), booted: &str, [once, again]: [&[&str]; 2]) {
     let lab = Lab::warm();
     for (image, release) in releases.iter().copied() {
         let matrix = matrix(&lab, package, (image, release), works, booted);
@@ -82,51 +83,73 @@ fn install_twice(releases: &[(&str, &str)], package: &str, works: &str, booted: 
     lab.assert_nothing_left();
 }
 
+/// On the runner `host`; the second run fetches nothing.
+fn install_everywhere(package: (&str, &str)) {
+    install_twice(&RELEASES, package, "", [&["--runner", "host"]; 2]);
+}
+
+/// In an L1, through its host's proxy and cache; the package is also installed by name, and the second run is locked.
+fn install_in_an_l1(package: (&str, &str), release: (&str, &str)) {
+    let (once, again) = (["--runner", "qemu", "--lock"], ["--runner", "qemu", "--locked"]);
+    install_twice(&[release], package, "install = 'repository'", [&once, &again]);
+}
+
 #[test]
 #[ignore = "tens of guests install from repositories: cargo xtask test -- --ignored"]
 fn nginx_serves_on_three_debians() {
-    install_everywhere("nginx", "systemctl is-active nginx && nginx -t");
+    install_everywhere(NGINX);
 }
 
 #[test]
 #[ignore = "tens of guests install from repositories: cargo xtask test -- --ignored"]
 fn postgresql_answers_on_three_debians() {
-    install_everywhere("postgresql", "su postgres -c \"psql -Atc 'select 41 + 1'\" | grep -x 42");
+    install_everywhere(POSTGRESQL);
 }
 
 #[test]
 #[ignore = "tens of guests install from repositories: cargo xtask test -- --ignored"]
 fn python_requests_is_imported_on_three_debians() {
-    install_everywhere("python3-requests", "python3 -c 'import requests; print(requests.__version__)'");
+    install_everywhere(PYTHON_REQUESTS);
 }
 
 #[test]
 #[ignore = "tens of guests install from repositories: cargo xtask test -- --ignored"]
 fn java_runs_on_three_debians() {
-    install_everywhere("default-jre-headless", "java -version");
-}
-
-/// In an L1, through its host's proxy and cache; the package is also installed by name, and the second run is locked.
-fn install_in_an_l1(release: (&str, &str)) {
-    let (once, again) = (["--runner", "qemu", "--lock"], ["--runner", "qemu", "--locked"]);
-    let works = "systemctl is-active nginx && nginx -t";
-    install_twice(&[release], "nginx", works, "install = 'repository'", [&once, &again]);
+    install_everywhere(JAVA);
 }
 
 #[test]
 #[ignore = "guests in an emulated L1 install from repositories: cargo xtask test -- --ignored"]
 fn nginx_serves_in_an_l1_on_debian_11() {
-    install_in_an_l1(RELEASES[0]);
+    install_in_an_l1(NGINX, RELEASES[0]);
 }
 
 #[test]
 #[ignore = "guests in an emulated L1 install from repositories: cargo xtask test -- --ignored"]
 fn nginx_serves_in_an_l1_on_debian_12() {
-    install_in_an_l1(RELEASES[1]);
+    install_in_an_l1(NGINX, RELEASES[1]);
 }
 
 #[test]
 #[ignore = "guests in an emulated L1 install from repositories: cargo xtask test -- --ignored"]
 fn nginx_serves_in_an_l1_on_debian_13() {
-    install_in_an_l1(RELEASES[2]);
+    install_in_an_l1(NGINX, RELEASES[2]);
+}
+
+#[test]
+#[ignore = "guests in an emulated L1 install from repositories: cargo xtask test -- --ignored"]
+fn postgresql_answers_in_an_l1_on_debian_12() {
+    install_in_an_l1(POSTGRESQL, RELEASES[1]);
+}
+
+#[test]
+#[ignore = "guests in an emulated L1 install from repositories: cargo xtask test -- --ignored"]
+fn python_requests_is_imported_in_an_l1_on_debian_12() {
+    install_in_an_l1(PYTHON_REQUESTS, RELEASES[1]);
+}
+
+#[test]
+#[ignore = "guests in an emulated L1 install from repositories: cargo xtask test -- --ignored"]
+fn java_runs_in_an_l1_on_debian_12() {
+    install_in_an_l1(JAVA, RELEASES[1]);
 }
