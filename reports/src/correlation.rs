@@ -17,7 +17,7 @@ use crate::{CaseVerdict, CellRun, Outcome, Phase, Run, Verdict, human};
 
 /// With fewer cells than this, too much separates them for any of it to mean something.
 const LEAST_CELLS: usize = 3;
-/// Most conditions named beside the first one, all equally short.
+/// Most conditions named in a sentence beside the first one, all equally short.
 const MOST_OTHERS: usize = 3;
 /// Most tests named in a sentence.
 const MOST_TESTS: usize = 3;
@@ -37,16 +37,14 @@ pub struct Correlation {
     pub untold: usize,
     /// The condition, for example `` `glibc` < 2.36 ``.
     pub condition: String,
-    /// Other conditions, as short, of which the same is true; at most 3.
+    /// Other conditions, as short, of which the same is true.
     pub others: Vec<String>,
-    /// How many more there are.
-    pub more: usize,
 }
 
 /// One sentence without a full stop.
 impl std::fmt::Display for Correlation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { tests, failed, passed, untold, condition, others, more } = self;
+        let Self { tests, failed, passed, untold, condition, others } = self;
         let (named, left) = (tests.iter().take(MOST_TESTS), tests.len().saturating_sub(MOST_TESTS));
         let mut named: Vec<_> = named.map(|test| features::quoted(test)).collect();
         named.extend((left > 0).then(|| human::count(left, "more test")));
@@ -57,12 +55,13 @@ impl std::fmt::Display for Correlation {
         if *untold > 0 {
             write!(f, "; {} told nothing", human::count(*untold, "more guest"))?;
         }
-        let mut same = others.clone();
-        same.extend((*more > 0).then(|| human::count(*more, "more condition")));
+        let more = others.len().saturating_sub(MOST_OTHERS);
+        let mut same: Vec<_> = others.iter().take(MOST_OTHERS).cloned().collect();
+        same.extend((more > 0).then(|| human::count(more, "more condition")));
         if same.is_empty() {
             return Ok(());
         }
-        write!(f, " (as true: {})", same.join("; "))
+        write!(f, " (also true: {})", same.join("; "))
     }
 }
 
@@ -97,9 +96,7 @@ impl Run {
             let (condition, others) = separating(&columns, &told)?;
             let cells = self.cells.iter().filter(|cell| cell.suite == suite).count();
             let (failed, passed) = (told.failed.len(), told.passed.len());
-            let (untold, more) = (cells - failed - passed, others.len().saturating_sub(MOST_OTHERS));
-            let others = others.into_iter().take(MOST_OTHERS).collect();
-            Some(Correlation { tests, failed, passed, untold, condition, others, more })
+            Some(Correlation { tests, failed, passed, untold: cells - failed - passed, condition, others })
         });
         found.collect()
     }
@@ -218,9 +215,9 @@ fn conditions(columns: &[Column], Told { failed, passed }: &Told) -> Vec<Conditi
             }
             conditions.push(Condition { fact, is_negative, text, also });
         };
-        if !in_failed.is_there {
+        if !in_failed.is_there() {
             // Where the other cells lack it as well, that separates nothing.
-            if let (Some(negated), true) = (negated, others.is_there) {
+            if let (Some(negated), true) = (negated, others.is_there()) {
                 add(true, format!("{negated} {name}"), &|seen| !seen.is_there());
             }
             continue;
@@ -235,12 +232,10 @@ fn conditions(columns: &[Column], Told { failed, passed }: &Told) -> Vec<Conditi
         else {
             continue;
         };
-        let text = |place: usize| versions.get(place).map(ToString::to_string).unwrap_or_default();
+        let text = |place: usize| versions.get(place).map(String::as_str).unwrap_or_default();
         let (lowest, highest) = others.versions.unwrap_or((least, most));
-        if highest > most {
-            let in_passed = passed.iter().filter_map(|cell| cells.get(*cell)?.version());
-            let above = in_passed.filter(|place| *place > most).min();
-            let from = above.unwrap_or(highest);
+        let in_passed = passed.iter().filter_map(|cell| cells.get(*cell)?.version());
+        if let Some(from) = in_passed.filter(|place| *place > most).min() {
             add(false, format!("{name} < {}", text(from)), &|seen| seen.version().is_some_and(|place| place < from));
         }
         if lowest < least {
@@ -259,7 +254,6 @@ fn conditions(columns: &[Column], Told { failed, passed }: &Told) -> Vec<Conditi
 struct Extent {
     is_unknown: bool,
     is_absent: bool,
-    is_there: bool,
     /// One of them has it without a version.
     is_unversioned: bool,
     /// The lowest and the highest.
@@ -281,7 +275,10 @@ impl Extent {
                 }
             }
         }
-        extent.is_there = extent.is_unversioned || extent.versions.is_some();
         extent
+    }
+
+    const fn is_there(&self) -> bool {
+        self.is_unversioned || self.versions.is_some()
     }
 }

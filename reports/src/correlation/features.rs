@@ -1,10 +1,13 @@
 //! What is known of the cells' guests, one column for each fact.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
 
 use indexmap::{IndexMap, IndexSet};
 
-use super::version::Version;
+use super::version::{self, Version};
 use crate::{Attempt, Boot, CellRun, Run, clean};
 
 /// Most columns of a group.
@@ -44,8 +47,8 @@ pub(super) struct Column {
     pub(super) name: String,
     /// The word that says that it is not there; `None`: then something else is, which is said instead.
     pub(super) negated: Option<&'static str>,
-    /// The versions that were seen, ascending, each once.
-    pub(super) versions: Vec<Version>,
+    /// The versions that were seen, ascending, each once, as they are shown.
+    pub(super) versions: Vec<String>,
     /// What is seen in each cell of the run.
     pub(super) cells: Vec<Seen>,
 }
@@ -138,16 +141,20 @@ pub(super) fn columns(run: &Run) -> Vec<Column> {
 
 impl There<'_> {
     fn column(self, group: Group, name: &str, mut cells: Vec<Seen>) -> Column {
-        let read = if group == Group::Axis { Version::only } else { Version::new };
+        let read = if group == Group::Axis { version::read_only } else { version::read };
         let read: Vec<_> = self.versions.iter().map(|text| read(text)).collect();
-        let mut versions: Vec<_> = read.iter().flatten().cloned().collect();
-        versions.sort_by(Version::in_order);
-        versions.dedup();
+        // Equal ones may be written differently: one of the texts stands for all, the same in each report.
+        let mut versions = BTreeMap::<&Version, &str>::new();
+        for (version, said) in read.iter().flatten() {
+            versions.entry(version).and_modify(|text| *text = said.min(text)).or_insert(said);
+        }
         // Epochs are counted by each distribution for itself: which version is the higher one is not known.
-        if versions.windows(2).any(|pair| matches!(pair, [left, right] if left.epoch() != right.epoch())) {
+        let epochs = versions.keys().next().zip(versions.keys().next_back());
+        if epochs.is_some_and(|(first, last)| first.epoch != last.epoch) {
             versions.clear();
         }
-        let place = |version: &Option<Version>| versions.binary_search(version.as_ref()?).ok();
+        let order: HashMap<_, _> = versions.keys().enumerate().map(|(place, version)| (*version, place)).collect();
+        let place = |read: &Option<(Version, &str)>| order.get(&read.as_ref()?.0).copied();
         let places: Vec<_> = read.iter().map(|read| place(read).map_or(Seen::Present, Seen::Version)).collect();
         for (index, version) in self.cells {
             let Some(cell) = cells.get_mut(index) else { continue };
@@ -157,11 +164,13 @@ impl There<'_> {
         }
         let name = match group {
             Group::Package => format!("package {}", quoted(name)),
+            Group::Axis | Group::Libc | Group::Init | Group::Arch | Group::Os | Group::Manager => quoted(name),
+            // Names of ours.
             Group::Boot | Group::Cgroups | Group::Selinux | Group::Apparmor | Group::Kernel | Group::Runner => {
                 name.to_owned()
             }
-            Group::Axis | Group::Libc | Group::Init | Group::Arch | Group::Os | Group::Manager => quoted(name),
         };
+        let versions = versions.into_values().map(str::to_owned).collect();
         Column { name, negated: group.negated(), versions, cells }
     }
 }
@@ -178,7 +187,7 @@ pub(super) fn quoted(name: &str) -> String {
 /// Name and version of what is written as `glibc 2.36`.
 fn named(fact: &str) -> (&str, Option<&str>) {
     match fact.rsplit_once(' ') {
-        Some((name, version)) if Version::new(version).is_some() => (name, Some(version)),
+        Some((name, version)) if version::read(version).is_some() => (name, Some(version)),
         _ => (fact, None),
     }
 }
